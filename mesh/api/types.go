@@ -1,0 +1,216 @@
+// Package api is the local interface of the agent: HTTP and JSON over a unix socket, its types, server and client.
+//
+// What the answers contain is left to the Backend, which mesh/node implements; how they are shown to a person
+// is left to cmd/warren. Nothing here touches the network or the state directory.
+//
+// The types are values. A Server serves many connections at once and so calls the Backend concurrently; a Client
+// may be used by several goroutines.
+package api
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// Schema is the version of the JSON below. Fields are only ever added within one version; a field that is
+// removed or changes its meaning makes a new one. Golden tests hold it.
+const Schema = 1
+
+// Backend is the running node as the API sees it. All methods may be called concurrently and end when ctx does.
+// An error that is an *Error is sent as it is; any other is sent as CodeFailed with its text.
+type Backend interface {
+	// Status returns a snapshot. It never waits for the network.
+	Status(ctx context.Context) (Status, error)
+	// Ping sends req.Count pings and calls reply from the calling goroutine for each answer or loss.
+	Ping(ctx context.Context, req PingRequest, reply func(PingReply)) error
+	// Invite makes an invite, spreads its certificate, and returns the token.
+	Invite(ctx context.Context, req InviteRequest) (Invite, error)
+	// Revoke revokes a node or an invite. It calls confirm from the calling goroutine once for the revocation itself
+	// and, when req.Wait is set, once for each member that has it, until all have or ctx ends.
+	Revoke(ctx context.Context, req RevokeRequest, confirm func(Confirmation)) error
+	// Leave tells the other members that this node goes, then lets the agent end by itself. It returns once some
+	// member has heard of it; when no member can be reached, only req.Force makes it go on.
+	Leave(ctx context.Context, req LeaveRequest) error
+	// Reload reads the config file again and applies the difference. On error the old settings stay.
+	Reload(ctx context.Context) error
+}
+
+// The states of an agent in Status.State.
+const (
+	StateStarting = "starting" // interface or store not there yet
+	StateReady    = "ready"    // the interface is up and the records are loaded
+	StateStopping = "stopping"
+)
+
+// The states of a peer in Peer.State.
+const (
+	PeerUp         = "up"         // a path carries packets now
+	PeerConnecting = "connecting" // no path yet; being worked on
+	PeerDown       = "down"       // no path; tried and failed, will be tried again
+	PeerIdle       = "idle"       // static peers: no handshake within the last three minutes
+	PeerLeft       = "left"       // has left the mesh by itself
+)
+
+// The kinds of Path.
+const (
+	PathNone   = "none"
+	PathDirect = "direct"
+	PathRelay  = "relay"
+)
+
+// Status is the answer to GET /v1/status and the output of `warren status --json`.
+type Status struct {
+	Schema   int       `json:"schema"`
+	Time     time.Time `json:"time"`    // when the snapshot was taken
+	Version  string    `json:"version"` // of the agent
+	State    string    `json:"state"`
+	Since    time.Time `json:"since"` // start of the agent
+	Mesh     *Mesh     `json:"mesh"`  // null when the agent runs static peers only
+	Self     Self      `json:"self"`
+	Peers    []Peer    `json:"peers"`    // members other than this node, then static peers; each sorted by name
+	Invites  []Invited `json:"invites"`  // known invites that can still be used, sorted by expiry
+	Revoked  []Revoked `json:"revoked"`  // sorted by time
+	Warnings []string  `json:"warnings"` // what a person should look at, in words
+	// Dropped counts what was refused or dropped since the start, under named reasons.
+	Dropped map[string]uint64 `json:"dropped"`
+}
+
+// Mesh describes the mesh as a whole.
+type Mesh struct {
+	Name    string       `json:"name"`
+	ID      string       `json:"id"`      // 32 hexadecimal digits
+	Prefix4 netip.Prefix `json:"prefix4"` // "" in JSON when the mesh has no IPv4
+	Prefix6 netip.Prefix `json:"prefix6"`
+	Members int          `json:"members"` // active members, this node included
+	Records int          `json:"records"` // in the store
+	Syncing int          `json:"syncing"` // records known to be missing here, 0 when in step
+}
+
+// Self describes this node.
+type Self struct {
+	ID        identity.NodeID  `json:"id"`   // all zero without a mesh
+	Name      string           `json:"name"` // display name, unique in the mesh
+	Addresses []netip.Addr     `json:"addresses"`
+	Interface string           `json:"interface"`
+	Port      uint16           `json:"port"`
+	PublicKey string           `json:"public_key"` // WireGuard's, base64
+	Admin     bool             `json:"admin"`
+	Tags      []string         `json:"tags"`
+	Anchor    bool             `json:"anchor"`    // serves others as an anchor now
+	Endpoints []netip.AddrPort `json:"endpoints"` // underlay addresses that others see or were told
+	Anchors   []string         `json:"anchors"`   // names of the members through which this node is introduced
+}
+
+// Peer describes another member or a static peer.
+type Peer struct {
+	ID            identity.NodeID `json:"id"` // all zero for a static peer
+	Name          string          `json:"name"`
+	Static        bool            `json:"static"`
+	Addresses     []netip.Addr    `json:"addresses"` // overlay addresses, IPv4 first
+	Routes        []netip.Prefix  `json:"routes"`    // further prefixes behind it
+	PublicKey     string          `json:"public_key"`
+	State         string          `json:"state"`
+	Reason        string          `json:"reason"` // why it is not up, in words; "" when it is
+	Path          Path            `json:"path"`
+	LatencyMS     float64         `json:"latency_ms"` // 0 when unknown
+	RxBytes       uint64          `json:"rx_bytes"`
+	TxBytes       uint64          `json:"tx_bytes"`
+	LastHandshake *time.Time      `json:"last_handshake"` // null when there was none
+	Since         *time.Time      `json:"since"`          // when State was last entered; null when unknown
+	Version       string          `json:"version"`        // "" when unknown
+	Admin         bool            `json:"admin"`
+	Anchor        bool            `json:"anchor"`
+	Tags          []string        `json:"tags"`
+	AdmittedBy    string          `json:"admitted_by"` // name of the member that admitted it; "" for the founder
+}
+
+// Path is the way packets take to a peer.
+type Path struct {
+	Kind    string         `json:"kind"`
+	Address netip.AddrPort `json:"address"` // underlay address spoken to: the peer's, or the relay's; "" in JSON when none
+	Via     string         `json:"via"`     // name of the relaying member; "" unless Kind is relay
+}
+
+// Invited describes an invite that is known to the mesh. The token is not in it: it is shown once, when made.
+type Invited struct {
+	ID      string     `json:"id"` // 52 characters of base32
+	Uses    int        `json:"uses"`
+	Used    int        `json:"used"`
+	Expires *time.Time `json:"expires"` // null: never
+	Admin   bool       `json:"admin"`
+	Tags    []string   `json:"tags"`
+	By      string     `json:"by"` // name of the admin that made it
+}
+
+// Revoked describes a revocation.
+type Revoked struct {
+	ID     string    `json:"id"`   // key ID of the node or invite
+	Kind   string    `json:"kind"` // "node" or "invite"
+	Name   string    `json:"name"` // of the node, "" for an invite
+	Time   time.Time `json:"time"`
+	By     string    `json:"by"`
+	Reason string    `json:"reason"`
+}
+
+// PingRequest is the body of POST /v1/ping.
+type PingRequest struct {
+	Peer       string `json:"peer"`        // name, overlay address or the start of an ID
+	Count      int    `json:"count"`       // 1 to MaxPings
+	IntervalMS int    `json:"interval_ms"` // between pings, MinPingInterval at least
+	TimeoutMS  int    `json:"timeout_ms"`  // for each answer
+}
+
+// PingReply is one line of the answer to POST /v1/ping.
+type PingReply struct {
+	Seq       int        `json:"seq"` // from 1
+	Name      string     `json:"name"`
+	Address   netip.Addr `json:"address"` // overlay address
+	Path      Path       `json:"path"`
+	LatencyMS float64    `json:"latency_ms"`
+	Error     string     `json:"error"` // why there was no answer, in words; "" when there was one
+}
+
+// InviteRequest is the body of POST /v1/invite.
+type InviteRequest struct {
+	Uses       int      `json:"uses"`         // at least 1
+	ValidForMS int64    `json:"valid_for_ms"` // life of the invite in milliseconds, more than 0
+	Admin      bool     `json:"admin"`
+	Tags       []string `json:"tags"`
+}
+
+// Invite is the answer to POST /v1/invite. Token is a secret.
+type Invite struct {
+	Schema  int       `json:"schema"`
+	ID      string    `json:"id"`
+	Token   string    `json:"token"`
+	Uses    int       `json:"uses"`
+	Expires time.Time `json:"expires"`
+	Admin   bool      `json:"admin"`
+	Tags    []string  `json:"tags"`
+	Anchors []string  `json:"anchors"` // host:port of the anchors in the token; empty: nobody outside the LAN can use it yet
+}
+
+// RevokeRequest is the body of POST /v1/revoke. Exactly one of Node and Invite is set.
+type RevokeRequest struct {
+	Node    string `json:"node"`   // name, overlay address or the start of an ID
+	Invite  string `json:"invite"` // the start of an ID
+	Reason  string `json:"reason"`
+	Cascade bool   `json:"cascade"` // also everybody whom the node invited
+	Wait    bool   `json:"wait"`    // stream the confirmations of the members
+}
+
+// Confirmation is one line of the answer to POST /v1/revoke. The first one, with Member empty, says what was revoked.
+type Confirmation struct {
+	Target  string `json:"target"`  // name of the node or ID of the invite
+	ID      string `json:"id"`      // key ID of the target
+	Member  string `json:"member"`  // name of the member that has the revocation
+	Waiting int    `json:"waiting"` // members that have not confirmed yet
+}
+
+// LeaveRequest is the body of POST /v1/leave.
+type LeaveRequest struct {
+	Force bool `json:"force"` // also when nobody can be told, or when the root key of the mesh would be lost
+}
