@@ -1,0 +1,311 @@
+// Package signal seals the introductions of two members: it signs a message with the sender's node key, encrypts it
+// to the receiver's sealing key (HPKE, RFC 9180), and runs the hybrid post-quantum key agreement whose result becomes
+// the WireGuard preshared key of the pair.
+//
+// What an introduction says (candidates, relays) is the business of package nat; how it travels (session, anchor,
+// neighbour) that of package session. Whoever forwards a signal learns its size and its receiver, nothing else.
+//
+// A Sealer may be used by several goroutines at once. It starts none and does no I/O.
+package signal
+
+import (
+	"crypto/ed25519"
+	"crypto/hpke"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"warren/mesh/identity"
+)
+
+// Role says what a message does in the key agreement.
+type Role byte
+
+const (
+	// Plain takes no part in the key agreement.
+	Plain Role = iota
+	// Offer carries a fresh X25519 and ML-KEM-768 key of the sender.
+	Offer
+	// Answer carries the secret encapsulated to the offer's key.
+	Answer
+)
+
+// Limits of a signal. An offer with its key of 1,216 bytes and twenty candidates takes about 3 KiB.
+const (
+	MaxPayload = 8 << 10
+	MaxSealed  = 12 << 10
+	// Window is how far the clocks of two members may differ, and how long a nonce is remembered.
+	Window = 5 * time.Minute
+	// agreementLife bounds how long an unanswered offer's key is kept: longer than any attempt lasts.
+	agreementLife = 2 * time.Minute
+	// seenPerPeer bounds the nonces remembered of one sender: more than 3 signals a second for a whole window.
+	seenPerPeer = 1024
+)
+
+// Reasons why a signal is refused. Open's errors wrap one of them.
+var (
+	ErrMalformed = errors.New("malformed signal")
+	ErrNotForUs  = errors.New("signal not sealed to this node")
+	ErrStranger  = errors.New("signal from a stranger")
+	ErrForged    = errors.New("signal with a wrong signature")
+	ErrReplayed  = errors.New("signal replayed")
+	ErrClockSkew = errors.New("signal outside the time window")
+	ErrNoOffer   = errors.New("answer to an offer that was not made or is too old")
+	ErrTooMany   = errors.New("too many signals from one member")
+)
+
+// Message is one signal in clear.
+type Message struct {
+	Role Role
+	// Attempt numbers the introduction; an answer repeats its offer's.
+	Attempt uint64
+	// Payload is passed through: at most MaxPayload bytes.
+	Payload []byte
+}
+
+// PSK is a WireGuard preshared key.
+type PSK [32]byte
+
+// Keys are what a member's record says of it: the key that it signs with, and the X25519 key to seal to.
+type Keys struct {
+	Signing ed25519.PublicKey
+	Sealing [32]byte
+}
+
+// Options of a Sealer; all fields are required.
+type Options struct {
+	Mesh    identity.MeshID
+	Self    identity.NodeID
+	Signing ed25519.PrivateKey
+	// Sealing is the X25519 private key whose public half stands in the own record.
+	Sealing [32]byte
+	// Lookup returns the keys of an active member.
+	Lookup func(identity.NodeID) (Keys, bool)
+}
+
+// Sealer seals and opens the signals of one node.
+type Sealer struct {
+	options Options
+	key     hpke.PrivateKey
+
+	mu    sync.Mutex
+	peers map[identity.NodeID]*peerState
+}
+
+// peerState is what is remembered of one peer. Guarded by Sealer.mu.
+type peerState struct {
+	seen    map[[16]byte]time.Time
+	offered map[uint64]*offered
+	heard   map[uint64]*heard
+}
+
+// offered is an own offer: the private key is needed once, for the answer.
+type offered struct {
+	at   time.Time
+	key  hpke.PrivateKey
+	psk  *PSK // set by the first answer: repeats of it change nothing
+	from [32]byte
+}
+
+// heard is a peer's offer, with what was encapsulated to it: every repeat of the answer must carry the same secret.
+type heard struct {
+	at     time.Time
+	key    [32]byte // SHA-256 of the offered key
+	public hpke.PublicKey
+	enc    []byte
+	psk    PSK
+}
+
+// clear is what is signed and then sealed. The signature covers the exact bytes of Body.
+type clear struct {
+	Body      []byte `cbor:"1,keyasint"`
+	Signature []byte `cbor:"2,keyasint"`
+}
+
+type body struct {
+	From    []byte `cbor:"1,keyasint"`
+	Millis  int64  `cbor:"2,keyasint"`
+	Nonce   []byte `cbor:"3,keyasint"`
+	Role    Role   `cbor:"4,keyasint"`
+	Attempt uint64 `cbor:"5,keyasint"`
+	Payload []byte `cbor:"6,keyasint"`
+	KEM     []byte `cbor:"7,keyasint,omitempty"` // offer: public key; answer: encapsulated secret
+}
+
+const (
+	sealInfo = "warren signal v1"
+	signInfo = "warren signal signature v1"
+	pskInfo  = "warren psk v1"
+)
+
+var decoding = func() cbor.DecMode {
+	mode, err := cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+		MaxNestedLevels: 4, MaxArrayElements: 64, MaxMapPairs: 32, UTF8: cbor.UTF8RejectInvalid,
+	}.DecMode()
+	if err != nil {
+		panic("internal error: CBOR options: " + err.Error())
+	}
+	return mode
+}()
+
+// New returns a sealer. It fails on a sealing key that is no X25519 key.
+func New(options Options) (*Sealer, error) {
+	key, err := hpke.DHKEM(x25519()).NewPrivateKey(options.Sealing[:])
+	if err != nil {
+		return nil, fmt.Errorf("read sealing key: %w", err)
+	}
+	return &Sealer{options: options, key: key, peers: make(map[identity.NodeID]*peerState)}, nil
+}
+
+// GenerateSealingKey makes an X25519 key pair for sealing.
+func GenerateSealingKey() (private, public [32]byte, err error) {
+	key, err := x25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return private, public, fmt.Errorf("generate sealing key: %w", err)
+	}
+	return [32]byte(key.Bytes()), [32]byte(key.PublicKey().Bytes()), nil
+}
+
+// SealingPublic returns the public half of a sealing key.
+func SealingPublic(private [32]byte) ([32]byte, error) {
+	key, err := x25519().NewPrivateKey(private[:])
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("read sealing key: %w", err)
+	}
+	return [32]byte(key.PublicKey().Bytes()), nil
+}
+
+// Seal signs and seals m for a member. Sealing an answer yields the preshared key that the pair shares from now on;
+// it must be in place before the answer leaves. Sealing the same offer or answer again repeats the same key.
+// The error wraps ErrStranger when to is no member, and ErrNoOffer when an answer has no offer to answer.
+func (s *Sealer) Seal(now time.Time, to identity.NodeID, m Message) (sealed []byte, psk *PSK, err error) {
+	keys, ok := s.options.Lookup(to)
+	if !ok {
+		return nil, nil, fmt.Errorf("seal signal for %s: %w", to.Short(), ErrStranger)
+	}
+	if len(m.Payload) > MaxPayload {
+		return nil, nil, fmt.Errorf("seal signal for %s: %d bytes, at most %d: %w", to.Short(), len(m.Payload), MaxPayload, ErrMalformed)
+	}
+	var nonce [16]byte
+	rand.Read(nonce[:])
+	in := body{From: s.options.Self[:], Millis: now.UnixMilli(), Nonce: nonce[:], Role: m.Role, Attempt: m.Attempt, Payload: m.Payload}
+	switch m.Role {
+	case Offer:
+		in.KEM, err = s.offer(now, to, m.Attempt)
+	case Answer:
+		in.KEM, psk, err = s.answer(now, to, m.Attempt)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("seal signal for %s: %w", to.Short(), err)
+	}
+	bytes, err := cbor.Marshal(in)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode signal for %s: %w", to.Short(), err)
+	}
+	plain, err := cbor.Marshal(clear{Body: bytes, Signature: ed25519.Sign(s.options.Signing, s.toSign(to, bytes))})
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode signal for %s: %w", to.Short(), err)
+	}
+	public, err := hpke.DHKEM(x25519()).NewPublicKey(keys.Sealing[:])
+	if err != nil {
+		return nil, nil, fmt.Errorf("read sealing key of %s: %w", to.Short(), err)
+	}
+	sealed, err = hpke.Seal(public, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), s.sealContext(to), plain)
+	if err != nil {
+		return nil, nil, fmt.Errorf("seal signal for %s: %w", to.Short(), err)
+	}
+	return sealed, psk, nil
+}
+
+// Open decrypts and checks a signal for this node. An answer yields the preshared key of the pair. Errors wrap
+// one of the Err values above; from is set as soon as the sender is proven.
+func (s *Sealer) Open(now time.Time, sealed []byte) (from identity.NodeID, m Message, psk *PSK, err error) {
+	if len(sealed) > MaxSealed {
+		return from, m, nil, fmt.Errorf("open signal of %d bytes: %w", len(sealed), ErrMalformed)
+	}
+	plain, err := hpke.Open(s.key, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), s.sealContext(s.options.Self), sealed)
+	if err != nil {
+		return from, m, nil, fmt.Errorf("open signal: %w", ErrNotForUs)
+	}
+	in, sender, err := s.verify(plain)
+	if err != nil {
+		return from, m, nil, err
+	}
+	if skew := time.UnixMilli(in.Millis).Sub(now); skew > Window || skew < -Window {
+		return sender, m, nil, fmt.Errorf("open signal of %s: its clock differs from ours by %s: %w",
+			sender.Short(), skew.Round(time.Second), ErrClockSkew)
+	}
+	if err := s.fresh(now, sender, [16]byte(in.Nonce)); err != nil {
+		return sender, m, nil, fmt.Errorf("open signal of %s: %w", sender.Short(), err)
+	}
+	m = Message{Role: in.Role, Attempt: in.Attempt, Payload: in.Payload}
+	switch in.Role {
+	case Offer:
+		err = s.heardOffer(now, sender, in)
+	case Answer:
+		psk, err = s.heardAnswer(now, sender, in)
+	}
+	if err != nil {
+		return sender, Message{}, nil, fmt.Errorf("open signal of %s: %w", sender.Short(), err)
+	}
+	return sender, m, psk, nil
+}
+
+// verify decodes the decrypted bytes and checks the signature of the sender they name.
+func (s *Sealer) verify(plain []byte) (in body, from identity.NodeID, err error) {
+	var outer clear
+	if err := decoding.Unmarshal(plain, &outer); err != nil || len(outer.Signature) != ed25519.SignatureSize {
+		return in, from, fmt.Errorf("decode signal: %w", ErrMalformed)
+	}
+	if err := decoding.Unmarshal(outer.Body, &in); err != nil {
+		return in, from, fmt.Errorf("decode signal: %w", ErrMalformed)
+	}
+	if len(in.From) != len(from) || len(in.Nonce) != 16 || in.Role > Answer || len(in.Payload) > MaxPayload {
+		return in, from, fmt.Errorf("decode signal: %w", ErrMalformed)
+	}
+	sender := identity.NodeID(in.From)
+	keys, ok := s.options.Lookup(sender)
+	if !ok {
+		return in, from, fmt.Errorf("open signal of %s: %w", sender.Short(), ErrStranger)
+	}
+	if !ed25519.Verify(keys.Signing, s.toSign(s.options.Self, outer.Body), outer.Signature) {
+		return in, from, fmt.Errorf("open signal of %s: %w", sender.Short(), ErrForged)
+	}
+	return in, sender, nil
+}
+
+// toSign binds the body to this protocol, mesh and receiver, so that a signal cannot be sealed anew to another.
+func (s *Sealer) toSign(to identity.NodeID, bytes []byte) []byte {
+	out := make([]byte, 0, len(signInfo)+16+32+len(bytes))
+	out = append(out, signInfo...)
+	out = append(out, s.options.Mesh[:]...)
+	out = append(out, to[:]...)
+	return append(out, bytes...)
+}
+
+func (s *Sealer) sealContext(to identity.NodeID) []byte {
+	out := make([]byte, 0, len(sealInfo)+16+32)
+	out = append(out, sealInfo...)
+	out = append(out, s.options.Mesh[:]...)
+	return append(out, to[:]...)
+}
+
+// agreementContext binds the derived key to mesh, both ends, the attempt and the offered key.
+func (s *Sealer) agreementContext(offerer, answerer identity.NodeID, attempt uint64, public []byte) []byte {
+	hash := sha256.New()
+	hash.Write(s.options.Mesh[:])
+	hash.Write(offerer[:])
+	hash.Write(answerer[:])
+	var number [8]byte
+	binary.BigEndian.PutUint64(number[:], attempt)
+	hash.Write(number[:])
+	hash.Write(public)
+	return hash.Sum([]byte(pskInfo))
+}

@@ -1,0 +1,192 @@
+package signal
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"testing"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// pair makes two sealers that know each other, and a third that only they do not know.
+func pair(t testing.TB) (alice, bob, mallory *Sealer) {
+	t.Helper()
+	known := make(map[identity.NodeID]Keys)
+	lookup := func(id identity.NodeID) (Keys, bool) { keys, ok := known[id]; return keys, ok }
+	make := func(member bool) *Sealer {
+		public, private, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealing, sealingPublic, err := GenerateSealingKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := identity.NodeIDOf(public)
+		if member {
+			known[id] = Keys{Signing: public, Sealing: sealingPublic}
+		}
+		s, err := New(Options{Mesh: identity.MeshID{1}, Self: id, Signing: private, Sealing: sealing, Lookup: lookup})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	return make(true), make(true), make(false)
+}
+
+func seal(t testing.TB, s *Sealer, now time.Time, to *Sealer, m Message) ([]byte, *PSK) {
+	t.Helper()
+	sealed, psk, err := s.Seal(now, to.options.Self, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed, psk
+}
+
+func TestOfferAndAnswerAgreeOnOneKey(t *testing.T) {
+	alice, bob, _ := pair(t)
+	now := time.Unix(1_800_000_000, 0)
+	offer := Message{Role: Offer, Attempt: 7, Payload: []byte("candidates")}
+
+	for round := range 3 { // an offer and an answer that are sent again change nothing
+		sealed, psk := seal(t, alice, now, bob, offer)
+		if psk != nil {
+			t.Fatalf("round %d: an offer gave a preshared key before it was answered", round)
+		}
+		from, got, _, err := bob.Open(now, sealed)
+		if err != nil || from != alice.options.Self || got.Attempt != 7 || !bytes.Equal(got.Payload, offer.Payload) {
+			t.Fatalf("got %v %+v %v, want the offer of alice", from.Short(), got, err)
+		}
+	}
+	var keys []PSK
+	for range 3 {
+		sealed, bobs := seal(t, bob, now, alice, Message{Role: Answer, Attempt: 7})
+		_, _, alices, err := alice.Open(now, sealed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, *bobs, *alices)
+	}
+	for _, key := range keys {
+		if key != keys[0] || key == (PSK{}) {
+			t.Fatalf("got preshared keys %x, want six equal ones that are not zero", keys)
+		}
+	}
+	sealed, _ := seal(t, alice, now, bob, Message{Role: Offer, Attempt: 8})
+	if _, _, _, err := bob.Open(now, sealed); err != nil {
+		t.Fatal(err)
+	}
+	if _, second := seal(t, bob, now, alice, Message{Role: Answer, Attempt: 8}); *second == keys[0] {
+		t.Fatal("two attempts gave the same preshared key")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	cases := []struct {
+		name string
+		make func(alice, bob, mallory *Sealer) ([]byte, time.Time)
+		want error
+	}{
+		{"replay", func(a, b, _ *Sealer) ([]byte, time.Time) {
+			sealed, _ := seal(t, a, now, b, Message{})
+			b.Open(now, sealed)
+			return sealed, now
+		}, ErrReplayed},
+		{"replay of a signal dated ahead", func(a, b, _ *Sealer) ([]byte, time.Time) {
+			sealed, _ := seal(t, a, now.Add(Window-time.Second), b, Message{})
+			b.Open(now, sealed)
+			return sealed, now.Add(2*Window - 2*time.Second)
+		}, ErrReplayed},
+		{"clock behind", func(a, b, _ *Sealer) ([]byte, time.Time) {
+			sealed, _ := seal(t, a, now.Add(-6*time.Minute), b, Message{})
+			return sealed, now
+		}, ErrClockSkew},
+		{"clock ahead", func(a, b, _ *Sealer) ([]byte, time.Time) {
+			sealed, _ := seal(t, a, now.Add(6*time.Minute), b, Message{})
+			return sealed, now
+		}, ErrClockSkew},
+		{"stranger", func(_, b, m *Sealer) ([]byte, time.Time) {
+			sealed, _ := seal(t, m, now, b, Message{})
+			return sealed, now
+		}, ErrStranger},
+		{"forged sender", func(a, b, m *Sealer) ([]byte, time.Time) {
+			m.options.Self = a.options.Self
+			sealed, _ := seal(t, m, now, b, Message{})
+			return sealed, now
+		}, ErrForged},
+		{"sealed to another", func(a, b, _ *Sealer) ([]byte, time.Time) {
+			sealed, _ := seal(t, a, now, a, Message{})
+			return sealed, now
+		}, ErrNotForUs},
+		{"bit flipped", func(a, b, _ *Sealer) ([]byte, time.Time) {
+			sealed, _ := seal(t, a, now, b, Message{})
+			sealed[len(sealed)-1] ^= 1
+			return sealed, now
+		}, ErrNotForUs},
+		{"truncated", func(a, b, _ *Sealer) ([]byte, time.Time) {
+			sealed, _ := seal(t, a, now, b, Message{})
+			return sealed[:20], now
+		}, ErrNotForUs},
+		{"answer without offer", func(a, b, _ *Sealer) ([]byte, time.Time) {
+			sealed, _ := seal(t, b, now, a, Message{Role: Offer, Attempt: 3})
+			a.Open(now, sealed)
+			sealed, _ = seal(t, a, now, b, Message{Role: Answer, Attempt: 3})
+			b.peers[a.options.Self].offered = map[uint64]*offered{}
+			return sealed, now
+		}, ErrNoOffer},
+		{"too large", func(_, _, _ *Sealer) ([]byte, time.Time) { return make([]byte, MaxSealed+1), now }, ErrMalformed},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			alice, bob, mallory := pair(t)
+			sealed, at := c.make(alice, bob, mallory)
+			if _, m, psk, err := bob.Open(at, sealed); !errors.Is(err, c.want) || psk != nil || m.Payload != nil {
+				t.Fatalf("got %+v, key %v, error %v; want error %v and nothing else", m, psk, err, c.want)
+			}
+		})
+	}
+}
+
+func TestSenderIsBounded(t *testing.T) {
+	alice, bob, _ := pair(t)
+	now := time.Unix(1_800_000_000, 0)
+	for range seenPerPeer {
+		sealed, _ := seal(t, alice, now, bob, Message{})
+		if _, _, _, err := bob.Open(now, sealed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sealed, _ := seal(t, alice, now, bob, Message{})
+	if _, _, _, err := bob.Open(now, sealed); !errors.Is(err, ErrTooMany) {
+		t.Fatalf("got error %v, want %v", err, ErrTooMany)
+	}
+	later := now.Add(2*Window + time.Second)
+	sealed, _ = seal(t, alice, later, bob, Message{})
+	if _, _, _, err := bob.Open(later, sealed); err != nil {
+		t.Fatalf("got error %v after the window, want none", err)
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	alice, bob, _ := pair(f)
+	now := time.Unix(1_800_000_000, 0)
+	sealed, _ := seal(f, alice, now, bob, Message{Role: Offer, Attempt: 1, Payload: []byte("x")})
+	f.Add(sealed)
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, data []byte) { bob.Open(now, data) })
+}
+
+// FuzzVerify fuzzes what lies under the encryption, which a hostile member controls.
+func FuzzVerify(f *testing.F) {
+	_, bob, _ := pair(f)
+	f.Add([]byte{0xa2, 1, 0x41, 0, 2, 0x41, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, _, err := bob.verify(data); err == nil {
+			t.Fatal("accepted bytes that no member signed")
+		}
+	})
+}

@@ -1,0 +1,203 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// ClientOptions are what the client side needs from its node. All but Logger are required.
+type ClientOptions struct {
+	// Dial opens a control stream on the direct session with an anchor, making the session if there is none. It
+	// returns as well the address of that session, to which the data will go.
+	Dial func(ctx context.Context, anchor identity.NodeID) (net.Conn, netip.AddrPort, error)
+	// OpenChannel makes the socket wrap what is sent to the address it returns, CloseChannel ends that.
+	OpenChannel  func(relay netip.AddrPort, number uint16) (netip.AddrPort, error)
+	CloseChannel func(virtual netip.AddrPort)
+	Logger       *slog.Logger
+}
+
+// Client opens channels at anchors and keeps them open until they are closed.
+type Client struct {
+	options ClientOptions
+	done    chan struct{} // closed when Run returns
+	work    sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	open   map[netip.AddrPort]*opened // by virtual address
+}
+
+// opened is one channel of this node.
+type opened struct {
+	anchor, peer identity.NodeID
+	relay        netip.AddrPort
+	number       uint16
+	stop         context.CancelFunc
+	give         chan struct{} // closed by Close: say bye
+}
+
+// ErrClosed is returned by Open once Run has returned.
+var ErrClosed = errors.New("relay client closed")
+
+// NewClient returns a client without channels.
+func NewClient(options ClientOptions) *Client {
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	options.Logger = options.Logger.With("part", "relay")
+	return &Client{options: options, done: make(chan struct{}), open: make(map[netip.AddrPort]*opened)}
+}
+
+// Run waits for ctx, then gives every channel back and returns when all is done.
+func (c *Client) Run(ctx context.Context) error {
+	<-ctx.Done()
+	c.mu.Lock()
+	c.closed = true
+	close(c.done)
+	c.mu.Unlock()
+	c.work.Wait()
+	return ctx.Err()
+}
+
+// Open asks anchor for a channel towards peer and returns the virtual address that stands for the path. The path
+// carries data once the peer has opened its half at the same anchor. Errors: those of the anchor (ErrNotMember,
+// ErrFull, ErrVersion, ErrOff), of the session, or ErrClosed.
+func (c *Client) Open(ctx context.Context, anchor, peer identity.NodeID) (netip.AddrPort, error) {
+	stream, relay, number, err := c.request(ctx, anchor, peer)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("open channel to %s at %s: %w", peer.Short(), anchor.Short(), err)
+	}
+	virtual, err := c.options.OpenChannel(relay, number)
+	if err != nil {
+		stream.Close()
+		return netip.AddrPort{}, fmt.Errorf("open channel to %s at %s: %w", peer.Short(), anchor.Short(), err)
+	}
+	hold, stop := context.WithCancel(context.Background())
+	o := &opened{anchor: anchor, peer: peer, relay: relay, number: number, stop: stop, give: make(chan struct{})}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		stop()
+		stream.Close()
+		c.options.CloseChannel(virtual)
+		return netip.AddrPort{}, ErrClosed
+	}
+	if before := c.open[virtual]; before != nil {
+		before.stop() // the same channel asked for again: the newer stream holds it
+	}
+	c.open[virtual] = o
+	c.work.Go(func() { c.keep(hold, o, stream) })
+	return virtual, nil
+}
+
+// Close gives a channel back. Closing an address that is not open does nothing.
+func (c *Client) Close(virtual netip.AddrPort) {
+	c.mu.Lock()
+	o := c.open[virtual]
+	delete(c.open, virtual)
+	c.mu.Unlock()
+	if o != nil {
+		close(o.give)
+		c.options.CloseChannel(virtual)
+	}
+}
+
+// request does the exchange on a fresh control stream.
+func (c *Client) request(ctx context.Context, anchor, peer identity.NodeID) (net.Conn, netip.AddrPort, uint16, error) {
+	stream, relay, err := c.options.Dial(ctx, anchor)
+	if err != nil {
+		return nil, relay, 0, err
+	}
+	stop := context.AfterFunc(ctx, func() { stream.SetDeadline(time.Now()) })
+	defer stop()
+	stream.SetDeadline(time.Now().Add(requestTimeout))
+	if err := writeRequest(stream, peer); err != nil {
+		stream.Close()
+		return nil, relay, 0, err
+	}
+	number, err := readReply(stream)
+	if err != nil {
+		stream.Close()
+		return nil, relay, 0, err
+	}
+	stream.SetDeadline(time.Time{})
+	return stream, relay, number, nil
+}
+
+// keep holds the control stream of a channel and opens it again when it ends by itself: the anchor keeps the
+// channel for Linger. It returns when the channel is closed, taken over, or refused.
+func (c *Client) keep(hold context.Context, o *opened, stream net.Conn) {
+	defer o.stop()
+	ctx, cancel := context.WithCancel(hold)
+	defer cancel()
+	for backoff := 200 * time.Millisecond; ; {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			stream.Read(make([]byte, 1)) // the anchor never writes here: this ends with the stream
+		}()
+		select {
+		case <-ended:
+			stream.Close()
+		case <-o.give:
+			sayBye(stream, ended)
+			return
+		case <-c.done:
+			sayBye(stream, ended)
+			return
+		case <-hold.Done():
+			stream.Close()
+			<-ended
+			return
+		}
+		for {
+			if !c.pause(hold, o, backoff+rand.N(backoff/2)) {
+				return
+			}
+			attempt, done := context.WithTimeout(ctx, requestTimeout)
+			next, relay, number, err := c.request(attempt, o.anchor, o.peer)
+			done()
+			if err == nil && relay == o.relay && number == o.number {
+				stream, backoff = next, 200*time.Millisecond
+				break
+			}
+			if err == nil {
+				next.Close() // another channel than the one in use: the path has ended, and nat will see it
+				c.options.Logger.Info("relay channel lost", "anchor", o.anchor.Short(), "peer", o.peer.Short())
+				return
+			}
+			backoff = min(2*backoff, 10*time.Second)
+		}
+	}
+}
+
+// pause waits for d; false when the channel is not wanted any more.
+func (c *Client) pause(hold context.Context, o *opened, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-o.give:
+	case <-c.done:
+	case <-hold.Done():
+	}
+	return false
+}
+
+// sayBye gives the channel back at once instead of leaving it to Linger.
+func sayBye(stream net.Conn, ended <-chan struct{}) {
+	stream.SetWriteDeadline(time.Now().Add(time.Second))
+	stream.Write([]byte{bye})
+	stream.Close()
+	<-ended
+}

@@ -1,0 +1,278 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// world is one relay with members a, b and c, and the table its socket would have.
+type world struct {
+	mu      sync.Mutex
+	forward map[Half]Half
+	remote  map[identity.NodeID]netip.AddrPort
+	off     bool
+	cut     bool
+	streams map[net.Conn]bool
+
+	server *Server
+	ctx    context.Context
+}
+
+var (
+	a, b, c, stranger = identity.NodeID{1}, identity.NodeID{2}, identity.NodeID{3}, identity.NodeID{9}
+	anchor            = identity.NodeID{8}
+	anchorAddr        = netip.MustParseAddrPort("203.0.113.1:9277")
+)
+
+func newWorld(t *testing.T) (*world, context.CancelFunc) {
+	w := &world{
+		forward: make(map[Half]Half), streams: make(map[net.Conn]bool),
+		remote: map[identity.NodeID]netip.AddrPort{
+			a: netip.MustParseAddrPort("198.51.100.1:1"), b: netip.MustParseAddrPort("198.51.100.2:2"), c: netip.MustParseAddrPort("198.51.100.3:3"),
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	w.ctx = ctx
+	locked := func(f func()) { w.mu.Lock(); defer w.mu.Unlock(); f() }
+	w.server = NewServer(ServerOptions{
+		Forward:   func(from, to Half) { locked(func() { w.forward[from] = to }) },
+		Unforward: func(from Half) { locked(func() { delete(w.forward, from) }) },
+		Remote: func(id identity.NodeID) (addr netip.AddrPort, ok bool) {
+			locked(func() { addr, ok = w.remote[id] })
+			return addr, ok
+		},
+		Member:  func(id identity.NodeID) bool { return id != stranger },
+		Enabled: func() bool { return !w.off },
+	})
+	return w, cancel
+}
+
+// client returns a client of member id whose control streams are pipes into the server.
+func (w *world) client(id identity.NodeID) (*Client, map[netip.AddrPort]Half) {
+	channels := make(map[netip.AddrPort]Half)
+	return NewClient(ClientOptions{
+		Dial: func(_ context.Context, _ identity.NodeID) (net.Conn, netip.AddrPort, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.cut {
+				return nil, netip.AddrPort{}, errors.New("no session")
+			}
+			near, far := net.Pipe()
+			w.streams[far] = true
+			go w.server.Serve(w.ctx, id, far)
+			return near, anchorAddr, nil
+		},
+		OpenChannel: func(relay netip.AddrPort, number uint16) (netip.AddrPort, error) {
+			virtual := netip.AddrPortFrom(netip.MustParseAddr("100::1"), number)
+			channels[virtual] = Half{relay, number}
+			return virtual, nil
+		},
+		CloseChannel: func(virtual netip.AddrPort) { delete(channels, virtual) },
+	}), channels
+}
+
+func (w *world) table() map[Half]Half {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := make(map[Half]Half)
+	for from, to := range w.forward {
+		out[from] = to
+	}
+	return out
+}
+
+// breakStreams ends every control stream as the loss of the sessions would.
+func (w *world) breakStreams() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for s := range w.streams {
+		s.Close()
+	}
+	clear(w.streams)
+}
+
+func run(t *testing.T, clients ...*Client) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	for _, c := range clients {
+		group.Go(func() { c.Run(ctx) })
+	}
+	return func() { cancel(); group.Wait() }
+}
+
+func open(t *testing.T, c *Client, peer identity.NodeID) netip.AddrPort {
+	t.Helper()
+	virtual, err := c.Open(t.Context(), anchor, peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return virtual
+}
+
+func TestTwoHalvesAreJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, cancel := newWorld(t)
+		defer cancel()
+		ca, channels := w.client(a)
+		cb, _ := w.client(b)
+		stop := run(t, ca, cb)
+		va := open(t, ca, b)
+		if got := w.table(); len(got) != 0 {
+			t.Fatalf("one half alone forwards: %v", got)
+		}
+		vb := open(t, cb, a)
+		open(t, ca, c) // a second channel of a has a number of its own
+		ha, hb := Half{w.remote[a], va.Port()}, Half{w.remote[b], vb.Port()}
+		if got := w.table(); len(got) != 2 || got[ha] != hb || got[hb] != ha {
+			t.Fatalf("got table %v, want %v and %v joined", got, ha, hb)
+		}
+		if len(channels) != 2 {
+			t.Fatalf("got channels %v, want two numbers", channels)
+		}
+		cb.Close(vb)
+		synctest.Wait()
+		if got := w.table(); len(got) != 0 {
+			t.Fatalf("got table %v after one half was given back, want none", got)
+		}
+		stop()
+		synctest.Wait()
+		if got := w.server.Snapshot(); len(got) != 0 {
+			t.Fatalf("got %v after all clients ended, want no pair", got)
+		}
+	})
+}
+
+func TestChannelOutlivesItsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, cancel := newWorld(t)
+		defer cancel()
+		ca, _ := w.client(a)
+		cb, _ := w.client(b)
+		defer run(t, ca, cb)()
+		open(t, ca, b)
+		open(t, cb, a)
+		before := w.table()
+
+		w.mu.Lock()
+		w.cut = true
+		w.mu.Unlock()
+		w.breakStreams()
+		time.Sleep(Linger - time.Second)
+		if got := w.table(); len(got) != 2 {
+			t.Fatalf("got table %v while lingering, want both directions", got)
+		}
+		w.mu.Lock()
+		w.cut = false
+		w.mu.Unlock()
+		time.Sleep(20 * time.Second)
+		if got := w.table(); len(got) != 2 || len(before) != 2 {
+			t.Fatalf("got table %v after the sessions came back, want %v", got, before)
+		}
+		for from, to := range before {
+			if w.table()[from] != to {
+				t.Fatalf("got table %v, want the same numbers as before: %v", w.table(), before)
+			}
+		}
+
+		w.mu.Lock()
+		w.cut = true
+		w.mu.Unlock()
+		w.breakStreams()
+		time.Sleep(Linger + 11*time.Second)
+		if got := w.table(); len(got) != 0 {
+			t.Fatalf("got table %v a minute after the sessions ended, want none", got)
+		}
+	})
+}
+
+func TestMemberThatMovesIsFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, cancel := newWorld(t)
+		defer cancel()
+		ca, _ := w.client(a)
+		cb, _ := w.client(b)
+		defer run(t, ca, cb)()
+		va, vb := open(t, ca, b), open(t, cb, a)
+		moved := netip.MustParseAddrPort("198.51.100.77:7")
+		w.server.Moved(a, moved)
+		ha, hb := Half{moved, va.Port()}, Half{w.remote[b], vb.Port()}
+		if got := w.table(); len(got) != 2 || got[ha] != hb || got[hb] != ha {
+			t.Fatalf("got table %v, want only %v and %v", got, ha, hb)
+		}
+	})
+}
+
+func TestRevokedMemberIsCutAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, cancel := newWorld(t)
+		defer cancel()
+		ca, _ := w.client(a)
+		cb, _ := w.client(b)
+		cc, _ := w.client(c)
+		defer run(t, ca, cb, cc)()
+		open(t, ca, b)
+		open(t, cb, a)
+		open(t, cc, b)
+		open(t, cb, c)
+		w.server.Drop(a)
+		if got := w.table(); len(got) != 2 {
+			t.Fatalf("got table %v, want only the pair b and c", got)
+		}
+		for from, to := range w.table() {
+			if from.Addr == w.remote[a] || to.Addr == w.remote[a] {
+				t.Fatalf("the revoked member is still forwarded: %v to %v", from, to)
+			}
+		}
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, cancel := newWorld(t)
+		defer cancel()
+		ca, _ := w.client(a)
+		cs, _ := w.client(stranger)
+		defer run(t, ca, cs)()
+		if _, err := ca.Open(t.Context(), anchor, stranger); !errors.Is(err, ErrNotMember) {
+			t.Errorf("channel to a stranger: got %v, want %v", err, ErrNotMember)
+		}
+		if _, err := cs.Open(t.Context(), anchor, a); !errors.Is(err, ErrNotMember) {
+			t.Errorf("channel for a stranger: got %v, want %v", err, ErrNotMember)
+		}
+		if _, err := ca.Open(t.Context(), anchor, a); !errors.Is(err, ErrNotMember) {
+			t.Errorf("channel to itself: got %v, want %v", err, ErrNotMember)
+		}
+		w.off = true
+		if _, err := ca.Open(t.Context(), anchor, b); !errors.Is(err, ErrOff) {
+			t.Errorf("channel at a node that does not relay: got %v, want %v", err, ErrOff)
+		}
+	})
+}
+
+func FuzzRequest(f *testing.F) {
+	f.Add(append([]byte{version}, a[:]...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		peer, status, err := readRequest(bytes.NewReader(data))
+		if err == nil && status == granted && !bytes.Equal(peer[:], data[1:33]) {
+			t.Fatalf("got peer %v from %x", peer, data)
+		}
+	})
+}
+
+func FuzzReply(f *testing.F) {
+	f.Add([]byte{0, 0x40, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if number, err := readReply(bytes.NewReader(data)); err == nil && (number < firstChannel || number > lastChannel) {
+			t.Fatalf("got channel %#x from %x", number, data)
+		}
+	})
+}

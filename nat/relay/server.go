@@ -1,0 +1,244 @@
+package relay
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// Linger is how long a channel outlives its control stream: longer than a session takes to notice its death (40 s)
+// and dial again.
+const Linger = time.Minute
+
+// requestTimeout bounds how long a stream may take to say what it wants.
+const requestTimeout = 5 * time.Second
+
+// ServerOptions are what a relay needs from its node. All but Logger are required; none of the functions may block.
+type ServerOptions struct {
+	// Forward installs one direction of a relayed path in the socket, Unforward removes it.
+	Forward   func(from, to Half)
+	Unforward func(from Half)
+	// Remote returns the address that a member's control session comes from: its data comes from there too.
+	Remote func(identity.NodeID) (netip.AddrPort, bool)
+	// Member reports whether an ID is an active member.
+	Member func(identity.NodeID) bool
+	// Enabled reports whether this node relays at present.
+	Enabled func() bool
+	Logger  *slog.Logger
+}
+
+// Server hands out channels to members and joins them in pairs.
+type Server struct {
+	options ServerOptions
+
+	mu sync.Mutex
+	// channels by who asked, then by the peer it is for. Guarded by mu, as is everything in a channel.
+	channels map[identity.NodeID]map[identity.NodeID]*channel
+}
+
+// channel is one member's half of a relayed path.
+type channel struct {
+	half   Half
+	joined bool        // both directions stand in the socket's table
+	holder net.Conn    // the control stream that holds it; nil while it lingers
+	linger *time.Timer // runs while holder is nil
+}
+
+// Pair is a relayed path between two members, for status.
+type Pair struct {
+	A, B   identity.NodeID
+	Joined bool
+}
+
+// NewServer returns a relay without channels.
+func NewServer(options ServerOptions) *Server {
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	options.Logger = options.Logger.With("part", "relay")
+	return &Server{options: options, channels: make(map[identity.NodeID]map[identity.NodeID]*channel)}
+}
+
+// Serve answers one control stream of a member and returns when the stream ends or ctx does. It closes c.
+func (s *Server) Serve(ctx context.Context, from identity.NodeID, c net.Conn) {
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(requestTimeout))
+	peer, status, err := readRequest(c)
+	if err != nil {
+		return
+	}
+	var number uint16
+	if status == granted {
+		number, status = s.open(from, peer, c)
+	}
+	if err := writeReply(c, status, number); err != nil || status != granted {
+		s.end(from, peer, c, false)
+		return
+	}
+	c.SetReadDeadline(time.Time{})
+	var word [1]byte
+	n, _ := c.Read(word[:])
+	s.end(from, peer, c, n == 1 && word[0] == bye)
+}
+
+// open finds or makes the channel of (from, peer), hands it to the stream c, and joins it with the peer's half.
+func (s *Server) open(from, peer identity.NodeID, c net.Conn) (uint16, status) {
+	addr, ok := s.options.Remote(from)
+	switch {
+	case !s.options.Enabled():
+		return 0, refusedOff
+	case !ok || from == peer || !s.options.Member(from) || !s.options.Member(peer):
+		return 0, refusedNotMember
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mine := s.channels[from]
+	if mine == nil {
+		mine = make(map[identity.NodeID]*channel)
+		s.channels[from] = mine
+	}
+	ch := mine[peer]
+	if ch == nil {
+		number := freeNumber(mine)
+		if number == 0 {
+			return 0, refusedFull
+		}
+		ch = &channel{half: Half{Addr: addr, Channel: number}}
+		mine[peer] = ch
+	}
+	if ch.linger != nil {
+		ch.linger.Stop()
+		ch.linger = nil
+	}
+	ch.holder = c
+	s.place(from, peer, ch, addr)
+	return ch.half.Channel, granted
+}
+
+// freeNumber returns the lowest channel number that a member does not use, 0 when it has them all.
+func freeNumber(mine map[identity.NodeID]*channel) uint16 {
+	used := make(map[uint16]bool, len(mine))
+	for _, ch := range mine {
+		used[ch.half.Channel] = true
+	}
+	for number := uint16(firstChannel); number <= lastChannel; number++ {
+		if !used[number] {
+			return number
+		}
+	}
+	return 0
+}
+
+// place moves a half to addr and writes both directions into the socket's table if the peer's half is there.
+// The caller holds mu.
+func (s *Server) place(from, peer identity.NodeID, ch *channel, addr netip.AddrPort) {
+	if ch.joined && ch.half.Addr != addr {
+		s.options.Unforward(ch.half)
+	}
+	ch.half.Addr = addr
+	other := s.channels[peer][from]
+	if other == nil {
+		return
+	}
+	s.options.Forward(ch.half, other.half)
+	s.options.Forward(other.half, ch.half)
+	if !ch.joined {
+		s.options.Logger.Info("relaying", "peer", from.Short(), "with", peer.Short())
+	}
+	ch.joined, other.joined = true, true
+}
+
+// end is called when the stream c is over. Another stream that took the channel over keeps it.
+func (s *Server) end(from, peer identity.NodeID, c net.Conn, now bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ch := s.channels[from][peer]
+	if ch == nil || ch.holder != c {
+		return
+	}
+	ch.holder = nil
+	if now {
+		s.remove(from, peer)
+		return
+	}
+	ch.linger = time.AfterFunc(Linger, func() { s.expire(from, peer, ch) })
+}
+
+func (s *Server) expire(from, peer identity.NodeID, ch *channel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.channels[from][peer] == ch && ch.holder == nil {
+		s.remove(from, peer)
+	}
+}
+
+// remove takes a channel away and both directions with it. The caller holds mu.
+func (s *Server) remove(from, peer identity.NodeID) {
+	ch := s.channels[from][peer]
+	if ch == nil {
+		return
+	}
+	if ch.linger != nil {
+		ch.linger.Stop()
+	}
+	delete(s.channels[from], peer)
+	if len(s.channels[from]) == 0 {
+		delete(s.channels, from)
+	}
+	if !ch.joined {
+		return
+	}
+	s.options.Unforward(ch.half)
+	if other := s.channels[peer][from]; other != nil {
+		s.options.Unforward(other.half)
+		other.joined = false
+	}
+}
+
+// Moved tells the relay that a member's session, and so its data, now comes from another address.
+func (s *Server) Moved(id identity.NodeID, addr netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for peer, ch := range s.channels[id] {
+		if ch.half.Addr != addr {
+			s.place(id, peer, ch, addr)
+		}
+	}
+}
+
+// Drop takes away every channel of and towards a member, at once: it was revoked or left.
+func (s *Server) Drop(id identity.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for peer := range s.channels[id] {
+		s.remove(id, peer)
+	}
+	for from, peers := range s.channels {
+		if peers[id] != nil {
+			s.remove(from, id)
+		}
+	}
+}
+
+// Snapshot lists the pairs that have at least one half open.
+func (s *Server) Snapshot() []Pair {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var pairs []Pair
+	for from, peers := range s.channels {
+		for peer, ch := range peers {
+			if _, both := s.channels[peer][from]; both && from.Compare(peer) > 0 {
+				continue // listed from the other side
+			}
+			pairs = append(pairs, Pair{A: from, B: peer, Joined: ch.joined})
+		}
+	}
+	return pairs
+}
