@@ -1,0 +1,193 @@
+package path
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"warren/mesh/identity"
+)
+
+// Kind says what a Message asks of its receiver.
+type Kind uint8
+
+// The five messages of an introduction. The node with the smaller ID is controlling: it alone offers.
+const (
+	KindAsk        Kind = 1 // controlled → controlling: please offer
+	KindOffer      Kind = 2 // controlling → controlled: credentials, candidates, anchors
+	KindAnswer     Kind = 3 // controlled → controlling: credentials, candidates, the chosen relay
+	KindCandidates Kind = 4 // either way: the whole candidate list again, after it grew
+	KindRefuse     Kind = 5 // either way: the sender does not know this peer
+)
+
+// String names the kind in logs.
+func (k Kind) String() string {
+	switch k {
+	case KindAsk:
+		return "ask"
+	case KindOffer:
+		return "offer"
+	case KindAnswer:
+		return "answer"
+	case KindCandidates:
+		return "candidates"
+	case KindRefuse:
+		return "refuse"
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// Limits of a message. They bound what a hostile member can make this node hold or try.
+const (
+	MaxMessage    = 4096 // bytes of an encoded message
+	MaxCandidates = 16   // candidates of one attempt
+	maxLine       = 160  // bytes of one candidate line
+	maxRelays     = 8
+	minUfrag      = 4 // RFC 8839, section 5.4
+	maxUfrag      = 32
+	minPwd        = 22
+	maxPwd        = 64
+)
+
+// ErrMalformed is wrapped by every error of Decode.
+var ErrMalformed = errors.New("malformed introduction")
+
+// Message is the plain text of one signal; mesh/signal signs and seals it. Attempt numbers are chosen by
+// the controlling side and grow within its Instance; an Ask carries the newest number that the asker
+// has seen (zero for none). Instance is the sender's, new at each start of its process.
+type Message struct {
+	Kind       Kind            `cbor:"1,keyasint"`
+	Attempt    uint64          `cbor:"2,keyasint,omitempty"`
+	Instance   [8]byte         `cbor:"3,keyasint"`
+	Ufrag      string          `cbor:"4,keyasint,omitempty"` // Offer, Answer
+	Pwd        string          `cbor:"5,keyasint,omitempty"` // Offer, Answer
+	Candidates []string        `cbor:"6,keyasint,omitempty"` // RFC 8839 candidate lines, without "candidate:"
+	Relays     []RelayOffer    `cbor:"7,keyasint,omitempty"` // Offer: anchors that the sender can relay through
+	Relay      identity.NodeID `cbor:"8,keyasint,omitzero"`  // Answer: the anchor chosen, zero for none
+}
+
+// RelayOffer names an anchor and the sender's round-trip time to it in milliseconds.
+type RelayOffer struct {
+	Anchor identity.NodeID `cbor:"1,keyasint"`
+	RTTms  uint32          `cbor:"2,keyasint,omitempty"`
+}
+
+var (
+	encoding = mustEncMode()
+	decoding = mustDecMode()
+)
+
+func mustEncMode() cbor.EncMode {
+	mode, err := cbor.CoreDetEncOptions().EncMode()
+	if err != nil {
+		panic("internal error: CBOR encoding options: " + err.Error())
+	}
+	return mode
+}
+
+func mustDecMode() cbor.DecMode {
+	mode, err := cbor.DecOptions{
+		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
+		IndefLength:      cbor.IndefLengthForbidden,
+		TagsMd:           cbor.TagsForbidden,
+		MaxNestedLevels:  4,
+		MaxArrayElements: 64,
+		MaxMapPairs:      16,
+	}.DecMode()
+	if err != nil {
+		panic("internal error: CBOR decoding options: " + err.Error())
+	}
+	return mode
+}
+
+// Encode returns the CBOR encoding of m, with integer keys.
+func (m Message) Encode() ([]byte, error) {
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	raw, err := encoding.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", m.Kind, err)
+	}
+	if len(raw) > MaxMessage {
+		return nil, fmt.Errorf("encode %s: %d bytes, want at most %d: %w", m.Kind, len(raw), MaxMessage, ErrMalformed)
+	}
+	return raw, nil
+}
+
+// Decode is the reverse of Encode. Its error wraps ErrMalformed. Candidate lines are only bounded
+// here; ParseCandidate judges each.
+func Decode(raw []byte) (Message, error) {
+	var m Message
+	if len(raw) > MaxMessage {
+		return m, fmt.Errorf("decode message: %d bytes, want at most %d: %w", len(raw), MaxMessage, ErrMalformed)
+	}
+	if err := decoding.Unmarshal(raw, &m); err != nil {
+		return Message{}, fmt.Errorf("decode message: %w: %w", ErrMalformed, err)
+	}
+	if err := m.check(); err != nil {
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// check holds what Encode and Decode both promise.
+func (m *Message) check() error {
+	bad := func(what string) error { return fmt.Errorf("%s: %s: %w", m.Kind, what, ErrMalformed) }
+	switch m.Kind {
+	case KindAsk, KindRefuse:
+	case KindOffer, KindAnswer:
+		if m.Attempt == 0 {
+			return bad("no attempt number")
+		}
+		if !(Credentials{Ufrag: m.Ufrag, Pwd: m.Pwd}).valid() {
+			return bad("unusable credentials")
+		}
+	case KindCandidates:
+		if m.Attempt == 0 {
+			return bad("no attempt number")
+		}
+	default:
+		return bad("unknown kind")
+	}
+	if len(m.Candidates) > MaxCandidates {
+		return bad("too many candidates")
+	}
+	for _, line := range m.Candidates {
+		if len(line) > maxLine {
+			return bad("candidate line too long")
+		}
+	}
+	if len(m.Relays) > maxRelays {
+		return bad("too many relays")
+	}
+	return nil
+}
+
+// Credentials are the short-term STUN credentials of one side of one attempt (RFC 8445, section 5.3).
+type Credentials struct {
+	Ufrag, Pwd string
+}
+
+// String hides the password.
+func (c Credentials) String() string { return c.Ufrag + ":…" }
+
+func (c Credentials) valid() bool {
+	return len(c.Ufrag) >= minUfrag && len(c.Ufrag) <= maxUfrag && iceChars(c.Ufrag) &&
+		len(c.Pwd) >= minPwd && len(c.Pwd) <= maxPwd && iceChars(c.Pwd)
+}
+
+// IceAlphabet holds the 64 characters that RFC 8839 allows in credentials.
+const IceAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+func iceChars(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '+' || c == '/'
+		if !ok {
+			return false
+		}
+	}
+	return true
+}

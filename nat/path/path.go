@@ -1,0 +1,2 @@
+// Package path decides how a peer is reached.
+package path
