@@ -11,8 +11,6 @@ import (
 	"context"
 	"net/netip"
 	"time"
-
-	"warren/mesh/identity"
 )
 
 // Schema is the version of the JSON below. Fields are only ever added within one version; a field that is
@@ -91,7 +89,7 @@ type Mesh struct {
 
 // Self describes this node.
 type Self struct {
-	ID        identity.NodeID  `json:"id"`   // all zero without a mesh
+	ID        string           `json:"id"`   // 52 characters of base32; "" without a mesh
 	Name      string           `json:"name"` // display name, unique in the mesh
 	Addresses []netip.Addr     `json:"addresses"`
 	Interface string           `json:"interface"`
@@ -106,25 +104,25 @@ type Self struct {
 
 // Peer describes another member or a static peer.
 type Peer struct {
-	ID            identity.NodeID `json:"id"` // all zero for a static peer
-	Name          string          `json:"name"`
-	Static        bool            `json:"static"`
-	Addresses     []netip.Addr    `json:"addresses"` // overlay addresses, IPv4 first
-	Routes        []netip.Prefix  `json:"routes"`    // further prefixes behind it
-	PublicKey     string          `json:"public_key"`
-	State         string          `json:"state"`
-	Reason        string          `json:"reason"` // why it is not up, in words; "" when it is
-	Path          Path            `json:"path"`
-	LatencyMS     float64         `json:"latency_ms"` // 0 when unknown
-	RxBytes       uint64          `json:"rx_bytes"`
-	TxBytes       uint64          `json:"tx_bytes"`
-	LastHandshake *time.Time      `json:"last_handshake"` // null when there was none
-	Since         *time.Time      `json:"since"`          // when State was last entered; null when unknown
-	Version       string          `json:"version"`        // "" when unknown
-	Admin         bool            `json:"admin"`
-	Anchor        bool            `json:"anchor"`
-	Tags          []string        `json:"tags"`
-	AdmittedBy    string          `json:"admitted_by"` // name of the member that admitted it; "" for the founder
+	ID            string         `json:"id"` // 52 characters of base32; "" for a static peer
+	Name          string         `json:"name"`
+	Static        bool           `json:"static"`
+	Addresses     []netip.Addr   `json:"addresses"` // overlay addresses, IPv4 first
+	Routes        []netip.Prefix `json:"routes"`    // further prefixes behind it
+	PublicKey     string         `json:"public_key"`
+	State         string         `json:"state"`
+	Reason        string         `json:"reason"` // why it is not up, in words; "" when it is
+	Path          Path           `json:"path"`
+	LatencyMS     float64        `json:"latency_ms"` // 0 when unknown
+	RxBytes       uint64         `json:"rx_bytes"`
+	TxBytes       uint64         `json:"tx_bytes"`
+	LastHandshake *time.Time     `json:"last_handshake"` // null when there was none
+	Since         *time.Time     `json:"since"`          // when State was last entered; null when unknown
+	Version       string         `json:"version"`        // "" when unknown
+	Admin         bool           `json:"admin"`
+	Anchor        bool           `json:"anchor"`
+	Tags          []string       `json:"tags"`
+	AdmittedBy    string         `json:"admitted_by"` // name of the member that admitted it; "" for the founder
 }
 
 // Path is the way packets take to a peer.
