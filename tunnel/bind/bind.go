@@ -1,0 +1,260 @@
+// Package bind shares one UDP port between WireGuard, STUN, relayed packets (TURN ChannelData) and QUIC. It wraps
+// WireGuard's own sockets, so that batching, UDP GSO and GRO stay, takes what is not WireGuard's out of the
+// received batches, gives each mesh peer one endpoint object whose path can be moved while packets flow, and
+// relays for others. The packet's way in is in receive.go, its way out in send.go.
+//
+// Which path is good, and when a relay may be used, is decided by nat and its parts; they speak to the network through
+// the STUN lane and the virtual addresses of relay channels. Sessions speak through the QUIC lane. The bind keeps
+// no timers, checks no signatures, and never calls the device.
+//
+// All methods may be called concurrently. Only Open and the functions that it returns are the device's alone.
+package bind
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.zx2c4.com/wireguard/conn"
+)
+
+// Options are the settings of a Bind.
+type Options struct {
+	// Inner has the sockets. Its endpoints must be *conn.StdNetEndpoint. nil: conn.NewStdNetBind().
+	Inner  conn.Bind
+	Logger *slog.Logger // nil: slog.Default()
+}
+
+// Bind is a conn.Bind for a WireGuard device that shares its port.
+type Bind struct {
+	// constant after New
+	inner       conn.Bind
+	log         *slog.Logger
+	stun, quic  *lane
+	sources     *sources
+	channels    *channels
+	strays      *strays
+	frames      sync.Pool // of *frames
+	portChanges chan uint16
+
+	// atomic
+	drops drops
+	port  atomic.Uint32
+
+	// guarded by mu
+	mu        sync.Mutex
+	forwarder *forwarder // nil: closed
+	serial    uint64
+	peers     map[[32]byte]*Endpoint
+	handles   map[netip.Addr]*Endpoint
+}
+
+var _ conn.Bind = (*Bind)(nil)
+
+// New returns a bind that is not open; the device opens it.
+func New(o Options) *Bind {
+	if o.Inner == nil {
+		o.Inner = conn.NewStdNetBind()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	b := &Bind{
+		inner:       o.Inner,
+		log:         o.Logger.With("part", "bind"),
+		sources:     newSources(),
+		channels:    newChannels(),
+		strays:      newStrays(),
+		frames:      sync.Pool{New: func() any { return newFrames() }},
+		portChanges: make(chan uint16, 1),
+		peers:       make(map[[32]byte]*Endpoint),
+		handles:     make(map[netip.Addr]*Endpoint),
+	}
+	b.stun = newLane(b, stunQueue, DropSTUNQueue, true)
+	b.quic = newLane(b, quicQueue, DropQUICQueue, false)
+	return b
+}
+
+// Open opens the sockets; port 0 means any. See conn.Bind. The device calls it again after each Close, for instance
+// on a change of port.
+func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+	fns, actual, err := b.open(port)
+	if err != nil {
+		return nil, 0, err
+	}
+	f := newForwarder(b)
+	b.mu.Lock()
+	b.forwarder = f
+	b.mu.Unlock()
+	for i, next := range fns {
+		r := &receiver{bind: b, next: next, forward: f, todo: make([]pending, 0, b.inner.BatchSize())}
+		fns[i] = r.receive
+	}
+	if old := b.port.Swap(uint32(actual)); old != uint32(actual) {
+		b.tellPort(actual)
+		b.log.Info("port opened", "port", actual)
+	}
+	return fns, actual, nil
+}
+
+// open works around the inner bind's port 0 where the system has no IPv6: it forgets the port that IPv4 has got.
+func (b *Bind) open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+	fns, actual, err := b.inner.Open(port)
+	if err != nil || actual != 0 {
+		return fns, actual, err
+	}
+	if port != 0 {
+		return fns, port, nil
+	}
+	for range 10 { // another process can take the port in between
+		if err := b.inner.Close(); err != nil {
+			return nil, 0, fmt.Errorf("reopen port: %w", err)
+		}
+		if port, err = freePort(); err != nil {
+			return nil, 0, err
+		}
+		if fns, _, err = b.inner.Open(port); err == nil {
+			return fns, port, nil
+		}
+	}
+	return nil, 0, err
+}
+
+func freePort() (uint16, error) {
+	c, err := net.ListenUDP("udp4", nil)
+	if err != nil {
+		return 0, fmt.Errorf("find free port: %w", err)
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port(), nil
+}
+
+// Close closes the sockets. Lanes, endpoints, channels and forwards stay and work again after the next Open.
+func (b *Bind) Close() error {
+	err := b.inner.Close()
+	b.mu.Lock()
+	f := b.forwarder
+	b.forwarder = nil
+	b.mu.Unlock()
+	if f != nil {
+		f.stop()
+	}
+	return err
+}
+
+// SetMark sets the firewall mark of the sockets. See conn.Bind.
+func (b *Bind) SetMark(mark uint32) error { return b.inner.SetMark(mark) }
+
+// BatchSize returns the inner bind's. See conn.Bind.
+func (b *Bind) BatchSize() int { return b.inner.BatchSize() }
+
+// ErrUnknownHandle is wrapped by the error of ParseEndpoint for a virtual address that is no peer's handle.
+var ErrUnknownHandle = errors.New("unknown handle")
+
+// ParseEndpoint returns the endpoint object whose handle s is, or a plain endpoint for an underlay address.
+func (b *Bind) ParseEndpoint(s string) (conn.Endpoint, error) {
+	a, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return nil, err
+	}
+	a = normal(a)
+	if !IsVirtual(a.Addr()) {
+		return &conn.StdNetEndpoint{AddrPort: a}, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.handles[a.Addr()]; e != nil {
+		return e, nil
+	}
+	return nil, fmt.Errorf("parse endpoint %s: %w", s, ErrUnknownHandle)
+}
+
+// Port returns the UDP port that is or was last open; 0 if none ever was.
+func (b *Bind) Port() uint16 { return uint16(b.port.Load()) }
+
+// PortChanges delivers the port whenever an Open has changed it. Only the latest value is kept.
+func (b *Bind) PortChanges() <-chan uint16 { return b.portChanges }
+
+func (b *Bind) tellPort(port uint16) {
+	for {
+		select {
+		case b.portChanges <- port:
+			return
+		default:
+		}
+		select {
+		case <-b.portChanges:
+		default:
+		}
+	}
+}
+
+// STUN returns the lane of STUN packets, those that came through open relay channels included. Every call returns the
+// same lane. It never yields malformed STUN.
+func (b *Bind) STUN() net.PacketConn { return b.stun }
+
+// QUIC returns the lane of QUIC packets. Every call returns the same lane.
+func (b *Bind) QUIC() net.PacketConn { return b.quic }
+
+// Strays delivers addresses that the device sends to on its own account: an authentic packet of a peer came from
+// a source that is not known, and it roamed there. A peer's handle means that the device has mixed that peer up
+// with another one. The cure for both is to give the device the peer's handle again. An address comes up again
+// every ten seconds while it lasts.
+func (b *Bind) Strays() <-chan netip.AddrPort { return b.strays.out }
+
+// SetStatic names the addresses of static peers, which WireGuard speaks to by plain endpoints and which are not strays.
+// They also win over anything a mesh peer claims.
+func (b *Bind) SetStatic(addrs []netip.AddrPort) {
+	want := make(map[netip.AddrPort]rank, len(addrs))
+	for _, a := range addrs {
+		want[normal(a)] = rankStatic
+	}
+	b.sources.set(nil, want)
+}
+
+// Endpoint returns the endpoint object of the peer with this WireGuard public key and makes it on first use.
+func (b *Bind) Endpoint(key [32]byte) *Endpoint {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.peers[key]; e != nil {
+		return e
+	}
+	b.serial++
+	e := &Endpoint{bind: b, handle: virtualAddr(virtualHandle, b.serial)}
+	e.handleBytes, _ = e.handle.MarshalBinary() // cannot fail
+	e.checker.Init(key)
+	b.peers[key] = e
+	b.handles[e.handle.Addr()] = e
+	return e
+}
+
+// RemoveEndpoint forgets the peer. A device that still has it drops what it sends.
+func (b *Bind) RemoveEndpoint(key [32]byte) {
+	b.mu.Lock()
+	e := b.peers[key]
+	if e != nil {
+		delete(b.peers, key)
+		delete(b.handles, e.handle.Addr())
+	}
+	b.mu.Unlock()
+	if e != nil {
+		e.remove()
+	}
+}
+
+// addressee returns the endpoint, other than not, of the peer that the handshake message p is meant for; nil if
+// it is none's. It tries all peers: a microsecond each, in a case that needs two of them to trade addresses.
+func (b *Bind) addressee(p []byte, not *Endpoint) *Endpoint {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.peers {
+		if e != not && e.checker.CheckMAC1(p) {
+			return e
+		}
+	}
+	return nil
+}

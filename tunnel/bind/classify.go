@@ -1,0 +1,147 @@
+package bind
+
+import (
+	"encoding/binary"
+
+	"golang.zx2c4.com/wireguard/device"
+)
+
+// Class says which protocol of the shared port a datagram belongs to.
+type Class uint8
+
+// The classes of datagrams. Unknown and MalformedSTUN are dropped and counted.
+const (
+	Unknown Class = iota
+	WireGuard
+	STUN
+	MalformedSTUN
+	ChannelData
+	QUIC
+)
+
+// String returns the name of the class as in logs.
+func (c Class) String() string {
+	switch c {
+	case WireGuard:
+		return "wireguard"
+	case STUN:
+		return "stun"
+	case MalformedSTUN:
+		return "malformed stun"
+	case ChannelData:
+		return "channel data"
+	case QUIC:
+		return "quic"
+	default:
+		return "unknown"
+	}
+}
+
+const (
+	stunHeaderSize    = 20
+	stunCookie        = 0x2112A442
+	stunMaxAttributes = 64 // ICE's largest message has a dozen
+
+	channelHeaderSize = 4
+	channelMin        = 0x4000
+	channelMax        = 0x4FFF
+	channelMaxPadding = 3 // RFC 8656, section 12.5: padding to four bytes is allowed over UDP
+
+	quicFixedBit  = 0x40
+	quicLongBit   = 0x80
+	quicLongMin   = 7  // flags, version, two lengths of connection IDs (RFC 8999, section 5.1)
+	quicShortMin  = 21 // the smallest that RFC 9000, section 10.3, lets a stateless reset be
+	stunAttrXPeer = 0x0012
+	stunAttrXRel  = 0x0016
+	stunAttrXMap  = 0x0020
+)
+
+// Classify tells the protocols of the shared port apart. It looks at p only, does not keep or change it, and
+// allocates nothing. The order matters and is the reverse of how much a protocol's first bytes can vary:
+//
+//	0x01-0x04 00 00 00   WireGuard, if the length is one that its message type has. It comes first because
+//	                     the receiver index at offset 4 can equal the STUN cookie.
+//	00xxxxxx             STUN (RFC 8489, section 5): the magic cookie at offset 4 and a length field that fits
+//	0100xxxx             ChannelData (RFC 8656, section 12.4): a length field that fits
+//	x1xxxxxx             QUIC (RFC 9000, section 17): the fixed bit. Our connection IDs start with ff ff ff, so
+//	                     that the bytes a ChannelData length would be in can never fit.
+//
+// STUN whose attributes do not add up, or whose XOR addresses are not as long as their family says, is
+// MalformedSTUN: one such packet can end a process that hands it to pion/stun v2 (GHSA-34rh-wp3j-6cxc).
+func Classify(p []byte) Class {
+	if len(p) < channelHeaderSize {
+		return Unknown
+	}
+	if p[1]|p[2]|p[3] == 0 && p[0] >= 1 && p[0] <= 4 {
+		return classifyWireGuard(p)
+	}
+	switch {
+	case p[0]&0xC0 == 0:
+		return classifySTUN(p)
+	case p[0]&0xF0 == 0x40 && channelLength(p) >= 0:
+		return ChannelData
+	case p[0]&quicFixedBit != 0:
+		if p[0]&quicLongBit != 0 && len(p) >= quicLongMin || p[0]&quicLongBit == 0 && len(p) >= quicShortMin {
+			return QUIC
+		}
+	}
+	return Unknown
+}
+
+// classifyWireGuard checks the length of a message whose type is known to be 1 to 4.
+func classifyWireGuard(p []byte) Class {
+	ok := false
+	switch p[0] {
+	case device.MessageInitiationType:
+		ok = len(p) == device.MessageInitiationSize
+	case device.MessageResponseType:
+		ok = len(p) == device.MessageResponseSize
+	case device.MessageCookieReplyType:
+		ok = len(p) == device.MessageCookieReplySize
+	case device.MessageTransportType:
+		ok = len(p) >= device.MessageTransportSize
+	}
+	if !ok {
+		return Unknown
+	}
+	return WireGuard
+}
+
+// classifySTUN walks the attributes of a message whose first two bits are zero.
+func classifySTUN(p []byte) Class {
+	if len(p) < stunHeaderSize || binary.BigEndian.Uint32(p[4:]) != stunCookie {
+		return Unknown
+	}
+	if int(binary.BigEndian.Uint16(p[2:])) != len(p)-stunHeaderSize {
+		return MalformedSTUN
+	}
+	rest := p[stunHeaderSize:]
+	for count := 0; len(rest) > 0; count++ {
+		if len(rest) < 4 || count == stunMaxAttributes {
+			return MalformedSTUN
+		}
+		size := int(binary.BigEndian.Uint16(rest[2:]))
+		padded := 4 + (size+3)&^3
+		if padded > len(rest) {
+			return MalformedSTUN
+		}
+		switch binary.BigEndian.Uint16(rest) {
+		case stunAttrXPeer, stunAttrXRel, stunAttrXMap:
+			if !(size == 8 && rest[5] == 1 || size == 20 && rest[5] == 2) {
+				return MalformedSTUN
+			}
+		}
+		rest = rest[padded:]
+	}
+	return STUN
+}
+
+// channelLength returns the length of the payload of the ChannelData message p, which has at least four
+// bytes, or -1 if the length field does not fit.
+func channelLength(p []byte) int {
+	n := int(binary.BigEndian.Uint16(p[2:]))
+	if spare := len(p) - channelHeaderSize - n; spare < 0 || spare > channelMaxPadding {
+		return -1
+	}
+	return n
+}

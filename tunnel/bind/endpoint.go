@@ -1,0 +1,284 @@
+package bind
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+)
+
+// Endpoint is how one mesh peer is spoken to. The WireGuard device holds the same object for as long as it
+// has the peer; what changes is the path inside it, moved by SetPath and by nothing that is received. It
+// implements conn.Endpoint. All methods may be called at any time by anyone.
+//
+// Without a path, WireGuard's newest handshake initiation is held if this side is controlling, and leaves the
+// moment a path comes: WireGuard would repeat it only after five seconds.
+type Endpoint struct {
+	// constant after Bind.Endpoint
+	bind        *Bind
+	handle      netip.AddrPort
+	handleBytes []byte
+	checker     device.CookieChecker // knows the peer's key: finds handshakes that are meant for another peer
+
+	// atomic
+	path  atomic.Pointer[path]
+	heard atomic.Pointer[netip.AddrPort] // where the peer spoke from while there was no path
+	tx    traffic
+	rx    traffic
+
+	// guarded by mu
+	mu          sync.Mutex
+	past        []netip.AddrPort
+	sources     []netip.AddrPort
+	controlling bool
+	removed     bool
+	holding     bool
+	held        [device.MessageInitiationSize]byte
+}
+
+var _ conn.Endpoint = (*Endpoint)(nil)
+
+// path is an immutable way to send: direct, or wrapped for a relay.
+type path struct {
+	addr    netip.AddrPort
+	direct  *conn.StdNetEndpoint
+	channel *channel // for a virtual addr; nil if it is not open
+}
+
+// traffic counts one direction.
+type traffic struct {
+	packets, bytes atomic.Uint64
+	last           atomic.Int64 // Unix nanoseconds
+}
+
+func (t *traffic) add(packets, bytes int, now int64) {
+	t.packets.Add(uint64(packets))
+	t.bytes.Add(uint64(bytes))
+	if now != 0 {
+		t.last.Store(now)
+	}
+}
+
+// Activity says what WireGuard packets an endpoint has carried. Bytes are UDP payload without the relay's header.
+type Activity struct {
+	TxPackets, TxBytes uint64
+	RxPackets, RxBytes uint64
+	LastTx             time.Time // zero: never
+	LastRx             time.Time // the last one received by the current path; other sources count in RxPackets only
+}
+
+// Handle returns the address to give to WireGuard as the peer's endpoint: a virtual one by which the device finds
+// this object. It never changes.
+func (e *Endpoint) Handle() netip.AddrPort { return e.handle }
+
+// Path returns the current path; zero if there is none.
+func (e *Endpoint) Path() netip.AddrPort {
+	if p := e.path.Load(); p != nil {
+		return p.addr
+	}
+	return netip.AddrPort{}
+}
+
+// SetPath moves the peer to an underlay address, or to a relay channel by its virtual address; zero means that
+// there is no path. Packets from the few paths before still count as the peer's, so that one that is late
+// cannot make WireGuard roam back.
+func (e *Endpoint) SetPath(addr netip.AddrPort) {
+	var next *path
+	if addr.IsValid() {
+		next = e.bind.resolve(normal(addr))
+	}
+	e.mu.Lock()
+	if e.removed {
+		e.mu.Unlock()
+		return
+	}
+	if last := e.path.Load(); last != nil && (next == nil || last.addr != next.addr) {
+		e.past = slices.DeleteFunc(e.past, func(a netip.AddrPort) bool { return a == last.addr })
+		e.past = append(e.past, last.addr)
+		e.past = e.past[max(0, len(e.past)-maxPast):]
+	}
+	e.path.Store(next)
+	e.heard.Store(nil)
+	e.claimLocked()
+	var flush []byte
+	if next != nil && e.holding {
+		flush = slices.Clone(e.held[:])
+		e.holding = false
+	}
+	e.mu.Unlock()
+	if flush != nil {
+		e.transmit([][]byte{flush})
+	}
+}
+
+// SetSources names further addresses whose WireGuard packets are this peer's. They ought to be proved by an
+// authenticated check: a peer that claims another's address would receive what is meant for it until that one
+// has a path. At most 32 are kept.
+func (e *Endpoint) SetSources(addrs []netip.AddrPort) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.removed {
+		return
+	}
+	e.sources = e.sources[:0]
+	for _, a := range addrs[:min(len(addrs), maxSources)] {
+		if a.IsValid() {
+			e.sources = append(e.sources, normal(a))
+		}
+	}
+	e.claimLocked()
+}
+
+// claimLocked enters the peer's addresses into the source table. The caller holds mu.
+func (e *Endpoint) claimLocked() {
+	want := make(map[netip.AddrPort]rank, len(e.past)+len(e.sources)+1)
+	for _, a := range e.past {
+		want[a] = rankPast
+	}
+	for _, a := range e.sources {
+		want[a] = rankSource
+	}
+	if p := e.path.Load(); p != nil {
+		want[p.addr] = rankPath
+	}
+	e.bind.sources.set(e, want)
+}
+
+// SetControlling says whether this side has the first word in the WireGuard handshake. If both had it, every
+// third pair would lose five seconds to two handshakes crossing.
+func (e *Endpoint) SetControlling(controlling bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.controlling = controlling
+	e.holding = e.holding && controlling
+}
+
+// Activity returns the counters.
+func (e *Endpoint) Activity() Activity {
+	return Activity{
+		TxPackets: e.tx.packets.Load(), TxBytes: e.tx.bytes.Load(), LastTx: timeOf(e.tx.last.Load()),
+		RxPackets: e.rx.packets.Load(), RxBytes: e.rx.bytes.Load(), LastRx: timeOf(e.rx.last.Load()),
+	}
+}
+
+func timeOf(nano int64) time.Time {
+	if nano == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, nano)
+}
+
+// send carries WireGuard packets to the peer. A handshake that is meant for another peer (two of them have changed
+// places behind one NAT, and the device took this object from a packet that came from the old address) goes to
+// that one's endpoint.
+func (e *Endpoint) send(bufs [][]byte) error {
+	if len(bufs) == 1 && isHandshake(bufs[0]) && !e.checker.CheckMAC1(bufs[0]) {
+		if other := e.bind.addressee(bufs[0], e); other != nil {
+			e.bind.strays.note(other.handle)
+			return other.transmit(bufs)
+		}
+	}
+	return e.transmit(bufs)
+}
+
+// transmit sends by the path, or keeps what is worth keeping. Errors of the system are counted and not returned, since
+// WireGuard would only log them, once per packet for as long as the network is away.
+func (e *Endpoint) transmit(bufs [][]byte) error {
+	p := e.path.Load()
+	if p == nil {
+		if p = e.keep(bufs); p == nil {
+			return nil
+		}
+	}
+	size := 0
+	for _, buf := range bufs {
+		size += len(buf)
+	}
+	e.tx.add(len(bufs), size, time.Now().UnixNano())
+	return e.bind.sendBy(p, bufs)
+}
+
+// keep deals with packets for which there was no path a moment ago. If one has come, or the peer has just spoken to us
+// from a known source and this is the answer, it returns the way to send them.
+func (e *Endpoint) keep(bufs [][]byte) *path {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p := e.path.Load(); p != nil {
+		return p
+	}
+	if len(bufs) == 1 && len(bufs[0]) == device.MessageInitiationSize && bufs[0][0] == device.MessageInitiationType {
+		if e.controlling && !e.removed {
+			e.holding = true
+			copy(e.held[:], bufs[0])
+		} else {
+			e.bind.drops.add(DropNotOurTurn, 1)
+		}
+		return nil
+	}
+	if heard := e.heard.Load(); heard != nil && !e.removed {
+		return e.bind.resolve(*heard)
+	}
+	e.bind.drops.add(DropNoPath, len(bufs))
+	return nil
+}
+
+// received counts packets that came from the peer at src.
+func (e *Endpoint) received(src netip.AddrPort, packets, bytes int, now int64) {
+	switch p := e.path.Load(); {
+	case p == nil:
+		now = 0
+		if heard := e.heard.Load(); heard == nil || *heard != src {
+			from := src // a copy, so that only this case allocates
+			e.heard.Store(&from)
+		}
+	case p.addr != src:
+		now = 0
+	}
+	e.rx.add(packets, bytes, now)
+}
+
+// remove takes the peer out of the tables for good; the device may go on using the object for a while.
+func (e *Endpoint) remove() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.removed, e.holding = true, false
+	e.path.Store(nil)
+	e.heard.Store(nil)
+	e.bind.sources.set(e, nil)
+}
+
+// ClearSrc does nothing: local addresses are the system's choice.
+func (e *Endpoint) ClearSrc() {}
+
+// SrcToString returns nothing: local addresses are the system's choice.
+func (e *Endpoint) SrcToString() string { return "" }
+
+// SrcIP returns nothing: local addresses are the system's choice.
+func (e *Endpoint) SrcIP() netip.Addr { return netip.Addr{} }
+
+// DstToString returns the current path, or the handle if there is none, as a numeric ip:port without a zone: what
+// `wg show` and wgctrl can parse.
+func (e *Endpoint) DstToString() string {
+	if p := e.path.Load(); p != nil {
+		return p.addr.String()
+	}
+	return e.handle.String()
+}
+
+// DstToBytes returns what WireGuard binds cookies to. It is the peer's handle and not an underlay address, so that
+// a cookie outlives a change of path; it still goes only to where the peer is spoken to.
+func (e *Endpoint) DstToBytes() []byte { return e.handleBytes }
+
+// DstIP returns what WireGuard limits the rate of handshakes by under load: the handle's address, so that peers behind
+// one NAT or relay do not share one allowance.
+func (e *Endpoint) DstIP() netip.Addr { return e.handle.Addr() }
+
+// isHandshake reports whether p is a WireGuard initiation or response: the messages whose MAC1 names their addressee.
+func isHandshake(p []byte) bool {
+	return len(p) == device.MessageInitiationSize && p[0] == device.MessageInitiationType ||
+		len(p) == device.MessageResponseSize && p[0] == device.MessageResponseType
+}

@@ -1,0 +1,158 @@
+package bind
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+)
+
+/* A packet's way in
+ *
+ * 1. The sockets' receive function fills a batch.
+ * 2. Each packet is classified by its first bytes.
+ * 3. ChannelData is unwrapped in place and classified again, or set aside for forwarding.
+ * 4. STUN and QUIC are copied to their lanes.
+ * 5. WireGuard stays in the batch, with the endpoint object of its source; all else gets size 0, which the device skips.
+ * 6. What is to be forwarded goes to the forwarder, in one batch.
+ *
+ * Nothing here waits or calls the device: it holds a lock while it waits for these functions to return.
+ */
+
+// receiver is the state of one receive function. Only the one goroutine that calls the function touches it.
+type receiver struct {
+	// constant
+	bind    *Bind
+	next    conn.ReceiveFunc
+	forward *forwarder
+
+	// the last-address caches: packets come in runs from one source
+	generation uint64
+	source     netip.AddrPort
+	endpoint   *Endpoint
+	known      bool
+	routes     *map[Half]route
+	half       Half
+	route      route
+
+	// the current run of packets from one source, counted together
+	runFrom           netip.AddrPort
+	run               *Endpoint
+	runPackets, runSz int
+
+	todo []pending
+}
+
+func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+	n, err := r.next(bufs, sizes, eps)
+	if err != nil {
+		return n, err
+	}
+	if g := r.bind.sources.generation.Load(); g != r.generation {
+		r.generation, r.source = g, netip.AddrPort{}
+	}
+	if routes := r.bind.channels.routes.Load(); routes != r.routes {
+		r.routes, r.half = routes, Half{}
+	}
+	now := time.Now().UnixNano()
+	for i := range n {
+		if sizes[i] > 0 {
+			sizes[i] = r.sort(bufs[i][:sizes[i]], &eps[i], now)
+		}
+	}
+	r.endRun(now)
+	if len(r.todo) > 0 {
+		r.forward.enqueue(r.todo)
+		clear(r.todo)
+		r.todo = r.todo[:0]
+	}
+	return n, nil
+}
+
+// sort deals with one packet and returns how many bytes of p are WireGuard's.
+func (r *receiver) sort(p []byte, ep *conn.Endpoint, now int64) int {
+	std, ok := (*ep).(*conn.StdNetEndpoint)
+	if !ok {
+		r.bind.drops.add(DropUnknown, 1)
+		return 0
+	}
+	src := normal(std.AddrPort)
+	switch Classify(p) {
+	case WireGuard:
+		std.AddrPort = src
+		r.wireGuard(p, src, ep, now)
+		return len(p)
+	case STUN:
+		r.bind.stun.push(p, src)
+	case QUIC:
+		r.bind.quic.push(p, src)
+	case ChannelData:
+		return r.channelData(p, src, ep, now)
+	case MalformedSTUN:
+		r.bind.drops.add(DropMalformedSTUN, 1)
+	default:
+		r.bind.drops.add(DropUnknown, 1)
+	}
+	return 0
+}
+
+// wireGuard puts the endpoint object of the packet's source in place. A source that is nobody's keeps the plain
+// endpoint it came with: if the packet is authentic, the peer has roamed there.
+func (r *receiver) wireGuard(p []byte, src netip.AddrPort, ep *conn.Endpoint, now int64) {
+	if src != r.source {
+		r.source = src
+		r.endpoint, r.known = r.bind.sources.lookup(src)
+	}
+	if r.endpoint == nil {
+		return
+	}
+	*ep = r.endpoint
+	if r.run != r.endpoint || r.runFrom != src {
+		r.endRun(now)
+		r.run, r.runFrom = r.endpoint, src
+	}
+	r.runPackets++
+	r.runSz += len(p)
+}
+
+func (r *receiver) endRun(now int64) {
+	if r.run != nil {
+		r.run.received(r.runFrom, r.runPackets, r.runSz, now)
+	}
+	r.run, r.runPackets, r.runSz = nil, 0, 0
+}
+
+// channelData deals with one ChannelData message and returns how many bytes of p are WireGuard's afterwards.
+func (r *receiver) channelData(p []byte, src netip.AddrPort, ep *conn.Endpoint, now int64) int {
+	half := Half{src, uint16(p[0])<<8 | uint16(p[1])}
+	if half != r.half {
+		r.half, r.route = half, (*r.routes)[half]
+	}
+	payload := p[channelHeaderSize:][:channelLength(p)]
+	switch {
+	case r.route.forward != nil:
+		// The buffer is ours until this call returns, and enqueue copies.
+		r.todo = append(r.todo, pending{r.route.forward, payload})
+	case r.route.own != nil:
+		virtual := r.route.own.virtual
+		switch Classify(payload) {
+		case WireGuard:
+			size := copy(p, payload)
+			*ep = nil
+			r.wireGuard(p[:size], virtual, ep, now)
+			if *ep == nil {
+				*ep = &conn.StdNetEndpoint{AddrPort: virtual}
+			}
+			return size
+		case STUN:
+			r.bind.stun.push(payload, virtual)
+		case MalformedSTUN:
+			r.bind.drops.add(DropMalformedSTUN, 1)
+		default:
+			r.bind.drops.add(DropNested, 1)
+		}
+	default:
+		r.bind.drops.add(DropUnknownChannel, 1)
+	}
+	return 0
+}

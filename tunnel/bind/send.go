@@ -1,0 +1,121 @@
+package bind
+
+import (
+	"errors"
+	"net/netip"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+)
+
+/* A packet's way out
+ *
+ * 1. The device calls Send with a batch and the endpoint object that it holds for the peer.
+ * 2. A mesh peer's object knows the path, or keeps the handshake for later (endpoint.go).
+ * 3. A direct path goes to the sockets as it is; a relayed one through an arena of ChannelData messages.
+ *
+ * STUN and QUIC start at step 3, from WriteTo of their lane.
+ */
+
+// Send sends WireGuard packets, all to one endpoint: one of ours, or a plain one of a static peer or of a source that
+// the device has roamed to by itself. See conn.Bind.
+func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
+	switch e := ep.(type) {
+	case *Endpoint:
+		return e.send(bufs)
+	case *conn.StdNetEndpoint:
+		if len(bufs) > 0 && !isCookieReply(bufs[0]) {
+			b.checkStray(e.AddrPort)
+		}
+		if IsVirtual(e.AddrPort.Addr()) {
+			return b.sendBy(b.resolve(e.AddrPort), bufs)
+		}
+		return b.inner.Send(bufs, e)
+	default:
+		return conn.ErrWrongEndpointType
+	}
+}
+
+// checkStray notes a that the device sends to, unless a static peer is there or it is the current path of a peer,
+// whose next packet will put things right.
+func (b *Bind) checkStray(a netip.AddrPort) {
+	if e, known := b.sources.lookup(a); known && (e == nil || e.Path() == a) {
+		return
+	}
+	b.strays.note(a)
+}
+
+// resolve makes a path of a normal address.
+func (b *Bind) resolve(a netip.AddrPort) *path {
+	if IsVirtual(a.Addr()) {
+		return &path{addr: a, channel: b.channels.byVirtual(a)}
+	}
+	return &path{addr: a, direct: &conn.StdNetEndpoint{AddrPort: a}}
+}
+
+// sendBy sends by a path, counts what the system refuses, and returns only what WireGuard has to know.
+func (b *Bind) sendBy(p *path, bufs [][]byte) error {
+	var err error
+	if p.direct != nil {
+		err = b.inner.Send(bufs, p.direct)
+	} else {
+		err = b.sendChannel(p.channel, bufs)
+	}
+	if retried(err) != nil {
+		b.drops.add(DropSendFailed, len(bufs))
+	}
+	var gso conn.ErrUDPGSODisabled
+	if errors.As(err, &gso) {
+		return err
+	}
+	return nil
+}
+
+// sendChannel wraps bufs for a relay; a nil channel is one that was never open.
+func (b *Bind) sendChannel(c *channel, bufs [][]byte) error {
+	var relay *conn.StdNetEndpoint
+	if c != nil {
+		relay = c.relay.Load()
+	}
+	if relay == nil {
+		b.drops.add(DropUnknownChannel, len(bufs))
+		return nil
+	}
+	f := b.frames.Get().(*frames)
+	defer b.frames.Put(f)
+	f.reset()
+	var first error
+	for _, p := range bufs {
+		if f.add(c.number, p) {
+			continue
+		}
+		if err := b.inner.Send(f.list, relay); first == nil {
+			first = err
+		}
+		f.reset()
+		if !f.add(c.number, p) {
+			b.drops.add(DropTooLarge, 1)
+		}
+	}
+	if len(f.list) > 0 {
+		if err := b.inner.Send(f.list, relay); first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// retried returns what is left of an error of the sockets when the notice that they have switched off UDP GSO and
+// sent again without it is taken away.
+func retried(err error) error {
+	var gso conn.ErrUDPGSODisabled
+	if errors.As(err, &gso) {
+		return gso.RetryErr
+	}
+	return err
+}
+
+// isCookieReply reports whether p is what WireGuard answers to unproven sources when it is under load.
+func isCookieReply(p []byte) bool {
+	return len(p) == device.MessageCookieReplySize && p[0] == device.MessageCookieReplyType
+}

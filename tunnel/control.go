@@ -1,0 +1,119 @@
+package tunnel
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/ipc"
+)
+
+// controlTimeout bounds a connection to the control socket: while a client is in the middle of an operation
+// the device can do no other.
+const controlTimeout = 10 * time.Second
+
+// control serves WireGuard's configuration protocol on a Unix socket in the place where wg(8) and wgctrl look for
+// it: /var/run/wireguard/NAME.sock, for root only.
+//
+// ipc.UAPIListen is not used: it ends for good when the socket is deleted. Here whoever misses the socket calls reopen.
+type control struct {
+	name   string
+	device *device.Device
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex
+	listener net.Listener
+	conns    map[net.Conn]bool
+	closed   bool
+}
+
+// listenControl opens the socket. One that a killed run left behind is replaced.
+func listenControl(name string, dev *device.Device) (*control, error) {
+	c := &control{name: name, device: dev, conns: make(map[net.Conn]bool)}
+	if err := c.listen(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// listen opens the socket and starts serving it.
+func (c *control) listen() error {
+	file, err := ipc.UAPIOpen(c.name)
+	if err != nil {
+		return fmt.Errorf("open control socket of %s: %w (is there another WireGuard device of this name, perhaps in another network namespace?)", c.name, err)
+	}
+	defer file.Close()
+	listener, err := net.FileListener(file)
+	if err != nil {
+		return fmt.Errorf("open control socket of %s: %w", c.name, err)
+	}
+	if unix, ok := listener.(*net.UnixListener); ok {
+		unix.SetUnlinkOnClose(true) // not the default for a listener made from a file
+	}
+	c.mu.Lock()
+	c.listener = listener
+	c.mu.Unlock()
+	c.wg.Go(func() { c.serve(listener) })
+	return nil
+}
+
+// reopen makes the socket again after somebody has deleted it.
+func (c *control) reopen() error {
+	c.mu.Lock()
+	old := c.listener
+	c.mu.Unlock()
+	old.Close()
+	return c.listen()
+}
+
+func (c *control) serve(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		if !c.add(conn) {
+			conn.Close()
+			return
+		}
+		c.wg.Go(func() {
+			c.device.IpcHandle(conn) // closes conn
+			c.remove(conn)
+		})
+	}
+}
+
+// add notes a connection; false when the socket has been closed.
+func (c *control) add(conn net.Conn) bool {
+	if err := conn.SetDeadline(time.Now().Add(controlTimeout)); err != nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.conns[conn] = true
+	}
+	return !c.closed
+}
+
+func (c *control) remove(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.conns, conn)
+}
+
+// close removes the socket, cuts its connections and waits for them.
+func (c *control) close() {
+	c.mu.Lock()
+	c.closed = true
+	listener, conns := c.listener, c.conns
+	c.conns = make(map[net.Conn]bool)
+	c.mu.Unlock()
+	listener.Close()
+	for conn := range conns {
+		conn.Close()
+	}
+	c.wg.Wait()
+}

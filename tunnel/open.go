@@ -1,0 +1,146 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+	"golang.zx2c4.com/wireguard/wgctrl"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"net/netip"
+
+	"warren/tunnel/osnet"
+)
+
+// A process that was killed holds its TUN device until the kernel has taken it apart, so a name in use is
+// worth waiting for.
+const (
+	busyWait  = 3 * time.Second
+	busyRetry = 100 * time.Millisecond
+)
+
+// open is an interface that is up. Its fields belong to the run loop.
+type open struct {
+	name      string
+	publicKey wgtypes.Key
+	device    *device.Device
+	bind      *steadyBind
+	control   *control
+	client    *wgctrl.Client
+	link      osnet.Link
+	endpoints map[wgtypes.Key]netip.AddrPort // as last set
+	said6     bool                           // that there is no IPv6
+}
+
+// open makes the interface and brings the device up. What it has made before an error it takes away.
+func (t *Tunnel) open(ctx context.Context) (o *open, err error) {
+	dev := t.opts.TUN
+	if dev == nil {
+		if dev, err = createTUN(ctx, t.opts.Name, t.opts.MTU); err != nil {
+			return nil, err
+		}
+	}
+	name, err := dev.Name()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("name interface: %w", err), dev.Close())
+	}
+	o = &open{name: name, publicKey: t.opts.PrivateKey.PublicKey(), endpoints: make(map[wgtypes.Key]netip.AddrPort)}
+	o.bind = &steadyBind{Bind: t.opts.Bind, log: t.log}
+	o.device = device.NewDevice(newSteadyTUN(dev), o.bind, deviceLogger(t.log))
+	defer func() {
+		if err != nil {
+			o.close()
+		}
+	}()
+	if o.control, err = listenControl(name, o.device); err != nil {
+		return nil, err
+	}
+	if o.client, err = wgctrl.New(); err != nil {
+		return nil, fmt.Errorf("open WireGuard control: %w", err)
+	}
+	port := int(t.opts.Port)
+	if err = o.configure(wgtypes.Config{PrivateKey: &t.opts.PrivateKey, ListenPort: &port}); err != nil {
+		return nil, err
+	}
+	if err = o.device.Up(); err != nil {
+		return nil, fmt.Errorf("open UDP port %d: %w", port, err)
+	}
+	if o.link, err = t.opts.OpenLink(name); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// close takes everything down in the reverse order. The control socket's connections are cut first: a client that stops in the
+// middle of an operation would hold the device's lock.
+func (o *open) close() {
+	if o.control != nil {
+		o.control.close()
+	}
+	if o.link != nil {
+		// The kernel removes what is left together with the TUN device.
+		_ = o.link.Close()
+	}
+	o.device.Close()
+	if o.client != nil {
+		_ = o.client.Close()
+	}
+}
+
+// read returns what the device has, through the control socket. When somebody has deleted the socket, it is made again.
+func (o *open) read() (*wgtypes.Device, error) {
+	d, err := o.client.Device(o.name)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = o.control.reopen(); err != nil {
+			return nil, err
+		}
+		d, err = o.client.Device(o.name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read WireGuard device %s: %w", o.name, err)
+	}
+	if d.PublicKey != o.publicKey {
+		return nil, fmt.Errorf("read WireGuard device %s: its control socket belongs to another device", o.name)
+	}
+	return d, nil
+}
+
+// configure changes the device through the control socket.
+func (o *open) configure(config wgtypes.Config) error {
+	if err := o.client.ConfigureDevice(o.name, config); err != nil {
+		return fmt.Errorf("configure WireGuard device %s: %w", o.name, err)
+	}
+	return nil
+}
+
+// createTUN makes the TUN device, or takes a persistent one over.
+func createTUN(ctx context.Context, name string, mtu int) (tun.Device, error) {
+	deadline := time.Now().Add(busyWait)
+	for {
+		err := osnet.Claim(name)
+		if err == nil {
+			var dev tun.Device
+			if dev, err = tun.CreateTUN(name, mtu); err == nil {
+				return dev, nil
+			}
+			if errors.Is(err, syscall.EBUSY) {
+				err = osnet.ErrBusy
+			}
+			err = fmt.Errorf("create interface %s: %w", name, err)
+		}
+		if !errors.Is(err, osnet.ErrBusy) || time.Now().After(deadline) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(busyRetry):
+		}
+	}
+}

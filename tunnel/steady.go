@@ -1,0 +1,141 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+)
+
+// steadyTUN hides from the device that the interface goes up and down. The device would close its UDP sockets
+// with the interface, and those carry STUN and the control sessions too, which must outlive it.
+type steadyTUN struct {
+	tun.Device
+	events chan tun.Event
+}
+
+// newSteadyTUN wraps dev. Its goroutine ends when dev is closed.
+func newSteadyTUN(dev tun.Device) *steadyTUN {
+	t := &steadyTUN{Device: dev, events: make(chan tun.Event)}
+	go func() {
+		defer close(t.events)
+		for e := range dev.Events() {
+			if e&tun.EventMTUUpdate != 0 {
+				t.events <- tun.EventMTUUpdate // the device reads until the channel is closed
+			}
+		}
+	}()
+	return t
+}
+
+// Events implements tun.Device.
+func (t *steadyTUN) Events() <-chan tun.Event { return t.events }
+
+// steadyBind keeps the port when a change of it fails. The device closes the old sockets before it opens new ones, and would
+// be left with none, whether the change came from us or from wg(8).
+type steadyBind struct {
+	conn.Bind
+	log *slog.Logger
+
+	mu      sync.Mutex
+	port    uint16 // the last one that opened
+	refused error  // why the last one asked for did not open; nil if it did
+}
+
+// Open implements conn.Bind.
+func (b *steadyBind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+	functions, got, err := b.Bind.Open(port)
+	old := b.Port()
+	if err == nil {
+		b.note(got, nil)
+		return functions, got, nil
+	}
+	if old == 0 || old == port {
+		return nil, 0, err
+	}
+	functions, got, err2 := b.Bind.Open(old)
+	if err2 != nil {
+		return nil, 0, errors.Join(err, err2)
+	}
+	b.note(got, fmt.Errorf("open UDP port %d, port %d is kept: %w", port, got, err))
+	b.log.Warn("port kept", "wanted", port, "port", got, "reason", err)
+	return functions, got, nil
+}
+
+func (b *steadyBind) note(port uint16, refused error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.port, b.refused = port, refused
+}
+
+// Port returns the UDP port that is open, 0 before the first.
+func (b *steadyBind) Port() uint16 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.port
+}
+
+// refusal returns why the last change of port failed, nil if it did not.
+func (b *steadyBind) refusal() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.refused
+}
+
+// complaintInterval is how often the same complaint of the device is logged: some come with every packet.
+const complaintInterval = time.Minute
+
+// complaints logs the device's errors, each kind at most once in complaintInterval.
+type complaints struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu    sync.Mutex
+	kinds map[string]*complaint // by format, of which the device has some forty
+}
+
+type complaint struct {
+	last    time.Time
+	skipped int
+}
+
+// deviceLogger turns the device's two log functions into slog's.
+func deviceLogger(log *slog.Logger) *device.Logger {
+	c := &complaints{log: log, now: time.Now, kinds: make(map[string]*complaint)}
+	logger := &device.Logger{Verbosef: device.DiscardLogf, Errorf: c.errorf}
+	if log.Enabled(nil, slog.LevelDebug) {
+		logger.Verbosef = func(format string, args ...any) {
+			log.Debug("device", "text", fmt.Sprintf(format, args...))
+		}
+	}
+	return logger
+}
+
+func (c *complaints) errorf(format string, args ...any) {
+	if skipped, due := c.due(format); due {
+		c.log.Warn("device complains", "text", fmt.Sprintf(format, args...), "skipped", skipped)
+	}
+}
+
+// due counts a complaint and reports whether it is time to log one of its kind, and how many were not since the last.
+func (c *complaints) due(format string) (skipped int, due bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.kinds[format]
+	if k == nil {
+		k = &complaint{}
+		c.kinds[format] = k
+	}
+	now := c.now()
+	if !k.last.IsZero() && now.Sub(k.last) < complaintInterval {
+		k.skipped++
+		return 0, false
+	}
+	skipped, k.last, k.skipped = k.skipped, now, 0
+	return skipped, true
+}

@@ -1,0 +1,245 @@
+// Package tunnel moves packets for the peers that it was last told to have. It owns the TUN device, the WireGuard
+// device above it, the control socket through which wg(8) sees both, and, through package osnet, the
+// addresses and routes of the interface. A packet's way out is
+//
+//	application → kernel route → TUN → WireGuard device (allowed IPs, encryption) → conn.Bind → UDP socket
+//
+// and its way in the reverse; the first two files of wireguard-go's journey are device/send.go and device/receive.go, the
+// rest is package tunnel/bind.
+//
+// It leaves to others which peers there are, where they are (conn.Bind, and the paths that package nat gives it), and
+// what may be routed. It never removes a peer in order to change it, so that a change to one peer leaves
+// the sessions of all alone, its own included.
+//
+// New starts nothing; Run starts and ends all goroutines. Every other method may be called by any goroutine, before, during and
+// after Run; those that need the device return ErrNotRunning while there is none.
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/tunnel/osnet"
+)
+
+var (
+	// ErrNotRunning is returned before the device is up (see Ready) and after Run has returned.
+	ErrNotRunning = errors.New("tunnel is not running")
+
+	// ErrGone is wrapped by Run's error when somebody has removed the interface.
+	ErrGone = errors.New("interface was removed")
+
+	// ErrConflict is wrapped by the error of SetPeers when two peers want the same addresses. All else has been set.
+	ErrConflict = errors.New("allowed for another peer already")
+)
+
+// Options of a Tunnel. Only PrivateKey must be set.
+type Options struct {
+	Name       string                           // of the interface; "" for osnet.DefaultName
+	MTU        int                              // of the interface when it is made; 0 for DefaultMTU
+	PrivateKey wgtypes.Key                      // of this node
+	Port       uint16                           // UDP; 0 lets the kernel choose
+	Bind       conn.Bind                        // nil for conn.NewDefaultBind
+	TUN        tun.Device                       // closed when Run returns; nil to make one
+	OpenLink   func(string) (osnet.Link, error) // nil for osnet.Open
+	Logger     *slog.Logger                     // nil for slog.Default
+}
+
+// LogValue keeps the private key out of logs.
+func (o Options) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("name", o.Name), slog.Int("mtu", o.MTU), slog.Any("port", o.Port))
+}
+
+// Peer is the desired state of one peer.
+type Peer struct {
+	PublicKey    wgtypes.Key
+	PresharedKey wgtypes.Key    // zero for none
+	AllowedIPs   []netip.Prefix // bits below the length are ignored
+	// Endpoint is given to the device when the peer is new or the value is another than in the last SetPeers, so
+	// that a peer's own roaming is left alone in between. Zero leaves the endpoint as it is.
+	Endpoint  netip.AddrPort
+	Keepalive time.Duration // in whole seconds, rounded up, up to 65,535; 0 for none
+}
+
+// LogValue keeps the preshared key out of logs.
+func (p Peer) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("key", p.PublicKey.String()), slog.Any("endpoint", p.Endpoint))
+}
+
+// PeerStats is what the device knows about one peer.
+type PeerStats struct {
+	Endpoint      netip.AddrPort // where it is spoken to; zero when unknown
+	LastHandshake time.Time      // zero when there was none
+	RxBytes       uint64         // received from the peer, with WireGuard's headers
+	TxBytes       uint64         // sent to it
+}
+
+// Tunnel is one WireGuard interface.
+type Tunnel struct {
+	// constant after New
+	opts     Options
+	log      *slog.Logger
+	commands chan command  // unbuffered: whoever calls waits for its turn
+	ready    chan struct{} // closed when the device is up
+	gone     chan struct{} // closed when Run returns
+
+	// atomic
+	started atomic.Bool
+	name    atomic.Pointer[string]        // of the interface as made
+	device  atomic.Pointer[device.Device] // nil before ready
+}
+
+// command is work for the run loop, which owns the open interface.
+type command struct {
+	do   func(*open) error
+	done chan error // of capacity 1
+}
+
+// New checks the options. It starts nothing.
+func New(opts Options) (*Tunnel, error) {
+	if opts.PrivateKey == (wgtypes.Key{}) {
+		return nil, errors.New("make tunnel: no private key")
+	}
+	if opts.Name == "" {
+		opts.Name = osnet.DefaultName
+	}
+	if opts.MTU == 0 {
+		opts.MTU = DefaultMTU
+	}
+	if opts.Bind == nil {
+		opts.Bind = conn.NewDefaultBind()
+	}
+	if opts.OpenLink == nil {
+		opts.OpenLink = osnet.Open
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	t := &Tunnel{
+		opts: opts, log: opts.Logger.With("part", "tunnel"),
+		commands: make(chan command), ready: make(chan struct{}), gone: make(chan struct{}),
+	}
+	t.name.Store(&opts.Name)
+	return t, nil
+}
+
+// Run makes the interface, serves it until ctx ends, and takes it away again. It returns nil when ctx has ended, otherwise what
+// went wrong: the interface cannot be made (see osnet.ErrBusy and osnet.ErrForeign), the port is taken
+// (syscall.EADDRINUSE), or somebody removed the interface (ErrGone). It can be called once.
+func (t *Tunnel) Run(ctx context.Context) error {
+	if t.started.Swap(true) {
+		return errors.New("run tunnel: it can run only once")
+	}
+	defer close(t.gone)
+	o, err := t.open(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	t.name.Store(&o.name)
+	t.device.Store(o.device)
+	close(t.ready)
+	t.log.Info("interface up", "name", o.name, "port", o.bind.Port())
+	err = t.serve(ctx, o)
+	o.close()
+	t.log.Info("interface down", "name", o.name)
+	return err
+}
+
+// serve does one command after the other.
+func (t *Tunnel) serve(ctx context.Context, o *open) error {
+	for {
+		select {
+		case c := <-t.commands:
+			c.done <- c.do(o)
+		case <-o.device.Wait():
+			return fmt.Errorf("run interface %s: %w", o.name, ErrGone)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// do has the run loop call f and returns what it returns.
+func (t *Tunnel) do(f func(*open) error) error {
+	select {
+	case <-t.ready:
+	default:
+		return ErrNotRunning
+	}
+	c := command{do: f, done: make(chan error, 1)}
+	select {
+	case t.commands <- c:
+		return <-c.done
+	case <-t.gone:
+		return ErrNotRunning
+	}
+}
+
+// Ready is closed when the interface is there and the port is open.
+func (t *Tunnel) Ready() <-chan struct{} { return t.ready }
+
+// Name returns the name of the interface. Before Ready it is the one asked for, which on macOS has no number.
+func (t *Tunnel) Name() string { return *t.name.Load() }
+
+// SetLink gives the interface its addresses and routes; see osnet.Link. That IPv6 is switched off in the kernel is logged
+// once and is no error.
+func (t *Tunnel) SetLink(config osnet.Config) error {
+	return t.do(func(o *open) error {
+		err := o.link.Set(config)
+		if !errors.Is(err, osnet.ErrNoIPv6) {
+			return err
+		}
+		if !o.said6 {
+			o.said6 = true
+			t.log.Warn("IPv6 is switched off on this system, the tunnel carries IPv4 only", "name", o.name)
+		}
+		return without(err, osnet.ErrNoIPv6)
+	})
+}
+
+// without returns err less those of its joined errors that wrap target.
+func without(err, target error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	var rest []error
+	for _, e := range joined.Unwrap() {
+		if !errors.Is(e, target) {
+			rest = append(rest, e)
+		}
+	}
+	return errors.Join(rest...)
+}
+
+// Initiate starts a handshake with a peer now, unless one was started within the last five seconds (WireGuard's
+// RekeyTimeout). fresh says that the peer has restarted and lost its session: the session is then given up
+// on this side too, packets wait for the new one, and the five seconds do not count. A peer that is not set is ignored.
+func (t *Tunnel) Initiate(key wgtypes.Key, fresh bool) {
+	dev := t.device.Load()
+	if dev == nil {
+		return
+	}
+	peer := dev.LookupPeer(device.NoisePublicKey(key))
+	if peer == nil {
+		return
+	}
+	if fresh {
+		peer.ExpireCurrentKeypairs()
+	}
+	// Its error (no endpoint, network unreachable) is logged by the device, whose timers try again.
+	_ = peer.SendHandshakeInitiation(false)
+}
