@@ -1,0 +1,133 @@
+// Package config reads warren.toml: what this machine says about its interface, its part in the mesh, and plain
+// WireGuard peers. It is strict: what it does not know, it names with file, line and column, and says what to
+// write instead.
+//
+// What the settings do is left to mesh/node, which never sees this package: cmd/warren turns a Config into its
+// option structs. The keys that the file names by path are read with ReadKey, when they are used.
+//
+// Parse is a pure function; a Config is a value. Both may be used concurrently.
+package config
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+)
+
+// DefaultPath is where the file is looked for.
+const DefaultPath = "/etc/warren/warren.toml"
+
+// maxFile bounds the file, in bytes: 5,000 static peers take about one million.
+const maxFile = 4 << 20
+
+// Config is a whole file, checked. Zero fields were not in the file.
+type Config struct {
+	Interface Interface
+	Mesh      Mesh
+	Peers     []Peer // names and public keys are unique
+}
+
+// Interface is the table [interface].
+type Interface struct {
+	Name           string // of the network interface; "": warren0 or the next free one
+	Port           uint16 // UDP; 0: the one chosen at create or join, 9277 if none was
+	MTU            int    // 0: computed
+	PrivateKeyFile string // WireGuard private key in base64; "": the one in the state directory
+	Addresses      []netip.Prefix
+}
+
+// Mesh is the table [mesh].
+type Mesh struct {
+	Anchor    string   // "auto", "always" or "never"; never empty
+	Endpoints []string // host:port of this machine as others reach it
+}
+
+// Peer is one table [[peer]]: a plain WireGuard peer.
+type Peer struct {
+	Name             string // "": the start of its public key
+	PublicKey        [32]byte
+	AllowedIPs       []netip.Prefix
+	Endpoint         string // host:port; "": the peer calls us
+	PresharedKeyFile string // "": none
+	Keepalive        time.Duration
+	Share            bool
+}
+
+// Load reads the file at path. Its error wraps os.ErrNotExist when there is none, and is an Errors when the
+// file is wrong.
+func Load(path string) (Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("open config: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return Config{}, fmt.Errorf("read config: %w", err)
+	}
+	return Parse(path, text)
+}
+
+// Error is one mistake in a file. Line and Column count from 1, Column in bytes.
+type Error struct {
+	File    string
+	Line    int
+	Column  int
+	Message string
+}
+
+// Error returns `FILE:LINE:COLUMN: MESSAGE`.
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Message)
+}
+
+// Errors are all mistakes of a file in the order of its lines, at least one.
+type Errors []*Error
+
+// Error returns the mistakes, one a line.
+func (e Errors) Error() string {
+	texts := make([]string, len(e))
+	for i, err := range e {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "\n")
+}
+
+// ParseKey reads a WireGuard key: 32 bytes in base64.
+func ParseKey(text string) ([32]byte, error) {
+	raw, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil || len(raw) != 32 {
+		return [32]byte{}, errors.New("want 44 characters of base64, as `wg genkey` and `wg pubkey` print them")
+	}
+	return [32]byte(raw), nil
+}
+
+// ReadKey reads a WireGuard key out of a file that nobody but its owner may read. The error never holds the key.
+func ReadKey(path string) ([32]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("open key: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("stat key: %w", err)
+	}
+	if loose := info.Mode().Perm() & 0o077; loose != 0 {
+		return [32]byte{}, fmt.Errorf("key file %s: others may read it (mode %04o); say: chmod 600 %s", path, info.Mode().Perm(), path)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, 1024))
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("read key: %w", err)
+	}
+	key, err := ParseKey(strings.TrimSpace(string(text)))
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("key file %s: %w", path, err)
+	}
+	return key, nil
+}
