@@ -61,11 +61,14 @@ func (b *Bind) sendBy(p *path, bufs [][]byte) error {
 	} else {
 		err = b.sendChannel(p.channel, bufs)
 	}
-	if retried(err) != nil {
+	if err == nil {
+		return nil
+	}
+	rest := retried(err)
+	if rest != nil {
 		b.drops.add(DropSendFailed, len(bufs))
 	}
-	var gso conn.ErrUDPGSODisabled
-	if errors.As(err, &gso) {
+	if rest != err {
 		return err
 	}
 	return nil
@@ -108,6 +111,9 @@ func (b *Bind) sendChannel(c *channel, bufs [][]byte) error {
 // retried returns what is left of an error of the sockets when the notice that they have switched off UDP GSO and
 // sent again without it is taken away.
 func retried(err error) error {
+	if err == nil {
+		return nil // before the variable below, which is allocated
+	}
 	var gso conn.ErrUDPGSODisabled
 	if errors.As(err, &gso) {
 		return gso.RetryErr
