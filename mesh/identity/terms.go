@@ -1,0 +1,166 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// The extensions that hold terms, under the enterprise number that RFC 5612 sets aside and that
+// therefore clashes with nobody's. They are not critical: other X.509 software may ignore them.
+var (
+	oidInvite = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 9277, 1}
+	oidRoot   = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 9277, 2}
+)
+
+const (
+	maxTags     = 16
+	maxTagSize  = 32
+	maxMeshName = 63
+)
+
+// inviteTermsDER is the invite extension:
+//
+//	SEQUENCE { uses INTEGER, admin BOOLEAN, nodeLife INTEGER (seconds), tags SEQUENCE OF UTF8String }
+type inviteTermsDER struct {
+	Uses     int
+	Admin    bool
+	NodeLife int64
+	Tags     []string
+}
+
+// rootTermsDER is the root extension: SEQUENCE { prefix4 UTF8String }, "" for none. The mesh's name is
+// the root's common name.
+type rootTermsDER struct {
+	Prefix4 string `asn1:"utf8"`
+}
+
+// TermsOf reads the terms of an invite certificate. The error wraps ErrCertificate.
+func TermsOf(invite *x509.Certificate) (InviteTerms, error) {
+	value := findExtension(invite, oidInvite)
+	if value == nil {
+		return InviteTerms{}, formError("not an invite")
+	}
+	terms, err := parseInviteTerms(value)
+	terms.Expires = invite.NotAfter
+	return terms, err
+}
+
+// RootTermsOf reads the terms of a root certificate. The error wraps ErrCertificate.
+func RootTermsOf(root *x509.Certificate) (RootTerms, error) {
+	value := findExtension(root, oidRoot)
+	if value == nil {
+		return RootTerms{}, formError("not a root")
+	}
+	terms, err := parseRootTerms(value)
+	if err != nil {
+		return RootTerms{}, err
+	}
+	terms.Name = root.Subject.CommonName
+	if terms.check() != nil {
+		return RootTerms{}, formError("terms of a root")
+	}
+	return terms, nil
+}
+
+func parseInviteTerms(value []byte) (InviteTerms, error) {
+	var der inviteTermsDER
+	if rest, err := asn1.Unmarshal(value, &der); err != nil || len(rest) > 0 || der.NodeLife < 0 || der.NodeLife > int64(NodeLife/time.Second) {
+		return InviteTerms{}, formError("terms of an invite")
+	}
+	terms := InviteTerms{Uses: der.Uses, Admin: der.Admin, Tags: der.Tags, NodeLife: time.Duration(der.NodeLife) * time.Second}
+	again, err := terms.extension() // checks the values; equal bytes mean that there is one encoding only
+	if err != nil || !bytes.Equal(again.Value, value) {
+		return InviteTerms{}, formError("terms of an invite")
+	}
+	return terms, nil
+}
+
+func parseRootTerms(value []byte) (RootTerms, error) {
+	var der rootTermsDER
+	if rest, err := asn1.Unmarshal(value, &der); err != nil || len(rest) > 0 {
+		return RootTerms{}, formError("terms of a root")
+	}
+	if der.Prefix4 == "" {
+		return RootTerms{}, nil
+	}
+	prefix, err := netip.ParsePrefix(der.Prefix4)
+	if err != nil || prefix.String() != der.Prefix4 {
+		return RootTerms{}, formError("terms of a root")
+	}
+	return RootTerms{Prefix4: prefix}, nil
+}
+
+func (t InviteTerms) extension() (pkix.Extension, error) {
+	if t.Uses < 1 || t.Uses > MaxUses {
+		return pkix.Extension{}, fmt.Errorf("%d uses: want 1 to %d", t.Uses, MaxUses)
+	}
+	if t.NodeLife < 0 || t.NodeLife > NodeLife || t.NodeLife%time.Second != 0 {
+		return pkix.Extension{}, fmt.Errorf("node life %s: want whole seconds, at most %s", t.NodeLife, NodeLife)
+	}
+	if len(t.Tags) > maxTags {
+		return pkix.Extension{}, fmt.Errorf("%d tags: at most %d", len(t.Tags), maxTags)
+	}
+	for i, tag := range t.Tags {
+		if !isTag(tag) {
+			return pkix.Extension{}, fmt.Errorf("tag %q: want 1 to %d of a-z, 0-9, -, _, . and :", tag, maxTagSize)
+		}
+		if slices.Contains(t.Tags[:i], tag) {
+			return pkix.Extension{}, fmt.Errorf("tag %q: given twice", tag)
+		}
+	}
+	value, err := asn1.Marshal(inviteTermsDER{Uses: t.Uses, Admin: t.Admin, NodeLife: int64(t.NodeLife / time.Second), Tags: t.Tags})
+	if err != nil {
+		return pkix.Extension{}, fmt.Errorf("encode terms: %w", err)
+	}
+	return pkix.Extension{Id: oidInvite, Value: value}, nil
+}
+
+func (t RootTerms) extension() (pkix.Extension, error) {
+	if err := t.check(); err != nil {
+		return pkix.Extension{}, err
+	}
+	der := rootTermsDER{}
+	if t.Prefix4.IsValid() {
+		der.Prefix4 = t.Prefix4.String()
+	}
+	value, err := asn1.Marshal(der)
+	if err != nil {
+		return pkix.Extension{}, fmt.Errorf("encode terms: %w", err)
+	}
+	return pkix.Extension{Id: oidRoot, Value: value}, nil
+}
+
+func (t RootTerms) check() error {
+	if t.Name == "" || len(t.Name) > maxMeshName || !utf8.ValidString(t.Name) || strings.ContainsFunc(t.Name, isControl) {
+		return fmt.Errorf("mesh name %q: want 1 to %d bytes of text", t.Name, maxMeshName)
+	}
+	if p := t.Prefix4; p.IsValid() && (!p.Addr().Is4() || p != p.Masked() || p.Bits() < 8 || p.Bits() > 29) {
+		return fmt.Errorf("overlay network %s: want an IPv4 network from /8 to /29", p)
+	}
+	return nil
+}
+
+func isTag(tag string) bool {
+	return tag != "" && len(tag) <= maxTagSize && !strings.ContainsFunc(tag, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.:", r)
+	})
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+func findExtension(cert *x509.Certificate, id asn1.ObjectIdentifier) []byte {
+	for _, extension := range cert.Extensions {
+		if extension.Id.Equal(id) {
+			return extension.Value
+		}
+	}
+	return nil
+}
