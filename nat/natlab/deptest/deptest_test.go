@@ -1,0 +1,215 @@
+// Package deptest holds the direction of imports by a test: every package of
+// the module has a floor, and imports only what stands on lower ones.
+//
+// What a package does on its floor is told by the package itself.
+//
+// It has no code outside its tests.
+package deptest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "warren"
+
+// The floors, from the ground up. A package that has none fails the test: give
+// it one here, with a glance at what it is to know of the others.
+const (
+	values   = iota // no behaviour of their own
+	machines        // pure: no goroutine, socket or clock
+	edges           // one kind of socket, file or kernel interface each
+	owners          // the three that own goroutines; they never know each other
+	nodes           // plug the owners together; what the outside sees
+	programs        // command lines
+	tests           // in-memory twins, the lab: never part of a program
+	noFloor  = -1
+)
+
+var floors = map[string]int{
+	"mesh/identity": values, "mesh/record": values, "packaging": values,
+	"mesh/roster": machines, "mesh/signal": machines, "nat/path": machines, "config": machines,
+	"tunnel/bind": edges, "tunnel/osnet": edges,
+	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges,
+	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges,
+	"tunnel": owners, "nat": owners, "mesh": owners,
+	"mesh/node": nodes, "mesh/api": nodes,
+	"cmd/warren": programs,
+	"nat/natlab": tests, "nat/natlab/demo": tests, "nat/natlab/e2e": tests, "nat/natlab/deptest": tests,
+}
+
+// level are the imports within one floor that are meant.
+var level = map[[2]string]string{
+	{"mesh/record", "mesh/identity"}:      "records name keys and nodes",
+	{"mesh/node", "mesh/api"}:             "a node answers what the local interface asks",
+	{"nat/natlab/demo", "nat/natlab"}:     "the demo runs in the lab",
+	{"nat/natlab/demo", "nat/natlab/e2e"}: "the demo drives the program as the tests do",
+	{"nat/natlab/e2e", "nat/natlab"}:      "the tests run in the lab",
+}
+
+// only names the packages (with all below them) that may import a package,
+// outside of tests. The others have to go through these.
+var only = []struct {
+	pkg    string
+	by     []string
+	reason string
+}{
+	{module + "/config", []string{"cmd"}, "the file becomes small option structs in one place that lists what can be set"},
+	{module + "/packaging", []string{"cmd"}, "how the system starts the agent is no business of the agent"},
+	{"testing", []string{"tests"}, "it registers flags and belongs to no program"},
+	{"github.com/pion/ice/v3", []string{"nat"}, "the line has traps; replacing it is to be a change of one package"},
+	{"github.com/pion/turn/v3", nil, "one datagram ends a process that uses its client (GHSA-34rh-wp3j-6cxc)"},
+	{"github.com/hashicorp/memberlist", []string{"mesh"}, "gossip is not trusted for content, so nobody else may see it"},
+	{"github.com/quic-go/quic-go", []string{"mesh/session"}, "who speaks QUIC has to verify members, which is done there"},
+	{"go.etcd.io/bbolt", []string{"mesh/store"}, "it may panic on damage, which is caught there"},
+	{"golang.zx2c4.com/wireguard/device", []string{"tunnel"}, "the device has one owner"},
+	{"golang.zx2c4.com/wireguard/conn", []string{"tunnel"}, "the shared socket has one owner"},
+	{"golang.zx2c4.com/wireguard/wgctrl", []string{"tunnel"}, "the device is configured in one place"},
+	{"github.com/vishvananda/netlink", []string{"tunnel/osnet", "nat/netwatch", "tests"}, "the kernel's interface is an edge with an in-memory twin"},
+	{"github.com/spf13/cobra", []string{"cmd"}, "flags end where the program begins"},
+	{"github.com/pelletier/go-toml/v2", []string{"config"}, "files are read in one place, strictly"},
+}
+
+// pkg is what `go list` tells of one package.
+type pkg struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+	Error                              *struct{ Err string }
+}
+
+func (p pkg) name() string { return strings.TrimPrefix(p.ImportPath, module+"/") }
+
+// list asks the go tool for the packages of the module as one system sees them.
+func list(t *testing.T, goos string) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Imports,TestImports,XTestImports,Error", module+"/...")
+	cmd.Env = append(os.Environ(), "GOOS="+goos, "CGO_ENABLED=0")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v: %s", err, &stderr)
+	}
+	var all []pkg
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		all = append(all, p)
+	}
+}
+
+// floor returns the floor of a package; the twin of an edge, EDGEtest beside
+// or below it, is a test package.
+func floor(name string) int {
+	if f, ok := floors[name]; ok {
+		return f
+	}
+	if strings.HasSuffix(path.Base(name), "test") {
+		return tests
+	}
+	return noFloor
+}
+
+// within reports whether the package is one of these or below one of them.
+func within(name string, of []string) bool {
+	return slices.ContainsFunc(of, func(o string) bool {
+		return name == o || strings.HasPrefix(name, o+"/") || o == "tests" && floor(name) == tests
+	})
+}
+
+// wrong returns what is wrong with one package's imports, one line each.
+func wrong(p pkg) []string {
+	from := floor(p.name())
+	if from == noFloor {
+		return []string{fmt.Sprintf("%s has no floor: add it to the table in nat/natlab/deptest", p.name())}
+	}
+	found := map[string]bool{}
+	for _, imported := range p.Imports {
+		for _, o := range only {
+			if imported == o.pkg && !within(p.name(), o.by) {
+				found[fmt.Sprintf("%s imports %s, which is for %v only: %s", p.name(), imported, o.by, o.reason)] = true
+			}
+		}
+		name, ours := strings.CutPrefix(imported, module+"/")
+		if !ours {
+			continue
+		}
+		to := floor(name)
+		_, meant := level[[2]string{p.name(), name}]
+		switch {
+		case to == tests && from != tests:
+			found[fmt.Sprintf("%s imports %s, which is for tests", p.name(), name)] = true
+		case to > from:
+			found[fmt.Sprintf("%s (floor %d) imports %s (floor %d): imports go down", p.name(), from, name, to)] = true
+		case to == from && to != tests && !meant:
+			found[fmt.Sprintf("%s imports %s on the same floor (%d): the two are plugged together above them", p.name(), name, to)] = true
+		}
+	}
+	// Tests of a package may use twins and the lab, and otherwise only what
+	// the package itself could.
+	for _, imported := range slices.Concat(p.TestImports, p.XTestImports) {
+		name, ours := strings.CutPrefix(imported, module+"/")
+		if to := floor(name); ours && to > from && to != tests {
+			found[fmt.Sprintf("a test of %s (floor %d) imports %s (floor %d): imports go down", p.name(), from, name, to)] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+func TestImportsGoDown(t *testing.T) {
+	for _, goos := range []string{"linux", "darwin"} {
+		t.Run(goos, func(t *testing.T) {
+			all := list(t, goos)
+			if len(all) < 10 {
+				t.Fatalf("got %d packages: the test looks at the wrong module", len(all))
+			}
+			for _, p := range all {
+				for _, line := range wrong(p) {
+					t.Error(line)
+				}
+			}
+		})
+	}
+}
+
+// TestRulesBite feeds the rules with imports that are forbidden, and one that is not.
+func TestRulesBite(t *testing.T) {
+	tests := []struct {
+		p    pkg
+		want string // part of the complaint; "" for none
+	}{
+		{pkg{ImportPath: "warren/nat", Imports: []string{"warren/mesh"}}, "same floor"},
+		{pkg{ImportPath: "warren/tunnel/bind", Imports: []string{"warren/tunnel"}}, "imports go down"},
+		{pkg{ImportPath: "warren/mesh/node", Imports: []string{"warren/config"}}, "is for [cmd] only"},
+		{pkg{ImportPath: "warren/nat", Imports: []string{"warren/nat/natlab"}}, "is for tests"},
+		{pkg{ImportPath: "warren/nat", Imports: []string{"warren/mesh/session/sessiontest"}}, "is for tests"},
+		{pkg{ImportPath: "warren/nat", Imports: []string{"testing"}}, "registers flags"},
+		{pkg{ImportPath: "warren/nat/relay", Imports: []string{"github.com/pion/turn/v3"}}, "GHSA"},
+		{pkg{ImportPath: "warren/mesh/record", TestImports: []string{"warren/mesh"}}, "a test of mesh/record"},
+		{pkg{ImportPath: "warren/somewhere"}, "has no floor"},
+		{pkg{ImportPath: "warren/mesh/node", Imports: []string{"warren/mesh/api", "warren/nat", "warren/mesh/record"}}, ""},
+		{pkg{ImportPath: "warren/tunnel", Imports: []string{"golang.zx2c4.com/wireguard/device"}, TestImports: []string{"warren/tunnel/osnet/osnettest", "testing"}}, ""},
+	}
+	for _, tt := range tests {
+		got := strings.Join(wrong(tt.p), "\n")
+		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
+			t.Errorf("%v: got %q, want %q", tt.p, got, tt.want)
+		}
+	}
+}
