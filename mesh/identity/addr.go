@@ -27,8 +27,8 @@ func Addr6(mesh MeshID, node NodeID) netip.Addr {
 
 // Prefix4 picks an IPv4 overlay network for a new mesh: the first /16 of 100.64.0.0/10, counted on from one that the mesh
 // ID hashes to, that overlaps nothing in avoid. It returns the zero Prefix when all 64 do.
-func (id MeshID) Prefix4(avoid []netip.Prefix) netip.Prefix {
-	start := hash64("warren prefix4 v1", id[:])
+func Prefix4(mesh MeshID, avoid []netip.Prefix) netip.Prefix {
+	start := hash64("warren prefix4 v1", mesh[:])
 	for i := range uint64(64) {
 		base := cgnat.Addr().As4()
 		base[1] += byte((start + i) % 64)

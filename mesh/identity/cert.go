@@ -64,10 +64,10 @@ func GenerateKey() ed25519.PrivateKey {
 
 // NewRoot makes the self-signed certificate that is a mesh. The key comes first because the mesh ID, and with it
 // the choice of terms.Prefix4, follows from it.
-func NewRoot(key ed25519.PrivateKey, terms RootTerms, now time.Time) (Authority, error) {
+func NewRoot(key ed25519.PrivateKey, terms RootTerms, now time.Time) (*x509.Certificate, error) {
 	extension, err := terms.extension()
 	if err != nil {
-		return Authority{}, fmt.Errorf("make root: %w", err)
+		return nil, fmt.Errorf("make root: %w", err)
 	}
 	id := KeyIDOf(key.Public().(ed25519.PublicKey))
 	template := &x509.Certificate{
@@ -81,11 +81,11 @@ func NewRoot(key ed25519.PrivateKey, terms RootTerms, now time.Time) (Authority,
 		IsCA:                  true,
 		ExtraExtensions:       []pkix.Extension{extension},
 	}
-	cert, err := sign(template, Authority{Cert: template, Key: key}, key)
+	cert, err := sign(template, Authority{Cert: template, Key: key}, key.Public().(ed25519.PublicKey))
 	if err != nil {
-		return Authority{}, fmt.Errorf("make root: %w", err)
+		return nil, fmt.Errorf("make root: %w", err)
 	}
-	return Authority{Cert: cert, Key: key}, nil
+	return cert, nil
 }
 
 // NewInvite makes an invite: a fresh key, whose seed goes into the token, and the certificate for it, which goes
@@ -115,17 +115,17 @@ func NewInvite(issuer Authority, terms InviteTerms, now time.Time) (seed [32]byt
 	if template.NotAfter.After(issuer.Cert.NotAfter) {
 		template.NotAfter = issuer.Cert.NotAfter
 	}
-	cert, err = sign(template, issuer, key)
+	cert, err = sign(template, issuer, key.Public().(ed25519.PublicKey))
 	if err != nil {
 		return seed, nil, fmt.Errorf("make invite: %w", err)
 	}
 	return [32]byte(key.Seed()), cert, nil
 }
 
-// NewNode makes the certificate of the node whose key is given. The issuer is the root (for the founder) or an
+// NewNode makes the certificate of the node whose public key is given. The issuer is the root (for the founder) or an
 // invite, whose key the joiner has out of the token's seed.
-func NewNode(issuer Authority, key ed25519.PrivateKey, terms NodeTerms) (*x509.Certificate, error) {
-	id := NodeIDOf(key.Public().(ed25519.PublicKey))
+func NewNode(issuer Authority, node ed25519.PublicKey, terms NodeTerms) (*x509.Certificate, error) {
+	id := NodeIDOf(node)
 	start := later(terms.NotBefore, issuer.Cert.NotBefore)
 	end := terms.NotAfter
 	if end.IsZero() {
@@ -138,7 +138,7 @@ func NewNode(issuer Authority, key ed25519.PrivateKey, terms NodeTerms) (*x509.C
 		template.BasicConstraintsValid = true
 		template.IsCA = true
 	}
-	cert, err := sign(template, issuer, key)
+	cert, err := sign(template, issuer, node)
 	if err != nil {
 		return nil, fmt.Errorf("make node certificate: %w", err)
 	}
@@ -146,7 +146,7 @@ func NewNode(issuer Authority, key ed25519.PrivateKey, terms NodeTerms) (*x509.C
 }
 
 // sign completes template, has issuer sign it, and holds the result against the rules that others will apply.
-func sign(template *x509.Certificate, issuer Authority, subject ed25519.PrivateKey) (*x509.Certificate, error) {
+func sign(template *x509.Certificate, issuer Authority, subject ed25519.PublicKey) (*x509.Certificate, error) {
 	serial := make([]byte, 8)
 	if _, err := rand.Read(serial); err != nil {
 		return nil, err
@@ -155,7 +155,7 @@ func sign(template *x509.Certificate, issuer Authority, subject ed25519.PrivateK
 	template.SerialNumber = new(big.Int).SetBytes(serial)
 	template.NotBefore = template.NotBefore.UTC().Truncate(time.Second)
 	template.NotAfter = template.NotAfter.UTC().Truncate(time.Second)
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer.Cert, subject.Public(), issuer.Key)
+	der, err := x509.CreateCertificate(rand.Reader, template, issuer.Cert, subject, issuer.Key)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,104 @@
+package identity
+
+import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+const (
+	pemPrivateKey  = "PRIVATE KEY"
+	pemCertificate = "CERTIFICATE"
+)
+
+// EncodePrivateKey returns the key as PEM of its PKCS #8 form (RFC 8410), which openssl reads.
+func EncodePrivateKey(key ed25519.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encode private key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: pemPrivateKey, Bytes: der}), nil
+}
+
+// DecodePrivateKey is the reverse of EncodePrivateKey.
+func DecodePrivateKey(data []byte) (ed25519.PrivateKey, error) {
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != pemPrivateKey || len(rest) > 0 {
+		return nil, errors.New("decode private key: want one PEM block PRIVATE KEY")
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("decode private key: %w", err)
+	}
+	key, ok := parsed.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("decode private key: %T, want Ed25519", parsed)
+	}
+	return key, nil
+}
+
+// EncodeCerts returns certificates as PEM, in the order given.
+func EncodeCerts(certs ...*x509.Certificate) []byte {
+	var out []byte
+	for _, cert := range certs {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: cert.Raw})...)
+	}
+	return out
+}
+
+// DecodeCerts reads the certificates of a PEM file through ParseCert. It wants at least one and at most MaxChain.
+func DecodeCerts(data []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != pemCertificate {
+			return nil, fmt.Errorf("decode certificates: PEM block %s, want CERTIFICATE", block.Type)
+		}
+		cert, err := ParseCert(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("decode certificates: %w", err)
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 || len(certs) > MaxChain {
+		return nil, fmt.Errorf("decode certificates: %d of them, want 1 to %d", len(certs), MaxChain)
+	}
+	return certs, nil
+}
+
+// WriteFileAtomic writes a file so that after a crash at any moment its path holds the old content or the new, whole: it
+// writes a temporary file beside it, syncs that, renames it over path, and syncs the directory. The file never
+// has wider permissions than perm.
+func WriteFileAtomic(path string, data []byte, perm os.FileMode) (err error) {
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(temp.Name())))
+		}
+	}()
+	if _, err := temp.Write(data); err != nil {
+		return errors.Join(err, temp.Close())
+	}
+	if err := errors.Join(temp.Chmod(perm), temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes a rename in dir last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
