@@ -1,0 +1,50 @@
+# warren: see README.md. `make demo` shows it; `make test` is what has to be green.
+
+GO        ?= go
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+PREFIX    ?= /usr/local
+FUZZTIME  ?= 60s
+TESTFLAGS ?=
+BENCH     ?= .
+
+# Static, without paths of the machine that built it.
+GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+
+.PHONY: demo test bench build install lint fuzz
+
+# Three machines behind real NATs on this one, from create to revoke. Needs root.
+demo:
+	@.ci/setup demo
+	@$(GOBUILD) -o bin/warren ./cmd/warren
+	@$(GO) build -o bin/warren-demo ./nat/natlab/demo
+	@bin/warren-demo bin/warren
+
+# Everything, with the race detector. Never cached: the lab's tests run programs
+# that the go tool does not know of. As root they run in the lab; else they say why not.
+test:
+	$(GO) test -race -count=1 -timeout 10m $(TESTFLAGS) ./...
+
+bench:
+	$(GO) test -run '^$$' -bench '$(BENCH)' $(TESTFLAGS) ./...
+
+# bin/warren for this machine, bin/warren-OS-ARCH for all.
+build:
+	$(GOBUILD) -o bin/warren ./cmd/warren
+	$(foreach p,$(PLATFORMS),GOOS=$(word 1,$(subst /, ,$p)) GOARCH=$(word 2,$(subst /, ,$p)) $(GOBUILD) -o bin/warren-$(subst /,-,$p) ./cmd/warren &&) true
+
+install:
+	$(GOBUILD) -o bin/warren ./cmd/warren
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 bin/warren $(DESTDIR)$(PREFIX)/bin/warren
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+		if [ -n "$$unformatted" ]; then echo "gofmt has something to say on:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+# Every fuzz target of the module in turn, FUZZTIME each.
+fuzz:
+	.ci/fuzz $(FUZZTIME)
