@@ -1,7 +1,9 @@
 package session
 
 import (
+	"context"
 	"net/netip"
+	"sync"
 
 	"warren/mesh/identity"
 )
@@ -26,4 +28,98 @@ type Event struct {
 	Code    uint64         // Down, Refused
 	Reason  string         // Down, Refused
 	ByPeer  bool           // Down: the far side closed it and gave Code and Reason
+}
+
+// mailbox hands events to a reader that may be slow. It is bounded by the number of nodes, because per node only the
+// newest state is kept: at most one Down, one Up, one Moved, one Refused, handed out in this order. A reader that
+// sleeps through Up and Down sees the Down alone; one that sleeps through Down and Up sees both.
+type mailbox struct {
+	out  chan Event    // constant
+	news chan struct{} // constant; capacity 1
+
+	mu      sync.Mutex // guards the rest
+	pending map[identity.NodeID]*pendingEvents
+	order   []identity.NodeID
+}
+
+type pendingEvents struct{ down, up, moved, refused *Event }
+
+func newMailbox() *mailbox {
+	return &mailbox{out: make(chan Event), news: make(chan struct{}, 1), pending: make(map[identity.NodeID]*pendingEvents)}
+}
+
+// put adds an event. It never blocks.
+func (m *mailbox) put(e Event) {
+	m.mu.Lock()
+	p := m.pending[e.ID]
+	if p == nil {
+		p = &pendingEvents{}
+		m.pending[e.ID] = p
+		m.order = append(m.order, e.ID)
+	}
+	switch e.Kind {
+	case Up:
+		p.up, p.moved = &e, nil
+	case Down:
+		p.down, p.up, p.moved = &e, nil, nil
+	case Refused:
+		p.refused = &e
+	case Moved:
+		if p.up != nil {
+			p.up.Remote, p.up.Dialled = e.Remote, e.Dialled
+		} else {
+			p.moved = &e
+		}
+	}
+	m.mu.Unlock()
+	select {
+	case m.news <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the next event, if there is one.
+func (m *mailbox) take() (Event, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.order) == 0 {
+		return Event{}, false
+	}
+	p := m.pending[m.order[0]]
+	var e Event
+	switch {
+	case p.down != nil:
+		e, p.down = *p.down, nil
+	case p.up != nil:
+		e, p.up = *p.up, nil
+	case p.moved != nil:
+		e, p.moved = *p.moved, nil
+	default:
+		e, p.refused = *p.refused, nil
+	}
+	if *p == (pendingEvents{}) {
+		delete(m.pending, m.order[0])
+		m.order = m.order[1:]
+	}
+	return e, true
+}
+
+// run hands events to the reader of out until ctx is done.
+func (m *mailbox) run(ctx context.Context) {
+	for {
+		e, ok := m.take()
+		if !ok {
+			select {
+			case <-m.news:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case m.out <- e:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

@@ -13,13 +13,23 @@
 package session
 
 import (
+	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/quic-go/quic-go"
 
 	"warren/mesh/identity"
 )
@@ -108,4 +118,261 @@ type Status struct {
 	LastError string         // of the last dial or session; empty when there was none
 	Attempts  int            // failed dials since the last session
 	NextDial  time.Time      // zero when up or dialling
+}
+
+// Sessions keeps a node's control sessions. See the package comment.
+type Sessions struct {
+	// constant after New
+	options   Options
+	log       *slog.Logger
+	instance  instance
+	lane      *lane
+	transport *quic.Transport
+	gate      *gate
+	table     *table
+	events    *mailbox
+	parking   *parking
+	changed   chan struct{} // capacity 1: the list of targets changed
+	strange   chan struct{} // capacity 1: a far side may have moved
+
+	// atomic, or guarded by themselves
+	counters counters
+	splices  atomic.Int32
+	wait     sync.WaitGroup
+	started  atomic.Bool
+
+	mu      sync.Mutex // guards targets
+	targets map[identity.NodeID]*target
+}
+
+// New returns sessions that do nothing until Run is called.
+func New(o Options) (*Sessions, error) {
+	if o.Conn == nil || o.Credential == nil || o.Verify == nil || o.Self.IsZero() {
+		return nil, errors.New("new sessions: Conn, Self, Credential and Verify are needed")
+	}
+	key, err := resetKey(o.Credential())
+	if err != nil {
+		return nil, fmt.Errorf("new sessions: %w", err)
+	}
+	s := &Sessions{
+		options: o,
+		log:     o.Logger,
+		gate:    newGate(),
+		events:  newMailbox(),
+		parking: newParking(),
+		changed: make(chan struct{}, 1),
+		strange: make(chan struct{}, 1),
+		targets: make(map[identity.NodeID]*target),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.log = s.log.With("part", "session")
+	rand.Read(s.instance[:])
+	s.lane = newLane(o.Conn, func() { notify(s.strange) })
+	s.table = newTable(o.Self, s.events, s.lane)
+	s.transport = &quic.Transport{
+		Conn:                             s.lane,
+		ConnectionIDGenerator:            connectionIDs{},
+		StatelessResetKey:                key,
+		DisableVersionNegotiationPackets: true, // a stranger gets no answer to what we do not speak
+		VerifySourceAddress:              s.gate.wantRetry,
+		ConnContext:                      s.gate.enter,
+	}
+	return s, nil
+}
+
+// Run accepts and dials until ctx is done; then it closes all sessions, telling the far sides, and returns nil when every
+// goroutine has ended. It returns an error when the lane fails. It can be called once.
+func (s *Sessions) Run(ctx context.Context) error {
+	if s.started.Swap(true) {
+		return errors.New("run sessions: called twice")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	listener, err := s.transport.Listen(serverTLS(s.options.Credential, s.options.OnJoin != nil), quicConfig())
+	if err != nil {
+		return fmt.Errorf("run sessions: %w", err)
+	}
+	s.wait.Go(func() { s.events.run(ctx) })
+	broken := make(chan error, 1)
+	s.wait.Go(func() { broken <- s.accept(ctx, listener) })
+	err = s.loop(ctx, broken)
+	cancel()
+	s.shutdown(listener)
+	return err
+}
+
+// loop starts and stops the goroutines of targets, and looks after far sides that move.
+func (s *Sessions) loop(ctx context.Context, broken <-chan error) error {
+	running := make(map[*target]context.CancelFunc)
+	defer func() {
+		for _, stop := range running {
+			stop()
+		}
+	}()
+	notify(s.changed)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-broken:
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("run sessions: %w", err)
+		case <-s.strange:
+			s.table.refresh()
+		case <-s.changed:
+			s.mu.Lock()
+			wanted := maps.Clone(s.targets)
+			s.mu.Unlock()
+			for t, stop := range running {
+				if wanted[t.id] != t {
+					stop()
+					delete(running, t)
+					s.release(t.id)
+				}
+			}
+			for _, t := range wanted {
+				if running[t] == nil {
+					var tctx context.Context
+					tctx, running[t] = context.WithCancel(ctx)
+					s.wait.Go(func() { s.keep(tctx, t) })
+				}
+			}
+		}
+	}
+}
+
+// release ends the session with a node that is no target any more, if we dialled it. If the other side wants it, it dials.
+func (s *Sessions) release(id identity.NodeID) {
+	for _, l := range s.table.links(id) {
+		if l.dialled {
+			l.spawn(func() { l.close(CodeUnneeded, "not needed any more") })
+		}
+	}
+}
+
+// shutdown closes everything and waits for it.
+func (s *Sessions) shutdown(listener *quic.Listener) {
+	var closing sync.WaitGroup
+	for _, l := range s.table.links(identity.NodeID{}) {
+		closing.Go(func() { l.close(CodeShutdown, "the node stops") })
+	}
+	closing.Wait()
+	listener.Close()
+	s.transport.Close()
+	s.wait.Wait()
+}
+
+// SetTargets replaces the list of nodes to keep sessions with; calling it again with the same list changes nothing. Each
+// is dialled for ever: its addresses raced, with waits that grow from 0.2 s to 30 s. A session with a node that is no
+// target any more ends if this side dialled it. The node itself and targets without an address are allowed and not dialled.
+func (s *Sessions) SetTargets(targets []Target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := make(map[identity.NodeID]*target, len(targets))
+	for _, want := range targets {
+		if want.ID == s.options.Self || want.ID.IsZero() {
+			continue
+		}
+		t := s.targets[want.ID]
+		if t == nil {
+			t = newTarget(want.ID)
+			t.set(want.Addrs)
+		} else if t.set(want.Addrs) {
+			t.rouse()
+		}
+		wanted[want.ID] = t
+	}
+	s.targets = wanted
+	notify(s.changed)
+}
+
+// Redial is to be called when the network changed: every target without a session is dialled at once, with the ladder of
+// waits reset, and every session is checked: one that does not answer within 1.6 s is closed and dialled anew. The check
+// also shows the far side our new address.
+func (s *Sessions) Redial() {
+	s.mu.Lock()
+	for _, t := range s.targets {
+		t.rouse()
+	}
+	s.mu.Unlock()
+	for _, l := range s.table.links(identity.NodeID{}) {
+		l.check(nil)
+	}
+}
+
+// Drop closes all connections with a node; the far side sees code (CodeFirstFree or higher) and reason. It does not
+// keep the node from coming back: that is for Verify.
+func (s *Sessions) Drop(id identity.NodeID, code uint64, reason string) {
+	if id.IsZero() {
+		return
+	}
+	for _, l := range s.table.links(id) {
+		l.spawn(func() { l.close(code, reason) })
+	}
+}
+
+// Events returns the channel of changes. There is one reader; a slow one misses intermediate states of a node but never
+// its last one. The channel is never closed.
+func (s *Sessions) Events() <-chan Event { return s.events.out }
+
+// Remote returns the underlay address of the far side of the session with id, if there is one.
+func (s *Sessions) Remote(id identity.NodeID) (netip.AddrPort, bool) {
+	if l := s.table.link(id); l != nil {
+		return addrPortOf(l.conn.RemoteAddr()), true
+	}
+	return netip.AddrPort{}, false
+}
+
+// RTT returns the smoothed round-trip time of the session with id, if there is one.
+func (s *Sessions) RTT(id identity.NodeID) (time.Duration, bool) {
+	if l := s.table.link(id); l != nil {
+		return l.rtt(), true
+	}
+	return 0, false
+}
+
+// Counters returns how often something was dropped or passed on, by reason.
+func (s *Sessions) Counters() map[string]uint64 { return s.counters.snapshot() }
+
+// Snapshot describes all targets and sessions, ordered by node ID.
+func (s *Sessions) Snapshot() []Status {
+	all := make(map[identity.NodeID]Status)
+	s.mu.Lock()
+	targets := maps.Clone(s.targets)
+	s.mu.Unlock()
+	for id, t := range targets {
+		all[id] = t.status()
+	}
+	for _, l := range s.table.links(identity.NodeID{}) {
+		if s.table.link(l.id) != l {
+			continue
+		}
+		st := all[l.id]
+		st.ID, st.Up, st.Dialled, st.Since = l.id, true, l.dialled, l.since
+		st.Remote, st.RTT = addrPortOf(l.conn.RemoteAddr()), l.rtt()
+		all[l.id] = st
+	}
+	return slices.SortedFunc(maps.Values(all), func(a, b Status) int { return a.ID.Compare(b.ID) })
+}
+
+func (t *target) status() Status {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	st := Status{ID: t.id, Target: true, Attempts: t.attempts, NextDial: t.next}
+	if t.lastErr != nil {
+		st.LastError = strings.ReplaceAll(t.lastErr.Error(), "\n", "; ")
+	}
+	return st
+}
+
+// notify leaves a note in a channel of capacity 1.
+func notify(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }

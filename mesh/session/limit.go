@@ -1,0 +1,145 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Limits on what strangers can make this node do. A handshake costs about a millisecond of one core, so the total stays
+// below a third of a core; a thousand members that come back at once are all in again after a few seconds.
+const (
+	handshakesPerSecond  = 300 // in all; more are refused
+	handshakeBurst       = 300
+	unprovenPerSecond    = 30 // from addresses that have not answered a Retry; more are asked to
+	unprovenBurst        = 60
+	sourcePerSecond      = 20 // from one IPv4 address or IPv6 /64
+	sourceBurst          = 64
+	sourceBuckets        = 256
+	maxHalfOpen          = 256 // accepted connections that are not a session yet
+	maxJoins             = 16  // join connections at once
+	forwardsPerSecond    = 400 // messages passed on for one member
+	forwardBurst         = 800
+	maxSplicesPerSession = 32
+	maxSplices           = 256
+	maxStreams           = 64 // open bidirectional streams that one member may have here
+	maxUniStreams        = 16 // large messages on their way from one member
+)
+
+var errTooMany = errors.New("too many connection attempts")
+
+// bucket is a token bucket. It is not safe for concurrent use.
+type bucket struct {
+	tokens float64
+	last   time.Time
+}
+
+// take reports whether one more event fits rate events per second with bursts of burst.
+func (b *bucket) take(now time.Time, rate, burst float64) bool {
+	if b.last.IsZero() {
+		b.tokens = burst
+	} else {
+		b.tokens = min(burst, b.tokens+now.Sub(b.last).Seconds()*rate)
+	}
+	b.last = now
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
+
+// gate limits handshakes: their rate, and how many are under way.
+type gate struct {
+	seed maphash.Seed // constant
+
+	mu       sync.Mutex // guards the rest
+	all      bucket
+	unproven bucket
+	sources  [sourceBuckets]bucket // by hash of the source: bounded, and a collision only shares a limit
+	halfOpen int
+	joins    int
+}
+
+func newGate() *gate { return &gate{seed: maphash.MakeSeed()} }
+
+// wantRetry reports whether a connection attempt must first prove its address (RFC 9000, section 8.1.2).
+func (g *gate) wantRetry(net.Addr) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.unproven.take(time.Now(), unprovenPerSecond, unprovenBurst)
+}
+
+// slot is the place of one accepted connection among the half-open ones.
+type slot struct{ release func() }
+
+type slotKey struct{}
+
+// enter admits one connection attempt or refuses it. The place is given back when ctx, the connection's, is done, or
+// by the release function of the slot in the returned context.
+func (g *gate) enter(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+	now := time.Now()
+	g.mu.Lock()
+	ok := g.halfOpen < maxHalfOpen && g.all.take(now, handshakesPerSecond, handshakeBurst)
+	if ok && info.AddrVerified {
+		ok = g.source(info.RemoteAddr).take(now, sourcePerSecond, sourceBurst)
+	}
+	if ok {
+		g.halfOpen++
+	}
+	g.mu.Unlock()
+	if !ok {
+		return nil, errTooMany
+	}
+	leave := sync.OnceFunc(func() {
+		g.mu.Lock()
+		g.halfOpen--
+		g.mu.Unlock()
+	})
+	context.AfterFunc(ctx, leave)
+	return context.WithValue(ctx, slotKey{}, &slot{leave}), nil
+}
+
+// source returns the bucket of an address; mu is held.
+func (g *gate) source(addr net.Addr) *bucket {
+	from := addrPortOf(addr).Addr()
+	bits := 32
+	if from.Is6() {
+		bits = 64 // one host commonly holds a whole /64
+	}
+	prefix, err := from.Prefix(bits)
+	if err != nil {
+		prefix = netip.Prefix{}
+	}
+	return &g.sources[maphash.Comparable(g.seed, prefix)%sourceBuckets]
+}
+
+// enterJoin takes one of the places of join connections; leaveJoin gives it back.
+func (g *gate) enterJoin() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.joins >= maxJoins {
+		return false
+	}
+	g.joins++
+	return true
+}
+
+func (g *gate) leaveJoin() {
+	g.mu.Lock()
+	g.joins--
+	g.mu.Unlock()
+}
+
+// leaveHalfOpen gives the place of an accepted connection back early: it is a session now.
+func leaveHalfOpen(conn *quic.Conn) {
+	if s, ok := conn.Context().Value(slotKey{}).(*slot); ok {
+		s.release()
+	}
+}

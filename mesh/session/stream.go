@@ -1,0 +1,271 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"warren/mesh/identity"
+)
+
+const (
+	openTimeout  = 5 * time.Second
+	spliceIdle   = 2 * time.Minute
+	spliceBuffer = 16 << 10
+	openTries    = 3
+)
+
+// Addr is the address of a stream's end: a node.
+type Addr identity.NodeID
+
+// Network returns "warren".
+func (a Addr) Network() string { return "warren" }
+
+// String returns the node ID.
+func (a Addr) String() string { return identity.NodeID(a).String() }
+
+// stream is a bidirectional QUIC stream as a net.Conn.
+type stream struct {
+	*quic.Stream
+	local, remote Addr
+	writing       atomic.Int32
+}
+
+func (c *stream) LocalAddr() net.Addr  { return c.local }
+func (c *stream) RemoteAddr() net.Addr { return c.remote }
+
+func (c *stream) Write(b []byte) (int, error) {
+	c.writing.Add(1)
+	defer c.writing.Add(-1)
+	return c.Stream.Write(b)
+}
+
+// CloseWrite tells the far side that nothing more comes; reading goes on.
+func (c *stream) CloseWrite() error { return c.Stream.Close() }
+
+// Close ends both directions. What was written still arrives, unless a Write is under way: that one is cut off.
+func (c *stream) Close() error {
+	c.CancelRead(streamClosed)
+	if c.writing.Load() > 0 {
+		c.CancelWrite(streamClosed)
+		return nil
+	}
+	return c.Stream.Close()
+}
+
+// Open opens a stream to a node: on the session with it, else by members that may reach it, who splice it through. ctx
+// bounds the opening only. The stream has half-close (CloseWrite); a spliced one is cut after two minutes without a
+// byte. The error wraps ErrNoRoute when no way was found.
+func (s *Sessions) Open(ctx context.Context, to identity.NodeID, p Proto) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if p == 0 || to.IsZero() || to == s.options.Self {
+		return nil, fmt.Errorf("open stream to %s: %w", to.Short(), ErrNoRoute)
+	}
+	direct := s.table.link(to)
+	if direct != nil && !direct.doubtful() {
+		if c, err := s.openOn(ctx, direct, header{kind: frameDirect, to: to, proto: p}); err == nil {
+			return c, nil
+		}
+	}
+	failures := []error{ErrNoRoute}
+	for i, l := range s.hops(to, true) {
+		if i == openTries || ctx.Err() != nil {
+			break
+		}
+		c, err := s.openOn(ctx, l, header{kind: frameEnvelope, hops: maxHops, to: to, from: s.options.Self, proto: p})
+		if err == nil {
+			return c, nil
+		}
+		if !isNoRoute(err) {
+			failures = append(failures, err)
+		}
+	}
+	if direct != nil && direct.doubtful() {
+		if c, err := s.openOn(ctx, direct, header{kind: frameDirect, to: to, proto: p}); err == nil {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("open stream to %s: %w", to.Short(), errors.Join(failures...))
+}
+
+// openOn opens a stream on one link. Behind an envelope it waits until the destination has accepted.
+func (s *Sessions) openOn(ctx context.Context, l *link, h header) (net.Conn, error) {
+	st, err := l.conn.OpenStreamSync(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open on session with %s: %w", l.id.Short(), err)
+	}
+	if err := begin(ctx, st, h); err != nil {
+		st.CancelRead(streamClosed)
+		st.CancelWrite(streamClosed)
+		return nil, fmt.Errorf("open by %s: %w", l.id.Short(), err)
+	}
+	return &stream{Stream: st, local: Addr(s.options.Self), remote: Addr(h.to)}, nil
+}
+
+func begin(ctx context.Context, st *quic.Stream, h header) error {
+	deadline, _ := ctx.Deadline()
+	st.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { st.CancelRead(streamClosed) })
+	defer stop()
+	if _, err := st.Write(h.appendTo(nil)); err != nil {
+		return err
+	}
+	if h.kind == frameEnvelope {
+		var answer [1]byte
+		if _, err := io.ReadFull(st, answer[:]); err != nil {
+			return err
+		}
+		if answer[0] != streamAccepted {
+			return fmt.Errorf("answer %d: %w", answer[0], errMalformed)
+		}
+	}
+	if !stop() {
+		return context.Cause(ctx)
+	}
+	return st.SetDeadline(time.Time{})
+}
+
+// readStreams takes in a link's streams.
+func (s *Sessions) readStreams(l *link) {
+	for {
+		st, err := l.conn.AcceptStream(l.conn.Context())
+		if err != nil {
+			return
+		}
+		if !l.spawn(func() { s.serveStream(l, st) }) {
+			return
+		}
+	}
+}
+
+// serveStream reads a stream's header and delivers the stream, or splices it through.
+func (s *Sessions) serveStream(l *link, st *quic.Stream) {
+	st.SetDeadline(time.Now().Add(openTimeout))
+	h, err := readHeader(st)
+	if err != nil {
+		s.counters.add(dropMalformed)
+		reset(st, streamRefused)
+		return
+	}
+	from := l.id
+	if h.kind == frameEnvelope {
+		if why := s.checkEnvelope(l, h); why != dropNone {
+			s.counters.add(why)
+			reset(st, streamRefused)
+			return
+		}
+		if h.to != s.options.Self {
+			s.splice(l, st, h)
+			return
+		}
+		if _, err := st.Write([]byte{streamAccepted}); err != nil {
+			reset(st, streamRefused)
+			return
+		}
+		from = h.from
+	}
+	if s.options.OnStream == nil {
+		reset(st, streamRefused)
+		return
+	}
+	st.SetDeadline(time.Time{})
+	s.options.OnStream(from, h.proto, &stream{Stream: st, local: Addr(s.options.Self), remote: Addr(from)})
+}
+
+// splice joins a stream that came over l with one towards its destination and copies until both directions have ended.
+func (s *Sessions) splice(l *link, st *quic.Stream, h header) {
+	defer s.splices.Add(-1)
+	defer l.splices.Add(-1)
+	if s.splices.Add(1) > maxSplices || l.splices.Add(1) > maxSplicesPerSession {
+		s.counters.add(dropRate)
+		reset(st, streamRefused)
+		return
+	}
+	next := s.onward(l, h)
+	if next == nil {
+		s.counters.add(dropNoRoute)
+		reset(st, streamNoRoute)
+		return
+	}
+	ctx, cancel := context.WithTimeout(l.conn.Context(), openTimeout)
+	on, err := next.conn.OpenStreamSync(ctx)
+	cancel()
+	if err != nil {
+		reset(st, streamNoRoute)
+		return
+	}
+	h.hops--
+	on.SetWriteDeadline(time.Now().Add(openTimeout))
+	if _, err := on.Write(h.appendTo(nil)); err != nil {
+		reset(on, streamClosed)
+		reset(st, streamNoRoute)
+		return
+	}
+	s.counters.add(countSpliced)
+	var active atomic.Int64 // unix nanoseconds of the last byte, of both directions
+	active.Store(time.Now().UnixNano())
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		pipe(st, on, &active)
+	}()
+	pipe(on, st, &active)
+	<-back
+}
+
+// pipe copies from src to dst until src ends or either fails, and hands the end on: FIN as FIN, reset as reset.
+func pipe(dst, src *quic.Stream, active *atomic.Int64) {
+	buf := make([]byte, spliceBuffer)
+	for {
+		idleAt := time.Unix(0, active.Load()).Add(spliceIdle)
+		src.SetReadDeadline(idleAt)
+		n, err := src.Read(buf)
+		if n > 0 {
+			now := time.Now()
+			active.Store(now.UnixNano())
+			dst.SetWriteDeadline(now.Add(spliceIdle))
+			if _, werr := dst.Write(buf[:n]); werr != nil {
+				src.CancelRead(resetCode(werr))
+				dst.CancelWrite(streamClosed)
+				return
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			dst.Close()
+			return
+		case isTimeout(err) && time.Unix(0, active.Load()).Add(spliceIdle).After(time.Now()):
+			// the other direction is alive
+		default:
+			dst.CancelWrite(resetCode(err))
+			src.CancelRead(streamClosed)
+			return
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout()
+}
+
+// resetCode returns the code with which the other half of a splice is reset.
+func resetCode(err error) quic.StreamErrorCode {
+	if reset, ok := errors.AsType[*quic.StreamError](err); ok {
+		return reset.ErrorCode
+	}
+	return streamClosed
+}
+
+func reset(st *quic.Stream, code quic.StreamErrorCode) {
+	st.CancelRead(code)
+	st.CancelWrite(code)
+}
