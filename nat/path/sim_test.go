@@ -1,0 +1,308 @@
+package path
+
+import (
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// world runs two machines against each other in its own time. Everything that package nat does for a
+// machine is done here in its simplest form.
+type world struct {
+	t      *testing.T
+	rnd    *rand.Rand
+	now    time.Time
+	queue  eventQueue
+	serial int
+	side   [2]*side
+
+	// The network, changed by tests.
+	direct   bool          // do packets pass straight
+	relayed  bool          // does the anchor forward
+	signals  bool          // is there a route for signals
+	loss     float64       // of signals
+	latency  time.Duration // of everything, one way
+	punching time.Duration // of ICE, once both try
+}
+
+type side struct {
+	id       identity.NodeID
+	index    int
+	m        *Machine
+	instance [8]byte
+	addr     netip.AddrPort // where its packets come from
+	wakeAt   time.Time
+	wakes    int
+	ice      *StartICE
+	relay    netip.AddrPort
+	opened   bool
+	trusted  []Credentials
+	tx, rx   time.Time
+	events   []Event
+	sent     map[Kind]int
+	checks   int
+}
+
+type event struct {
+	at  time.Time
+	seq int
+	do  func()
+}
+
+type eventQueue []event
+
+func (q eventQueue) Len() int { return len(q) }
+func (q eventQueue) Less(i, j int) bool {
+	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].seq < q[j].seq
+}
+func (q eventQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *eventQueue) Push(x any)   { *q = append(*q, x.(event)) }
+func (q *eventQueue) Pop() any {
+	old := *q
+	last := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return last
+}
+
+var anchorID = identity.NodeID{9, 9}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	w := &world{
+		t: t, rnd: rand.New(rand.NewPCG(seed, 1)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		direct: true, relayed: true, signals: true, latency: 5 * time.Millisecond, punching: 30 * time.Millisecond,
+	}
+	for i := range w.side {
+		w.side[i] = &side{
+			id: identity.NodeID{byte(i + 1)}, index: i,
+			addr:  netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i + 1)}), 9277),
+			relay: netip.AddrPortFrom(netip.AddrFrom16([16]byte{1, 15: byte(i + 1)}), 4000),
+		}
+	}
+	return w
+}
+
+// start begins (or restarts) the process of a side.
+func (w *world) start(i int) {
+	s := w.side[i]
+	s.instance = [8]byte{byte(i + 1)}
+	for j := 1; j < 8; j++ {
+		s.instance[j] = byte(w.rnd.Uint32())
+	}
+	s.ice, s.opened, s.trusted, s.sent = nil, false, nil, map[Kind]int{}
+	s.m = New(Config{
+		Self: s.id, Peer: w.side[1-i].id, Instance: s.instance,
+		Random: func(n int) string {
+			b := make([]byte, n)
+			for k := range b {
+				b[k] = IceAlphabet[w.rnd.IntN(64)]
+			}
+			return string(b)
+		},
+		Jitter: w.rnd.Float64,
+	}, w.now)
+	w.input(i, Local{
+		Candidates: []Candidate{NewCandidate(Host, s.addr, 0)},
+		Relays:     []RelayOffer{{Anchor: anchorID, RTTms: 10}},
+	})
+	w.input(i, Routable{})
+}
+
+func (w *world) stop(i int) { w.side[i].m = nil; w.side[i].ice = nil; w.side[i].opened = false }
+
+func (w *world) after(d time.Duration, do func()) {
+	w.serial++
+	heap.Push(&w.queue, event{at: w.now.Add(d), seq: w.serial, do: do})
+}
+
+// input steps the machine of a side and carries out what it says.
+func (w *world) input(i int, in Input) {
+	s := w.side[i]
+	if s.m == nil {
+		return
+	}
+	out, wake := s.m.Step(w.now, in)
+	for _, o := range out {
+		w.do(s, o)
+	}
+	if wake.IsZero() {
+		return
+	}
+	if !wake.After(w.now) {
+		s.wakes++
+		if s.wakes > 50 {
+			w.t.Fatalf("side %d spins at %s after %#v: %s", i, w.now, in, s.m.Status(w.now).Reason)
+		}
+	} else {
+		s.wakes = 0
+	}
+	s.wakeAt = wake
+	m := s.m
+	w.after(max(0, wake.Sub(w.now)), func() {
+		if s.m == m && s.wakeAt.Equal(wake) {
+			w.input(i, Wake{LastTx: s.tx, LastRx: s.rx})
+		}
+	})
+}
+
+func (w *world) do(s *side, o Output) {
+	other := w.side[1-s.index]
+	switch o := o.(type) {
+	case Send:
+		s.sent[o.Message.Kind]++
+		if !w.signals {
+			w.input(s.index, Unroutable{Kind: o.Message.Kind, Text: "no anchor session"})
+			return
+		}
+		if w.rnd.Float64() < w.loss {
+			return
+		}
+		raw, err := o.Message.Encode()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		msg, err := Decode(raw)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.after(w.latency+time.Duration(w.rnd.IntN(3))*time.Millisecond, func() { w.input(other.index, Received{msg}) })
+	case StartICE:
+		s.ice = &o
+		w.tryICE()
+	case StopICE:
+		if s.ice != nil && s.ice.Attempt == o.Attempt {
+			s.ice = nil
+		}
+	case Trust:
+		s.trusted = o.Own
+	case Check:
+		s.checks++
+		w.check(s, other, o)
+	case OpenRelay:
+		w.after(4*w.latency, func() {
+			s.opened = true
+			w.input(s.index, RelayOpened{Anchor: o.Anchor, Addr: s.relay})
+		})
+	case CloseRelay:
+		s.opened = false
+	case Report:
+		s.events = append(s.events, o.Event)
+	}
+}
+
+// tryICE lets both sides nominate when both run the same attempt and packets pass.
+func (w *world) tryICE() {
+	a, b := w.side[0].ice, w.side[1].ice
+	if a == nil || b == nil || a.Attempt != b.Attempt || a.Local != b.Remote || b.Local != a.Remote {
+		return
+	}
+	w.after(w.punching, func() {
+		if w.side[0].ice != a || w.side[1].ice != b || !w.direct {
+			return
+		}
+		w.input(0, Nominated{Attempt: a.Attempt, Addr: w.side[1].addr})
+		w.after(w.latency, func() { w.input(1, Nominated{Attempt: b.Attempt, Addr: w.side[0].addr}) })
+	})
+}
+
+func (w *world) check(s, other *side, c Check) {
+	from := s.addr
+	if IsVirtual(c.To.Addr()) {
+		from = other.relay
+		if !w.relayed || !s.opened || !other.opened {
+			return
+		}
+	} else if !w.direct || c.To != other.addr {
+		return
+	}
+	w.after(w.latency, func() {
+		if other.m == nil || !slices.Contains(other.trusted, c.Remote) || other.ice != nil && !IsVirtual(from.Addr()) {
+			return
+		}
+		m := s.m
+		w.after(w.latency, func() {
+			if s.m == m {
+				w.input(s.index, CheckAnswered{ID: c.ID})
+			}
+		})
+		w.input(other.index, PeerChecked{From: from})
+	})
+}
+
+// run lets d pass; traffic says whether both sides have packets to send.
+func (w *world) run(d time.Duration, traffic bool) {
+	end := w.now.Add(d)
+	for len(w.queue) > 0 && !w.queue[0].at.After(end) {
+		e := heap.Pop(&w.queue).(event)
+		w.now = e.at
+		if traffic {
+			w.traffic()
+		}
+		e.do()
+	}
+	w.now = end
+}
+
+// traffic has every side with a path send, and the other receive if packets pass.
+func (w *world) traffic() {
+	for i, s := range w.side {
+		other := w.side[1-i]
+		if s.m == nil || other.m == nil {
+			continue
+		}
+		p := s.m.cur.path
+		if p.Kind != None {
+			s.tx = w.now
+		}
+		if p.Kind == Direct && w.direct && p.Addr == other.addr || p.Kind == Relayed && w.relayed && other.opened {
+			other.rx = w.now
+		}
+	}
+}
+
+func (w *world) kinds() [2]PathKind {
+	var k [2]PathKind
+	for i, s := range w.side {
+		if s.m != nil {
+			k[i] = s.m.cur.path.Kind
+		}
+	}
+	return k
+}
+
+// until runs until both sides have a path of that kind and returns how long it took.
+func (w *world) until(kind PathKind, limit time.Duration, traffic bool) time.Duration {
+	w.t.Helper()
+	begin := w.now
+	for w.now.Sub(begin) < limit {
+		if w.kinds() == [2]PathKind{kind, kind} {
+			return w.now.Sub(begin)
+		}
+		w.run(5*time.Millisecond, traffic)
+	}
+	w.t.Fatalf("after %s: got paths %v, want %v twice; reasons: %q, %q", limit, w.kinds(), kind, w.reason(0), w.reason(1))
+	return 0
+}
+
+func (w *world) reason(i int) string {
+	if w.side[i].m == nil {
+		return "off"
+	}
+	return w.side[i].m.Status(w.now).Reason
+}
+
+func (w *world) pathEvents(i int) []string {
+	var list []string
+	for _, e := range w.side[i].events {
+		text := fmt.Sprintf("%s restarted=%v", e.Path.Kind, e.PeerRestarted)
+		if len(list) == 0 || list[len(list)-1] != text {
+			list = append(list, text)
+		}
+	}
+	return list
+}
