@@ -298,6 +298,11 @@ func (s *Store) Meta(name string) ([]byte, error) {
 	return value, nil
 }
 
+// PutMeta keeps one meta entry; it is Apply for a single value.
+func (s *Store) PutMeta(name string, value []byte) error {
+	return s.Apply(Batch{Meta: map[string][]byte{name: value}})
+}
+
 // Apply makes all changes of the batch, or none of them, and returns when they are on disk.
 func (s *Store) Apply(batch Batch) error {
 	if err := guard(func() error { return s.db.Update(batch.apply) }); err != nil {

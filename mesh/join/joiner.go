@@ -1,0 +1,283 @@
+package join
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/record"
+	"warren/mesh/roster"
+)
+
+type certificate = *x509.Certificate
+
+// Options is what a Joiner is made of.
+type Options struct {
+	Seed [32]byte           // of the invite's key, out of the token
+	Key  ed25519.PrivateKey // the node's own
+	// Own is the node's record as far as the node can fill it: names, keys, version, instance. Certificate and admission are
+	// filled in here; the sequence becomes 1 when it is 0.
+	Own record.Node
+}
+
+// Joiner is a node that wants in. It makes one certificate, however many members it asks and how often.
+type Joiner struct {
+	options Options
+	invite  ed25519.PrivateKey
+
+	mu   sync.Mutex
+	cert certificate
+}
+
+// Result is what a successful join brings. All of it has been verified against the root.
+type Result struct {
+	Chain     []*x509.Certificate // the node's certificate first, the root last
+	Admission record.Admission
+	By        identity.NodeID // the member that admitted the node
+	Own       record.Signed   // the node's first record
+	Records   []record.Signed // of the mesh, Own not among them
+	Total     int             // records that the member has; the others come by sync
+	Spread    bool            // the member has taken the first record; else mesh spreads it at the agent's start
+}
+
+// NewJoiner makes a Joiner.
+func NewJoiner(o Options) *Joiner {
+	return &Joiner{options: o, invite: ed25519.NewKeyFromSeed(o.Seed[:])}
+}
+
+// Join asks the member at the far end of c to be admitted to the mesh of root, and closes c. A no is a *Refusal, with an
+// explanation for the user; another member may answer differently when its code is CodeFailed, CodeBusy
+// or CodeUnknownInvite, or CodeClock (whose clock is wrong is not known).
+func (j *Joiner) Join(ctx context.Context, c Conn, root *x509.Certificate) (*Result, error) {
+	defer func() { _ = c.Close() }()
+	stop, err := begin(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
+	defer stop()
+	result, err := j.join(c, root)
+	var no *Refusal
+	switch {
+	case err == nil:
+		return result, nil
+	case errors.As(err, &no):
+		return nil, no
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	}
+	return nil, fmt.Errorf("join: %w", err)
+}
+
+func (j *Joiner) join(c Conn, root certificate) (*Result, error) {
+	if err := identity.CheckRoot(root); err != nil {
+		return nil, err
+	}
+	invites, clock, err := j.askChain(c, root)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := j.certificate(invites[0])
+	if err != nil {
+		return nil, err
+	}
+	answer, err := j.askAdmission(c, cert)
+	if err != nil {
+		return nil, withClock(err, clock)
+	}
+	result, err := j.verify(answer, append([]*x509.Certificate{cert}, invites...))
+	if err != nil {
+		return nil, err
+	}
+	// From here on the node is a member, whatever becomes of this connection.
+	first, err := result.Own.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	if write(c, message{First: first}) != nil {
+		return result, nil
+	}
+	m, err := read(c, maxFromMember)
+	if err == nil && m.Refusal != nil {
+		return nil, refusalOf(m)
+	}
+	result.Spread = err == nil && m.Done
+	return result, nil
+}
+
+// refusalOf makes what the far side says fit for a terminal.
+func refusalOf(m message) *Refusal {
+	return &Refusal{Code: m.Refusal.Code, Text: printable(m.Refusal.Text)}
+}
+
+// withClock adds to a refusal over clocks by how much they differ, which only this side can see.
+func withClock(err error, clock time.Time) error {
+	var no *Refusal
+	if !errors.As(err, &no) || no.Code != CodeClock {
+		return err
+	}
+	ahead := time.Since(clock).Round(time.Second)
+	switch {
+	case ahead > time.Second:
+		return Refuse(CodeClock, "this machine's clock is %s ahead of the member's, and %s is allowed: set the clock that is wrong", ahead, identity.Skew)
+	case ahead < -time.Second:
+		return Refuse(CodeClock, "this machine's clock is %s behind the member's, and %s is allowed: set the clock that is wrong", -ahead, identity.Skew)
+	}
+	return no
+}
+
+// askChain proves the invite and returns its chain, the invite first and the root last, and the member's clock.
+func (j *Joiner) askChain(c Conn, root certificate) ([]*x509.Certificate, time.Time, error) {
+	signature, err := proof(c, labelInvite, j.invite)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	public := j.invite.Public().(ed25519.PublicKey)
+	if err := write(c, message{Hello: &hello{Version: protocolVersion, Invite: public, Proof: signature}}); err != nil {
+		return nil, time.Time{}, err
+	}
+	m, err := read(c, maxFromMember)
+	switch {
+	case err != nil:
+		return nil, time.Time{}, err
+	case m.Refusal != nil:
+		return nil, time.Time{}, refusalOf(m)
+	case m.Chain == nil:
+		return nil, time.Time{}, errMessage
+	}
+	certs, err := parseChain(m.Chain.Certs, root)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	if identity.KeyIDOfCert(certs[0]) != identity.KeyIDOf(public) {
+		return nil, time.Time{}, fmt.Errorf("the member answered with another invite: %w", errMessage)
+	}
+	return certs, time.Unix(m.Chain.Clock, 0), nil
+}
+
+// parseChain reads certificates from an invite to root and checks each step.
+func parseChain(raw [][]byte, root certificate) ([]*x509.Certificate, error) {
+	if len(raw) < 2 || len(raw) > identity.MaxChain {
+		return nil, fmt.Errorf("chain of %d certificates: %w", len(raw), errMessage)
+	}
+	certs := make([]*x509.Certificate, len(raw))
+	for i, der := range raw {
+		cert, err := identity.ParseCert(der)
+		if err != nil {
+			return nil, err
+		}
+		certs[i] = cert
+	}
+	if !bytes.Equal(certs[len(certs)-1].Raw, root.Raw) {
+		return nil, fmt.Errorf("chain of another mesh: %w", errMessage)
+	}
+	for i, parent := range certs[1:] {
+		if err := identity.CheckLink(certs[i], parent); err != nil {
+			return nil, err
+		}
+		if err := identity.CheckSignature(certs[i], parent); err != nil {
+			return nil, err
+		}
+	}
+	if identity.RoleOf(certs[0]) != identity.RoleInvite {
+		return nil, fmt.Errorf("chain that does not begin with an invite: %w", errMessage)
+	}
+	return certs, nil
+}
+
+// certificate makes the node's certificate, once: all members asked countersign the same one. It is made anew when
+// it has become too old to be admitted.
+func (j *Joiner) certificate(invite certificate) (certificate, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := time.Now()
+	if j.cert != nil && bytes.Equal(j.cert.RawIssuer, invite.RawSubject) && now.Sub(j.cert.NotBefore) < identity.Skew/2 {
+		return j.cert, nil
+	}
+	terms, err := identity.TermsOf(invite)
+	if err != nil {
+		return nil, err
+	}
+	if now.After(terms.Expires) {
+		return nil, Refuse(CodeExpired, "the invite expired on %s: ask for a new one", terms.Expires.Local().Format("2 January 2006 at 15:04"))
+	}
+	issuer := identity.Authority{Cert: invite, Key: j.invite}
+	j.cert, err = identity.NewNode(issuer, j.options.Key.Public().(ed25519.PublicKey), identity.NodeTerms{Admin: terms.Admin, NotBefore: now})
+	return j.cert, err
+}
+
+// askAdmission proves the node's key and returns what the member answers.
+func (j *Joiner) askAdmission(c Conn, cert certificate) (*admitted, error) {
+	signature, err := proof(c, labelNode, j.options.Key)
+	if err != nil {
+		return nil, err
+	}
+	if err := write(c, message{Request: &request{Cert: cert.Raw, Proof: signature}}); err != nil {
+		return nil, err
+	}
+	m, err := read(c, maxFromMember)
+	switch {
+	case err != nil:
+		return nil, err
+	case m.Refusal != nil:
+		return nil, refusalOf(m)
+	case m.Admitted == nil:
+		return nil, errMessage
+	}
+	return m.Admitted, nil
+}
+
+// verify builds the mesh from the root and the records that came, and sees whether this node is a member of it.
+func (j *Joiner) verify(answer *admitted, chain []*x509.Certificate) (*Result, error) {
+	result := &Result{Chain: chain, Total: int(answer.Total)}
+	result.Admission = record.Admission{Time: answer.Time, Signer: identity.NodeID(answer.Signer), Signature: answer.Signature}
+	result.By = result.Admission.Signer
+
+	known := roster.New(chain[len(chain)-1])
+	records := make([]record.Signed, 0, len(answer.Records)+len(chain))
+	for _, cert := range chain[1 : len(chain)-1] {
+		if identity.RoleOf(cert) == identity.RoleInvite {
+			records = append(records, record.NewCertificate(cert))
+		}
+	}
+	for _, encoded := range answer.Records {
+		r, err := record.Unmarshal(encoded)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+	}
+	now := time.Now()
+	known.AddAll(records, now)
+	id := identity.NodeIDOfCert(chain[0])
+	own := j.options.Own
+	own.Certificate, own.Admission = chain[0].Raw, result.Admission
+	own.Seq = max(own.Seq, 1)
+	own.Updated = now.Unix()
+	before, again := known.Member(id) // this node has asked before, and the answer was lost
+	if again {
+		own.Seq = max(own.Seq, before.Record.Seq+1)
+	}
+	for key, r := range known.All() {
+		if !again || key != before.Key {
+			result.Records = append(result.Records, r)
+		}
+	}
+	var err error
+	result.Own, err = record.SignNode(known.Mesh(), own, j.options.Key)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := known.Add(result.Own, now); err != nil {
+		return nil, fmt.Errorf("the member's admission does not hold: %w", err)
+	}
+	if err := known.Standing(id); err != nil {
+		return nil, fmt.Errorf("the member's admission does not hold: %w", err)
+	}
+	return result, nil
+}
