@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -12,8 +13,6 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
-
-	"net/netip"
 
 	"warren/tunnel/osnet"
 )
@@ -39,42 +38,47 @@ type open struct {
 }
 
 // open makes the interface and brings the device up. What it has made before an error it takes away.
-func (t *Tunnel) open(ctx context.Context) (o *open, err error) {
+func (t *Tunnel) open(ctx context.Context) (*open, error) {
 	dev := t.opts.TUN
 	if dev == nil {
-		if dev, err = createTUN(ctx, t.opts.Name, t.opts.MTU); err != nil {
+		made, err := createTUN(ctx, t.opts.Name, t.opts.MTU)
+		if err != nil {
 			return nil, err
 		}
+		dev = made
 	}
 	name, err := dev.Name()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("name interface: %w", err), dev.Close())
 	}
-	o = &open{name: name, publicKey: t.opts.PrivateKey.PublicKey(), endpoints: make(map[wgtypes.Key]netip.AddrPort)}
+	o := &open{name: name, publicKey: t.opts.PrivateKey.PublicKey(), endpoints: make(map[wgtypes.Key]netip.AddrPort)}
 	o.bind = &steadyBind{Bind: t.opts.Bind, log: t.log}
 	o.device = device.NewDevice(newSteadyTUN(dev), o.bind, deviceLogger(t.log))
-	defer func() {
-		if err != nil {
-			o.close()
-		}
-	}()
-	if o.control, err = listenControl(name, o.device); err != nil {
-		return nil, err
-	}
-	if o.client, err = wgctrl.New(); err != nil {
-		return nil, fmt.Errorf("open WireGuard control: %w", err)
-	}
-	port := int(t.opts.Port)
-	if err = o.configure(wgtypes.Config{PrivateKey: &t.opts.PrivateKey, ListenPort: &port}); err != nil {
-		return nil, err
-	}
-	if err = o.device.Up(); err != nil {
-		return nil, fmt.Errorf("open UDP port %d: %w", port, err)
-	}
-	if o.link, err = t.opts.OpenLink(name); err != nil {
+	if err := o.up(t.opts); err != nil {
+		o.close()
 		return nil, err
 	}
 	return o, nil
+}
+
+// up gives the device its control socket, its key and its port, and opens the link. The kernel's WireGuard need not be
+// there: wgctrl then looks for control sockets only.
+func (o *open) up(opts Options) (err error) {
+	if o.control, err = listenControl(o.name, o.device); err != nil {
+		return err
+	}
+	if o.client, err = wgctrl.New(); err != nil {
+		return fmt.Errorf("open WireGuard control: %w", err)
+	}
+	port := int(opts.Port)
+	if err = o.configure(wgtypes.Config{PrivateKey: &opts.PrivateKey, ListenPort: &port}); err != nil {
+		return err
+	}
+	if err = o.device.Up(); err != nil {
+		return fmt.Errorf("open UDP port %d: %w", port, err)
+	}
+	o.link, err = opts.OpenLink(o.name)
+	return err
 }
 
 // close takes everything down in the reverse order. The control socket's connections are cut first: a client that stops in the

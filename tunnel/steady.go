@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -108,7 +109,7 @@ type complaint struct {
 func deviceLogger(log *slog.Logger) *device.Logger {
 	c := &complaints{log: log, now: time.Now, kinds: make(map[string]*complaint)}
 	logger := &device.Logger{Verbosef: device.DiscardLogf, Errorf: c.errorf}
-	if log.Enabled(nil, slog.LevelDebug) {
+	if log.Enabled(context.Background(), slog.LevelDebug) {
 		logger.Verbosef = func(format string, args ...any) {
 			log.Debug("device", "text", fmt.Sprintf(format, args...))
 		}

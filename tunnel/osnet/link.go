@@ -96,6 +96,8 @@ func (l *link) Set(config Config) error {
 		return fmt.Errorf("set interface %s: %w", l.name, err)
 	}
 	var without6 error
+	var errs []error
+	var last []step
 	for range passes {
 		have, err := l.sys.read()
 		if err != nil {
@@ -105,14 +107,12 @@ func (l *link) Set(config Config) error {
 			without6 = fmt.Errorf("set interface %s: %w", l.name, ErrNoIPv6)
 		}
 		steps := l.plan(have, want)
-		if len(steps) == 0 {
-			break
+		if slices.Equal(steps, last) {
+			break // done, or what is left was just refused
 		}
-		if errs := l.apply(steps); len(errs) > 0 {
-			return errors.Join(append(errs, without6)...)
-		}
+		errs, last = l.apply(steps), steps
 	}
-	return without6
+	return errors.Join(append(errs, without6)...)
 }
 
 // Drop6 takes all IPv6 out of c and reports whether there was any.
@@ -157,8 +157,9 @@ func (l *link) apply(steps []step) (errs []error) {
 	return errs
 }
 
-// plan returns the steps from have to want, in the order that works: the MTU before IPv6 addresses, removals before
-// additions (the same address may come back with another length), addresses and up before routes.
+// plan returns the steps from have to want, in the order that works: the MTU before IPv6 addresses; old addresses
+// after new ones, because with its last address an interface loses its routes (but before, if only their
+// length differs); addresses and up before routes.
 func (l *link) plan(have state, want Config) []step {
 	if !want.Up {
 		want.Routes = nil
@@ -168,8 +169,17 @@ func (l *link) plan(have state, want Config) []step {
 		steps = append(steps, step{verb: setMTU, mtu: want.MTU})
 	}
 	steps = appendStale(steps, removeRoute, have.routes, want.Routes, l.routes)
-	steps = appendStale(steps, removeAddr, have.addrs, want.Addrs, l.addrs)
+	var before, after []netip.Prefix
+	for _, p := range have.addrs {
+		if slices.ContainsFunc(want.Addrs, func(w netip.Prefix) bool { return w.Addr() == p.Addr() }) {
+			before = append(before, p)
+		} else {
+			after = append(after, p)
+		}
+	}
+	steps = appendStale(steps, removeAddr, before, want.Addrs, l.addrs)
 	steps = appendMissing(steps, addAddr, have.addrs, want.Addrs, l.addrs)
+	steps = appendStale(steps, removeAddr, after, want.Addrs, l.addrs)
 	switch {
 	case want.Up && !have.up:
 		steps = append(steps, step{verb: bringUp})
