@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -167,11 +166,4 @@ func (l *Lab) must(err error) {
 	if err != nil {
 		l.fatal(err)
 	}
-}
-
-// dir makes and returns a directory of one host.
-func (l *Lab) dir(parts ...string) string {
-	d := filepath.Join(append([]string{l.claim.dir}, parts...)...)
-	l.must(os.MkdirAll(d, 0o755))
-	return d
 }

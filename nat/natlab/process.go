@@ -17,21 +17,22 @@ import (
 )
 
 // enter runs inside the namespace before each command. It gives the host a
-// /run of its own, in this command's private mount namespace (ip netns exec
-// has made that): the UAPI sockets of wireguard-go and the agents' sockets have
-// fixed names there. All commands of one host see the same /run.
-const enter = `mount --bind "$1" /run && shift && exec "$@"`
+// /run and a /var/lib of its own, in this command's private mount namespace
+// (ip netns exec has made that): UAPI sockets, the agents' sockets and their
+// state have fixed names there. All commands of one host see the same ones.
+const enter = `mount --bind "$1/run" /run && mount --bind "$1/lib" /var/lib && shift && exec "$@"`
 
 // argv returns the words that run a command inside the host.
 func (h *Host) argv(argv []string) []string {
-	return append([]string{"ip", "netns", "exec", h.space.ns, "sh", "-c", enter, "sh", h.RunDir()}, argv...)
+	return append([]string{"ip", "netns", "exec", h.space.ns, "sh", "-c", enter, "sh", h.Dir()}, argv...)
 }
 
-// RunDir is the directory that the host's commands see as /run.
-func (h *Host) RunDir() string { return filepath.Join(h.lab.claim.dir, h.Name, "run") }
+// Dir is a directory of this host alone. Its commands see run in it as /run,
+// and lib as /var/lib.
+func (h *Host) Dir() string { return filepath.Join(h.lab.claim.dir, h.Name) }
 
 // Command prepares a command that runs inside the host: in its network, and
-// with a /run of its own. The started process has the pid of the command itself.
+// with a /run and a /var/lib of its own. The started process has the pid of the command itself.
 func (h *Host) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	words := h.argv(argv)
 	return exec.CommandContext(ctx, words[0], words[1:]...)

@@ -5,6 +5,7 @@ package natlab
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 )
 
@@ -271,8 +272,8 @@ func (l *Lab) Host(name string, behind *Router) *Host {
 func (l *Lab) AddHost(o HostOptions) *Host {
 	h := &Host{Name: o.Name, lab: l, only: o.Only, space: l.space(o.Name, false)}
 	h.attach(o.Behind)
-	l.dir(h.Name, "state")
-	l.dir(h.Name, "run", "wireguard")
+	l.must(os.MkdirAll(filepath.Join(h.Dir(), "run"), 0o755))
+	l.must(os.MkdirAll(filepath.Join(h.Dir(), "lib"), 0o755))
 	return h
 }
 
@@ -293,9 +294,6 @@ func (h *Host) Addr6() netip.Addr { return h.card.addr6.Addr() }
 
 // Router is the router that the host is behind, or nil.
 func (h *Host) Router() *Router { return h.route }
-
-// StateDir is a directory of this host alone.
-func (h *Host) StateDir() string { return filepath.Join(h.lab.claim.dir, h.Name, "state") }
 
 // WAN4 is the router's IPv4 address on the side of the Internet, or the zero Addr.
 func (r *Router) WAN4() netip.Addr { return r.wan.addr4.Addr() }
