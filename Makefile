@@ -1,15 +1,16 @@
 # warren: see README.md. `make demo` shows it; `make test` is what has to be green.
 
 GO        ?= go
-VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+RELEASE   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 PREFIX    ?= /usr/local
 FUZZTIME  ?= 60s
 TESTFLAGS ?=
 BENCH     ?= .
 
-# Static, without paths of the machine that built it.
-GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+# Static, without paths of the machine that built it. The version is given by hand: left to
+# itself the go tool refuses to build in a checkout that another user owns, as many CIs have it.
+GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.release=$(RELEASE)"
 
 .PHONY: demo test bench build install lint fuzz
 
@@ -17,7 +18,7 @@ GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(
 demo:
 	@.ci/setup demo
 	@$(GOBUILD) -o bin/warren ./cmd/warren
-	@$(GO) build -o bin/warren-demo ./nat/natlab/demo
+	@$(GO) build -buildvcs=false -o bin/warren-demo ./nat/natlab/demo
 	@bin/warren-demo bin/warren
 
 # Everything, with the race detector. Never cached: the lab's tests run programs

@@ -20,7 +20,9 @@ import (
 // /run and a /var/lib of its own, in this command's private mount namespace
 // (ip netns exec has made that): UAPI sockets, the agents' sockets and their
 // state have fixed names there. All commands of one host see the same ones.
-const enter = `mount --bind "$1/run" /run && mount --bind "$1/lib" /var/lib && shift && exec "$@"`
+// Settings of this machine's own warren are hidden.
+const enter = `mount --bind "$1/run" /run && mount --bind "$1/lib" /var/lib &&
+{ [ ! -d /etc/warren ] || mount --bind "$1/etc" /etc/warren; } && shift && exec "$@"`
 
 // argv returns the words that run a command inside the host.
 func (h *Host) argv(argv []string) []string {

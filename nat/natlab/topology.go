@@ -272,8 +272,9 @@ func (l *Lab) Host(name string, behind *Router) *Host {
 func (l *Lab) AddHost(o HostOptions) *Host {
 	h := &Host{Name: o.Name, lab: l, only: o.Only, space: l.space(o.Name, false)}
 	h.attach(o.Behind)
-	l.must(os.MkdirAll(filepath.Join(h.Dir(), "run"), 0o755))
-	l.must(os.MkdirAll(filepath.Join(h.Dir(), "lib"), 0o755))
+	for _, own := range []string{"run", "lib", "etc"} {
+		l.must(os.MkdirAll(filepath.Join(h.Dir(), own), 0o755))
+	}
 	return h
 }
 

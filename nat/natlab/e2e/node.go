@@ -96,7 +96,7 @@ func ExitCode(err error) int {
 
 // Create makes the mesh on this node.
 func (n *Node) Create(ctx context.Context, mesh string, args ...string) error {
-	_, err := n.Warren(ctx, "", append([]string{"create", mesh, "--name", n.Name()}, args...)...)
+	_, err := n.Warren(ctx, "", append([]string{"create", mesh, "--no-start", "--name", n.Name()}, args...)...)
 	if err == nil {
 		n.Mesh = mesh
 	}
@@ -118,7 +118,7 @@ func (n *Node) Invite(ctx context.Context, args ...string) (string, error) {
 
 // Join makes this node a member with the token, which goes in by standard input.
 func (n *Node) Join(ctx context.Context, token string, args ...string) error {
-	if _, err := n.Warren(ctx, token+"\n", append([]string{"join", "-", "--name", n.Name()}, args...)...); err != nil {
+	if _, err := n.Warren(ctx, token+"\n", append([]string{"join", "-", "--no-start", "--name", n.Name()}, args...)...); err != nil {
 		return err
 	}
 	// The name of the mesh is in the root certificate; its state directory is called so.

@@ -1,0 +1,89 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"warren/nat/natlab"
+)
+
+// buildDir is where the program under test is; TestMain removes it.
+var buildDir string
+
+// build builds the program once, with the race detector: an agent that races
+// ends with exit code 66, and its report is in its output.
+var build = sync.OnceValues(func() (string, error) { return Build(buildDir, true) })
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "warren-e2e-")
+	if err != nil {
+		panic(err)
+	}
+	buildDir = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// bed is what every test lies in: a lab, the program, and a time limit.
+type bed struct {
+	*natlab.Lab
+	t      *testing.T
+	ctx    context.Context
+	binary string
+	nodes  []*Node
+}
+
+// newBed makes a lab for one test, which may run beside others and has the
+// time limit. Afterwards all agents are stopped, and have to end well.
+func newBed(t *testing.T, limit time.Duration) *bed {
+	t.Helper()
+	l := natlab.ForTest(t)
+	binary, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Not the test's own context: that ends before the clean-up.
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	b := &bed{Lab: l, t: t, ctx: ctx, binary: binary}
+	t.Cleanup(func() {
+		defer cancel()
+		for _, n := range b.nodes {
+			if err := n.Stop(); err != nil {
+				t.Errorf("stop agent of %s: %v", n.Name(), err)
+			}
+		}
+	})
+	return b
+}
+
+// node makes a host with warren on it.
+func (b *bed) node(name string, behind *natlab.Router) *Node {
+	n := NewNode(b.Host(name, behind), b.binary)
+	b.nodes = append(b.nodes, n)
+	return n
+}
+
+// must ends the test on an error.
+func (b *bed) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// connected asserts that two nodes have a path of the kind to each other, and
+// answer each other's pings, both ways.
+func (b *bed) connected(x, y *Node, kind string) {
+	b.t.Helper()
+	for _, pair := range [][2]*Node{{x, y}, {y, x}} {
+		_, err := pair[0].WaitPath(b.ctx, pair[1], kind)
+		b.must(err)
+		b.must(pair[0].WaitPing(b.ctx, pair[1]))
+	}
+}
