@@ -107,6 +107,9 @@ func ParseKey(text string) ([32]byte, error) {
 	return [32]byte(raw), nil
 }
 
+// KeyText is the reverse of ParseKey.
+func KeyText(key [32]byte) string { return base64.StdEncoding.EncodeToString(key[:]) }
+
 // ReadKey reads a WireGuard key out of a file that nobody but its owner may read. The error never holds the key.
 func ReadKey(path string) ([32]byte, error) {
 	f, err := os.Open(path)

@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"encoding/base64"
 	"fmt"
 	"net"
 	"net/netip"
@@ -127,7 +126,7 @@ func (r *reader) meshTable(v *value, m *Mesh) {
 		},
 		"endpoint": func(v *value) {
 			add := func(s string) error {
-				if err := checkHostPort(s); err != nil {
+				if err := CheckHostPort(s); err != nil {
 					return err
 				}
 				m.Endpoints = append(m.Endpoints, s)
@@ -183,7 +182,7 @@ func (r *reader) peerTable(v *value, p *Peer) {
 		"endpoint": func(v *value) {
 			r.text(v, "endpoint", func(s string) error {
 				p.Endpoint = s
-				return checkHostPort(s)
+				return CheckHostPort(s)
 			})
 		},
 		"preshared_key_file":   func(v *value) { r.path(v, "preshared_key_file", &p.PresharedKeyFile) },
@@ -200,7 +199,7 @@ func (r *reader) peerTable(v *value, p *Peer) {
 		r.fail(v.at, "[[peer]] without allowed_ips: nothing would be sent to it; like allowed_ips = [\"100.70.0.9/32\"]")
 	}
 	if p.Name == "" {
-		p.Name = base64.StdEncoding.EncodeToString(p.PublicKey[:])[:10]
+		p.Name = KeyText(p.PublicKey)[:10]
 	}
 }
 
@@ -319,7 +318,8 @@ func prefixError(s string) error {
 	return fmt.Errorf("want an address with a length, like \"100.70.0.9/32\"")
 }
 
-func checkHostPort(s string) error {
+// CheckHostPort says what is wrong with a HOST:PORT; host may be a name or an address.
+func CheckHostPort(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || host == "" || len(host) > 253 || strings.ContainsFunc(host, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return fmt.Errorf("want HOST:PORT, like \"vpn.example.org:9277\" or \"[2001:db8::1]:9277\"")

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"warren/config"
+	"warren/mesh/node"
+)
+
+// nodeFlags are the flags that create and join share.
+type nodeFlags struct {
+	name      string
+	endpoints []string
+	port      uint16
+	noStart   bool
+}
+
+func (f *nodeFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.name, "name", "", "name of this node (default: the host name)")
+	flags.StringSliceVar(&f.endpoints, "endpoint", nil, "HOST:PORT at which others reach this machine, if you know it; may be repeated")
+	flags.Uint16Var(&f.port, "port", 0, fmt.Sprintf("UDP port (default %d)", node.DefaultPort))
+	flags.BoolVar(&f.noStart, "no-start", false, "do not install and start the service")
+}
+
+func (f *nodeFlags) check() error {
+	if f.name == "" {
+		f.name = hostName()
+	}
+	if err := node.ValidName(f.name); err != nil {
+		return &usageError{message: "--name: " + err.Error()}
+	}
+	for _, endpoint := range f.endpoints {
+		if err := config.CheckHostPort(endpoint); err != nil {
+			return &usageError{message: fmt.Sprintf("--endpoint %q: %v", endpoint, err)}
+		}
+	}
+	return nil
+}
+
+func (a *app) createCommand() *cobra.Command {
+	var flags nodeFlags
+	var ipv4 string
+	cmd := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Make a new mesh with this machine as its founder",
+		Long: "Make a new mesh with this machine as its founder, and start its agent.\n\n" +
+			"The root key of the mesh stays in the state directory. Nothing needs it from day to day, and the mesh\n" +
+			"works on without this machine.",
+		Example: "  sudo warren create home\n" +
+			"  sudo warren create home --endpoint vpn.example.org:9277 --name gate",
+		Args: exactly(1, "NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			options, err := a.createOptions(args[0], ipv4, &flags)
+			if err != nil {
+				return err
+			}
+			return a.runCreate(cmd.Context(), options, flags.noStart)
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().StringVar(&ipv4, "ipv4", "auto", "IPv4 prefix of the mesh as CIDR, auto or none")
+	return cmd
+}
+
+func (a *app) createOptions(mesh, ipv4 string, flags *nodeFlags) (node.CreateOptions, error) {
+	if err := node.ValidName(mesh); err != nil {
+		return node.CreateOptions{}, &usageError{message: "mesh: " + err.Error()}
+	}
+	if mesh == staticMesh {
+		return node.CreateOptions{}, &usageError{message: fmt.Sprintf("mesh: the name %q is taken by the agent without a mesh", mesh)}
+	}
+	if a.place.mesh != "" && a.place.mesh != mesh {
+		return node.CreateOptions{}, &usageError{message: fmt.Sprintf("two names: %q and --mesh %q", mesh, a.place.mesh)}
+	}
+	if err := flags.check(); err != nil {
+		return node.CreateOptions{}, err
+	}
+	options := node.CreateOptions{
+		Mesh: mesh, StateRoot: a.place.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
+		Version: version(), Logger: a.quietLogger(),
+	}
+	switch ipv4 {
+	case "auto":
+	case "none":
+		options.NoIPv4 = true
+	default:
+		prefix, err := netip.ParsePrefix(ipv4)
+		if err != nil || !prefix.Addr().Is4() || prefix != prefix.Masked() || prefix.Bits() > 28 {
+			return node.CreateOptions{}, &usageError{message: fmt.Sprintf("--ipv4 %q: want an IPv4 prefix of at most 28 bits, auto or none", ipv4),
+				hint: "like: --ipv4 10.77.0.0/16"}
+		}
+		options.IPv4 = prefix
+	}
+	return options, nil
+}
+
+func (a *app) runCreate(ctx context.Context, options node.CreateOptions, noStart bool) error {
+	made, err := a.create(ctx, options)
+	if errors.Is(err, fs.ErrExist) {
+		return hinted(fmt.Errorf("mesh %s is here already", options.Mesh), "see: warren status --mesh "+options.Mesh)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "created mesh %s; this node is %s, %s\n", made.Mesh, made.Name, addressList(made))
+	if err := a.startAfter(ctx, made.Mesh, noStart); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "invite another machine with: sudo warren invite%s\n", a.meshFlag(made.Mesh))
+	return nil
+}
+
+func addressList(m node.Membership) string {
+	var list []string
+	for _, addr := range []netip.Addr{m.Addr4, m.Addr6} {
+		if addr.IsValid() {
+			list = append(list, addr.String())
+		}
+	}
+	return strings.Join(list, " and ")
+}
+
+// meshFlag returns what has to be added to a suggested command so that it means this mesh.
+func (a *app) meshFlag(mesh string) string {
+	if meshes, _ := a.place.present(); len(meshes) > 1 {
+		return " --mesh " + mesh
+	}
+	return ""
+}
+
+// quietLogger is for work in the foreground: what matters there is told by results and errors.
+func (a *app) quietLogger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}

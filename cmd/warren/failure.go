@@ -1,0 +1,81 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"unicode"
+
+	"warren/config"
+	"warren/mesh/api"
+	"warren/packaging"
+)
+
+// usageError is a command line that makes no sense: exit status 2.
+type usageError struct{ message, hint string }
+
+func (e *usageError) Error() string { return e.message }
+
+// hintedError is a failure with what to do about it.
+type hintedError struct {
+	err  error
+	hint string
+}
+
+func (e *hintedError) Error() string { return e.err.Error() }
+func (e *hintedError) Unwrap() error { return e.err }
+
+func hinted(err error, hint string) error { return &hintedError{err, hint} }
+
+// report prints a failure in one line, and a hint in a second one where there is something to do. A config file is the
+// exception: all its mistakes are listed, as compilers do.
+func (a *app) report(err error) {
+	var file config.Errors
+	if errors.As(err, &file) {
+		for _, mistake := range file {
+			fmt.Fprintln(a.err, clean(mistake.Error()))
+		}
+		return
+	}
+	fmt.Fprintln(a.err, "warren: "+clean(err.Error()))
+	if hint := hintFor(err); hint != "" {
+		fmt.Fprintln(a.err, "hint: "+clean(hint))
+	}
+}
+
+func hintFor(err error) string {
+	var usage *usageError
+	var withHint *hintedError
+	var fromAgent *api.Error
+	switch {
+	case errors.As(err, &withHint):
+		return withHint.hint
+	case errors.As(err, &usage):
+		return usage.hint
+	case errors.As(err, &fromAgent):
+		return fromAgent.Hint
+	case errors.Is(err, api.ErrNotRunning):
+		return "start it with: sudo warren up"
+	case errors.Is(err, api.ErrNoAccess):
+		return "try again with sudo, or join the group: sudo usermod -aG " + socketGroup + " $USER"
+	case errors.Is(err, packaging.ErrNone):
+		return "run the agent yourself: sudo warren agent"
+	case errors.Is(err, fs.ErrPermission):
+		return "try again with sudo"
+	}
+	return ""
+}
+
+// clean makes text from other machines harmless for a terminal: what is not printable becomes a question mark.
+func clean(text string) string {
+	return strings.Map(func(c rune) rune {
+		if c == '\n' || c == '\t' {
+			return ' '
+		}
+		if !unicode.IsPrint(c) {
+			return '?'
+		}
+		return c
+	}, text)
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"rsc.io/qr"
+
+	"warren/mesh/api"
+)
+
+func (a *app) inviteCommand() *cobra.Command {
+	var uses int
+	var expires string
+	var admin, showQR, asJSON bool
+	var tags []string
+	cmd := &cobra.Command{
+		Use:   "invite",
+		Short: "Make a token that lets another machine in",
+		Long: "Make a token that lets another machine in. The token alone goes to standard output. Whoever holds it can join, as\n" +
+			"often as --uses says, until it expires: hand it over like a password.",
+		Example: "  sudo warren invite\n" +
+			"  sudo warren invite --uses 10 --expires 7d --tag lab\n" +
+			"  sudo warren invite --qr",
+		Args: subcommandOnly,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			life, err := parseLife(expires)
+			if err != nil {
+				return &usageError{message: fmt.Sprintf("--expires %q: %v", expires, err)}
+			}
+			mesh, err := a.place.pick()
+			if err != nil {
+				return err
+			}
+			req := api.InviteRequest{Uses: uses, ValidForMS: life.Milliseconds(), Admin: admin, Tags: tags}
+			return a.runInvite(cmd.Context(), mesh, req, showQR, asJSON)
+		},
+	}
+	cmd.Flags().IntVar(&uses, "uses", 1, "how many machines may join with it")
+	cmd.Flags().StringVar(&expires, "expires", "24h", "life of the token, like 30m, 24h or 7d")
+	cmd.Flags().BoolVar(&admin, "admin", false, "who joins with it may invite and revoke")
+	cmd.Flags().StringSliceVar(&tags, "tag", nil, "tag of who joins with it; may be repeated")
+	cmd.Flags().BoolVar(&showQR, "qr", false, "also show the token as a QR code")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.AddCommand(a.inviteListCommand())
+	return cmd
+}
+
+func (a *app) runInvite(ctx context.Context, mesh string, req api.InviteRequest, showQR, asJSON bool) error {
+	invite, err := a.place.client(mesh).Invite(ctx, req)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return a.printJSON(invite)
+	}
+	fmt.Fprintf(a.err, "for %s, until %s; on the other machine say: sudo warren join\n",
+		plural(invite.Uses, "machine", "machines"), invite.Expires.Local().Format("2006-01-02 15:04"))
+	fmt.Fprintf(a.err, "to withdraw it: sudo warren revoke --invite %s\n", short(invite.ID))
+	if len(invite.Anchors) == 0 {
+		fmt.Fprintln(a.err, "warning: no member is known to be reachable from outside, so the token holds no address")
+	}
+	fmt.Fprintln(a.out, clean(invite.Token))
+	if showQR {
+		return printQR(a.out, invite.Token)
+	}
+	return nil
+}
+
+func (a *app) inviteListCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the invites that can still be used",
+		Example: "  warren invite list",
+		Args:    exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			mesh, err := a.place.pick()
+			if err != nil {
+				return err
+			}
+			status, err := a.place.client(mesh).Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(struct {
+					Schema  int           `json:"schema"`
+					Invites []api.Invited `json:"invites"`
+				}{api.Schema, status.Invites})
+			}
+			var t table
+			t.add("ID", "USED", "EXPIRES", "ROLE", "TAGS", "BY")
+			for _, i := range status.Invites {
+				expires, role := "never", "member"
+				if i.Expires != nil {
+					expires = "in " + span(i.Expires.Sub(a.now()))
+				}
+				if i.Admin {
+					role = "admin"
+				}
+				t.add(short(i.ID), fmt.Sprintf("%d of %d", i.Used, i.Uses), expires, role, strings.Join(i.Tags, ","), i.By)
+			}
+			t.print(a.out)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// parseLife reads a duration that may also be in days.
+func parseLife(text string) (time.Duration, error) {
+	errLife := errors.New("want a time like 30m, 24h or 7d, of ten years at most")
+	life, err := time.ParseDuration(text)
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		var n uint64
+		n, err = strconv.ParseUint(days, 10, 16)
+		life = time.Duration(n) * 24 * time.Hour
+	}
+	if err != nil || life < time.Millisecond || life > api.MaxInviteLife {
+		return 0, errLife
+	}
+	return life, nil
+}
+
+// printQR draws a QR code with two rows of modules in each line of text, dark on light, inside the quiet zone of four
+// modules that readers need (ISO/IEC 18004).
+func printQR(w io.Writer, text string) error {
+	code, err := qr.Encode(text, qr.L)
+	if err != nil {
+		return fmt.Errorf("draw QR code: %w", err)
+	}
+	const quiet = 4
+	for y := -quiet; y < code.Size+quiet; y += 2 {
+		// Black on white whatever the colours of the terminal are (ECMA-48, SGR).
+		line := "\x1b[30;107m"
+		for x := -quiet; x < code.Size+quiet; x++ {
+			line += [4]string{" ", "▀", "▄", "█"}[module(code, x, y)+2*module(code, x, y+1)]
+		}
+		fmt.Fprintln(w, line+"\x1b[0m")
+	}
+	return nil
+}
+
+func module(code *qr.Code, x, y int) int {
+	if code.Black(x, y) {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"warren/mesh/api"
+)
+
+func (a *app) pingCommand() *cobra.Command {
+	var count int
+	var interval, timeout time.Duration
+	var untilDirect bool
+	cmd := &cobra.Command{
+		Use:   "ping PEER",
+		Short: "Ping a peer through the mesh and tell the path",
+		Long: "Ping a peer, given by name, address or the start of its ID, and tell by which path the answer came.\n\n" +
+			"The exit status is 1 when nothing came back; with --until-direct also when only a relay was found.",
+		Example:           "  warren ping gate\n  warren ping -c 20 --until-direct gate",
+		Args:              exactly(1, "PEER"),
+		ValidArgsFunction: a.completePeers,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			mesh, err := a.place.pick()
+			if err != nil {
+				return err
+			}
+			req := api.PingRequest{Peer: args[0], Count: count, IntervalMS: int(interval.Milliseconds()), TimeoutMS: int(timeout.Milliseconds())}
+			return a.runPing(cmd.Context(), mesh, req, untilDirect)
+		},
+	}
+	cmd.Flags().IntVarP(&count, "count", "c", 4, "number of pings")
+	cmd.Flags().DurationVarP(&interval, "interval", "i", time.Second, "time between pings")
+	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Second, "time to wait for each answer")
+	cmd.Flags().BoolVar(&untilDirect, "until-direct", false, "stop at the first answer over a direct path")
+	return cmd
+}
+
+func (a *app) runPing(ctx context.Context, mesh string, req api.PingRequest, untilDirect bool) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	answers, direct := 0, false
+	err := a.place.client(mesh).Ping(ctx, req, func(r api.PingReply) {
+		if direct && untilDirect {
+			return
+		}
+		if r.Error != "" {
+			fmt.Fprintf(a.out, "no answer from %s (%s): %s\n", clean(r.Name), r.Address, clean(r.Error))
+			return
+		}
+		answers++
+		fmt.Fprintf(a.out, "pong from %s (%s) via %s in %s\n", clean(r.Name), r.Address, clean(pongPath(r.Path)), latency(max(r.LatencyMS, 0.01)))
+		if r.Path.Kind == api.PathDirect {
+			direct = true
+			if untilDirect {
+				stop()
+			}
+		}
+	})
+	switch {
+	case untilDirect && direct:
+		return nil
+	case errors.Is(err, context.Canceled) && answers > 0 && !untilDirect: // Ctrl-C, as with ping(8)
+		return nil
+	case err != nil:
+		return err
+	case answers == 0:
+		return hinted(errors.New("no answer"), "why: warren status"+a.meshFlag(mesh))
+	case untilDirect:
+		return hinted(errors.New("direct connection not established"), "why: warren status"+a.meshFlag(mesh))
+	}
+	return nil
+}
+
+// pongPath is the address itself for a direct path, so that the line reads as Tailscale's does.
+func pongPath(p api.Path) string {
+	switch p.Kind {
+	case api.PathDirect:
+		return p.Address.String()
+	case api.PathRelay:
+		return fmt.Sprintf("relay %s (%s)", p.Via, p.Address)
+	}
+	return "an unknown path"
+}

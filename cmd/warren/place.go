@@ -1,0 +1,139 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"warren/mesh/api"
+	"warren/mesh/node"
+)
+
+const (
+	defaultRunDir = "/run/warren"
+	configDir     = "/etc/warren"
+	// socketGroup may read the agents' status.
+	socketGroup = "warren"
+	// staticMesh stands for "no mesh" where an agent that runs static peers only has to have a name.
+	staticMesh = "static"
+)
+
+// place is where this machine keeps its meshes.
+type place struct {
+	mesh      string // "": the only one
+	stateRoot string
+	runDir    string
+	config    string // "": the default files
+}
+
+// standard reports whether the service, which uses the default directories, would find what this command uses.
+func (p place) standard() bool {
+	return p.stateRoot == defaultStateRoot && p.runDir == defaultRunDir && p.config == ""
+}
+
+func (p place) stateDir(mesh string) string { return filepath.Join(p.stateRoot, mesh) }
+
+func (p place) socket(mesh string) string { return filepath.Join(p.runDir, mesh+".sock") }
+
+func (p place) client(mesh string) *api.Client { return api.NewClient(p.socket(mesh)) }
+
+// configPath returns the config file of a mesh, and whether it has to exist.
+func (p place) configPath(mesh string) (path string, required bool) {
+	if p.config != "" {
+		return p.config, true
+	}
+	if own := filepath.Join(configDir, mesh+".toml"); mesh != "" {
+		if _, err := os.Stat(own); err == nil {
+			return own, true
+		}
+	}
+	return filepath.Join(configDir, "warren.toml"), false
+}
+
+// pick returns the mesh that is meant: the one given by --mesh, else the only one that has state or an agent.
+func (p place) pick() (string, error) {
+	if p.mesh != "" {
+		if err := node.ValidName(p.mesh); err != nil {
+			return "", &usageError{message: "--mesh: " + err.Error()}
+		}
+		return p.mesh, nil
+	}
+	meshes, err := p.present()
+	switch {
+	case len(meshes) == 1:
+		return meshes[0], nil
+	case len(meshes) > 1:
+		return "", &usageError{message: "several meshes are here: " + strings.Join(meshes, ", "), hint: "say which: --mesh " + meshes[0]}
+	case err != nil:
+		return "", err
+	default:
+		return "", hinted(errors.New("no mesh on this machine"), "make one with: sudo warren create NAME, or join one with: sudo warren join")
+	}
+}
+
+// present returns the names of the meshes that have state or an agent here, sorted. Users who may not read the
+// state still find the sockets; the error tells what could not be read.
+func (p place) present() ([]string, error) {
+	sockets, socketErr := names(p.runDir, func(e fs.DirEntry) (string, bool) { return strings.CutSuffix(e.Name(), ".sock") })
+	states, stateErr := names(p.stateRoot, func(e fs.DirEntry) (string, bool) { return e.Name(), e.IsDir() })
+	all := append(sockets, states...)
+	slices.Sort(all)
+	return slices.Compact(all), errors.Join(stateErr, socketErr)
+}
+
+func names(dir string, take func(fs.DirEntry) (string, bool)) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("look for meshes: %w", err)
+	}
+	var found []string
+	for _, e := range entries {
+		if name, ok := take(e); ok && node.ValidName(name) == nil {
+			found = append(found, name)
+		}
+	}
+	return found, nil
+}
+
+// requireState fails when a mesh has no state here.
+func (p place) requireState(mesh string) error {
+	_, err := os.Stat(p.stateDir(mesh))
+	if errors.Is(err, fs.ErrNotExist) {
+		return hinted(fmt.Errorf("mesh %s has no state in %s", mesh, p.stateRoot),
+			"make it with: sudo warren create "+mesh+", or join it with: sudo warren join")
+	}
+	if err != nil {
+		return fmt.Errorf("look for mesh %s: %w", mesh, err)
+	}
+	return nil
+}
+
+// hostName makes a valid node name out of this machine's.
+func hostName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return "node"
+	}
+	return validName(host)
+}
+
+func validName(host string) string {
+	first, _, _ := strings.Cut(strings.ToLower(host), ".")
+	name := strings.Trim(strings.Map(func(c rune) rune {
+		if 'a' <= c && c <= 'z' || '0' <= c && c <= '9' {
+			return c
+		}
+		return '-'
+	}, first), "-")
+	if len(name) > node.MaxName {
+		name = strings.TrimRight(name[:node.MaxName], "-")
+	}
+	if name == "" {
+		return "node"
+	}
+	return name
+}

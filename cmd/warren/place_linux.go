@@ -1,0 +1,3 @@
+package main
+
+const defaultStateRoot = "/var/lib/warren"

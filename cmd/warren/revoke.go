@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"warren/mesh/api"
+)
+
+func (a *app) revokeCommand() *cobra.Command {
+	var req api.RevokeRequest
+	cmd := &cobra.Command{
+		Use:   "revoke [NODE]",
+		Short: "Throw a node out of the mesh, or withdraw an invite",
+		Long: "Throw a node, given by name, address or the start of its ID, out of the mesh, or withdraw an invite. Each member\n" +
+			"cuts the node off when it hears of it; there is no way back but a new invite and a new key.\n\n" +
+			"With --wait the members are listed as they confirm, until all have or Ctrl-C.",
+		Example: "  sudo warren revoke laptop --wait --reason stolen\n" +
+			"  sudo warren revoke --invite ivjm3k2qpa",
+		Args:              between(0, 1, "NODE"),
+		ValidArgsFunction: a.completePeers,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				req.Node = args[0]
+			}
+			if (req.Node == "") == (req.Invite == "") {
+				return &usageError{message: "revoke: want a node or --invite ID, one of both", hint: "see: warren peers, and: warren invite list"}
+			}
+			if req.Cascade && req.Node == "" {
+				return &usageError{message: "revoke: --cascade needs a node: an invite's machines are members by themselves"}
+			}
+			mesh, err := a.place.pick()
+			if err != nil {
+				return err
+			}
+			return a.runRevoke(cmd.Context(), mesh, req)
+		},
+	}
+	cmd.Flags().StringVar(&req.Invite, "invite", "", "withdraw the invite with this ID, or start of an ID")
+	cmd.Flags().BoolVar(&req.Wait, "wait", false, "wait until all members have confirmed")
+	cmd.Flags().BoolVar(&req.Cascade, "cascade", false, "also throw out everybody whom the node let in by its own invites")
+	cmd.Flags().StringVar(&req.Reason, "reason", "", "why, for the others to read")
+	return cmd
+}
+
+func (a *app) runRevoke(ctx context.Context, mesh string, req api.RevokeRequest) error {
+	done, waiting := false, 0
+	err := a.place.client(mesh).Revoke(ctx, req, func(c api.Confirmation) {
+		waiting = c.Waiting
+		if !done {
+			done = true
+			fmt.Fprintf(a.out, "revoked %s (%s)\n", clean(c.Target), short(clean(c.ID)))
+			return
+		}
+		fmt.Fprintf(a.out, "confirmed by %s, %d to go\n", clean(c.Member), c.Waiting)
+	})
+	if errors.Is(err, context.Canceled) && done {
+		return fmt.Errorf("stopped waiting: %s not confirmed; the revocation stands and goes on spreading",
+			plural(waiting, "member has", "members have"))
+	}
+	if err == nil && req.Wait {
+		fmt.Fprintln(a.out, "all members have confirmed")
+	}
+	return err
+}

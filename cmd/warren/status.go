@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"warren/mesh/api"
+)
+
+// watchTime is how often `status --watch` draws again.
+const watchTime = 2 * time.Second
+
+func (a *app) statusCommand() *cobra.Command {
+	var asJSON, watch bool
+	var check string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show this node, its peers and the paths to them",
+		Long: "Show this node and, for each peer, the path to it (a direct address, or the relay), latency, traffic and\n" +
+			"the age of the last handshake; and, for those that are not up, the reason.\n\n" +
+			"The JSON is versioned: within one \"schema\" fields are only added.",
+		Example: "  warren status\n" +
+			"  warren status --json | jq -r '.peers[] | select(.path.kind == \"relay\") | .name'\n" +
+			"  warren status --check ready    # exit status 0 or 1, for health checks",
+		Args: exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if check != "" && check != "live" && check != "ready" {
+				return &usageError{message: fmt.Sprintf("--check %q: want live or ready", check)}
+			}
+			mesh, err := a.place.pick()
+			if err != nil {
+				return err
+			}
+			if watch && check == "" && !asJSON {
+				return a.watchStatus(cmd.Context(), mesh)
+			}
+			status, err := a.place.client(mesh).Status(cmd.Context())
+			switch {
+			case err != nil:
+				return err
+			case check != "":
+				return a.checkStatus(status, check)
+			case asJSON:
+				return a.printJSON(status)
+			}
+			a.printStatus(a.out, mesh, status)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&watch, "watch", false, "draw again every two seconds")
+	cmd.Flags().StringVar(&check, "check", "", "only tell whether the agent is live (answers) or ready (interface up)")
+	return cmd
+}
+
+func (a *app) checkStatus(status api.Status, check string) error {
+	if check == "ready" && status.State != api.StateReady {
+		return fmt.Errorf("not ready: the agent is %s", status.State)
+	}
+	fmt.Fprintln(a.out, check)
+	return nil
+}
+
+// watchStatus draws the status until ctx ends. An agent that goes away is waited for.
+func (a *app) watchStatus(ctx context.Context, mesh string) error {
+	ticker := time.NewTicker(watchTime)
+	defer ticker.Stop()
+	for {
+		status, err := a.place.client(mesh).Status(ctx)
+		var screen strings.Builder
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, api.ErrNotRunning):
+			fmt.Fprintln(&screen, err)
+		case err != nil:
+			return err
+		default:
+			a.printStatus(&screen, mesh, status)
+		}
+		fmt.Fprint(a.out, "\x1b[H\x1b[J"+screen.String()) // cursor home, clear to the end of the screen (ECMA-48)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func (a *app) printStatus(w io.Writer, mesh string, s api.Status) {
+	fmt.Fprintln(w, clean(headline(mesh, s)))
+	fmt.Fprintln(w, clean(summary(a.now(), s)))
+	for _, warning := range s.Warnings {
+		fmt.Fprintln(w, "warning: "+clean(warning))
+	}
+	if len(s.Peers) == 0 {
+		fmt.Fprintln(w, "no peers yet; invite one with: sudo warren invite")
+		return
+	}
+	var t table
+	t.add("NAME", "ADDRESS", "STATE", "PATH", "LATENCY", "RX", "TX", "HANDSHAKE")
+	var reasons []string
+	for _, p := range s.Peers {
+		if p.State == api.PeerLeft {
+			continue
+		}
+		t.add(p.Name, shownAddress(p), p.State, shownPath(p.Path), latency(p.LatencyMS), size(p.RxBytes), size(p.TxBytes), ago(a.now(), p.LastHandshake))
+		if p.State != api.PeerUp && p.Reason != "" {
+			reasons = append(reasons, fmt.Sprintf("%s is %s: %s", p.Name, p.State, p.Reason))
+		}
+	}
+	fmt.Fprintln(w)
+	t.print(w)
+	if len(reasons) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, reason := range reasons {
+		fmt.Fprintln(w, clean(reason))
+	}
+	if len(s.Dropped) > 0 {
+		fmt.Fprintln(w)
+		var counts []string
+		for _, reason := range slices.Sorted(maps.Keys(s.Dropped)) {
+			counts = append(counts, fmt.Sprintf("%s %d", reason, s.Dropped[reason]))
+		}
+		fmt.Fprintln(w, "dropped: "+clean(strings.Join(counts, ", ")))
+	}
+}
+
+func headline(mesh string, s api.Status) string {
+	parts := []string{mesh + ": "}
+	if s.Self.Name != "" {
+		parts = append(parts, "node "+s.Self.Name+", ")
+	} else {
+		parts = append(parts, "static peers, ")
+	}
+	parts = append(parts, joinAddrs(s.Self.Addresses))
+	parts = append(parts, fmt.Sprintf(" on %s, UDP port %d", s.Self.Interface, s.Self.Port))
+	return strings.Join(parts, "")
+}
+
+func summary(now time.Time, s api.Status) string {
+	var parts []string
+	if s.State != api.StateReady {
+		parts = append(parts, s.State)
+	}
+	if s.Mesh != nil {
+		up, all, _ := count(s.Peers)
+		parts = append(parts, plural(s.Mesh.Members, "member", "members"), fmt.Sprintf("%d of %s up", up, plural(all, "peer", "peers")))
+		if s.Mesh.Syncing > 0 {
+			parts = append(parts, fmt.Sprintf("syncing %d records", s.Mesh.Syncing))
+		}
+	}
+	switch {
+	case s.Self.Anchor:
+		parts = append(parts, "anchor for others")
+	case len(s.Self.Anchors) > 0:
+		parts = append(parts, "introduced by "+strings.Join(s.Self.Anchors, ", "))
+	}
+	parts = append(parts, "running for "+span(now.Sub(s.Since)))
+	return strings.Join(parts, "; ")
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	texts := make([]string, len(addrs))
+	for i, addr := range addrs {
+		texts[i] = addr.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
+// shownAddress is the address that a person would type: the first one, or for a static peer its first route.
+func shownAddress(p api.Peer) string {
+	switch {
+	case len(p.Addresses) > 0:
+		return p.Addresses[0].String()
+	case len(p.Routes) > 0 && p.Routes[0].IsSingleIP():
+		return p.Routes[0].Addr().String()
+	case len(p.Routes) > 0:
+		return p.Routes[0].String()
+	}
+	return ""
+}
+
+func shownPath(p api.Path) string {
+	switch p.Kind {
+	case api.PathDirect:
+		return "direct " + p.Address.String()
+	case api.PathRelay:
+		return strings.TrimSpace("relay " + p.Via)
+	}
+	return ""
+}
