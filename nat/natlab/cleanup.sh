@@ -28,3 +28,5 @@ for ns in $(spaces); do
 done
 rm -rf "$dir"
 rm -rf "$entry"
+rmdir "${entry%/*}" 2>/dev/null # the registry, with the last lab in it
+exit 0

@@ -104,10 +104,16 @@ type owner struct {
 // register writes the registry's entry in one step, so that no one ever sees
 // an entry without its owner. The error wraps fs.ErrExist when it is taken.
 func register(entry string, o owner) error {
-	if err := os.MkdirAll(registry, 0o755); err != nil {
-		return fmt.Errorf("register lab: %w", err)
+	var tmp string
+	var err error
+	for range 10 { // the last lab to end takes the registry with it
+		if err = os.MkdirAll(registry, 0o755); err != nil {
+			break
+		}
+		if tmp, err = os.MkdirTemp(registry, ".new-"); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
 	}
-	tmp, err := os.MkdirTemp(registry, ".new-")
 	if err != nil {
 		return fmt.Errorf("register lab: %w", err)
 	}

@@ -23,8 +23,11 @@ import (
 	"warren/nat/natlab"
 )
 
-// limit is how long the whole demo may take.
-const limit = 110 * time.Second
+// How long the whole demo may take, and one step of it.
+const (
+	limit     = 110 * time.Second
+	stepLimit = 40 * time.Second
+)
 
 func main() {
 	if len(os.Args) != 2 {
@@ -72,7 +75,10 @@ func run(ctx context.Context, binary string) (err error) {
 	s := &story{lab: lab, binary: binary, out: os.Stdout}
 	for i, step := range s.steps() {
 		fmt.Fprintf(s.out, "\n--- %d. %s\n", i+1, step.title)
-		if err := step.tell(ctx); err != nil {
+		ctx, cancel := context.WithTimeout(ctx, stepLimit)
+		err := step.tell(ctx)
+		cancel()
+		if err != nil {
 			s.lastWords()
 			return fmt.Errorf("step %d, %s: %w", i+1, step.title, err)
 		}
