@@ -69,7 +69,7 @@ func New(o Options) *Bind {
 		sources:     newSources(),
 		channels:    newChannels(),
 		strays:      newStrays(),
-		frames:      sync.Pool{New: func() any { return newFrames() }},
+		frames:      sync.Pool{New: func() any { return newFrames(conn.IdealBatchSize) }},
 		portChanges: make(chan uint16, 1),
 		peers:       make(map[[32]byte]*Endpoint),
 		handles:     make(map[netip.Addr]*Endpoint),
@@ -82,7 +82,7 @@ func New(o Options) *Bind {
 // Open opens the sockets; port 0 means any. See conn.Bind. The device calls it again after each Close, for instance
 // on a change of port.
 func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
-	fns, actual, err := b.open(port)
+	fns, actual, err := openPort(b.inner, port)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -95,15 +95,15 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		fns[i] = r.receive
 	}
 	if old := b.port.Swap(uint32(actual)); old != uint32(actual) {
-		b.tellPort(actual)
+		putLatest(b.portChanges, actual)
 		b.log.Info("port opened", "port", actual)
 	}
 	return fns, actual, nil
 }
 
-// open works around the inner bind's port 0 where the system has no IPv6: it forgets the port that IPv4 has got.
-func (b *Bind) open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
-	fns, actual, err := b.inner.Open(port)
+// openPort works around the inner bind's port 0 where the system has no IPv6: it forgets the port that IPv4 has got.
+func openPort(inner conn.Bind, port uint16) ([]conn.ReceiveFunc, uint16, error) {
+	fns, actual, err := inner.Open(port)
 	if err != nil || actual != 0 {
 		return fns, actual, err
 	}
@@ -111,13 +111,13 @@ func (b *Bind) open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		return fns, port, nil
 	}
 	for range 10 { // another process can take the port in between
-		if err := b.inner.Close(); err != nil {
+		if err := inner.Close(); err != nil {
 			return nil, 0, fmt.Errorf("reopen port: %w", err)
 		}
 		if port, err = freePort(); err != nil {
 			return nil, 0, err
 		}
-		if fns, _, err = b.inner.Open(port); err == nil {
+		if fns, _, err = inner.Open(port); err == nil {
 			return fns, port, nil
 		}
 	}
@@ -179,15 +179,16 @@ func (b *Bind) Port() uint16 { return uint16(b.port.Load()) }
 // PortChanges delivers the port whenever an Open has changed it. Only the latest value is kept.
 func (b *Bind) PortChanges() <-chan uint16 { return b.portChanges }
 
-func (b *Bind) tellPort(port uint16) {
+// putLatest puts port into a channel of one place, over what nobody has taken.
+func putLatest(latest chan uint16, port uint16) {
 	for {
 		select {
-		case b.portChanges <- port:
+		case latest <- port:
 			return
 		default:
 		}
 		select {
-		case <-b.portChanges:
+		case <-latest:
 		default:
 		}
 	}

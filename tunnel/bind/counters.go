@@ -22,6 +22,8 @@ const (
 	DropUnknownChannel
 	// DropNested: ChannelData that carried something else than WireGuard or STUN.
 	DropNested
+	// DropCrossed: a handshake initiation received while our own, which goes first, was under way.
+	DropCrossed
 	// DropForwardQueue: to be relayed, but the uplink did not keep up.
 	DropForwardQueue
 	// DropForwardFailed: to be relayed, but the system refused to send it.
@@ -44,6 +46,7 @@ var dropNames = [dropReasons]string{
 	DropQUICQueue:      "quic queue full",
 	DropUnknownChannel: "unknown channel",
 	DropNested:         "bad channel payload",
+	DropCrossed:        "handshakes crossed",
 	DropForwardQueue:   "relay queue full",
 	DropForwardFailed:  "relay send failed",
 	DropNoPath:         "no path",

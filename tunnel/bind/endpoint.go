@@ -11,6 +11,10 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 )
 
+// crossing is how long an unanswered initiation of ours goes before the peer's: longer than a packet takes anywhere on
+// earth, and little against the five seconds after which WireGuard would repeat it.
+const crossing = 500 * time.Millisecond
+
 // Endpoint is how one mesh peer is spoken to. The WireGuard device holds the same object for as long as it
 // has the peer; what changes is the path inside it, moved by SetPath and by nothing that is received. It
 // implements conn.Endpoint. All methods may be called at any time by anyone.
@@ -27,6 +31,7 @@ type Endpoint struct {
 	// atomic
 	path  atomic.Pointer[path]
 	heard atomic.Pointer[netip.AddrPort] // where the peer spoke from while there was no path
+	began atomic.Int64                   // Unix nanoseconds of our unanswered initiation, if controlling; 0: none
 	tx    traffic
 	rx    traffic
 
@@ -149,12 +154,29 @@ func (e *Endpoint) claimLocked() {
 }
 
 // SetControlling says whether this side has the first word in the WireGuard handshake. If both had it, every
-// third pair would lose five seconds to two handshakes crossing.
+// third pair would lose five seconds to two handshakes crossing: each consumes the other's initiation and with it
+// forgets its own. So the controlling side holds its initiation for the path, the other does not; and of two that
+// cross all the same, the controlling side's goes on and the other is dropped.
 func (e *Endpoint) SetControlling(controlling bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.controlling = controlling
 	e.holding = e.holding && controlling
+	e.began.Store(0)
+}
+
+// yields reports whether a handshake message that was received must not reach the device, since it would undo our own
+// initiation. It takes note of answers.
+func (e *Endpoint) yields(p []byte, now int64) bool {
+	began := e.began.Load()
+	if began == 0 {
+		return false
+	}
+	if p[0] == device.MessageInitiationType && now-began < int64(crossing) {
+		return true
+	}
+	e.began.Store(0)
+	return false
 }
 
 // Activity returns the counters.
@@ -179,7 +201,7 @@ func (e *Endpoint) send(bufs [][]byte) error {
 	if len(bufs) == 1 && isHandshake(bufs[0]) && !e.checker.CheckMAC1(bufs[0]) {
 		if other := e.bind.addressee(bufs[0], e); other != nil {
 			e.bind.strays.note(other.handle)
-			return other.transmit(bufs)
+			e = other
 		}
 	}
 	return e.transmit(bufs)
@@ -194,12 +216,25 @@ func (e *Endpoint) transmit(bufs [][]byte) error {
 			return nil
 		}
 	}
+	now := time.Now().UnixNano()
+	if len(bufs) == 1 && isInitiation(bufs[0]) {
+		e.begin(now)
+	}
 	size := 0
 	for _, buf := range bufs {
 		size += len(buf)
 	}
-	e.tx.add(len(bufs), size, time.Now().UnixNano())
+	e.tx.add(len(bufs), size, now)
 	return e.bind.sendBy(p, bufs)
+}
+
+// begin notes that an initiation of ours leaves.
+func (e *Endpoint) begin(now int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.controlling {
+		e.began.Store(now)
+	}
 }
 
 // keep deals with packets for which there was no path a moment ago. If one has come, or the peer has just spoken to us
@@ -210,7 +245,7 @@ func (e *Endpoint) keep(bufs [][]byte) *path {
 	if p := e.path.Load(); p != nil {
 		return p
 	}
-	if len(bufs) == 1 && len(bufs[0]) == device.MessageInitiationSize && bufs[0][0] == device.MessageInitiationType {
+	if len(bufs) == 1 && isInitiation(bufs[0]) {
 		if e.controlling && !e.removed {
 			e.holding = true
 			copy(e.held[:], bufs[0])
@@ -279,6 +314,10 @@ func (e *Endpoint) DstIP() netip.Addr { return e.handle.Addr() }
 
 // isHandshake reports whether p is a WireGuard initiation or response: the messages whose MAC1 names their addressee.
 func isHandshake(p []byte) bool {
-	return len(p) == device.MessageInitiationSize && p[0] == device.MessageInitiationType ||
+	return isInitiation(p) ||
 		len(p) == device.MessageResponseSize && p[0] == device.MessageResponseType
+}
+
+func isInitiation(p []byte) bool {
+	return len(p) == device.MessageInitiationSize && p[0] == device.MessageInitiationType
 }

@@ -4,19 +4,19 @@ import (
 	"encoding/binary"
 	"sync"
 	"time"
-
-	"golang.zx2c4.com/wireguard/conn"
 )
 
-// Relaying is split in two, because sending waits when the uplink is full and receiving must not: the receive
-// functions copy what is to be forwarded, sorted by destination, into a batch, and one goroutine per opened
-// socket pair sends batches. There are eight batches, about a thousand packets; when all are under way, the
-// newest packets are dropped and counted.
-const (
-	forwardBatches = 8
+// Relaying is split in two, because sending waits when the uplink is full and receiving must not. The receive
+// functions copy what is to be forwarded, sorted by destination, into one batch; a goroutine, one per open
+// pair of sockets, sends another meanwhile, and the two change places. So a lone packet leaves at once and a
+// flood in large batches. What does not fit is dropped and counted, the newest first.
 
-	// arenaSize fits a full receive batch (128) of full-sized packets.
-	arenaSize = conn.IdealBatchSize * 1500
+const (
+	// forwardQueue is how many packets wait at most: 12 ms at 1 Gbit/s.
+	forwardQueue = 1024
+
+	// roomPerPacket is what an arena has for each packet: an Ethernet frame. Larger ones take the room of several.
+	roomPerPacket = 1500
 )
 
 // frames is a run of ChannelData messages, back to back in one arena. The slices have capacity up to the arena's
@@ -27,8 +27,8 @@ type frames struct {
 	list  [][]byte
 }
 
-func newFrames() *frames {
-	return &frames{arena: make([]byte, 0, arenaSize), list: make([][]byte, 0, conn.IdealBatchSize)}
+func newFrames(packets int) *frames {
+	return &frames{arena: make([]byte, 0, packets*roomPerPacket), list: make([][]byte, 0, packets)}
 }
 
 // add appends payload under a channel number; it reports false if there is no room.
@@ -48,39 +48,69 @@ func (f *frames) reset() {
 	f.arena, f.list = f.arena[:0], f.list[:0]
 }
 
-// batch is what one call of a receive function hands to the forwarder.
+// batch is frames with their destinations.
 type batch struct {
-	frames
+	*frames
 	runs []forwardRun
 }
 
-// forwardRun is the next n frames of a batch, all to one destination.
+// forwardRun is the next n frames of a batch, all to one destination, and no more than the sockets take at once.
 type forwardRun struct {
 	forward *forward
 	n       int
 	bytes   int
 }
 
+// add appends one packet; it reports false if there is no room.
+func (b *batch) add(to *forward, payload []byte, most int) bool {
+	if b.frames == nil {
+		b.frames = newFrames(forwardQueue) // only now: most nodes never relay
+	}
+	if !b.frames.add(to.number, payload) {
+		return false
+	}
+	if last := len(b.runs) - 1; last < 0 || b.runs[last].forward != to || b.runs[last].n == most {
+		b.runs = append(b.runs, forwardRun{forward: to})
+	}
+	run := &b.runs[len(b.runs)-1]
+	run.n++
+	run.bytes += len(payload)
+	return true
+}
+
+func (b *batch) reset() {
+	b.frames.reset()
+	clear(b.runs)
+	b.runs = b.runs[:0]
+}
+
+// pending is a received packet that is to be forwarded.
+type pending struct {
+	forward *forward // nil: done
+	payload []byte
+}
+
 // forwarder sends batches. It lives as long as the sockets are open.
 type forwarder struct {
 	// constant after newForwarder
 	bind *Bind
-	free chan *batch
-	full chan *batch
+	most int // packets the sockets take at once
+	wake chan struct{}
 	done chan struct{}
 
 	running sync.WaitGroup
+
+	// guarded by mu
+	mu      sync.Mutex
+	filling *batch
 }
 
 func newForwarder(b *Bind) *forwarder {
 	f := &forwarder{
-		bind: b,
-		free: make(chan *batch, forwardBatches),
-		full: make(chan *batch, forwardBatches),
-		done: make(chan struct{}),
-	}
-	for range forwardBatches {
-		f.free <- new(batch) // the arena is made when first needed: most nodes never relay
+		bind: b, most: b.inner.BatchSize(),
+		wake:    make(chan struct{}, 1),
+		done:    make(chan struct{}),
+		filling: new(batch),
 	}
 	f.running.Go(f.run)
 	return f
@@ -92,17 +122,46 @@ func (f *forwarder) stop() {
 	f.running.Wait()
 }
 
+// enqueue copies the packets, grouped by destination and otherwise in order, and never waits. It clears todo.
+func (f *forwarder) enqueue(todo []pending) {
+	f.mu.Lock()
+	for i := range todo {
+		to := todo[i].forward
+		if to == nil {
+			continue
+		}
+		for j := i; j < len(todo); j++ {
+			if todo[j].forward != to {
+				continue
+			}
+			if !f.filling.add(to, todo[j].payload, f.most) {
+				f.bind.drops.add(DropForwardQueue, 1)
+				to.counters.dropped.Add(1)
+			}
+			todo[j] = pending{}
+		}
+	}
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
 func (f *forwarder) run() {
+	sending := new(batch)
 	for {
 		select {
 		case <-f.done:
 			return
-		case b := <-f.full:
-			f.send(b)
-			b.reset()
-			clear(b.runs)
-			b.runs = b.runs[:0]
-			f.free <- b
+		case <-f.wake:
+		}
+		f.mu.Lock()
+		sending, f.filling = f.filling, sending
+		f.mu.Unlock()
+		if len(sending.runs) > 0 {
+			f.send(sending)
+			sending.reset()
 		}
 	}
 }
@@ -122,77 +181,4 @@ func (f *forwarder) send(b *batch) {
 		}
 		list = list[run.n:]
 	}
-}
-
-// pending is a received packet that is to be forwarded.
-type pending struct {
-	forward *forward // nil: done
-	payload []byte
-}
-
-// enqueue copies the packets, grouped by destination and otherwise in order, and never waits.
-func (f *forwarder) enqueue(todo []pending) {
-	var b *batch
-	for i := range todo {
-		to := todo[i].forward
-		if to == nil {
-			continue
-		}
-		n, bytes := 0, 0
-		for j := i; j < len(todo); j++ {
-			if todo[j].forward != to {
-				continue
-			}
-			todo[j].forward = nil
-			if b == nil {
-				b = f.take()
-			}
-			if b != nil && !b.add(to.number, todo[j].payload) {
-				f.submit(b, to, n, bytes)
-				n, bytes = 0, 0
-				if b = f.take(); b != nil && !b.add(to.number, todo[j].payload) {
-					f.drop(to, 1)
-					continue
-				}
-			}
-			if b == nil {
-				f.drop(to, 1)
-				continue
-			}
-			n++
-			bytes += len(todo[j].payload)
-		}
-		if b != nil && n > 0 {
-			b.runs = append(b.runs, forwardRun{to, n, bytes})
-		}
-	}
-	if b != nil {
-		f.full <- b
-	}
-}
-
-// submit hands b over, with n frames to one destination that are not yet noted as a run.
-func (f *forwarder) submit(b *batch, to *forward, n, bytes int) {
-	if n > 0 {
-		b.runs = append(b.runs, forwardRun{to, n, bytes})
-	}
-	f.full <- b // never waits: it has room for every batch there is
-}
-
-// take returns an empty batch, or nil if all are under way.
-func (f *forwarder) take() *batch {
-	select {
-	case b := <-f.free:
-		if b.arena == nil {
-			b.frames = *newFrames()
-		}
-		return b
-	default:
-		return nil
-	}
-}
-
-func (f *forwarder) drop(to *forward, n int) {
-	f.bind.drops.add(DropForwardQueue, n)
-	to.counters.dropped.Add(uint64(n))
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
 )
 
 /* A packet's way in
@@ -14,7 +15,7 @@ import (
  * 3. ChannelData is unwrapped in place and classified again, or set aside for forwarding.
  * 4. STUN and QUIC are copied to their lanes.
  * 5. WireGuard stays in the batch, with the endpoint object of its source; all else gets size 0, which the device skips.
- * 6. What is to be forwarded goes to the forwarder, in one batch.
+ * 6. What is to be forwarded goes to the forwarder's batch (forward.go).
  *
  * Nothing here waits or calls the device: it holds a lock while it waits for these functions to return.
  */
@@ -63,7 +64,6 @@ func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int
 	r.endRun(now)
 	if len(r.todo) > 0 {
 		r.forward.enqueue(r.todo)
-		clear(r.todo)
 		r.todo = r.todo[:0]
 	}
 	return n, nil
@@ -80,8 +80,7 @@ func (r *receiver) sort(p []byte, ep *conn.Endpoint, now int64) int {
 	switch Classify(p) {
 	case WireGuard:
 		std.AddrPort = src
-		r.wireGuard(p, src, ep, now)
-		return len(p)
+		return r.wireGuard(p, src, ep, now)
 	case STUN:
 		r.bind.stun.push(p, src)
 	case QUIC:
@@ -97,14 +96,15 @@ func (r *receiver) sort(p []byte, ep *conn.Endpoint, now int64) int {
 }
 
 // wireGuard puts the endpoint object of the packet's source in place. A source that is nobody's keeps the plain
-// endpoint it came with: if the packet is authentic, the peer has roamed there.
-func (r *receiver) wireGuard(p []byte, src netip.AddrPort, ep *conn.Endpoint, now int64) {
+// endpoint it came with: if the packet is authentic, the peer has roamed there. It returns the length of p, or 0 if
+// the device is not to see it.
+func (r *receiver) wireGuard(p []byte, src netip.AddrPort, ep *conn.Endpoint, now int64) int {
 	if src != r.source {
 		r.source = src
 		r.endpoint, r.known = r.bind.sources.lookup(src)
 	}
 	if r.endpoint == nil {
-		return
+		return len(p)
 	}
 	*ep = r.endpoint
 	if r.run != r.endpoint || r.runFrom != src {
@@ -113,6 +113,11 @@ func (r *receiver) wireGuard(p []byte, src netip.AddrPort, ep *conn.Endpoint, no
 	}
 	r.runPackets++
 	r.runSz += len(p)
+	if p[0] != device.MessageTransportType && r.endpoint.yields(p, now) {
+		r.bind.drops.add(DropCrossed, 1)
+		return 0
+	}
+	return len(p)
 }
 
 func (r *receiver) endRun(now int64) {
@@ -139,7 +144,7 @@ func (r *receiver) channelData(p []byte, src netip.AddrPort, ep *conn.Endpoint, 
 		case WireGuard:
 			size := copy(p, payload)
 			*ep = nil
-			r.wireGuard(p[:size], virtual, ep, now)
+			size = r.wireGuard(p[:size], virtual, ep, now)
 			if *ep == nil {
 				*ep = &conn.StdNetEndpoint{AddrPort: virtual}
 			}

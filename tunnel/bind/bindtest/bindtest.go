@@ -1,7 +1,8 @@
 // Package bindtest is the in-memory twin of WireGuard's UDP sockets: a conn.Bind for package bind to wrap in tests,
 // on a network that lives in one process and works in virtual time (testing/synctest).
 //
-// It delivers in order and at once; what a test wants to lose, it says with Lose. NATs are natlab's part.
+// It delivers at once, or after the time that a test sets with Delay; what a test wants to lose, it says with Lose.
+// NATs are natlab's part.
 //
 // All methods may be called concurrently.
 package bindtest
@@ -12,6 +13,7 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 )
@@ -25,6 +27,7 @@ type Network struct {
 	mu      sync.Mutex
 	sockets map[netip.AddrPort]*socket
 	lose    func(from, to netip.AddrPort, packet []byte) bool
+	delay   time.Duration
 	next    uint16
 }
 
@@ -38,6 +41,13 @@ func (n *Network) Lose(lose func(from, to netip.AddrPort, packet []byte) bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.lose = lose
+}
+
+// Delay sets how long each packet takes; 0: no time. Packets that are sent at one moment may change places.
+func (n *Network) Delay(d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.delay = d
 }
 
 // Host returns the sockets of the host with these addresses: at most one IPv4 and one IPv6 address.
@@ -176,13 +186,22 @@ func (h *host) local(is4 bool) netip.AddrPort {
 
 func (n *Network) deliver(from, to netip.AddrPort, p []byte) {
 	n.mu.Lock()
-	s, lose := n.sockets[to], n.lose
+	s, lose, delay := n.sockets[to], n.lose, n.delay
 	n.mu.Unlock()
 	if s == nil || lose != nil && lose(from, to, p) {
 		return
 	}
+	kept := packet{append([]byte(nil), p...), from}
+	if delay > 0 {
+		time.AfterFunc(delay, func() { s.put(kept) })
+		return
+	}
+	s.put(kept)
+}
+
+func (s *socket) put(p packet) {
 	select {
-	case s.queue <- packet{append([]byte(nil), p...), from}:
+	case s.queue <- p:
 	default:
 	}
 }

@@ -1,0 +1,157 @@
+package bind
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+)
+
+// course is one way of carrying batches over a loopback: a sending side and a count of what arrived.
+type course struct {
+	name    string
+	send    func(bufs [][]byte) error
+	arrived *atomic.Int64
+	spent   time.Duration
+	lost    int64
+}
+
+// round sends one batch and waits until it is there.
+func (c *course) round(b *testing.B, bufs [][]byte) {
+	start := time.Now()
+	want := c.arrived.Load() + int64(len(bufs))
+	if err := c.send(bufs); err != nil {
+		b.Fatal(err)
+	}
+	for c.arrived.Load() < want {
+		if time.Since(start) > 200*time.Millisecond { // the socket's buffer was too small
+			c.lost += want - c.arrived.Load()
+			c.arrived.Store(want)
+		}
+	}
+	c.spent += time.Since(start)
+}
+
+// BenchmarkBind carries batches of full WireGuard packets over real sockets, in turns: through WireGuard's own bind,
+// through this one directly, as ChannelData to another of these, and as ChannelData that a third one forwards. The metrics that matter are the ratios; each
+// is of the same run, so that what else the machine does cancels out.
+func BenchmarkBind(b *testing.B) {
+	courses := []*course{plainCourse(b), wrappedCourse(b, "direct"), wrappedCourse(b, "relayed"), wrappedCourse(b, "forwarded")}
+	bufs := make([][]byte, conn.IdealBatchSize)
+	bytes := 0
+	for i := range bufs {
+		// As large as the device's, so that coalescing for GSO has the room it has there.
+		bufs[i] = make([]byte, 1452, 1<<16-1)
+		bufs[i][0] = 4
+		bytes += len(bufs[i])
+	}
+	b.SetBytes(int64(bytes * len(courses)))
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, c := range courses {
+			c.round(b, bufs)
+		}
+	}
+	for _, c := range courses {
+		b.ReportMetric(float64(c.spent.Microseconds())/float64(b.N), c.name+"-µs/batch")
+		if c.lost > 0 {
+			b.Logf("%s: %d packets lost", c.name, c.lost)
+		}
+		if c != courses[0] {
+			b.ReportMetric(float64(c.spent)/float64(courses[0].spent), c.name+"/plain")
+		}
+	}
+}
+
+func plainCourse(b *testing.B) *course {
+	from, to := conn.NewStdNetBind(), conn.NewStdNetBind()
+	c := &course{name: "plain", arrived: new(atomic.Int64)}
+	for _, bind := range []conn.Bind{from, to} {
+		fns, port, err := bind.Open(0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { bind.Close() })
+		for _, fn := range fns {
+			go drain(fn, c.arrived)
+		}
+		ep := &conn.StdNetEndpoint{AddrPort: loopback(port)}
+		c.send = func(bufs [][]byte) error { return from.Send(bufs, ep) }
+	}
+	return c
+}
+
+// wrappedCourse is direct, unwrapped from ChannelData by the receiver, or also forwarded by a third bind in between.
+func wrappedCourse(b *testing.B, name string) *course {
+	c := &course{name: name, arrived: new(atomic.Int64)}
+	open := func() (*Bind, netip.AddrPort) {
+		bind := New(Options{Logger: quiet})
+		fns, port, err := bind.Open(0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { bind.Close() })
+		for _, fn := range fns {
+			go drain(fn, c.arrived)
+		}
+		return bind, loopback(port)
+	}
+	from, fromAddr := open()
+	to, toAddr := open()
+	e := from.Endpoint([32]byte{1})
+	e.SetPath(toAddr)
+	to.Endpoint([32]byte{2}).SetPath(fromAddr)
+	if name == "direct" {
+		c.send = func(bufs [][]byte) error { return from.Send(bufs, e) }
+		return c
+	}
+	first, last := toAddr, fromAddr // where each end sees the other end of the channel
+	if name == "forwarded" {
+		relay, relayAddr := open()
+		if _, err := relay.SetForward(Half{fromAddr, 0x4001}, Half{toAddr, 0x4001}); err != nil {
+			b.Fatal(err)
+		}
+		first, last = relayAddr, relayAddr
+	}
+	there, err := from.OpenChannel(first, 0x4001)
+	if err != nil {
+		b.Fatal(err)
+	}
+	back, err := to.OpenChannel(last, 0x4001)
+	if err != nil {
+		b.Fatal(err)
+	}
+	e.SetPath(there)
+	to.Endpoint([32]byte{2}).SetPath(back)
+	c.send = func(bufs [][]byte) error { return from.Send(bufs, e) }
+	return c
+}
+
+// drain counts what a receive function yields until its socket closes.
+func drain(fn conn.ReceiveFunc, arrived *atomic.Int64) {
+	bufs, sizes, eps := buffers()
+	for {
+		n, err := fn(bufs, sizes, eps)
+		if err != nil {
+			return
+		}
+		for _, size := range sizes[:n] {
+			if size > 0 {
+				arrived.Add(1)
+			}
+		}
+	}
+}
+
+// BenchmarkClassify is the cost of telling a WireGuard packet.
+func BenchmarkClassify(b *testing.B) {
+	p := make([]byte, 1452)
+	p[0] = 4
+	for b.Loop() {
+		if Classify(p) != WireGuard {
+			b.Fatal("not WireGuard")
+		}
+	}
+}
