@@ -2,13 +2,7 @@
 
 package natlab
 
-import (
-	"fmt"
-
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
-)
+import "fmt"
 
 // Cut drops every frame on the cable of a host or router, without a word to
 // either end: the carrier stays.
@@ -102,22 +96,4 @@ func (r *Router) Rebind() {
 		l.must(l.core.ip(fmt.Sprintf("route replace %s via %s", r.lan4, addr.Addr())))
 	}
 	r.Flush()
-}
-
-// flushConntrack empties the namespace's connection table, of both families.
-func (s *space) flushConntrack() error {
-	ns, err := netns.GetFromName(s.ns)
-	if err != nil {
-		return fmt.Errorf("flush connections of %s: %w", s.name, err)
-	}
-	defer ns.Close()
-	h, err := netlink.NewHandleAt(ns, unix.NETLINK_NETFILTER)
-	if err != nil {
-		return fmt.Errorf("flush connections of %s: %w", s.name, err)
-	}
-	defer h.Close()
-	if err := h.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
-		return fmt.Errorf("flush connections of %s: %w", s.name, err)
-	}
-	return nil
 }

@@ -9,7 +9,10 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"time"
 
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,6 +102,56 @@ func (s *space) ip(lines ...string) error {
 func (s *space) nft(ruleset string) error {
 	_, err := run([]byte(ruleset), "ip", "netns", "exec", s.ns, "nft", "-f", "-")
 	return err
+}
+
+// handle opens the namespace's netlink socket of these families.
+func (s *space) handle(families ...int) (*netlink.Handle, error) {
+	ns, err := netns.GetFromName(s.ns)
+	if err != nil {
+		return nil, fmt.Errorf("open namespace %s: %w", s.ns, err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns, families...)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink in %s: %w", s.ns, err)
+	}
+	return h, nil
+}
+
+// settle waits until an interface is operational: the kernel notices a new
+// carrier in a worker of its own, and drops what is sent before that.
+func (s *space) settle(ifname string) error {
+	h, err := s.handle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		link, err := h.LinkByName(ifname)
+		if err != nil {
+			return fmt.Errorf("settle %s in %s: %w", ifname, s.ns, err)
+		}
+		state := link.Attrs().OperState
+		if state == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("settle %s in %s: still %s after 10 s", ifname, s.ns, state)
+		}
+	}
+}
+
+// flushConntrack empties the connection table, of both families.
+func (s *space) flushConntrack() error {
+	h, err := s.handle(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	if err := h.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+		return fmt.Errorf("flush connections of %s: %w", s.name, err)
+	}
+	return nil
 }
 
 // run runs one command of the host system and returns what it printed.

@@ -222,6 +222,8 @@ func (l *Lab) connect(s *space, ifname string, v4, v6 bool, mtu int) cable {
 	}
 	l.must(l.core.ip(core...))
 	l.must(s.ip(c.bringUp("addr add fe80::2/64 dev " + ifname + " nodad")...))
+	l.must(l.core.settle(c.farIf))
+	l.must(s.settle(ifname))
 	return c
 }
 
@@ -247,6 +249,9 @@ func (r *Router) connect(s *space, ifname string) cable {
 		fmt.Sprintf("link set %s up", c.farIf),
 	))
 	r.lab.must(s.ip(c.bringUp()...))
+	r.lab.must(r.space.settle(c.farIf))
+	r.lab.must(r.space.settle("lan"))
+	r.lab.must(s.settle(ifname))
 	return c
 }
 
