@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -61,6 +62,10 @@ func (a *app) runConfigCheck() error {
 	}
 	if _, err := settingsOf(c); err != nil {
 		return err
+	}
+	if _, err := os.Stat(path); err != nil {
+		fmt.Fprintf(a.out, "%s is not there: all settings have their defaults\n", path)
+		return nil
 	}
 	fmt.Fprintf(a.out, "%s is fine: %s\n", path, plural(len(c.Peers), "static peer", "static peers"))
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -98,6 +99,9 @@ func (a *app) runJoin(ctx context.Context, options node.JoinOptions, noStart boo
 		}
 	})
 	show.keep()
+	if errors.Is(err, fs.ErrExist) {
+		return hinted(fmt.Errorf("this machine is in that mesh already, or in another one of its name: %w", err), "see: warren status; to leave it: sudo warren leave")
+	}
 	if err != nil {
 		return err
 	}

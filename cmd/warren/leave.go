@@ -52,7 +52,7 @@ func (a *app) runLeave(ctx context.Context, mesh string, force bool) error {
 			"start it with: sudo warren up; or go without a word: sudo warren leave --force")
 	}
 	service, err := a.service()
-	if err == nil && a.place.standard() {
+	if err == nil && a.standard() {
 		err = service.Uninstall(ctx, mesh)
 	}
 	if err != nil && !errors.Is(err, packaging.ErrNone) {

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"warren/mesh/api"
 	"warren/mesh/node"
 	"warren/packaging"
 )
@@ -39,10 +40,12 @@ type app struct {
 	err      io.Writer
 	terminal bool // err is a terminal: progress may rewrite its line
 	now      func() time.Time
-	place    place
+	usual    place // where the service keeps everything
+	place    place // where this invocation shall look
 
 	// What the commands do outside of this program; tests put their own here.
 	readSecret func() (string, error) // reads a line without echo; nil when in is no terminal
+	executable func() (string, error) // path of this program, without symbolic links
 	service    func() (packaging.Service, error)
 	create     func(context.Context, node.CreateOptions) (node.Membership, error)
 	join       func(context.Context, node.JoinOptions, func(node.JoinProgress)) (node.Membership, error)
@@ -55,11 +58,14 @@ func newApp() *app {
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		terminal: term.IsTerminal(int(os.Stderr.Fd())),
 		now:      time.Now,
-		service:  packaging.Detect,
-		create:   node.Create,
-		join:     node.Join,
-		leave:    node.LeaveOffline,
-		agent:    node.Run,
+		usual:    place{stateRoot: defaultStateRoot, runDir: defaultRunDir, configDir: "/etc/warren"},
+
+		executable: executable,
+		service:    packaging.Detect,
+		create:     node.Create,
+		join:       node.Join,
+		leave:      node.LeaveOffline,
+		agent:      node.Run,
 	}
 	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
 		a.readSecret = func() (string, error) {
@@ -68,6 +74,13 @@ func newApp() *app {
 		}
 	}
 	return a
+}
+
+// standard reports whether the service, which uses the usual directories, would find what this invocation uses.
+func (a *app) standard() bool {
+	usual := a.usual
+	usual.mesh = a.place.mesh
+	return a.place == usual
 }
 
 // run executes one command line and returns the exit status.
@@ -82,8 +95,18 @@ func (a *app) run(ctx context.Context, args []string) int {
 		return 0
 	}
 	a.report(err)
+	return exitStatus(err)
+}
+
+// exitStatus is 2 for what was typed wrong, whether that was found here or by the agent, and for an agent that no restart can
+// help; else 1.
+func exitStatus(err error) int {
 	var usage *usageError
-	if errors.As(err, &usage) || errors.Is(err, node.ErrFinal) {
+	var refused *api.Error
+	switch {
+	case errors.As(err, &usage), errors.Is(err, node.ErrFinal):
+		return 2
+	case errors.As(err, &refused) && refused.Code == api.CodeBadRequest:
 		return 2
 	}
 	return 1
@@ -110,10 +133,11 @@ func (a *app) rootCommand() *cobra.Command {
 		return &usageError{message: err.Error(), hint: "see: " + cmd.CommandPath() + " --help"}
 	})
 	flags := root.PersistentFlags()
+	a.place = a.usual
 	flags.StringVar(&a.place.mesh, "mesh", "", "name of the mesh (default: the only one here)")
-	flags.StringVar(&a.place.stateRoot, "state-dir", defaultStateRoot, "directory of the state of all meshes")
-	flags.StringVar(&a.place.runDir, "run-dir", defaultRunDir, "directory of the agents' sockets")
-	flags.StringVar(&a.place.config, "config", "", "config file (default: "+configDir+"/MESH.toml if it is there, else "+configDir+"/warren.toml)")
+	flags.StringVar(&a.place.stateRoot, "state-dir", a.usual.stateRoot, "directory of the state of all meshes")
+	flags.StringVar(&a.place.runDir, "run-dir", a.usual.runDir, "directory of the agents' sockets")
+	flags.StringVar(&a.place.config, "config", "", fmt.Sprintf("config file (default: %[1]s/MESH.toml if it is there, else %[1]s/warren.toml)", a.usual.configDir))
 	root.AddGroup(
 		&cobra.Group{ID: groupMesh, Title: "Meshes:"},
 		&cobra.Group{ID: groupLook, Title: "Looking:"},
@@ -154,7 +178,7 @@ func between(low, high int, want string) cobra.PositionalArgs {
 		if len(args) > high {
 			problem = fmt.Sprintf("argument %q too many", args[high])
 		}
-		return &usageError{message: cmd.CommandPath() + ": " + problem,
+		return &usageError{message: cmd.Name() + ": " + problem,
 			hint: strings.TrimSpace("say: " + cmd.CommandPath() + " " + want)}
 	}
 }

@@ -14,8 +14,6 @@ import (
 )
 
 const (
-	defaultRunDir = "/run/warren"
-	configDir     = "/etc/warren"
 	// socketGroup may read the agents' status.
 	socketGroup = "warren"
 	// staticMesh stands for "no mesh" where an agent that runs static peers only has to have a name.
@@ -27,12 +25,8 @@ type place struct {
 	mesh      string // "": the only one
 	stateRoot string
 	runDir    string
-	config    string // "": the default files
-}
-
-// standard reports whether the service, which uses the default directories, would find what this command uses.
-func (p place) standard() bool {
-	return p.stateRoot == defaultStateRoot && p.runDir == defaultRunDir && p.config == ""
+	configDir string
+	config    string // "": the default files in configDir
 }
 
 func (p place) stateDir(mesh string) string { return filepath.Join(p.stateRoot, mesh) }
@@ -46,12 +40,12 @@ func (p place) configPath(mesh string) (path string, required bool) {
 	if p.config != "" {
 		return p.config, true
 	}
-	if own := filepath.Join(configDir, mesh+".toml"); mesh != "" {
+	if own := filepath.Join(p.configDir, mesh+".toml"); mesh != "" {
 		if _, err := os.Stat(own); err == nil {
 			return own, true
 		}
 	}
-	return filepath.Join(configDir, "warren.toml"), false
+	return filepath.Join(p.configDir, "warren.toml"), false
 }
 
 // pick returns the mesh that is meant: the one given by --mesh, else the only one that has state or an agent.

@@ -1,3 +1,6 @@
 package main
 
-const defaultStateRoot = "/Library/Application Support/warren"
+const (
+	defaultStateRoot = "/Library/Application Support/warren"
+	defaultRunDir    = "/var/run/warren" // there is no /run
+)

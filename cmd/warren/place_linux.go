@@ -1,3 +1,6 @@
 package main
 
-const defaultStateRoot = "/var/lib/warren"
+const (
+	defaultStateRoot = "/var/lib/warren"
+	defaultRunDir    = "/run/warren"
+)

@@ -112,7 +112,7 @@ func (a *app) startService(ctx context.Context, mesh string) error {
 	if err != nil {
 		return err
 	}
-	if !a.place.standard() {
+	if !a.standard() {
 		return hinted(errors.New("the service uses the standard directories, not those of --state-dir, --run-dir and --config"),
 			"run the agent yourself: sudo warren agent")
 	}
@@ -121,7 +121,7 @@ func (a *app) startService(ctx context.Context, mesh string) error {
 			return err
 		}
 	}
-	binary, err := executable()
+	binary, err := a.executable()
 	if err != nil {
 		return err
 	}

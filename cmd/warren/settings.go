@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 
 	"warren/config"
 	"warren/mesh/node"
@@ -72,7 +73,7 @@ func checkStatic(path string, c config.Config) error {
 			"make a mesh with: sudo warren create NAME, or join one with: sudo warren join")
 	case c.Interface.PrivateKeyFile == "":
 		return hinted(fmt.Errorf("%s: without a mesh, [interface] needs private_key_file", path),
-			"make one with: wg genkey | sudo install -m 600 /dev/stdin "+configDir+"/private.key")
+			"make one with: wg genkey | sudo install -m 600 /dev/stdin "+filepath.Join(filepath.Dir(path), "private.key"))
 	case len(c.Interface.Addresses) == 0:
 		return hinted(fmt.Errorf("%s: without a mesh, [interface] needs addresses", path), `like: addresses = ["100.70.0.1/24"]`)
 	}

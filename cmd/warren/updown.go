@@ -66,7 +66,7 @@ func (a *app) downCommand() *cobra.Command {
 
 func (a *app) runDown(ctx context.Context, mesh string) error {
 	service, err := a.service()
-	if err == nil && a.place.standard() {
+	if err == nil && a.standard() {
 		state, err := service.Status(ctx, mesh)
 		if err != nil {
 			return err

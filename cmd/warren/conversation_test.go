@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"warren/mesh/api"
+	"warren/mesh/node"
+	"warren/packaging"
+)
+
+var update = flag.Bool("update", false, "rewrite the conversations in testdata")
+
+// TestConversations plays the files in testdata. In them
+//
+//	$ warren ARGS [< TEXT]     runs a command; what follows is its output, and its exit status if that is not 0
+//	@ DIRECTIVE                changes the world, see direct; lines with | are its body
+//	; ...                      is a remark
+//
+// DIR stands for the directory of the world.
+func TestConversations(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("conversations: got %v, %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := play(t, string(want))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if got != string(want) {
+				t.Errorf("%s (-update rewrites it)\ngot:\n%s\nwant:\n%s", file, got, want)
+			}
+		})
+	}
+}
+
+// play runs the commands of a conversation and returns it with what was really answered.
+func play(t *testing.T, text string) string {
+	w := newWorld(t)
+	var got strings.Builder
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	for i := 0; i < len(lines); i++ {
+		line := lines[i]
+		switch {
+		case strings.HasPrefix(line, "; "):
+			got.WriteString(line + "\n")
+		case strings.HasPrefix(line, "@ "):
+			got.WriteString(line + "\n")
+			var body []string
+			for i+1 < len(lines) && strings.HasPrefix(lines[i+1], "|") {
+				i++
+				got.WriteString(lines[i] + "\n")
+				body = append(body, strings.TrimPrefix(lines[i][1:], " ")+"\n")
+			}
+			w.direct(strings.Fields(line[2:]), strings.Join(body, ""))
+		case strings.HasPrefix(line, "$ warren"):
+			command, stdin, _ := strings.Cut(strings.TrimPrefix(line, "$ warren"), " < ")
+			out, code := w.say(stdin, strings.Fields(strings.ReplaceAll(command, "DIR", w.dir))...)
+			fmt.Fprintf(&got, "%s\n%s", line, w.neutral(out))
+			if code != 0 {
+				fmt.Fprintf(&got, "exit %d\n", code)
+			}
+			got.WriteString("\n")
+		}
+	}
+	return strings.TrimRight(got.String(), "\n") + "\n"
+}
+
+var localTime = regexp.MustCompile(`until \d{4}-\d\d-\d\d \d\d:\d\d`)
+
+// neutral takes out what differs between machines.
+func (w *world) neutral(out string) string {
+	return localTime.ReplaceAllString(strings.ReplaceAll(out, w.dir, "DIR"), "until DATE TIME")
+}
+
+func (w *world) direct(words []string, body string) {
+	switch words[0] {
+	case "state": // state MESH: there is one on disk
+		if err := os.Mkdir(w.place.stateDir(words[1]), 0o700); err != nil {
+			w.t.Fatal(err)
+		}
+	case "agent": // agent MESH: runs, started by hand
+		w.agentUp(words[1])
+		w.byHand = true
+	case "kill-agent":
+		w.agentDown()
+	case "no-service-manager":
+		w.noInit = true
+	case "file": // file NAME MODE: the body, in DIR
+		var mode os.FileMode
+		if _, err := fmt.Sscanf(words[2], "%o", &mode); err != nil {
+			w.t.Fatal(err)
+		}
+		w.write(words[1], strings.ReplaceAll(body, "DIR", w.dir), mode)
+	case "refuse": // the agent refuses to change anything
+		w.refuse = &api.Error{Code: api.CodeRefused, Message: strings.TrimSpace(body), Hint: "take care"}
+	case "starting":
+		w.status.State = api.StateStarting
+	case "alone":
+		w.status.Peers, w.status.Mesh.Members, w.status.Invites = nil, 1, nil
+	case "static-only":
+		w.status.Mesh, w.status.Self.Name, w.status.Self.ID, w.status.Peers = nil, "", "", w.status.Peers[4:]
+	case "run-ends": // how the agent in the foreground, or the start of the service, ends
+		w.runErr = fmt.Errorf("%s", strings.TrimSpace(body))
+		if words[1] == "final" {
+			w.runErr = fmt.Errorf("%s: %w", strings.TrimSpace(body), node.ErrFinal)
+		}
+	default:
+		w.t.Fatalf("unknown directive %q", words)
+	}
+}
+
+// TestHelp holds that each command shows an example and says what it is for.
+func TestHelp(t *testing.T) {
+	a := newApp()
+	queue := a.rootCommand().Commands()
+	seen := 0
+	for len(queue) > 0 {
+		c := queue[0]
+		queue = append(queue[1:], c.Commands()...)
+		if c.Name() == "help" {
+			continue
+		}
+		seen++
+		if !strings.Contains(c.Example, c.CommandPath()) {
+			t.Errorf("%s: got example %q, want one with the command itself", c.CommandPath(), c.Example)
+		}
+		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
+			t.Errorf("%s: got summary %q, want some words without a full stop", c.CommandPath(), c.Short)
+		}
+	}
+	if seen < 20 {
+		t.Errorf("commands: got %d, want 20 at least", seen)
+	}
+}
+
+func TestAgentOptions(t *testing.T) {
+	w := newWorld(t)
+	w.direct([]string{"state", "home"}, "")
+	if out, code := w.say("", "agent"); code != 0 {
+		t.Fatalf("agent: got %d, %s", code, out)
+	}
+	got := w.ran
+	if got.Mesh != "home" || got.StateDir != w.place.stateDir("home") || got.Socket != w.place.socket("home") || got.Group != socketGroup {
+		t.Errorf("options: got %+v", got)
+	}
+	if settings, err := got.Load(); err != nil || settings.Anchor != node.AnchorAuto {
+		t.Errorf("settings without a file: got %+v, %v", settings, err)
+	}
+}
+
+func TestHangupReloads(t *testing.T) {
+	w := newWorld(t)
+	w.direct([]string{"state", "home"}, "")
+	w.during = func(ctx context.Context, o node.Options) {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-o.Reload:
+		case <-time.After(10 * time.Second):
+			t.Error("no reload within 10 s of SIGHUP")
+		}
+	}
+	if out, code := w.say("", "agent"); code != 0 {
+		t.Errorf("agent: got %d, %s", code, out)
+	}
+}
+
+func TestTerminalManners(t *testing.T) {
+	var out strings.Builder
+	p := &progress{w: &out, terminal: true}
+	p.set("connecting %d of %d", 0, 2)
+	p.set("connecting %d of %d", 0, 2)
+	p.set("connecting %d of %d", 2, 2)
+	p.keep()
+	p.keep()
+	if want := "\r\x1b[Kconnecting 0 of 2\r\x1b[Kconnecting 2 of 2\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
+func TestServiceNeedsAProperPath(t *testing.T) {
+	w := newWorld(t)
+	a := newApp()
+	var out strings.Builder
+	a.out, a.err, a.usual = &out, &out, w.place
+	a.executable = func() (string, error) { return "/home/me/warren", nil }
+	a.service = func() (packaging.Service, error) { return (*fakeService)(w), nil }
+	w.direct([]string{"state", "home"}, "")
+	if code := a.run(t.Context(), []string{"up"}); code != 1 || !strings.Contains(out.String(), "hint: sudo install /home/me/warren "+packaging.Binary) {
+		t.Errorf("got %d, %s, want the way to a proper path", code, out.String())
+	}
+}

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"warren/mesh/api"
+	"warren/mesh/node"
+	"warren/packaging"
+)
+
+// world is a machine on which conversations with warren take place: directories, a service manager, and an agent
+// that answers on a real socket out of what the test says.
+type world struct {
+	t      *testing.T
+	dir    string
+	place  place
+	noInit bool // no service manager
+
+	mu      sync.Mutex
+	status  api.Status
+	refuse  *api.Error                          // what the agent answers to everything that changes
+	stop    func()                              // of the running agent; nil when none runs
+	enabled bool                                // the service
+	byHand  bool                                // the running agent was not started by the service
+	ran     *node.Options                       // of the last agent in the foreground
+	during  func(context.Context, node.Options) // what happens while the agent runs in the foreground
+	runErr  error                               // what the agent in the foreground ends with
+}
+
+var exampleTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func newWorld(t *testing.T) *world {
+	dir := t.TempDir()
+	w := &world{t: t, dir: dir, status: exampleStatus(),
+		place: place{stateRoot: filepath.Join(dir, "state"), runDir: filepath.Join(dir, "run"), configDir: filepath.Join(dir, "etc")}}
+	for _, sub := range []string{w.place.stateRoot, w.place.configDir} {
+		if err := os.Mkdir(sub, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(w.agentDown)
+	return w
+}
+
+func exampleStatus() api.Status {
+	shake := exampleTime.Add(-5 * time.Second)
+	addr, addrPort, prefix := netip.MustParseAddr, netip.MustParseAddrPort, netip.MustParsePrefix
+	expires := exampleTime.Add(23*time.Hour + 30*time.Minute)
+	return api.Status{
+		Schema: api.Schema, Time: exampleTime, Version: "1.0.0", State: api.StateReady, Since: exampleTime.Add(-25 * time.Hour),
+		Mesh: &api.Mesh{Name: "home", ID: "00112233445566778899aabbccddeeff", Members: 5, Records: 9,
+			Prefix4: prefix("100.71.0.0/16"), Prefix6: prefix("fd00:1122:3344::/48")},
+		Self: api.Self{ID: "aaaaaaaaaabbbbbbbbbb", Name: "alpha", Interface: "warren0", Port: 9277, PublicKey: "k0=", Anchor: true,
+			Addresses: []netip.Addr{addr("100.71.0.1"), addr("fd00:1122:3344::1")}},
+		Peers: []api.Peer{
+			{ID: "ivjm3k2qpaxxxxxxxxxx", Name: "beta", State: api.PeerUp, LatencyMS: 12.4, RxBytes: 3 << 20, TxBytes: 4097, Version: "1.0.0",
+				Addresses: []netip.Addr{addr("100.71.0.2"), addr("fd00:1122:3344::2")}, LastHandshake: &shake, Admin: true, Anchor: true,
+				Path: api.Path{Kind: api.PathDirect, Address: addrPort("198.51.100.7:41641")}, Tags: []string{"server"}, AdmittedBy: "alpha"},
+			{ID: "cccccccccc2222222222", Name: "gamma", State: api.PeerUp, LatencyMS: 0.42, RxBytes: 12, Version: "1.0.0", AdmittedBy: "beta",
+				Addresses: []netip.Addr{addr("100.71.0.3")}, LastHandshake: &shake,
+				Path: api.Path{Kind: api.PathRelay, Address: addrPort("[2001:db8::1]:9277"), Via: "beta"}},
+			{ID: "dddddddddd3333333333", Name: "delta\x1b[2J", State: api.PeerDown, Reason: "none of its anchors answers\x07", AdmittedBy: "beta",
+				Addresses: []netip.Addr{addr("100.71.0.4")}},
+			{ID: "eeeeeeeeee4444444444", Name: "epsilon", State: api.PeerLeft, AdmittedBy: "beta"},
+			{Name: "phone", Static: true, State: api.PeerIdle, Reason: "no handshake yet", Routes: []netip.Prefix{prefix("100.70.0.9/32")}},
+		},
+		Invites: []api.Invited{{ID: "ffffffffff5555555555", Uses: 3, Used: 1, Expires: &expires, Tags: []string{"lab"}, By: "alpha"}},
+		Revoked: []api.Revoked{{ID: "gggggggggg6666666666", Kind: "node", Name: "old", Time: exampleTime, By: "alpha", Reason: "stolen"}},
+	}
+}
+
+// say runs one command line and returns what it printed and its exit status.
+func (w *world) say(stdin string, args ...string) (string, int) {
+	var out bytes.Buffer
+	a := newApp()
+	a.in, a.out, a.err = bytes.NewBufferString(stdin), &out, &out
+	a.readSecret, a.terminal = nil, false
+	a.now = func() time.Time { return exampleTime }
+	a.usual = w.place
+	a.executable = func() (string, error) { return packaging.Binary, nil }
+	a.service = func() (packaging.Service, error) {
+		if w.noInit {
+			return nil, packaging.ErrNone
+		}
+		return (*fakeService)(w), nil
+	}
+	a.create, a.join, a.leave, a.agent = w.create, w.join, w.leave, w.agent
+	code := a.run(w.t.Context(), args)
+	return out.String(), code
+}
+
+func (w *world) membership(mesh, name string) (node.Membership, error) {
+	state := w.place.stateDir(mesh)
+	if err := os.Mkdir(state, 0o700); err != nil {
+		return node.Membership{}, err
+	}
+	return node.Membership{Mesh: mesh, StateDir: state, Name: name, Addr4: netip.MustParseAddr("100.71.0.1"), Addr6: netip.MustParseAddr("fd00:1122:3344::1")}, nil
+}
+
+func (w *world) create(_ context.Context, o node.CreateOptions) (node.Membership, error) {
+	return w.membership(o.Mesh, o.Name)
+}
+
+func (w *world) join(_ context.Context, o node.JoinOptions, progress func(node.JoinProgress)) (node.Membership, error) {
+	progress(node.JoinProgress{Stage: node.StageContacting, Anchor: netip.MustParseAddrPort("203.0.113.5:9277")})
+	if o.Token != "warren1good\n" && o.Token != "warren1good" {
+		return node.Membership{}, errors.New("token: mistyped")
+	}
+	progress(node.JoinProgress{Stage: node.StageAdmitted, Mesh: "home", By: "beta"})
+	progress(node.JoinProgress{Stage: node.StageSynced, Mesh: "home", Records: 9})
+	return w.membership("home", o.Name)
+}
+
+func (w *world) leave(_ context.Context, o node.LeaveOptions) error { return os.RemoveAll(o.StateDir) }
+
+func (w *world) agent(ctx context.Context, o node.Options) error {
+	w.ran = &o
+	if w.during != nil {
+		w.during(ctx, o)
+	}
+	if _, err := o.Load(); err != nil {
+		return err
+	}
+	o.Ready()
+	return w.runErr
+}
+
+// agentUp serves the API for the mesh home on the socket of this machine.
+func (w *world) agentUp(mesh string) {
+	l, err := api.Listen(w.place.socket(mesh), "")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := api.NewServer((*fakeAgent)(w), slog.New(slog.DiscardHandler)).Serve(ctx, l); err != nil {
+			w.t.Errorf("serve: %v", err)
+		}
+	}()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stop = sync.OnceFunc(func() { cancel(); <-done })
+}
+
+func (w *world) agentDown() {
+	w.mu.Lock()
+	stop := w.stop
+	w.stop = nil
+	w.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+}
+
+func (w *world) running() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stop != nil
+}
+
+// fakeAgent is the Backend of the world's agent.
+type fakeAgent world
+
+func (f *fakeAgent) change() error {
+	if f.refuse != nil {
+		return f.refuse
+	}
+	return nil
+}
+
+func (f *fakeAgent) Status(context.Context) (api.Status, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status, nil
+}
+
+func (f *fakeAgent) Ping(_ context.Context, req api.PingRequest, reply func(api.PingReply)) error {
+	f.mu.Lock()
+	peers := f.status.Peers
+	f.mu.Unlock()
+	for _, p := range peers {
+		if !strings.HasPrefix(p.Name, req.Peer) || req.Peer == "" {
+			continue
+		}
+		for seq := range req.Count {
+			r := api.PingReply{Seq: seq + 1, Name: p.Name, Address: p.Addresses[0], Path: p.Path, LatencyMS: p.LatencyMS}
+			if p.Reason != "" {
+				r.Error = p.Reason
+			}
+			reply(r)
+		}
+		return nil
+	}
+	return &api.Error{Code: api.CodeNotFound, Message: "no peer " + req.Peer, Hint: "see: warren peers"}
+}
+
+func (f *fakeAgent) Invite(_ context.Context, req api.InviteRequest) (api.Invite, error) {
+	return api.Invite{ID: "hhhhhhhhhh7777777777", Token: "warren1token", Uses: req.Uses, Admin: req.Admin, Tags: req.Tags,
+		Expires: exampleTime.Add(time.Duration(req.ValidForMS) * time.Millisecond)}, f.change()
+}
+
+func (f *fakeAgent) Revoke(_ context.Context, req api.RevokeRequest, confirm func(api.Confirmation)) error {
+	if err := f.change(); err != nil {
+		return err
+	}
+	confirm(api.Confirmation{Target: req.Node + req.Invite, ID: "ivjm3k2qpaxxxxxxxxxx", Waiting: 2})
+	if req.Wait {
+		confirm(api.Confirmation{Target: req.Node + req.Invite, Member: "gamma", Waiting: 1})
+		confirm(api.Confirmation{Target: req.Node + req.Invite, Member: "delta", Waiting: 0})
+	}
+	return nil
+}
+
+func (f *fakeAgent) Leave(_ context.Context, req api.LeaveRequest) error {
+	if err := f.change(); err != nil && !req.Force {
+		return err
+	}
+	go (*world)(f).agentDown() // as the real one, it ends after it has answered
+	return nil
+}
+
+func (f *fakeAgent) Reload(context.Context) error { return f.change() }
+
+// fakeService is the service manager of the world.
+type fakeService world
+
+func (f *fakeService) Install(context.Context, string, string) error { f.enabled = true; return nil }
+
+func (f *fakeService) Uninstall(context.Context, string) error {
+	f.enabled = false
+	(*world)(f).agentDown()
+	return nil
+}
+
+func (f *fakeService) Start(_ context.Context, mesh string) error {
+	if f.runErr != nil {
+		return f.runErr
+	}
+	(*world)(f).agentUp(mesh)
+	return nil
+}
+
+func (f *fakeService) Stop(context.Context, string) error {
+	(*world)(f).agentDown()
+	return nil
+}
+
+func (f *fakeService) Status(context.Context, string) (packaging.State, error) {
+	running := (*world)(f).running() && !f.byHand
+	detail := "inactive (dead)"
+	if running {
+		detail = "active (running)"
+	}
+	return packaging.State{Installed: f.enabled, Enabled: f.enabled, Running: running, Detail: detail}, nil
+}
+
+func (f *fakeService) Logs(mesh string) string { return "journalctl -u warren@" + mesh }
+
+func (w *world) write(name, text string, mode fs.FileMode) {
+	path := filepath.Join(w.dir, name)
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		w.t.Fatal(err)
+	}
+}
