@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"warren/mesh/identity"
 )
 
 var errDropped = errors.New("refused after the handshake")
@@ -45,6 +47,7 @@ func (s *Sessions) acceptMember(ctx context.Context, conn *quic.Conn) error {
 	far, err := s.answerHello(ctx, conn)
 	if err != nil {
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no hello")
+		s.tellRefusal(id, err)
 		return fmt.Errorf("read hello: %w", err)
 	}
 	leaveHalfOpen(conn)
@@ -76,21 +79,27 @@ func (s *Sessions) adopt(l *link) error {
 	// Whoever was revoked between the handshake and now was not found by Drop, but is refused here.
 	if _, err := s.options.Verify(l.chain); err != nil {
 		told := refusalOf(err)
-		s.table.remove(l, &quic.ApplicationError{ErrorCode: quic.ApplicationErrorCode(told.Code), ErrorMessage: told.Reason})
+		for _, c := range superfluous {
+			c.link.spawn(func() { c.link.close(told.Code, told.Reason) })
+		}
 		l.close(told.Code, told.Reason)
+		s.ended(l)
 		return fmt.Errorf("%w: %w", errDropped, err)
 	}
-	s.log.Debug("session up", "peer", l.id.Short(), "remote", l.remote.String(), "dialled", l.dialled)
-	s.wait.Go(func() { s.readDatagrams(l) })
-	s.wait.Go(func() { s.readStreams(l) })
-	s.wait.Go(func() { s.readMessages(l) })
+	s.log.Debug("session up", "peer", l.id.Short(), "remote", l.conn.RemoteAddr().String(), "dialled", l.dialled)
+	s.wait.Go(func() {
+		s.router.readDatagrams(l)
+		s.ended(l)
+	})
+	s.wait.Go(func() { s.router.readStreams(l) })
+	s.wait.Go(func() { s.router.readMessages(l) })
 	for _, c := range superfluous {
 		c.link.spawn(func() { c.link.close(c.code, c.reason) })
 	}
 	if settle != nil {
 		settle.check(func() { s.settle(settle) })
 	}
-	for _, frame := range s.parking.take(time.Now(), l.id) {
+	for _, frame := range s.router.parking.take(time.Now(), l.id) {
 		l.push(frame)
 	}
 	return nil
@@ -122,4 +131,17 @@ func (s *Sessions) ended(l *link) {
 		left.check(nil)
 	}
 	close(l.gone)
+}
+
+// tellRefusal tells the user when a member that we accept has refused us.
+func (s *Sessions) tellRefusal(id identity.NodeID, err error) {
+	app, ok := errors.AsType[*quic.ApplicationError](err)
+	if !ok || !app.Remote {
+		return
+	}
+	switch code := uint64(app.ErrorCode); code {
+	case CodeShutdown, CodeDuplicate, CodeReplaced, CodeUnresponsive, CodeUnneeded, CodeProtocol:
+	default:
+		s.events.put(Event{Kind: Refused, ID: id, Code: code, Reason: cleanReason(app.ErrorMessage)})
+	}
 }

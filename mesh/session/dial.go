@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -20,7 +22,9 @@ const (
 	firstBackOff = 200 * time.Millisecond
 	maxBackOff   = 30 * time.Second
 	stagger      = 50 * time.Millisecond // between the starts of two addresses of one target (RFC 8305, section 5, is slower)
-	dialTimeout  = 4 * time.Second       // one round over all addresses of a target
+	shortDial    = 1500 * time.Millisecond
+	longDial     = 4 * time.Second
+	shortDials   = 3 // the first rounds are short: QUIC's own repetitions soon get too far apart for a node that restarts
 	helloTimeout = 3 * time.Second
 	maxAddresses = 8
 	steadyAfter  = 5 * time.Second // a session that lived this long is redialled at once, with the ladder reset
@@ -38,7 +42,6 @@ type target struct {
 	attempts int
 	lastErr  error
 	next     time.Time
-	refused  Refusal // as last told in an event
 }
 
 func newTarget(id identity.NodeID) *target {
@@ -79,32 +82,17 @@ func (t *target) good(addr netip.AddrPort) {
 	if i := slices.Index(t.addrs, addr); i > 0 {
 		t.addrs = slices.Insert(slices.Delete(slices.Clone(t.addrs), i, i+1), 0, addr)
 	}
-	t.attempts, t.next, t.refused = 0, time.Time{}, Refusal{}
+	t.attempts, t.next = 0, time.Time{}
 }
 
-// failed notes why a dial or session ended. It returns an event when the node refused us and has not said so before.
-func (t *target) failed(err error, dial bool) (Event, bool) {
+// failed notes why a dial or a session ended.
+func (t *target) failed(err error, dial bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.lastErr = err
-	if !dial {
-		return Event{}, false
+	if dial {
+		t.attempts++
 	}
-	t.attempts++
-	app, ok := errors.AsType[*quic.ApplicationError](err)
-	if !ok || !app.Remote {
-		return Event{}, false
-	}
-	switch uint64(app.ErrorCode) {
-	case CodeShutdown, CodeDuplicate, CodeReplaced, CodeUnresponsive, CodeUnneeded:
-		return Event{}, false
-	}
-	refusal := Refusal{Code: uint64(app.ErrorCode), Reason: cleanReason(app.ErrorMessage)}
-	if refusal == t.refused {
-		return Event{}, false
-	}
-	t.refused = refusal
-	return Event{Kind: Refused, ID: t.id, Code: refusal.Code, Reason: refusal.Reason}, true
 }
 
 // pause waits for the next rung of the ladder; it reports true when the loop was roused instead.
@@ -163,9 +151,8 @@ func (s *Sessions) keep(ctx context.Context, t *target) {
 				ladder.reset()
 				continue
 			}
-			if refused, ok := t.failed(err, true); ok {
-				s.events.put(refused)
-			}
+			t.failed(err, true)
+			s.tellRefusal(t.id, err)
 		}
 		if s.table.link(t.id) == nil && t.pause(ctx, ladder.next()) {
 			ladder.reset()
@@ -183,7 +170,10 @@ type dialled struct {
 // dial makes one session with the target, racing its addresses.
 func (s *Sessions) dial(ctx context.Context, t *target) error {
 	t.mu.Lock()
-	addrs := slices.Clone(t.addrs)
+	addrs, limit := slices.Clone(t.addrs), longDial
+	if t.attempts < shortDials {
+		limit = shortDial
+	}
 	t.mu.Unlock()
 	if len(addrs) == 0 {
 		select {
@@ -193,39 +183,53 @@ func (s *Sessions) dial(ctx context.Context, t *target) error {
 			return errWoken
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	dctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	won, err := s.race(ctx, t, addrs)
+	won, err := s.dialler.race(dctx, t, addrs)
 	if err != nil {
 		return err
 	}
-	far, err := s.greet(ctx, won.conn)
+	far, err := s.dialler.greet(ctx, won.conn)
 	if err != nil {
 		won.conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no hello")
 		return fmt.Errorf("greet %v: %w", won.addr, err)
 	}
 	l := newLink(won.conn, t.id, far, true, &s.wait, func() { s.counters.add(dropQueueFull) })
 	t.good(won.addr)
-	return s.adopt(l)
+	err = s.adopt(l)
+	if ctx.Err() != nil {
+		l.close(CodeUnneeded, unneeded)
+	}
+	return err
+}
+
+// dialler makes connections. Its methods may be called concurrently.
+type dialler struct {
+	credential func() tls.Certificate
+	verify     func(chain []*x509.Certificate) (identity.NodeID, error)
+	transport  *quic.Transport
+	lane       *lane
+	instance   instance
+	wait       *sync.WaitGroup
 }
 
 // race dials all addresses, one after the other but not waiting for each, and returns the first connection.
-func (s *Sessions) race(ctx context.Context, t *target, addrs []netip.AddrPort) (dialled, error) {
+func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort) (dialled, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	results := make(chan dialled, len(addrs))
 	started, ended := 0, 0
 	start := func() {
 		addr := addrs[started]
 		started++
-		s.wait.Go(func() {
-			conn, err := s.attempt(ctx, t.id, addr)
+		d.wait.Go(func() {
+			conn, err := d.attempt(ctx, t.id, addr)
 			results <- dialled{conn, addr, err}
 		})
 	}
 	finish := func(cause error) {
 		cancel(cause)
 		late := started - ended
-		s.wait.Go(func() {
+		d.wait.Go(func() {
 			for range late {
 				if r := <-results; r.conn != nil {
 					r.conn.CloseWithError(quic.ApplicationErrorCode(CodeDuplicate), "another address was faster")
@@ -263,14 +267,14 @@ func (s *Sessions) race(ctx context.Context, t *target, addrs []netip.AddrPort) 
 }
 
 // attempt dials one address and checks that it is the node id that answers, as a member.
-func (s *Sessions) attempt(ctx context.Context, id identity.NodeID, addr netip.AddrPort) (*quic.Conn, error) {
+func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.AddrPort) (*quic.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := s.lane.watch(addr, func(err error) { cancel(err) })
+	stop := d.lane.watch(addr, func(err error) { cancel(err) })
 	defer stop()
 	var refusal error
-	config := dialTLS(s.options.Credential, id, s.options.Verify, func(err error) { refusal = err })
-	conn, err := s.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), config, quicConfig())
+	config := dialTLS(d.credential, id, d.verify, func(err error) { refusal = err })
+	conn, err := d.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), config, quicConfig())
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +288,7 @@ func (s *Sessions) attempt(ctx context.Context, id identity.NodeID, addr netip.A
 
 // greet says hello on a dialled connection. Only with the answer it is certain that the far side has accepted our
 // certificate, and only with our hello that we have chosen this connection among those raced.
-func (s *Sessions) greet(ctx context.Context, conn *quic.Conn) (instance, error) {
+func (d *dialler) greet(ctx context.Context, conn *quic.Conn) (instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
 	st, err := conn.OpenStreamSync(ctx)
@@ -295,7 +299,7 @@ func (s *Sessions) greet(ctx context.Context, conn *quic.Conn) (instance, error)
 	st.SetDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { st.CancelRead(streamClosed) })
 	defer stop()
-	if _, err := st.Write(appendHello(nil, s.instance)); err != nil {
+	if _, err := st.Write(appendHello(nil, d.instance)); err != nil {
 		return instance{}, err
 	}
 	st.Close()

@@ -16,7 +16,7 @@ const (
 	Up      EventKind = iota + 1 // a session with ID came up
 	Down                         // it went down: Code, Reason, ByPeer
 	Moved                        // its far side's address changed, or another connection carries it now
-	Refused                      // a dial was refused by ID with Code and Reason; told once per change of them
+	Refused                      // ID refuses us with Code and Reason; told again only when they change or after an Up
 )
 
 // Event is a change of state of the session with one node.
@@ -40,17 +40,27 @@ type mailbox struct {
 	mu      sync.Mutex // guards the rest
 	pending map[identity.NodeID]*pendingEvents
 	order   []identity.NodeID
+	told    map[identity.NodeID]Refusal
 }
 
 type pendingEvents struct{ down, up, moved, refused *Event }
 
 func newMailbox() *mailbox {
-	return &mailbox{out: make(chan Event), news: make(chan struct{}, 1), pending: make(map[identity.NodeID]*pendingEvents)}
+	return &mailbox{out: make(chan Event), news: make(chan struct{}, 1), pending: make(map[identity.NodeID]*pendingEvents), told: make(map[identity.NodeID]Refusal)}
 }
 
 // put adds an event. It never blocks.
 func (m *mailbox) put(e Event) {
 	m.mu.Lock()
+	switch refusal := (Refusal{e.Code, e.Reason}); {
+	case e.Kind == Up:
+		delete(m.told, e.ID)
+	case e.Kind == Refused && m.told[e.ID] == refusal:
+		m.mu.Unlock()
+		return
+	case e.Kind == Refused:
+		m.told[e.ID] = refusal
+	}
 	p := m.pending[e.ID]
 	if p == nil {
 		p = &pendingEvents{}

@@ -19,10 +19,11 @@ const (
 	handshakeBurst       = 300
 	unprovenPerSecond    = 30 // from addresses that have not answered a Retry; more are asked to
 	unprovenBurst        = 60
-	sourcePerSecond      = 20 // from one IPv4 address or IPv6 /64
-	sourceBurst          = 64
+	sourcePerSecond      = 10 // from one IPv4 address or IPv6 /64
+	sourceBurst          = 32
 	sourceBuckets        = 256
 	maxHalfOpen          = 256 // accepted connections that are not a session yet
+	maxUnproven          = 96  // of them, from unproven addresses: forged ones must not fill all places
 	maxJoins             = 16  // join connections at once
 	forwardsPerSecond    = 400 // messages passed on for one member
 	forwardBurst         = 800
@@ -59,12 +60,13 @@ func (b *bucket) take(now time.Time, rate, burst float64) bool {
 type gate struct {
 	seed maphash.Seed // constant
 
-	mu       sync.Mutex // guards the rest
-	all      bucket
-	unproven bucket
-	sources  [sourceBuckets]bucket // by hash of the source: bounded, and a collision only shares a limit
-	halfOpen int
-	joins    int
+	mu           sync.Mutex // guards the rest
+	all          bucket
+	unproven     bucket
+	sources      [sourceBuckets]bucket // by hash of the source: bounded, and a collision only shares a limit
+	halfOpen     int
+	unprovenOpen int // of halfOpen, those from unproven addresses
+	joins        int
 }
 
 func newGate() *gate { return &gate{seed: maphash.MakeSeed()} }
@@ -73,7 +75,7 @@ func newGate() *gate { return &gate{seed: maphash.MakeSeed()} }
 func (g *gate) wantRetry(net.Addr) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return !g.unproven.take(time.Now(), unprovenPerSecond, unprovenBurst)
+	return g.unprovenOpen >= maxUnproven || !g.unproven.take(time.Now(), unprovenPerSecond, unprovenBurst)
 }
 
 // slot is the place of one accepted connection among the half-open ones.
@@ -90,8 +92,13 @@ func (g *gate) enter(ctx context.Context, info *quic.ClientInfo) (context.Contex
 	if ok && info.AddrVerified {
 		ok = g.source(info.RemoteAddr).take(now, sourcePerSecond, sourceBurst)
 	}
+	unprovenOpen := 1
+	if info.AddrVerified {
+		unprovenOpen = 0
+	}
 	if ok {
 		g.halfOpen++
+		g.unprovenOpen += unprovenOpen
 	}
 	g.mu.Unlock()
 	if !ok {
@@ -100,6 +107,7 @@ func (g *gate) enter(ctx context.Context, info *quic.ClientInfo) (context.Contex
 	leave := sync.OnceFunc(func() {
 		g.mu.Lock()
 		g.halfOpen--
+		g.unprovenOpen -= unprovenOpen
 		g.mu.Unlock()
 	})
 	context.AfterFunc(ctx, leave)

@@ -131,6 +131,19 @@ func (l *link) close(code uint64, reason string) {
 // doubtful reports whether a check of the link is under way: it may be dead.
 func (l *link) doubtful() bool { return l.checks.Load() > 0 }
 
+// better reports whether l is the better one to send by when nothing is known about where the two lead. What this side
+// dialled is most likely an anchor; what dialled this side is not.
+func (l *link) better(other *link) bool {
+	switch {
+	case l.doubtful() != other.doubtful():
+		return other.doubtful()
+	case l.dialled != other.dialled:
+		return l.dialled
+	default:
+		return l.rtt() < other.rtt()
+	}
+}
+
 func (l *link) rtt() time.Duration { return l.conn.ConnectionStats().SmoothedRTT }
 
 // check pings the far side and starts then when it answers; without an answer the link is closed. It returns at once.

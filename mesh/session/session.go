@@ -131,13 +131,13 @@ type Sessions struct {
 	gate      *gate
 	table     *table
 	events    *mailbox
-	parking   *parking
+	router    *router
+	dialler   *dialler
 	changed   chan struct{} // capacity 1: the list of targets changed
 	strange   chan struct{} // capacity 1: a far side may have moved
 
 	// atomic, or guarded by themselves
 	counters counters
-	splices  atomic.Int32
 	wait     sync.WaitGroup
 	started  atomic.Bool
 
@@ -159,7 +159,6 @@ func New(o Options) (*Sessions, error) {
 		log:     o.Logger,
 		gate:    newGate(),
 		events:  newMailbox(),
-		parking: newParking(),
 		changed: make(chan struct{}, 1),
 		strange: make(chan struct{}, 1),
 		targets: make(map[identity.NodeID]*target),
@@ -179,6 +178,11 @@ func New(o Options) (*Sessions, error) {
 		VerifySourceAddress:              s.gate.wantRetry,
 		ConnContext:                      s.gate.enter,
 	}
+	s.router = &router{
+		self: o.Self, nextHops: o.NextHops, onMessage: o.OnMessage, onStream: o.OnStream,
+		table: s.table, parking: newParking(), counters: &s.counters,
+	}
+	s.dialler = &dialler{o.Credential, o.Verify, s.transport, s.lane, s.instance, &s.wait}
 	return s, nil
 }
 
@@ -231,9 +235,9 @@ func (s *Sessions) loop(ctx context.Context, broken <-chan error) error {
 				if wanted[t.id] != t {
 					stop()
 					delete(running, t)
-					s.release(t.id)
 				}
 			}
+			s.release(wanted)
 			for _, t := range wanted {
 				if running[t] == nil {
 					var tctx context.Context
@@ -245,11 +249,13 @@ func (s *Sessions) loop(ctx context.Context, broken <-chan error) error {
 	}
 }
 
-// release ends the session with a node that is no target any more, if we dialled it. If the other side wants it, it dials.
-func (s *Sessions) release(id identity.NodeID) {
-	for _, l := range s.table.links(id) {
-		if l.dialled {
-			l.spawn(func() { l.close(CodeUnneeded, "not needed any more") })
+const unneeded = "not needed any more"
+
+// release ends the sessions with nodes that are no targets any more, if we dialled them. Who wants them dials them.
+func (s *Sessions) release(wanted map[identity.NodeID]*target) {
+	for _, l := range s.table.links(identity.NodeID{}) {
+		if l.dialled && wanted[l.id] == nil {
+			l.spawn(func() { l.close(CodeUnneeded, unneeded) })
 		}
 	}
 }

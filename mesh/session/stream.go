@@ -63,23 +63,27 @@ func (c *stream) Close() error {
 // bounds the opening only. The stream has half-close (CloseWrite); a spliced one is cut after two minutes without a
 // byte. The error wraps ErrNoRoute when no way was found.
 func (s *Sessions) Open(ctx context.Context, to identity.NodeID, p Proto) (net.Conn, error) {
+	return s.router.open(ctx, to, p)
+}
+
+func (r *router) open(ctx context.Context, to identity.NodeID, p Proto) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	if p == 0 || to.IsZero() || to == s.options.Self {
+	if p == 0 || to.IsZero() || to == r.self {
 		return nil, fmt.Errorf("open stream to %s: %w", to.Short(), ErrNoRoute)
 	}
-	direct := s.table.link(to)
+	direct := r.table.link(to)
 	if direct != nil && !direct.doubtful() {
-		if c, err := s.openOn(ctx, direct, header{kind: frameDirect, to: to, proto: p}); err == nil {
+		if c, err := r.openOn(ctx, direct, header{kind: frameDirect, to: to, proto: p}); err == nil {
 			return c, nil
 		}
 	}
 	failures := []error{ErrNoRoute}
-	for i, l := range s.hops(to, true) {
+	for i, l := range r.hops(to, true) {
 		if i == openTries || ctx.Err() != nil {
 			break
 		}
-		c, err := s.openOn(ctx, l, header{kind: frameEnvelope, hops: maxHops, to: to, from: s.options.Self, proto: p})
+		c, err := r.openOn(ctx, l, header{kind: frameEnvelope, hops: maxHops, to: to, from: r.self, proto: p})
 		if err == nil {
 			return c, nil
 		}
@@ -88,7 +92,7 @@ func (s *Sessions) Open(ctx context.Context, to identity.NodeID, p Proto) (net.C
 		}
 	}
 	if direct != nil && direct.doubtful() {
-		if c, err := s.openOn(ctx, direct, header{kind: frameDirect, to: to, proto: p}); err == nil {
+		if c, err := r.openOn(ctx, direct, header{kind: frameDirect, to: to, proto: p}); err == nil {
 			return c, nil
 		}
 	}
@@ -96,7 +100,7 @@ func (s *Sessions) Open(ctx context.Context, to identity.NodeID, p Proto) (net.C
 }
 
 // openOn opens a stream on one link. Behind an envelope it waits until the destination has accepted.
-func (s *Sessions) openOn(ctx context.Context, l *link, h header) (net.Conn, error) {
+func (r *router) openOn(ctx context.Context, l *link, h header) (net.Conn, error) {
 	st, err := l.conn.OpenStreamSync(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open on session with %s: %w", l.id.Short(), err)
@@ -106,7 +110,7 @@ func (s *Sessions) openOn(ctx context.Context, l *link, h header) (net.Conn, err
 		st.CancelWrite(streamClosed)
 		return nil, fmt.Errorf("open by %s: %w", l.id.Short(), err)
 	}
-	return &stream{Stream: st, local: Addr(s.options.Self), remote: Addr(h.to)}, nil
+	return &stream{Stream: st, local: Addr(r.self), remote: Addr(h.to)}, nil
 }
 
 func begin(ctx context.Context, st *quic.Stream, h header) error {
@@ -133,36 +137,36 @@ func begin(ctx context.Context, st *quic.Stream, h header) error {
 }
 
 // readStreams takes in a link's streams.
-func (s *Sessions) readStreams(l *link) {
+func (r *router) readStreams(l *link) {
 	for {
 		st, err := l.conn.AcceptStream(l.conn.Context())
 		if err != nil {
 			return
 		}
-		if !l.spawn(func() { s.serveStream(l, st) }) {
+		if !l.spawn(func() { r.serveStream(l, st) }) {
 			return
 		}
 	}
 }
 
 // serveStream reads a stream's header and delivers the stream, or splices it through.
-func (s *Sessions) serveStream(l *link, st *quic.Stream) {
+func (r *router) serveStream(l *link, st *quic.Stream) {
 	st.SetDeadline(time.Now().Add(openTimeout))
 	h, err := readHeader(st)
 	if err != nil {
-		s.counters.add(dropMalformed)
+		r.counters.add(dropMalformed)
 		reset(st, streamRefused)
 		return
 	}
 	from := l.id
 	if h.kind == frameEnvelope {
-		if why := s.checkEnvelope(l, h); why != dropNone {
-			s.counters.add(why)
+		if why := r.checkEnvelope(l, h); why != dropNone {
+			r.counters.add(why)
 			reset(st, streamRefused)
 			return
 		}
-		if h.to != s.options.Self {
-			s.splice(l, st, h)
+		if h.to != r.self {
+			r.splice(l, st, h)
 			return
 		}
 		if _, err := st.Write([]byte{streamAccepted}); err != nil {
@@ -171,26 +175,26 @@ func (s *Sessions) serveStream(l *link, st *quic.Stream) {
 		}
 		from = h.from
 	}
-	if s.options.OnStream == nil {
+	if r.onStream == nil {
 		reset(st, streamRefused)
 		return
 	}
 	st.SetDeadline(time.Time{})
-	s.options.OnStream(from, h.proto, &stream{Stream: st, local: Addr(s.options.Self), remote: Addr(from)})
+	r.onStream(from, h.proto, &stream{Stream: st, local: Addr(r.self), remote: Addr(from)})
 }
 
 // splice joins a stream that came over l with one towards its destination and copies until both directions have ended.
-func (s *Sessions) splice(l *link, st *quic.Stream, h header) {
-	defer s.splices.Add(-1)
+func (r *router) splice(l *link, st *quic.Stream, h header) {
+	defer r.splices.Add(-1)
 	defer l.splices.Add(-1)
-	if s.splices.Add(1) > maxSplices || l.splices.Add(1) > maxSplicesPerSession {
-		s.counters.add(dropRate)
+	if r.splices.Add(1) > maxSplices || l.splices.Add(1) > maxSplicesPerSession {
+		r.counters.add(dropRate)
 		reset(st, streamRefused)
 		return
 	}
-	next := s.onward(l, h)
+	next := r.onward(l, h)
 	if next == nil {
-		s.counters.add(dropNoRoute)
+		r.counters.add(dropNoRoute)
 		reset(st, streamNoRoute)
 		return
 	}
@@ -208,7 +212,7 @@ func (s *Sessions) splice(l *link, st *quic.Stream, h header) {
 		reset(st, streamNoRoute)
 		return
 	}
-	s.counters.add(countSpliced)
+	r.counters.add(countSpliced)
 	var active atomic.Int64 // unix nanoseconds of the last byte, of both directions
 	active.Store(time.Now().UnixNano())
 	back := make(chan struct{})

@@ -14,10 +14,13 @@ import (
 //
 //	direct     | 1 | proto | payload …
 //	envelope   | 2 | hops | to (32) | from (32) | proto | payload …
-//	ping       | 3 | nonce (8) |                        datagrams only
-//	pong       | 4 | nonce (8) |                        datagrams only
+//	ping       | 3 | nonce (8) | padding (32)           datagrams only
+//	pong       | 4 | nonce (8) | padding (32)           datagrams only
 //	hello      | 5 | length | version | instance (8) |  first stream of a connection only, both ways; the rest
 //	                                                    of length bytes is for later versions and skipped
+//
+// The padding makes a packet with a ping so large that a process that does not know the connection answers it with a
+// stateless reset (RFC 9000, section 10.3.3: never to packets of 41 bytes or less).
 //
 // hops is how many members may still pass the frame on; it leaves its source with maxHops. The far end of a stream
 // that began with an envelope answers with the byte streamAccepted before anything else.
@@ -34,7 +37,8 @@ const (
 
 	directSize   = 2
 	envelopeSize = 1 + 1 + 32 + 32 + 1
-	pingSize     = 1 + 8
+	pingPadding  = 32
+	pingSize     = 1 + 8 + pingPadding
 	helloSize    = 1 + 8 // without the kind and the length
 	maxFrame     = MaxMessage + envelopeSize
 )
@@ -69,7 +73,8 @@ func (h header) appendTo(b []byte) []byte {
 		b = append(b, h.from[:]...)
 		return append(b, byte(h.proto))
 	default:
-		return binary.BigEndian.AppendUint64(append(b, h.kind), h.nonce)
+		b = binary.BigEndian.AppendUint64(append(b, h.kind), h.nonce)
+		return append(b, make([]byte, pingPadding)...)
 	}
 }
 
@@ -122,7 +127,7 @@ func parseHeader(kind byte, b []byte) (header, error) {
 			return header{}, fmt.Errorf("envelope: %w", errMalformed)
 		}
 	default:
-		h.nonce = binary.BigEndian.Uint64(b)
+		h.nonce = binary.BigEndian.Uint64(b[:8])
 		return h, nil
 	}
 	if h.proto == 0 {

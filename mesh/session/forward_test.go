@@ -1,0 +1,343 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/session/sessiontest"
+)
+
+// line starts a world in which each node has a session with its neighbours in the list only: 0 – 1 – 2 – … Nodes 1 to
+// n-2 are public, the ends are behind NATs.
+func line(t *testing.T, n int) *world {
+	t.Helper()
+	w := newWorld(t, n, sessiontest.Options{Latency: 5 * time.Millisecond})
+	for i, node := range w.nodes {
+		if i == 0 || i == n-1 {
+			node.start(w.net.ListenNAT(node.addr))
+		} else {
+			node.start(nil)
+		}
+	}
+	for i := 1; i < n; i++ {
+		if i == n-1 {
+			w.nodes[i].target(w.nodes[i-1])
+		} else {
+			w.nodes[i-1].target(w.nodes[i])
+		}
+	}
+	w.until(time.Second, "sessions", func() bool {
+		for i := 1; i < n; i++ {
+			if !w.nodes[i].up(w.nodes[i-1]) || !w.nodes[i-1].up(w.nodes[i]) {
+				return false
+			}
+		}
+		return true
+	})
+	return w
+}
+
+func TestForwardsOverOneAndTwoMembers(t *testing.T) {
+	for n := 3; n <= 4; n++ {
+		synctest.Test(t, func(t *testing.T) {
+			w := line(t, n)
+			defer w.stop()
+			a, b := w.nodes[0], w.nodes[n-1]
+			// Each end knows the other's anchor; the anchors know which one has the destination.
+			a.nextHops = []identity.NodeID{w.nodes[n-2].ID}
+			w.nodes[1].nextHops = []identity.NodeID{w.nodes[n-2].ID}
+			for _, text := range []string{"small", strings.Repeat("large", 10_000)} {
+				if err := a.Send(b.ID, ProtoGossip, []byte(text)); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+				expectList(t, "message", b.takeMessages(), "0 1 "+text)
+			}
+			echo(t, a, b)
+			time.Sleep(time.Second)
+			for _, node := range w.nodes {
+				if n := node.router.splices.Load(); n != 0 {
+					t.Errorf("got %d splices left, want none", n)
+				}
+			}
+		})
+	}
+}
+
+func TestNoRoute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		a.start(nil)
+		if err := a.Send(c.ID, ProtoGossip, nil); !errors.Is(err, ErrNoRoute) {
+			t.Errorf("send with no session at all: got %v, want ErrNoRoute", err)
+		}
+		if _, err := a.Open(context.Background(), c.ID, ProtoSync); !errors.Is(err, ErrNoRoute) {
+			t.Errorf("open with no session at all: got %v, want ErrNoRoute", err)
+		}
+		b.start(nil)
+		a.target(b)
+		w.until(time.Second, "session", func() bool { return a.up(b) && b.up(a) })
+		if err := a.Send(c.ID, ProtoGossip, nil); err != nil {
+			t.Errorf("send by the only session: got %v, want nil", err)
+		}
+		start := time.Now()
+		if _, err := a.Open(context.Background(), c.ID, ProtoSync); !errors.Is(err, ErrNoRoute) || time.Since(start) > 10*lan {
+			t.Errorf("open by the only session: got %v after %v, want ErrNoRoute at once", err, time.Since(start))
+		}
+		for _, to := range []identity.NodeID{{}, a.ID} {
+			if err := a.Send(to, ProtoGossip, nil); !errors.Is(err, ErrNoRoute) {
+				t.Errorf("send to %v: got %v, want ErrNoRoute", to, err)
+			}
+		}
+		synctest.Wait()
+		expect(t, "counted", b.Counters()["no_route"], 2)
+	})
+}
+
+func TestHopLimitEndsLoops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 5, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		ring := w.nodes[:4]
+		for _, n := range ring {
+			n.start(nil)
+		}
+		for i, n := range ring {
+			var others []*testNode
+			for j, o := range ring {
+				if j > i {
+					others = append(others, o)
+				}
+				n.nextHops = append(n.nextHops, ring[(i+j+1)%4].ID)
+			}
+			n.target(others...)
+		}
+		w.until(time.Second, "sessions", func() bool { return ring[2].up(ring[3]) && ring[0].up(ring[3]) && ring[1].up(ring[2]) })
+		time.Sleep(time.Second)
+		if err := ring[0].Send(w.nodes[4].ID, ProtoGossip, []byte("to nobody")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		var forwarded uint64
+		for _, n := range ring {
+			forwarded += n.Counters()["forwarded"]
+		}
+		// The first member passes it on, the second may only deliver it.
+		expect(t, "forwarded", forwarded, 1)
+	})
+}
+
+func TestParksSignalsUntilTheDestinationComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, anchor, b := w.nodes[0], w.nodes[1], w.nodes[2]
+		anchor.start(nil)
+		a.start(w.net.ListenNAT(a.addr))
+		a.target(anchor)
+		w.until(time.Second, "session", func() bool { return a.up(anchor) && anchor.up(a) })
+		for i := range maxParkedFor + 2 {
+			if err := a.Send(b.ID, ProtoSignal, fmt.Appendf(nil, "offer %d", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.Send(b.ID, ProtoGossip, []byte("not a signal")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4 * time.Second)
+		b.start(w.net.ListenNAT(b.addr))
+		b.target(anchor)
+		time.Sleep(100 * time.Millisecond)
+		var want []string
+		for i := range maxParkedFor {
+			want = append(want, fmt.Sprintf("0 3 offer %d", i+2))
+		}
+		expectList(t, "messages", b.takeMessages(), want...)
+
+		b.stop()
+		if err := a.Send(b.ID, ProtoSignal, []byte("too early")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(parkTime + time.Second)
+		b.start(w.net.ListenNAT(b.addr))
+		b.target(anchor)
+		time.Sleep(time.Second)
+		expectList(t, "messages after the parking time", b.takeMessages())
+	})
+}
+
+func TestDoubtfulSessionIsNotTrusted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b, anchor := w.nodes[0], w.nodes[1], w.nodes[2]
+		for _, n := range w.nodes {
+			n.start(nil)
+		}
+		a.target(b, anchor)
+		b.target(anchor)
+		w.until(time.Second, "sessions", func() bool { return a.up(b) && b.up(a) && anchor.up(a) && anchor.up(b) })
+		time.Sleep(10 * time.Second)
+		// The way between a and b breaks. b notices first, and sends by the anchor.
+		w.net.Cut(a.addr.Addr(), b.addr.Addr(), true)
+		b.Redial()
+		if err := b.Send(a.ID, ProtoSignal, []byte("by the anchor")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+		expectList(t, "at a", a.takeMessages(), "1 3 by the anchor")
+		if err := a.Send(b.ID, ProtoSignal, []byte("answer")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+		expectList(t, "at b", b.takeMessages(), "0 3 answer")
+		time.Sleep(2 * time.Second)
+		expect(t, "dead session", a.up(b) || b.up(a), false)
+		echo(t, a, b)
+	})
+}
+
+// TestHostileEnvelopes sends frames that no honest member sends, from node 0 over node 1.
+func TestHostileEnvelopes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := line(t, 3)
+		defer w.stop()
+		evil, anchor, b := w.nodes[0], w.nodes[1], w.nodes[2]
+		envelope := func(hops byte, to, from identity.NodeID) []byte {
+			return append(header{kind: frameEnvelope, hops: hops, to: to, from: from, proto: ProtoGossip}.appendTo(nil), "evil"...)
+		}
+		before := anchor.Counters()
+		for _, c := range []struct {
+			reason string
+			frame  []byte
+		}{
+			{"malformed", nil},
+			{"malformed", []byte{99}},
+			{"malformed", []byte{frameDirect, 0}},
+			{"malformed", []byte{framePing, 1, 2, 3}},
+			{"malformed", envelope(maxHops+1, b.ID, evil.ID)},
+			{"malformed", envelope(maxHops, b.ID, b.ID)},
+			{"malformed", envelope(maxHops, identity.NodeID{}, evil.ID)},
+			{"malformed", envelope(maxHops, b.ID, identity.NodeID{})},
+			{"forged_source", envelope(maxHops, b.ID, identity.NodeID{7})},
+			{"forged_source", envelope(maxHops, anchor.ID, b.ID)},
+			{"loop", envelope(maxHops, b.ID, anchor.ID)},
+			{"hop_limit", envelope(0, b.ID, evil.ID)},
+		} {
+			if c.frame == nil {
+				c.frame = []byte{}
+			}
+			if err := evil.table.link(anchor.ID).conn.SendDatagram(c.frame); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond)
+			after := anchor.Counters()
+			if after[c.reason] != before[c.reason]+1 {
+				t.Errorf("frame %x: counters %v, want one more %s", c.frame, after, c.reason)
+			}
+			before = after
+		}
+		expectList(t, "messages at b", b.takeMessages())
+		expectList(t, "messages at the anchor", anchor.takeMessages())
+
+		// More than one member's share of forwarding.
+		for range 2 * forwardBurst {
+			if err := evil.Send(b.ID, ProtoGossip, nil); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(50 * time.Microsecond)
+		}
+		time.Sleep(time.Second)
+		if n := len(b.takeMessages()); n < forwardBurst/2 || n > forwardBurst+forwardBurst/4 {
+			t.Errorf("got %d messages through, want about %d", n, forwardBurst)
+		}
+		expect(t, "sessions", anchor.up(evil) && anchor.up(b), true)
+	})
+}
+
+func TestHostileStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := line(t, 3)
+		defer w.stop()
+		evil, anchor, b := w.nodes[0], w.nodes[1], w.nodes[2]
+		l := evil.table.link(anchor.ID)
+		for _, start := range [][]byte{{99}, {frameDirect, 0}, header{kind: frameEnvelope, hops: 2, to: b.ID, from: identity.NodeID{3}, proto: 1}.appendTo(nil)} {
+			st, err := l.conn.OpenStream()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = st.Write(start)
+			if _, err := st.Read(make([]byte, 1)); err == nil || isNoRoute(err) {
+				t.Errorf("stream beginning %x: got %v, want a reset", start, err)
+			}
+		}
+		// Streams that say nothing are given up, and splices are limited.
+		for range maxSplicesPerSession {
+			if _, err := evil.Open(context.Background(), b.ID, ProtoSync); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := evil.Open(context.Background(), b.ID, ProtoSync); err == nil {
+			t.Error("one splice too many: got nil")
+		}
+		expect(t, "splices", anchor.router.splices.Load(), maxSplicesPerSession)
+		time.Sleep(spliceIdle + time.Second)
+		expect(t, "splices after idling", anchor.router.splices.Load(), 0)
+		echo(t, evil, b)
+	})
+}
+
+func TestHandshakesAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b := w.nodes[0], w.nodes[1]
+		b.start(nil)
+		// Strangers that come with fresh addresses, and never answer the Retry that they get after a while.
+		initial := initialPacket(t)
+		sent := w.net.Sent()
+		for i := range 2000 {
+			c := w.net.Listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 5000))
+			initial[6+i%8]++ // another connection ID
+			_, _ = c.WriteTo(initial, b.conn.LocalAddr())
+			c.Close()
+		}
+		time.Sleep(time.Second)
+		b.gate.mu.Lock()
+		halfOpen := b.gate.halfOpen
+		b.gate.mu.Unlock()
+		if halfOpen > unprovenBurst+unprovenPerSecond {
+			t.Errorf("got %d half-open connections, want at most %d", halfOpen, unprovenBurst+unprovenPerSecond)
+		}
+		t.Logf("%d half-open, %d packets for 2000", halfOpen, w.net.Sent()-sent)
+		a.start(nil)
+		a.target(b)
+		w.until(time.Second, "session of a member meanwhile", func() bool { return a.up(b) })
+	})
+}
+
+// initialPacket catches the first packet of a dial.
+func initialPacket(t *testing.T) []byte {
+	t.Helper()
+	w := newWorld(t, 2, sessiontest.Options{})
+	defer w.stop()
+	trap := w.net.Listen(w.nodes[1].addr)
+	defer trap.Close()
+	w.nodes[0].start(nil)
+	w.nodes[0].target(w.nodes[1])
+	buf := make([]byte, 2000)
+	n, _, err := trap.ReadFrom(buf)
+	if err != nil || n < 1200 {
+		t.Fatalf("got %d bytes, %v", n, err)
+	}
+	return buf[:n]
+}

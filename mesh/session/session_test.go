@@ -1,0 +1,339 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/session/sessiontest"
+)
+
+const lan = 200 * time.Microsecond
+
+func TestSessionComesUpAndCarries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b := w.nodes[0], w.nodes[1]
+		b.start(nil)
+		a.start(nil)
+		a.target(b)
+		took := w.until(time.Second, "session", func() bool { return a.up(b) && b.up(a) })
+		if took > 10*time.Millisecond {
+			t.Errorf("session took %v, want at most 10 ms", took)
+		}
+		expectList(t, "events of a", w.kinds(a.takeEvents()), "up 1")
+		expectList(t, "events of b", w.kinds(b.takeEvents()), "up 0")
+
+		large := strings.Repeat("x", MaxMessage)
+		for _, text := range []string{"", "small", strings.Repeat("y", 1147), strings.Repeat("z", 1160), large} {
+			if err := a.Send(b.ID, ProtoGossip, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			expectList(t, "message", b.takeMessages(), "0 1 "+text)
+		}
+		if err := a.Send(b.ID, ProtoGossip, []byte(large+"x")); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("oversized message: got %v, want ErrTooLarge", err)
+		}
+		echo(t, a, b)
+		st := a.Snapshot()
+		if len(st) != 1 || !st[0].Up || !st[0].Target || !st[0].Dialled || st[0].Remote != b.addr || st[0].RTT > 10*lan {
+			t.Errorf("status: got %+v", st)
+		}
+	})
+}
+
+// echo sends text through a stream from a to b and back, with half-close.
+func echo(t *testing.T, a, b *testNode) {
+	t.Helper()
+	c, err := a.Open(context.Background(), b.ID, ProtoSync)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	defer c.Close()
+	text := strings.Repeat("hello ", 50_000)
+	go func() {
+		_, _ = io.WriteString(c, text)
+		c.(interface{ CloseWrite() error }).CloseWrite()
+	}()
+	c.SetReadDeadline(time.Now().Add(time.Minute))
+	got, err := io.ReadAll(c)
+	if err != nil || string(got) != text {
+		t.Errorf("echo: got %d bytes, %v; want %d", len(got), err, len(text))
+	}
+}
+
+func TestSimultaneousDialEndsWithTheSmallerIDsSession(t *testing.T) {
+	for _, latency := range []time.Duration{0, lan, 40 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 2, sessiontest.Options{Latency: latency})
+			defer w.stop()
+			a, b := w.nodes[0], w.nodes[1]
+			a.start(nil)
+			b.start(nil)
+			a.target(b)
+			b.target(a)
+			time.Sleep(5 * time.Second)
+			if !a.up(b) || !b.up(a) {
+				t.Fatal("no session")
+			}
+			expect(t, "dialled by a", a.Snapshot()[0].Dialled, true)
+			expect(t, "dialled by b", b.Snapshot()[0].Dialled, false)
+			expect(t, "links of a", len(a.table.links(identity.NodeID{})), 1)
+			expect(t, "links of b", len(b.table.links(identity.NodeID{})), 1)
+			for _, n := range w.nodes {
+				for _, e := range n.takeEvents() {
+					if e.Kind == Down {
+						t.Errorf("node %d saw its session go down: %+v", w.index(n.ID), e)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestDropIsSeenWithItsReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b := w.nodes[0], w.nodes[1]
+		a.start(nil)
+		b.start(nil)
+		a.target(b)
+		w.until(time.Second, "session", func() bool { return a.up(b) && b.up(a) })
+		a.takeEvents()
+		b.takeEvents()
+		w.mesh.Refuse(a.ID, &Refusal{Code: 0x101, Reason: "revoked by root"})
+		b.Drop(a.ID, 0x101, "revoked")
+		time.Sleep(time.Second)
+		for n, want := range map[*testNode]Event{
+			a: {Kind: Down, ID: b.ID, Code: 0x101, Reason: "revoked", ByPeer: true},
+			b: {Kind: Down, ID: a.ID, Code: 0x101, Reason: "revoked"},
+		} {
+			events := n.takeEvents()
+			if len(events) == 0 || events[0] != want {
+				t.Errorf("node %d: got %+v, want %+v first", w.index(n.ID), events, want)
+			}
+			if n == a && (len(events) != 2 || events[1] != Event{Kind: Refused, ID: b.ID, Code: 0x101, Reason: "revoked by root"}) {
+				t.Errorf("a's dialling again: got %+v, want one refusal", events)
+			}
+		}
+		if last := a.Snapshot()[0].LastError; !strings.Contains(last, "revoked by root") {
+			t.Errorf("last error: got %q, want the reason", last)
+		}
+	})
+}
+
+func TestRefusalAtHandshakeIsToldBothWays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b := w.nodes[0], w.nodes[1]
+		a.start(nil)
+		b.start(nil)
+		// The accepting side is the revoked one: it learns it from who dials it.
+		w.mesh.Refuse(b.ID, &Refusal{Code: 0x101, Reason: "revoked"})
+		a.target(b)
+		time.Sleep(2 * time.Second)
+		expect(t, "session", a.up(b) || b.up(a), false)
+		expectList(t, "events of a", a.takeEvents())
+		expectList(t, "events of b", b.takeEvents(), Event{Kind: Refused, ID: a.ID, Code: 0x101, Reason: "revoked"})
+		if st := a.Snapshot()[0]; st.Attempts < 3 || !strings.Contains(st.LastError, "revoked") {
+			t.Errorf("status: got %+v, want several attempts", st)
+		}
+		w.mesh.Refuse(b.ID, nil)
+		w.until(2*time.Second, "session after the refusal", func() bool { return a.up(b) && b.up(a) })
+	})
+}
+
+func TestAnotherNodeAtTheAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		a.start(nil)
+		c.start(w.net.Listen(b.addr))
+		a.target(b)
+		time.Sleep(time.Second)
+		expect(t, "session", len(a.table.links(identity.NodeID{}))+len(c.table.links(identity.NodeID{})), 0)
+		if last := a.Snapshot()[0].LastError; !strings.Contains(last, "another node") {
+			t.Errorf("last error: got %q", last)
+		}
+	})
+}
+
+func TestReconnectsForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b := w.nodes[0], w.nodes[1]
+		a.start(nil)
+		a.target(b)
+		time.Sleep(time.Hour)
+		if n := a.Snapshot()[0].Attempts; n < 80 || n > 200 {
+			t.Errorf("got %d attempts in an hour, want one each 26 to 42 s", n)
+		}
+		b.start(nil)
+		w.until(45*time.Second, "session", func() bool { return a.up(b) })
+
+		time.Sleep(time.Minute)
+		b.stop()
+		synctest.Wait()
+		time.Sleep(10 * time.Millisecond)
+		expect(t, "up after a stop", a.up(b), false)
+		a.takeEvents()
+		b.start(nil)
+		took := w.until(time.Second, "session after restart", func() bool { return a.up(b) })
+		t.Logf("after a restart: up in %v", took)
+
+		// A crash leaves a with a session that is dead; b's new process dials and replaces it.
+		time.Sleep(time.Minute)
+		a.takeEvents()
+		b.crash()
+		time.Sleep(time.Second)
+		expect(t, "a notices at once", a.up(b), true)
+		b.start(nil)
+		b.target(a)
+		took = w.until(100*time.Millisecond, "session with the new process", func() bool { return b.up(a) })
+		t.Logf("after a crash: up in %v", took)
+		time.Sleep(10 * time.Second)
+		events := a.takeEvents()
+		expectList(t, "events of a", w.kinds(events), "down 1", "up 1")
+		expect(t, "code", events[0].Code, CodeReplaced)
+	})
+}
+
+func TestStatelessResetEndsTheSessionOfADeadProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b := w.nodes[0], w.nodes[1]
+		b.start(nil)
+		a.start(nil)
+		a.target(b)
+		w.until(time.Second, "session", func() bool { return a.up(b) })
+		time.Sleep(10 * time.Second)
+		b.crash()
+		b.start(nil)
+		a.takeEvents()
+		if err := a.Send(b.ID, ProtoGossip, make([]byte, 64)); err != nil {
+			t.Fatal(err)
+		}
+		w.until(20*time.Millisecond, "session with the new process", func() bool { return b.up(a) })
+		expectList(t, "events of a", w.kinds(a.takeEvents()), "down 1", "up 1")
+	})
+}
+
+func TestSurvivesRebinding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, sessiontest.Options{Latency: 10 * time.Millisecond})
+		defer w.stop()
+		a, b := w.nodes[0], w.nodes[1]
+		b.start(nil)
+		a.start(w.net.ListenNAT(a.addr))
+		a.target(b)
+		w.until(time.Second, "session", func() bool { return a.up(b) && b.up(a) })
+		a.takeEvents()
+		b.takeEvents()
+		moved := netip.MustParseAddrPort("192.0.2.7:4711")
+		a.conn.Move(moved)
+		if err := a.Send(b.ID, ProtoGossip, []byte("from a new address")); err != nil {
+			t.Fatal(err)
+		}
+		w.until(time.Second, "b follows", func() bool { r, _ := b.Remote(a.ID); return r == moved })
+		time.Sleep(time.Second)
+		expectList(t, "message", b.takeMessages(), "0 1 from a new address")
+		expectList(t, "events of b", b.takeEvents(), Event{Kind: Moved, ID: a.ID, Remote: moved})
+		expectList(t, "events of a", a.takeEvents())
+		if err := b.Send(a.ID, ProtoGossip, []byte("back")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		expectList(t, "message back", a.takeMessages(), "1 1 back")
+	})
+}
+
+func TestRedialAfterAChangeOfNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, sessiontest.Options{Latency: 10 * time.Millisecond})
+		defer w.stop()
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		for _, n := range w.nodes {
+			n.start(nil)
+		}
+		a.target(b) // a is the QUIC client towards b: the session survives
+		c.target(a) // and the server towards c: QUIC cannot move that
+		a.target(b, c)
+		w.until(time.Second, "sessions", func() bool { return a.up(b) && a.up(c) && b.up(a) && c.up(a) })
+		time.Sleep(10 * time.Second)
+		a.takeEvents()
+		c.takeEvents()
+		a.conn.SetDown(true)
+		time.Sleep(3 * time.Second)
+		expect(t, "sessions live through an outage", a.up(b) && a.up(c), true)
+		a.addr = netip.MustParseAddrPort("192.0.2.9:9277")
+		a.conn.Move(a.addr)
+		a.conn.SetDown(false)
+		a.Redial()
+		took := w.until(3*time.Second, "both follow", func() bool {
+			rb, _ := b.Remote(a.ID)
+			rc, _ := c.Remote(a.ID)
+			return rb == a.addr && rc == a.addr && a.up(b) && a.up(c)
+		})
+		t.Logf("took %v", took)
+		echo(t, a, b)
+		echo(t, a, c)
+	})
+}
+
+func TestRacesAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b := w.nodes[0], w.nodes[1]
+		a.start(nil)
+		b.start(nil)
+		addrs := []netip.AddrPort{netip.MustParseAddrPort("[2001:db8::1]:9277"), netip.MustParseAddrPort("198.51.100.1:9277"), b.addr}
+		a.SetTargets([]Target{{ID: b.ID, Addrs: addrs}, {ID: a.ID, Addrs: addrs}})
+		took := w.until(time.Second, "session", func() bool { return a.up(b) })
+		if took > 150*time.Millisecond {
+			t.Errorf("took %v, want little more than two staggers", took)
+		}
+		time.Sleep(time.Second)
+		b.Drop(a.ID, 0x200, "again")
+		time.Sleep(10 * time.Millisecond)
+		// The address that worked is now the first.
+		took = w.until(time.Second, "session", func() bool { return a.up(b) })
+		if took > 300*time.Millisecond {
+			t.Errorf("again took %v, want the first rung of the ladder", took)
+		}
+		a.SetTargets(nil)
+		time.Sleep(time.Second)
+		expect(t, "session with what is no target", a.up(b) || b.up(a), false)
+		events := b.takeEvents()
+		expect(t, "code", events[len(events)-1].Code, CodeUnneeded)
+	})
+}
+
+func TestDuplicatedHandshakesThroughLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, sessiontest.Options{Latency: 30 * time.Millisecond, Jitter: 10 * time.Millisecond, Loss: 0.2, Seed: 7})
+		defer w.stop()
+		a, b := w.nodes[0], w.nodes[1]
+		a.start(nil)
+		b.start(nil)
+		a.target(b)
+		b.target(a)
+		w.until(time.Minute, "session", func() bool { return a.up(b) && b.up(a) })
+		time.Sleep(time.Minute)
+		expect(t, "up", a.up(b) && b.up(a), true)
+		echo(t, a, b)
+	})
+}
