@@ -9,7 +9,6 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +23,9 @@ import (
 // DefaultPort is the UDP port of a node for which neither its settings nor its state name one.
 const DefaultPort = 9277
 
+// StaticMesh is what the agent without a mesh is called, so that no mesh can be.
+const StaticMesh = "static"
+
 // MaxName is the longest name of a mesh or node, in bytes: a DNS label (RFC 1035, section 2.3.4).
 const MaxName = 63
 
@@ -31,13 +33,14 @@ const MaxName = 63
 // by an earlier admission, or its key lives on another machine.
 var ErrFinal = errors.New("this node cannot go on in this mesh")
 
-var errNotBuilt = errors.New("internal error: not built")
-
 // ValidName says what is wrong with the name of a mesh or node: it has to be a DNS label in lower case, since
 // it becomes a host name, a file name and a service name. Names that arrive from the network are checked too.
 func ValidName(name string) error {
 	if name == "" || len(name) > MaxName {
 		return fmt.Errorf("name %q: want 1 to %d characters", name, MaxName)
+	}
+	if name == StaticMesh {
+		return fmt.Errorf("name %q: it stands for the agent without a mesh", name)
 	}
 	for i, c := range []byte(name) {
 		letterOrDigit := 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
@@ -115,12 +118,6 @@ type Membership struct {
 	Members    int    // known members, this node included
 }
 
-// Create makes the keys, the root certificate and the first node of a new mesh. Nothing is left behind when
-// it fails. The error wraps os.ErrExist when there already is such a mesh.
-func Create(ctx context.Context, o CreateOptions) (Membership, error) {
-	return Membership{}, errNotBuilt
-}
-
 // JoinOptions say how to join a mesh with a token.
 type JoinOptions struct {
 	Token     string // as typed: may hold spaces and line breaks; never logged
@@ -151,25 +148,10 @@ type JoinProgress struct {
 	Records int            // StageSynced: records received with the admission
 }
 
-// Join asks the anchors of the token for admission, all at once or in turn, until one admits this machine or ctx
-// ends, and writes the state directory. progress, which may be nil, is called from the calling goroutine only.
-// Nothing is left behind when it fails. The error says in words why (expired, used by whom, revoked, mistyped,
-// clock wrong by how much, nobody answered).
-func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Membership, error) {
-	return Membership{}, errNotBuilt
-}
-
 // LeaveOptions say which state to remove.
 type LeaveOptions struct {
 	StateDir string // of the mesh
 	Force    bool   // also when it holds the root key of the mesh, or is damaged
-}
-
-// LeaveOffline removes the state directory of a mesh whose agent is not running, and the interface if a
-// killed agent left one. It tells nobody. It refuses while an agent holds the state, and without Force when the
-// root key of the mesh would be lost.
-func LeaveOffline(ctx context.Context, o LeaveOptions) error {
-	return errNotBuilt
 }
 
 // Options are what the agent runs on.
@@ -183,11 +165,4 @@ type Options struct {
 	Reload   <-chan struct{}          // each value asks for a reload, as the API's does; may be nil
 	Ready    func()                   // called once, when the interface is up and the API answers; may be nil
 	Logger   *slog.Logger
-}
-
-// Run is the agent: it brings the node up, serves the local API, and returns nil when ctx ends or the node has left
-// its mesh over the API, with everything that it made in the kernel removed. A failed Load at the start
-// ends it; at a reload it is reported and the old settings stay.
-func Run(ctx context.Context, o Options) error {
-	return errNotBuilt
 }

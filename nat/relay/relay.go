@@ -37,9 +37,11 @@ const (
 	version = 1
 	bye     = 0
 
-	// Channel numbers of RFC 8656, section 12.
-	firstChannel = 0x4000
-	lastChannel  = 0x4fff
+	// Channel numbers of RFC 8656, section 12. Two members that relay for each other number channels on the same pair
+	// of addresses: the one with the smaller ID takes the lower half.
+	firstChannel  = 0x4000
+	middleChannel = 0x4800
+	lastChannel   = 0x4fff
 )
 
 // status is the anchor's answer to a request.

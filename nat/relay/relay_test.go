@@ -44,6 +44,7 @@ func newWorld(t *testing.T) (*world, context.CancelFunc) {
 	w.ctx = ctx
 	locked := func(f func()) { w.mu.Lock(); defer w.mu.Unlock(); f() }
 	w.server = NewServer(ServerOptions{
+		Self:      anchor,
 		Forward:   func(from, to Half) { locked(func() { w.forward[from] = to }) },
 		Unforward: func(from Half) { locked(func() { delete(w.forward, from) }) },
 		Remote: func(id identity.NodeID) (addr netip.AddrPort, ok bool) {
@@ -134,6 +135,9 @@ func TestTwoHalvesAreJoined(t *testing.T) {
 		ha, hb := Half{w.remote[a], va.Port()}, Half{w.remote[b], vb.Port()}
 		if got := w.table(); len(got) != 2 || got[ha] != hb || got[hb] != ha {
 			t.Fatalf("got table %v, want %v and %v joined", got, ha, hb)
+		}
+		if va.Port() < middleChannel {
+			t.Fatalf("got channel %#x from a relay with the greater ID, want one of the upper half", va.Port())
 		}
 		if len(channels) != 2 {
 			t.Fatalf("got channels %v, want two numbers", channels)

@@ -20,6 +20,7 @@ const requestTimeout = 5 * time.Second
 
 // ServerOptions are what a relay needs from its node. All but Logger are required; none of the functions may block.
 type ServerOptions struct {
+	Self identity.NodeID
 	// Forward installs one direction of a relayed path in the socket, Unforward removes it.
 	Forward   func(from, to Half)
 	Unforward func(from Half)
@@ -106,7 +107,7 @@ func (s *Server) open(from, peer identity.NodeID, c net.Conn) (uint16, status) {
 	}
 	ch := mine[peer]
 	if ch == nil {
-		number := freeNumber(mine)
+		number := s.freeNumber(from, mine)
 		if number == 0 {
 			return 0, refusedFull
 		}
@@ -123,12 +124,16 @@ func (s *Server) open(from, peer identity.NodeID, c net.Conn) (uint16, status) {
 }
 
 // freeNumber returns the lowest channel number that a member does not use, 0 when it has them all.
-func freeNumber(mine map[identity.NodeID]*channel) uint16 {
+func (s *Server) freeNumber(client identity.NodeID, mine map[identity.NodeID]*channel) uint16 {
 	used := make(map[uint16]bool, len(mine))
 	for _, ch := range mine {
 		used[ch.half.Channel] = true
 	}
-	for number := uint16(firstChannel); number <= lastChannel; number++ {
+	first, last := uint16(firstChannel), uint16(middleChannel-1)
+	if s.options.Self.Compare(client) > 0 {
+		first, last = middleChannel, lastChannel
+	}
+	for number := first; number <= last; number++ {
 		if !used[number] {
 			return number
 		}

@@ -90,8 +90,9 @@ func (e *Endpoint) Path() netip.AddrPort {
 
 // SetPath moves the peer to an underlay address, or to a relay channel by its virtual address; zero means that
 // there is no path. Packets from the few paths before still count as the peer's, so that one that is late
-// cannot make WireGuard roam back.
-func (e *Endpoint) SetPath(addr netip.AddrPort) {
+// cannot make WireGuard roam back. It reports whether a handshake initiation was held and has left by the new
+// path: then none has to be started, and a second one right after it would be taken for a flood.
+func (e *Endpoint) SetPath(addr netip.AddrPort) (flushed bool) {
 	var next *path
 	if addr.IsValid() {
 		next = e.bind.resolve(normal(addr))
@@ -99,7 +100,7 @@ func (e *Endpoint) SetPath(addr netip.AddrPort) {
 	e.mu.Lock()
 	if e.removed {
 		e.mu.Unlock()
-		return
+		return false
 	}
 	if last := e.path.Load(); last != nil && (next == nil || last.addr != next.addr) {
 		e.past = slices.DeleteFunc(e.past, func(a netip.AddrPort) bool { return a == last.addr })
@@ -118,6 +119,7 @@ func (e *Endpoint) SetPath(addr netip.AddrPort) {
 	if flush != nil {
 		e.transmit([][]byte{flush})
 	}
+	return flush != nil
 }
 
 // SetSources names further addresses whose WireGuard packets are this peer's. They ought to be proved by an

@@ -1,0 +1,142 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/mesh/identity"
+	"warren/mesh/signal"
+	"warren/tunnel/osnet"
+)
+
+// Create makes the keys, the root certificate and the first node of a new mesh. Nothing is left behind when
+// it fails. The error wraps os.ErrExist when there already is such a mesh.
+func Create(_ context.Context, o CreateOptions) (Membership, error) {
+	for _, name := range []string{o.Mesh, o.Name} {
+		if err := ValidName(name); err != nil {
+			return Membership{}, err
+		}
+	}
+	dir := filepath.Join(o.StateRoot, o.Mesh)
+	if _, err := os.Stat(dir); err == nil {
+		return Membership{}, fmt.Errorf("create mesh %s: %s is there already: %w", o.Mesh, dir, os.ErrExist)
+	}
+	_, rootKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return Membership{}, fmt.Errorf("make root key: %w", err)
+	}
+	prefix4, err := choosePrefix4(o, identity.MeshIDOf(rootKey.Public().(ed25519.PublicKey)))
+	if err != nil {
+		return Membership{}, err
+	}
+	now := time.Now()
+	root, err := identity.NewRoot(rootKey, identity.RootTerms{Name: o.Mesh, Prefix4: prefix4}, now)
+	if err != nil {
+		return Membership{}, err
+	}
+	s, err := newState()
+	if err != nil {
+		return Membership{}, err
+	}
+	leaf, err := identity.NewNode(identity.Authority{Cert: root, Key: rootKey}, s.key.Public().(ed25519.PublicKey), identity.NodeTerms{Admin: true, NotBefore: now})
+	if err != nil {
+		return Membership{}, err
+	}
+	s.chain, s.rootKey = []*x509.Certificate{leaf, root}, rootKey
+	s.settings = stored{Schema: storedSchema, Mesh: o.Mesh, Name: o.Name, Port: o.Port, Endpoints: o.Endpoints}
+	if err := s.write(dir, nil); err != nil {
+		return Membership{}, err
+	}
+	out := s.membership()
+	out.Members = 1
+	return out, nil
+}
+
+// choosePrefix4 picks the mesh's IPv4 range: wanted, none, or one that no local route overlaps.
+func choosePrefix4(o CreateOptions, mesh identity.MeshID) (netip.Prefix, error) {
+	switch {
+	case o.NoIPv4:
+		return netip.Prefix{}, nil
+	case o.IPv4.IsValid():
+		if !o.IPv4.Addr().Is4() || o.IPv4.Bits() < 8 || o.IPv4.Bits() > 24 {
+			return netip.Prefix{}, fmt.Errorf("IPv4 range %s: want an IPv4 prefix of 8 to 24 bits, such as 100.70.0.0/16", o.IPv4)
+		}
+		return o.IPv4.Masked(), nil
+	}
+	local, err := osnet.LocalPrefixes()
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("look for a free IPv4 range: %w", err)
+	}
+	return identity.Prefix4(mesh, local), nil
+}
+
+// newState makes the keys of a node.
+func newState() (*state, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make node key: %w", err)
+	}
+	wireGuard, err := wgtypes.GeneratePrivateKey()
+	if err != nil {
+		return nil, fmt.Errorf("make WireGuard key: %w", err)
+	}
+	sealing, _, err := signal.GenerateSealingKey()
+	if err != nil {
+		return nil, err
+	}
+	return &state{key: key, wireGuard: wireGuard, sealing: sealing}, nil
+}
+
+// membership describes the place that the state gives this machine.
+func (s *state) membership() Membership {
+	terms, _ := identity.RootTermsOf(s.root())
+	out := Membership{
+		Mesh: s.settings.Mesh, MeshID: s.meshID(), StateDir: s.dir, ID: s.nodeID(), Name: s.settings.Name,
+		Prefix4: terms.Prefix4, Prefix6: s.meshID().Prefix6(), Addr6: identity.Addr6(s.meshID(), s.nodeID()),
+	}
+	if terms.Prefix4.IsValid() {
+		out.Addr4 = identity.Addr4(terms.Prefix4, s.nodeID(), 0)
+	}
+	return out
+}
+
+// LeaveOffline removes the state directory of a mesh whose agent is not running. It tells nobody. It refuses while an
+// agent holds the state, and without Force when the root key of the mesh would be lost. The interface of a
+// killed agent needs no removal: it ended with the process.
+func LeaveOffline(_ context.Context, o LeaveOptions) error {
+	if _, err := os.Stat(o.StateDir); err != nil {
+		return fmt.Errorf("leave: %w", err)
+	}
+	lock, err := lockState(o.StateDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if !o.Force {
+		s, err := loadState(o.StateDir)
+		if err != nil {
+			return err
+		}
+		if s.rootKey != nil {
+			return errRootKey(o.StateDir)
+		}
+	}
+	if err := os.RemoveAll(o.StateDir); err != nil {
+		return fmt.Errorf("remove state: %w", err)
+	}
+	return nil
+}
+
+// errRootKey refuses to lose what nobody could make again.
+func errRootKey(dir string) error {
+	return fmt.Errorf("leave: %s holds the root key of the mesh, which would be lost: keep a copy of it elsewhere, then leave with --force", filepath.Join(dir, fileRootKey))
+}

@@ -1,0 +1,380 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/mesh/api"
+	"warren/mesh/identity"
+	"warren/nat"
+	"warren/nat/netwatch"
+	"warren/tunnel"
+	"warren/tunnel/bind"
+	"warren/tunnel/osnet"
+)
+
+// Timing of the loop. Level-triggered: what an event missed, the next tick mends.
+const (
+	tickEvery  = time.Minute
+	retryAfter = time.Second // after a step that failed
+)
+
+// node is the running agent. Its fields are constant after assemble, or owned by the loop where said so.
+type node struct {
+	options Options
+	log     *slog.Logger
+	started time.Time
+
+	socket *bind.Bind
+	tunnel *tunnel.Tunnel
+	member *member // nil without a mesh
+	status *statusBoard
+	names  *resolver
+
+	leave   chan struct{} // closed by the API when this node has left the mesh
+	leaving sync.Once
+
+	// Owned by the loop.
+	settings Settings
+	last     desired // what the owners were told last
+	retry    *time.Timer
+}
+
+// Run is the agent: it brings the node up, serves the local API, and returns nil when ctx ends or the node has left
+// its mesh over the API, with everything that it made in the kernel removed. A failed Load at the start
+// ends it; at a reload it is reported and the old settings stay.
+func Run(ctx context.Context, o Options) error {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	settings, err := o.Load()
+	if err != nil {
+		return err
+	}
+	n := &node{
+		options: o, log: o.Logger.With("part", "node"), started: time.Now(), settings: settings,
+		leave: make(chan struct{}), names: newResolver(), retry: time.NewTimer(time.Hour),
+	}
+	n.status = newStatusBoard(o, n.started)
+	n.retry.Stop()
+
+	var s *state
+	if o.Mesh != "" {
+		if s, err = loadState(o.StateDir); err != nil {
+			return err
+		}
+		lock, err := lockState(o.StateDir)
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
+	}
+	if err := n.assemble(s); err != nil {
+		return err
+	}
+	return n.run(ctx)
+}
+
+// assemble makes the owners. Nothing runs yet.
+func (n *node) assemble(s *state) error {
+	n.socket = bind.New(bind.Options{Logger: n.options.Logger})
+	private, port := n.settings.Interface.PrivateKey, n.settings.Interface.Port
+	if s != nil {
+		if private == (wgtypes.Key{}) {
+			private = s.wireGuard
+		}
+		if port == 0 {
+			port = s.settings.Port
+		}
+		member, err := newMember(n, s, private)
+		if err != nil {
+			return err
+		}
+		n.member = member
+	}
+	if port == 0 {
+		port = DefaultPort
+	}
+	name := n.settings.Interface.Name
+	t, err := tunnel.New(tunnel.Options{
+		Name: name, MTU: n.mtu(), PrivateKey: private, Port: port, Bind: n.socket, OpenLink: osnet.Open, Logger: n.options.Logger, UAPI: true,
+	})
+	if err != nil {
+		n.close()
+		return err
+	}
+	n.tunnel = t
+	return nil
+}
+
+func (n *node) close() {
+	if n.member != nil {
+		n.member.store.Close()
+	}
+}
+
+func (n *node) mtu() int {
+	if n.settings.Interface.MTU != 0 {
+		return n.settings.Interface.MTU
+	}
+	return tunnel.DefaultMTU
+}
+
+// run starts the owners from the bottom up, and ends them from the top down: the tunnel goes last, so that
+// the others can say good-bye through its socket.
+func (n *node) run(ctx context.Context) error {
+	defer n.close()
+	bottom, stopBottom := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBottom()
+	tunnelDone := make(chan error, 1)
+	go func() { tunnelDone <- n.tunnel.Run(bottom) }()
+	select {
+	case <-n.tunnel.Ready():
+	case err := <-tunnelDone:
+		return err
+	case <-ctx.Done():
+		stopBottom()
+		return <-tunnelDone
+	}
+
+	listener, err := api.Listen(n.options.Socket, n.options.Group)
+	if err != nil {
+		stopBottom()
+		<-tunnelDone
+		return err
+	}
+	upper, stopUpper := context.WithCancel(ctx)
+	defer stopUpper()
+	group, upper := errgroup.WithContext(upper)
+	if n.member != nil {
+		n.member.start(upper, group)
+	}
+	group.Go(func() error { return api.NewServer(&backend{n}, n.options.Logger).Serve(upper, listener) })
+	group.Go(func() error { return n.loop(upper) })
+	group.Go(func() error {
+		select {
+		case err := <-tunnelDone:
+			tunnelDone <- err
+			return fmt.Errorf("tunnel ended: %w", err)
+		case <-upper.Done():
+			return nil
+		}
+	})
+	err = group.Wait()
+	n.status.stopping()
+	stopBottom()
+	tunnelErr := <-tunnelDone
+	switch {
+	case errors.Is(err, errLeft):
+		return nil // whoever asked removes the state
+	case err != nil && ctx.Err() == nil:
+		return err
+	case errors.Is(tunnelErr, context.Canceled):
+		return nil
+	}
+	return tunnelErr
+}
+
+// errLeft ends the loop of a node that has left its mesh.
+var errLeft = errors.New("left the mesh")
+
+// loop is the one goroutine that decides: it takes the events of all owners, and reconciles when none is waiting.
+func (n *node) loop(ctx context.Context) error {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	network := netwatch.Watch(ctx, n.foreign)
+	events := n.events()
+	if err := n.reconcile(ctx); err != nil {
+		return err
+	}
+	if n.options.Ready != nil {
+		n.options.Ready()
+	}
+	dirty := false
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.leave:
+			return errLeft
+		case err := <-events.fatal:
+			return fmt.Errorf("%w: %w", ErrFinal, err)
+		case e := <-events.paths:
+			n.member.pathChanged(e)
+		case signal := <-events.incoming:
+			n.member.receive(signal)
+		case signal := <-events.outgoing:
+			n.member.transmit(signal)
+		case e := <-events.sessions:
+			n.member.sessionChanged(e)
+		case addr := <-n.socket.Strays():
+			n.stray(addr)
+		case <-events.records:
+		case <-network:
+			n.log.Info("network changed")
+			if n.member != nil {
+				n.member.networkChanged()
+			}
+		case <-n.socket.PortChanges():
+			if n.member != nil {
+				n.member.networkChanged()
+			}
+		case <-n.names.Changes():
+		case <-n.options.Reload:
+			n.reload()
+		case request := <-n.status.reloads:
+			request <- n.reload()
+		case <-n.retry.C:
+		case <-tick.C:
+			n.names.Refresh()
+		case <-settled(dirty):
+			dirty = false
+			if err := n.reconcile(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		dirty = true
+	}
+}
+
+// settled returns a channel that is ready when there is something to do: select takes any ready case, so that events
+// and reconciling share the loop fairly, and a burst of events costs few rounds.
+func settled(dirty bool) <-chan struct{} {
+	if dirty {
+		return ready
+	}
+	return nil
+}
+
+var ready = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// reconcile plans, and tells the owners the difference. What fails is tried again soon and shown as a warning; only
+// what nothing but a person can mend ends the agent.
+func (n *node) reconcile(ctx context.Context) error {
+	f := facts{settings: n.settings, mtu: n.mtu(), statics: n.names.Resolve(n.settings.Static)}
+	endpoints := n.settings.Endpoints
+	if n.member != nil {
+		n.member.addFacts(&f)
+		if len(endpoints) == 0 {
+			endpoints = n.member.state.settings.Endpoints
+		}
+	}
+	f.endpoints = n.names.Endpoints(endpoints)
+	want := plan(f)
+	var failed error
+	if err := n.tunnel.SetLink(want.link); err != nil {
+		failed = errors.Join(failed, err)
+	}
+	if err := n.tunnel.SetPeers(want.tunnel); err != nil {
+		failed = errors.Join(failed, err)
+	}
+	n.socket.SetStatic(staticEndpoints(f))
+	if n.member != nil {
+		if err := n.member.apply(ctx, f, want); err != nil {
+			failed = errors.Join(failed, err)
+		}
+		if err := n.member.expelled(); err != nil {
+			return fmt.Errorf("%w: %w", ErrFinal, err)
+		}
+		if len(n.member.refused) > 0 && len(n.member.up) == 0 {
+			n.retry.Reset(believeRefusals + time.Second)
+		}
+	}
+	n.last = want
+	n.status.reconciled(f, failed)
+	if failed != nil {
+		n.log.Warn("reconcile", "error", failed)
+		n.retry.Reset(retryAfter)
+	}
+	return nil
+}
+
+func staticEndpoints(f facts) (out []netip.AddrPort) {
+	for _, addr := range f.statics {
+		out = append(out, addr)
+	}
+	return out
+}
+
+// reload reads the settings again. On error the old ones stay.
+func (n *node) reload() error {
+	settings, err := n.options.Load()
+	if err != nil {
+		n.log.Warn("settings not reloaded", "error", err)
+		n.status.warn("settings", "settings not reloaded: "+err.Error())
+		return err
+	}
+	n.status.warn("settings", "")
+	if before, now := n.settings.Interface, settings.Interface; before.Name != now.Name || before.Port != now.Port || before.PrivateKey != now.PrivateKey {
+		n.status.warn("settings", "a change of interface name, port or private key takes effect when the agent starts again")
+	}
+	n.settings = settings
+	n.log.Info("settings reloaded")
+	return nil
+}
+
+// foreign reports whether an interface is none of ours to offer as a way in.
+func (n *node) foreign(ifname string) bool { return ifname == n.tunnel.Name() }
+
+// newInstance returns the number that tells this run of the agent from all others.
+func newInstance() (instance [8]byte) {
+	rand.Read(instance[:])
+	return instance
+}
+
+// recordsPath is where the store of a mesh is kept.
+func recordsPath(stateDir string) string { return filepath.Join(stateDir, fileRecords) }
+
+// stray handles an endpoint that WireGuard took over from a packet of an unknown source: for a member, nat
+// learns the address and the peer gets its own endpoint back.
+func (n *node) stray(addr netip.AddrPort) {
+	if n.member == nil {
+		return
+	}
+	stats, err := n.tunnel.Snapshot()
+	if err != nil {
+		return
+	}
+	for key, s := range stats {
+		if s.Endpoint == addr {
+			n.member.roamed(key, addr)
+		}
+	}
+}
+
+// idle is what the events of a node without a mesh are: never.
+type eventSources struct {
+	paths    <-chan nat.Event
+	sessions <-chan sessionEvent
+	records  <-chan struct{}
+	fatal    <-chan error
+	incoming <-chan incomingSignal
+	outgoing <-chan outgoingSignal
+}
+
+func (n *node) events() eventSources {
+	if n.member == nil {
+		return eventSources{}
+	}
+	return n.member.events()
+}
+
+// shorten names a node in messages: its name if known, else the short ID.
+func shorten(name string, id identity.NodeID) string {
+	if name != "" {
+		return name
+	}
+	return id.Short()
+}

@@ -1,0 +1,174 @@
+package node
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+
+	"warren/mesh/identity"
+	"warren/mesh/record"
+	"warren/mesh/roster"
+	"warren/mesh/store"
+	"warren/nat/netwatch"
+)
+
+// Bounds of what a node says and keeps of itself.
+const (
+	maxEndpoints = 6 // in its record
+	maxContacts  = 32
+	metaContacts = "contacts"
+)
+
+// updateRecord publishes what has changed about this node. A change costs every member a record, so that what
+// flickers (which sessions are up) is only said when what was said before is no longer true.
+func (m *member) updateRecord(f facts) error {
+	view := m.mesh.View()
+	self, ok := view.Member(m.self)
+	if !ok {
+		return nil // mesh is about to say why
+	}
+	endpoints := m.ownEndpoints(f)
+	anchors := m.ownAnchors(self.Record.Anchors)
+	routes := sharedRoutes(f)
+	addr4 := m.ownAddr4(view.Prefix4, self, view.Members)
+	return m.mesh.Update(func(r *record.Node) {
+		r.Endpoints, r.Anchors, r.Routes, r.Addr4 = endpoints, anchors, routes, addr4
+	})
+}
+
+// ownEndpoints returns where strangers can reach this node: what the settings say, else, unless it must not be an
+// anchor, its public addresses. An address that a firewall closes costs those who try it a few packets.
+func (m *member) ownEndpoints(f facts) []netip.AddrPort {
+	mode := f.settings.Anchor
+	if mode == AnchorNever {
+		return nil
+	}
+	out := slices.Clone(f.endpoints)
+	if len(out) == 0 {
+		for _, addr := range m.hostAddresses() {
+			if mode == AnchorAlways || isPublic(addr) {
+				out = append(out, netip.AddrPortFrom(addr, m.socket.Port()))
+			}
+		}
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	return out[:min(len(out), maxEndpoints)]
+}
+
+func (m *member) hostAddresses() []netip.Addr {
+	return netwatch.Addresses(func(ifname string) bool { return ifname == m.tunnel().Name() })
+}
+
+// notPublic are the ranges that mean nothing, or another machine, elsewhere: private, shared (RFC 6598), ULA,
+// link-local, loopback and the like are excluded by netip or below.
+var notPublic = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("240.0.0.0/4"),
+}
+
+func isPublic(addr netip.Addr) bool {
+	if !addr.IsGlobalUnicast() || addr.IsPrivate() {
+		return false
+	}
+	return !slices.ContainsFunc(notPublic, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// ownAnchors returns the members through which this node can be reached: those said before as far as their sessions
+// are up, then others, anchors first.
+func (m *member) ownAnchors(before []identity.NodeID) []identity.NodeID {
+	table := m.routes.Load()
+	var out []identity.NodeID
+	for _, id := range before {
+		if table.sessions[id] {
+			out = append(out, id)
+		}
+	}
+	for _, id := range table.preferred {
+		if len(out) < wantedAnchors && !slices.Contains(out, id) {
+			out = append(out, id)
+		}
+	}
+	if len(out) == 0 {
+		return before // nobody could be told otherwise, and it is where this node will come back
+	}
+	return out[:min(len(out), wantedAnchors)]
+}
+
+// sharedRoutes are the addresses of the static peers that other members may reach through this node.
+func sharedRoutes(f facts) (out []netip.Prefix) {
+	for _, s := range f.settings.Static {
+		if !s.Share {
+			continue
+		}
+		for _, prefix := range s.AllowedIPs {
+			if routable(prefix, f) {
+				out = append(out, prefix)
+			}
+		}
+	}
+	slices.SortFunc(out, comparePrefixes)
+	return slices.Compact(out)
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
+}
+
+// maxProbes bounds the search for a free address: in a /16 that is half full it fails once in 2^64.
+const maxProbes = 64
+
+// ownAddr4 returns the IPv4 address to claim: the one claimed before, unless an earlier member has it.
+func (m *member) ownAddr4(prefix netip.Prefix, self roster.Member, members []roster.Member) netip.Addr {
+	if !prefix.IsValid() {
+		return netip.Addr{}
+	}
+	if self.Addr4.IsValid() {
+		return self.Addr4
+	}
+	taken := make(map[netip.Addr]bool, len(members))
+	for _, other := range members {
+		if other.ID != m.self {
+			taken[other.Addr4] = true
+		}
+	}
+	for probe := range maxProbes {
+		if addr := identity.Addr4(prefix, m.self, probe); !taken[addr] {
+			return addr
+		}
+	}
+	return netip.Addr{}
+}
+
+// remember keeps an address at which a member was reached, for a start when no anchor answers. The newest come first.
+func (m *member) remember(c contact) {
+	if len(m.contacts) > 0 && m.contacts[0] == c {
+		return
+	}
+	m.contacts = slices.DeleteFunc(m.contacts, func(old contact) bool { return old == c })
+	m.contacts = slices.Insert(m.contacts, 0, c)
+	m.contacts = m.contacts[:min(len(m.contacts), maxContacts)]
+	raw, err := json.Marshal(m.contacts)
+	if err == nil {
+		err = m.store.PutMeta(metaContacts, raw)
+	}
+	if err != nil {
+		m.log.Warn("contact not kept", "error", err)
+	}
+}
+
+// loadContacts reads the contacts of earlier runs, and where this node was admitted.
+func loadContacts(s *store.Store, st *state) (out []contact) {
+	if raw, err := s.Meta(metaContacts); err == nil && raw != nil {
+		if json.Unmarshal(raw, &out) != nil {
+			out = nil // only addresses to try: the anchors' records hold the same and more
+		}
+	}
+	for _, addr := range st.settings.Contacts {
+		if c := (contact{ID: st.settings.Admitter, Addr: addr}); !slices.Contains(out, c) {
+			out = append(out, c)
+		}
+	}
+	return out
+}

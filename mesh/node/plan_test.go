@@ -1,0 +1,163 @@
+package node
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/record"
+	"warren/mesh/roster"
+	"warren/mesh/session"
+)
+
+func id(n byte) identity.NodeID { return identity.NodeID{n} }
+
+// testMember is a member with the overlay addresses that end in n.
+func testMember(n byte, endpoints ...string) roster.Member {
+	m := roster.Member{
+		ID: id(n), Name: string('a' + rune(n)), State: roster.Active,
+		Addr4: netip.AddrFrom4([4]byte{100, 70, 0, n}), Addr6: netip.MustParseAddr("fd00::" + string('0'+rune(n%10))),
+		Record: record.Node{ID: id(n), WireGuardKey: [32]byte{n}},
+	}
+	for _, e := range endpoints {
+		m.Record.Endpoints = append(m.Record.Endpoints, netip.MustParseAddrPort(e))
+	}
+	return m
+}
+
+func testFacts(members ...roster.Member) facts {
+	return facts{
+		self: id(1), members: members, prefix4: netip.MustParsePrefix("100.70.0.0/16"), prefix6: netip.MustParsePrefix("fd00::/48"), mtu: 1376,
+		peers: map[identity.NodeID]peerFacts{}, sessions: map[identity.NodeID]sessionFacts{}, statics: map[string]netip.AddrPort{},
+	}
+}
+
+func targetIDs(targets []session.Target) (out []byte) {
+	for _, t := range targets {
+		out = append(out, t.ID[0])
+	}
+	return out
+}
+
+func TestPlanGivesEachMemberItsAddressesAndRoutesTheOverlay(t *testing.T) {
+	left := testMember(4)
+	left.State = roster.Left
+	f := testFacts(testMember(1), testMember(2), testMember(3), left)
+	got := plan(f)
+	if want := []identity.NodeID{id(2), id(3)}; !slices.Equal(got.reach, want) {
+		t.Errorf("got peers to reach %v, want %v: neither self nor who left", got.reach, want)
+	}
+	if len(got.tunnel) != 2 || !slices.Equal(got.tunnel[0].AllowedIPs, []netip.Prefix{netip.MustParsePrefix("100.70.0.2/32"), netip.MustParsePrefix("fd00::2/128")}) {
+		t.Errorf("got tunnel peers %v, want the two with their two addresses each", got.tunnel)
+	}
+	if want := []netip.Prefix{f.prefix4, f.prefix6}; !slices.Equal(got.link.Routes, want) {
+		t.Errorf("got routes %v, want %v: what members have lies inside", got.link.Routes, want)
+	}
+	if want := []netip.Prefix{netip.MustParsePrefix("100.70.0.1/32"), netip.MustParsePrefix("fd00::1/128")}; !slices.Equal(got.link.Addrs, want) {
+		t.Errorf("got addresses %v, want %v", got.link.Addrs, want)
+	}
+	if again := plan(f); !reflect.DeepEqual(got, again) {
+		t.Errorf("the same facts gave another plan: %v and %v", got, again)
+	}
+}
+
+func TestMembersCannotDrawTrafficOfOthers(t *testing.T) {
+	thief := testMember(2)
+	for _, route := range []string{
+		"100.70.0.3/32", "100.70.0.0/24", "0.0.0.0/0", "::/0", "192.168.1.0/24", "100.70.0.0/16", "fd00::3/128", "100.64.0.0/10", "100.70.200.7/32",
+	} {
+		thief.Record.Routes = append(thief.Record.Routes, netip.MustParsePrefix(route))
+	}
+	got := plan(testFacts(testMember(1), thief, testMember(3)))
+	want := []netip.Prefix{netip.MustParsePrefix("100.70.0.2/32"), netip.MustParsePrefix("fd00::2/128"), netip.MustParsePrefix("100.70.200.7/32")}
+	if !slices.Equal(got.tunnel[0].AllowedIPs, want) {
+		t.Errorf("got allowed IPs %v, want %v: its own and a free overlay address only", got.tunnel[0].AllowedIPs, want)
+	}
+}
+
+func TestStaticPeersNeedNoMesh(t *testing.T) {
+	f := facts{mtu: 1376, statics: map[string]netip.AddrPort{"phone": netip.MustParseAddrPort("192.0.2.1:51820")}}
+	f.settings.Static = []StaticPeer{{Name: "phone", AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/32")}, Keepalive: 25 * time.Second}}
+	f.settings.Interface.Addresses = []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24")}
+	got := plan(f)
+	if len(got.tunnel) != 1 || got.tunnel[0].Endpoint != f.statics["phone"] || len(got.reach) != 0 || len(got.targets) != 0 {
+		t.Errorf("got %+v, want the static peer alone", got)
+	}
+	if !slices.Equal(got.link.Routes, []netip.Prefix{netip.MustParsePrefix("10.9.0.2/32")}) {
+		t.Errorf("got routes %v, want the peer's", got.link.Routes)
+	}
+}
+
+func TestTargets(t *testing.T) {
+	anchors := []roster.Member{testMember(1)}
+	for n := byte(2); n < 8; n++ {
+		anchors = append(anchors, testMember(n, "203.0.113.1:9277"))
+	}
+	up := func(f *facts, ids ...byte) {
+		for _, n := range ids {
+			f.sessions[id(n)] = sessionFacts{rtt: time.Duration(10-n) * time.Millisecond}
+		}
+	}
+	direct := func(f *facts, ids ...byte) {
+		for _, n := range ids {
+			f.peers[id(n)] = peerFacts{direct: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), uint16(n))}
+		}
+	}
+	t.Run("with too few answers all anchors are dialled", func(t *testing.T) {
+		f := testFacts(anchors...)
+		up(&f, 2, 3)
+		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{2, 3, 4, 5, 6, 7}) {
+			t.Errorf("got %v", got)
+		}
+	})
+	t.Run("with enough the nearest are kept", func(t *testing.T) {
+		f := testFacts(anchors...)
+		up(&f, 2, 3, 4, 5)
+		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{3, 4, 5}) {
+			t.Errorf("got %v, want 3, 4 and 5: the smallest round-trip times", got)
+		}
+	})
+	t.Run("an anchor keeps to all anchors", func(t *testing.T) {
+		f := testFacts(append(anchors[1:], testMember(1, "203.0.113.9:9277"))...)
+		up(&f, 2, 3, 4, 5)
+		if got := targetIDs(plan(f).targets); len(got) != 6 {
+			t.Errorf("got %v, want all six others", got)
+		}
+	})
+	t.Run("contacts are dialled while no anchor answers", func(t *testing.T) {
+		f := testFacts(testMember(1), testMember(2))
+		f.contacts = []contact{{id(2), netip.MustParseAddrPort("192.168.1.2:9277")}, {id(9), netip.MustParseAddrPort("192.168.1.9:9277")}}
+		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{2}) {
+			t.Errorf("got %v, want 2 alone: 9 is no member", got)
+		}
+	})
+	t.Run("direct neighbours are dialled by the smaller ID", func(t *testing.T) {
+		f := testFacts(testMember(0), testMember(1), testMember(2))
+		direct(&f, 0, 2)
+		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{2}) {
+			t.Errorf("got %v, want 2", got)
+		}
+	})
+	t.Run("in a large mesh with anchors only the ring's neighbours", func(t *testing.T) {
+		members := []roster.Member{testMember(1)}
+		for n := byte(2); n < 40; n++ {
+			members = append(members, testMember(n))
+		}
+		members = append(members, testMember(40, "203.0.113.1:9277"))
+		f := testFacts(members...)
+		for n := byte(2); n < 40; n++ {
+			direct(&f, n)
+		}
+		up(&f, 40)
+		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{2, 3, 4, 38, 39, 40}) {
+			t.Errorf("got %v, want three on each side of the ring and the anchor", got)
+		}
+		f.sessions = nil
+		if got := targetIDs(plan(f).targets); len(got) != 39 {
+			t.Errorf("got %d targets without an anchor, want all 38 direct peers and the anchor", len(got))
+		}
+	})
+}

@@ -1,0 +1,86 @@
+package node
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/roster"
+	"warren/nat"
+	"warren/tunnel/bind"
+)
+
+// maxIntroducers bounds the members that are asked for the own address, offered as relays, or tried as next hops.
+const maxIntroducers = 8
+
+// routes is what the owners' goroutines read of the loop's knowledge: an immutable table, replaced as a whole.
+type routes struct {
+	sessions  map[identity.NodeID]bool
+	preferred []identity.NodeID // the sessions that are up, anchors first, nearest first
+	anchorsOf map[identity.NodeID][]identity.NodeID
+	anchors   []nat.Anchor
+	endpoints map[identity.NodeID]*bind.Endpoint
+	relaying  bool
+	refused   map[identity.NodeID]refusal
+}
+
+// any reports whether there is a session at all.
+func (r *routes) any() bool { return len(r.preferred) > 0 }
+
+// towards lists the members that may lead to dst: first its own anchors with which there is a session, then
+// whoever else there is a session with, anchors first.
+func (r *routes) towards(dst identity.NodeID) []identity.NodeID {
+	var hops []identity.NodeID
+	for _, id := range r.anchorsOf[dst] {
+		if r.sessions[id] && id != dst {
+			hops = append(hops, id)
+		}
+	}
+	for _, id := range r.preferred {
+		if id != dst && !slices.Contains(hops, id) {
+			hops = append(hops, id)
+		}
+	}
+	return hops[:min(len(hops), maxIntroducers)]
+}
+
+// publishRoutes makes the table anew from the loop's state.
+func (m *member) publishRoutes() {
+	view := m.mesh.View()
+	r := &routes{
+		sessions: make(map[identity.NodeID]bool, len(m.up)), anchorsOf: make(map[identity.NodeID][]identity.NodeID),
+		endpoints: make(map[identity.NodeID]*bind.Endpoint, len(m.peers)), relaying: m.settings().Anchor != AnchorNever, refused: maps.Clone(m.refused),
+	}
+	isAnchor := make(map[identity.NodeID]bool)
+	for _, other := range view.Members {
+		if other.State != roster.Active {
+			continue
+		}
+		isAnchor[other.ID] = len(other.Record.Endpoints) > 0
+		r.anchorsOf[other.ID] = other.Record.Anchors
+	}
+	for id := range m.up {
+		r.sessions[id] = true
+		r.preferred = append(r.preferred, id)
+	}
+	slices.SortFunc(r.preferred, func(a, b identity.NodeID) int {
+		if isAnchor[a] != isAnchor[b] {
+			if isAnchor[a] {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(m.up[a].rtt, m.up[b].rtt), a.Compare(b))
+	})
+	for _, id := range r.preferred[:min(len(r.preferred), maxIntroducers)] {
+		if remote, ok := m.sessions.Remote(id); ok {
+			r.anchors = append(r.anchors, nat.Anchor{ID: id, Addr: remote, RTT: m.up[id].rtt.Round(time.Millisecond)})
+		}
+	}
+	for id, p := range m.peers {
+		r.endpoints[id] = p.endpoint
+	}
+	m.routes.Store(r)
+}

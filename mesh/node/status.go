@@ -1,0 +1,253 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/mesh/api"
+	"warren/mesh/identity"
+	"warren/mesh/roster"
+	"warren/nat"
+	"warren/tunnel"
+)
+
+// idleAfter is when a static peer without a new handshake counts as idle: WireGuard refuses keys after 180 s.
+const idleAfter = 180 * time.Second
+
+// statusBoard collects what status shows: the loop pins its facts to it, the API reads.
+type statusBoard struct {
+	version string
+	started time.Time
+	reloads chan chan error
+
+	mu       sync.Mutex
+	state    string
+	facts    facts
+	warnings map[string]string // by subject
+	failing  string            // what the last reconcile could not do
+}
+
+func newStatusBoard(o Options, started time.Time) *statusBoard {
+	return &statusBoard{
+		version: o.Version, started: started, state: api.StateStarting, warnings: make(map[string]string), reloads: make(chan chan error),
+	}
+}
+
+// warn sets the warning about a subject; empty text takes it back.
+func (b *statusBoard) warn(subject, text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if text == "" {
+		delete(b.warnings, subject)
+		return
+	}
+	b.warnings[subject] = text
+}
+
+func (b *statusBoard) reconciled(f facts, failed error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.facts, b.state, b.failing = f, api.StateReady, ""
+	if failed != nil {
+		b.failing = failed.Error()
+	}
+}
+
+func (b *statusBoard) stopping() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state = api.StateStopping
+}
+
+// Status returns a snapshot for the API.
+func (n *node) Status(context.Context) (api.Status, error) {
+	b := n.status
+	b.mu.Lock()
+	f, state, failing := b.facts, b.state, b.failing
+	warnings := slices.Collect(maps.Values(b.warnings))
+	b.mu.Unlock()
+	if failing != "" {
+		warnings = append(warnings, "not everything is in place: "+failing)
+	}
+	stats, err := n.tunnel.Snapshot()
+	if err != nil {
+		warnings = append(warnings, err.Error())
+	}
+	out := api.Status{
+		Schema: api.Schema, Time: time.Now(), Version: b.version, State: state, Since: b.started,
+		Peers: []api.Peer{}, Invites: []api.Invited{}, Revoked: []api.Revoked{}, Dropped: n.dropped(),
+		Self: api.Self{Interface: n.tunnel.Name(), Port: n.socket.Port(), PublicKey: n.tunnel.PublicKey().String(),
+			Addresses: []netip.Addr{}, Tags: []string{}, Endpoints: []netip.AddrPort{}, Anchors: []string{}},
+	}
+	if n.member != nil {
+		warnings = append(warnings, n.member.fillStatus(&out, f, stats)...)
+	}
+	for _, s := range f.settings.Static {
+		out.Peers = append(out.Peers, staticStatus(s, stats[s.PublicKey]))
+	}
+	slices.Sort(warnings)
+	out.Warnings = append([]string{}, warnings...)
+	return out, nil
+}
+
+// dropped adds up what the owners dropped, under named reasons.
+func (n *node) dropped() map[string]uint64 {
+	out := make(map[string]uint64)
+	for reason, count := range n.socket.Counters() {
+		if count > 0 {
+			out["socket: "+reason.String()] += count
+		}
+	}
+	if n.member != nil {
+		n.member.dropped.into(out)
+		for reason, count := range n.member.mesh.Dropped() {
+			if count > 0 {
+				out["records: "+reason] += count
+			}
+		}
+	}
+	return out
+}
+
+func staticStatus(s StaticPeer, stats tunnel.PeerStats) api.Peer {
+	p := api.Peer{
+		Name: s.Name, Static: true, PublicKey: s.PublicKey.String(), Addresses: []netip.Addr{}, Routes: []netip.Prefix{}, Tags: []string{},
+		State: api.PeerIdle, Path: api.Path{Kind: api.PathNone}, RxBytes: stats.RxBytes, TxBytes: stats.TxBytes, LastHandshake: moment(stats.LastHandshake),
+	}
+	for _, prefix := range s.AllowedIPs {
+		if prefix.IsSingleIP() {
+			p.Addresses = append(p.Addresses, prefix.Addr())
+		} else {
+			p.Routes = append(p.Routes, prefix)
+		}
+	}
+	if stats.Endpoint.IsValid() {
+		p.Path = api.Path{Kind: api.PathDirect, Address: stats.Endpoint}
+	}
+	switch {
+	case time.Since(stats.LastHandshake) < idleAfter:
+		p.State = api.PeerUp
+	case !stats.Endpoint.IsValid() && s.Endpoint != "":
+		p.Reason = "the address of " + s.Endpoint + " is not known: the name does not resolve"
+	case !stats.Endpoint.IsValid():
+		p.Reason = "it has not called, and no endpoint is configured to call it at"
+	case stats.LastHandshake.IsZero():
+		p.Reason = "no handshake yet: it does not answer, or nothing was sent to it"
+	default:
+		p.Reason = "nothing was exchanged for a while"
+	}
+	return p
+}
+
+func moment(t time.Time) *time.Time {
+	if t.IsZero() || t.Unix() == 0 {
+		return nil
+	}
+	return &t
+}
+
+// fillStatus adds the mesh's part and returns its warnings.
+func (m *member) fillStatus(out *api.Status, f facts, stats map[wgtypes.Key]tunnel.PeerStats) (warnings []string) {
+	view := m.mesh.View()
+	names := make(map[identity.NodeID]string, len(view.Members))
+	for _, other := range view.Members {
+		names[other.ID] = other.Name
+	}
+	table := m.routes.Load()
+	out.Mesh = &api.Mesh{
+		Name: m.state.settings.Mesh, ID: m.meshID.String(), Prefix4: view.Prefix4, Prefix6: view.Prefix6,
+		Records: view.Records, Syncing: view.Missing,
+	}
+	paths := m.nat.Snapshot()
+	for _, other := range view.Members {
+		if other.State == roster.Active {
+			out.Mesh.Members++
+		}
+		if other.ID == m.self {
+			out.Self.ID, out.Self.Name, out.Self.Admin, out.Self.Tags = other.ID, other.Name, other.Admin, nonNil(other.Tags)
+			out.Self.Addresses = addressesOf(other)
+			out.Self.Anchor = len(other.Record.Endpoints) > 0
+			continue
+		}
+		out.Peers = append(out.Peers, m.peerStatus(other, paths[other.ID], stats[wgtypes.Key(other.Record.WireGuardKey)], names))
+	}
+	slices.SortFunc(out.Peers, func(a, b api.Peer) int { return cmp.Compare(a.Name, b.Name) })
+	out.Self.Endpoints = m.reachableAt()
+	for _, id := range table.preferred[:min(len(table.preferred), wantedAnchors)] {
+		out.Self.Anchors = append(out.Self.Anchors, shorten(names[id], id))
+	}
+	out.Invites, out.Revoked = m.invites(names), m.revocations(names)
+	return append(warnings, m.warnings(table)...)
+}
+
+func nonNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+func addressesOf(m roster.Member) []netip.Addr {
+	out := []netip.Addr{}
+	for _, addr := range []netip.Addr{m.Addr4, m.Addr6} {
+		if addr.IsValid() {
+			out = append(out, addr)
+		}
+	}
+	return out
+}
+
+// peerStatus says how a member is reached, or why not.
+func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunnel.PeerStats, names map[identity.NodeID]string) api.Peer {
+	p := api.Peer{
+		ID: other.ID, Name: other.Name, Addresses: addressesOf(other), Routes: nonNil(other.Record.Routes),
+		PublicKey: wgtypes.Key(other.Record.WireGuardKey).String(), Path: api.Path{Kind: api.PathNone}, Version: other.Record.Version,
+		Admin: other.Admin, Anchor: len(other.Record.Endpoints) > 0, Tags: nonNil(other.Tags), AdmittedBy: names[other.AdmittedBy],
+		RxBytes: stats.RxBytes, TxBytes: stats.TxBytes, LastHandshake: moment(stats.LastHandshake), Since: moment(way.Since),
+	}
+	if other.State == roster.Left {
+		p.State, p.Reason = api.PeerLeft, "left the mesh"
+		return p
+	}
+	switch way.Path.Kind {
+	case nat.Direct:
+		p.Path = api.Path{Kind: api.PathDirect, Address: way.Path.Addr}
+	case nat.Relayed:
+		relay, _ := m.sessions.Remote(way.Path.Via)
+		p.Path = api.Path{Kind: api.PathRelay, Address: relay, Via: shorten(names[way.Path.Via], way.Path.Via)}
+	}
+	p.LatencyMS = float64(way.RTT.Microseconds()) / 1000
+	switch {
+	case way.Path.Kind == nat.None:
+		p.State, p.Reason, p.LatencyMS = api.PeerConnecting, way.Reason, 0
+		if way.Attempts > 2 {
+			p.State = api.PeerDown
+		}
+	case p.LastHandshake == nil:
+		p.State, p.Reason = api.PeerConnecting, "a path is there; the WireGuard handshake is not done yet"
+	default:
+		p.State, p.Reason = api.PeerUp, way.Reason
+	}
+	return p
+}
+
+// reachableAt lists the underlay addresses under which this node is seen: announced, then mapped by NATs.
+func (m *member) reachableAt() []netip.AddrPort {
+	out := []netip.AddrPort{}
+	if self, ok := m.mesh.View().Member(m.self); ok {
+		out = append(out, self.Record.Endpoints...)
+	}
+	for _, addr := range m.nat.Mapped() {
+		if !slices.Contains(out, addr) {
+			out = append(out, addr)
+		}
+	}
+	return out
+}
