@@ -123,10 +123,14 @@ func NewInvite(issuer Authority, terms InviteTerms, now time.Time) (seed [32]byt
 }
 
 // NewNode makes the certificate of the node whose public key is given. The issuer is the root (for the founder) or an
-// invite, whose key the joiner has out of the token's seed.
+// invite, whose key the joiner has out of the token's seed. The error wraps ErrExpired when, by the joiner's clock, the
+// invite has ended.
 func NewNode(issuer Authority, node ed25519.PublicKey, terms NodeTerms) (*x509.Certificate, error) {
 	id := NodeIDOf(node)
 	start := later(terms.NotBefore, issuer.Cert.NotBefore)
+	if start.After(issuer.Cert.NotAfter) {
+		return nil, fmt.Errorf("make node certificate: the invite ended %s: %w", issuer.Cert.NotAfter.Format(time.DateTime), ErrExpired)
+	}
 	end := terms.NotAfter
 	if end.IsZero() {
 		end = start.Add(nodeLife(issuer.Cert))

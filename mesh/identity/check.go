@@ -67,9 +67,9 @@ func findMistyped(symbols []byte) error {
 	case bad == checkBlocks || found < bad:
 		return fmt.Errorf("several characters are wrong: %w", ErrTokenMistyped)
 	case found == 1:
-		return fmt.Errorf("character %d is wrong: %w", wrong[0], ErrTokenMistyped)
+		return fmt.Errorf("character %d looks wrong: %w", wrong[0], ErrTokenMistyped)
 	}
-	return fmt.Errorf("characters %d and %d are wrong: %w", min(wrong[0], wrong[1]), max(wrong[0], wrong[1]), ErrTokenMistyped)
+	return fmt.Errorf("characters %d and %d look wrong: %w", min(wrong[0], wrong[1]), max(wrong[0], wrong[1]), ErrTokenMistyped)
 }
 
 // syndromes returns Σ cᵢ and Σ cᵢαⁱ over the symbols of one block.

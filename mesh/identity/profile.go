@@ -24,6 +24,8 @@ var (
 	ErrNotIssued = errors.New("not issued by this certificate")
 	// ErrNotAllowed is wrapped when the issuer did sign, but had no right to.
 	ErrNotAllowed = errors.New("not allowed by its issuer")
+	// ErrExpired is wrapped when an issuer's time is over.
+	ErrExpired = errors.New("expired")
 )
 
 // Role is what a certificate makes of its key.

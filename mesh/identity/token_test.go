@@ -87,13 +87,13 @@ func TestTokenDamage(t *testing.T) {
 			continue // the head decides the length
 		}
 		_, err = ParseToken(replace(at, other(text[at])))
-		if want := fmt.Sprintf("character %d is wrong: token is mistyped", at+1); err == nil || err.Error() != want {
+		if want := fmt.Sprintf("character %d looks wrong: token is mistyped", at+1); err == nil || err.Error() != want {
 			t.Errorf("character %d replaced: got %v, want %s", at+1, err, want)
 		}
 		if at+1 < len(text) && text[at] != text[at+1] {
 			swapped := text[:at] + string(text[at+1]) + string(text[at]) + text[at+2:]
 			_, err = ParseToken(swapped)
-			if want := fmt.Sprintf("characters %d and %d are wrong: token is mistyped", at+1, at+2); err == nil || err.Error() != want {
+			if want := fmt.Sprintf("characters %d and %d look wrong: token is mistyped", at+1, at+2); err == nil || err.Error() != want {
 				t.Errorf("characters %d and %d swapped: got %v, want %s", at+1, at+2, err, want)
 			}
 		}

@@ -94,27 +94,113 @@ type Entry struct {
 	Version record.Version
 }
 
-// API is listed here while the bodies are being written.
-type apiStub interface {
-	Mesh() identity.MeshID
-	Root() *x509.Certificate
-	Add(rec record.Signed, now time.Time) (Outcome, error)
-	AddAll(recs []record.Signed, now time.Time) (Outcome, []error)
-	Advance(now time.Time) Outcome
-	NextExpiry() time.Time
-	Members() []Member
-	Member(id identity.NodeID) (Member, bool)
-	Standing(id identity.NodeID) error
-	Revoked() []Revoked
-	Invites() []InviteStatus
-	Chain(id identity.KeyID) []*x509.Certificate
-	VerifyChain(chain []*x509.Certificate, now time.Time) (identity.NodeID, error)
-	CheckAdmission(cert *x509.Certificate, now time.Time) error
-	Admit(cert *x509.Certificate, key ed25519.PrivateKey, now time.Time) (record.Admission, error)
-	Digest() [16]byte
-	Buckets() [256][8]byte
-	Bucket(i int) []Entry
-	Get(key record.Key) (record.Signed, bool)
-	All() iter.Seq2[record.Key, record.Signed]
-	Len() int
+// maxRecords bounds the set, maxAside what is kept beside it, and maxPending the admissions whose node is not heard of yet.
+const (
+	maxRecords = 100_000
+	maxAside   = 256
+	maxPending = 1024
+)
+
+// Roster is the verified set of one mesh's records.
+type Roster struct {
+	// constant after New
+	root   *x509.Certificate
+	rootID identity.KeyID
+	mesh   identity.MeshID
+
+	// the set, and what is kept beside it
+	set     map[record.Key]*entry
+	nodes   map[identity.NodeID]*entry // of the set
+	invites map[ref]*entry             // of the set
+	uses    map[ref]int                // nodes of the set, by invite
+	aside   []*entry                   // parked and refused records, oldest first
+	rests   map[ref]map[*entry]bool    // what rests on a key or an invite, in the set and beside it
+	buckets [256]bucket
+
+	// what follows from the set
+	revoked    map[identity.KeyID]revokedKey
+	reported   map[identity.NodeID]bool // members as last told in an Outcome
+	nextExpiry time.Time                // of a member, or zero
+	members    []Member                 // nil when to be computed again
+	byID       map[identity.NodeID]int
+
+	now      time.Time                            // as last told
+	pending  map[identity.NodeID]pendingAdmission // given here, not in the set yet
+	verified map[[32]byte]struct{}                // pairs of child and parent certificate whose signature is right
+}
+
+// New returns an empty roster. The root must have passed identity.CheckRoot.
+func New(root *x509.Certificate) *Roster {
+	public, _ := root.PublicKey.(ed25519.PublicKey)
+	return &Roster{
+		root:     root,
+		rootID:   identity.KeyIDOfCert(root),
+		mesh:     identity.MeshIDOf(public),
+		set:      make(map[record.Key]*entry),
+		nodes:    make(map[identity.NodeID]*entry),
+		invites:  make(map[ref]*entry),
+		uses:     make(map[ref]int),
+		rests:    make(map[ref]map[*entry]bool),
+		revoked:  make(map[identity.KeyID]revokedKey),
+		reported: make(map[identity.NodeID]bool),
+		pending:  make(map[identity.NodeID]pendingAdmission),
+		verified: make(map[[32]byte]struct{}),
+	}
+}
+
+// Mesh returns the mesh ID.
+func (r *Roster) Mesh() identity.MeshID { return r.mesh }
+
+// Root returns the root certificate.
+func (r *Roster) Root() *x509.Certificate { return r.root }
+
+// Len returns the number of records in the set.
+func (r *Roster) Len() int { return len(r.set) }
+
+// Get returns a record of the set.
+func (r *Roster) Get(key record.Key) (record.Signed, bool) {
+	e, ok := r.set[key]
+	if !ok {
+		return record.Signed{}, false
+	}
+	return e.Signed, true
+}
+
+// All returns the records of the set in no order.
+func (r *Roster) All() iter.Seq2[record.Key, record.Signed] {
+	return func(yield func(record.Key, record.Signed) bool) {
+		for key, e := range r.set {
+			if !yield(key, e.Signed) {
+				return
+			}
+		}
+	}
+}
+
+// Chain returns the certificates from a node or an invite up to the root, or nil when the set does not have it.
+func (r *Roster) Chain(id identity.KeyID) []*x509.Certificate {
+	e := r.nodes[identity.NodeID(id)]
+	if e == nil {
+		e = r.inviteOf(id)
+	}
+	if e == nil {
+		return nil
+	}
+	chain := []*x509.Certificate{e.Certificate}
+	for above := range e.above() {
+		chain = append(chain, above.Certificate)
+	}
+	return append(chain, r.root)
+}
+
+// inviteOf returns the invite of a key. Should several admins have certified one key, the one that sorts first is taken, for
+// want of a name.
+func (r *Roster) inviteOf(id identity.KeyID) *entry {
+	var found *entry
+	for _, e := range r.invites {
+		if e.keyID == id && (found == nil || e.compare(found) < 0) {
+			found = e
+		}
+	}
+	return found
 }
