@@ -1,4 +1,13 @@
-// Package nat keeps, for each peer that it was last told to reach, the best working path, and says when it changes.
+// Package nat keeps, for each peer that it was last told to reach, the best working path, and says when
+// it changes: it runs introductions, ICE attempts, relay channels and checks over the shared socket,
+// asks the anchors for this node's addresses, and answers when it is asked.
+//
+// What to do when is decided by package nat/path, one pure machine per peer; this package is its shell.
+// Sealing and carrying signals, relay allocation and moving WireGuard's endpoints are the business of
+// whoever plugs it in. Files in the order of an introduction: owner.go (the run loop), peers.go (what a
+// machine says is done), agent.go (one ICE attempt), mux.go (every STUN packet).
+//
+// All methods may be called concurrently, with Run or before it; none but Run blocks.
 package nat
 
 import (
@@ -7,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"warren/mesh/identity"
@@ -25,7 +35,7 @@ type (
 	State      = path.State
 )
 
-// Message kinds, path kinds and states; see package path.
+// Message kinds and path kinds; see package path.
 const (
 	KindAsk        = path.KindAsk
 	KindOffer      = path.KindOffer
@@ -41,7 +51,8 @@ const (
 // Decode reads a Message; its error wraps path.ErrMalformed. The reverse is Message.Encode.
 func Decode(raw []byte) (Message, error) { return path.Decode(raw) }
 
-// RelayControl opens relay channels over the control session with an anchor.
+// RelayControl opens relay channels over the control session with an anchor. Its methods may block;
+// for one peer they are called one after the other.
 type RelayControl interface {
 	// Open returns the virtual address under which the bind reaches peer through anchor. Opening what
 	// is open returns the same address.
@@ -49,59 +60,168 @@ type RelayControl interface {
 	Close(virtual netip.AddrPort)
 }
 
-// Anchor is a member that answers STUN and relays, with a session up.
+// Anchor is a member that answers STUN and relays.
 type Anchor struct {
 	ID   identity.NodeID
 	Addr netip.AddrPort // its STUN address, zero when unknown
 	RTT  time.Duration
 }
 
-// Options are the parts that a NAT works with. Its functions must not block and not call back into the NAT.
+// Options are the parts that a NAT works with. Its functions are called by Run's goroutine: they must
+// not block and not call back into the NAT.
 type Options struct {
 	Self      identity.NodeID
 	Instance  [8]byte                                               // new at each start of the process
 	STUN      net.PacketConn                                        // the bind's STUN lane; carries virtual addresses too
 	Port      func() uint16                                         // of the shared socket, now
-	Addresses func() []netip.Addr                                   // host addresses, now
-	Reject    func(netip.Addr) bool                                 // addresses never to be candidates (overlay prefixes); may be nil
+	Addresses func() []netip.Addr                                   // host addresses, now, best first
+	Reject    func(netip.Addr) bool                                 // never candidates nor sources (overlay prefixes); may be nil; called concurrently
 	Send      func(to identity.NodeID, m Message) error             // signalling; an error means no route now
 	Activity  func(peer identity.NodeID) (lastTx, lastRx time.Time) // of WireGuard's packets on any path; may be nil
 	Relay     RelayControl                                          // nil: no relaying
 	Anchors   func() []Anchor                                       // may be nil
-	Logger    *slog.Logger
+	Logger    *slog.Logger                                          // nil: none
 }
 
 // NAT is the owner. See New.
 type NAT struct {
+	// Constant after New.
+	o      Options
+	log    *slog.Logger
+	mux    *mux
+	inbox  chan item // from the network and from our goroutines; packets drop when it is full
+	poke   chan struct{}
 	events chan Event
+	tasks  sync.WaitGroup // every goroutine of Run but its own
+
+	mu      sync.Mutex
+	desired desired
+	peers   map[identity.NodeID]*peer // the run loop writes, others read
+	mapped  []netip.AddrPort
+
+	loop loop // owned by Run
 }
 
-// New checks the options; nothing runs before Run.
-func New(o Options) (*NAT, error) { return nil, errors.New("nat: not ready") }
+// desired is what the methods asked for since the run loop last looked. It coalesces to the latest.
+type desired struct {
+	peers      []identity.NodeID
+	setPeers   bool
+	network    bool
+	anchors    bool
+	ready      map[identity.NodeID]bool
+	everyReady bool
+}
 
-// Run works until ctx ends and returns when every goroutine is gone.
-func (n *NAT) Run(ctx context.Context) error { return errors.New("nat: not ready") }
+// item is one input from another goroutine: to a peer's machine, or a STUN server's answer.
+type item struct {
+	peer   identity.NodeID
+	in     path.Input
+	mapped *mappedAnswer
+}
 
-// SetPeers says which peers to reach. Repeating it changes nothing.
-func (n *NAT) SetPeers(peers []identity.NodeID) {}
+// inboxSize holds the burst of 250 peers that signal and check at once.
+const inboxSize = 1024
 
-// Deliver hands over a verified signal. It never blocks.
-func (n *NAT) Deliver(from identity.NodeID, m Message) {}
+// New checks the options and allocates; nothing runs before Run.
+func New(o Options) (*NAT, error) {
+	switch {
+	case o.Self.IsZero():
+		return nil, errors.New("start nat: no own node ID")
+	case o.STUN == nil || o.Port == nil || o.Addresses == nil || o.Send == nil:
+		return nil, errors.New("start nat: STUN, Port, Addresses and Send are needed")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Anchors == nil {
+		o.Anchors = func() []Anchor { return nil }
+	}
+	if o.Activity == nil {
+		o.Activity = func(identity.NodeID) (tx, rx time.Time) { return }
+	}
+	n := &NAT{
+		o:      o,
+		log:    o.Logger.With("part", "nat"),
+		inbox:  make(chan item, inboxSize),
+		poke:   make(chan struct{}, 1),
+		events: make(chan Event),
+		peers:  make(map[identity.NodeID]*peer),
+	}
+	n.desired.ready = make(map[identity.NodeID]bool)
+	n.mux = newMux(o.STUN, o.Reject, n.offer)
+	return n, nil
+}
 
-// NetworkChanged says that host addresses, routes or the port are others now.
-func (n *NAT) NetworkChanged() {}
+// SetPeers says which peers to reach. Repeating it changes nothing; a peer left out loses its path
+// without an event.
+func (n *NAT) SetPeers(peers []identity.NodeID) {
+	n.ask(func(d *desired) { d.peers, d.setPeers = append([]identity.NodeID(nil), peers...), true })
+}
+
+// Deliver hands over a verified signal. When too many wait it is dropped: the peer repeats it.
+func (n *NAT) Deliver(from identity.NodeID, m Message) {
+	n.offer(item{peer: from, in: path.Received{Message: m}})
+}
+
+// NetworkChanged says that host addresses, routes or the port are others now: every path is checked and
+// every peer introduced anew.
+func (n *NAT) NetworkChanged() { n.ask(func(d *desired) { d.network = true }) }
 
 // AnchorsChanged says that Options.Anchors returns something else now.
-func (n *NAT) AnchorsChanged() {}
+func (n *NAT) AnchorsChanged() { n.ask(func(d *desired) { d.anchors = true }) }
 
-// SignalReady says that signals to these peers (to all, with none named) have a route now.
-func (n *NAT) SignalReady(peers ...identity.NodeID) {}
+// SignalReady says that signals to these peers (to all, with none named) have a route now: what waits
+// for one, or for an answer, is sent at once.
+func (n *NAT) SignalReady(peers ...identity.NodeID) {
+	n.ask(func(d *desired) {
+		d.everyReady = d.everyReady || len(peers) == 0
+		for _, id := range peers {
+			d.ready[id] = true
+		}
+	})
+}
 
-// Events returns the channel of changes, the latest for each peer.
+// Events returns the channel of changes. It coalesces: of each peer only the latest is held for a slow reader.
 func (n *NAT) Events() <-chan Event { return n.events }
 
 // Snapshot returns the status of every peer.
-func (n *NAT) Snapshot() map[identity.NodeID]PeerStatus { return nil }
+func (n *NAT) Snapshot() map[identity.NodeID]PeerStatus {
+	now := time.Now()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := make(map[identity.NodeID]PeerStatus, len(n.peers))
+	for id, p := range n.peers {
+		all[id] = p.machine.Status(now)
+	}
+	return all
+}
 
-// Mapped returns this node's server-reflexive addresses.
-func (n *NAT) Mapped() []netip.AddrPort { return nil }
+// Mapped returns this node's server-reflexive addresses, as the anchors see them.
+func (n *NAT) Mapped() []netip.AddrPort {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]netip.AddrPort(nil), n.mapped...)
+}
+
+// Dropped returns the number of STUN packets dropped so far, by reason.
+func (n *NAT) Dropped() map[string]uint64 { return n.mux.drops() }
+
+func (n *NAT) ask(change func(*desired)) {
+	n.mu.Lock()
+	change(&n.desired)
+	n.mu.Unlock()
+	select {
+	case n.poke <- struct{}{}:
+	default:
+	}
+}
+
+// offer queues an item unless the queue is full.
+func (n *NAT) offer(it item) bool {
+	select {
+	case n.inbox <- it:
+		return true
+	default:
+		return false
+	}
+}

@@ -38,6 +38,7 @@ type attempt struct {
 	on       bool // the agent runs
 	won      bool // it nominated
 	own      Credentials
+	theirs   Credentials
 	started  time.Time
 	deadline time.Time
 	relay    identity.NodeID // agreed on, zero for none
@@ -64,10 +65,12 @@ type ladder struct {
 }
 
 func (m *Machine) startAttempt(now time.Time, number uint64, own, theirs Credentials, remote []Candidate, relay identity.NodeID) {
-	m.agreed = exchange{own: own, remote: theirs, ok: true}
 	m.try = attempt{
-		number: number, on: true, own: own, started: now, deadline: now.Add(attemptTime), relay: relay,
+		number: number, on: true, own: own, theirs: theirs, started: now, deadline: now.Add(attemptTime), relay: relay,
 		remote: remote, repeats: -1, count: m.try.count + 1, failure: m.try.failure,
+	}
+	if m.cur.path.Kind == None {
+		m.agree()
 	}
 	m.emit(StartICE{
 		Attempt: number, Controlling: m.controlling, Local: own, Remote: theirs, Candidates: slices.Clone(remote),
@@ -75,6 +78,14 @@ func (m *Machine) startAttempt(now time.Time, number uint64, own, theirs Credent
 	m.sources = nil
 	m.learnSources(remote)
 	m.planRelay(now, relay)
+}
+
+// agree makes the credentials of the newest attempt those of checks. While a path works, that waits
+// until the attempt has won: the peer may never learn of an attempt whose answer was lost.
+func (m *Machine) agree() {
+	if m.try.own.Ufrag != "" {
+		m.agreed = exchange{own: m.try.own, remote: m.try.theirs, ok: true}
+	}
 }
 
 func (m *Machine) endAttempt() {
@@ -158,6 +169,7 @@ func (m *Machine) nominated(now time.Time, in Nominated) {
 		return
 	}
 	m.endAttempt()
+	m.agree()
 	m.try.won, m.try.failure = true, ""
 	m.retry = ladder{}
 	m.cur.alt = netip.AddrPort{}

@@ -189,6 +189,8 @@ func (m *Machine) peerChecked(now time.Time, from netip.AddrPort) {
 		}
 	case m.cfg.Reject != nil && m.cfg.Reject(from.Addr()) || !m.agreed.ok:
 	case m.cur.path.Kind == Direct && now.Sub(m.cur.since) < settle || now.Sub(l.lastAlt) < checkEvery:
+	case m.sig.waiting && now.Sub(m.sig.begun) < settle:
+		// ICE is about to choose.
 	default:
 		if m.cur.alt != from {
 			m.cur.alt, m.cur.altOK = from, time.Time{}
@@ -225,6 +227,7 @@ func (m *Machine) dead(now time.Time) {
 		reason = fmt.Sprintf("relay through %s is dead: %d checks unanswered", old.Via.Short(), m.life.failedChecks)
 	}
 	m.setPath(now, Path{}, reason)
+	m.agree()
 	if old.Kind == Relayed {
 		m.closeRelay()
 		m.relay.why = reason

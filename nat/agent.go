@@ -1,0 +1,315 @@
+package nat
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/pion/ice/v3"
+	"github.com/pion/logging"
+	"github.com/pion/transport/v3"
+	"github.com/pion/transport/v3/stdnet"
+
+	"warren/nat/path"
+)
+
+// Times of an ICE agent. pion's defaults cost 0.6 s, these 0.07 s.
+const (
+	checkInterval = 50 * time.Millisecond
+	// reflexiveWait lets a better pair, which may answer some milliseconds later, win against the first.
+	// It is a little less than checkInterval, because nomination happens on its ticks.
+	reflexiveWait = 45 * time.Millisecond
+	// agentTime is above package path's time for an attempt, which decides.
+	agentTime = 10 * time.Second
+	// closeTime is how long a Close is waited for; it is known to hang.
+	closeTime = 3 * time.Second
+	// agentQueue is the number of packets held for an agent; the oldest go first.
+	agentQueue = 64
+)
+
+// agentMux gives one ICE agent its share of the socket. To the agent it has one address of each family:
+// all local addresses send through the same socket and the kernel chooses among them, so that more
+// would be the same pairs over again (RFC 8445, section 6.1.2.4, prunes them). What is signalled to the
+// peer is another matter, and all of it.
+type agentMux struct {
+	mux    *mux
+	own    path.Credentials
+	remote path.Credentials
+	bases  []net.Addr
+	v4, v6 *agentConn
+}
+
+var _ ice.UDPMux = (*agentMux)(nil)
+
+// newAgentMux needs the node's host addresses: the first of each family becomes the base.
+func newAgentMux(x *mux, own, remote path.Credentials, hosts []netip.AddrPort) *agentMux {
+	a := &agentMux{mux: x, own: own, remote: remote}
+	for _, host := range hosts {
+		base := net.UDPAddrFromAddrPort(host)
+		switch {
+		case host.Addr().Is4() && a.v4 == nil:
+			a.v4 = newAgentConn(a, base)
+		case host.Addr().Is6() && a.v6 == nil:
+			a.v6 = newAgentConn(a, base)
+		default:
+			continue
+		}
+		a.bases = append(a.bases, base)
+	}
+	return a
+}
+
+// conn returns the connection for packets from that address, nil when there is none of its family.
+func (a *agentMux) conn(addr netip.Addr) *agentConn {
+	if addr.Is4() {
+		return a.v4
+	}
+	return a.v6
+}
+
+// GetListenAddresses returns the bases.
+func (a *agentMux) GetListenAddresses() []net.Addr { return a.bases }
+
+// GetConn returns the connection of the base.
+func (a *agentMux) GetConn(_ string, addr net.Addr) (net.PacketConn, error) {
+	udp, ok := addr.(*net.UDPAddr)
+	if !ok {
+		return nil, fmt.Errorf("get connection: %T is no UDP address", addr)
+	}
+	c := a.conn(udp.AddrPort().Addr().Unmap())
+	if c == nil {
+		return nil, fmt.Errorf("get connection: no base for %s", addr)
+	}
+	return c, nil
+}
+
+// RemoveConnByUfrag does nothing: an agentMux serves one attempt and goes with it.
+func (a *agentMux) RemoveConnByUfrag(string) {}
+
+// Close does nothing, for the same reason.
+func (a *agentMux) Close() error { return nil }
+
+// agentConn is the connection of one base of one agent.
+type agentConn struct {
+	owner  *agentMux
+	local  net.Addr
+	queue  chan received
+	once   sync.Once
+	closed chan struct{}
+}
+
+type received struct {
+	raw  []byte
+	from *net.UDPAddr
+}
+
+func newAgentConn(owner *agentMux, local net.Addr) *agentConn {
+	return &agentConn{owner: owner, local: local, queue: make(chan received, agentQueue), closed: make(chan struct{})}
+}
+
+// deliver queues a packet, in place of the oldest when the queue is full. It reports false when one was lost.
+func (c *agentConn) deliver(raw []byte, from netip.AddrPort) bool {
+	if c == nil {
+		return false
+	}
+	r := received{raw: append([]byte(nil), raw...), from: net.UDPAddrFromAddrPort(from)}
+	select {
+	case c.queue <- r:
+		return true
+	default:
+	}
+	select {
+	case <-c.queue:
+	default:
+	}
+	select {
+	case c.queue <- r:
+	default:
+	}
+	return false
+}
+
+func (c *agentConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	select {
+	case r := <-c.queue:
+		return copy(p, r.raw), r.from, nil
+	case <-c.closed:
+		return 0, nil, io.EOF
+	}
+}
+
+// WriteTo sends a packet of the agent; the answer to a request will come back to this connection.
+func (c *agentConn) WriteTo(raw []byte, addr net.Addr) (int, error) {
+	select {
+	case <-c.closed:
+		return 0, io.ErrClosedPipe
+	default:
+	}
+	udp, ok := addr.(*net.UDPAddr)
+	if !ok {
+		return 0, fmt.Errorf("write: %T is no UDP address", addr)
+	}
+	to := udp.AddrPort()
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	if p, ok := inspect(raw); ok && p.class == classRequest {
+		c.owner.mux.expect(p.id, waiter{to: to, agent: c, pwd: c.owner.remote.Pwd})
+	}
+	c.owner.mux.write(raw, to)
+	return len(raw), nil
+}
+
+func (c *agentConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return nil
+}
+
+func (c *agentConn) LocalAddr() net.Addr { return c.local }
+
+// Deadlines are set by the agent only just before it closes the connection.
+func (c *agentConn) SetDeadline(time.Time) error      { return nil }
+func (c *agentConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *agentConn) SetWriteDeadline(time.Time) error { return nil }
+
+// noInterfaces keeps the agent from looking at the system: it is told all that it needs.
+type noInterfaces struct{ *stdnet.Net }
+
+func (noInterfaces) Interfaces() ([]*transport.Interface, error) { return nil, nil }
+
+type silent struct{}
+
+func (silent) NewLogger(scope string) logging.LeveledLogger {
+	return logging.NewDefaultLeveledLoggerForScope(scope, logging.LogLevelDisabled, io.Discard)
+}
+
+func agentConfig(a *agentMux) *ice.AgentConfig {
+	requests := uint16(agentTime / checkInterval)
+	ptr := func(d time.Duration) *time.Duration { return &d }
+	return &ice.AgentConfig{
+		LocalUfrag: a.own.Ufrag, LocalPwd: a.own.Pwd,
+		UDPMux:              a,
+		Net:                 noInterfaces{&stdnet.Net{}},
+		NetworkTypes:        []ice.NetworkType{ice.NetworkTypeUDP4, ice.NetworkTypeUDP6},
+		CandidateTypes:      []ice.CandidateType{ice.CandidateTypeHost},
+		MulticastDNSMode:    ice.MulticastDNSModeDisabled,
+		MaxBindingRequests:  &requests,
+		CheckInterval:       ptr(checkInterval),
+		KeepaliveInterval:   ptr(0),
+		DisconnectedTimeout: ptr(agentTime),
+		FailedTimeout:       ptr(agentTime),
+		// The local side is always a host candidate here, so these apply to the remote one.
+		HostAcceptanceMinWait:  ptr(0),
+		SrflxAcceptanceMinWait: ptr(reflexiveWait),
+		PrflxAcceptanceMinWait: ptr(reflexiveWait),
+		LoggerFactory:          silent{},
+	}
+}
+
+// attempt is one run of an ICE agent, from StartICE to StopICE.
+type attempt struct {
+	start path.StartICE
+	mux   *agentMux
+	more  chan []path.Candidate // trickled
+	stop  chan struct{}         // closed by the run loop
+}
+
+// run tries the candidate pairs and reports the nominated one, or why there can be none. It returns
+// when it is stopped, or ctx ends, and the agent is closed, or known not to close.
+func (a *attempt) run(ctx context.Context, report func(path.Input), log *slog.Logger) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.mux.mux.addAgent(a.mux)
+	defer a.mux.mux.removeAgent(a.mux)
+	agent, err := a.open()
+	if err != nil {
+		report(path.Failed{Attempt: a.start.Attempt, Text: err.Error()})
+		return
+	}
+	nominated := make(chan netip.AddrPort, 1)
+	go a.connect(ctx, agent, nominated)
+	for ctx.Err() == nil {
+		select {
+		case candidates := <-a.more:
+			addCandidates(agent, candidates)
+		case addr := <-nominated:
+			report(path.Nominated{Attempt: a.start.Attempt, Addr: addr})
+		case <-a.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}
+	closed := make(chan struct{})
+	go func() {
+		_ = agent.Close()
+		close(closed)
+	}()
+	timeout := time.NewTimer(closeTime)
+	defer timeout.Stop()
+	select {
+	case <-closed:
+	case <-timeout.C:
+		log.Warn("ICE agent does not close", "attempt", a.start.Attempt)
+	}
+}
+
+// open makes the agent, which has its local candidates within the millisecond.
+func (a *attempt) open() (*ice.Agent, error) {
+	agent, err := ice.NewAgent(agentConfig(a.mux))
+	if err != nil {
+		return nil, fmt.Errorf("start ICE: %w", err)
+	}
+	err = agent.OnCandidate(func(ice.Candidate) {}) // gathering demands it
+	if err == nil {
+		err = agent.GatherCandidates()
+	}
+	if err != nil {
+		_ = agent.Close()
+		return nil, fmt.Errorf("start ICE: %w", err)
+	}
+	addCandidates(agent, a.start.Candidates)
+	return agent, nil
+}
+
+func (a *attempt) connect(ctx context.Context, agent *ice.Agent, nominated chan<- netip.AddrPort) {
+	dial := agent.Accept
+	if a.start.Controlling {
+		dial = agent.Dial
+	}
+	if _, err := dial(ctx, a.start.Remote.Ufrag, a.start.Remote.Pwd); err != nil {
+		return // cancelled: package path keeps the time
+	}
+	pair, err := agent.GetSelectedCandidatePair()
+	if err != nil || pair == nil {
+		return
+	}
+	addr, err := netip.ParseAddr(pair.Remote.Address())
+	if err != nil {
+		return
+	}
+	nominated <- netip.AddrPortFrom(addr.Unmap(), uint16(pair.Remote.Port()))
+}
+
+func addCandidates(agent *ice.Agent, candidates []path.Candidate) {
+	for _, c := range candidates {
+		remote, err := remoteCandidate(c)
+		if err != nil {
+			continue // package path has parsed it; the agent has no use for it
+		}
+		_ = agent.AddRemoteCandidate(remote)
+	}
+}
+
+func remoteCandidate(c path.Candidate) (ice.Candidate, error) {
+	if c.Type == path.Host {
+		return ice.NewCandidateHost(&ice.CandidateHostConfig{
+			Network: "udp", Address: c.Addr.Addr().String(), Port: int(c.Addr.Port()), Component: 1, Priority: c.Priority,
+		})
+	}
+	return ice.NewCandidateServerReflexive(&ice.CandidateServerReflexiveConfig{
+		Network: "udp", Address: c.Addr.Addr().String(), Port: int(c.Addr.Port()), Component: 1, Priority: c.Priority,
+	})
+}

@@ -1,0 +1,337 @@
+package nat
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/nat/path"
+)
+
+// Bounds of the transactions that wait for an answer: pion forgets its own after four seconds.
+const (
+	transactionTime = 4 * time.Second
+	maxTransactions = 1 << 15
+)
+
+// Reason names why a STUN packet was dropped, for counters.
+type Reason int
+
+// The reasons.
+const (
+	DropMalformed Reason = iota // not a STUN Binding request or response, or an unsound one
+	DropUnknown                 // credentials or transaction unknown, or expired
+	DropForged                  // message integrity wrong
+	DropLimited                 // over the rate limit, or the answer would be larger than the request
+	DropRejected                // from an address that is no underlay address
+	DropQueue                   // a queue was full
+	reasons
+)
+
+// String names the reason in metrics.
+func (r Reason) String() string {
+	return [...]string{"malformed", "unknown", "forged", "limited", "rejected", "queue full"}[r]
+}
+
+// mux shares the STUN lane between the ICE agents of all attempts, the checks of the paths in use, the
+// prober and the answers to strangers. It looks a request up by its ufrag and a response by its
+// transaction, never by address, so that two agents towards one address do not take each other's packets.
+//
+// Its methods may be called concurrently.
+type mux struct {
+	// Constant after newMux.
+	conn   net.PacketConn
+	reject func(netip.Addr) bool
+	notify func(item) bool // never blocks; false when the queue is full
+
+	limit answerLimit
+
+	mu      sync.Mutex
+	agents  map[string]*agentMux // by own ufrag
+	trusted map[string]*trusted  // by own ufrag
+	byPeer  map[identity.NodeID][]path.Credentials
+	waiting map[transaction]waiter
+	order   []transaction // of waiting, oldest first; may name some that are gone
+	dropped [reasons]uint64
+}
+
+// trusted says whose checks are taken under a ufrag. Until its attempt is over they are its agent's,
+// and held for an agent that has not started: a peer-reflexive address is learnt from nothing else.
+type trusted struct {
+	peer  identity.NodeID
+	pwd   string
+	over  bool
+	early []early
+}
+
+type early struct {
+	raw  []byte
+	from netip.AddrPort
+}
+
+// maxEarly is the number of checks held: one for each pair of a usual attempt.
+const maxEarly = 8
+
+// waiter is who gets the response of a transaction: an agent, a check, or else the prober.
+type waiter struct {
+	to    netip.AddrPort
+	until time.Time
+	agent *agentConn
+	check bool
+	peer  identity.NodeID // of a check
+	id    uint64
+	pwd   string
+}
+
+func newMux(conn net.PacketConn, reject func(netip.Addr) bool, notify func(item) bool) *mux {
+	return &mux{
+		conn: conn, reject: reject, notify: notify,
+		agents: make(map[string]*agentMux), trusted: make(map[string]*trusted),
+		byPeer: make(map[identity.NodeID][]path.Credentials), waiting: make(map[transaction]waiter),
+	}
+}
+
+// read dispatches packets until the lane is closed or its read deadline passes.
+func (x *mux) read() error {
+	buf := make([]byte, 2048)
+	for {
+		n, addr, err := x.conn.ReadFrom(buf)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read STUN lane: %w", err)
+		}
+		if udp, ok := addr.(*net.UDPAddr); ok {
+			from := udp.AddrPort()
+			x.dispatch(buf[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
+		}
+	}
+}
+
+func (x *mux) dispatch(raw []byte, from netip.AddrPort) {
+	p, ok := inspect(raw)
+	switch {
+	case !ok:
+		x.drop(DropMalformed)
+	case !path.IsVirtual(from.Addr()) && x.reject != nil && x.reject(from.Addr()):
+		// A check that came through a tunnel would make the tunnel its own underlay.
+		x.drop(DropRejected)
+	case p.class == classSuccess:
+		x.response(&p, from)
+	case p.username == nil:
+		x.stranger(&p, from)
+	default:
+		x.request(&p, from)
+	}
+}
+
+func (x *mux) drop(r Reason) {
+	x.mu.Lock()
+	x.dropped[r]++
+	x.mu.Unlock()
+}
+
+// drops returns the number of packets dropped so far, by reason.
+func (x *mux) drops() map[string]uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	counts := make(map[string]uint64, reasons)
+	for r, n := range x.dropped {
+		counts[Reason(r).String()] = n
+	}
+	return counts
+}
+
+// request gives an authentic check to the agent of its attempt, while there is one, or answers it.
+// Checks over a relay are never the agent's: relays are no candidates.
+func (x *mux) request(p *packet, from netip.AddrPort) {
+	ufrag, _, found := bytes.Cut(p.username, []byte{':'})
+	x.mu.Lock()
+	t := x.trusted[string(ufrag)]
+	x.mu.Unlock()
+	switch {
+	case !found || t == nil:
+		x.drop(DropUnknown)
+	case !p.authentic(t.pwd):
+		x.drop(DropForged)
+	case path.IsVirtual(from.Addr()) || !x.toAgent(string(ufrag), t, p, from):
+		raw, err := response(p.id, from, t.pwd)
+		if err != nil {
+			x.drop(DropMalformed)
+			return
+		}
+		x.write(raw, from)
+		if !x.notify(item{peer: t.peer, in: path.PeerChecked{From: from}}) {
+			x.drop(DropQueue)
+		}
+	}
+}
+
+// toAgent hands a check to the attempt that it belongs to, or holds it; false when the attempt is over.
+func (x *mux) toAgent(ufrag string, t *trusted, p *packet, from netip.AddrPort) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	agent := x.agents[ufrag]
+	switch {
+	case agent != nil:
+		if !agent.conn(from.Addr()).deliver(p.raw, from) {
+			x.dropped[DropQueue]++
+		}
+	case t.over:
+		return false
+	case len(t.early) < maxEarly:
+		t.early = append(t.early, early{raw: append([]byte(nil), p.raw...), from: from})
+	default:
+		x.dropped[DropQueue]++
+	}
+	return true
+}
+
+// response gives a response to whoever asked. It must come from where the request went: another source
+// means a NAT that no pair could use (RFC 8445, section 7.2.5.2.1), or a forger.
+func (x *mux) response(p *packet, from netip.AddrPort) {
+	x.mu.Lock()
+	w, known := x.waiting[p.id]
+	if known && w.to == from {
+		delete(x.waiting, p.id)
+	}
+	x.mu.Unlock()
+	if !known || w.to != from || time.Now().After(w.until) {
+		x.drop(DropUnknown)
+		return
+	}
+	var it item
+	switch {
+	case w.agent != nil || w.check:
+		if !p.authentic(w.pwd) {
+			x.drop(DropForged)
+			return
+		}
+		if w.agent != nil {
+			if !w.agent.deliver(p.raw, from) {
+				x.drop(DropQueue)
+			}
+			return
+		}
+		it = item{peer: w.peer, in: path.CheckAnswered{ID: w.id}}
+	default:
+		addr, ok := p.mapped()
+		if !ok {
+			x.drop(DropMalformed)
+			return
+		}
+		it = item{mapped: &mappedAnswer{server: from, id: p.id, addr: addr}}
+	}
+	if !x.notify(it) {
+		x.drop(DropQueue)
+	}
+}
+
+// stranger tells the sender of a bare Binding request its address, as any STUN server does (RFC 8489).
+// That is what makes an anchor useful before there is a session; the limits keep it from being of use
+// against others.
+func (x *mux) stranger(p *packet, from netip.AddrPort) {
+	raw, err := response(p.id, from, "")
+	if err != nil || len(raw) > len(p.raw) || path.IsVirtual(from.Addr()) || !x.limit.allow(time.Now(), from.Addr()) {
+		x.drop(DropLimited)
+		return
+	}
+	x.write(raw, from)
+}
+
+// write sends without waiting. What cannot be sent is lost, as in the network.
+func (x *mux) write(raw []byte, to netip.AddrPort) {
+	_, _ = x.conn.WriteTo(raw, net.UDPAddrFromAddrPort(to))
+}
+
+// expect registers who gets the answer to a request that is about to be sent.
+func (x *mux) expect(id transaction, w waiter) {
+	now := time.Now()
+	w.until = now.Add(transactionTime)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for len(x.order) > 0 {
+		oldest, ok := x.waiting[x.order[0]]
+		if ok && now.Before(oldest.until) && len(x.order) < maxTransactions {
+			break
+		}
+		delete(x.waiting, x.order[0])
+		x.order = x.order[1:]
+	}
+	x.waiting[id] = w
+	x.order = append(x.order, id)
+}
+
+// check sends one check of a path in use.
+func (x *mux) check(peer identity.NodeID, c path.Check) error {
+	raw, id, err := checkRequest(c.Own, c.Remote)
+	if err != nil {
+		return err
+	}
+	x.expect(id, waiter{to: c.To, check: true, peer: peer, id: c.ID, pwd: c.Remote.Pwd})
+	x.write(raw, c.To)
+	return nil
+}
+
+// probe asks a STUN server for our address.
+func (x *mux) probe(server netip.AddrPort) (transaction, error) {
+	raw, id, err := probeRequest()
+	if err != nil {
+		return id, err
+	}
+	x.expect(id, waiter{to: server})
+	x.write(raw, server)
+	return id, nil
+}
+
+// trust replaces the credentials under which the checks of peer are answered.
+func (x *mux) trust(peer identity.NodeID, own []path.Credentials) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	before := make(map[string]*trusted)
+	for _, c := range x.byPeer[peer] {
+		before[c.Ufrag] = x.trusted[c.Ufrag]
+		delete(x.trusted, c.Ufrag)
+	}
+	delete(x.byPeer, peer)
+	if len(own) > 0 {
+		x.byPeer[peer] = own
+	}
+	for _, c := range own {
+		x.trusted[c.Ufrag] = before[c.Ufrag]
+		if before[c.Ufrag] == nil {
+			x.trusted[c.Ufrag] = &trusted{peer: peer, pwd: c.Pwd}
+		}
+	}
+}
+
+func (x *mux) addAgent(a *agentMux) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.agents[a.own.Ufrag] = a
+	if t := x.trusted[a.own.Ufrag]; t != nil {
+		for _, e := range t.early {
+			a.conn(e.from.Addr()).deliver(e.raw, e.from)
+		}
+		t.early = nil
+	}
+}
+
+// removeAgent leaves the checks of that attempt to be answered by request.
+func (x *mux) removeAgent(a *agentMux) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.agents[a.own.Ufrag] == a {
+		delete(x.agents, a.own.Ufrag)
+	}
+	if t := x.trusted[a.own.Ufrag]; t != nil {
+		t.over = true
+	}
+}

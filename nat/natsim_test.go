@@ -1,0 +1,380 @@
+package nat
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// sim is a network in memory: hosts, NATs before them, signalling and a relay, all with one latency.
+// NAT kinds differ only in what is in the keys of their maps (RFC 4787).
+type sim struct {
+	t       *testing.T
+	mu      sync.Mutex
+	latency time.Duration
+	hosts   map[netip.Addr]*simHost // by public address, or behind a NAT
+	boxes   map[netip.Addr]*simNAT  // by public address
+	nodes   map[identity.NodeID]*simNode
+	relays  map[netip.AddrPort]*simChannel
+	cut     bool // signalling
+	packets int
+}
+
+type natKind int
+
+const (
+	public         natKind = iota
+	fullCone               // endpoint-independent mapping and filtering
+	portRestricted         // endpoint-independent mapping, address- and port-dependent filtering
+	symmetric              // address- and port-dependent mapping and filtering
+)
+
+func (k natKind) String() string {
+	return [...]string{"public", "EIM/EIF", "EIM/APDF", "symmetric"}[k]
+}
+
+type simNAT struct {
+	kind    natKind
+	addr    netip.Addr
+	next    uint16
+	out     map[[2]netip.AddrPort]uint16 // (inside, destination or zero) → port
+	in      map[uint16]netip.AddrPort    // port → inside
+	allowed map[[2]netip.AddrPort]bool   // (outside of us, remote)
+}
+
+type simHost struct {
+	sim  *sim
+	addr netip.AddrPort
+	box  *simNAT // nil: public
+	in   chan simPacket
+	done chan struct{}
+	once sync.Once
+	last time.Time // of arrival
+}
+
+type simPacket struct {
+	raw  []byte
+	from netip.AddrPort
+}
+
+type simNode struct {
+	*NAT
+	sim      *sim
+	id       identity.NodeID
+	host     *simHost
+	mu       sync.Mutex
+	path     Path
+	restarts int
+	events   int
+	tx, rx   time.Time
+	stop     context.CancelFunc
+	stopped  chan error
+}
+
+type simChannel struct {
+	owner, peer identity.NodeID
+}
+
+func newSim(t *testing.T) *sim {
+	return &sim{
+		t: t, latency: 5 * time.Millisecond, hosts: map[netip.Addr]*simHost{}, boxes: map[netip.Addr]*simNAT{},
+		nodes: map[identity.NodeID]*simNode{}, relays: map[netip.AddrPort]*simChannel{},
+	}
+}
+
+func (s *sim) nat(kind natKind, n byte) *simNAT {
+	box := &simNAT{kind: kind, addr: netip.AddrFrom4([4]byte{203, 0, 113, n})}
+	box.reset()
+	s.boxes[box.addr] = box
+	return box
+}
+
+// reset forgets all mappings, as a router does when it reboots.
+func (b *simNAT) reset() {
+	b.next += 40000 - b.next%1000 + 1000
+	b.out, b.in, b.allowed = map[[2]netip.AddrPort]uint16{}, map[uint16]netip.AddrPort{}, map[[2]netip.AddrPort]bool{}
+}
+
+func (s *sim) host(box *simNAT, n byte) *simHost {
+	addr := netip.AddrFrom4([4]byte{198, 51, 100, n})
+	if box != nil {
+		addr = netip.AddrFrom4([4]byte{192, 168, box.addr.As4()[3], n})
+	}
+	h := &simHost{sim: s, addr: netip.AddrPortFrom(addr, 9277), box: box, in: make(chan simPacket, 256), done: make(chan struct{})}
+	s.hosts[addr] = h
+	return h
+}
+
+func (b *simNAT) outbound(from, to netip.AddrPort) netip.AddrPort {
+	key := [2]netip.AddrPort{from}
+	if b.kind == symmetric {
+		key[1] = to
+	}
+	port, ok := b.out[key]
+	if !ok {
+		b.next++
+		port = b.next
+		b.out[key], b.in[port] = port, from
+	}
+	src := netip.AddrPortFrom(b.addr, port)
+	b.allowed[[2]netip.AddrPort{src, to}] = true
+	return src
+}
+
+func (b *simNAT) inbound(from, to netip.AddrPort) (netip.AddrPort, bool) {
+	inside, ok := b.in[to.Port()]
+	if b.kind != fullCone {
+		ok = ok && b.allowed[[2]netip.AddrPort{to, from}]
+	}
+	return inside, ok
+}
+
+// send carries one packet to where it ends up, if anywhere.
+func (s *sim) send(h *simHost, raw []byte, to netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.packets++
+	packet := simPacket{raw: append([]byte(nil), raw...), from: h.addr}
+	var dst *simHost
+	if to.Addr().Is6() {
+		dst, packet.from = s.relay(h, to)
+	} else {
+		dst, packet.from = s.route(h, to)
+	}
+	if dst == nil {
+		return
+	}
+	// The same nanosecond would be any order; a network mostly keeps it.
+	at := time.Now().Add(s.latency)
+	if !at.After(dst.last) {
+		at = dst.last.Add(time.Microsecond)
+	}
+	dst.last = at
+	time.AfterFunc(time.Until(at), func() {
+		select {
+		case dst.in <- packet:
+		default:
+		}
+	})
+}
+
+func (s *sim) route(h *simHost, to netip.AddrPort) (*simHost, netip.AddrPort) {
+	from := h.addr
+	if dst := s.hosts[to.Addr()]; dst != nil && dst.box != nil && dst.box == h.box {
+		return dst, from // the same LAN
+	}
+	if to.Addr().IsPrivate() {
+		return nil, from
+	}
+	if h.box != nil {
+		from = h.box.outbound(h.addr, to)
+	}
+	if box := s.boxes[to.Addr()]; box != nil && box != h.box {
+		inside, ok := box.inbound(from, to)
+		if !ok {
+			return nil, from
+		}
+		return s.hosts[inside.Addr()], from
+	}
+	return s.hosts[to.Addr()], from
+}
+
+// relay passes a packet through the anchor when both sides have their channel.
+func (s *sim) relay(h *simHost, to netip.AddrPort) (*simHost, netip.AddrPort) {
+	c := s.relays[to]
+	if c == nil {
+		return nil, to
+	}
+	for virtual, back := range s.relays {
+		if back.owner == c.peer && back.peer == c.owner {
+			return s.nodes[c.peer].host, virtual
+		}
+	}
+	return nil, to
+}
+
+func (h *simHost) ReadFrom(p []byte) (int, net.Addr, error) {
+	select {
+	case packet := <-h.in:
+		return copy(p, packet.raw), net.UDPAddrFromAddrPort(packet.from), nil
+	case <-h.done:
+		return 0, nil, os.ErrDeadlineExceeded
+	}
+}
+
+func (h *simHost) WriteTo(p []byte, addr net.Addr) (int, error) {
+	h.sim.send(h, p, addr.(*net.UDPAddr).AddrPort())
+	return len(p), nil
+}
+
+func (h *simHost) Close() error                     { return nil }
+func (h *simHost) LocalAddr() net.Addr              { return net.UDPAddrFromAddrPort(h.addr) }
+func (h *simHost) SetDeadline(time.Time) error      { return nil }
+func (h *simHost) SetWriteDeadline(time.Time) error { return nil }
+
+// SetReadDeadline ends the reader: Run sets it only at its end.
+func (h *simHost) SetReadDeadline(time.Time) error {
+	h.once.Do(func() { close(h.done) })
+	return nil
+}
+
+// move puts the host behind another NAT, or none, with a new address.
+func (s *sim) move(h *simHost, box *simNAT, n byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.hosts, h.addr.Addr())
+	h.box = box
+	h.addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, n}), 9277)
+	if box != nil {
+		h.addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, box.addr.As4()[3], n}), 9277)
+	}
+	s.hosts[h.addr.Addr()] = h
+}
+
+// Open and Close make a simNode the relay control of its own NAT.
+func (n *simNode) Open(_ context.Context, anchor, peer identity.NodeID) (netip.AddrPort, error) {
+	n.sim.mu.Lock()
+	defer n.sim.mu.Unlock()
+	if n.sim.nodes[anchor] == nil {
+		return netip.AddrPort{}, fmt.Errorf("no session")
+	}
+	virtual := netip.AddrPortFrom(netip.AddrFrom16([16]byte{1, 13: n.id[1], 14: n.id[0], 15: peer[0]}), uint16(peer[1])+1)
+	n.sim.relays[virtual] = &simChannel{owner: n.id, peer: peer}
+	return virtual, nil
+}
+
+type simRelay struct{ *simNode }
+
+func (r simRelay) Close(virtual netip.AddrPort) {
+	r.sim.mu.Lock()
+	defer r.sim.mu.Unlock()
+	delete(r.sim.relays, virtual)
+}
+
+func simID(n int) identity.NodeID { return identity.NodeID{byte(n), byte(n >> 8), 7} }
+
+// start runs a node on the host. anchors are asked for addresses and relay.
+func (s *sim) start(h *simHost, id identity.NodeID, anchors ...*simNode) *simNode {
+	h.in, h.done, h.once = make(chan simPacket, 256), make(chan struct{}), sync.Once{}
+	n := &simNode{sim: s, id: id, host: h, stopped: make(chan error, 1)}
+	instance := [8]byte{1}
+	if old := s.nodes[id]; old != nil {
+		instance = old.o.Instance
+		instance[0]++
+	}
+	var err error
+	n.NAT, err = New(Options{
+		Self: id, Instance: instance, STUN: h, Relay: simRelay{n}, Logger: slog.New(slog.DiscardHandler),
+		Port: func() uint16 { return h.addr.Port() },
+		Addresses: func() []netip.Addr {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return []netip.Addr{h.addr.Addr()}
+		},
+		Send: n.signal,
+		Activity: func(identity.NodeID) (time.Time, time.Time) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.tx, n.rx
+		},
+		Anchors: func() []Anchor {
+			var list []Anchor
+			for _, a := range anchors {
+				list = append(list, Anchor{ID: a.id, Addr: a.host.addr, RTT: 10 * time.Millisecond})
+			}
+			return list
+		},
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.nodes[id] = n
+	s.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stop = cancel
+	go func() { n.stopped <- n.Run(ctx) }()
+	go n.follow(ctx)
+	return n
+}
+
+func (n *simNode) follow(ctx context.Context) {
+	for {
+		select {
+		case e := <-n.Events():
+			n.mu.Lock()
+			n.path = e.Path
+			n.events++
+			if e.PeerRestarted {
+				n.restarts++
+			}
+			n.mu.Unlock()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *simNode) current() Path {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.path
+}
+
+// signal carries a message, encoded and back.
+func (n *simNode) signal(to identity.NodeID, m Message) error {
+	n.sim.mu.Lock()
+	defer n.sim.mu.Unlock()
+	peer := n.sim.nodes[to]
+	if n.sim.cut || peer == nil {
+		return fmt.Errorf("no anchor session")
+	}
+	raw, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	from := n.id
+	time.AfterFunc(2*n.sim.latency, func() {
+		if m, err := Decode(raw); err == nil {
+			peer.Deliver(from, m)
+		}
+	})
+	return nil
+}
+
+// halt ends a node and checks that it ends well.
+func (n *simNode) halt() {
+	n.stop()
+	if err := <-n.stopped; err != nil {
+		n.sim.t.Errorf("run: got error %v, want none", err)
+	}
+}
+
+// until polls until cond holds and returns the time that took.
+func (s *sim) until(what string, limit time.Duration, cond func() bool) time.Duration {
+	s.t.Helper()
+	begin := time.Now()
+	for !cond() {
+		if time.Since(begin) > limit {
+			for _, n := range s.nodes {
+				for id, st := range n.Snapshot() {
+					s.t.Logf("%s → %s: %s %s: %s", n.id.Short(), id.Short(), st.State, st.Path.Addr, st.Reason)
+				}
+			}
+			for _, n := range s.nodes {
+				n.halt()
+			}
+			s.t.Fatalf("after %s: %s: still not", limit, what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return time.Since(begin)
+}

@@ -1,0 +1,269 @@
+package nat
+
+import (
+	"context"
+	"crypto/rand"
+	mathrand "math/rand/v2"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/nat/path"
+)
+
+const (
+	// maxRunning bounds the attempts that are in their first and busiest phase; slotTime is its length.
+	// 64 at once connect 250 peers within a second, and a node whose peers all need a relay still starts
+	// more than 40 attempts a second.
+	maxRunning = 64
+	slotTime   = 1500 * time.Millisecond
+	// relayTime bounds an anchor's answer to an allocation.
+	relayTime = 5 * time.Second
+)
+
+// peer is the shell around one machine. The run loop owns it; its machine is also read under NAT.mu.
+type peer struct {
+	id      identity.NodeID
+	machine *path.Machine
+	wake    time.Time
+	index   int // in the wake heap, -1 for not
+	attempt *attempt
+	relays  chan struct{} // closed when the last relay call is done, nil before the first
+}
+
+func (n *NAT) addPeer(now time.Time, id identity.NodeID) {
+	p := &peer{id: id, index: -1, machine: path.New(path.Config{
+		Self: n.o.Self, Peer: id, Instance: n.o.Instance, Random: randomText, Jitter: mathrand.Float64, Reject: n.o.Reject,
+	}, now)}
+	n.mu.Lock()
+	n.peers[id] = p
+	n.mu.Unlock()
+	n.step(now, p, path.Local(n.loop.local))
+	if early, ok := n.loop.parked[id]; ok {
+		delete(n.loop.parked, id)
+		n.step(now, p, path.Received{Message: early.message})
+	}
+	n.step(now, p, path.Routable{})
+}
+
+func (n *NAT) removePeer(p *peer) {
+	n.carryOut(p, p.machine.Stop())
+	n.loop.wakes.plan(p, time.Time{})
+	delete(n.loop.pending, p.id)
+	for i, id := range n.loop.order {
+		if id == p.id {
+			n.loop.order = append(n.loop.order[:i:i], n.loop.order[i+1:]...)
+			break
+		}
+	}
+	n.mu.Lock()
+	delete(n.peers, p.id)
+	n.mu.Unlock()
+}
+
+// randomText returns n characters that carry six random bits each.
+func randomText(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	for i := range b {
+		b[i] = path.IceAlphabet[b[i]&63]
+	}
+	return string(b)
+}
+
+// step feeds a machine and does what it says.
+func (n *NAT) step(now time.Time, p *peer, in path.Input) {
+	n.mu.Lock()
+	out, wake := p.machine.Step(now, in)
+	n.mu.Unlock()
+	n.loop.wakes.plan(p, wake)
+	n.carryOut(p, out)
+}
+
+// carryOut does what a machine said, in order.
+func (n *NAT) carryOut(p *peer, out []path.Output) {
+	for _, o := range out {
+		switch o := o.(type) {
+		case path.Send:
+			if err := n.o.Send(p.id, o.Message); err != nil {
+				n.step(time.Now(), p, path.Unroutable{Kind: o.Message.Kind, Text: err.Error()})
+			}
+		case path.StartICE:
+			n.startICE(p, o)
+		case path.AddCandidates:
+			if p.attempt != nil && p.attempt.start.Attempt == o.Attempt {
+				p.attempt.add(o.Candidates)
+			}
+		case path.StopICE:
+			n.stopICE(p)
+		case path.Trust:
+			n.mux.trust(p.id, o.Own)
+		case path.Check:
+			if err := n.mux.check(p.id, o); err != nil {
+				n.log.Warn("check not sent", "peer", p.id.Short(), "err", err)
+			}
+		case path.OpenRelay:
+			n.openRelay(p, o.Anchor)
+		case path.CloseRelay:
+			n.relayCall(p, func(context.Context) { n.o.Relay.Close(o.Addr) })
+		case path.Report:
+			n.report(o.Event)
+		}
+	}
+}
+
+// report holds the latest event of the peer for the reader; that it restarted is not overwritten.
+func (n *NAT) report(e Event) {
+	before, waiting := n.loop.pending[e.Peer]
+	if !waiting {
+		n.loop.order = append(n.loop.order, e.Peer)
+	}
+	e.PeerRestarted = e.PeerRestarted || before.PeerRestarted
+	n.loop.pending[e.Peer] = e
+	n.log.Debug("path", "peer", e.Peer.Short(), "kind", e.Path.Kind, "addr", e.Path.Addr, "reason", e.Reason)
+}
+
+func (n *NAT) startICE(p *peer, s path.StartICE) {
+	n.stopICE(p)
+	p.attempt = &attempt{
+		start: s,
+		mux:   newAgentMux(n.mux, s.Local, s.Remote, n.loop.hosts),
+		more:  make(chan []path.Candidate, path.MaxCandidates),
+		stop:  make(chan struct{}),
+	}
+	n.loop.slots.queue(p.attempt, p.id)
+	n.startQueued(time.Now())
+}
+
+// startQueued starts the attempts that have a slot now.
+func (n *NAT) startQueued(now time.Time) {
+	for {
+		a, id := n.loop.slots.next(now)
+		if a == nil {
+			return
+		}
+		n.loop.spawn(func(ctx context.Context) {
+			a.run(ctx, func(in path.Input) { n.submit(ctx, id, in) }, n.log)
+		})
+	}
+}
+
+func (n *NAT) stopICE(p *peer) {
+	if p.attempt == nil {
+		return
+	}
+	n.loop.slots.release(p.attempt)
+	close(p.attempt.stop)
+	p.attempt = nil
+	n.startQueued(time.Now())
+}
+
+// submit hands an input to the run loop from one of its goroutines. It must not be lost.
+func (n *NAT) submit(ctx context.Context, id identity.NodeID, in path.Input) {
+	select {
+	case n.inbox <- item{peer: id, in: in}:
+	case <-ctx.Done():
+	}
+}
+
+// add hands trickled candidates to an attempt, also to one that waits for its slot.
+func (a *attempt) add(candidates []path.Candidate) {
+	select {
+	case a.more <- candidates:
+	default: // as many batches as candidates can be: cannot be full
+	}
+}
+
+// relayCall runs calls to the relay control for one peer after each other.
+func (n *NAT) relayCall(p *peer, call func(ctx context.Context)) {
+	if n.o.Relay == nil {
+		return
+	}
+	before, done := p.relays, make(chan struct{})
+	p.relays = done
+	n.loop.spawn(func(ctx context.Context) {
+		defer close(done)
+		if before != nil {
+			<-before
+		}
+		call(ctx)
+	})
+}
+
+func (n *NAT) openRelay(p *peer, anchor identity.NodeID) {
+	if n.o.Relay == nil {
+		n.step(time.Now(), p, path.RelayOpened{Anchor: anchor, Text: "this node does not use relays"})
+		return
+	}
+	id := p.id
+	n.relayCall(p, func(ctx context.Context) {
+		limited, cancel := context.WithTimeout(ctx, relayTime)
+		defer cancel()
+		opened := path.RelayOpened{Anchor: anchor}
+		addr, err := n.o.Relay.Open(limited, anchor, id)
+		if err != nil {
+			opened.Text = err.Error()
+		}
+		opened.Addr = addr
+		n.submit(ctx, id, opened)
+	})
+}
+
+// slots paces attempts: all queue, maxRunning run their first phase at once.
+type slots struct {
+	running map[*attempt]time.Time // until when each counts
+	waiting []queued
+}
+
+type queued struct {
+	attempt *attempt
+	peer    identity.NodeID
+}
+
+func (s *slots) init() { s.running = make(map[*attempt]time.Time) }
+
+func (s *slots) queue(a *attempt, peer identity.NodeID) {
+	s.waiting = append(s.waiting, queued{attempt: a, peer: peer})
+}
+
+// next returns an attempt that may start at now, which then has the slot.
+func (s *slots) next(now time.Time) (*attempt, identity.NodeID) {
+	if len(s.waiting) == 0 {
+		return nil, identity.NodeID{}
+	}
+	for a, until := range s.running {
+		if !until.After(now) {
+			delete(s.running, a)
+		}
+	}
+	if len(s.running) >= maxRunning {
+		return nil, identity.NodeID{}
+	}
+	first := s.waiting[0]
+	s.waiting = s.waiting[1:]
+	s.running[first.attempt] = now.Add(slotTime)
+	return first.attempt, first.peer
+}
+
+func (s *slots) release(a *attempt) {
+	delete(s.running, a)
+	for i, q := range s.waiting {
+		if q.attempt == a {
+			s.waiting = append(s.waiting[:i:i], s.waiting[i+1:]...)
+			return
+		}
+	}
+}
+
+// wake is when the next waiting attempt may start, zero when none waits.
+func (s *slots) wake() time.Time {
+	var first time.Time
+	if len(s.waiting) == 0 {
+		return first
+	}
+	for _, until := range s.running {
+		if first.IsZero() || until.Before(first) {
+			first = until
+		}
+	}
+	return first
+}

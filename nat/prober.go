@@ -1,0 +1,126 @@
+package nat
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"warren/nat/path"
+)
+
+// Times of probing.
+const (
+	probeFirst = 100 * time.Millisecond // until the first repetition, doubled after each
+	probeTries = 6                      // over about six seconds
+	probeRetry = 30 * time.Second       // after a server did not answer
+	// probeAgain notices a new public address that no local interface shows.
+	probeAgain = time.Minute
+	maxServers = 8
+	maxMapped  = 4
+)
+
+// mappedAnswer is a STUN server's answer.
+type mappedAnswer struct {
+	server netip.AddrPort
+	id     transaction
+	addr   netip.AddrPort
+}
+
+// probe is what is known of and through one STUN server.
+type probe struct {
+	mapped netip.AddrPort
+	sent   int
+	next   time.Time
+	ids    []transaction // of this round
+}
+
+// prober keeps this node's server-reflexive addresses, one cache for all attempts. It is pure: its
+// owner sends for it.
+type prober struct {
+	servers map[netip.AddrPort]*probe
+}
+
+// set replaces the servers. Those that stay keep their answers; new ones are due at once.
+func (p *prober) set(now time.Time, servers []netip.AddrPort) {
+	fresh := make(map[netip.AddrPort]*probe)
+	for _, s := range servers {
+		if len(fresh) == maxServers {
+			break
+		}
+		if !s.IsValid() || path.IsVirtual(s.Addr()) {
+			continue
+		}
+		fresh[s] = p.servers[s]
+		if fresh[s] == nil {
+			fresh[s] = &probe{next: now}
+		}
+	}
+	p.servers = fresh
+}
+
+// flush forgets all answers: they were learnt in another network.
+func (p *prober) flush(now time.Time) {
+	for s := range p.servers {
+		p.servers[s] = &probe{next: now}
+	}
+}
+
+// due returns the servers to be asked at now, and plans their next times.
+func (p *prober) due(now time.Time) []netip.AddrPort {
+	var list []netip.AddrPort
+	for s, q := range p.servers {
+		if q.next.After(now) {
+			continue
+		}
+		list = append(list, s)
+		q.next = now.Add(probeFirst << q.sent)
+		q.sent++
+		if q.sent >= probeTries {
+			q.sent, q.ids = 0, nil
+			q.next = now.Add(probeRetry)
+		}
+	}
+	return list
+}
+
+func (p *prober) sent(server netip.AddrPort, id transaction) {
+	if q := p.servers[server]; q != nil {
+		q.ids = append(q.ids, id)
+	}
+}
+
+// answered notes a server's answer. It reports whether the set of mapped addresses is another now, and
+// whether the server had seen us elsewhere before: the sign of a NAT that lost its state.
+func (p *prober) answered(now time.Time, a mappedAnswer) (changed, moved bool) {
+	q := p.servers[a.server]
+	if q == nil || !slices.Contains(q.ids, a.id) || !path.Usable(a.addr.Addr()) {
+		return false, false
+	}
+	before := p.mapped()
+	moved = q.mapped.IsValid() && q.mapped != a.addr
+	*q = probe{mapped: a.addr, next: now.Add(probeAgain)}
+	return !slices.Equal(before, p.mapped()), moved
+}
+
+// mapped returns the addresses learnt, in a fixed order.
+func (p *prober) mapped() []netip.AddrPort {
+	var list []netip.AddrPort
+	for _, q := range p.servers {
+		if q.mapped.IsValid() && !slices.Contains(list, q.mapped) {
+			list = append(list, q.mapped)
+		}
+	}
+	slices.SortFunc(list, netip.AddrPort.Compare)
+	return list[:min(len(list), maxMapped)]
+}
+
+// wake is the earliest time at which due returns something, zero for never.
+func (p *prober) wake() time.Time {
+	var first time.Time
+	for _, q := range p.servers {
+		if first.IsZero() || q.next.Before(first) {
+			first = q.next
+		}
+	}
+	return first
+}
