@@ -116,7 +116,7 @@ func (r *Roster) place(d record.Decoded, c *change) (*entry, error) {
 		return nil, nil
 	}
 	for _, e := range r.aside {
-		if e.Key == d.Key && e.Version == d.Version {
+		if e.Key == d.Key && (e.Version == d.Version || e.sameAdmission(d) && e.Version.Newer(d.Version)) {
 			return e, nil
 		}
 	}
@@ -135,7 +135,7 @@ func (r *Roster) place(d record.Decoded, c *change) (*entry, error) {
 	}
 	for _, other := range slices.Clone(r.aside) {
 		if other.sameAdmission(d) {
-			r.unlink(other) // an earlier word of the same node
+			r.unlink(other) // an older word of the same node
 		}
 	}
 	r.link(e)

@@ -1,0 +1,302 @@
+package roster
+
+import (
+	"crypto/ed25519"
+	rand2 "crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/base32"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/record"
+)
+
+var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// testMesh makes the records of a mesh without any roster: what its members would sign, honest or not.
+type testMesh struct {
+	t       testing.TB
+	root    identity.Authority
+	id      identity.MeshID
+	founder *testNode
+	records []record.Signed
+	serial  int
+}
+
+type testNode struct {
+	name      string
+	key       ed25519.PrivateKey
+	id        identity.NodeID
+	cert      *x509.Certificate
+	admission record.Admission
+	rec       record.Signed
+}
+
+type testInvite struct {
+	cert *x509.Certificate
+	key  ed25519.PrivateKey
+	rec  record.Signed
+}
+
+func newMesh(t testing.TB) *testMesh {
+	m := &testMesh{t: t}
+	key := m.key()
+	root, err := identity.NewRoot(key, identity.RootTerms{Name: "home", Prefix4: netip.MustParsePrefix("100.70.0.0/16")}, start)
+	m.check(err)
+	m.root = identity.Authority{Cert: root, Key: key}
+	m.id = identity.MeshIDOf(key.Public().(ed25519.PublicKey))
+	m.founder = m.node("founder", m.root, nil, start, identity.NodeTerms{Admin: true})
+	return m
+}
+
+// key returns the next of a sequence of keys that is the same in each run.
+func (m *testMesh) key() ed25519.PrivateKey {
+	m.serial++
+	seed := sha256.Sum256(fmt.Appendf(nil, "key %d", m.serial))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+func (m *testMesh) check(err error) {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *testMesh) invite(by identity.Authority, terms identity.InviteTerms, at time.Time) *testInvite {
+	m.t.Helper()
+	if terms.Expires.IsZero() {
+		terms.Expires = at.Add(24 * time.Hour)
+	}
+	seed, cert, err := identity.NewInvite(by, terms, at)
+	m.check(err)
+	i := &testInvite{cert: cert, key: ed25519.NewKeyFromSeed(seed[:]), rec: record.NewCertificate(cert)}
+	m.records = append(m.records, i.rec)
+	return i
+}
+
+func (i *testInvite) authority() identity.Authority {
+	return identity.Authority{Cert: i.cert, Key: i.key}
+}
+
+func (n *testNode) authority() identity.Authority {
+	return identity.Authority{Cert: n.cert, Key: n.key}
+}
+
+// join makes a node that came by an invite, admitted by a member at a time.
+func (m *testMesh) join(name string, invite *testInvite, by *testNode, at time.Time) *testNode {
+	m.t.Helper()
+	return m.node(name, invite.authority(), by, at, identity.NodeTerms{})
+}
+
+func (m *testMesh) joinAdmin(name string, invite *testInvite, by *testNode, at time.Time) *testNode {
+	m.t.Helper()
+	return m.node(name, invite.authority(), by, at, identity.NodeTerms{Admin: true})
+}
+
+func (m *testMesh) node(name string, issuer identity.Authority, by *testNode, at time.Time, terms identity.NodeTerms) *testNode {
+	m.t.Helper()
+	key := m.key()
+	return m.nodeWithKey(name, key, issuer, by, at, terms)
+}
+
+func (m *testMesh) nodeWithKey(name string, key ed25519.PrivateKey, issuer identity.Authority, by *testNode, at time.Time, terms identity.NodeTerms) *testNode {
+	m.t.Helper()
+	terms.NotBefore = at
+	cert, err := identity.NewNode(issuer, key.Public().(ed25519.PublicKey), terms)
+	m.check(err)
+	n := &testNode{name: record.CleanName(name), key: key, id: identity.NodeIDOfCert(cert), cert: cert}
+	if by != nil {
+		n.admission = record.SignAdmission(m.id, cert.Raw, at, by.key)
+	}
+	n.rec = m.word(n, 1, nil)
+	m.records = append(m.records, n.rec)
+	return n
+}
+
+// word is a record of the node with a sequence number.
+func (m *testMesh) word(n *testNode, seq uint64, edit func(*record.Node)) record.Signed {
+	m.t.Helper()
+	body := record.Node{
+		Seq: seq, Certificate: n.cert.Raw, Admission: n.admission, Name: n.name, WireGuardKey: [32]byte(n.id), SealingKey: [32]byte(n.id),
+	}
+	if edit != nil {
+		edit(&body)
+	}
+	rec, err := record.SignNode(m.id, body, n.key)
+	m.check(err)
+	return rec
+}
+
+func (m *testMesh) revoke(target identity.KeyID, by ed25519.PrivateKey, at time.Time, cascade bool) record.Signed {
+	m.t.Helper()
+	rec, err := record.SignRevocation(m.id, record.Revocation{Target: target, Time: at.Unix(), Reason: "test", Cascade: cascade}, by)
+	m.check(err)
+	m.records = append(m.records, rec)
+	return rec
+}
+
+// roster returns a roster that was given all records made so far in the order of their making.
+func (m *testMesh) roster() *Roster {
+	m.t.Helper()
+	r := New(m.root.Cert)
+	for _, rec := range m.records {
+		_, _ = r.Add(rec, start.Add(time.Hour))
+	}
+	return r
+}
+
+func names(r *Roster) []string {
+	var list []string
+	for _, member := range r.Members() {
+		list = append(list, member.Name)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func (m *testMesh) wantMembers(r *Roster, want ...string) {
+	m.t.Helper()
+	slices.Sort(want)
+	if got := names(r); !slices.Equal(got, want) {
+		m.t.Fatalf("members: got %q, want %q", got, want)
+	}
+}
+
+// wantOrderFree adds the records made so far in many orders, one by one and in batches, and wants the same result each time.
+func (m *testMesh) wantOrderFree(want ...string) {
+	m.t.Helper()
+	random := rand.New(rand.NewPCG(7, uint64(len(m.records))))
+	now := start.Add(time.Hour)
+	first := m.roster()
+	m.wantMembers(first, want...)
+	for range 25 {
+		recs := slices.Clone(m.records)
+		random.Shuffle(len(recs), func(i, j int) { recs[i], recs[j] = recs[j], recs[i] })
+		r := New(m.root.Cert)
+		told := make(map[identity.NodeID]bool)
+		for len(recs) > 0 {
+			n := 1
+			if random.IntN(3) == 0 {
+				n = 1 + random.IntN(len(recs))
+			}
+			out, _ := r.AddAll(recs[:n], now)
+			recs = recs[n:]
+			for _, id := range out.Changed {
+				told[id] = true
+			}
+			for _, drop := range out.Dropped {
+				if drop.Reason == ReasonNone || drop.Text == "" || !told[drop.ID] {
+					m.t.Fatalf("dropped without reason or twice: %+v", drop)
+				}
+				delete(told, drop.ID)
+			}
+		}
+		m.wantMembers(r, want...)
+		if got, want := r.Digest(), first.Digest(); got != want {
+			m.t.Fatalf("digest: got %x, want %x", got, want)
+		}
+		if len(told) != len(want) {
+			m.t.Fatalf("outcomes tell of %d members, want %d", len(told), len(want))
+		}
+		selfCheck(m.t, r)
+	}
+}
+
+// selfCheck holds the indexes of a roster against each other.
+func selfCheck(t testing.TB, r *Roster) {
+	t.Helper()
+	nodes, uses := 0, make(map[ref]int)
+	for key, e := range r.set {
+		if !e.in || e.Key != key || slices.Contains(r.aside, e) {
+			t.Fatalf("%s in the set: in=%v", e.Kind, e.in)
+		}
+		if verdict, refusal := r.judge(e); verdict != stands {
+			t.Fatalf("%s in the set does not stand: %v", e.Kind, refusal)
+		}
+		if e.Node != nil {
+			nodes++
+			if !e.byRoot() {
+				uses[e.parent]++
+			}
+		}
+	}
+	if nodes != len(r.nodes) {
+		t.Fatalf("%d nodes, index has %d", nodes, len(r.nodes))
+	}
+	for invite, n := range uses {
+		if r.uses[invite] != n || n > r.invites[invite].terms.Uses {
+			t.Fatalf("%d uses, index has %d, invite allows %d", n, r.uses[invite], r.invites[invite].terms.Uses)
+		}
+	}
+	for _, e := range r.aside {
+		if e.in {
+			t.Fatalf("%s aside and in the set", e.Kind)
+		}
+		known := r.set[e.Key]
+		if verdict, _ := r.judge(e); verdict == stands && (known == nil || e.Version.Newer(known.Version)) {
+			t.Fatalf("%s aside, but stands", e.Kind)
+		}
+	}
+	if len(r.aside) > maxAside {
+		t.Fatalf("%d records aside", len(r.aside))
+	}
+}
+
+// forgeInvite certifies a fresh key with whatever the issuer is: package identity would refuse to.
+func forgeInvite(t testing.TB, issuer identity.Authority, uses int) *x509.Certificate {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return forgeInviteOf(t, issuer, key.Public().(ed25519.PublicKey), uses, "")
+}
+
+// certifyAgain certifies the key of another's invite.
+func certifyAgain(t testing.TB, issuer identity.Authority, invite *testInvite, uses int) *x509.Certificate {
+	return forgeInviteOf(t, issuer, invite.key.Public().(ed25519.PublicKey), uses, "")
+}
+
+func forgeInviteOf(t testing.TB, issuer identity.Authority, public ed25519.PublicKey, uses int, name string) *x509.Certificate {
+	t.Helper()
+	id, by := identity.KeyIDOf(public), identity.KeyIDOfCert(issuer.Cert)
+	if name == "" {
+		sum := sha256.Sum256(append(id[:], by[:]...))
+		name = "warren invite " + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:10]))
+	}
+	terms, err := asn1.Marshal(struct {
+		Uses     int
+		Admin    bool
+		NodeLife int64
+		Tags     []string
+	}{Uses: uses})
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: name}, NotBefore: start, NotAfter: start.Add(24 * time.Hour),
+		SubjectKeyId: id[:], AuthorityKeyId: by[:], KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 9277, 1}, Value: terms}},
+	}
+	parent := *issuer.Cert
+	parent.SubjectKeyId = by[:]
+	der, err := x509.CreateCertificate(rand2.Reader, template, &parent, public, issuer.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
