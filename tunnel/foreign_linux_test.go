@@ -17,6 +17,7 @@ import (
 	"warren/tunnel/bind"
 	"warren/tunnel/osnet"
 	"warren/tunnel/osnet/osnettest"
+	"warren/tunnel/sockets"
 )
 
 // foreign is a host in a network namespace of its own, on which Debian's wireguard-go and wg run.
@@ -25,7 +26,8 @@ type foreign struct {
 	publicKey string
 }
 
-// newForeign makes the host, linked to this namespace by veth ours with 192.0.2.n, at 192.0.2.1n, and fd02::n likewise.
+// newForeign makes the nth host, linked to this namespace by the networks 172.31.n.0/24 and fd02:n::/64, in which
+// this side is 1 and the host 2.
 func newForeign(t *testing.T, n string) *foreign {
 	t.Helper()
 	keeper := exec.Command("sleep", "600")
@@ -34,14 +36,14 @@ func newForeign(t *testing.T, n string) *foreign {
 	f := &foreign{pid: strconv.Itoa(keeper.Process.Pid)}
 	ours, theirs := "out"+n, "in"+n
 	run(t, "ip", "link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", f.pid)
-	for _, side := range []struct{ prefix []string }{{nil}, {f.enter()}} {
-		name, host := ours, n
-		if side.prefix != nil {
-			name, host = theirs, "1"+n
+	for host, enter := range map[string][]string{"1": nil, "2": f.enter()} {
+		name := ours
+		if enter != nil {
+			name = theirs
 		}
-		ip := append(side.prefix, "ip")
-		run(t, append(ip, "addr", "add", "192.0.2."+host+"/24", "dev", name)...)
-		run(t, append(ip, "addr", "add", "fd02::"+host+"/64", "dev", name, "nodad")...)
+		ip := append(enter, "ip")
+		run(t, append(ip, "addr", "add", "172.31."+n+"."+host+"/24", "dev", name)...)
+		run(t, append(ip, "addr", "add", "fd02:"+n+"::"+host+"/64", "dev", name, "nodad")...)
 		run(t, append(ip, "link", "set", name, "up")...)
 	}
 	return f
@@ -131,7 +133,7 @@ func TestForeignWireGuardInNamespace(t *testing.T) {
 	if !osnettest.InNamespace(t) {
 		return
 	}
-	a := start(t, Options{Bind: bind.New(bind.Options{})})
+	a := start(t, Options{Bind: bind.New(bind.Options{Inner: sockets.New()})})
 	if err := a.SetLink(osnet.Config{
 		Addrs: prefixes("100.70.0.1/32 fd01::1/128"), Routes: prefixes("100.70.0.0/16 fd01::/48"), MTU: DefaultMTU, Up: true,
 	}); err != nil {
@@ -139,10 +141,9 @@ func TestForeignWireGuardInNamespace(t *testing.T) {
 	}
 	self := a.opts.PrivateKey.PublicKey().String()
 	one, two := newForeign(t, "1"), newForeign(t, "2")
-	run(t, "ip", "route", "add", "192.0.2.12/32", "dev", "out2", "src", "192.0.2.2") // both hosts are in one /24
 	one.wireguard(t, "foreign1", "100.70.0.11/32", "5001", self)
 	two.wireguard(t, "foreign2", "100.70.0.12/32", "5002", self)
-	peer1, peer2 := one.peer(t, "100.70.0.11/32", "192.0.2.11:5001"), two.peer(t, "100.70.0.12/32", "192.0.2.12:5002")
+	peer1, peer2 := one.peer(t, "100.70.0.11/32", "172.31.1.2:5001"), two.peer(t, "100.70.0.12/32", "172.31.2.2:5002")
 
 	if err := a.SetPeers([]Peer{peer1}); err != nil {
 		t.Fatal(err)
@@ -171,7 +172,7 @@ func foreignPeersChange(t *testing.T, a *side, two *foreign, peer1, peer2 Peer) 
 	}
 	before := a.handshake(t, peer1.PublicKey)
 	var out strings.Builder
-	steady := exec.Command("ping", "-q", "-i", "0.02", "-w", "3", "-W", "1", "100.70.0.11")
+	steady := exec.Command("ping", "-q", "-i", "0.02", "-c", "120", "-W", "5", "100.70.0.11")
 	steady.Stdout = &out
 	if err := steady.Start(); err != nil {
 		t.Fatal(err)
@@ -185,7 +186,7 @@ func foreignPeersChange(t *testing.T, a *side, two *foreign, peer1, peer2 Peer) 
 
 	// It moves to another port, and our side follows its next packet; setting the same peers again does not undo that.
 	two.run(t, "wg", "set", "foreign2", "listen-port", "5003")
-	two.run(t, "wg", "set", "foreign2", "peer", a.opts.PrivateKey.PublicKey().String(), "endpoint", "192.0.2.2:"+strconv.Itoa(int(a.port(t))))
+	two.run(t, "wg", "set", "foreign2", "peer", a.opts.PrivateKey.PublicKey().String(), "endpoint", "172.31.2.1:"+strconv.Itoa(int(a.port(t))))
 	ping(t, two.enter(), "100.70.0.1")
 	set(peer1, peer2)
 	ping(t, nil, "100.70.0.12")
@@ -220,7 +221,7 @@ func foreignByIPv6(t *testing.T, a *side, one *foreign, peer1 Peer) {
 	if peer1.PresharedKey, err = wgtypes.ParseKey(psk); err != nil {
 		t.Fatal(err)
 	}
-	peer1.Endpoint = netip.MustParseAddrPort("[fd02::11]:5001")
+	peer1.Endpoint = netip.MustParseAddrPort("[fd02:1::2]:5001")
 	if err := a.SetPeers([]Peer{peer1}); err != nil {
 		t.Fatal(err)
 	}

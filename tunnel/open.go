@@ -34,7 +34,8 @@ type open struct {
 	client    *wgctrl.Client
 	link      osnet.Link
 	endpoints map[wgtypes.Key]netip.AddrPort // as last set
-	said6     bool                           // that there is no IPv6
+	memory    memory
+	said6     bool // that there is no IPv6
 }
 
 // open makes the interface and brings the device up. What it has made before an error it takes away.
@@ -52,6 +53,8 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 		return nil, errors.Join(fmt.Errorf("name interface: %w", err), dev.Close())
 	}
 	o := &open{name: name, publicKey: t.opts.PrivateKey.PublicKey(), endpoints: make(map[wgtypes.Key]netip.AddrPort)}
+	o.memory = newMemory(t.opts.LimitMemory)
+	o.memory.limit(0)
 	o.bind = &steadyBind{Bind: t.opts.Bind, log: t.log}
 	o.device = device.NewDevice(newSteadyTUN(dev), o.bind, deviceLogger(t.log))
 	if err := o.up(t.opts); err != nil {
@@ -92,6 +95,7 @@ func (o *open) close() {
 		_ = o.link.Close()
 	}
 	o.device.Close()
+	o.memory.lift()
 	if o.client != nil {
 		_ = o.client.Close()
 	}

@@ -23,6 +23,7 @@ func (t *Tunnel) SetPeers(peers []Peer) error {
 		}
 		want, conflicts := clean(peers, o.publicKey)
 		changes := plan(have.Peers, want, o.endpoints)
+		o.memory.limit(len(want))
 		if len(changes) > 0 {
 			if err := o.configure(wgtypes.Config{Peers: changes}); err != nil {
 				return errors.Join(err, conflicts)

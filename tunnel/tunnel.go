@@ -30,6 +30,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/tunnel/osnet"
+	"warren/tunnel/sockets"
 )
 
 var (
@@ -49,10 +50,13 @@ type Options struct {
 	MTU        int                              // of the interface when it is made; 0 for DefaultMTU
 	PrivateKey wgtypes.Key                      // of this node
 	Port       uint16                           // UDP; 0 lets the kernel choose
-	Bind       conn.Bind                        // nil for conn.NewDefaultBind
+	Bind       conn.Bind                        // nil for sockets.New
 	TUN        tun.Device                       // closed when Run returns; nil to make one
 	OpenLink   func(string) (osnet.Link, error) // nil for osnet.Open
 	Logger     *slog.Logger                     // nil for slog.Default
+	// LimitMemory has Run set the soft memory limit of the process, which grows with the peers, unless GOMEMLIMIT is
+	// set. It is the program's choice because it is for the whole process.
+	LimitMemory bool
 }
 
 // LogValue keeps the private key out of logs.
@@ -117,7 +121,7 @@ func New(opts Options) (*Tunnel, error) {
 		opts.MTU = DefaultMTU
 	}
 	if opts.Bind == nil {
-		opts.Bind = conn.NewDefaultBind()
+		opts.Bind = sockets.New()
 	}
 	if opts.OpenLink == nil {
 		opts.OpenLink = osnet.Open

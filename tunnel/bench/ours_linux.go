@@ -17,6 +17,7 @@ import (
 	"warren/tunnel"
 	"warren/tunnel/bind"
 	"warren/tunnel/osnet"
+	"warren/tunnel/sockets"
 )
 
 // everything is the allowed IPs of the only peer.
@@ -90,8 +91,8 @@ func serveTunnel(ctx context.Context) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	b := bind.New(bind.Options{Logger: log})
-	t, err := tunnel.New(tunnel.Options{Name: j.Name, PrivateKey: j.Private, Port: j.Port, Bind: b, Logger: log})
+	b := bind.New(bind.Options{Inner: sockets.New(), Logger: log})
+	t, err := tunnel.New(tunnel.Options{Name: j.Name, PrivateKey: j.Private, Port: j.Port, Bind: b, Logger: log, LimitMemory: true})
 	if err != nil {
 		return err
 	}

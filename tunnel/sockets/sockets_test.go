@@ -1,0 +1,130 @@
+package sockets
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os/exec"
+	"testing"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+
+	"warren/tunnel/osnet/osnettest"
+)
+
+// targets are two addresses of each family on loopback.
+var targets = []string{"127.0.0.1", "fd00::1", "127.0.0.2", "fd00::2"}
+
+// prepare gives loopback the addresses of targets.
+func prepare(t *testing.T) {
+	t.Helper()
+	for _, a := range []string{"fd00::1/128", "fd00::2/128"} {
+		if text, err := exec.Command("ip", "addr", "add", a, "dev", "lo", "nodad").CombinedOutput(); err != nil {
+			t.Skipf("needs IPv6: %v: %s", err, text)
+		}
+	}
+}
+
+// lost sends a packet to each of targets in turn, and counts those that did not arrive.
+func lost(t *testing.T, b conn.Bind) (n int) {
+	t.Helper()
+	if _, _, err := b.Open(0); err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	buffer := make([]byte, 16)
+	for _, target := range targets {
+		l, err := net.ListenPacket("udp", net.JoinHostPort(target, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		at := netip.MustParseAddrPort(l.LocalAddr().String())
+		for round := range 20 {
+			// One of the other family before, to leave its mark in the pool.
+			other := netip.MustParseAddrPort("127.0.0.9:9")
+			if at.Addr().Is4() {
+				other = netip.MustParseAddrPort("[fd00::2]:9")
+			}
+			_ = b.Send([][]byte{{0}}, &conn.StdNetEndpoint{AddrPort: other})
+			if err := b.Send([][]byte{{byte(round)}}, &conn.StdNetEndpoint{AddrPort: at}); err != nil {
+				n++ // the wrong address need not have a route
+				continue
+			}
+			// On loopback a packet is there when the send returns.
+			if err := l.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			if size, _, err := l.ReadFrom(buffer); err != nil || size != 1 || buffer[0] != byte(round) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func TestBothFamiliesInNamespace(t *testing.T) {
+	if !osnettest.InNamespace(t) {
+		return
+	}
+	prepare(t)
+	b := New()
+	for range 2 { // it opens again after a close
+		if n := lost(t, b); n > 0 {
+			t.Errorf("%d of %d packets went elsewhere, want none", n, 20*len(targets))
+		}
+	}
+}
+
+// TestStillNeededInNamespace fails when conn.StdNetBind has been mended.
+func TestStillNeededInNamespace(t *testing.T) {
+	if !osnettest.InNamespace(t) {
+		return
+	}
+	prepare(t)
+	if n := lost(t, conn.NewStdNetBind()); n == 0 {
+		t.Error("conn.StdNetBind sends to the right addresses by itself: package sockets is not needed any more")
+	} else {
+		t.Logf("conn.StdNetBind: %d of %d packets went elsewhere", n, 20*len(targets))
+	}
+}
+
+func TestOpenAndClose(t *testing.T) {
+	b := New()
+	if err := b.Close(); err != nil {
+		t.Errorf("close before open: got %v, want nil", err)
+	}
+	ep, err := b.ParseEndpoint("127.0.0.1:9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Send([][]byte{{1}}, ep) == nil {
+		t.Error("send before open: got no error")
+	}
+	functions, port, err := b.Open(0)
+	if err != nil || port == 0 || len(functions) == 0 {
+		t.Fatalf("open: got %d functions, port %d, %v", len(functions), port, err)
+	}
+	if _, _, err := b.Open(0); !errors.Is(err, conn.ErrBindAlreadyOpen) {
+		t.Errorf("open twice: got %v, want ErrBindAlreadyOpen", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	// A receive function of closed sockets returns, as the device needs it to.
+	sizes, endpoints := make([]int, b.BatchSize()), make([]conn.Endpoint, b.BatchSize())
+	bufs := make([][]byte, b.BatchSize())
+	for i := range bufs {
+		bufs[i] = make([]byte, 64)
+	}
+	for _, receive := range functions {
+		if _, err := receive(bufs, sizes, endpoints); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("receive after close: got %v, want net.ErrClosed", err)
+		}
+	}
+	if _, again, err := b.Open(port); err != nil || again != port {
+		t.Errorf("open again: got port %d, %v, want %d", again, err, port)
+	}
+	_ = b.Close()
+}
