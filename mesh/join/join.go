@@ -38,9 +38,9 @@ type Member interface {
 	InviteChain(id identity.KeyID) ([]*x509.Certificate, error)
 	// Admit checks a joiner's certificate and countersigns it. Repeated with one certificate it gives one answer.
 	Admit(cert *x509.Certificate) (record.Admission, error)
-	// Bundle returns records for a new member, at most so many bytes in all, such that each can be verified with those
-	// before it, this member's own among them; and how many there are in all.
-	Bundle(maxBytes int) (records []record.Signed, total int)
+	// Bundle returns records for a new member, at most so many bytes in all: what proves this member's membership and
+	// the invite first, then anchors, then others; and how many there are in all.
+	Bundle(invite identity.KeyID, maxBytes int) (records []record.Signed, total int)
 	// AddNode takes the first record of the node just admitted, verifies, keeps and spreads it.
 	AddNode(first record.Signed) error
 }
@@ -69,6 +69,15 @@ type Refusal struct {
 
 // Error returns the explanation.
 func (r *Refusal) Error() string { return r.Text }
+
+// Final reports whether another member would say no too.
+func (r *Refusal) Final() bool {
+	switch r.Code {
+	case CodeVersion, CodeForged, CodeExpired, CodeRevoked, CodeUsed:
+		return true
+	}
+	return false
+}
 
 // Refuse makes a Refusal.
 func Refuse(code Code, format string, args ...any) *Refusal {

@@ -40,9 +40,10 @@ type Result struct {
 	Chain     []*x509.Certificate // the node's certificate first, the root last
 	Admission record.Admission
 	By        identity.NodeID // the member that admitted the node
-	Own       record.Signed   // the node's first record
-	Records   []record.Signed // of the mesh, Own not among them
-	Total     int             // records that the member has; the others come by sync
+	ByName    string          // its name
+	Members   int             // members known from Records, this node included
+	Records   []record.Signed // of the mesh, with this node's first one; to be put into its store
+	Total     int             // records that the member has; those not in Records come by sync
 	Spread    bool            // the member has taken the first record; else mesh spreads it at the agent's start
 }
 
@@ -52,8 +53,7 @@ func NewJoiner(o Options) *Joiner {
 }
 
 // Join asks the member at the far end of c to be admitted to the mesh of root, and closes c. A no is a *Refusal, with an
-// explanation for the user; another member may answer differently when its code is CodeFailed, CodeBusy
-// or CodeUnknownInvite, or CodeClock (whose clock is wrong is not known).
+// explanation for the user; another member may answer differently unless it is Final.
 func (j *Joiner) Join(ctx context.Context, c Conn, root *x509.Certificate) (*Result, error) {
 	defer func() { _ = c.Close() }()
 	stop, err := begin(ctx, c)
@@ -90,15 +90,11 @@ func (j *Joiner) join(c Conn, root certificate) (*Result, error) {
 	if err != nil {
 		return nil, withClock(err, clock)
 	}
-	result, err := j.verify(answer, append([]*x509.Certificate{cert}, invites...))
+	result, first, err := j.verify(answer, append([]*x509.Certificate{cert}, invites...))
 	if err != nil {
 		return nil, err
 	}
 	// From here on the node is a member, whatever becomes of this connection.
-	first, err := result.Own.Marshal()
-	if err != nil {
-		return nil, err
-	}
 	if write(c, message{First: first}) != nil {
 		return result, nil
 	}
@@ -232,8 +228,9 @@ func (j *Joiner) askAdmission(c Conn, cert certificate) (*admitted, error) {
 	return m.Admitted, nil
 }
 
-// verify builds the mesh from the root and the records that came, and sees whether this node is a member of it.
-func (j *Joiner) verify(answer *admitted, chain []*x509.Certificate) (*Result, error) {
+// verify builds the mesh from the root and the records that came, and sees whether this node is a member of it. It
+// returns the node's encoded first record too.
+func (j *Joiner) verify(answer *admitted, chain []*x509.Certificate) (*Result, []byte, error) {
 	result := &Result{Chain: chain, Total: int(answer.Total)}
 	result.Admission = record.Admission{Time: answer.Time, Signer: identity.NodeID(answer.Signer), Signature: answer.Signature}
 	result.By = result.Admission.Signer
@@ -248,7 +245,7 @@ func (j *Joiner) verify(answer *admitted, chain []*x509.Certificate) (*Result, e
 	for _, encoded := range answer.Records {
 		r, err := record.Unmarshal(encoded)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		records = append(records, r)
 	}
@@ -259,25 +256,24 @@ func (j *Joiner) verify(answer *admitted, chain []*x509.Certificate) (*Result, e
 	own.Certificate, own.Admission = chain[0].Raw, result.Admission
 	own.Seq = max(own.Seq, 1)
 	own.Updated = now.Unix()
-	before, again := known.Member(id) // this node has asked before, and the answer was lost
-	if again {
+	if before, ok := known.Member(id); ok { // this node has asked before, and the answer was lost
 		own.Seq = max(own.Seq, before.Record.Seq+1)
 	}
-	for key, r := range known.All() {
-		if !again || key != before.Key {
-			result.Records = append(result.Records, r)
-		}
-	}
-	var err error
-	result.Own, err = record.SignNode(known.Mesh(), own, j.options.Key)
+	signed, err := record.SignNode(known.Mesh(), own, j.options.Key)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if _, err := known.Add(result.Own, now); err != nil {
-		return nil, fmt.Errorf("the member's admission does not hold: %w", err)
+	if _, err := known.Add(signed, now); err != nil {
+		return nil, nil, fmt.Errorf("the member's admission does not hold: %w", err)
 	}
 	if err := known.Standing(id); err != nil {
-		return nil, fmt.Errorf("the member's admission does not hold: %w", err)
+		return nil, nil, fmt.Errorf("the member's admission does not hold: %w", err)
 	}
-	return result, nil
+	for _, r := range known.All() {
+		result.Records = append(result.Records, r)
+	}
+	by, _ := known.Member(result.By)
+	result.ByName, result.Members = by.Name, len(known.Members())
+	first, err := signed.Marshal()
+	return result, first, err
 }

@@ -42,7 +42,7 @@ func serve(c Conn, member Member) (id identity.NodeID, err error) {
 		return id, err
 	}
 	id = identity.NodeIDOfCert(cert)
-	records, total := member.Bundle(maxBundle)
+	records, total := member.Bundle(identity.IssuerOf(cert), maxBundle)
 	answer := &admitted{Time: admission.Time, Signer: admission.Signer[:], Signature: admission.Signature, Total: uint32(total)}
 	for _, r := range records {
 		encoded, err := r.Marshal()

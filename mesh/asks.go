@@ -1,0 +1,96 @@
+package mesh
+
+import (
+	"sync"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// asks collects reasons to sync with members, from goroutines that must not wait. Those for one member are one; the run loop takes them.
+type asks struct {
+	wake chan struct{} // has a value when there is something to take
+
+	mu     sync.Mutex
+	asks   map[identity.NodeID]ask
+	synced map[identity.NodeID]time.Time // end of the last sync, whoever opened it
+}
+
+// ask is why to sync with a member.
+type ask struct {
+	up     bool          // a session came up: also meet in memberlist
+	must   bool          // whatever the digests say
+	theirs [16]byte      // the member's digest, when not must
+	delay  time.Duration // from now on
+}
+
+func newAsks() *asks {
+	return &asks{wake: make(chan struct{}, 1), asks: make(map[identity.NodeID]ask), synced: make(map[identity.NodeID]time.Time)}
+}
+
+// maxAsks is above the number of members with which there can be news at one time.
+const maxAsks = 4096
+
+func (a *asks) put(id identity.NodeID, change func(*ask)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	one, ok := a.asks[id]
+	if !ok && len(a.asks) >= maxAsks {
+		return // the digests will bring it up again
+	}
+	change(&one)
+	a.asks[id] = one
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// up asks for a sync because a session came up.
+func (a *asks) up(id identity.NodeID) {
+	a.put(id, func(one *ask) { one.up, one.must, one.delay = true, true, 0 })
+}
+
+// sync asks for a sync.
+func (a *asks) sync(id identity.NodeID, delay time.Duration) {
+	a.put(id, func(one *ask) {
+		if !one.must || delay < one.delay {
+			one.delay = delay
+		}
+		one.must = true
+	})
+}
+
+// digest tells the digest that a member has just shown.
+func (a *asks) digest(id identity.NodeID, theirs [16]byte) {
+	a.put(id, func(one *ask) { one.theirs = theirs })
+}
+
+func (a *asks) take() map[identity.NodeID]ask {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	taken := a.asks
+	a.asks = make(map[identity.NodeID]ask)
+	return taken
+}
+
+// done notes that a sync has succeeded.
+func (a *asks) done(id identity.NodeID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.synced[id] = time.Now()
+}
+
+// lastDone returns when the last sync with a member succeeded.
+func (a *asks) lastDone(id identity.NodeID) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.synced[id]
+}
+
+// forget drops what is kept of a node.
+func (a *asks) forget(id identity.NodeID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.synced, id)
+}

@@ -1,0 +1,286 @@
+package mesh
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/join"
+	"warren/mesh/meshtest"
+	"warren/mesh/record"
+	"warren/mesh/roster"
+	"warren/mesh/store"
+)
+
+// world is a mesh under test: its root, its network, and its nodes.
+type world struct {
+	t    *testing.T
+	net  *meshtest.Net
+	root identity.Authority
+	dir  string
+}
+
+// peer is one node of a world, running or not.
+type peer struct {
+	*Mesh
+	w      *world
+	id     identity.NodeID
+	name   string
+	key    ed25519.PrivateKey
+	chain  []*x509.Certificate
+	own    record.Node
+	dir    string
+	store  *store.Store
+	aside  *store.SetAside
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func newWorld(t *testing.T, latency time.Duration) *world {
+	t.Helper()
+	rootKey := identity.GenerateKey()
+	root, err := identity.NewRoot(rootKey, identity.RootTerms{Name: "test"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{t: t, net: meshtest.New(latency), root: identity.Authority{Cert: root, Key: rootKey}, dir: t.TempDir()}
+}
+
+// fill32 gives fields that must not be zero a value.
+func fill32(s string) [32]byte { return sha256.Sum256([]byte(s)) }
+
+func (w *world) newPeer(name string) *peer {
+	key := identity.GenerateKey()
+	p := &peer{w: w, id: identity.NodeIDOf(key.Public().(ed25519.PublicKey)), name: name, key: key, dir: filepath.Join(w.dir, name)}
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	p.own = record.Node{Name: name, WireGuardKey: fill32("wg" + name), SealingKey: fill32("seal" + name), Version: "test"}
+	return p
+}
+
+// founder makes the first node of the mesh, an admin.
+func (w *world) founder(name string) *peer {
+	w.t.Helper()
+	p := w.newPeer(name)
+	cert, err := identity.NewNode(w.root, p.key.Public().(ed25519.PublicKey), identity.NodeTerms{Admin: true, NotBefore: time.Now()})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p.chain = []*x509.Certificate{cert, w.root.Cert}
+	return p
+}
+
+// invite has an admin make an invite, and returns its seed and key ID.
+func (p *peer) invite(uses int) ([32]byte, identity.KeyID) {
+	p.w.t.Helper()
+	terms := identity.InviteTerms{Uses: uses, Expires: time.Now().Add(48 * time.Hour)}
+	seed, cert, err := identity.NewInvite(identity.Authority{Cert: p.chain[0], Key: p.key}, terms, time.Now())
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	if err := p.AddCertificate(cert); err != nil {
+		p.w.t.Fatal(err)
+	}
+	return seed, identity.KeyIDOfCert(cert)
+}
+
+// joinConn is one end of a pipe that exports like TLS.
+type joinConn struct {
+	net.Conn
+	secret string
+}
+
+func (c joinConn) Export(label string) ([]byte, error) {
+	sum := sha256.Sum256([]byte(c.secret + label))
+	return sum[:], nil
+}
+
+// join makes a node that joins through a member, with its first records in its store.
+func (w *world) join(name string, via *peer, seed [32]byte) (*peer, error) {
+	w.t.Helper()
+	p := w.newPeer(name)
+	near, far := net.Pipe()
+	served := make(chan error, 1)
+	go func() {
+		_, err := join.Serve(context.Background(), joinConn{far, name}, via.Mesh)
+		served <- err
+	}()
+	own := p.own
+	own.Instance = [8]byte{1, 2, 3}
+	result, err := join.NewJoiner(join.Options{Seed: seed, Key: p.key, Own: own}).Join(context.Background(), joinConn{near, name}, w.root.Cert)
+	<-served
+	if err != nil {
+		return nil, err
+	}
+	p.chain, p.own.Admission = result.Chain, result.Admission
+	p.openStore()
+	var batch store.Batch
+	for _, signed := range result.Records {
+		key, _ := signed.Key()
+		encoded, _ := signed.Marshal()
+		batch.Put = append(batch.Put, store.Item{Key: key, Value: encoded})
+	}
+	if err := p.store.Apply(batch); err != nil {
+		w.t.Fatal(err)
+	}
+	return p, nil
+}
+
+func (w *world) mustJoin(name string, via *peer, seed [32]byte) *peer {
+	w.t.Helper()
+	p, err := w.join(name, via, seed)
+	if err != nil {
+		w.t.Fatalf("%s joins: %v", name, err)
+	}
+	return p
+}
+
+func (p *peer) openStore() {
+	p.w.t.Helper()
+	if p.store != nil {
+		return
+	}
+	s, aside, err := store.Open(filepath.Join(p.dir, "records.db"))
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	p.store, p.aside = s, aside
+}
+
+// load makes the Mesh of a node without running it.
+func (p *peer) load() error {
+	p.openStore()
+	logger := slog.New(slog.DiscardHandler)
+	if os.Getenv("MESH_LOG") != "" {
+		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", p.name)
+	}
+	m, err := New(Options{
+		Root: p.w.root.Cert, Key: p.key, Chain: p.chain, Store: p.store, Sessions: p.w.net.Port(p.id), Own: p.own, Logger: logger,
+	})
+	p.Mesh = m
+	return err
+}
+
+// start loads and runs a node.
+func (p *peer) start() *peer {
+	p.w.t.Helper()
+	if p.Mesh == nil {
+		if err := p.load(); err != nil {
+			p.w.t.Fatalf("start %s: %v", p.name, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel, p.done = cancel, make(chan error, 1)
+	m := p.Mesh
+	go func() { p.done <- m.Run(ctx) }()
+	p.w.net.Port(p.id).Serve(m)
+	return p
+}
+
+// stop ends a node as an orderly shutdown does.
+func (p *peer) stop() {
+	p.w.t.Helper()
+	p.w.net.Port(p.id).Stop()
+	if p.cancel != nil {
+		p.cancel()
+		if err := <-p.done; err != nil {
+			p.w.t.Errorf("run %s: %v", p.name, err)
+		}
+		p.cancel = nil
+	}
+	if p.store != nil {
+		if err := p.store.Close(); err != nil {
+			p.w.t.Error(err)
+		}
+		p.store = nil
+	}
+	p.Mesh = nil
+}
+
+// grow makes a founder and n-1 further nodes, joined through one another and linked each with each.
+func (w *world) grow(n int) []*peer {
+	w.t.Helper()
+	first := w.founder("n0").start()
+	seed, _ := first.invite(n)
+	peers := []*peer{first}
+	for i := 1; i < n; i++ {
+		p := w.mustJoin(fmt.Sprintf("n%d", i), first, seed)
+		peers = append(peers, p.start())
+	}
+	w.net.LinkAll(ids(peers)...)
+	return peers
+}
+
+func ids(peers []*peer) []identity.NodeID {
+	var all []identity.NodeID
+	for _, p := range peers {
+		all = append(all, p.id)
+	}
+	return all
+}
+
+func stopAll(peers []*peer) {
+	for _, p := range peers {
+		p.stop()
+	}
+}
+
+// agree waits until all nodes hold the same records and have the same members, for at most the given time.
+func agree(t *testing.T, within time.Duration, peers ...*peer) time.Duration {
+	t.Helper()
+	return eventually(t, within, "the nodes to agree", func() bool {
+		for _, p := range peers[1:] {
+			if *p.book.digest.Load() != *peers[0].book.digest.Load() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// eventually waits for a condition in virtual time and returns how long it took.
+func eventually(t *testing.T, within time.Duration, what string, ok func() bool) time.Duration {
+	t.Helper()
+	start := time.Now()
+	for !ok() {
+		if time.Since(start) > within {
+			t.Fatalf("waited %s for %s", within, what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return time.Since(start)
+}
+
+func activeMembers(m *Mesh) int {
+	n := 0
+	for _, member := range m.View().Members {
+		if member.State == roster.Active {
+			n++
+		}
+	}
+	return n
+}
+
+func fatalOf(p *peer) *FatalError {
+	select {
+	case err := <-p.Fatal():
+		var fatal *FatalError
+		if errors.As(err, &fatal) {
+			return fatal
+		}
+		return &FatalError{Text: err.Error()}
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,45 @@
+package mesh
+
+import (
+	"testing"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+func TestLimiter(t *testing.T) {
+	l := newLimiter(10, 20)
+	a, b, now := identity.NodeID{1}, identity.NodeID{2}, time.Unix(1000, 0)
+	if !l.take(a, 20, now) || l.take(a, 1, now) {
+		t.Error("burst: want 20 at once and no more")
+	}
+	if !l.take(b, 20, now) {
+		t.Error("another sender: got refused, want its own bucket")
+	}
+	if l.take(a, 6, now.Add(500*time.Millisecond)) || !l.take(a, 5, now.Add(500*time.Millisecond)) {
+		t.Error("after half a second: want 5 and no more")
+	}
+	for i := range maxBuckets + 10 {
+		l.take(identity.NodeID{3, byte(i), byte(i >> 8)}, 1, now)
+	}
+	if len(l.buckets) > maxBuckets {
+		t.Errorf("buckets: got %d, want at most %d", len(l.buckets), maxBuckets)
+	}
+}
+
+func TestRecentForgets(t *testing.T) {
+	r, now := newRecent[int](3, time.Minute), time.Unix(1000, 0)
+	r.add(1, now)
+	if !r.has(1, now.Add(59*time.Second)) {
+		t.Error("within the span: got forgotten, want remembered")
+	}
+	if r.has(1, now.Add(3*time.Minute)) {
+		t.Error("after two spans: got remembered, want forgotten")
+	}
+	for i := range 1000 {
+		r.add(i, now.Add(6*time.Minute))
+	}
+	if got := len(r.new) + len(r.old); got > 6 {
+		t.Errorf("size: got %d, want at most 6", got)
+	}
+}

@@ -1,0 +1,212 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"warren/mesh/identity"
+)
+
+// packetSize is the largest packet that memberlist makes. With its checksum, our type byte, a forwarding envelope and QUIC's
+// framing it still is one datagram of 1,200 bytes.
+const packetSize = 1050
+
+// Timing of memberlist. Fresh records do not wait for it (they go straight to the neighbours), so an idle mesh can be quiet.
+const (
+	probeEvery    = 5 * time.Second
+	probeTimeout  = 3 * time.Second
+	pushPullEvery = time.Minute
+	gossipEvery   = 500 * time.Millisecond
+	gossipNodes   = 4
+	streamTimeout = 10 * time.Second
+)
+
+// Liveness is what gossip thinks of a member.
+type Liveness byte
+
+// The states of Liveness.
+const (
+	Unknown Liveness = iota // nothing was heard of it
+	Alive
+	Dead // no answer, to us or to others
+)
+
+// String returns the state in lower case.
+func (l Liveness) String() string {
+	switch l {
+	case Alive:
+		return "alive"
+	case Dead:
+		return "dead"
+	}
+	return "unknown"
+}
+
+// liveness remembers memberlist's opinion, which it tells under its own locks.
+type liveness struct {
+	mu    sync.Mutex
+	state map[identity.NodeID]lifeSign
+	alive int
+}
+
+type lifeSign struct {
+	state Liveness
+	since time.Time
+}
+
+func newLiveness() *liveness { return &liveness{state: make(map[identity.NodeID]lifeSign)} }
+
+func (l *liveness) set(id identity.NodeID, state Liveness) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old := l.state[id].state; old == state {
+		return
+	} else if old == Alive {
+		l.alive--
+	}
+	if state == Alive {
+		l.alive++
+	}
+	l.state[id] = lifeSign{state: state, since: time.Now()}
+}
+
+func (l *liveness) get(id identity.NodeID) (Liveness, time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.state[id]
+	return s.state, s.since
+}
+
+// count returns the number of members thought alive, this one included.
+func (l *liveness) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(1, l.alive)
+}
+
+// swim is memberlist's view of us: the delegate that it asks and tells. It does so under its locks, so nothing here waits.
+type swim struct {
+	m    *Mesh
+	list *memberlist.Memberlist
+}
+
+// startSwim makes memberlist and starts its goroutines.
+func startSwim(m *Mesh, t *transport) (*swim, error) {
+	s := &swim{m: m}
+	c := memberlist.DefaultWANConfig()
+	c.Name, c.Transport = m.self.String(), t
+	c.BindAddr, c.BindPort = syntheticIP(m.self).String(), syntheticPort
+	c.AdvertiseAddr, c.AdvertisePort = c.BindAddr, c.BindPort
+	c.ProbeInterval, c.ProbeTimeout, c.PushPullInterval = probeEvery, probeTimeout, pushPullEvery
+	c.GossipInterval, c.GossipNodes, c.TCPTimeout = gossipEvery, gossipNodes, streamTimeout
+	c.RetransmitMult = retransmits
+	c.UDPBufferSize, c.EnableCompression, c.RequireNodeNames = packetSize, false, true
+	c.Delegate, c.Alive, c.Ping, c.Events = s, s, s, s
+	c.Logger = log.New(&logWriter{m.log}, "", 0)
+	if !m.log.Enabled(t.ctx, slog.LevelDebug) {
+		c.Logger.SetOutput(io.Discard)
+	}
+	list, err := memberlist.Create(c)
+	if err != nil {
+		return nil, fmt.Errorf("start gossip: %w", err)
+	}
+	s.list = list
+	return s, nil
+}
+
+// logWriter turns memberlist's lines into debug messages: none of them is for a user.
+type logWriter struct{ log *slog.Logger }
+
+func (w *logWriter) Write(line []byte) (int, error) {
+	w.log.Debug("memberlist", "text", strings.TrimSpace(string(line)))
+	return len(line), nil
+}
+
+// join introduces us to a member's memberlist, and us to all it knows, unless ours knows it already.
+func (s *swim) join(id identity.NodeID) error {
+	if state, _ := s.m.alive.get(id); state == Alive {
+		return nil
+	}
+	_, err := s.list.Join([]string{joinAddress(id)})
+	return err
+}
+
+// NodeMeta is empty: the digest goes with acknowledgements and push/pull, where it is current.
+func (s *swim) NodeMeta(int) []byte { return nil }
+
+// NotifyMsg is given what GetBroadcasts of another member returned.
+func (s *swim) NotifyMsg(message []byte) { s.m.gossiped(message) }
+
+// GetBroadcasts returns records that fit into the rest of a packet.
+func (s *swim) GetBroadcasts(overhead, limit int) [][]byte {
+	return s.m.spread.queue.GetBroadcasts(overhead, limit)
+}
+
+// LocalState is what goes with a push/pull: our ID and digest.
+func (s *swim) LocalState(bool) []byte {
+	state := append(make([]byte, 0, 48), s.m.self[:]...)
+	return append(state, s.AckPayload()...)
+}
+
+// MergeRemoteState compares digests. It is the far side's word for its ID, but a lie only makes us compare with that one.
+func (s *swim) MergeRemoteState(state []byte, _ bool) {
+	if len(state) == 48 && s.m.isMember(identity.NodeID(state)) {
+		s.m.asks.digest(identity.NodeID(state), [16]byte(state[32:]))
+	}
+}
+
+// AckPayload goes with every answer to a probe, so that differing digests are noticed within seconds.
+func (s *swim) AckPayload() []byte {
+	digest := *s.m.book.digest.Load()
+	return digest[:]
+}
+
+// NotifyPingComplete is told of an answer to our probe.
+func (s *swim) NotifyPingComplete(other *memberlist.Node, _ time.Duration, payload []byte) {
+	if id, err := identity.ParseNodeID(other.Name); err == nil && len(payload) == 16 {
+		s.m.asks.digest(id, [16]byte(payload))
+	}
+}
+
+var errStranger = errors.New("name and address are not those of a member")
+
+// NotifyAlive keeps everyone out who has no record, or whose address is not the one that follows from its name.
+func (s *swim) NotifyAlive(node *memberlist.Node) error {
+	id, err := identity.ParseNodeID(node.Name)
+	if err != nil || node.Port != syntheticPort || !node.Addr.Equal(syntheticIP(id)) || len(node.Meta) > 0 {
+		return errStranger
+	}
+	if id != s.m.self && !s.m.isMember(id) {
+		return errStranger
+	}
+	return nil
+}
+
+// NotifyJoin is told of a node that is alive, or again.
+func (s *swim) NotifyJoin(node *memberlist.Node) { s.note(node, Alive) }
+
+// NotifyLeave is told of a node that is dead or has left.
+func (s *swim) NotifyLeave(node *memberlist.Node) { s.note(node, Dead) }
+
+// NotifyUpdate is told of new metadata; there is none.
+func (s *swim) NotifyUpdate(*memberlist.Node) {}
+
+func (s *swim) note(node *memberlist.Node, state Liveness) {
+	if id, err := identity.ParseNodeID(node.Name); err == nil {
+		s.m.alive.set(id, state)
+	}
+}
+
+// isMember reports whether a node has a place in the mesh.
+func (m *Mesh) isMember(id identity.NodeID) bool {
+	_, ok := m.book.currentView().members[id]
+	return ok
+}

@@ -1,0 +1,121 @@
+package mesh
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/record"
+	"warren/mesh/roster"
+)
+
+// View is what the records say, at one moment. It is shared: nothing in it may be changed.
+type View struct {
+	Members  []roster.Member // in the order of their IDs' admission, as roster returns them; this node included
+	Revoked  []Revocation
+	Invites  []Invite
+	Prefix4  netip.Prefix // overlay network; zero: none
+	Prefix6  netip.Prefix
+	Records  int
+	Missing  int    // records that others have and that are being fetched
+	Conflict string // in words: this node's key lives on another machine too; "" when it does not
+
+	members map[identity.NodeID]int
+	revoked map[identity.KeyID]int
+}
+
+// Revocation is one key that was put out.
+type Revocation struct {
+	Target identity.KeyID
+	Invite bool   // Target is an invite's key, else a node's
+	Name   string // of the node, as far as known
+	Time   time.Time
+	By     identity.KeyID // an admin's, or the root's
+	ByName string         // of the admin; "the root" for the root
+	Reason string
+	Key    record.Key
+}
+
+// Text says what happened, in words.
+func (r Revocation) Text() string {
+	text := fmt.Sprintf("revoked by %s on %s", r.ByName, r.Time.UTC().Format("2 January 2006 at 15:04 UTC"))
+	if r.Reason != "" {
+		text += ": " + r.Reason
+	}
+	return text
+}
+
+// Invite is one invite and what has become of it.
+type Invite struct {
+	ID      identity.KeyID
+	By      identity.KeyID // who made it: an admin's key, or the root's
+	Terms   identity.InviteTerms
+	Created time.Time
+	Used    []identity.NodeID
+	Revoked bool
+}
+
+// Member returns a member by its ID.
+func (v *View) Member(id identity.NodeID) (roster.Member, bool) {
+	i, ok := v.members[id]
+	if !ok {
+		return roster.Member{}, false
+	}
+	return v.Members[i], true
+}
+
+// RevokedNode returns the revocation of a node's own key.
+func (v *View) RevokedNode(id identity.NodeID) (Revocation, bool) {
+	i, ok := v.revoked[identity.KeyID(id)]
+	if !ok {
+		return Revocation{}, false
+	}
+	return v.Revoked[i], true
+}
+
+// View returns the current view. It is made when it is first asked for after a change.
+func (m *Mesh) View() *View {
+	v := *m.book.currentView()
+	v.Missing = int(max(0, m.missing.Load()))
+	return &v
+}
+
+// newView reads the roster; the book's lock is held.
+func (b *book) newView() *View {
+	v := &View{
+		Members: b.roster.Members(), Prefix4: b.prefix4, Prefix6: b.meshID.Prefix6(), Records: b.roster.Len(), Conflict: b.own.conflict,
+		members: make(map[identity.NodeID]int), revoked: make(map[identity.KeyID]int),
+	}
+	for i, member := range v.Members {
+		v.members[member.ID] = i
+		b.names[identity.KeyID(member.ID)] = member.Name
+	}
+	invites := make(map[identity.KeyID]bool)
+	for _, s := range b.roster.Invites() {
+		invites[s.KeyID] = true
+		v.Invites = append(v.Invites, Invite{ID: s.KeyID, By: s.Issuer, Terms: s.Terms, Created: s.Created, Used: s.Used, Revoked: s.Revoked})
+	}
+	for _, r := range b.roster.Revoked() {
+		if _, ok := v.revoked[r.Target]; ok {
+			continue // revoked twice: the first one counts
+		}
+		v.revoked[r.Target] = len(v.Revoked)
+		v.Revoked = append(v.Revoked, Revocation{
+			Target: r.Target, Invite: invites[r.Target], Name: b.names[r.Target], Time: r.At(), By: r.Signer, ByName: b.nameOf(r.Signer),
+			Reason: r.Reason, Key: r.Key,
+		})
+	}
+	return v
+}
+
+// nameOf returns a name for who signed something.
+func (b *book) nameOf(id identity.KeyID) string {
+	switch name := b.names[id]; {
+	case id == b.rootID:
+		return "the root"
+	case name != "":
+		return name
+	}
+	return id.Short()
+}
