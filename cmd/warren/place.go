@@ -17,7 +17,7 @@ const (
 	// socketGroup may read the agents' status.
 	socketGroup = "warren"
 	// staticMesh stands for "no mesh" where an agent that runs static peers only has to have a name.
-	staticMesh = "static"
+	staticMesh = node.StaticMesh
 )
 
 // place is where this machine keeps its meshes.

@@ -57,7 +57,7 @@ func (b *backend) Ping(ctx context.Context, req api.PingRequest, reply func(api.
 			return err
 		}
 		for _, p := range status.Peers {
-			if p.ID != target.ID {
+			if p.ID != target.ID.String() {
 				continue
 			}
 			answer.Path = p.Path

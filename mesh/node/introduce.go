@@ -1,6 +1,8 @@
 package node
 
 import (
+	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -140,4 +142,16 @@ func (d *dropCounters) into(out map[string]uint64) {
 	for reason, n := range d.counts {
 		out[reason] += n
 	}
+}
+
+// reasonOf names a refusal of the sealer for the counters.
+func reasonOf(err error) string {
+	for _, reason := range []error{
+		signal.ErrMalformed, signal.ErrNotForUs, signal.ErrStranger, signal.ErrForged, signal.ErrReplayed, signal.ErrClockSkew, signal.ErrNoOffer, signal.ErrTooMany,
+	} {
+		if errors.Is(err, reason) {
+			return strings.TrimPrefix(reason.Error(), "signal ")
+		}
+	}
+	return "other"
 }

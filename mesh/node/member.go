@@ -309,7 +309,6 @@ func (m *member) roamed(key wgtypes.Key, addr netip.AddrPort) {
 		if p.key == key {
 			m.log.Info("peer roamed", "peer", m.nameOf(id), "address", addr.String())
 			p.endpoint.SetPath(addr)
-			m.nat.Roamed(id, addr)
 			if err := m.tunnel().SetEndpoint(key, p.endpoint.Handle()); err != nil {
 				m.log.Warn("peer roamed", "peer", m.nameOf(id), "error", err)
 			}

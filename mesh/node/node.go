@@ -38,7 +38,8 @@ type node struct {
 
 	socket *bind.Bind
 	tunnel *tunnel.Tunnel
-	member *member // nil without a mesh
+	public wgtypes.Key // WireGuard's, of this node
+	member *member     // nil without a mesh
 	status *statusBoard
 	names  *resolver
 
@@ -106,9 +107,10 @@ func (n *node) assemble(s *state) error {
 	if port == 0 {
 		port = DefaultPort
 	}
+	n.public = private.PublicKey()
 	name := n.settings.Interface.Name
 	t, err := tunnel.New(tunnel.Options{
-		Name: name, MTU: n.mtu(), PrivateKey: private, Port: port, Bind: n.socket, OpenLink: osnet.Open, Logger: n.options.Logger, UAPI: true,
+		Name: name, MTU: n.mtu(), PrivateKey: private, Port: port, Bind: n.socket, OpenLink: osnet.Open, Logger: n.options.Logger,
 	})
 	if err != nil {
 		n.close()

@@ -83,7 +83,7 @@ func (n *node) Status(context.Context) (api.Status, error) {
 	out := api.Status{
 		Schema: api.Schema, Time: time.Now(), Version: b.version, State: state, Since: b.started,
 		Peers: []api.Peer{}, Invites: []api.Invited{}, Revoked: []api.Revoked{}, Dropped: n.dropped(),
-		Self: api.Self{Interface: n.tunnel.Name(), Port: n.socket.Port(), PublicKey: n.tunnel.PublicKey().String(),
+		Self: api.Self{Interface: n.tunnel.Name(), Port: n.socket.Port(), PublicKey: n.public.String(),
 			Addresses: []netip.Addr{}, Tags: []string{}, Endpoints: []netip.AddrPort{}, Anchors: []string{}},
 	}
 	if n.member != nil {
@@ -171,7 +171,7 @@ func (m *member) fillStatus(out *api.Status, f facts, stats map[wgtypes.Key]tunn
 			out.Mesh.Members++
 		}
 		if other.ID == m.self {
-			out.Self.ID, out.Self.Name, out.Self.Admin, out.Self.Tags = other.ID, other.Name, other.Admin, nonNil(other.Tags)
+			out.Self.ID, out.Self.Name, out.Self.Admin, out.Self.Tags = other.ID.String(), other.Name, other.Admin, nonNil(other.Tags)
 			out.Self.Addresses = addressesOf(other)
 			out.Self.Anchor = len(other.Record.Endpoints) > 0
 			continue
@@ -207,7 +207,7 @@ func addressesOf(m roster.Member) []netip.Addr {
 // peerStatus says how a member is reached, or why not.
 func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunnel.PeerStats, names map[identity.NodeID]string) api.Peer {
 	p := api.Peer{
-		ID: other.ID, Name: other.Name, Addresses: addressesOf(other), Routes: nonNil(other.Record.Routes),
+		ID: other.ID.String(), Name: other.Name, Addresses: addressesOf(other), Routes: nonNil(other.Record.Routes),
 		PublicKey: wgtypes.Key(other.Record.WireGuardKey).String(), Path: api.Path{Kind: api.PathNone}, Version: other.Record.Version,
 		Admin: other.Admin, Anchor: len(other.Record.Endpoints) > 0, Tags: nonNil(other.Tags), AdmittedBy: names[other.AdmittedBy],
 		RxBytes: stats.RxBytes, TxBytes: stats.TxBytes, LastHandshake: moment(stats.LastHandshake), Since: moment(way.Since),
