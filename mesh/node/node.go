@@ -195,7 +195,11 @@ var errLeft = errors.New("left the mesh")
 func (n *node) loop(ctx context.Context) error {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
-	network := netwatch.Watch(ctx, n.foreign)
+	network, err := netwatch.Watch(ctx, n.foreign)
+	if err != nil {
+		n.log.Warn("network not watched", "error", err)
+		n.status.warn("network", "changes of the network are not noticed at once: "+err.Error())
+	}
 	events := n.events()
 	if err := n.reconcile(ctx); err != nil {
 		return err
@@ -223,7 +227,11 @@ func (n *node) loop(ctx context.Context) error {
 		case addr := <-n.socket.Strays():
 			n.stray(addr)
 		case <-events.records:
-		case <-network:
+		case _, open := <-network:
+			if !open {
+				network = nil
+				continue
+			}
 			n.log.Info("network changed")
 			if n.member != nil {
 				n.member.networkChanged()
