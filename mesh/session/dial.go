@@ -26,6 +26,7 @@ const (
 	longDial     = 4 * time.Second
 	shortDials   = 3 // the first rounds are short: QUIC's own repetitions soon get too far apart for a node that restarts
 	helloTimeout = 3 * time.Second
+	refusalDelay = 20 * time.Millisecond
 	maxAddresses = 8
 	steadyAfter  = 5 * time.Second // a session that lived this long is redialled at once, with the ladder reset
 )
@@ -280,6 +281,11 @@ func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.Ad
 	}
 	if refusal != nil {
 		told := refusalOf(refusal)
+		// Until the far side has finished the handshake too, QUIC would hide the reason from it (RFC 9000, section 10.2.3).
+		select {
+		case <-time.After(min(max(3*conn.ConnectionStats().SmoothedRTT, refusalDelay), time.Second)):
+		case <-ctx.Done():
+		}
 		conn.CloseWithError(quic.ApplicationErrorCode(told.Code), cleanReason(told.Reason))
 		return nil, refusal
 	}

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -94,25 +95,33 @@ func (n *Network) carry(from, to netip.AddrPort, p []byte) {
 	if lost {
 		return
 	}
-	packet := packet{from, append([]byte(nil), p...)}
-	arrive := func() {
-		n.mu.Lock()
-		c := n.conns[to]
-		n.mu.Unlock()
-		if c != nil {
-			c.deliver(packet)
-		}
-	}
-	if delay == 0 {
-		arrive()
+	n.mu.Lock()
+	c := n.conns[to]
+	n.mu.Unlock()
+	if c == nil {
 		return
 	}
-	time.AfterFunc(delay, arrive)
+	due := time.Now().Add(delay)
+	c.mu.Lock()
+	// Sorted by time and, without jitter, in the order of sending: timers of one moment fire in any order.
+	at := len(c.flying)
+	for at > 0 && c.flying[at-1].due.After(due) {
+		at--
+	}
+	c.flying = slices.Insert(c.flying, at, packet{from, to, append([]byte(nil), p...), due})
+	c.mu.Unlock()
+	if delay == 0 {
+		c.arrive()
+	} else {
+		time.AfterFunc(delay, c.arrive)
+	}
 }
 
 type packet struct {
 	from netip.AddrPort
+	to   netip.AddrPort
 	data []byte
+	due  time.Time
 }
 
 // PacketConn is one host's connection; it implements net.PacketConn with *net.UDPAddr addresses.
@@ -124,7 +133,8 @@ type PacketConn struct {
 	arrived  *sync.Cond
 	addr     netip.AddrPort
 	spoken   map[netip.AddrPort]time.Time
-	queue    []packet
+	flying   []packet // under way
+	queue    []packet // arrived
 	deadline time.Time
 	timer    *time.Timer
 	down     bool
@@ -155,17 +165,19 @@ func (c *PacketConn) SetDown(down bool) {
 	c.down = down
 }
 
-func (c *PacketConn) deliver(p packet) {
+// arrive lets the next packet under way arrive, if the connection is still where it was sent to.
+func (c *PacketConn) arrive() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.down || len(c.queue) >= queueSize {
-		return
+	p := c.flying[0]
+	c.flying = c.flying[1:]
+	switch {
+	case c.addr != p.to, c.closed, c.down, len(c.queue) >= queueSize:
+	case c.nat && time.Since(c.spoken[p.from]) > filterTime:
+	default:
+		c.queue = append(c.queue, p)
+		c.arrived.Broadcast()
 	}
-	if c.nat && time.Since(c.spoken[p.from]) > filterTime {
-		return
-	}
-	c.queue = append(c.queue, p)
-	c.arrived.Broadcast()
 }
 
 // ReadFrom implements net.PacketConn.
