@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -44,6 +45,7 @@ type peer struct {
 	aside  *store.SetAside
 	cancel context.CancelFunc
 	done   chan error
+	tidied bool // stop is called at the end of the test
 }
 
 func newWorld(t *testing.T, latency time.Duration) *world {
@@ -53,6 +55,8 @@ func newWorld(t *testing.T, latency time.Duration) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A probe of memberlist that is under way ends after Shutdown, and virtual time stops with the test.
+	t.Cleanup(func() { time.Sleep(time.Minute) })
 	return &world{t: t, net: meshtest.New(latency), root: identity.Authority{Cert: root, Key: rootKey}, dir: t.TempDir()}
 }
 
@@ -180,6 +184,10 @@ func (p *peer) start() *peer {
 			p.w.t.Fatalf("start %s: %v", p.name, err)
 		}
 	}
+	if !p.tidied {
+		p.tidied = true
+		p.w.t.Cleanup(p.stop)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel, p.done = cancel, make(chan error, 1)
 	m := p.Mesh
@@ -230,12 +238,6 @@ func ids(peers []*peer) []identity.NodeID {
 	return all
 }
 
-func stopAll(peers []*peer) {
-	for _, p := range peers {
-		p.stop()
-	}
-}
-
 // agree waits until all nodes hold the same records and have the same members, for at most the given time.
 func agree(t *testing.T, within time.Duration, peers ...*peer) time.Duration {
 	t.Helper()
@@ -283,4 +285,19 @@ func fatalOf(p *peer) *FatalError {
 	default:
 		return nil
 	}
+}
+
+func endpoints(list ...string) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, text := range list {
+		all = append(all, netip.MustParseAddrPort(text))
+	}
+	return all
+}
+
+// standing asks the roster why a node is no member.
+func (b *book) standing(id identity.NodeID) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.roster.Standing(id)
 }

@@ -12,7 +12,6 @@ func TestTwentyNodesConverge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 10*time.Millisecond)
 		peers := w.grow(20)
-		defer stopAll(peers)
 		took := agree(t, 30*time.Second, peers...)
 		t.Logf("20 new nodes agree after %s", took)
 		for _, p := range peers {

@@ -1,0 +1,192 @@
+package mesh
+
+import (
+	"crypto/ed25519"
+	"fmt"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/record"
+	"warren/mesh/store"
+)
+
+// crowd makes the records of n nodes that the root itself has certified and that never run.
+func (w *world) crowd(n int) []record.Signed {
+	w.t.Helper()
+	var records []record.Signed
+	mesh := identity.MeshIDOf(w.root.Cert.PublicKey.(ed25519.PublicKey))
+	for i := range n {
+		key := identity.GenerateKey()
+		cert, err := identity.NewNode(w.root, key.Public().(ed25519.PublicKey), identity.NodeTerms{NotBefore: time.Now()})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		name := fmt.Sprintf("crowd%d", i)
+		signed, err := record.SignNode(mesh, record.Node{
+			Seq: 1, Certificate: cert.Raw, Name: name, WireGuardKey: fill32("wg" + name), SealingKey: fill32("seal" + name), Version: "test",
+		}, key)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		records = append(records, signed)
+	}
+	return records
+}
+
+// keep puts records into the store of a node that is not running.
+func (p *peer) keep(records []record.Signed) {
+	p.w.t.Helper()
+	p.openStore()
+	var batch store.Batch
+	for _, signed := range records {
+		key, err := signed.Key()
+		if err != nil {
+			p.w.t.Fatal(err)
+		}
+		encoded, err := signed.Marshal()
+		if err != nil {
+			p.w.t.Fatal(err)
+		}
+		batch.Put = append(batch.Put, store.Item{Key: key, Value: encoded})
+	}
+	if err := p.store.Apply(batch); err != nil {
+		p.w.t.Fatal(err)
+	}
+}
+
+// pairWith makes a founder and a second node that both hold the records.
+func (w *world) pairWith(records []record.Signed) (a, b *peer) {
+	a = w.founder("a")
+	a.keep(records)
+	a.start()
+	seed, _ := a.invite(5)
+	b = w.mustJoin("b", a, seed)
+	b.keep(records)
+	b.start()
+	w.net.Link(a.id, b.id)
+	return a, b
+}
+
+// Two nodes that hold the same 1,000 records: comparing must cost next to nothing, however often it is done.
+func TestEqualStoresAreCheapToCompare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 5*time.Millisecond)
+		a, b := w.pairWith(w.crowd(1000))
+		agree(t, 10*time.Second, a, b)
+		time.Sleep(time.Minute)
+		goroutines := runtime.NumGoroutine()
+		w.net.ResetTraffic()
+		const span = time.Hour
+		time.Sleep(span)
+		got := w.net.Traffic()
+		t.Logf("an hour of two equal nodes: %+v; %d goroutines for both", got, goroutines)
+		if got.GossipStreams < 60 {
+			t.Errorf("push/pulls in an hour: got %d, want about 120", got.GossipStreams)
+		}
+		if each := got.GossipBytes / max(1, got.GossipStreams); each >= 4<<10 {
+			t.Errorf("a push/pull: got %d bytes, want less than 4 KiB", each)
+		}
+		if got.SyncBytes > 0 {
+			t.Errorf("syncs of equal nodes: got %d bytes, want none", got.SyncBytes)
+		}
+		if total := got.MessageBytes + got.GossipBytes; total > 1<<20 {
+			t.Errorf("an idle hour of two nodes: got %d bytes, want less than 1 MiB", total)
+		}
+
+		w.net.ResetTraffic()
+		if _, err := a.syncWith(t.Context(), b.id); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.net.Traffic().SyncBytes; got > 64 {
+			t.Errorf("a sync of equal stores: got %d bytes, want less than 64", got)
+		}
+	})
+}
+
+// A node that was away for a day fetches what has changed meanwhile and nothing else.
+func TestAwayForADay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 20*time.Millisecond)
+		a, b := w.pairWith(w.crowd(300))
+		agree(t, 10*time.Second, a, b)
+		b.stop()
+		seed, _ := a.invite(2)
+		for i := range 2 {
+			w.mustJoin(fmt.Sprintf("late%d", i), a, seed).stop()
+		}
+		if err := a.Update(func(own *record.Node) { own.Name = "other" }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(24 * time.Hour)
+
+		if err := b.load(); err != nil {
+			t.Fatal(err)
+		}
+		first, second := a, b
+		if first.id.Compare(second.id) > 0 {
+			first, second = second, first
+		}
+		w.net.ResetTraffic()
+		b.start()
+		took := agree(t, 10*time.Second, a, b)
+		got := w.net.Traffic()
+		t.Logf("caught up after %s with %+v", took, got)
+		// Changed: an invite, two nodes, one node's name; b's own record of its new start goes the other way.
+		if most := 6*1024 + 2048 + 20*2*entrySize; got.SyncBytes > most {
+			t.Errorf("bytes to catch up: got %d, want less than %d: the changes, not the store", got.SyncBytes, most)
+		}
+		stats, err := first.syncWith(t.Context(), second.id)
+		if err != nil || !stats.equal {
+			t.Errorf("sync afterwards: got %+v, %v, want equal", stats, err)
+		}
+	})
+}
+
+// The count of the records themselves, without gossip beside it.
+func TestSyncMovesOnlyWhatDiffers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Millisecond)
+		crowd := w.crowd(1000)
+		a, b := w.pairWith(crowd[:990])
+		agree(t, 10*time.Second, a, b)
+		w.net.Cut(a.id, b.id)
+		a.book.addAll(crowd[990:997], time.Now())
+		b.book.addAll(crowd[995:], time.Now())
+		w.net.Link(a.id, b.id)
+		first, second := a, b
+		if first.id.Compare(second.id) > 0 {
+			first, second = second, first
+		}
+		stats, err := second.syncWith(t.Context(), first.id) // the other one's own sync starts at the same time
+		if err != nil {
+			t.Fatal(err)
+		}
+		agree(t, 5*time.Second, a, b)
+		if moved := stats.got + stats.sent; moved > 8 {
+			t.Errorf("records moved: got %+v, want at most the 8 that differ", stats)
+		}
+		if got := a.View().Records; got != 1000+3 {
+			t.Errorf("records: got %d, want 1000, two nodes and an invite", got)
+		}
+	})
+}
+
+func TestNewNodeFetchesAThousandRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 20*time.Millisecond)
+		a := w.founder("a")
+		a.keep(w.crowd(1000))
+		a.start()
+		seed, _ := a.invite(1)
+		b := w.mustJoin("b", a, seed).start()
+		w.net.Link(a.id, b.id)
+		took := agree(t, 10*time.Second, a, b)
+		t.Logf("agreed after %s, %+v", took, w.net.Traffic())
+		if got := b.View().Missing; got != 0 {
+			t.Errorf("missing afterwards: got %d, want 0", got)
+		}
+	})
+}
