@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,35 +143,35 @@ func (m *member) admins() (names []string) {
 // maxTokenAnchors is how many addresses a token has room for.
 const maxTokenAnchors = 4
 
-// tokenAnchors chooses where a joiner will ask: anchors that answer now, this node first if it is one; with none,
-// this node's own addresses, for a joiner on the same LAN; then the anchors that do not answer now.
+// tokenAnchors chooses where a joiner will ask: this node if it is an anchor, up to two anchors that answer now, this
+// node's own addresses for a joiner on the same LAN, then whatever anchors there are.
 func (m *member) tokenAnchors() (out []identity.TokenAnchor) {
 	table := m.routes.Load()
 	add := func(id identity.NodeID, addrs []netip.AddrPort, most int) {
 		for _, addr := range addrs[:min(most, len(addrs))] {
-			if len(out) < maxTokenAnchors {
-				out = append(out, identity.TokenAnchor{Addr: addr, ID: [8]byte(id[:8])})
+			if a := (identity.TokenAnchor{Addr: addr, ID: [8]byte(id[:8])}); len(out) < maxTokenAnchors && !slices.Contains(out, a) {
+				out = append(out, a)
 			}
 		}
 	}
 	members := m.mesh.View().Members
-	each := func(wanted func(roster.Member) bool, most int) {
+	each := func(wanted func(roster.Member) bool, addresses, upTo int) {
 		for _, other := range members {
-			if other.State == roster.Active && wanted(other) {
-				add(other.ID, other.Record.Endpoints, most)
+			if len(out) < upTo && other.State == roster.Active && wanted(other) {
+				add(other.ID, other.Record.Endpoints, addresses)
 			}
 		}
 	}
-	each(func(o roster.Member) bool { return o.ID == m.self }, 2)
-	each(func(o roster.Member) bool { return o.ID != m.self && table.sessions[o.ID] }, 1)
-	if len(out) == 0 {
-		var local []netip.AddrPort
-		for _, addr := range m.hostAddresses() {
-			local = append(local, netip.AddrPortFrom(addr, m.socket.Port()))
+	each(func(o roster.Member) bool { return o.ID == m.self }, 2, maxTokenAnchors)
+	each(func(o roster.Member) bool { return o.ID != m.self && table.sessions[o.ID] }, 1, 2)
+	var local []netip.AddrPort
+	for _, addr := range m.hostAddresses() {
+		if here := netip.AddrPortFrom(addr, m.socket.Port()); !slices.ContainsFunc(out, func(a identity.TokenAnchor) bool { return a.Addr == here }) {
+			local = append(local, here)
 		}
-		add(m.self, local, 2)
 	}
-	each(func(o roster.Member) bool { return o.ID != m.self && !table.sessions[o.ID] }, 1)
+	add(m.self, local, 1)
+	each(func(o roster.Member) bool { return o.ID != m.self }, 1, maxTokenAnchors)
 	return out
 }
 
