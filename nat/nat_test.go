@@ -261,12 +261,13 @@ func TestManyPeers(t *testing.T) {
 		}
 		hub.SetPeers(ids)
 		took := s.until("all direct", 5*time.Second, func() bool {
+			up := 0
 			for _, st := range hub.Snapshot() {
-				if st.Path.Kind != Direct {
-					return false
+				if st.Path.Kind == Direct {
+					up++
 				}
 			}
-			return true
+			return up == many
 		})
 		t.Logf("%d peers direct after %s", many, took)
 		time.Sleep(5 * time.Second)

@@ -93,6 +93,8 @@ func newSim(t *testing.T) *sim {
 func (s *sim) nat(kind natKind, n byte) *simNAT {
 	box := &simNAT{kind: kind, addr: netip.AddrFrom4([4]byte{203, 0, 113, n})}
 	box.reset()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.boxes[box.addr] = box
 	return box
 }
@@ -109,6 +111,8 @@ func (s *sim) host(box *simNAT, n byte) *simHost {
 		addr = netip.AddrFrom4([4]byte{192, 168, box.addr.As4()[3], n})
 	}
 	h := &simHost{sim: s, addr: netip.AddrPortFrom(addr, 9277), box: box, in: make(chan simPacket, 256), done: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.hosts[addr] = h
 	return h
 }
@@ -187,10 +191,19 @@ func (s *sim) route(h *simHost, to netip.AddrPort) (*simHost, netip.AddrPort) {
 	return s.hosts[to.Addr()], from
 }
 
+func (s *sim) owner(h *simHost) identity.NodeID {
+	for id, n := range s.nodes {
+		if n.host == h {
+			return id
+		}
+	}
+	return identity.NodeID{}
+}
+
 // relay passes a packet through the anchor when both sides have their channel.
 func (s *sim) relay(h *simHost, to netip.AddrPort) (*simHost, netip.AddrPort) {
 	c := s.relays[to]
-	if c == nil {
+	if c == nil || c.owner != s.owner(h) {
 		return nil, to
 	}
 	for virtual, back := range s.relays {
@@ -273,7 +286,7 @@ func (s *sim) start(h *simHost, id identity.NodeID, anchors ...*simNode) *simNod
 	var err error
 	n.NAT, err = New(Options{
 		Self: id, Instance: instance, STUN: h, Relay: simRelay{n}, Logger: slog.New(slog.DiscardHandler),
-		Port: func() uint16 { return h.addr.Port() },
+		Port: func() uint16 { return 9277 },
 		Addresses: func() []netip.Addr {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -145,11 +145,14 @@ func (n *NAT) take(now time.Time, it item) {
 	if !ok || received.Message.Kind != KindAsk && received.Message.Kind != KindOffer {
 		return
 	}
-	if _, known := n.loop.parked[it.peer]; !known && len(n.loop.parked) >= maxParked {
+	until := now.Add(parkTime)
+	if early, known := n.loop.parked[it.peer]; known {
+		until = early.until
+	} else if len(n.loop.parked) >= maxParked {
 		n.refuse(it.peer)
 		return
 	}
-	n.loop.parked[it.peer] = parked{message: received.Message, until: now.Add(parkTime)}
+	n.loop.parked[it.peer] = parked{message: received.Message, until: until}
 }
 
 // refuse tells a member that it is none of our peers. Without a route it will not hear, and ask again.

@@ -84,6 +84,7 @@ func (n *NAT) carryOut(p *peer, out []path.Output) {
 	for _, o := range out {
 		switch o := o.(type) {
 		case path.Send:
+			n.confirmMapped(o.Message.Kind)
 			if err := n.o.Send(p.id, o.Message); err != nil {
 				n.step(time.Now(), p, path.Unroutable{Kind: o.Message.Kind, Text: err.Error()})
 			}
@@ -108,6 +109,14 @@ func (n *NAT) carryOut(p *peer, out []path.Output) {
 		case path.Report:
 			n.report(o.Event)
 		}
+	}
+}
+
+// confirmMapped has the mapped addresses checked that an introduction just told to the peer. If they are
+// others by now, as after the reboot of a router, the new ones are trickled a round trip later.
+func (n *NAT) confirmMapped(kind Kind) {
+	if now := time.Now(); (kind == KindOffer || kind == KindAnswer) && n.loop.prober.refresh(now) {
+		n.sendProbes(now)
 	}
 }
 

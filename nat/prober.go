@@ -15,6 +15,8 @@ const (
 	probeRetry = 30 * time.Second       // after a server did not answer
 	// probeAgain notices a new public address that no local interface shows.
 	probeAgain = time.Minute
+	// probeFresh is the age from which an answer is confirmed when an attempt offers it.
+	probeFresh = 10 * time.Second
 	maxServers = 8
 	maxMapped  = 4
 )
@@ -29,6 +31,7 @@ type mappedAnswer struct {
 // probe is what is known of and through one STUN server.
 type probe struct {
 	mapped netip.AddrPort
+	at     time.Time // of the answer, or of giving up on one
 	sent   int
 	next   time.Time
 	ids    []transaction // of this round
@@ -65,6 +68,18 @@ func (p *prober) flush(now time.Time) {
 	}
 }
 
+// refresh asks anew for the answers that are no longer fresh; they stay in use meanwhile. It reports
+// whether anything is due.
+func (p *prober) refresh(now time.Time) bool {
+	asked := false
+	for _, q := range p.servers {
+		if q.sent == 0 && now.Sub(q.at) >= probeFresh {
+			q.next, asked = now, true
+		}
+	}
+	return asked
+}
+
 // due returns the servers to be asked at now, and plans their next times.
 func (p *prober) due(now time.Time) []netip.AddrPort {
 	var list []netip.AddrPort
@@ -76,7 +91,7 @@ func (p *prober) due(now time.Time) []netip.AddrPort {
 		q.next = now.Add(probeFirst << q.sent)
 		q.sent++
 		if q.sent >= probeTries {
-			q.sent, q.ids = 0, nil
+			q.sent, q.ids, q.at = 0, nil, now
 			q.next = now.Add(probeRetry)
 		}
 	}
@@ -98,7 +113,7 @@ func (p *prober) answered(now time.Time, a mappedAnswer) (changed, moved bool) {
 	}
 	before := p.mapped()
 	moved = q.mapped.IsValid() && q.mapped != a.addr
-	*q = probe{mapped: a.addr, next: now.Add(probeAgain)}
+	*q = probe{mapped: a.addr, at: now, next: now.Add(probeAgain)}
 	return !slices.Equal(before, p.mapped()), moved
 }
 

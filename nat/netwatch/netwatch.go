@@ -1,17 +1,187 @@
-// Package netwatch knows the host's own underlay addresses and says when they, or the default routes, change.
+// Package netwatch knows the host's own underlay addresses and says when they, or the default routes,
+// change, and when the machine has slept.
+//
+// It leaves out what is no underlay: loopback and link-local addresses, containers' bridges, and the
+// interfaces of other VPNs. Who the peers are and what a change means for them is package nat's.
+//
+// Its functions may be called concurrently.
 package netwatch
 
 import (
 	"context"
 	"net/netip"
+	"slices"
+	"strings"
+	"time"
 )
 
-// Addresses returns the addresses that may be offered to peers, best first. skip reports the interface
-// names to leave out besides the known virtual ones (the node's own TUN device); it may be nil.
-func Addresses(skip func(ifname string) bool) []netip.Addr { return nil }
+const (
+	// quiet lets the several notices of one change arrive before the system is looked at; busy bounds
+	// that while they keep coming.
+	quiet = 50 * time.Millisecond
+	busy  = 300 * time.Millisecond
+	// sleepCheck is how often the clocks are compared, asleep what they must differ by. Timers stand
+	// still while a machine sleeps; the wall clock does not.
+	sleepCheck = 5 * time.Second
+	asleep     = 4 * time.Second
+	// maxPerInterface bounds an interface's addresses of one family: privacy extensions make many.
+	maxPerInterface = 3
+)
+
+// network is what a change is a change of.
+type network struct {
+	addrs  []netip.Addr
+	routes []string // the default routes, in a canonical text
+}
+
+func (n network) equal(o network) bool {
+	return slices.Equal(n.addrs, o.addrs) && slices.Equal(n.routes, o.routes)
+}
+
+// link is an interface as the platform's file reports it.
+type link struct {
+	name    string
+	virtual bool // known to be a tunnel or a container's, whatever its name
+	gateway bool // a default route leaves through it
+	addrs   []netip.Addr
+}
+
+// Addresses returns the addresses that may be offered to peers, best first: those of interfaces with a
+// default route, IPv4 before IPv6. skip reports the names of interfaces to leave out besides the known
+// virtual ones (the node's own TUN device); it may be nil. When the system cannot be asked there are none.
+func Addresses(skip func(ifname string) bool) []netip.Addr {
+	links, _, err := query()
+	if err != nil {
+		return nil
+	}
+	return choose(links, skip)
+}
 
 // Watch returns a channel that gets a value, coalesced, after each change of what Addresses(skip)
-// returns or of the default routes, and after a sleep of the machine. It is closed when ctx ends.
-func Watch(ctx context.Context, skip func(ifname string) bool) <-chan struct{} {
-	return make(chan struct{})
+// returns or of the default routes, and after a sleep of the machine. It is closed when ctx ends. An
+// error means that the system gives no notice of changes.
+func Watch(ctx context.Context, skip func(ifname string) bool) (<-chan struct{}, error) {
+	notices, err := subscribe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changes := make(chan struct{}, 1)
+	look := func() (network, bool) {
+		links, routes, err := query()
+		return network{addrs: choose(links, skip), routes: routes}, err == nil
+	}
+	go watch(ctx, notices, look, changes)
+	return changes, nil
+}
+
+// watch turns notices into changes.
+func watch(ctx context.Context, notices <-chan struct{}, look func() (network, bool), changes chan<- struct{}) {
+	defer close(changes)
+	before, _ := look()
+	ticker := time.NewTicker(sleepCheck)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		slept := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-notices:
+			settle(ctx, notices)
+		case <-ticker.C:
+			now := time.Now()
+			slept = hasSlept(now.Sub(last), now.Round(0).Sub(last.Round(0)))
+			last = now
+			if !slept {
+				continue
+			}
+		}
+		now, ok := look()
+		if !ok || !slept && now.equal(before) {
+			continue
+		}
+		before = now
+		select {
+		case changes <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// settle waits until notices pause.
+func settle(ctx context.Context, notices <-chan struct{}) {
+	limit := time.NewTimer(busy)
+	defer limit.Stop()
+	for {
+		pause := time.NewTimer(quiet)
+		select {
+		case <-notices:
+			pause.Stop()
+			continue
+		case <-pause.C:
+		case <-limit.C:
+			pause.Stop()
+		case <-ctx.Done():
+			pause.Stop()
+		}
+		return
+	}
+}
+
+// hasSlept compares the time that passed by the monotonic and by the wall clock.
+func hasSlept(monotonic, wall time.Duration) bool { return wall-monotonic >= asleep }
+
+// choose filters and orders. The order is stable as long as the system's is.
+func choose(links []link, skip func(string) bool) []netip.Addr {
+	var ranked [4][]netip.Addr // gateway IPv4, gateway IPv6, other IPv4, other IPv6
+	for _, l := range links {
+		if l.virtual || virtualName(l.name) || skip != nil && skip(l.name) {
+			continue
+		}
+		var count [2]int
+		for _, addr := range l.addrs {
+			addr = addr.Unmap().WithZone("")
+			family := 0
+			if addr.Is6() {
+				family = 1
+			}
+			if !addr.IsGlobalUnicast() || count[family] == maxPerInterface {
+				continue
+			}
+			count[family]++
+			rank := family
+			if !l.gateway {
+				rank += 2
+			}
+			ranked[rank] = append(ranked[rank], addr)
+		}
+	}
+	var all []netip.Addr
+	for _, list := range ranked {
+		for _, addr := range list {
+			if !slices.Contains(all, addr) {
+				all = append(all, addr)
+			}
+		}
+	}
+	return all
+}
+
+// virtualPrefixes begin the names of interfaces that carry other networks over the real ones.
+var virtualPrefixes = []string{
+	"docker", "veth", "virbr", "vnet", "vmnet", "vboxnet", "lxcbr", "lxdbr", "incusbr", "podman", "cni", "flannel", "cali", "cilium",
+	"kube-", "nerdctl", "wg", "tun", "utun", "tailscale", "zt", "nebula", "wt", "nordlynx", "proton", "mullvad", "warren",
+	"ipsec", "gif", "stf", "awdl", "llw", "anpi", "sit", "ip6tnl", "gre", "vti", "dummy",
+}
+
+// virtualName judges by the name alone. Bridges named by hand (br0, br-lan) are real networks; Docker's
+// are br- and twelve hexadecimal digits.
+func virtualName(name string) bool {
+	for _, prefix := range virtualPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	digits, bridge := strings.CutPrefix(name, "br-")
+	return bridge && len(digits) == 12 && strings.Trim(digits, "0123456789abcdef") == ""
 }

@@ -158,8 +158,29 @@ func (m *Machine) watchAttempt(now time.Time) {
 		m.trickle()
 	}
 	if due(now, m.try.deadline) {
-		m.failed(now, Failed{Attempt: m.try.number, Text: "no candidate pair answered in time"})
+		m.failed(now, Failed{Attempt: m.try.number, Text: m.tried()})
 	}
+}
+
+// tried says what an attempt without success did.
+func (m *Machine) tried() string {
+	var v4, v6 bool
+	for _, c := range m.local.Candidates {
+		v4, v6 = v4 || c.Addr.Addr().Is4(), v6 || c.Addr.Addr().Is6()
+	}
+	pairs := 0
+	for _, c := range m.try.remote {
+		if c.Addr.Addr().Is4() && v4 || c.Addr.Addr().Is6() && v6 {
+			pairs++
+		}
+	}
+	switch {
+	case len(m.try.remote) == 0:
+		return "the peer has told no usable candidate"
+	case pairs == 0:
+		return "the peer has no address of a family that this node has"
+	}
+	return counted(pairs, "pair") + " tried, none answered"
 }
 
 // nominated moves to the direct path. The agent has done its work: from here on the peer's checks are

@@ -15,6 +15,8 @@ const (
 	// askSpacing bounds how often the peer can make this node offer anew.
 	askSpacing = 300 * time.Millisecond
 	refusedFor = 5 * time.Second
+	// offerSpacing bounds how often the peer can make this node start an agent.
+	offerSpacing = 100 * time.Millisecond
 	// spareRepeats is how often an offer is repeated while there is a path that it might improve.
 	spareRepeats = 4
 	trustedMax   = 4
@@ -192,6 +194,9 @@ func (m *Machine) offered(now time.Time, msg Message) {
 	if msg.Attempt == m.sig.number && m.try.number == msg.Attempt {
 		m.offeredAgain(now, msg)
 		return
+	}
+	if now.Sub(m.try.started) < offerSpacing {
+		return // it will be repeated
 	}
 	m.endAttempt()
 	m.sig.number, m.sig.waiting, m.sig.noRoute = msg.Attempt, false, ""

@@ -113,8 +113,6 @@ func (w *world) start(i int) {
 	w.input(i, Routable{})
 }
 
-func (w *world) stop(i int) { w.side[i].m = nil; w.side[i].ice = nil; w.side[i].opened = false }
-
 func (w *world) after(d time.Duration, do func()) {
 	w.serial++
 	heap.Push(&w.queue, event{at: w.now.Add(d), seq: w.serial, do: do})

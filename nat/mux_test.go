@@ -1,0 +1,331 @@
+package nat
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	stunv2 "github.com/pion/stun/v2"
+	"github.com/pion/stun/v3"
+
+	"warren/nat/path"
+)
+
+// tap is a lane that keeps what is sent.
+type tap struct {
+	mu   sync.Mutex
+	sent []simPacket
+}
+
+func (c *tap) WriteTo(p []byte, addr net.Addr) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sent = append(c.sent, simPacket{raw: append([]byte(nil), p...), from: addr.(*net.UDPAddr).AddrPort()})
+	return len(p), nil
+}
+func (c *tap) take() []simPacket {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sent := c.sent
+	c.sent = nil
+	return sent
+}
+func (*tap) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, os.ErrDeadlineExceeded }
+func (*tap) Close() error                           { return nil }
+func (*tap) LocalAddr() net.Addr                    { return &net.UDPAddr{} }
+func (*tap) SetDeadline(time.Time) error            { return nil }
+func (*tap) SetReadDeadline(time.Time) error        { return nil }
+func (*tap) SetWriteDeadline(time.Time) error       { return nil }
+
+var (
+	ownCreds   = path.Credentials{Ufrag: "ownufrag", Pwd: strings.Repeat("o", 24)}
+	theirCreds = path.Credentials{Ufrag: "theirufr", Pwd: strings.Repeat("t", 24)}
+	remote4    = netip.MustParseAddrPort("192.0.2.7:1234")
+	remote6    = netip.MustParseAddrPort("[2001:db8::7]:1234")
+	virtual    = netip.MustParseAddrPort("[100::7]:1234")
+)
+
+func newTestMux() (*mux, *tap, *[]item) {
+	lane, items := &tap{}, &[]item{}
+	reject := func(a netip.Addr) bool { return netip.MustParsePrefix("100.64.0.0/10").Contains(a) }
+	return newMux(lane, reject, func(it item) bool { *items = append(*items, it); return true }), lane, items
+}
+
+func mustCheck(t *testing.T, own, remote path.Credentials) []byte {
+	t.Helper()
+	raw, _, err := checkRequest(own, remote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func TestStrangersGetNoLargerAnswer(t *testing.T) {
+	probe, _, err := probeRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare := stun.MustBuild(stun.BindingRequest, stun.TransactionID).Raw
+	for _, from := range []netip.AddrPort{remote4, remote6} {
+		x, lane, _ := newTestMux()
+		x.dispatch(probe, from)
+		sent := lane.take()
+		if len(sent) != 1 || sent[0].from != from || len(sent[0].raw) > len(probe) {
+			t.Fatalf("got answers %v to a probe of %d bytes, want one that is no longer", sent, len(probe))
+		}
+		p, ok := inspect(sent[0].raw)
+		if addr, mapped := p.mapped(); !ok || !mapped || addr != from {
+			t.Errorf("got mapped address %s, want %s", addr, from)
+		}
+		x.dispatch(bare, from)
+		if sent := lane.take(); len(sent) != 0 {
+			t.Errorf("got an answer of %d bytes to a bare request of %d, want none", len(sent[0].raw), len(bare))
+		}
+		for range 2 * answersPerSource {
+			x.dispatch(probe, from)
+		}
+		if got := len(lane.take()); got > 2*answersPerSource-1 {
+			t.Errorf("got %d answers at once, want a limit", got)
+		}
+	}
+}
+
+func TestAnswerLimit(t *testing.T) {
+	var l answerLimit
+	now := time.Unix(1000, 0)
+	count := 0
+	for range 1000 {
+		if l.allow(now, remote4.Addr()) {
+			count++
+		}
+	}
+	if count != answersPerSource {
+		t.Errorf("got %d answers to one source, want %d", count, answersPerSource)
+	}
+	count = 0
+	for i := range 5000 {
+		if l.allow(now, netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})) {
+			count++
+		}
+	}
+	if count != answersPerSecond-answersPerSource {
+		t.Errorf("got %d answers to many sources, want %d", count, answersPerSecond-answersPerSource)
+	}
+	if !l.allow(now.Add(time.Second), remote4.Addr()) {
+		t.Error("got no answer a second later, want one")
+	}
+}
+
+func TestChecksAreAnsweredWhenTheAttemptIsOver(t *testing.T) {
+	x, lane, items := newTestMux()
+	request := mustCheck(t, theirCreds, ownCreds)
+	x.dispatch(request, remote4)
+	if len(lane.take()) != 0 || x.drops()["unknown"] != 1 {
+		t.Error("got an answer under unknown credentials, want the check dropped and counted")
+	}
+	x.trust(simID(2), []path.Credentials{ownCreds})
+	x.dispatch(mustCheck(t, theirCreds, path.Credentials{Ufrag: ownCreds.Ufrag, Pwd: strings.Repeat("f", 24)}), remote4)
+	if len(lane.take()) != 0 || x.drops()["forged"] != 1 {
+		t.Error("got an answer to a forged check, want it dropped and counted")
+	}
+	x.dispatch(request, remote4) // before the agent: held for it
+	if len(lane.take()) != 0 {
+		t.Error("got an answer before the attempt, want the check held")
+	}
+	x.dispatch(request, virtual)
+	if sent := lane.take(); len(sent) != 1 || sent[0].from != virtual {
+		t.Errorf("got %v to a check over a relay, want an answer", sent)
+	}
+	agent := newAgentMux(x, ownCreds, theirCreds, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")})
+	x.addAgent(agent)
+	x.dispatch(request, remote4)
+	if got := len(agent.v4.queue); got != 2 {
+		t.Errorf("got %d checks at the agent, want the early and the late one", got)
+	}
+	x.dispatch(request, remote6) // no base of that family
+	x.removeAgent(agent)
+	x.trust(simID(2), []path.Credentials{theirCreds, ownCreds})
+	*items = nil
+	x.dispatch(request, remote4)
+	sent := lane.take()
+	if len(sent) != 1 || sent[0].from != remote4 {
+		t.Fatalf("got %v after the attempt, want an answer", sent)
+	}
+	if p, ok := inspect(sent[0].raw); !ok || !p.authentic(ownCreds.Pwd) {
+		t.Error("got an answer without the right integrity")
+	}
+	if len(*items) != 1 || (*items)[0].peer != simID(2) || (*items)[0].in != (path.PeerChecked{From: remote4}) {
+		t.Errorf("got %v, want the peer's check noted", *items)
+	}
+	x.dispatch(request, netip.MustParseAddrPort("100.64.0.9:1"))
+	if len(lane.take()) != 0 || x.drops()["rejected"] != 1 {
+		t.Error("got an answer to an overlay address, want the check dropped and counted")
+	}
+	x.trust(simID(2), nil)
+	x.dispatch(request, remote4)
+	if len(lane.take()) != 0 {
+		t.Error("got an answer after trust ended, want none")
+	}
+}
+
+func TestOnlyTheAskedAnswer(t *testing.T) {
+	x, lane, items := newTestMux()
+	if err := x.check(simID(2), path.Check{ID: 5, To: remote4, Own: ownCreds, Remote: theirCreds}); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := inspect(lane.take()[0].raw)
+	forged, _ := response(p.id, remote4, strings.Repeat("f", 24))
+	good, _ := response(p.id, remote4, theirCreds.Pwd)
+	x.dispatch(good, remote6)
+	if len(*items) != 0 {
+		t.Error("got an answer from another address taken, want it dropped")
+	}
+	x.dispatch(good, remote4)
+	if len(*items) != 1 || (*items)[0].in != (path.CheckAnswered{ID: 5}) {
+		t.Errorf("got %v, want the check answered", *items)
+	}
+	x.dispatch(good, remote4)
+	if len(*items) != 1 {
+		t.Error("got a replayed answer taken, want it dropped")
+	}
+	if err := x.check(simID(2), path.Check{ID: 6, To: remote4, Own: ownCreds, Remote: theirCreds}); err != nil {
+		t.Fatal(err)
+	}
+	p, _ = inspect(lane.take()[0].raw)
+	copy(forged[8:], p.id[:])
+	x.dispatch(forged, remote4)
+	if len(*items) != 1 {
+		t.Error("got a forged answer taken, want it dropped")
+	}
+}
+
+func TestInspectRefuses(t *testing.T) {
+	good := mustCheck(t, ownCreds, theirCreds)
+	if _, ok := inspect(good); !ok {
+		t.Fatal("got a good check refused")
+	}
+	mapped := func(size int) []byte {
+		m := stun.MustBuild(stun.BindingSuccess, stun.TransactionID)
+		m.Add(stun.AttrXORMappedAddress, make([]byte, size))
+		return m.Raw
+	}
+	many := stun.MustBuild(stun.BindingRequest, stun.TransactionID)
+	for range maxAttributes + 1 {
+		many.Add(0x8022, []byte("abcd"))
+	}
+	for name, raw := range map[string][]byte{
+		"empty": nil, "short": good[:19], "cut": good[:len(good)-4], "long": append(append([]byte(nil), good...), 0, 0, 0, 0),
+		"empty mapped": mapped(0), "odd mapped": mapped(4), "many attributes": many.Raw,
+		"indication": stun.MustBuild(stun.NewType(stun.MethodBinding, stun.ClassIndication), stun.TransactionID).Raw,
+		"allocate":   stun.MustBuild(stun.NewType(stun.MethodAllocate, stun.ClassRequest), stun.TransactionID).Raw,
+	} {
+		if _, ok := inspect(raw); ok {
+			t.Errorf("%s: got it passed, want it refused", name)
+		}
+	}
+}
+
+// What passes inspect must not trip either version of the library.
+func FuzzInspect(f *testing.F) {
+	check, _, _ := checkRequest(ownCreds, theirCreds)
+	probe, _, _ := probeRequest()
+	answer, _ := response(transaction{1}, remote6, theirCreds.Pwd)
+	for _, raw := range [][]byte{check, probe, answer, {}} {
+		f.Add(raw)
+	}
+	f.Fuzz(func(_ *testing.T, raw []byte) {
+		x, _, _ := newTestMux()
+		x.trust(simID(2), []path.Credentials{ownCreds, theirCreds})
+		x.dispatch(raw, remote4)
+		p, ok := inspect(raw)
+		if !ok {
+			return
+		}
+		p.authentic(theirCreds.Pwd)
+		p.mapped()
+		m := &stunv2.Message{Raw: append([]byte(nil), raw...)}
+		if m.Decode() != nil {
+			return
+		}
+		var mapped stunv2.XORMappedAddress
+		_ = mapped.GetFrom(m)
+		_ = stunv2.NewShortTermIntegrity(theirCreds.Pwd).Check(m)
+		_ = m.Contains(stunv2.AttrUseCandidate)
+	})
+}
+
+func TestProber(t *testing.T) {
+	var p prober
+	now := time.Unix(1000, 0)
+	servers := []netip.AddrPort{remote4, remote6, virtual, {}}
+	p.set(now, servers)
+	if got := len(p.due(now)); got != 2 {
+		t.Fatalf("got %d servers due, want the two real ones", got)
+	}
+	p.sent(remote4, transaction{1})
+	if changed, _ := p.answered(now, mappedAnswer{server: remote4, id: transaction{9}, addr: remote4}); changed {
+		t.Error("got an answer to another question taken, want it refused")
+	}
+	mine := netip.MustParseAddrPort("203.0.113.9:5555")
+	if changed, moved := p.answered(now, mappedAnswer{server: remote4, id: transaction{1}, addr: mine}); !changed || moved {
+		t.Errorf("got changed %v, moved %v for the first answer, want true, false", changed, moved)
+	}
+	if got := p.mapped(); len(got) != 1 || got[0] != mine {
+		t.Errorf("got mapped %v, want %s", got, mine)
+	}
+	sends := 0
+	for at := now; at.Before(now.Add(20 * time.Second)); at = at.Add(50 * time.Millisecond) {
+		sends += len(p.due(at))
+	}
+	if sends != probeTries-1 {
+		t.Errorf("got %d repetitions to a silent server in 20 s, want %d", sends, probeTries-1)
+	}
+	now = now.Add(2 * time.Minute)
+	p.due(now)
+	p.sent(remote4, transaction{2})
+	other := netip.MustParseAddrPort("203.0.113.9:6666")
+	if changed, moved := p.answered(now, mappedAnswer{server: remote4, id: transaction{2}, addr: other}); !changed || !moved {
+		t.Errorf("got changed %v, moved %v for another mapping, want both", changed, moved)
+	}
+	p.set(now, servers)
+	if got := p.mapped(); len(got) != 1 {
+		t.Errorf("got mapped %v after the same servers were set, want the answer kept", got)
+	}
+	p.flush(now)
+	if got := p.mapped(); len(got) != 0 {
+		t.Errorf("got mapped %v after a flush, want none", got)
+	}
+}
+
+func TestSlots(t *testing.T) {
+	var s slots
+	s.init()
+	now := time.Unix(1000, 0)
+	all := make([]*attempt, maxRunning+2)
+	for i := range all {
+		all[i] = &attempt{}
+		s.queue(all[i], simID(i))
+	}
+	started := 0
+	for a, _ := s.next(now); a != nil; a, _ = s.next(now) {
+		started++
+	}
+	if started != maxRunning {
+		t.Fatalf("got %d attempts at once, want %d", started, maxRunning)
+	}
+	s.release(all[0])
+	if a, id := s.next(now); a != all[maxRunning] || id != simID(maxRunning) {
+		t.Error("got another attempt than the next in line")
+	}
+	if wake := s.wake(); wake != now.Add(slotTime) {
+		t.Errorf("got wake at %s, want when the first slot ends", wake)
+	}
+	s.release(all[maxRunning+1])
+	if a, _ := s.next(now.Add(slotTime)); a != nil {
+		t.Error("got an attempt that was released, want none")
+	}
+}

@@ -1,0 +1,155 @@
+package netwatch
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func addrs(texts ...string) []netip.Addr {
+	var list []netip.Addr
+	for _, t := range texts {
+		list = append(list, netip.MustParseAddr(t))
+	}
+	return list
+}
+
+func TestChoose(t *testing.T) {
+	links := []link{
+		{name: "lan1", addrs: addrs("10.9.0.2", "fd00::2", "fe80::1")},
+		{name: "eth0", gateway: true, addrs: addrs("192.168.1.5", "2001:db8::5", "fe80::2%eth0", "169.254.3.3")},
+		{name: "docker0", addrs: addrs("172.17.0.1")},
+		{name: "br-0123456789ab", addrs: addrs("172.18.0.1")},
+		{name: "br-lan", addrs: addrs("192.168.7.1")},
+		{name: "office", virtual: true, addrs: addrs("10.50.0.1")},
+		{name: "mine", addrs: addrs("100.64.1.1")},
+		{name: "eth1", addrs: addrs("2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3", "2001:db8:1::4")},
+	}
+	got := choose(links, func(name string) bool { return name == "mine" })
+	want := addrs("192.168.1.5", "2001:db8::5", "10.9.0.2", "192.168.7.1", "fd00::2", "2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3")
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestVirtualName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"eth0": false, "enp3s0": false, "wlan0": false, "wlp2s0": false, "en0": false, "br0": false, "br-lan": false, "vmbr0": false,
+		"ppp0": false, "bond0": false, "br-0123456789ab": true, "docker0": true, "veth12ab": true, "wg0": true, "utun4": true,
+		"tailscale0": true, "zt5u4uptmb": true, "warren0": true, "tun0": true, "wwan0": false, "tap0": false,
+	} {
+		if got := virtualName(name); got != want {
+			t.Errorf("%s: got virtual %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestWatchCoalescesAndCompares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		notices, changes := make(chan struct{}, 1), make(chan struct{}, 1)
+		var now atomic.Pointer[network]
+		now.Store(&network{addrs: addrs("192.168.1.5"), routes: []string{"a"}})
+		look := func() (network, bool) { return *now.Load(), true }
+		go watch(ctx, notices, look, changes)
+		synctest.Wait()
+		expect := func(what string, want bool) {
+			t.Helper()
+			time.Sleep(time.Second)
+			select {
+			case <-changes:
+				if !want {
+					t.Errorf("%s: got a change, want none", what)
+				}
+			default:
+				if want {
+					t.Errorf("%s: got no change, want one", what)
+				}
+			}
+		}
+		notices <- struct{}{}
+		expect("a notice without a difference", false)
+		now.Store(&network{addrs: addrs("10.0.0.5"), routes: []string{"a"}})
+		for range 10 {
+			notices <- struct{}{}
+			time.Sleep(20 * time.Millisecond)
+		}
+		expect("another address", true)
+		expect("nothing", false)
+		now.Store(&network{addrs: addrs("10.0.0.5"), routes: []string{"b"}})
+		notices <- struct{}{}
+		expect("another route", true)
+		cancel()
+		if _, open := <-changes; open {
+			t.Error("got a value after the end, want the channel closed")
+		}
+	})
+}
+
+func TestWatchIsPrompt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		notices, changes := make(chan struct{}, 1), make(chan struct{}, 1)
+		calls := 0
+		look := func() (network, bool) {
+			calls++
+			return network{routes: []string{string(rune('a' + calls))}}, true
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go watch(ctx, notices, look, changes)
+		synctest.Wait()
+		begin := time.Now()
+		notices <- struct{}{}
+		<-changes
+		if took := time.Since(begin); took > 60*time.Millisecond {
+			t.Errorf("got the change after %s, want 50 ms", took)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestHasSlept(t *testing.T) {
+	for _, c := range []struct {
+		monotonic, wall time.Duration
+		want            bool
+	}{
+		{5 * time.Second, 5 * time.Second, false},
+		{5 * time.Second, 8 * time.Hour, true},
+		{5 * time.Second, -time.Hour, false},
+		{time.Minute, time.Minute + time.Second, false},
+	} {
+		if got := hasSlept(c.monotonic, c.wall); got != c.want {
+			t.Errorf("%s and %s: got %v, want %v", c.monotonic, c.wall, got, c.want)
+		}
+	}
+}
+
+// The real system, whichever it is, can be asked and watched.
+func TestSystem(t *testing.T) {
+	for _, addr := range Addresses(nil) {
+		if !addr.IsGlobalUnicast() || addr.IsLoopback() {
+			t.Errorf("got address %s, want only global unicast", addr)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	changes, err := Watch(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	deadline := time.After(5 * time.Second)
+	for {
+		select {
+		case _, open := <-changes:
+			if !open {
+				return
+			}
+		case <-deadline:
+			t.Fatal("got no end of the watch within 5 s after its context, want one")
+		}
+	}
+}
