@@ -26,7 +26,8 @@ func Addr6(mesh MeshID, node NodeID) netip.Addr {
 }
 
 // Prefix4 picks an IPv4 overlay network for a new mesh: the first /16 of 100.64.0.0/10, counted on from one that the mesh
-// ID hashes to, that overlaps nothing in avoid. It returns the zero Prefix when all 64 do.
+// ID hashes to, that overlaps nothing in avoid. Default routes in avoid, halved ones too, take up no room and are passed over. It
+// returns the zero Prefix when all 64 networks overlap.
 func Prefix4(mesh MeshID, avoid []netip.Prefix) netip.Prefix {
 	start := hash64("warren prefix4 v1", mesh[:])
 	for i := range uint64(64) {
@@ -64,7 +65,7 @@ func IsReachable(endpoint netip.AddrPort) bool {
 
 func overlaps(prefix netip.Prefix, others []netip.Prefix) bool {
 	for _, other := range others {
-		if other.IsValid() && prefix.Overlaps(other) {
+		if other.Bits() >= 8 && prefix.Overlaps(other) {
 			return true
 		}
 	}

@@ -147,6 +147,9 @@ func Unmarshal(encoded []byte) (Signed, error) {
 	case (s.Kind == KindRevocation || s.Kind == KindPolicy) != (len(wire.Signer) > 0):
 		return Signed{}, malformed("%s with a signer of %d bytes", s.Kind, len(wire.Signer))
 	}
+	if len(s.Signature) == 0 {
+		s.Signature = nil
+	}
 	if len(wire.Signer) > 0 {
 		if len(wire.Signer) != len(identity.KeyID{}) {
 			return Signed{}, malformed("%s with a signer of %d bytes", s.Kind, len(wire.Signer))

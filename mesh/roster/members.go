@@ -97,7 +97,7 @@ func (r *Roster) computeMembers() {
 		r.byID[e.Node.ID] = i
 	}
 	// Those that have left come last and take nothing from those that are here.
-	names, addrs := make(map[string]bool), make(map[netip.Addr]bool)
+	names, addrs := make(map[string]int), make(map[netip.Addr]bool)
 	for _, state := range [...]State{Active, Left} {
 		for i := range members {
 			m := &members[i]
@@ -128,17 +128,19 @@ func (r *Roster) member(e *entry) Member {
 }
 
 // uniqueName returns the wanted name, or with the first of -2, -3 … that nobody has, and takes it. A node that
-// wants no name is called after its ID.
-func uniqueName(wanted string, id identity.NodeID, taken map[string]bool) string {
+// wants no name is called after its ID. For each name taken it notes the number to go on with, so that a thousand
+// nodes of one name cost no more than others.
+func uniqueName(wanted string, id identity.NodeID, taken map[string]int) string {
 	if wanted == "" {
 		wanted = "node-" + id.Short()[:6]
 	}
-	name := wanted
-	for i := 2; taken[name]; i++ {
-		suffix := "-" + strconv.Itoa(i)
+	name, next := wanted, max(taken[wanted], 2)
+	for ; taken[name] > 0; next++ {
+		suffix := "-" + strconv.Itoa(next)
 		name = wanted[:min(len(wanted), record.MaxName-len(suffix))] + suffix
 	}
-	taken[name] = true
+	taken[wanted] = next
+	taken[name] = max(taken[name], 2)
 	return name
 }
 
