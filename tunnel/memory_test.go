@@ -19,7 +19,7 @@ func TestMemoryLimit(t *testing.T) {
 	m.limit(0)
 	empty := now()
 	m.limit(5000)
-	if full := now(); empty != 128<<20 || full-empty != 5000*128<<10 {
+	if full := now(); empty != baseMemory || full-empty != 5000*peerMemory {
 		t.Errorf("got %d and, with 5000 peers, %d", empty, full)
 	}
 	m.lift()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -76,28 +78,37 @@ func transfer(ctx context.Context, s settings, c *contestant, reverse bool) (res
 	if reverse {
 		args = append(args, "-R")
 	}
-	before := cpu(c.pids)
-	var text []byte
-	// The server is one at a time and may still be busy with the one before.
-	err := eventually(ctx, func() (err error) {
-		text, err = exec.CommandContext(ctx, "iperf3", args...).Output()
-		return err
+	// The server takes one at a time and may still be busy with the one before.
+	var r result
+	err := eventually(ctx, func() error {
+		before := cpu(c.pids)
+		client := exec.CommandContext(ctx, "iperf3", args...)
+		client.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+		text, err := client.Output()
+		if err != nil {
+			return fmt.Errorf("iperf3: %w: %s", err, text)
+		}
+		var out report
+		if err := json.Unmarshal(text, &out); err != nil {
+			return fmt.Errorf("read iperf3: %w", err)
+		}
+		if out.End.Received.Bytes == 0 {
+			return errors.New("iperf3: nothing received")
+		}
+		r = result{mbits: out.End.Received.Bits / 1e6, bytes: out.End.Received.Bytes, cpu: cpu(c.pids) - before}
+		return nil
 	})
-	if err != nil {
-		return result{}, fmt.Errorf("iperf3: %w: %s", err, text)
-	}
-	var out struct {
-		End struct {
-			Received struct {
-				Bytes float64 `json:"bytes"`
-				Bits  float64 `json:"bits_per_second"`
-			} `json:"sum_received"`
-		} `json:"end"`
-	}
-	if err := json.Unmarshal(text, &out); err != nil {
-		return result{}, fmt.Errorf("read iperf3: %w", err)
-	}
-	return result{mbits: out.End.Received.Bits / 1e6, bytes: out.End.Received.Bytes, cpu: cpu(c.pids) - before}, nil
+	return r, err
+}
+
+// report is what is wanted of iperf3's.
+type report struct {
+	End struct {
+		Received struct {
+			Bytes float64 `json:"bytes"`
+			Bits  float64 `json:"bits_per_second"`
+		} `json:"sum_received"`
+	} `json:"end"`
 }
 
 // cpu is the processor time that processes have used, in seconds.
