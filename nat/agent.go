@@ -229,8 +229,11 @@ func (a *attempt) run(ctx context.Context, report func(path.Input), log *slog.Lo
 		report(path.Failed{Attempt: a.start.Attempt, Text: err.Error()})
 		return
 	}
-	nominated := make(chan netip.AddrPort, 1)
-	go a.connect(ctx, agent, nominated)
+	nominated, connected := make(chan netip.AddrPort, 1), make(chan struct{})
+	go func() {
+		defer close(connected)
+		a.connect(ctx, agent, nominated)
+	}()
 	for ctx.Err() == nil {
 		select {
 		case candidates := <-a.more:
@@ -245,6 +248,7 @@ func (a *attempt) run(ctx context.Context, report func(path.Input), log *slog.Lo
 	closed := make(chan struct{})
 	go func() {
 		_ = agent.Close()
+		<-connected
 		close(closed)
 	}()
 	timeout := time.NewTimer(closeTime)

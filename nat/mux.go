@@ -2,11 +2,10 @@ package nat
 
 import (
 	"bytes"
-	"errors"
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -97,13 +96,13 @@ func newMux(conn net.PacketConn, reject func(netip.Addr) bool, notify func(item)
 	}
 }
 
-// read dispatches packets until the lane is closed or its read deadline passes.
-func (x *mux) read() error {
+// read dispatches packets until ctx has ended and a read deadline passes.
+func (x *mux) read(ctx context.Context) error {
 	buf := make([]byte, 2048)
 	for {
 		n, addr, err := x.conn.ReadFrom(buf)
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed):
+		case err != nil && ctx.Err() != nil:
 			return nil
 		case err != nil:
 			return fmt.Errorf("read STUN lane: %w", err)

@@ -57,6 +57,7 @@ type RelayControl interface {
 	// Open returns the virtual address under which the bind reaches peer through anchor. Opening what
 	// is open returns the same address.
 	Open(ctx context.Context, anchor, peer identity.NodeID) (netip.AddrPort, error)
+	// Close gives the channel up. It must return soon: Run waits for it.
 	Close(virtual netip.AddrPort)
 }
 

@@ -49,9 +49,12 @@ func (n *NAT) Run(ctx context.Context) error {
 		pending: make(map[identity.NodeID]Event),
 	}
 	n.loop.slots.init()
+	if err := n.o.STUN.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("run nat: %w", err)
+	}
 	var readErr error
 	n.tasks.Go(func() {
-		if err := n.mux.read(); err != nil {
+		if err := n.mux.read(ctx); err != nil {
 			readErr = err
 			cancel(err)
 		}

@@ -167,7 +167,7 @@ func New(cfg Config, now time.Time) *Machine {
 	return &Machine{
 		cfg:         cfg,
 		controlling: cfg.Self.Compare(cfg.Peer) < 0,
-		cur:         current{since: now, reason: "not tried yet"},
+		cur:         current{since: now, reason: "no path yet"},
 	}
 }
 

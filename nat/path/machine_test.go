@@ -31,7 +31,7 @@ func TestDirectAtOnce(t *testing.T) {
 }
 
 func TestConvergesUnderLoss(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(100) {
 		w := newWorld(t, seed)
 		w.loss = 0.4
 		w.start(0)
@@ -42,7 +42,7 @@ func TestConvergesUnderLoss(t *testing.T) {
 }
 
 func TestConvergesAfterRestarts(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(100) {
 		w := newWorld(t, seed)
 		w.loss = 0.2
 		w.start(0)
