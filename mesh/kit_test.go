@@ -36,6 +36,7 @@ type peer struct {
 	*Mesh
 	w      *world
 	id     identity.NodeID
+	place  identity.NodeID // in the network; differs from id in a clone
 	name   string
 	key    ed25519.PrivateKey
 	chain  []*x509.Certificate
@@ -69,6 +70,7 @@ func (w *world) newPeer(name string) *peer {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		w.t.Fatal(err)
 	}
+	p.place = p.id
 	p.own = record.Node{Name: name, WireGuardKey: fill32("wg" + name), SealingKey: fill32("seal" + name), Version: "test"}
 	return p
 }
@@ -170,7 +172,7 @@ func (p *peer) load() error {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", p.name)
 	}
 	m, err := New(Options{
-		Root: p.w.root.Cert, Key: p.key, Chain: p.chain, Store: p.store, Sessions: p.w.net.Port(p.id), Own: p.own, Logger: logger,
+		Root: p.w.root.Cert, Key: p.key, Chain: p.chain, Store: p.store, Sessions: p.w.net.Clone(p.place, p.id), Own: p.own, Logger: logger,
 	})
 	p.Mesh = m
 	return err
@@ -192,14 +194,14 @@ func (p *peer) start() *peer {
 	p.cancel, p.done = cancel, make(chan error, 1)
 	m := p.Mesh
 	go func() { p.done <- m.Run(ctx) }()
-	p.w.net.Port(p.id).Serve(m)
+	p.w.net.Clone(p.place, p.id).Serve(m)
 	return p
 }
 
 // stop ends a node as an orderly shutdown does.
 func (p *peer) stop() {
 	p.w.t.Helper()
-	p.w.net.Port(p.id).Stop()
+	p.w.net.Clone(p.place, p.id).Stop()
 	if p.cancel != nil {
 		p.cancel()
 		if err := <-p.done; err != nil {
@@ -300,4 +302,19 @@ func (b *book) standing(id identity.NodeID) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.roster.Standing(id)
+}
+
+// certify makes the certificate that a joiner makes.
+func (p *peer) certify(seed [32]byte, via *peer, invite identity.KeyID) *x509.Certificate {
+	p.w.t.Helper()
+	chain, err := via.InviteChain(invite)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	issuer := identity.Authority{Cert: chain[0], Key: ed25519.NewKeyFromSeed(seed[:])}
+	cert, err := identity.NewNode(issuer, p.key.Public().(ed25519.PublicKey), identity.NodeTerms{NotBefore: time.Now()})
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	return cert
 }

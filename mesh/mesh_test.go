@@ -1,11 +1,16 @@
 package mesh
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"warren/mesh/record"
+	"warren/mesh/roster"
 )
 
 func TestTwentyNodesConverge(t *testing.T) {
@@ -37,5 +42,164 @@ func TestTwentyNodesConverge(t *testing.T) {
 			t.Errorf("a record among neighbours: got %s, want one latency", took)
 		}
 		t.Logf("a fresh record reached all after %s, %+v", took, w.net.Traffic())
+	})
+}
+
+// line grows n nodes of which each has links to its two neighbours only.
+func (w *world) line(n int) []*peer {
+	w.t.Helper()
+	peers := w.grow(n)
+	agree(w.t, 30*time.Second, peers...)
+	for i, a := range peers {
+		for j, b := range peers[:i] {
+			if i-j > 1 {
+				w.net.Cut(a.id, b.id)
+			}
+		}
+	}
+	time.Sleep(time.Minute)
+	return peers
+}
+
+// Records too large for a gossip packet travel as notices and are fetched.
+func TestLargeRecordsTravelToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10*time.Millisecond)
+		peers := w.line(8)
+		var routes []netip.Prefix
+		for i := range record.MaxRoutes {
+			routes = append(routes, netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 13: byte(i), 15: 0}), 112))
+		}
+		if err := peers[0].Update(func(own *record.Node) { own.Routes = routes }); err != nil {
+			t.Fatal(err)
+		}
+		took := eventually(t, 60*time.Second, "the large record everywhere", func() bool {
+			for _, p := range peers {
+				if m, _ := p.View().Member(peers[0].id); len(m.Record.Routes) != len(routes) {
+					return false
+				}
+			}
+			return true
+		})
+		t.Logf("a large record along a line of 8 took %s", took)
+		if most := 15 * time.Second; took > most {
+			t.Errorf("large record: got %s, want at most %s", took, most)
+		}
+	})
+}
+
+func TestLossyNetworkConverges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 50*time.Millisecond)
+		peers := w.line(8)
+		w.net.SetLoss(0.2)
+		for i, p := range peers {
+			if err := p.Update(func(own *record.Node) { own.Name = "new-" + string(rune('a'+i)) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		took := agree(t, 60*time.Second, peers...)
+		t.Logf("8 changes along a line of 8 with a fifth lost took %s", took)
+		time.Sleep(10 * time.Minute)
+		for _, p := range peers {
+			for _, other := range peers {
+				if state, since := p.Alive(other.id); state != Alive {
+					t.Errorf("%s of %s: got %s since %s, want alive", p.name, other.name, state, since)
+				}
+			}
+		}
+	})
+}
+
+func TestDeadMemberIsNoticedAndKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 20*time.Millisecond)
+		peers := w.grow(6)
+		agree(t, 30*time.Second, peers...)
+		time.Sleep(time.Minute)
+		peers[5].stop()
+		took := eventually(t, 5*time.Minute, "all to take it for dead", func() bool {
+			for _, p := range peers[:5] {
+				if state, _ := p.Alive(peers[5].id); state != Dead {
+					return false
+				}
+			}
+			return true
+		})
+		t.Logf("dead everywhere after %s", took)
+		time.Sleep(time.Hour)
+		if got := activeMembers(peers[0].Mesh); got != 6 {
+			t.Errorf("members: got %d, want the dead one kept among 6", got)
+		}
+		peers[5].start()
+		eventually(t, 2*time.Minute, "it to be alive again", func() bool {
+			for _, p := range peers[:5] {
+				if state, _ := p.Alive(peers[5].id); state != Alive {
+					return false
+				}
+			}
+			return true
+		})
+	})
+}
+
+func TestLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 20*time.Millisecond)
+		peers := w.grow(4)
+		agree(t, 30*time.Second, peers...)
+		time.Sleep(time.Minute)
+		if err := peers[3].Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		peers[3].stop()
+		agree(t, 5*time.Second, peers[:3]...)
+		for _, p := range peers[:3] {
+			if m, ok := p.View().Member(peers[3].id); !ok || m.State != roster.Left {
+				t.Errorf("%s: got %v, want it on record as left", p.name, m.State)
+			}
+		}
+		// Alone, there is nobody to tell.
+		for _, p := range peers[1:3] {
+			p.stop()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if err := peers[0].Leave(ctx); !errors.Is(err, ErrAlone) {
+			t.Errorf("leave with nobody there: got %v, want ErrAlone", err)
+		}
+	})
+}
+
+func TestUpdateKeepsWhatIdentifiesTheNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Millisecond)
+		a := w.founder("a").start()
+		before := a.Own()
+		if err := a.Update(func(own *record.Node) {
+			*own = record.Node{Name: "b", WireGuardKey: own.WireGuardKey, SealingKey: own.SealingKey, Seq: 999, Epoch: 77}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		after := a.Own()
+		if after.Name != "b" || after.Seq != before.Seq+1 || after.Epoch != before.Epoch || after.Instance != before.Instance ||
+			!bytes.Equal(after.Certificate, before.Certificate) || after.Started != before.Started {
+			t.Errorf("own record: got %+v, want only the name changed in %+v", after, before)
+		}
+		<-a.Changes()
+		if err := a.Update(func(own *record.Node) { own.Name = "b" }); err != nil {
+			t.Fatal(err)
+		}
+		if got := a.Own().Seq; got != after.Seq {
+			t.Errorf("update of nothing: got sequence %d, want %d", got, after.Seq)
+		}
+		select {
+		case <-a.Changes():
+			t.Error("update of nothing: got a change")
+		default:
+		}
+		if err := a.Update(func(own *record.Node) { own.Name = "Not A Label" }); err == nil || a.Own().Name != "b" {
+			t.Errorf("bad update: got %v and name %q, want a refusal", err, a.Own().Name)
+		}
 	})
 }

@@ -71,20 +71,25 @@ func New(latency time.Duration) *Net {
 // Port is one node's access to the network: the sessions that mesh uses.
 type Port struct {
 	net  *Net
-	self identity.NodeID
+	self identity.NodeID // its place in the network
+	id   identity.NodeID // what others know it by: another one's, when it is a clone
 
 	// guarded by net.mu
 	handler Handler
 }
 
 // Port returns the access of a node, which may send and receive once Serve is called.
-func (n *Net) Port(id identity.NodeID) *Port {
+func (n *Net) Port(id identity.NodeID) *Port { return n.Clone(id, id) }
+
+// Clone returns the access of a second holder of the identity id, which has links of its own under the name place.
+// What is sent to id goes to the nearer of the two.
+func (n *Net) Clone(place, id identity.NodeID) *Port {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p := n.ports[id]
+	p := n.ports[place]
 	if p == nil {
-		p = &Port{net: n, self: id}
-		n.ports[id] = p
+		p = &Port{net: n, self: place, id: id}
+		n.ports[place] = p
 	}
 	return p
 }
@@ -95,9 +100,9 @@ func (p *Port) Serve(h Handler) {
 	p.handler = h
 	up := p.net.upWith(p.self)
 	p.net.mu.Unlock()
-	for id, peer := range up {
-		h.SessionUp(id)
-		peer.SessionUp(p.self)
+	for _, peer := range up {
+		h.SessionUp(peer.id)
+		peer.handler.SessionUp(p.id)
 	}
 }
 
@@ -110,15 +115,28 @@ func (p *Port) Stop() {
 	closeAll(broken)
 }
 
-// upWith returns the handlers of the running nodes to which a running node has a link.
-func (n *Net) upWith(id identity.NodeID) map[identity.NodeID]Handler {
-	up := make(map[identity.NodeID]Handler)
+// upWith returns the running nodes to which a node has a link, as they are now.
+func (n *Net) upWith(place identity.NodeID) map[identity.NodeID]Port {
+	up := make(map[identity.NodeID]Port)
 	for other, port := range n.ports {
-		if port.handler != nil && n.links[pair(id, other)] {
-			up[other] = port.handler
+		if port.handler != nil && n.links[pair(place, other)] {
+			up[other] = *port
 		}
 	}
 	return up
+}
+
+// find returns the nearest running node that goes by an ID, and how many links lead there.
+func (n *Net) find(from, id identity.NodeID) (place identity.NodeID, hops int) {
+	for other, port := range n.ports {
+		if port.id != id || port.handler == nil || other == from {
+			continue
+		}
+		if h := n.hops(from, other); h > 0 && (hops == 0 || h < hops) {
+			place, hops = other, h
+		}
+	}
+	return place, hops
 }
 
 func pair(a, b identity.NodeID) [2]identity.NodeID {
@@ -133,14 +151,14 @@ func (n *Net) Link(a, b identity.NodeID) {
 	n.mu.Lock()
 	was := n.links[pair(a, b)]
 	n.links[pair(a, b)] = true
-	var ha, hb Handler
-	if pa, pb := n.ports[a], n.ports[b]; pa != nil && pb != nil {
-		ha, hb = pa.handler, pb.handler
+	var pa, pb Port
+	if n.ports[a] != nil && n.ports[b] != nil {
+		pa, pb = *n.ports[a], *n.ports[b]
 	}
 	n.mu.Unlock()
-	if !was && ha != nil && hb != nil {
-		ha.SessionUp(b)
-		hb.SessionUp(a)
+	if !was && pa.handler != nil && pb.handler != nil {
+		pa.handler.SessionUp(pb.id)
+		pb.handler.SessionUp(pa.id)
 	}
 }
 
@@ -220,7 +238,7 @@ func (p *Port) SendGossip(to identity.NodeID, payload []byte) error {
 	n := p.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	hops := n.hops(p.self, to)
+	place, hops := n.find(p.self, to)
 	if hops == 0 {
 		n.traffic.Refused++
 		return ErrNoRoute
@@ -236,10 +254,10 @@ func (p *Port) SendGossip(to identity.NodeID, payload []byte) error {
 	time.AfterFunc(time.Duration(hops)*n.latency, func() {
 		n.mu.Lock()
 		n.traffic.MessagesBehind--
-		h := n.ports[to].handler
+		h := n.ports[place].handler
 		n.mu.Unlock()
 		if h != nil {
-			h.HandleMessage(p.self, payload)
+			h.HandleMessage(p.id, payload)
 		}
 	})
 	return nil
@@ -262,24 +280,24 @@ func (p *Port) open(ctx context.Context, to identity.NodeID, sync bool) (net.Con
 	n := p.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	hops := n.hops(p.self, to)
+	place, hops := n.find(p.self, to)
 	if hops == 0 {
 		n.traffic.Refused++
 		return nil, ErrNoRoute
 	}
-	h, bytes := n.ports[to].handler, &n.traffic.GossipBytes
+	h, bytes := n.ports[place].handler, &n.traffic.GossipBytes
 	if sync {
 		n.traffic.SyncStreams++
 		bytes = &n.traffic.SyncBytes
 	} else {
 		n.traffic.GossipStreams++
 	}
-	near, far := newStream(n, p.self, to, time.Duration(hops)*n.latency, bytes)
+	near, far := newStream(n, p.self, place, time.Duration(hops)*n.latency, bytes)
 	n.streams[near], n.streams[far] = true, true
 	if sync {
-		go h.HandleSync(p.self, far)
+		go h.HandleSync(p.id, far)
 	} else {
-		go h.HandleGossipStream(p.self, far)
+		go h.HandleGossipStream(p.id, far)
 	}
 	return near, nil
 }
@@ -288,9 +306,12 @@ func (p *Port) open(ctx context.Context, to identity.NodeID, sync bool) (net.Con
 func (p *Port) Neighbours() []identity.NodeID {
 	p.net.mu.Lock()
 	defer p.net.mu.Unlock()
-	ids := slices.Collect(maps.Keys(p.net.upWith(p.self)))
+	var ids []identity.NodeID
+	for _, peer := range p.net.upWith(p.self) {
+		ids = append(ids, peer.id)
+	}
 	slices.SortFunc(ids, identity.NodeID.Compare)
-	return ids
+	return slices.Compact(ids)
 }
 
 // takeBroken removes and returns the streams whose ends can no longer reach each other.
