@@ -110,7 +110,7 @@ func (t InviteTerms) extension() (pkix.Extension, error) {
 	}
 	for i, tag := range t.Tags {
 		if !isTag(tag) {
-			return pkix.Extension{}, fmt.Errorf("tag %q: want 1 to %d of a-z, 0-9, -, _, . and :", tag, maxTagSize)
+			return pkix.Extension{}, fmt.Errorf("tag %q: want 1 to %d letters a-z, digits, hyphens, underscores, dots and colons", tag, maxTagSize)
 		}
 		if slices.Contains(t.Tags[:i], tag) {
 			return pkix.Extension{}, fmt.Errorf("tag %q: given twice", tag)

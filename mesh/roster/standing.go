@@ -25,8 +25,9 @@ type revokedKey struct {
 // Revoked returns the revocations that count, by time.
 func (r *Roster) Revoked() []Revoked {
 	var list []Revoked
+	root := r.rootsWord()
 	for _, e := range r.set {
-		if e.Revocation != nil && !r.voided(e, r.rootsWord()) {
+		if e.Revocation != nil && !r.voided(e, root) {
 			list = append(list, Revoked{Revocation: *e.Revocation, Key: e.Key})
 		}
 	}
