@@ -39,7 +39,7 @@ func TestPairs(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(fmt.Sprintf("%s and %s", tt.a, tt.b), func(t *testing.T) {
 			t.Parallel()
-			bed := newBed(t, time.Minute)
+			bed := newBed(t, 2*time.Minute)
 			founder := bed.node("founder", nil)
 			a := bed.node("a", bed.Router("home-a", tt.a))
 			b := bed.node("b", bed.Router("home-b", tt.b))
@@ -55,7 +55,7 @@ func TestPairs(t *testing.T) {
 // addresses, and go on when the home's line is cut.
 func TestSameLAN(t *testing.T) {
 	t.Parallel()
-	bed := newBed(t, time.Minute)
+	bed := newBed(t, 2*time.Minute)
 	home := bed.Router("home", natlab.EIMAPDF)
 	founder, a, b := bed.node("founder", nil), bed.node("a", home), bed.node("b", home)
 	bed.must(Found(bed.ctx, "home", founder, a, b))
@@ -64,6 +64,9 @@ func TestSameLAN(t *testing.T) {
 	bed.must(err)
 	if p.Path.Address.Addr() != b.Host.Addr4() {
 		t.Errorf("got path %v, want the LAN address %v", p.Path.Address, b.Host.Addr4())
+	}
+	if s, err := a.StatusJSON(bed.ctx); err != nil || len(s.Peers) != 2 {
+		t.Errorf("warren status --json: got %v, %v, want two peers", s, err)
 	}
 	bed.Cut(home)
 	bed.must(a.WaitPing(bed.ctx, b))
