@@ -1,7 +1,6 @@
 package path
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 
@@ -37,8 +36,7 @@ type attempt struct {
 	number   uint64
 	on       bool // the agent runs
 	won      bool // it nominated
-	own      Credentials
-	theirs   Credentials
+	exchange exchange
 	started  time.Time
 	deadline time.Time
 	relay    identity.NodeID // agreed on, zero for none
@@ -64,81 +62,86 @@ type ladder struct {
 	rung int
 }
 
-func (m *Machine) startAttempt(now time.Time, number uint64, own, theirs Credentials, remote []Candidate, relay identity.NodeID) {
-	m.try = attempt{
-		number: number, on: true, own: own, theirs: theirs, started: now, deadline: now.Add(attemptTime), relay: relay,
-		remote: remote, repeats: -1, count: m.try.count + 1, failure: m.try.failure,
+// start runs ICE with what both sides have told.
+func (i *introduction) start(now time.Time, number uint64, keys exchange, remote []Candidate, relay identity.NodeID) {
+	i.try = attempt{
+		number: number, on: true, exchange: keys, started: now, deadline: now.Add(attemptTime), relay: relay,
+		remote: remote, repeats: -1, count: i.try.count + 1, failure: i.try.failure,
 	}
-	if m.cur.path.Kind == None {
-		m.agree()
-	}
-	m.emit(StartICE{
-		Attempt: number, Controlling: m.controlling, Local: own, Remote: theirs, Candidates: slices.Clone(remote),
+	i.emit(StartICE{
+		Attempt: number, Controlling: i.controlling, Local: keys.own, Remote: keys.remote, Candidates: slices.Clone(remote),
 	})
-	m.sources = nil
-	m.learnSources(remote)
-	m.planRelay(now, relay)
+	i.news.started, i.news.learnt = true, slices.Clone(remote)
 }
 
-// agree makes the credentials of the newest attempt those of checks. While a path works, that waits
-// until the attempt has won: the peer may never learn of an attempt whose answer was lost.
-func (m *Machine) agree() {
-	if m.try.own.Ufrag != "" {
-		m.agreed = exchange{own: m.try.own, remote: m.try.theirs, ok: true}
+// end stops what is under way.
+func (i *introduction) end() {
+	i.sig.waiting = false
+	if i.try.on {
+		i.try.on = false
+		i.emit(StopICE{Attempt: i.try.number})
 	}
 }
 
-func (m *Machine) endAttempt() {
-	m.sig.waiting = false
-	if m.try.on {
-		m.try.on = false
-		m.emit(StopICE{Attempt: m.try.number})
+// won notes ICE's success; false for an attempt that is not the one running. The agent has done its
+// work: from here on the peer's checks are answered, and the path watched, by our own.
+func (i *introduction) won(number uint64) bool {
+	if !i.try.on || number != i.try.number {
+		return false
 	}
+	i.succeed()
+	return true
 }
+
+// succeed ends what is under way, because there is a direct path.
+func (i *introduction) succeed() {
+	i.end()
+	i.try.won, i.try.failure = true, ""
+	i.retry = ladder{}
+}
+
+// lost notes the end of an attempt without success; false as with won.
+func (i *introduction) lost(number uint64, text string) bool {
+	if !i.try.on || number != i.try.number {
+		return false
+	}
+	i.end()
+	i.try.failure = text
+	return true
+}
+
+func (a *attempt) expired(now time.Time) bool { return a.on && due(now, a.deadline) }
 
 // addRemote feeds new candidates of the peer to the running attempt.
-func (m *Machine) addRemote(more []Candidate) {
-	if !m.try.on {
+func (i *introduction) addRemote(more []Candidate) {
+	if !i.try.on {
 		return
 	}
-	all, added := merge(m.try.remote, more)
-	m.try.remote = all
+	all, added := merge(i.try.remote, more)
+	i.try.remote = all
 	if len(added) > 0 {
-		m.emit(AddCandidates{Attempt: m.try.number, Candidates: added})
-		m.learnSources(added)
-	}
-}
-
-func (m *Machine) learnSources(candidates []Candidate) {
-	var fresh bool
-	for _, c := range candidates {
-		if !slices.Contains(m.sources, c.Addr) {
-			m.sources = append(m.sources, c.Addr)
-			fresh = true
-		}
-	}
-	if fresh {
-		m.report(false)
+		i.emit(AddCandidates{Attempt: i.try.number, Candidates: added})
+		i.news.learnt = append(i.news.learnt, added...)
 	}
 }
 
 // setLocal takes this node's candidates. What a running attempt does not know yet is trickled.
-func (m *Machine) setLocal(now time.Time, l Local) {
-	before := m.local.Candidates
-	m.local = l.bounded()
+func (i *introduction) setLocal(now time.Time, l Local) {
+	before := i.local.Candidates
+	i.local = l.bounded()
 	fresh := slices.ContainsFunc(l.Candidates, func(c Candidate) bool {
 		return !slices.ContainsFunc(before, func(b Candidate) bool { return b.Addr == c.Addr })
 	})
 	switch {
 	case !fresh:
-	case m.try.on:
-		m.try.repeats = 0
-		for m.try.repeats < len(trickleAgain) && now.Sub(m.try.started) >= trickleAgain[m.try.repeats] {
-			m.try.repeats++
+	case i.try.on:
+		i.try.repeats = 0
+		for i.try.repeats < len(trickleAgain) && now.Sub(i.try.started) >= trickleAgain[i.try.repeats] {
+			i.try.repeats++
 		}
-		m.trickle()
-	case m.controlling && m.sig.waiting && m.sig.sent > 0 && m.sig.noRoute == "":
-		m.trickle()
+		i.trickle()
+	case i.controlling && i.sig.waiting && i.sig.sent > 0 && i.sig.noRoute == "":
+		i.trickle()
 	}
 }
 
@@ -148,34 +151,24 @@ func (l Local) bounded() Local {
 	return l
 }
 
-func (m *Machine) trickle() {
-	m.send(Message{Kind: KindCandidates, Attempt: m.sig.number, Candidates: Lines(m.local.Candidates)})
-}
-
-func (m *Machine) watchAttempt(now time.Time) {
-	if r := m.try.repeats; r >= 0 && r < len(trickleAgain) && due(now, m.try.started.Add(trickleAgain[r])) {
-		m.try.repeats++
-		m.trickle()
-	}
-	if due(now, m.try.deadline) {
-		m.failed(now, Failed{Attempt: m.try.number, Text: m.tried()})
-	}
+func (i *introduction) trickle() {
+	i.send(Message{Kind: KindCandidates, Attempt: i.sig.number, Candidates: Lines(i.local.Candidates)})
 }
 
 // tried says what an attempt without success did.
-func (m *Machine) tried() string {
+func (l Local) tried(remote []Candidate) string {
 	var v4, v6 bool
-	for _, c := range m.local.Candidates {
+	for _, c := range l.Candidates {
 		v4, v6 = v4 || c.Addr.Addr().Is4(), v6 || c.Addr.Addr().Is6()
 	}
 	pairs := 0
-	for _, c := range m.try.remote {
+	for _, c := range remote {
 		if c.Addr.Addr().Is4() && v4 || c.Addr.Addr().Is6() && v6 {
 			pairs++
 		}
 	}
 	switch {
-	case len(m.try.remote) == 0:
+	case len(remote) == 0:
 		return "the peer has told no usable candidate"
 	case pairs == 0:
 		return "the peer has no address of a family that this node has"
@@ -183,39 +176,11 @@ func (m *Machine) tried() string {
 	return counted(pairs, "pair") + " tried, none answered"
 }
 
-// nominated moves to the direct path. The agent has done its work: from here on the peer's checks are
-// answered, and the path watched, by our own.
-func (m *Machine) nominated(now time.Time, in Nominated) {
-	if !m.try.on || in.Attempt != m.try.number {
-		return
-	}
-	m.endAttempt()
-	m.agree()
-	m.try.won, m.try.failure = true, ""
-	m.retry = ladder{}
-	m.cur.alt = netip.AddrPort{}
-	m.setPath(now, Path{Addr: in.Addr, Kind: Direct}, "nominated by ICE")
-	m.relay.retire(now)
-}
-
-// failed leaves what path there is in use and plans the next try.
-func (m *Machine) failed(now time.Time, in Failed) {
-	if !m.try.on || in.Attempt != m.try.number {
-		return
-	}
-	m.endAttempt()
-	m.try.failure = in.Text
-	m.useRelay(now)
-	if m.retry.at.IsZero() {
-		m.climb(now)
-	}
-}
-
 // climb plans the next introduction by the ladder that fits the path. The controlled side leaves the
 // initiative to the other, and asks only if that stays silent.
-func (m *Machine) climb(now time.Time) {
+func (i *introduction) climb(now time.Time) {
 	var steps []time.Duration
-	switch m.cur.path.Kind {
+	switch i.path.Kind {
 	case Direct:
 		return
 	case Relayed:
@@ -223,17 +188,17 @@ func (m *Machine) climb(now time.Time) {
 	case None:
 		steps = noneLadder[:]
 	}
-	wait := m.backoff(steps[min(m.retry.rung, len(steps)-1)], time.Hour, 0)
-	if !m.controlling {
+	wait := i.backoff(steps[min(i.retry.rung, len(steps)-1)], time.Hour, 0)
+	if !i.controlling {
 		wait += wait/2 + time.Second
 	}
-	m.retry.at = now.Add(wait)
-	m.retry.rung++
+	i.retry.at = now.Add(wait)
+	i.retry.rung++
 }
 
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
+// climbIfIdle plans, unless an introduction is under way.
+func (i *introduction) climbIfIdle(now time.Time) {
+	if !i.try.on && !i.sig.waiting {
+		i.climb(now)
 	}
-	return a
 }

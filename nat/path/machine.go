@@ -2,7 +2,6 @@ package path
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"warren/mesh/identity"
@@ -118,61 +117,46 @@ func (CloseRelay) output()    {}
 func (Report) output()        {}
 
 // Machine holds what is known about one peer. See Step.
+//
+// It is made of two parts that do not know each other: the introduction signals and tries ICE, the route
+// uses what came of it. Machine tells each what the other has done.
 type Machine struct {
+	core  *core
+	intro introduction
+	route route
+}
+
+// core is what both parts stand on.
+type core struct {
 	// Constant after New.
 	cfg         Config
 	controlling bool
 
-	local   Local
-	remote  remote
-	own     []Credentials // of the newest attempts, newest first
-	agreed  exchange
-	sources []netip.AddrPort
-
-	sig   signalling
-	try   attempt
-	relay relay
-	cur   current
-	life  life
-	retry ladder
-
-	out []Output
+	own    []Credentials // of the newest attempts, newest first
+	agreed exchange
+	out    []Output
 }
 
-// remote is the peer's process as last heard.
-type remote struct {
-	instance, previous [8]byte
-	changed            time.Time // when it took the place of previous
-	restarted          bool      // and no path since
-}
-
-// exchange is the newest pair of credentials that both sides hold: checks are made under it.
+// exchange is a pair of credentials that both sides hold. Checks are made under the one agreed on last.
 type exchange struct {
 	own, remote Credentials
-	ok          bool
 }
 
-// current is the path in use.
-type current struct {
-	path   Path
-	since  time.Time
-	reason string // of the last change
-	alt    netip.AddrPort
-	altOK  time.Time // when alt last answered a check
-}
+func (e exchange) ok() bool { return e.own.Ufrag != "" }
 
 // New returns the machine of a peer with no path. The first Step should be Local, the second
 // Routable, which starts the introduction.
 func New(cfg Config, now time.Time) *Machine {
+	c := &core{cfg: cfg, controlling: cfg.Self.Compare(cfg.Peer) < 0}
 	return &Machine{
-		cfg:         cfg,
-		controlling: cfg.Self.Compare(cfg.Peer) < 0,
-		cur:         current{since: now, reason: "no path yet"},
+		core:  c,
+		intro: introduction{core: c},
+		route: route{core: c, since: now, reason: "no path yet"},
 	}
 }
 
 // Controlling reports whether this side offers and nominates: the one with the smaller ID.
-func (m *Machine) Controlling() bool { return m.controlling }
+func (m *Machine) Controlling() bool { return m.core.controlling }
 
 // Step takes one input and returns what to do, in order, and when to send the next Wake (the zero
 // time for never). The outputs are the caller's.
@@ -181,125 +165,166 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Wake:
 		m.wake(now, in)
 	case Local:
-		m.setLocal(now, in)
+		m.intro.setLocal(now, in)
 	case Received:
-		m.received(now, in.Message)
+		m.intro.received(now, in.Message)
 	case Routable:
-		m.routable(now)
+		m.intro.routable(now)
 	case Unroutable:
-		m.unroutable(now, in)
+		m.intro.unroutable(now, in)
 	case NetworkChanged:
-		m.local = in.Local.bounded()
-		m.retry.rung = 0
-		m.suspect(now)
-		m.begin(now)
+		m.intro.local = in.Local.bounded()
+		m.intro.retry.rung = 0
+		m.route.suspect(now)
+		m.intro.begin(now)
 	case Suspect:
-		m.suspect(now)
+		m.route.suspect(now)
 	case Nominated:
-		m.nominated(now, in)
+		if m.intro.won(in.Attempt) {
+			m.route.direct(now, in.Addr, "nominated by ICE")
+		}
 	case Failed:
 		m.failed(now, in)
 	case RelayOpened:
-		m.relayOpened(now, in)
+		m.route.relayOpened(now, in)
 	case CheckAnswered:
-		m.checkAnswered(now, in.ID)
+		m.route.checkAnswered(now, in.ID)
 	case PeerChecked:
-		m.peerChecked(now, in.From)
+		m.route.peerChecked(now, in.From)
 	}
-	out, m.out = m.out, nil
+	m.settle(now)
+	out, m.core.out = m.core.out, nil
 	return out, m.next()
 }
 
 // Stop ends what is running, for a peer that is no longer wanted.
 func (m *Machine) Stop() []Output {
-	m.endAttempt()
-	m.closeRelay()
-	m.emit(Trust{})
-	out := m.out
-	m.out = nil
+	m.intro.end()
+	m.route.closeRelay()
+	m.core.emit(Trust{})
+	out := m.core.out
+	m.core.out = nil
 	return out
 }
 
-func (m *Machine) emit(o Output) { m.out = append(m.out, o) }
-
 // wake does everything that is due, in the order in which a try unfolds.
 func (m *Machine) wake(now time.Time, activity Wake) {
-	if m.sig.waiting && due(now, m.sig.next) {
-		m.transmit(now)
+	m.intro.repeat(now)
+	if m.intro.try.expired(now) {
+		m.failed(now, Failed{Attempt: m.intro.try.number, Text: m.intro.local.tried(m.intro.try.remote)})
 	}
-	if m.try.on {
-		m.watchAttempt(now)
+	m.settle(now)
+	m.route.watchRelay(now)
+	m.route.watch(now, activity)
+	m.settle(now)
+	if due(now, m.intro.retry.at) {
+		m.intro.begin(now)
 	}
-	m.watchRelay(now)
-	m.watchPath(now, activity)
-	if due(now, m.retry.at) {
-		m.retry.at = time.Time{}
-		m.begin(now)
+}
+
+// failed ends an attempt. What path there is stays in use.
+func (m *Machine) failed(now time.Time, in Failed) {
+	if !m.intro.lost(in.Attempt, in.Text) {
+		return
+	}
+	m.settle(now)
+	m.route.useRelay(now)
+	m.settle(now)
+	if m.intro.retry.at.IsZero() {
+		m.intro.climb(now)
+	}
+}
+
+// settle passes news between the parts until there is none.
+func (m *Machine) settle(now time.Time) {
+	for {
+		m.route.trying = trying{on: m.intro.try.on, started: m.intro.try.started, waiting: m.intro.sig.waiting, begun: m.intro.sig.begun}
+		m.intro.path = m.route.path
+		intro, route := m.intro.news, m.route.news
+		m.intro.news, m.route.news = introNews{}, routeNews{}
+		switch {
+		case intro.restarted:
+			m.route.restarted = true
+			m.route.suspect(now)
+		case !intro.started && len(intro.learnt) == 0 && route == routeNews{}:
+			return
+		}
+		if intro.started {
+			m.route.attempt(now, m.intro.try.exchange, m.intro.try.relay)
+		}
+		m.route.learn(intro.learnt, intro.started)
+		if route.moved {
+			m.intro.succeed()
+		}
+		if route.relayed {
+			m.intro.retry.rung = 0
+			m.intro.climbIfIdle(now)
+		}
+		if route.died {
+			m.intro.retry.rung = 0
+		}
+		if route.died || route.doubtful {
+			m.search(now)
+		}
+	}
+}
+
+// search makes sure that a better path is being looked for, and that a running attempt has its relay.
+func (m *Machine) search(now time.Time) {
+	switch {
+	case m.intro.try.on && m.route.relay.phase == relayOff:
+		m.route.planRelay(now, m.intro.try.relay)
+	case !m.intro.try.on && !m.intro.sig.waiting:
+		m.intro.begin(now)
 	}
 }
 
 // next is the earliest of the parts' times.
 func (m *Machine) next() time.Time {
-	var first time.Time
-	for _, t := range []time.Time{m.sig.wake(), m.try.wake(), m.relay.wake(m), m.life.wake(m), m.retry.at} {
-		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
-			first = t
+	first := m.intro.wake()
+	return earlier(first, m.route.wake())
+}
+
+func (c *core) emit(o Output) { c.out = append(c.out, o) }
+
+// newCredentials makes those of a new attempt, and has the peer's checks under them answered.
+func (c *core) newCredentials() Credentials {
+	fresh := Credentials{Ufrag: c.cfg.Random(8), Pwd: c.cfg.Random(24)}
+	c.own = append([]Credentials{fresh}, c.own...)
+	if len(c.own) > trustedMax {
+		// The pair agreed on last stays, however many offers were never answered: the path lives on it.
+		drop := len(c.own) - 1
+		if c.own[drop] == c.agreed.own {
+			drop--
 		}
+		c.own = append(c.own[:drop:drop], c.own[drop+1:]...)
 	}
-	return first
-}
-
-func due(now, at time.Time) bool { return !at.IsZero() && !at.After(now) }
-
-// setPath moves to another path (or to none) and reports it.
-func (m *Machine) setPath(now time.Time, p Path, reason string) {
-	changed := p.Addr != m.cur.path.Addr || p.Kind != m.cur.path.Kind
-	if changed || m.remote.restarted {
-		m.cur.since = now
-	}
-	m.cur.path, m.cur.reason = p, reason
-	m.life = life{checkID: m.life.checkID, pending: m.life.pending}
-	if p.Kind != None {
-		m.life.heard = now
-		m.sendCheck(now, p.Addr)
-		m.life.suspectSince, m.life.grace = now, firstGrace
-	}
-	restarted := m.remote.restarted && p.Kind != None
-	if restarted {
-		m.remote.restarted = false
-	}
-	m.report(restarted)
-}
-
-func (m *Machine) report(restarted bool) {
-	m.emit(Report{Event{
-		Peer:          m.cfg.Peer,
-		Path:          m.cur.path,
-		Controlling:   m.controlling,
-		PeerRestarted: restarted,
-		Sources:       m.allSources(),
-		Reason:        m.cur.reason,
-	}})
-}
-
-// allSources lists where the peer may send from besides the path: its candidates, an address that its
-// checks came from, and the relay. Without them, WireGuard would take the packets of a peer that
-// switches first for those of a stranger.
-func (m *Machine) allSources() []netip.AddrPort {
-	list := slices.Clone(m.sources)
-	for _, addr := range []netip.AddrPort{m.cur.alt, m.relay.addr} {
-		if addr.IsValid() && !slices.Contains(list, addr) {
-			list = append(list, addr)
-		}
-	}
-	return slices.DeleteFunc(list, func(a netip.AddrPort) bool { return a == m.cur.path.Addr })
+	c.emit(Trust{Own: append([]Credentials(nil), c.own...)})
+	return fresh
 }
 
 // backoff returns base doubled n times, at most limit, with jitter of ± 15 %.
-func (m *Machine) backoff(base, limit time.Duration, n int) time.Duration {
+func (c *core) backoff(base, limit time.Duration, n int) time.Duration {
 	d := base << min(n, 20)
 	if d > limit || d <= 0 {
 		d = limit
 	}
-	return time.Duration(float64(d) * (0.85 + 0.3*m.cfg.Jitter()))
+	return time.Duration(float64(d) * (0.85 + 0.3*c.cfg.Jitter()))
+}
+
+func due(now, at time.Time) bool { return !at.IsZero() && !at.After(now) }
+
+// earlier and later compare times of which the zero one means never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

@@ -84,7 +84,7 @@ func TestRelayThenDirect(t *testing.T) {
 	if took := w.until(Relayed, 2*time.Second, false); took < preferDirect || took > 500*time.Millisecond {
 		t.Errorf("got a relayed path after %s, want 300 to 500 ms", took)
 	}
-	if p := w.side[0].m.cur.path; p.Via != anchorID || p.Addr != w.side[0].relay {
+	if p := w.side[0].m.route.path; p.Via != anchorID || p.Addr != w.side[0].relay {
 		t.Errorf("got path %v, want the relay's address and anchor", p)
 	}
 	w.run(30*time.Second, true)
@@ -199,11 +199,11 @@ func TestNetworkChange(t *testing.T) {
 	w.run(10*time.Second, true)
 	for i, s := range w.side {
 		s.addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}), 1234)
-		w.input(i, NetworkChanged{Local{Candidates: []Candidate{NewCandidate(Host, s.addr, 0)}, Relays: s.m.local.Relays}})
+		w.input(i, NetworkChanged{Local{Candidates: []Candidate{NewCandidate(Host, s.addr, 0)}, Relays: s.m.intro.local.Relays}})
 	}
 	w.run(200*time.Millisecond, true)
 	for i, s := range w.side {
-		if got, want := s.m.cur.path.Addr, w.side[1-i].addr; got != want {
+		if got, want := s.m.route.path.Addr, w.side[1-i].addr; got != want {
 			t.Errorf("side %d: got path to %s after the change, want %s", i, got, want)
 		}
 	}
@@ -220,7 +220,7 @@ func TestRebinding(t *testing.T) {
 		w.signals, w.relayed = false, false
 		w.side[moved].addr = netip.AddrPortFrom(w.side[moved].addr.Addr(), 2222)
 		w.run(5*time.Second, true)
-		if got, want := w.side[1-moved].m.cur.path.Addr, w.side[moved].addr; got != want {
+		if got, want := w.side[1-moved].m.route.path.Addr, w.side[moved].addr; got != want {
 			t.Errorf("side %d moved: got path to %v, want %s: %s", moved, got, want, w.reason(1-moved))
 		}
 		if got := w.kinds(); got != [2]PathKind{Direct, Direct} {

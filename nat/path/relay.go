@@ -41,17 +41,25 @@ type relay struct {
 	why    string    // there is none
 }
 
-func (r *relay) wake(m *Machine) time.Time {
-	t := r.end
-	switch r.phase {
-	case relayPlanned, relayChecking:
-		t = earlier(t, r.at)
-	case relayReady:
-		if m.cur.path.Kind == None && m.try.on {
-			t = earlier(t, m.try.started.Add(preferDirect))
-		}
+func (r *relay) wake() time.Time {
+	if r.phase == relayPlanned || r.phase == relayChecking {
+		return earlier(r.end, r.at)
 	}
-	return t
+	return r.end
+}
+
+// progress says in words what becomes of it, for after a semicolon; empty when there is nothing to say.
+func (r *relay) progress() string {
+	switch r.phase {
+	case relayPlanned, relayOpening:
+		return fmt.Sprintf("; opening a relay through %s", r.anchor.Short())
+	case relayChecking:
+		return fmt.Sprintf("; waiting for the peer on the relay through %s", r.anchor.Short())
+	}
+	if r.why != "" {
+		return "; " + r.why
+	}
+	return ""
 }
 
 // retire lets the relay go soon: there is a direct path.
@@ -65,32 +73,32 @@ func (r *relay) retire(now time.Time) {
 }
 
 // planRelay prepares the channel on the agreed anchor.
-func (m *Machine) planRelay(now time.Time, anchor identity.NodeID) {
-	if anchor.IsZero() || anchor == m.cfg.Peer || anchor == m.cfg.Self {
-		if m.relay.phase == relayOff || m.relay.phase == relayPlanned {
-			m.relay = relay{why: "no relay: no anchor in common"}
+func (t *route) planRelay(now time.Time, anchor identity.NodeID) {
+	if anchor.IsZero() || anchor == t.cfg.Peer || anchor == t.cfg.Self {
+		if t.relay.phase == relayOff || t.relay.phase == relayPlanned {
+			t.relay = relay{why: "no relay: no anchor in common"}
 		}
 		return
 	}
-	if m.relay.anchor == anchor && m.relay.phase >= relayOpening {
-		m.relay.end, m.relay.since = time.Time{}, now
-		if m.relay.phase == relayReady && m.cur.path.Addr != m.relay.addr {
+	if t.relay.anchor == anchor && t.relay.phase >= relayOpening {
+		t.relay.end, t.relay.since = time.Time{}, now
+		if t.relay.phase == relayReady && t.path.Addr != t.relay.addr {
 			// It worked before; whether it still does is not known.
-			m.relay.phase, m.relay.at = relayChecking, now
+			t.relay.phase, t.relay.at = relayChecking, now
 		}
 		return
 	}
-	if m.cur.path.Kind == Relayed && m.cur.path.Addr == m.relay.addr {
-		m.setPath(now, Path{}, "the peer has chosen another relay")
+	if t.path.Kind == Relayed && t.path.Addr == t.relay.addr {
+		t.set(now, Path{}, "the peer has chosen another relay")
 	}
-	m.closeRelay()
-	m.relay = relay{phase: relayPlanned, anchor: anchor, at: now.Add(relayDelay)}
+	t.closeRelay()
+	t.relay = relay{phase: relayPlanned, anchor: anchor, at: now.Add(relayDelay)}
 }
 
-func (m *Machine) watchRelay(now time.Time) {
-	r := &m.relay
-	if due(now, r.end) && m.cur.path.Addr != r.addr {
-		m.closeRelay()
+func (t *route) watchRelay(now time.Time) {
+	r := &t.relay
+	if due(now, r.end) && (t.path.Addr != r.addr || !r.addr.IsValid()) {
+		t.closeRelay()
 		return
 	}
 	switch r.phase {
@@ -98,31 +106,31 @@ func (m *Machine) watchRelay(now time.Time) {
 		if !due(now, r.at) {
 			return
 		}
-		if m.cur.path.Kind == Direct {
+		if t.path.Kind == Direct {
 			// Nothing needs it now. Should the path die, the next attempt plans one.
 			r.phase = relayOff
 			return
 		}
 		r.phase, r.since = relayOpening, now
-		m.emit(OpenRelay{Anchor: r.anchor})
+		t.emit(OpenRelay{Anchor: r.anchor})
 	case relayChecking:
 		if now.Sub(r.since) >= relayTime {
-			m.closeRelay()
+			t.closeRelay()
 			r.why = fmt.Sprintf("relay through %s: the peer did not answer", r.anchor.Short())
 		} else if due(now, r.at) {
 			r.at = now.Add(relayEvery)
-			m.sendCheck(now, r.addr)
+			t.sendCheck(now, r.addr)
 		}
 	case relayReady:
-		m.useRelay(now)
+		t.useRelay(now)
 	}
 }
 
-func (m *Machine) relayOpened(now time.Time, in RelayOpened) {
-	r := &m.relay
+func (t *route) relayOpened(now time.Time, in RelayOpened) {
+	r := &t.relay
 	if r.phase != relayOpening || r.anchor != in.Anchor {
 		if in.Addr.IsValid() && in.Addr != r.addr {
-			m.emit(CloseRelay{Addr: in.Addr})
+			t.emit(CloseRelay{Addr: in.Addr})
 		}
 		return
 	}
@@ -131,29 +139,23 @@ func (m *Machine) relayOpened(now time.Time, in RelayOpened) {
 		return
 	}
 	r.phase, r.addr, r.since, r.at, r.why = relayChecking, in.Addr, now, now.Add(relayEvery), ""
-	m.report(false) // one source more
-	m.sendCheck(now, r.addr)
+	t.report(false) // one source more
+	t.sendCheck(now, r.addr)
 }
 
 // useRelay moves to the relay when it works, there is nothing better, and ICE has had its time.
-func (m *Machine) useRelay(now time.Time) {
-	if m.relay.phase != relayReady || m.cur.path.Kind != None {
+func (t *route) useRelay(now time.Time) {
+	if t.relay.phase != relayReady || t.path.Kind != None || t.trying.on && now.Sub(t.trying.started) < preferDirect {
 		return
 	}
-	if m.try.on && now.Sub(m.try.started) < preferDirect {
-		return
-	}
-	m.relay.end = time.Time{}
-	m.retry.rung = 0
-	m.setPath(now, Path{Addr: m.relay.addr, Kind: Relayed, Via: m.relay.anchor}, "no direct path yet")
-	if !m.try.on && !m.sig.waiting {
-		m.climb(now)
-	}
+	t.relay.end = time.Time{}
+	t.set(now, Path{Addr: t.relay.addr, Kind: Relayed, Via: t.relay.anchor}, "no direct path yet")
+	t.news.relayed = true
 }
 
-func (m *Machine) closeRelay() {
-	if m.relay.addr.IsValid() {
-		m.emit(CloseRelay{Addr: m.relay.addr})
+func (t *route) closeRelay() {
+	if t.relay.addr.IsValid() {
+		t.emit(CloseRelay{Addr: t.relay.addr})
 	}
-	m.relay = relay{anchor: m.relay.anchor, why: m.relay.why}
+	t.relay = relay{anchor: t.relay.anchor, why: t.relay.why}
 }

@@ -1,74 +1,170 @@
 package path
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"warren/mesh/identity"
 )
 
-// PathKind says how a peer is reached.
-type PathKind uint8
+// route is the path in use, the relay beside it, and the watch over both.
+type route struct {
+	*core
+	path      Path
+	since     time.Time
+	reason    string // of the last change
+	restarted bool   // the peer's process is another one than the path was made with
 
-// The kinds of a path.
-const (
-	None    PathKind = iota // not at all
-	Direct                  // straight to an address of the peer
-	Relayed                 // through an anchor that both have a channel on
-)
+	sources []netip.AddrPort // the peer's candidates
+	newest  exchange         // of the newest attempt, agreed on or not
+	alt     netip.AddrPort   // where the peer's checks come from, if not from the path
+	altOK   time.Time        // when alt last answered one of ours
 
-// String returns the word that status shows.
-func (k PathKind) String() string {
-	switch k {
-	case Direct:
-		return "direct"
-	case Relayed:
-		return "relay"
+	relay  relay
+	life   life
+	trying trying    // as Machine last said
+	news   routeNews // for Machine
+}
+
+// trying is what the route has to know of the introduction.
+type trying struct {
+	on      bool // ICE runs
+	started time.Time
+	waiting bool // an ask or offer is out
+	begun   time.Time
+}
+
+// routeNews is what the introduction has to know.
+type routeNews struct {
+	died     bool // the path; another is wanted
+	doubtful bool // the path; another would be good
+	moved    bool // to an address that ICE did not find
+	relayed  bool // there is a relayed path now
+}
+
+// wake is the earliest time at which something is due.
+func (t *route) wake() time.Time {
+	first := t.relay.wake()
+	if t.relay.phase == relayReady && t.path.Kind == None && t.trying.on {
+		first = earlier(first, t.trying.started.Add(preferDirect))
 	}
-	return "none"
+	switch {
+	case t.path.Kind == None:
+		return first
+	case !t.life.suspectSince.IsZero():
+		return earlier(first, earlier(t.life.lastCheck.Add(t.checkInterval()), t.life.suspectSince.Add(t.life.grace)))
+	}
+	return earlier(first, earlier(t.life.idleAt, t.life.poll))
 }
 
-// Path is the way to a peer. Addr is the peer's underlay address, or the virtual address of a relay
-// channel; it is the zero AddrPort when Kind is None. Via is the relaying anchor. RTT is the last one
-// measured, zero when there is none yet.
-type Path struct {
-	Addr netip.AddrPort
-	Kind PathKind
-	Via  identity.NodeID
-	RTT  time.Duration
+// attempt notes the credentials of a new attempt and prepares its relay. While a path works, checks go
+// on under the old ones until the attempt has won: the peer may never learn of one whose answer was lost.
+func (t *route) attempt(now time.Time, keys exchange, anchor identity.NodeID) {
+	t.newest = keys
+	if t.path.Kind == None {
+		t.agree()
+	}
+	t.planRelay(now, anchor)
 }
 
-// Event says that the path to a peer, or the set of its source addresses, is now another one.
-type Event struct {
-	Peer          identity.NodeID
-	Path          Path
-	Controlling   bool             // this side starts the WireGuard handshake
-	PeerRestarted bool             // the peer runs a new process since the last path: old session keys are void
-	Sources       []netip.AddrPort // further addresses from which the peer may send
-	Reason        string           // why, in words
+func (t *route) agree() {
+	if t.newest.ok() {
+		t.agreed = t.newest
+	}
 }
 
-// State sums up where a peer stands.
-type State string
+// learn takes candidates of the peer as sources, in place of those known if they are of a new attempt.
+func (t *route) learn(candidates []Candidate, anew bool) {
+	if anew {
+		t.sources = nil
+	}
+	fresh := false
+	for _, c := range candidates {
+		if !slices.Contains(t.sources, c.Addr) {
+			t.sources, fresh = append(t.sources, c.Addr), true
+		}
+	}
+	if fresh {
+		t.report(false)
+	}
+}
 
-// The states of a peer.
-const (
-	StateUp          State = "up"          // there is a path
-	StateIntroducing State = "introducing" // an ask or offer is out
-	StateChecking    State = "checking"    // candidate pairs are being tried
-	StateWaiting     State = "waiting"     // the next try has a time
-)
+// direct moves to an address of the peer.
+func (t *route) direct(now time.Time, addr netip.AddrPort, reason string) {
+	t.agree()
+	t.alt = netip.AddrPort{}
+	t.set(now, Path{Addr: addr, Kind: Direct}, reason)
+	t.relay.retire(now)
+}
 
-// Status describes a peer for people and for the API.
-type Status struct {
-	Path       Path
-	State      State
-	Reason     string    // why there is no path, or no direct one; empty when direct
-	Since      time.Time // of the path, or of its absence
-	RTT        time.Duration
-	Local      []string // candidate lines of the last attempt, own
-	Remote     []string // and the peer's
-	Attempts   uint64   // ICE attempts so far
-	Instance   [8]byte  // of the peer's process, zero when never heard
-	LastChange time.Time
+// set moves to another path (or to none) and reports it.
+func (t *route) set(now time.Time, p Path, reason string) {
+	if p.Addr != t.path.Addr || p.Kind != t.path.Kind || t.restarted {
+		t.since = now
+	}
+	t.path, t.reason = p, reason
+	t.life = life{checkID: t.life.checkID, pending: t.life.pending}
+	restarted := t.restarted && p.Kind != None
+	if p.Kind != None {
+		t.restarted = false
+		t.life.heard = now
+		t.life.suspectSince, t.life.grace = now, firstGrace
+		t.sendCheck(now, p.Addr)
+	}
+	t.report(restarted)
+}
+
+func (t *route) report(restarted bool) {
+	t.emit(Report{Event{
+		Peer:          t.cfg.Peer,
+		Path:          t.path,
+		Controlling:   t.controlling,
+		PeerRestarted: restarted,
+		Sources:       t.allSources(),
+		Reason:        t.reason,
+	}})
+}
+
+// allSources lists where the peer may send from besides the path: its candidates, an address that its
+// checks came from, and the relay. Without them, WireGuard would take the packets of a peer that
+// switches first for those of a stranger.
+func (t *route) allSources() []netip.AddrPort {
+	list := slices.Clone(t.sources)
+	for _, addr := range []netip.AddrPort{t.alt, t.relay.addr} {
+		if addr.IsValid() && !slices.Contains(list, addr) {
+			list = append(list, addr)
+		}
+	}
+	return slices.DeleteFunc(list, func(a netip.AddrPort) bool { return a == t.path.Addr })
+}
+
+// altWorks reports whether the peer was lately reached at the address that its checks come from.
+func (t *route) altWorks(now time.Time) bool {
+	return t.alt.IsValid() && now.Sub(t.altOK) < firstGrace
+}
+
+// moveToAlt adopts the address that the peer's checks come from.
+func (t *route) moveToAlt(now time.Time) {
+	t.news.moved = true
+	t.direct(now, t.alt, "the peer has moved")
+}
+
+// dead gives the path up for the next best.
+func (t *route) dead(now time.Time) {
+	old := t.path
+	reason := fmt.Sprintf("direct path to %s is dead: %d checks unanswered in %s",
+		old.Addr, t.life.failedChecks, now.Sub(t.life.suspectSince).Round(100*time.Millisecond))
+	if old.Kind == Relayed {
+		reason = fmt.Sprintf("relay through %s is dead: %d checks unanswered", old.Via.Short(), t.life.failedChecks)
+	}
+	t.set(now, Path{}, reason)
+	t.agree()
+	if old.Kind == Relayed {
+		t.closeRelay()
+		t.relay.why = reason
+	}
+	t.useRelay(now)
+	t.news.died = true
 }

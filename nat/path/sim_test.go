@@ -253,7 +253,7 @@ func (w *world) traffic() {
 		if s.m == nil || other.m == nil {
 			continue
 		}
-		p := s.m.cur.path
+		p := s.m.route.path
 		if p.Kind != None {
 			s.tx = w.now
 		}
@@ -267,7 +267,7 @@ func (w *world) kinds() [2]PathKind {
 	var k [2]PathKind
 	for i, s := range w.side {
 		if s.m != nil {
-			k[i] = s.m.cur.path.Kind
+			k[i] = s.m.route.path.Kind
 		}
 	}
 	return k

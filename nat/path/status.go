@@ -8,23 +8,23 @@ import (
 // Status describes the peer at now.
 func (m *Machine) Status(now time.Time) Status {
 	s := Status{
-		Path:       m.cur.path,
+		Path:       m.route.path,
 		State:      StateWaiting,
 		Reason:     m.whyNot(now),
-		Since:      m.cur.since,
-		RTT:        m.cur.path.RTT,
-		Local:      Lines(m.local.Candidates),
-		Remote:     Lines(m.try.remote),
-		Attempts:   m.try.count,
-		Instance:   m.remote.instance,
-		LastChange: m.cur.since,
+		Since:      m.route.since,
+		RTT:        m.route.path.RTT,
+		Local:      Lines(m.intro.local.Candidates),
+		Remote:     Lines(m.intro.try.remote),
+		Attempts:   m.intro.try.count,
+		Instance:   m.intro.remote.instance,
+		LastChange: m.route.since,
 	}
 	switch {
-	case m.cur.path.Kind != None:
+	case m.route.path.Kind != None:
 		s.State = StateUp
-	case m.try.on:
+	case m.intro.try.on:
 		s.State = StateChecking
-	case m.sig.waiting:
+	case m.intro.sig.waiting:
 		s.State = StateIntroducing
 	}
 	return s
@@ -32,51 +32,38 @@ func (m *Machine) Status(now time.Time) Status {
 
 // whyNot says in words why there is no path, or no direct one, and what comes next.
 func (m *Machine) whyNot(now time.Time) string {
-	switch m.cur.path.Kind {
+	switch m.route.path.Kind {
 	case Direct:
 		return ""
 	case Relayed:
 		return "relayed: " + m.progress(now)
 	}
-	return m.progress(now) + m.relayProgress()
+	return m.progress(now) + m.route.relay.progress()
 }
 
 func (m *Machine) progress(now time.Time) string {
 	switch {
-	case m.try.on:
-		return fmt.Sprintf("ICE is trying %s of the peer since %s", counted(len(m.try.remote), "candidate"), ago(now, m.try.started))
-	case m.sig.waiting && m.sig.noRoute != "":
-		return "no route for introductions: " + m.sig.noRoute
-	case m.sig.waiting && m.sig.refused:
+	case m.intro.try.on:
+		return fmt.Sprintf("ICE is trying %s of the peer since %s", counted(len(m.intro.try.remote), "candidate"), ago(now, m.intro.try.started))
+	case m.intro.sig.waiting && m.intro.sig.noRoute != "":
+		return "no route for introductions: " + m.intro.sig.noRoute
+	case m.intro.sig.waiting && m.intro.sig.refused:
 		return "the peer refuses introductions: it does not know this node (yet)"
-	case m.sig.waiting:
+	case m.intro.sig.waiting:
 		what := "request for an offer"
-		if m.controlling {
+		if m.core.controlling {
 			what = "offer"
 		}
-		return fmt.Sprintf("peer has not answered the %s (%d sent, last %s ago)", what, m.sig.sent, ago(now, m.sig.last))
+		return fmt.Sprintf("peer has not answered the %s (%d sent, last %s ago)", what, m.intro.sig.sent, ago(now, m.intro.sig.last))
 	}
-	text := m.cur.reason
-	if m.try.failure != "" {
-		text = "ICE failed: " + m.try.failure
+	text := m.route.reason
+	if m.intro.try.failure != "" {
+		text = "ICE failed: " + m.intro.try.failure
 	}
-	if !m.retry.at.IsZero() {
-		text += fmt.Sprintf("; next try in %s", ago(m.retry.at, now))
+	if !m.intro.retry.at.IsZero() {
+		text += fmt.Sprintf("; next try in %s", ago(m.intro.retry.at, now))
 	}
 	return text
-}
-
-func (m *Machine) relayProgress() string {
-	switch m.relay.phase {
-	case relayPlanned, relayOpening:
-		return fmt.Sprintf("; opening a relay through %s", m.relay.anchor.Short())
-	case relayChecking:
-		return fmt.Sprintf("; waiting for the peer on the relay through %s", m.relay.anchor.Short())
-	}
-	if m.relay.why != "" {
-		return "; " + m.relay.why
-	}
-	return ""
 }
 
 // ago rounds to what a reader can use.

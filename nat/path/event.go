@@ -1,0 +1,74 @@
+package path
+
+import (
+	"net/netip"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// PathKind says how a peer is reached.
+type PathKind uint8
+
+// The kinds of a path.
+const (
+	None    PathKind = iota // not at all
+	Direct                  // straight to an address of the peer
+	Relayed                 // through an anchor that both have a channel on
+)
+
+// String returns the word that status shows.
+func (k PathKind) String() string {
+	switch k {
+	case Direct:
+		return "direct"
+	case Relayed:
+		return "relay"
+	}
+	return "none"
+}
+
+// Path is the way to a peer. Addr is the peer's underlay address, or the virtual address of a relay
+// channel; it is the zero AddrPort when Kind is None. Via is the relaying anchor. RTT is the last one
+// measured, zero when there is none yet.
+type Path struct {
+	Addr netip.AddrPort
+	Kind PathKind
+	Via  identity.NodeID
+	RTT  time.Duration
+}
+
+// Event says that the path to a peer, or the set of its source addresses, is now another one.
+type Event struct {
+	Peer          identity.NodeID
+	Path          Path
+	Controlling   bool             // this side starts the WireGuard handshake
+	PeerRestarted bool             // the peer runs a new process since the last path: old session keys are void
+	Sources       []netip.AddrPort // further addresses from which the peer may send
+	Reason        string           // why, in words
+}
+
+// State sums up where a peer stands.
+type State string
+
+// The states of a peer.
+const (
+	StateUp          State = "up"          // there is a path
+	StateIntroducing State = "introducing" // an ask or offer is out
+	StateChecking    State = "checking"    // candidate pairs are being tried
+	StateWaiting     State = "waiting"     // the next try has a time
+)
+
+// Status describes a peer for people and for the API.
+type Status struct {
+	Path       Path
+	State      State
+	Reason     string    // why there is no path, or no direct one; empty when direct
+	Since      time.Time // of the path, or of its absence
+	RTT        time.Duration
+	Local      []string // candidate lines of the last attempt, own
+	Remote     []string // and the peer's
+	Attempts   uint64   // ICE attempts so far
+	Instance   [8]byte  // of the peer's process, zero when never heard
+	LastChange time.Time
+}
