@@ -5,7 +5,8 @@
 // What to do when is decided by package nat/path, one pure machine per peer; this package is its shell.
 // Sealing and carrying signals, relay allocation and moving WireGuard's endpoints are the business of
 // whoever plugs it in. Files in the order of an introduction: owner.go (the run loop), peers.go (what a
-// machine says is done), agent.go (one ICE attempt), mux.go (every STUN packet).
+// machine says is done), place.go (what this node can be reached at), agent.go (one ICE attempt), mux.go
+// (every STUN packet).
 //
 // All methods may be called concurrently, with Run or before it; none but Run blocks.
 package nat
@@ -99,8 +100,6 @@ type NAT struct {
 	desired desired
 	peers   map[identity.NodeID]*peer // the run loop writes, others read
 	mapped  []netip.AddrPort
-
-	loop loop // owned by Run
 }
 
 // desired is what the methods asked for since the run loop last looked. It coalesces to the latest.

@@ -16,22 +16,18 @@ const (
 	// parkTime lets an introduction wait for the record, on its way by gossip, that makes its sender a peer.
 	parkTime   = 5 * time.Second
 	maxParked  = 64
-	maxHosts   = 10
 	noDeadline = 365 * 24 * time.Hour
 )
 
-// loop is the state of the run loop.
+// loop is Run: the one goroutine that steps the machines and starts all others.
 type loop struct {
+	*NAT
 	spawn  func(task func(ctx context.Context)) // starts a goroutine that Run waits for and whose ctx ends with it
 	wakes  wakeHeap
-	prober prober
-	local  path.Local
-	hosts  []netip.AddrPort // of local, for the bases of agents
+	place  place
 	slots  slots
 	parked map[identity.NodeID]parked
-
-	pending map[identity.NodeID]Event // not taken by the reader yet
-	order   []identity.NodeID         // of pending
+	news   outbox
 }
 
 type parked struct {
@@ -43,12 +39,13 @@ type parked struct {
 func (n *NAT) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	n.loop = loop{
-		spawn:   func(task func(ctx context.Context)) { n.tasks.Go(func() { task(ctx) }) },
-		parked:  make(map[identity.NodeID]parked),
-		pending: make(map[identity.NodeID]Event),
+	l := &loop{
+		NAT:    n,
+		spawn:  func(task func(ctx context.Context)) { n.tasks.Go(func() { task(ctx) }) },
+		parked: make(map[identity.NodeID]parked),
+		news:   outbox{pending: make(map[identity.NodeID]Event)},
 	}
-	n.loop.slots.init()
+	l.slots.init()
 	if err := n.o.STUN.SetReadDeadline(time.Time{}); err != nil {
 		return fmt.Errorf("run nat: %w", err)
 	}
@@ -59,15 +56,15 @@ func (n *NAT) Run(ctx context.Context) error {
 			cancel(err)
 		}
 	})
-	n.networkChanged(time.Now(), false)
+	l.networkChanged(time.Now(), false)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		timer.Reset(time.Until(n.nextWake()))
-		n.turn(ctx, timer)
+		timer.Reset(time.Until(l.nextWake()))
+		l.turn(ctx, timer)
 	}
 	for _, p := range n.peers {
-		n.carryOut(p, p.machine.Stop())
+		l.carryOut(p, p.machine.Stop())
 	}
 	_ = n.o.STUN.SetReadDeadline(time.Now())
 	n.tasks.Wait()
@@ -78,34 +75,33 @@ func (n *NAT) Run(ctx context.Context) error {
 }
 
 // turn waits for one thing and does it.
-func (n *NAT) turn(ctx context.Context, timer *time.Timer) {
+func (l *loop) turn(ctx context.Context, timer *time.Timer) {
 	var out chan Event
-	var first Event
-	if len(n.loop.order) > 0 {
-		out, first = n.events, n.loop.pending[n.loop.order[0]]
+	first, waiting := l.news.first()
+	if waiting {
+		out = l.events
 	}
 	select {
 	case <-ctx.Done():
 	case out <- first:
-		delete(n.loop.pending, n.loop.order[0])
-		n.loop.order = n.loop.order[1:]
-	case <-n.poke:
-		n.reconcile(time.Now())
-	case it := <-n.inbox:
-		n.take(time.Now(), it)
+		l.news.drop(first.Peer)
+	case <-l.poke:
+		l.reconcile(time.Now())
+	case it := <-l.inbox:
+		l.take(time.Now(), it)
 	case <-timer.C:
-		n.tick(time.Now())
+		l.tick(time.Now())
 	}
 }
 
 // nextWake is the earliest time at which something is due.
-func (n *NAT) nextWake() time.Time {
+func (l *loop) nextWake() time.Time {
 	next := time.Now().Add(noDeadline)
-	times := []time.Time{n.loop.prober.wake(), n.loop.slots.wake()}
-	if len(n.loop.wakes) > 0 {
-		times = append(times, n.loop.wakes[0].wake)
+	times := []time.Time{l.place.prober.wake(), l.slots.wake()}
+	if len(l.wakes) > 0 {
+		times = append(times, l.wakes[0].wake)
 	}
-	for _, p := range n.loop.parked {
+	for _, p := range l.parked {
 		times = append(times, p.until)
 	}
 	for _, t := range times {
@@ -117,31 +113,31 @@ func (n *NAT) nextWake() time.Time {
 }
 
 // tick does what is due.
-func (n *NAT) tick(now time.Time) {
-	for len(n.loop.wakes) > 0 && !n.loop.wakes[0].wake.After(now) {
-		p := n.loop.wakes[0]
-		tx, rx := n.o.Activity(p.id)
-		n.step(now, p, path.Wake{LastTx: tx, LastRx: rx})
+func (l *loop) tick(now time.Time) {
+	for len(l.wakes) > 0 && !l.wakes[0].wake.After(now) {
+		p := l.wakes[0]
+		tx, rx := l.o.Activity(p.id)
+		l.step(now, p, path.Wake{LastTx: tx, LastRx: rx})
 	}
-	n.sendProbes(now)
-	n.startQueued(now)
-	for id, p := range n.loop.parked {
+	l.sendProbes(now)
+	l.startQueued(now)
+	for id, p := range l.parked {
 		if !p.until.After(now) {
-			delete(n.loop.parked, id)
-			n.refuse(id)
+			delete(l.parked, id)
+			l.refuse(id)
 		}
 	}
 }
 
 // take handles one item of the inbox.
-func (n *NAT) take(now time.Time, it item) {
+func (l *loop) take(now time.Time, it item) {
 	if it.mapped != nil {
-		n.mappedAnswered(now, *it.mapped)
+		l.mappedAnswered(now, *it.mapped)
 		return
 	}
-	p := n.peers[it.peer]
+	p := l.peers[it.peer]
 	if p != nil {
-		n.step(now, p, it.in)
+		l.step(now, p, it.in)
 		return
 	}
 	received, ok := it.in.(path.Received)
@@ -149,169 +145,131 @@ func (n *NAT) take(now time.Time, it item) {
 		return
 	}
 	until := now.Add(parkTime)
-	if early, known := n.loop.parked[it.peer]; known {
+	if early, known := l.parked[it.peer]; known {
 		until = early.until
-	} else if len(n.loop.parked) >= maxParked {
-		n.refuse(it.peer)
+	} else if len(l.parked) >= maxParked {
+		l.refuse(it.peer)
 		return
 	}
-	n.loop.parked[it.peer] = parked{message: received.Message, until: until}
+	l.parked[it.peer] = parked{message: received.Message, until: until}
 }
 
 // refuse tells a member that it is none of our peers. Without a route it will not hear, and ask again.
-func (n *NAT) refuse(id identity.NodeID) {
-	if err := n.o.Send(id, Message{Kind: KindRefuse, Instance: n.o.Instance}); err != nil {
-		n.log.Debug("introduction not refused", "peer", id.Short(), "err", err)
+func (l *loop) refuse(id identity.NodeID) {
+	if err := l.o.Send(id, Message{Kind: KindRefuse, Instance: l.o.Instance}); err != nil {
+		l.log.Debug("introduction not refused", "peer", id.Short(), "err", err)
 	}
 }
 
 // reconcile does what the methods asked for.
-func (n *NAT) reconcile(now time.Time) {
-	n.mu.Lock()
-	d := n.desired
-	n.desired = desired{ready: make(map[identity.NodeID]bool)}
-	n.mu.Unlock()
+func (l *loop) reconcile(now time.Time) {
+	l.mu.Lock()
+	d := l.desired
+	l.desired = desired{ready: make(map[identity.NodeID]bool)}
+	l.mu.Unlock()
 	switch {
 	case d.network:
-		n.networkChanged(now, true)
+		l.networkChanged(now, true)
 	case d.anchors:
-		n.anchorsChanged(now)
+		l.anchorsChanged(now)
 	}
 	if d.setPeers {
-		n.setPeers(now, d.peers)
+		l.setPeers(now, d.peers)
 	}
-	for id, p := range n.peers {
+	for id, p := range l.peers {
 		if d.everyReady || d.ready[id] {
-			n.step(now, p, path.Routable{})
+			l.step(now, p, path.Routable{})
 		}
 	}
 }
 
 // setPeers touches only the difference.
-func (n *NAT) setPeers(now time.Time, ids []identity.NodeID) {
-	for id, p := range n.peers {
+func (l *loop) setPeers(now time.Time, ids []identity.NodeID) {
+	for id, p := range l.peers {
 		if !slices.Contains(ids, id) {
-			n.removePeer(p)
+			l.removePeer(p)
 		}
 	}
 	for _, id := range ids {
-		if n.peers[id] == nil && id != n.o.Self {
-			n.addPeer(now, id)
+		if l.peers[id] == nil && id != l.o.Self {
+			l.addPeer(now, id)
 		}
 	}
 }
 
 // networkChanged looks at everything anew. introduce is false at the start, when there are no peers.
-func (n *NAT) networkChanged(now time.Time, introduce bool) {
-	n.setServers(now)
-	n.loop.prober.flush(now)
-	n.publishMapped()
-	n.loop.local = n.collect()
+func (l *loop) networkChanged(now time.Time, introduce bool) {
+	l.setServers(now)
+	l.place.prober.flush(now)
+	l.publishMapped()
+	l.place.collect(&l.o)
 	if introduce {
-		n.log.Info("network changed", "addresses", len(n.loop.hosts))
+		l.log.Info("network changed", "addresses", len(l.place.hosts))
 	}
-	for _, p := range n.peers {
-		n.step(now, p, path.NetworkChanged{Local: n.loop.local})
+	for _, p := range l.peers {
+		l.step(now, p, path.NetworkChanged{Local: l.place.local})
 	}
-	n.sendProbes(now)
+	l.sendProbes(now)
 }
 
-func (n *NAT) anchorsChanged(now time.Time) {
-	n.setServers(now)
-	n.sendProbes(now)
-	n.localChanged(now)
+func (l *loop) anchorsChanged(now time.Time) {
+	l.setServers(now)
+	l.sendProbes(now)
+	l.localChanged(now)
 }
 
-func (n *NAT) setServers(now time.Time) {
+func (l *loop) setServers(now time.Time) {
 	var servers []netip.AddrPort
-	for _, a := range n.o.Anchors() {
+	for _, a := range l.o.Anchors() {
 		servers = append(servers, a.Addr)
 	}
-	n.loop.prober.set(now, servers)
+	l.place.prober.set(now, servers)
 }
 
-func (n *NAT) sendProbes(now time.Time) {
-	for _, server := range n.loop.prober.due(now) {
-		id, err := n.mux.probe(server)
+func (l *loop) sendProbes(now time.Time) {
+	for _, server := range l.place.prober.due(now) {
+		id, err := l.mux.probe(server)
 		if err != nil {
-			n.log.Warn("probe not sent", "server", server, "err", err)
+			l.log.Warn("probe not sent", "server", server, "err", err)
 			continue
 		}
-		n.loop.prober.sent(server, id)
+		l.place.prober.sent(server, id)
 	}
 }
 
 // mappedAnswered trickles a new address of ours. A server that sees us elsewhere than before means that
 // the NAT has lost its state: all paths are suspect.
-func (n *NAT) mappedAnswered(now time.Time, a mappedAnswer) {
-	changed, moved := n.loop.prober.answered(now, a)
+func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
+	changed, moved := l.place.prober.answered(now, a)
 	if changed {
-		n.publishMapped()
-		n.localChanged(now)
+		l.publishMapped()
+		l.localChanged(now)
 	}
 	if !moved {
 		return
 	}
-	n.log.Info("mapped address changed", "addr", a.addr, "server", a.server)
-	for _, p := range n.peers {
-		n.step(now, p, path.Suspect{})
+	l.log.Info("mapped address changed", "addr", a.addr, "server", a.server)
+	for _, p := range l.peers {
+		l.step(now, p, path.Suspect{})
 	}
 }
 
-func (n *NAT) publishMapped() {
-	mapped := n.loop.prober.mapped()
-	n.mu.Lock()
-	n.mapped = mapped
-	n.mu.Unlock()
+func (l *loop) publishMapped() {
+	mapped := l.place.prober.mapped()
+	l.mu.Lock()
+	l.mapped = mapped
+	l.mu.Unlock()
 }
 
-func (n *NAT) localChanged(now time.Time) {
-	before := n.loop.local
-	n.loop.local = n.collect()
-	if slices.Equal(before.Candidates, n.loop.local.Candidates) && slices.Equal(before.Relays, n.loop.local.Relays) {
+func (l *loop) localChanged(now time.Time) {
+	before := l.place.local
+	l.place.collect(&l.o)
+	if slices.Equal(before.Candidates, l.place.local.Candidates) && slices.Equal(before.Relays, l.place.local.Relays) {
 		return
 	}
-	for _, p := range n.peers {
-		n.step(now, p, path.Local(n.loop.local))
+	for _, p := range l.peers {
+		l.step(now, p, path.Local(l.place.local))
 	}
-}
-
-// collect lists this node's candidates, host before server-reflexive, and the anchors that it can relay
-// through, nearest first.
-func (n *NAT) collect() path.Local {
-	var l path.Local
-	n.loop.hosts = nil
-	port := n.o.Port()
-	for _, addr := range n.o.Addresses() {
-		addr = addr.Unmap().WithZone("")
-		if port == 0 || len(n.loop.hosts) == maxHosts || !path.Usable(addr) || n.o.Reject != nil && n.o.Reject(addr) {
-			continue
-		}
-		host := netip.AddrPortFrom(addr, port)
-		if !slices.Contains(n.loop.hosts, host) {
-			l.Candidates = append(l.Candidates, path.NewCandidate(path.Host, host, len(n.loop.hosts)))
-			n.loop.hosts = append(n.loop.hosts, host)
-		}
-	}
-	for i, mapped := range n.loop.prober.mapped() {
-		if !slices.Contains(n.loop.hosts, mapped) {
-			l.Candidates = append(l.Candidates, path.NewCandidate(path.ServerReflexive, mapped, i))
-		}
-	}
-	if n.o.Relay == nil {
-		return l
-	}
-	for _, a := range n.o.Anchors() {
-		l.Relays = append(l.Relays, RelayOffer{Anchor: a.ID, RTTms: uint32(min(a.RTT.Milliseconds(), 1<<20))})
-	}
-	slices.SortFunc(l.Relays, func(a, b RelayOffer) int {
-		if a.RTTms != b.RTTms {
-			return int(a.RTTms) - int(b.RTTms)
-		}
-		return a.Anchor.Compare(b.Anchor)
-	})
-	l.Relays = slices.CompactFunc(l.Relays, func(a, b RelayOffer) bool { return a.Anchor == b.Anchor })
-	return l
 }
 
 // wakeHeap holds the peers by the time of their next wake; those without one are not in it.

@@ -30,34 +30,28 @@ type peer struct {
 	relays  chan struct{} // closed when the last relay call is done, nil before the first
 }
 
-func (n *NAT) addPeer(now time.Time, id identity.NodeID) {
+func (l *loop) addPeer(now time.Time, id identity.NodeID) {
 	p := &peer{id: id, index: -1, machine: path.New(path.Config{
-		Self: n.o.Self, Peer: id, Instance: n.o.Instance, Random: randomText, Jitter: mathrand.Float64, Reject: n.o.Reject,
+		Self: l.o.Self, Peer: id, Instance: l.o.Instance, Random: randomText, Jitter: mathrand.Float64, Reject: l.o.Reject,
 	}, now)}
-	n.mu.Lock()
-	n.peers[id] = p
-	n.mu.Unlock()
-	n.step(now, p, path.Local(n.loop.local))
-	if early, ok := n.loop.parked[id]; ok {
-		delete(n.loop.parked, id)
-		n.step(now, p, path.Received{Message: early.message})
+	l.mu.Lock()
+	l.peers[id] = p
+	l.mu.Unlock()
+	l.step(now, p, path.Local(l.place.local))
+	if early, ok := l.parked[id]; ok {
+		delete(l.parked, id)
+		l.step(now, p, path.Received{Message: early.message})
 	}
-	n.step(now, p, path.Routable{})
+	l.step(now, p, path.Routable{})
 }
 
-func (n *NAT) removePeer(p *peer) {
-	n.carryOut(p, p.machine.Stop())
-	n.loop.wakes.plan(p, time.Time{})
-	delete(n.loop.pending, p.id)
-	for i, id := range n.loop.order {
-		if id == p.id {
-			n.loop.order = append(n.loop.order[:i:i], n.loop.order[i+1:]...)
-			break
-		}
-	}
-	n.mu.Lock()
-	delete(n.peers, p.id)
-	n.mu.Unlock()
+func (l *loop) removePeer(p *peer) {
+	l.carryOut(p, p.machine.Stop())
+	l.wakes.plan(p, time.Time{})
+	l.news.drop(p.id)
+	l.mu.Lock()
+	delete(l.peers, p.id)
+	l.mu.Unlock()
 }
 
 // randomText returns n characters that carry six random bits each.
@@ -71,105 +65,96 @@ func randomText(n int) string {
 }
 
 // step feeds a machine and does what it says.
-func (n *NAT) step(now time.Time, p *peer, in path.Input) {
-	n.mu.Lock()
+func (l *loop) step(now time.Time, p *peer, in path.Input) {
+	l.mu.Lock()
 	out, wake := p.machine.Step(now, in)
-	n.mu.Unlock()
-	n.loop.wakes.plan(p, wake)
-	n.carryOut(p, out)
+	l.mu.Unlock()
+	l.wakes.plan(p, wake)
+	l.carryOut(p, out)
 }
 
 // carryOut does what a machine said, in order.
-func (n *NAT) carryOut(p *peer, out []path.Output) {
+func (l *loop) carryOut(p *peer, out []path.Output) {
 	for _, o := range out {
 		switch o := o.(type) {
 		case path.Send:
-			n.confirmMapped(o.Message.Kind)
-			if err := n.o.Send(p.id, o.Message); err != nil {
-				n.step(time.Now(), p, path.Unroutable{Kind: o.Message.Kind, Text: err.Error()})
+			l.confirmMapped(o.Message.Kind)
+			if err := l.o.Send(p.id, o.Message); err != nil {
+				l.step(time.Now(), p, path.Unroutable{Kind: o.Message.Kind, Text: err.Error()})
 			}
 		case path.StartICE:
-			n.startICE(p, o)
+			l.startICE(p, o)
 		case path.AddCandidates:
 			if p.attempt != nil && p.attempt.start.Attempt == o.Attempt {
 				p.attempt.add(o.Candidates)
 			}
 		case path.StopICE:
-			n.stopICE(p)
+			l.stopICE(p)
 		case path.Trust:
-			n.mux.trust(p.id, o.Own)
+			l.mux.trust(p.id, o.Own)
 		case path.Check:
-			if err := n.mux.check(p.id, o); err != nil {
-				n.log.Warn("check not sent", "peer", p.id.Short(), "err", err)
+			if err := l.mux.check(p.id, o); err != nil {
+				l.log.Warn("check not sent", "peer", p.id.Short(), "err", err)
 			}
 		case path.OpenRelay:
-			n.openRelay(p, o.Anchor)
+			l.openRelay(p, o.Anchor)
 		case path.CloseRelay:
-			n.relayCall(p, func(context.Context) { n.o.Relay.Close(o.Addr) })
+			l.relayCall(p, func(context.Context) { l.o.Relay.Close(o.Addr) })
 		case path.Report:
-			n.report(o.Event)
+			e := o.Event
+			l.news.put(e)
+			l.log.Debug("path", "peer", p.id.Short(), "kind", e.Path.Kind, "addr", e.Path.Addr, "reason", e.Reason)
 		}
 	}
 }
 
 // confirmMapped has the mapped addresses checked that an introduction just told to the peer. If they are
 // others by now, as after the reboot of a router, the new ones are trickled a round trip later.
-func (n *NAT) confirmMapped(kind Kind) {
-	if now := time.Now(); (kind == KindOffer || kind == KindAnswer) && n.loop.prober.refresh(now) {
-		n.sendProbes(now)
+func (l *loop) confirmMapped(kind Kind) {
+	if now := time.Now(); (kind == KindOffer || kind == KindAnswer) && l.place.prober.refresh(now) {
+		l.sendProbes(now)
 	}
 }
 
-// report holds the latest event of the peer for the reader; that it restarted is not overwritten.
-func (n *NAT) report(e Event) {
-	before, waiting := n.loop.pending[e.Peer]
-	if !waiting {
-		n.loop.order = append(n.loop.order, e.Peer)
-	}
-	e.PeerRestarted = e.PeerRestarted || before.PeerRestarted
-	n.loop.pending[e.Peer] = e
-	n.log.Debug("path", "peer", e.Peer.Short(), "kind", e.Path.Kind, "addr", e.Path.Addr, "reason", e.Reason)
-}
-
-func (n *NAT) startICE(p *peer, s path.StartICE) {
-	n.stopICE(p)
+func (l *loop) startICE(p *peer, s path.StartICE) {
+	l.stopICE(p)
 	p.attempt = &attempt{
 		start: s,
-		mux:   newAgentMux(n.mux, s.Local, s.Remote, n.loop.hosts),
+		mux:   newAgentMux(l.mux, s.Local, s.Remote, l.place.hosts),
 		more:  make(chan []path.Candidate, path.MaxCandidates),
 		stop:  make(chan struct{}),
 	}
-	n.loop.slots.queue(p.attempt, p.id)
-	n.startQueued(time.Now())
+	l.slots.queue(p.attempt, p.id)
+	l.startQueued(time.Now())
 }
 
 // startQueued starts the attempts that have a slot now.
-func (n *NAT) startQueued(now time.Time) {
+func (l *loop) startQueued(now time.Time) {
 	for {
-		a, id := n.loop.slots.next(now)
+		a, id := l.slots.next(now)
 		if a == nil {
 			return
 		}
-		n.loop.spawn(func(ctx context.Context) {
-			a.run(ctx, func(in path.Input) { n.submit(ctx, id, in) }, n.log)
+		l.spawn(func(ctx context.Context) {
+			a.run(ctx, func(in path.Input) { l.submit(ctx, id, in) }, l.log)
 		})
 	}
 }
 
-func (n *NAT) stopICE(p *peer) {
+func (l *loop) stopICE(p *peer) {
 	if p.attempt == nil {
 		return
 	}
-	n.loop.slots.release(p.attempt)
+	l.slots.release(p.attempt)
 	close(p.attempt.stop)
 	p.attempt = nil
-	n.startQueued(time.Now())
+	l.startQueued(time.Now())
 }
 
 // submit hands an input to the run loop from one of its goroutines. It must not be lost.
-func (n *NAT) submit(ctx context.Context, id identity.NodeID, in path.Input) {
+func (l *loop) submit(ctx context.Context, id identity.NodeID, in path.Input) {
 	select {
-	case n.inbox <- item{peer: id, in: in}:
+	case l.inbox <- item{peer: id, in: in}:
 	case <-ctx.Done():
 	}
 }
@@ -183,13 +168,13 @@ func (a *attempt) add(candidates []path.Candidate) {
 }
 
 // relayCall runs calls to the relay control for one peer after each other.
-func (n *NAT) relayCall(p *peer, call func(ctx context.Context)) {
-	if n.o.Relay == nil {
+func (l *loop) relayCall(p *peer, call func(ctx context.Context)) {
+	if l.o.Relay == nil {
 		return
 	}
 	before, done := p.relays, make(chan struct{})
 	p.relays = done
-	n.loop.spawn(func(ctx context.Context) {
+	l.spawn(func(ctx context.Context) {
 		defer close(done)
 		if before != nil {
 			<-before
@@ -198,22 +183,22 @@ func (n *NAT) relayCall(p *peer, call func(ctx context.Context)) {
 	})
 }
 
-func (n *NAT) openRelay(p *peer, anchor identity.NodeID) {
-	if n.o.Relay == nil {
-		n.step(time.Now(), p, path.RelayOpened{Anchor: anchor, Text: "this node does not use relays"})
+func (l *loop) openRelay(p *peer, anchor identity.NodeID) {
+	if l.o.Relay == nil {
+		l.step(time.Now(), p, path.RelayOpened{Anchor: anchor, Text: "this node does not use relays"})
 		return
 	}
 	id := p.id
-	n.relayCall(p, func(ctx context.Context) {
+	l.relayCall(p, func(ctx context.Context) {
 		limited, cancel := context.WithTimeout(ctx, relayTime)
 		defer cancel()
 		opened := path.RelayOpened{Anchor: anchor}
-		addr, err := n.o.Relay.Open(limited, anchor, id)
+		addr, err := l.o.Relay.Open(limited, anchor, id)
 		if err != nil {
 			opened.Text = err.Error()
 		}
 		opened.Addr = addr
-		n.submit(ctx, id, opened)
+		l.submit(ctx, id, opened)
 	})
 }
 

@@ -1,0 +1,89 @@
+package nat
+
+import (
+	"net/netip"
+	"slices"
+
+	"warren/mesh/identity"
+	"warren/nat/path"
+)
+
+// maxHosts leaves room among the candidates for server-reflexive ones.
+const maxHosts = 10
+
+// place is where this node stands in the network.
+type place struct {
+	prober prober
+	local  path.Local
+	hosts  []netip.AddrPort // of local, for the bases of agents
+}
+
+// collect lists anew this node's candidates, host before server-reflexive, and the anchors that it can relay
+// through, nearest first.
+func (p *place) collect(o *Options) {
+	l := path.Local{}
+	p.hosts = nil
+	port := o.Port()
+	for _, addr := range o.Addresses() {
+		addr = addr.Unmap().WithZone("")
+		if port == 0 || len(p.hosts) == maxHosts || !path.Usable(addr) || o.Reject != nil && o.Reject(addr) {
+			continue
+		}
+		host := netip.AddrPortFrom(addr, port)
+		if !slices.Contains(p.hosts, host) {
+			l.Candidates = append(l.Candidates, path.NewCandidate(path.Host, host, len(p.hosts)))
+			p.hosts = append(p.hosts, host)
+		}
+	}
+	for i, mapped := range p.prober.mapped() {
+		if !slices.Contains(p.hosts, mapped) {
+			l.Candidates = append(l.Candidates, path.NewCandidate(path.ServerReflexive, mapped, i))
+		}
+	}
+	p.local = l
+	if o.Relay == nil {
+		return
+	}
+	for _, a := range o.Anchors() {
+		l.Relays = append(l.Relays, RelayOffer{Anchor: a.ID, RTTms: uint32(min(a.RTT.Milliseconds(), 1<<20))})
+	}
+	slices.SortFunc(l.Relays, func(a, b RelayOffer) int {
+		if a.RTTms != b.RTTms {
+			return int(a.RTTms) - int(b.RTTms)
+		}
+		return a.Anchor.Compare(b.Anchor)
+	})
+	l.Relays = slices.CompactFunc(l.Relays, func(a, b RelayOffer) bool { return a.Anchor == b.Anchor })
+	p.local = l
+}
+
+// outbox holds events until the reader takes them: of each peer the latest.
+type outbox struct {
+	pending map[identity.NodeID]Event
+	order   []identity.NodeID // of pending
+}
+
+// put replaces the peer's event; that the peer restarted is not lost with the old one.
+func (b *outbox) put(e Event) {
+	before, waiting := b.pending[e.Peer]
+	if !waiting {
+		b.order = append(b.order, e.Peer)
+	}
+	e.PeerRestarted = e.PeerRestarted || before.PeerRestarted
+	b.pending[e.Peer] = e
+}
+
+// first returns the event that has waited longest.
+func (b *outbox) first() (Event, bool) {
+	if len(b.order) == 0 {
+		return Event{}, false
+	}
+	return b.pending[b.order[0]], true
+}
+
+func (b *outbox) drop(peer identity.NodeID) {
+	delete(b.pending, peer)
+	if i := slices.Index(b.order, peer); i >= 0 {
+		b.order = slices.Delete(b.order, i, i+1)
+	}
+}
