@@ -20,6 +20,8 @@ var buildDir string
 var build = sync.OnceValues(func() (string, error) { return Build(buildDir, true) })
 
 func TestMain(m *testing.M) {
+	// A program with the race detector sleeps a second before it exits.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	dir, err := os.MkdirTemp("", "warren-e2e-")
 	if err != nil {
 		panic(err)
