@@ -22,6 +22,7 @@ import (
 	"warren/tunnel"
 	"warren/tunnel/bind"
 	"warren/tunnel/osnet"
+	"warren/tunnel/sockets"
 )
 
 // Timing of the loop. Level-triggered: what an event missed, the next tick mends.
@@ -89,7 +90,7 @@ func Run(ctx context.Context, o Options) error {
 
 // assemble makes the owners. Nothing runs yet.
 func (n *node) assemble(s *state) error {
-	n.socket = bind.New(bind.Options{Logger: n.options.Logger})
+	n.socket = bind.New(bind.Options{Inner: sockets.New(), Logger: n.options.Logger})
 	private, port := n.settings.Interface.PrivateKey, n.settings.Interface.Port
 	if s != nil {
 		if private == (wgtypes.Key{}) {
@@ -110,7 +111,7 @@ func (n *node) assemble(s *state) error {
 	n.public = private.PublicKey()
 	name := n.settings.Interface.Name
 	t, err := tunnel.New(tunnel.Options{
-		Name: name, MTU: n.mtu(), PrivateKey: private, Port: port, Bind: n.socket, OpenLink: osnet.Open, Logger: n.options.Logger,
+		Name: name, MTU: n.mtu(), PrivateKey: private, Port: port, Bind: n.socket, OpenLink: osnet.Open, Logger: n.options.Logger, LimitMemory: true,
 	})
 	if err != nil {
 		n.close()

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +19,15 @@ var buildDir string
 // build builds the program once, with the race detector: an agent that races
 // ends with exit code 66, and its report is in its output.
 var build = sync.OnceValues(func() (string, error) { return Build(buildDir, true) })
+
+// buildPlain builds it without.
+var buildPlain = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(buildDir, "plain")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return Build(dir, false)
+})
 
 func TestMain(m *testing.M) {
 	// A program with the race detector sleeps a second before it exits.
@@ -35,15 +45,27 @@ func TestMain(m *testing.M) {
 // bed is what every test lies in: a lab, the program, and a time limit.
 type bed struct {
 	*natlab.Lab
-	t      *testing.T
+	t      testing.TB
 	ctx    context.Context
 	binary string
 	nodes  []*Node
+	since  time.Time // when the test began
 }
 
 // newBed makes a lab for one test, which may run beside others and has the
 // time limit. Afterwards all agents are stopped, and have to end well.
 func newBed(t *testing.T, limit time.Duration) *bed {
+	t.Helper()
+	return bedWith(t, build, limit)
+}
+
+// newBenchBed is newBed with the program as users have it.
+func newBenchBed(b *testing.B) *bed {
+	b.Helper()
+	return bedWith(b, buildPlain, 5*time.Minute)
+}
+
+func bedWith(t testing.TB, build func() (string, error), limit time.Duration) *bed {
 	t.Helper()
 	l := natlab.ForTest(t)
 	binary, err := build()
@@ -52,7 +74,7 @@ func newBed(t *testing.T, limit time.Duration) *bed {
 	}
 	// Not the test's own context: that ends before the clean-up.
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	b := &bed{Lab: l, t: t, ctx: ctx, binary: binary}
+	b := &bed{Lab: l, t: t, ctx: ctx, binary: binary, since: time.Now()}
 	t.Cleanup(func() {
 		defer cancel()
 		for _, n := range b.nodes {
