@@ -207,11 +207,27 @@ func newBundle(all []record.Decoded, maxBytes int) *bundle {
 	return b
 }
 
-// ownBasis returns the records on which this node's membership rests, its own included.
-func (m *Mesh) ownBasis() []record.Decoded {
+// ownBasis returns the records on which this node's membership rests, its own included. It is looked up once for each state of
+// the set: strangers can ask for it.
+func (m *Mesh) ownBasis() map[record.Key]roster.Entry {
+	digest := *m.book.digest.Load()
+	if cached := m.basis.Load(); cached != nil && cached.digest == digest {
+		return cached.entries
+	}
 	b := newBundle(m.book.all(), maxEntries*record.MaxSize)
 	b.withBasis(identity.KeyID(m.self))
-	return decodeAll(b.records)
+	entries := make(map[record.Key]roster.Entry)
+	for _, d := range decodeAll(b.records) {
+		entries[d.Key] = roster.Entry{Key: d.Key, Version: d.Version}
+	}
+	m.basis.Store(&basis{digest: digest, entries: entries})
+	return entries
+}
+
+// basis is what ownBasis found for one state of the set.
+type basis struct {
+	digest  [16]byte
+	entries map[record.Key]roster.Entry
 }
 
 func (b *bundle) put(d record.Decoded) {

@@ -4,8 +4,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
-	"errors"
-	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -34,7 +32,6 @@ type book struct {
 	own     own
 	pending pendings
 	refused *recent[roster.Entry]     // records that did not pass, so that nobody has to send them again at once
-	later   []record.Signed           // loaded, but not valid at this time of the clock
 	names   map[identity.KeyID]string // last names of nodes, those that are gone included
 
 	// atomic
@@ -287,6 +284,12 @@ func (b *book) verifyChain(chain []*x509.Certificate, now time.Time) (identity.N
 	return b.roster.VerifyChain(chain, now)
 }
 
+func (b *book) standing(id identity.NodeID) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.roster.Standing(id)
+}
+
 func (b *book) chain(id identity.KeyID) []*x509.Certificate {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -308,86 +311,6 @@ func (b *book) encoded(key record.Key) []byte {
 	return encoded
 }
 
-// wanted returns the keys of those entries that are missing here, or older, and were not refused lately.
-func (b *book) wanted(entries []roster.Entry, now time.Time) []record.Key {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	have := make(map[byte]map[record.Key]record.Version)
-	var keys []record.Key
-	for _, e := range entries {
-		bucket, ok := have[e.Key[0]]
-		if !ok {
-			bucket = make(map[record.Key]record.Version)
-			for _, ours := range b.roster.Bucket(int(e.Key[0])) {
-				bucket[ours.Key] = ours.Version
-			}
-			have[e.Key[0]] = bucket
-		}
-		version, ok := bucket[e.Key]
-		if (!ok || e.Version.Newer(version)) && !b.refused.has(e, now) {
-			keys = append(keys, e.Key)
-		}
-	}
-	return keys
-}
-
-// has reports whether a record of this version or a newer one is here.
-func (b *book) has(e roster.Entry) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, ours := range b.roster.Bucket(int(e.Key[0])) {
-		if ours.Key == e.Key {
-			return !e.Version.Newer(ours.Version)
-		}
-	}
-	return false
-}
-
-// entry returns key and version of a record, with the version zero when it is not here.
-func (b *book) entry(key record.Key) roster.Entry {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, ours := range b.roster.Bucket(int(key[0])) {
-		if ours.Key == key {
-			return ours
-		}
-	}
-	return roster.Entry{Key: key}
-}
-
-// buckets returns the digests of the 256 buckets.
-func (b *book) buckets() [256][8]byte {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.roster.Buckets()
-}
-
-// entries returns what is in the buckets whose bit is set.
-func (b *book) entries(bitmap []byte) []roster.Entry {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var entries []roster.Entry
-	for i := range 256 {
-		if bitmap[i/8]&(1<<(i%8)) != 0 {
-			entries = append(entries, b.roster.Bucket(i)...)
-		}
-	}
-	return entries
-}
-
-// get returns the records of those keys that are here.
-func (b *book) get(keys []record.Key) []record.Signed {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	records := make([]record.Signed, 0, len(keys))
-	for _, key := range keys {
-		if signed, ok := b.roster.Get(key); ok {
-			records = append(records, signed)
-		}
-	}
-	return records
-}
-
 // addAll is add for the records of a sync, in one go.
 func (b *book) addAll(records []record.Signed, now time.Time) news {
 	b.mu.Lock()
@@ -403,85 +326,4 @@ func (b *book) addAll(records []record.Signed, now time.Time) news {
 	b.collect(&n, out)
 	b.afterChange(&n, now)
 	return n
-}
-
-// all returns every record with its body read.
-func (b *book) all() []record.Decoded {
-	b.mu.Lock()
-	var records []record.Signed
-	for _, signed := range b.roster.All() {
-		records = append(records, signed)
-	}
-	b.mu.Unlock()
-	return decodeAll(records)
-}
-
-func decodeAll(records []record.Signed) []record.Decoded {
-	decoded := make([]record.Decoded, 0, len(records))
-	for _, signed := range records {
-		if d, err := signed.Decode(); err == nil {
-			decoded = append(decoded, d)
-		}
-	}
-	return decoded
-}
-
-// add takes in records of this node's own making, puts them on disk, then spreads them.
-func (m *Mesh) add(records ...record.Signed) error {
-	n := m.book.add(records, time.Now())
-	if err := errors.Join(n.refused...); err != nil {
-		return err
-	}
-	if err := m.flush(); err != nil {
-		return err
-	}
-	m.react(n, arrival{from: m.self, hops: 1})
-	return nil
-}
-
-// Add takes in a record that this node has made, a revocation for example. When it returns the record is on disk and on its way.
-func (m *Mesh) Add(signed record.Signed) error {
-	if err := m.add(signed); err != nil {
-		return fmt.Errorf("add %s: %w", signed.Kind, err)
-	}
-	return nil
-}
-
-// AddCertificate is Add for the certificate of an invite that this node has made.
-func (m *Mesh) AddCertificate(invite *x509.Certificate) error {
-	return m.Add(record.NewCertificate(invite))
-}
-
-// Revoke revokes the key of a node or an invite in this node's name and returns the key of the revocation's record. With cascade
-// all nodes below the key are put out too.
-func (m *Mesh) Revoke(target identity.KeyID, reason string, cascade bool) (record.Key, error) {
-	signed, err := record.SignRevocation(m.meshID, record.Revocation{
-		Target: target, Time: time.Now().Unix(), Reason: reason, Cascade: cascade,
-	}, m.key)
-	if err != nil {
-		return record.Key{}, fmt.Errorf("revoke %s: %w", target.Short(), err)
-	}
-	key, err := signed.Key()
-	if err != nil {
-		return record.Key{}, fmt.Errorf("revoke %s: %w", target.Short(), err)
-	}
-	return key, m.Add(signed)
-}
-
-// Update changes this node's own record with f, which must not keep its argument nor call a method of m. What identifies the node
-// and this run stays as it is. Nothing happens when f changes nothing; else the new record is on disk and on its way when Update
-// returns.
-func (m *Mesh) Update(f func(*record.Node)) error {
-	signed, changed, err := m.book.update(f, time.Now())
-	if err != nil {
-		return fmt.Errorf("update own record: %w", err)
-	}
-	if !changed {
-		return nil
-	}
-	if err := m.flush(); err != nil {
-		return fmt.Errorf("update own record: %w", err)
-	}
-	m.react(news{fresh: []record.Signed{signed}, own: true, changed: true}, arrival{from: m.self, hops: 1})
-	return nil
 }

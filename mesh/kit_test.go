@@ -297,13 +297,6 @@ func endpoints(list ...string) []netip.AddrPort {
 	return all
 }
 
-// standing asks the roster why a node is no member.
-func (b *book) standing(id identity.NodeID) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.roster.Standing(id)
-}
-
 // certify makes the certificate that a joiner makes.
 func (p *peer) certify(seed [32]byte, via *peer, invite identity.KeyID) *x509.Certificate {
 	p.w.t.Helper()

@@ -81,14 +81,24 @@ type Mesh struct {
 
 	// atomic
 	running atomic.Pointer[run]
+	basis   atomic.Pointer[basis]
 	missing atomic.Int64 // records that running syncs have yet to fetch
 }
 
-// limits are the rates at which one sender is heard.
+// limits are the rates at which one sender is heard. All who are no members share one rate: whoever holds an old invite can make
+// as many IDs as it likes.
 type limits struct {
 	messages *limiter // messages for memberlist
 	records  *limiter // records in messages
-	syncs    *limiter // sync streams
+	streams  *limiter
+}
+
+// heard takes one token of a sender.
+func (m *Mesh) heard(l *limiter, from identity.NodeID) bool {
+	if !m.isMember(from) {
+		from = identity.NodeID{}
+	}
+	return l.take(from, 1, time.Now())
 }
 
 // run is what exists only while Run runs.
@@ -119,7 +129,7 @@ func New(o Options) (*Mesh, error) {
 		self:   identity.NodeIDOf(o.Key.Public().(ed25519.PublicKey)),
 		meshID: identity.MeshIDOf(o.Root.PublicKey.(ed25519.PublicKey)),
 		drops:  newDrops(), alive: newLiveness(), asks: newAsks(),
-		limits: limits{messages: newLimiter(500, 1000), records: newLimiter(50, 500), syncs: newLimiter(0.5, 30)},
+		limits: limits{messages: newLimiter(500, 1000), records: newLimiter(50, 500), streams: newLimiter(2, 60)},
 		inbox:  make(chan arrival, inboxSize), changes: make(chan struct{}, 1), fatal: make(chan error, 1),
 	}
 	if len(o.Chain) == 0 || identity.NodeIDOfCert(o.Chain[0]) != m.self {
@@ -187,6 +197,9 @@ func (m *Mesh) Alive(id identity.NodeID) (Liveness, time.Time) { return m.alive.
 func (m *Mesh) VerifyChain(chain []*x509.Certificate) (identity.NodeID, error) {
 	return m.book.verifyChain(chain, time.Now())
 }
+
+// Standing returns nil for a member, else a roster refusal that says why the node is none.
+func (m *Mesh) Standing(id identity.NodeID) error { return m.book.standing(id) }
 
 // FatalError says why this node cannot go on as a member.
 type FatalError struct {

@@ -69,7 +69,11 @@ func (b *broadcast) Invalidates(other memberlist.Broadcast) bool {
 // HandleMessage takes a message that another member sent with SendGossip. It never blocks. The payload is kept.
 func (m *Mesh) HandleMessage(from identity.NodeID, payload []byte) {
 	if len(payload) > 2 && payload[0] == straight {
-		m.arrived(arrival{encoded: payload[2:], from: from, hops: min(payload[1], maxHops)})
+		if m.heard(m.limits.records, from) {
+			m.arrived(arrival{encoded: payload[2:], from: from, hops: min(payload[1], maxHops)})
+		} else {
+			m.drops.add("record: too many")
+		}
 		return
 	}
 	if err := checkPacket(payload); err != nil {
@@ -80,7 +84,7 @@ func (m *Mesh) HandleMessage(from identity.NodeID, payload []byte) {
 		m.drops.add("gossip: not from a member")
 		return
 	}
-	if !m.limits.messages.take(from, 1, time.Now()) {
+	if !m.heard(m.limits.messages, from) {
 		m.drops.add("gossip: too many messages")
 		return
 	}
@@ -91,10 +95,6 @@ func (m *Mesh) HandleMessage(from identity.NodeID, payload []byte) {
 
 // arrived puts a record into the inbox.
 func (m *Mesh) arrived(a arrival) {
-	if !m.limits.records.take(a.from, 1, time.Now()) {
-		m.drops.add("record: too many")
-		return
-	}
 	select {
 	case m.inbox <- a:
 	default:

@@ -12,7 +12,7 @@ import (
 
 // View is what the records say, at one moment. It is shared: nothing in it may be changed.
 type View struct {
-	Members  []roster.Member // in the order of their IDs' admission, as roster returns them; this node included
+	Members  []roster.Member // in the order of their admission, this node and those that have left included
 	Revoked  []Revocation
 	Invites  []Invite
 	Prefix4  netip.Prefix // overlay network; zero: none
