@@ -39,12 +39,12 @@ const (
 var floors = map[string]int{
 	"mesh/identity": values, "mesh/record": values, "packaging": values,
 	"mesh/roster": machines, "mesh/signal": machines, "nat/path": machines, "config": machines,
-	"tunnel/bind": edges, "tunnel/osnet": edges,
+	"tunnel/bind": edges, "tunnel/osnet": edges, "tunnel/sockets": edges,
 	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges,
 	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges,
 	"tunnel": owners, "nat": owners, "mesh": owners,
 	"mesh/node": nodes, "mesh/api": nodes,
-	"cmd/warren": programs,
+	"cmd/warren": programs, "tunnel/bench": programs,
 	"nat/natlab": tests, "nat/natlab/demo": tests, "nat/natlab/e2e": tests, "nat/natlab/deptest": tests,
 }
 
