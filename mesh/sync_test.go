@@ -110,7 +110,7 @@ func TestEqualStoresAreCheapToCompare(t *testing.T) {
 func TestAwayForADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 20*time.Millisecond)
-		a, b := w.pairWith(w.crowd(300))
+		a, b := w.pairWith(w.crowd(200))
 		agree(t, 10*time.Second, a, b)
 		b.stop()
 		seed, _ := a.invite(2)
@@ -149,12 +149,12 @@ func TestAwayForADay(t *testing.T) {
 func TestSyncMovesOnlyWhatDiffers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Millisecond)
-		crowd := w.crowd(1000)
-		a, b := w.pairWith(crowd[:990])
+		crowd := w.crowd(300)
+		a, b := w.pairWith(crowd[:290])
 		agree(t, 10*time.Second, a, b)
 		w.net.Cut(a.id, b.id)
-		a.book.addAll(crowd[990:997], time.Now())
-		b.book.addAll(crowd[995:], time.Now())
+		a.book.addAll(crowd[290:297], time.Now())
+		b.book.addAll(crowd[295:], time.Now())
 		w.net.Link(a.id, b.id)
 		first, second := a, b
 		if first.id.Compare(second.id) > 0 {
@@ -168,8 +168,8 @@ func TestSyncMovesOnlyWhatDiffers(t *testing.T) {
 		if moved := stats.got + stats.sent; moved > 8 {
 			t.Errorf("records moved: got %+v, want at most the 8 that differ", stats)
 		}
-		if got := a.View().Records; got != 1000+3 {
-			t.Errorf("records: got %d, want 1000, two nodes and an invite", got)
+		if got := a.View().Records; got != 300+3 {
+			t.Errorf("records: got %d, want 300, two nodes and an invite", got)
 		}
 	})
 }
