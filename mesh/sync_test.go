@@ -174,11 +174,11 @@ func TestSyncMovesOnlyWhatDiffers(t *testing.T) {
 	})
 }
 
-func TestNewNodeFetchesAThousandRecords(t *testing.T) {
+func TestNewNodeFetchesAllRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 20*time.Millisecond)
 		a := w.founder("a")
-		a.keep(w.crowd(1000))
+		a.keep(w.crowd(400))
 		a.start()
 		seed, _ := a.invite(1)
 		b := w.mustJoin("b", a, seed).start()
