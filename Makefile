@@ -18,7 +18,7 @@ GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X
 demo:
 	@.ci/setup demo
 	@$(GOBUILD) -o bin/warren ./cmd/warren
-	@$(GO) build -buildvcs=false -o bin/warren-demo ./nat/natlab/demo
+	@$(GOBUILD) -o bin/warren-demo ./nat/natlab/demo
 	@bin/warren-demo bin/warren
 
 # Everything, with the race detector. Never cached: the lab's tests run programs
