@@ -142,6 +142,7 @@ func (s *story) admit(ctx context.Context, by, n *e2e.Node, args ...string) erro
 	if err != nil {
 		return err
 	}
+	n.Mesh = by.Mesh
 	s.show(n, "warren join --no-start --name "+n.Name(), out)
 	return s.start(ctx, n)
 }
@@ -247,7 +248,7 @@ func (s *story) switchOff(ctx context.Context) error {
 	if err := ping.Wait(ctx); err != nil {
 		return fmt.Errorf("%w: %s", err, ping.Output())
 	}
-	fmt.Fprintf(s.out, "  alice  -> bob    %s of 30\n", summary(ping.Output()))
+	fmt.Fprintf(s.out, "  alice  -> bob    30 sent, %s\n", summary(ping.Output()))
 	if err := s.missServer(ctx); err != nil {
 		return err
 	}
