@@ -49,7 +49,7 @@ type labError struct{ err error }
 // run tells the story in a lab that is gone when it returns.
 func run(ctx context.Context, binary string) (err error) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	outer, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if binary, err = filepath.Abs(binary); err != nil {
 		return err
@@ -75,9 +75,12 @@ func run(ctx context.Context, binary string) (err error) {
 	s := &story{lab: lab, binary: binary, out: os.Stdout}
 	for i, step := range s.steps() {
 		fmt.Fprintf(s.out, "\n--- %d. %s\n", i+1, step.title)
-		ctx, cancel := context.WithTimeout(ctx, stepLimit)
+		ctx, cancel := context.WithTimeout(outer, stepLimit)
 		err := step.tell(ctx)
 		cancel()
+		if errors.Is(context.Cause(outer), context.Canceled) {
+			return errors.New("interrupted; everything is removed")
+		}
 		if err != nil {
 			s.lastWords()
 			return fmt.Errorf("step %d, %s: %w", i+1, step.title, err)
