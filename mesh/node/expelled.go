@@ -18,9 +18,9 @@ const codeNotMember = session.CodeFirstFree
 // believeRefusals is how long a node that nobody takes in waits for one that does, before it believes the others.
 const believeRefusals = 10 * time.Second
 
-// finalReasons are those that no record still to come can cure.
+// finalReasons are those that no record still to come, and no clock set right, can cure.
 var finalReasons = []roster.Reason{
-	roster.ReasonRevoked, roster.ReasonIssuerRevoked, roster.ReasonInviteRevoked, roster.ReasonInviteUsed, roster.ReasonExpired,
+	roster.ReasonRevoked, roster.ReasonIssuerRevoked, roster.ReasonInviteRevoked, roster.ReasonInviteUsed,
 }
 
 // refusal is why a member did not accept this node's session.

@@ -15,8 +15,10 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"warren/mesh"
 	"warren/mesh/api"
 	"warren/mesh/identity"
+	"warren/mesh/roster"
 	"warren/nat"
 	"warren/nat/netwatch"
 	"warren/tunnel"
@@ -216,7 +218,7 @@ func (n *node) loop(ctx context.Context) error {
 		case <-n.leave:
 			return errLeft
 		case err := <-events.fatal:
-			return fmt.Errorf("%w: %w", ErrFinal, err)
+			return ended(err)
 		case e := <-events.paths:
 			n.member.pathChanged(e)
 		case signal := <-events.incoming:
@@ -258,6 +260,15 @@ func (n *node) loop(ctx context.Context) error {
 		}
 		dirty = true
 	}
+}
+
+// ended says whether a restart can help a node that its own records put out: only when it is a matter of clocks.
+func ended(err error) error {
+	var fatal *mesh.FatalError
+	if errors.As(err, &fatal) && fatal.Reason == roster.ReasonExpired {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrFinal, err)
 }
 
 // settled returns a channel that is ready when there is something to do: select takes any ready case, so that events
