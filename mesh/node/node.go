@@ -85,6 +85,10 @@ func Run(ctx context.Context, o Options) error {
 		defer lock.Close()
 	}
 	if err := n.assemble(s); err != nil {
+		var out *mesh.FatalError
+		if errors.As(err, &out) {
+			return ended(err)
+		}
 		return err
 	}
 	return n.run(ctx)
