@@ -64,7 +64,7 @@ func (n *NAT) Run(ctx context.Context) error {
 		l.turn(ctx, timer)
 	}
 	for _, p := range n.peers {
-		l.carryOut(p, p.machine.Stop())
+		l.halt(p)
 	}
 	_ = n.o.STUN.SetReadDeadline(time.Now())
 	n.tasks.Wait()

@@ -46,7 +46,7 @@ func (l *loop) addPeer(now time.Time, id identity.NodeID) {
 }
 
 func (l *loop) removePeer(p *peer) {
-	l.carryOut(p, p.machine.Stop())
+	l.halt(p)
 	l.wakes.plan(p, time.Time{})
 	l.news.drop(p.id)
 	l.mu.Lock()
@@ -70,6 +70,14 @@ func (l *loop) step(now time.Time, p *peer, in path.Input) {
 	out, wake := p.machine.Step(now, in)
 	l.mu.Unlock()
 	l.wakes.plan(p, wake)
+	l.carryOut(p, out)
+}
+
+// halt ends what a machine has under way.
+func (l *loop) halt(p *peer) {
+	l.mu.Lock()
+	out := p.machine.Stop()
+	l.mu.Unlock()
 	l.carryOut(p, out)
 }
 
