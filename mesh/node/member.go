@@ -117,7 +117,7 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	}
 	own.Instance = m.instance
 	m.sessions, err = session.New(session.Options{
-		Conn: m.socket.QUIC(), Self: m.self, Credential: m.credential, Verify: m.verify, NextHops: m.nextHops,
+		Conn: m.socket.QUIC(), Self: m.self, Credential: m.credential, Verify: m.verify, Member: m.active, NextHops: m.nextHops,
 		OnMessage: m.onMessage, OnStream: m.onStream, OnJoin: m.admit, Logger: logger,
 	})
 	if err != nil {
@@ -240,7 +240,7 @@ func (m *member) dialRelay(ctx context.Context, anchor identity.NodeID) (net.Con
 	if !ok {
 		return nil, remote, fmt.Errorf("dial relay: %w", session.ErrNoRoute)
 	}
-	stream, err := m.sessions.Open(ctx, anchor, session.ProtoRelay)
+	stream, err := m.sessions.OpenDirect(ctx, anchor, session.ProtoRelay)
 	return stream, remote, err
 }
 
@@ -268,6 +268,11 @@ func (m *member) onStream(from identity.NodeID, p session.Proto, c net.Conn) {
 	case session.ProtoSync:
 		m.mesh.HandleSync(from, c)
 	case session.ProtoRelay:
+		if !session.IsDirect(c) { // whoever forwards a request could name any member as its source
+			c.Close()
+			m.dropped.add("relay: request not from the member itself")
+			return
+		}
 		m.relays.Serve(context.Background(), from, c) // ends with the session
 	default:
 		c.Close()

@@ -62,6 +62,9 @@ func (m *member) publishRoutes() {
 		r.anchorsOf[other.ID] = other.Record.Anchors
 	}
 	for id := range m.up {
+		if !m.active(id) {
+			continue // a chain proves an invite: who has no record yet gives its record, and gets nothing
+		}
 		r.sessions[id] = true
 		r.preferred = append(r.preferred, id)
 	}

@@ -107,9 +107,13 @@ func (n *node) dropped() map[string]uint64 {
 	}
 	if n.member != nil {
 		n.member.dropped.into(out)
-		for reason, count := range n.member.mesh.Dropped() {
-			if count > 0 {
-				out["records: "+reason] += count
+		for part, counts := range map[string]map[string]uint64{
+			"records": n.member.mesh.Dropped(), "sessions": n.member.sessions.Counters(), "paths": n.member.nat.Dropped(),
+		} {
+			for reason, count := range counts {
+				if count > 0 && reason != "forwarded" && reason != "spliced" {
+					out[part+": "+reason] += count
+				}
 			}
 		}
 	}

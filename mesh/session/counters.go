@@ -11,6 +11,7 @@ const (
 	dropForged            // an envelope with another member's name as its source
 	dropHops              // passed on too often
 	dropLoop              // came back to its source
+	dropStranger          // forwarded for others by a node that is no member yet
 	dropNoRoute           // nobody to pass it on to
 	dropRate              // too much from one member
 	dropParkFull          // a signal that could not be parked
@@ -22,7 +23,7 @@ const (
 )
 
 var reasonNames = [reasons]string{
-	"none", "malformed", "forged_source", "hop_limit", "loop", "no_route", "rate", "park_full", "queue_full", "refused", "forwarded", "spliced",
+	"none", "malformed", "forged_source", "hop_limit", "loop", "stranger", "no_route", "rate", "park_full", "queue_full", "refused", "forwarded", "spliced",
 }
 
 type counters [reasons]atomic.Uint64

@@ -22,6 +22,7 @@ import (
 type router struct {
 	// constant
 	self      identity.NodeID
+	member    func(identity.NodeID) bool
 	nextHops  func(dst identity.NodeID) []identity.NodeID
 	onMessage func(from identity.NodeID, p Proto, payload []byte)
 	onStream  func(from identity.NodeID, p Proto, c net.Conn)
@@ -198,6 +199,8 @@ func (r *router) checkEnvelope(l *link, h header) reason {
 	switch {
 	case h.from == r.self:
 		return dropLoop
+	case r.member != nil && !r.member(l.id):
+		return dropStranger // a chain proves an invite, not yet membership: strangers speak for themselves alone
 	case h.hops == maxHops && h.from != l.id:
 		return dropForged // it has not been forwarded yet, so it can only be the sender's own
 	case h.to != r.self && h.hops == 0:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -203,6 +204,56 @@ func TestDoubtfulSessionIsNotTrusted(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		expect(t, "dead session", a.up(b) || b.up(a), false)
 		echo(t, a, b)
+	})
+}
+
+// TestStrangersForwardNothing has a node whose chain is right, but which the others do not know as a member: it speaks
+// for itself, and cannot carry or forge what is another's.
+func TestStrangersForwardNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, sessiontest.Options{Latency: 5 * time.Millisecond})
+		defer w.stop()
+		stranger, anchor, b := w.nodes[0], w.nodes[1], w.nodes[2]
+		direct := make(chan bool, 4)
+		knows := func(o *Options) {
+			o.Member = func(id identity.NodeID) bool { return id != stranger.ID }
+			o.OnStream = func(_ identity.NodeID, _ Proto, c net.Conn) {
+				direct <- IsDirect(c)
+				c.Close()
+			}
+		}
+		stranger.start(w.net.ListenNAT(stranger.addr))
+		anchor.start(nil, knows)
+		b.start(w.net.ListenNAT(b.addr), knows)
+		stranger.target(anchor)
+		b.target(anchor)
+		w.until(time.Second, "sessions", func() bool { return anchor.up(stranger) && anchor.up(b) && b.up(anchor) && stranger.up(anchor) })
+
+		if err := stranger.Send(anchor.ID, ProtoGossip, []byte("own")); err != nil {
+			t.Fatal(err)
+		}
+		if err := stranger.Send(b.ID, ProtoGossip, []byte("through")); err != nil {
+			t.Fatal(err)
+		}
+		forged := append(header{kind: frameEnvelope, hops: 1, to: anchor.ID, from: b.ID, proto: ProtoGossip}.appendTo(nil), "forged"...)
+		if err := stranger.table.link(anchor.ID).conn.SendDatagram(forged); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stranger.Open(context.Background(), b.ID, ProtoSync); err == nil {
+			t.Error("a stranger opened a stream through another member")
+		}
+		time.Sleep(time.Second)
+		expectList(t, "messages at the anchor", anchor.takeMessages(), "0 1 own")
+		expectList(t, "messages at b", b.takeMessages())
+		expect(t, "refused for being a stranger's", anchor.Counters()["stranger"], 3)
+
+		if _, err := stranger.OpenDirect(context.Background(), b.ID, ProtoRelay); !errors.Is(err, ErrNoRoute) {
+			t.Errorf("direct stream without a session: got %v, want %v", err, ErrNoRoute)
+		}
+		if _, err := b.OpenDirect(context.Background(), anchor.ID, ProtoRelay); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "a stream on the session is direct", <-direct, true)
 	})
 }
 

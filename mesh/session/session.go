@@ -97,6 +97,9 @@ type Options struct {
 	// concurrently, at each handshake, and once more when the session is entered, so that a revocation that falls
 	// between the two is not missed.
 	Verify func(chain []*x509.Certificate) (identity.NodeID, error)
+	// Member reports whether a node is known as a member, which its chain alone does not prove. Others may speak for
+	// themselves, but forward nothing. Nil: everybody is.
+	Member func(identity.NodeID) bool
 	// NextHops lists members by which dst can probably be reached (its anchors, mutual neighbours), best first. It
 	// is asked when there is no session with dst, must not block, and may return nil.
 	NextHops  func(dst identity.NodeID) []identity.NodeID
@@ -179,7 +182,7 @@ func New(o Options) (*Sessions, error) {
 		ConnContext:                      s.gate.enter,
 	}
 	s.router = &router{
-		self: o.Self, nextHops: o.NextHops, onMessage: o.OnMessage, onStream: o.OnStream,
+		self: o.Self, member: o.Member, nextHops: o.NextHops, onMessage: o.OnMessage, onStream: o.OnStream,
 		table: s.table, parking: newParking(), counters: &s.counters,
 	}
 	s.dialler = &dialler{o.Credential, o.Verify, s.transport, s.lane, s.instance, &s.wait}
@@ -341,7 +344,7 @@ func (s *Sessions) RTT(id identity.NodeID) (time.Duration, bool) {
 	return 0, false
 }
 
-// Counters returns how often something was dropped or passed on, by reason.
+// Counters returns how often something was dropped, by reason, or passed on, as "forwarded" and "spliced".
 func (s *Sessions) Counters() map[string]uint64 { return s.counters.snapshot() }
 
 // Snapshot describes all targets and sessions, ordered by node ID.

@@ -34,6 +34,7 @@ func (a Addr) String() string { return identity.NodeID(a).String() }
 type stream struct {
 	*quic.Stream
 	local, remote Addr
+	direct        bool // given to OnStream: not forwarded
 	writing       atomic.Int32
 }
 
@@ -64,6 +65,25 @@ func (c *stream) Close() error {
 // byte. The error wraps ErrNoRoute when no way was found.
 func (s *Sessions) Open(ctx context.Context, to identity.NodeID, p Proto) (net.Conn, error) {
 	return s.router.open(ctx, to, p)
+}
+
+// OpenDirect opens a stream on the session with a node, or not at all: the far side then knows for sure who asks. The
+// error wraps ErrNoRoute when there is no session.
+func (s *Sessions) OpenDirect(ctx context.Context, to identity.NodeID, p Proto) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	l := s.router.table.link(to)
+	if l == nil || p == 0 {
+		return nil, fmt.Errorf("open stream to %s: %w", to.Short(), ErrNoRoute)
+	}
+	return s.router.openOn(ctx, l, header{kind: frameDirect, to: to, proto: p})
+}
+
+// IsDirect reports whether a stream given to OnStream came on the session with its source itself, so that the
+// source is proven. For other connections it is false.
+func IsDirect(c net.Conn) bool {
+	s, ok := c.(*stream)
+	return ok && s.direct
 }
 
 func (r *router) open(ctx context.Context, to identity.NodeID, p Proto) (net.Conn, error) {
@@ -180,7 +200,7 @@ func (r *router) serveStream(l *link, st *quic.Stream) {
 		return
 	}
 	st.SetDeadline(time.Time{})
-	r.onStream(from, h.proto, &stream{Stream: st, local: Addr(r.self), remote: Addr(from)})
+	r.onStream(from, h.proto, &stream{Stream: st, local: Addr(r.self), remote: Addr(from), direct: h.kind == frameDirect})
 }
 
 // splice joins a stream that came over l with one towards its destination and copies until both directions have ended.

@@ -1,0 +1,118 @@
+//go:build linux
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"warren/mesh/api"
+	"warren/nat/natlab"
+)
+
+// usage is what a process has used and holds.
+type usage struct {
+	cpu     time.Duration
+	rss     float64 // MiB
+	packets float64 // sent and received on the wire
+	bytes   float64
+}
+
+// use reads the usage of a node's agent.
+func (b *bed) use(n *Node) usage {
+	b.t.Helper()
+	pid := n.Agent().PID()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	b.must(err)
+	fields := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
+	var u usage
+	for _, i := range []int{11, 12} { // utime and stime in ticks of 10 ms: fields 14 and 15 of proc(5)
+		ticks, err := strconv.Atoi(fields[i])
+		b.must(err)
+		u.cpu += time.Duration(ticks) * 10 * time.Millisecond
+	}
+	pages, err := strconv.Atoi(fields[21])
+	b.must(err)
+	u.rss = float64(pages*os.Getpagesize()) / (1 << 20)
+	b.must(n.Host.Do(func() error {
+		for name, sum := range map[string]*float64{"packets": &u.packets, "bytes": &u.bytes} {
+			for _, way := range []string{"rx", "tx"} {
+				// /sys shows the namespace of its mount, /proc/thread-self that of the thread.
+				v, err := counter("eth0", way, name)
+				if err != nil {
+					return err
+				}
+				*sum += v
+			}
+		}
+		return nil
+	}))
+	return u
+}
+
+// counter reads a counter of an interface of this thread's namespace out of /proc/net/dev.
+func counter(ifname, way, name string) (float64, error) {
+	raw, err := os.ReadFile("/proc/thread-self/net/dev")
+	if err != nil {
+		return 0, err
+	}
+	column := map[string]int{"rx bytes": 0, "rx packets": 1, "tx bytes": 8, "tx packets": 9}[way+" "+name]
+	for line := range strings.Lines(string(raw)) {
+		if before, after, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(before) == ifname {
+			return strconv.ParseFloat(strings.Fields(after)[column], 64)
+		}
+	}
+	return 0, fmt.Errorf("no counters of %s in %s", ifname, filepath.Join("/proc", "net", "dev"))
+}
+
+// BenchmarkIdle measures what a node costs that has nothing to do, in full meshes of two sizes behind NATs with one
+// public anchor: memory and goroutines, CPU time and traffic per minute. The difference between the sizes is what a
+// connected peer costs.
+func BenchmarkIdle(b *testing.B) {
+	for _, size := range []int{3, 12} {
+		b.Run(fmt.Sprintf("nodes=%d", size), func(b *testing.B) {
+			bed := newBenchBed(b)
+			founder := bed.node("n0", nil)
+			nodes := []*Node{founder}
+			for i := 1; i < size; i++ {
+				name := fmt.Sprintf("n%d", i)
+				nodes = append(nodes, bed.node(name, bed.Router("home-"+name, natlab.EIMAPDF)))
+			}
+			bed.must(Found(bed.ctx, "home", founder, nodes[1:]...))
+			for _, n := range nodes {
+				_, err := n.Wait(bed.ctx, "all are up", func(s api.Status) bool {
+					up := 0
+					for _, p := range s.Peers {
+						if p.State == api.PeerUp && p.Path.Kind == api.PathDirect {
+							up++
+						}
+					}
+					return up == size-1
+				})
+				bed.must(err)
+			}
+			last := nodes[size-1]
+			const span = 60 * time.Second
+			for b.Loop() {
+				time.Sleep(10 * time.Second) // let the introductions settle
+				before := bed.use(last)
+				time.Sleep(span)
+				after := bed.use(last)
+				b.ReportMetric(after.rss, "MiB-RSS")
+				b.ReportMetric(float64((after.cpu-before.cpu).Milliseconds())/span.Minutes(), "CPU-ms/min")
+				b.ReportMetric((after.packets-before.packets)/span.Minutes(), "packets/min")
+				b.ReportMetric((after.bytes-before.bytes)/span.Seconds(), "B/s")
+			}
+			bed.must(last.Agent().Signal(syscall.SIGQUIT)) // Go's runtime lists the goroutines and ends
+			<-last.Agent().Done()
+			b.ReportMetric(float64(strings.Count(last.Agent().Output(), "\ngoroutine ")), "goroutines")
+			last.Kill()
+		})
+	}
+}
