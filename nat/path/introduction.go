@@ -99,7 +99,9 @@ func (i *introduction) begin(now time.Time) {
 	i.retry.at = time.Time{}
 	i.sig.waiting, i.sig.begun, i.sig.sent, i.sig.tries, i.sig.rung, i.sig.refused = true, now, 0, 0, 0, false
 	if i.controlling {
-		i.sig.number++
+		// By the clock, for the peer may remember numbers of a process or a machine before this one: it takes no
+		// second key for one number.
+		i.sig.number = max(i.sig.number+1, uint64(max(0, now.UnixMilli())))
 		i.sig.own = i.newCredentials()
 	}
 	i.transmit(now)
@@ -207,6 +209,7 @@ func (i *introduction) asked(now time.Time, msg Message) {
 	case now.Sub(i.sig.begun) < askSpacing:
 		i.retry.at = i.sig.begun.Add(askSpacing)
 	default:
+		i.sig.number = max(i.sig.number, msg.Attempt) // greater only when our clock was set back
 		i.begin(now)
 	}
 }

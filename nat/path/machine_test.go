@@ -259,6 +259,29 @@ func TestStaleMessagesAreIgnored(t *testing.T) {
 	}
 }
 
+// The peer refuses a second key for one attempt, whichever process or machine of ours made the number: each offers
+// under a greater one.
+func TestAttemptNumbersOutliveTheProcess(t *testing.T) {
+	for name, again := range map[string]func(*world){
+		"restarted":                  func(w *world) { w.start(0) },
+		"removed and added again":    func(w *world) { w.begin(0) },
+		"and the clock was set back": func(w *world) { w.skew[0] = -time.Hour; w.begin(0) },
+	} {
+		w := newWorld(t, 15)
+		w.start(0)
+		w.start(1)
+		w.until(Direct, time.Second, false)
+		first := w.side[0].m.intro.sig.number
+		w.run(time.Second, false)
+		again(w)
+		w.run(10*time.Second, true)
+		w.until(Direct, time.Second, true)
+		if got := w.side[0].m.intro.sig.number; got <= first {
+			t.Errorf("%s: got attempt number %d, want one above %d", name, got, first)
+		}
+	}
+}
+
 func TestRefusal(t *testing.T) {
 	w := newWorld(t, 14)
 	w.start(0)
@@ -287,7 +310,7 @@ func FuzzStep(f *testing.F) {
 		for k := 0; k+1 < len(script) && k < 400; k += 2 {
 			arg := script[k+1]
 			now = now.Add(time.Duration(arg) * 7 * time.Millisecond)
-			out, wake := m.Step(now, fuzzInput(script[k], arg, now))
+			out, wake := m.Step(now, fuzzInput(script[k], arg, now, m.intro.sig.number))
 			for _, o := range out {
 				if send, ok := o.(Send); ok {
 					if _, err := send.Message.Encode(); err != nil {
@@ -308,7 +331,9 @@ func FuzzStep(f *testing.F) {
 	})
 }
 
-func fuzzInput(kind, arg byte, now time.Time) Input {
+// fuzzInput is mostly about the newest attempt or those beside it.
+func fuzzInput(kind, arg byte, now time.Time, newest uint64) Input {
+	number := max(1, newest+uint64(arg%3)) - 1
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, arg % 4}), 1)
 	virtual := netip.AddrPortFrom(netip.AddrFrom16([16]byte{1, 15: arg % 3}), 1)
 	switch kind % 13 {
@@ -316,7 +341,7 @@ func fuzzInput(kind, arg byte, now time.Time) Input {
 		return Local{Candidates: []Candidate{NewCandidate(Host, addr, 0)}, Relays: []RelayOffer{{Anchor: anchorID}}}
 	case 1, 2, 3:
 		return Received{Message{
-			Kind: Kind(1 + arg%5), Attempt: uint64(1 + arg%3), Instance: [8]byte{1 + arg%2}, Ufrag: "abcdefgh",
+			Kind: Kind(1 + arg%5), Attempt: max(1, number), Instance: [8]byte{1 + arg%2}, Ufrag: "abcdefgh",
 			Pwd: strings.Repeat("y", 24), Candidates: []string{NewCandidate(Host, addr, 0).String()},
 			Relays: []RelayOffer{{Anchor: anchorID}}, Relay: anchorID,
 		}}
@@ -327,9 +352,9 @@ func fuzzInput(kind, arg byte, now time.Time) Input {
 	case 6:
 		return NetworkChanged{}
 	case 7:
-		return Nominated{Attempt: uint64(1 + arg%3), Addr: addr}
+		return Nominated{Attempt: number, Addr: addr}
 	case 8:
-		return Failed{Attempt: uint64(1 + arg%3), Text: "x"}
+		return Failed{Attempt: number, Text: "x"}
 	case 9:
 		if arg%4 == 0 {
 			return RelayOpened{Anchor: anchorID, Text: "refused"}

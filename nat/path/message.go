@@ -54,8 +54,8 @@ const (
 var ErrMalformed = errors.New("malformed introduction")
 
 // Message is the plain text of one signal; mesh/signal signs and seals it. Attempt numbers are chosen by
-// the controlling side and grow within its Instance; an Ask carries the newest number that the asker
-// has seen (zero for none). Instance is the sender's, new at each start of its process.
+// the controlling side and grow, by its clock also from one Instance to the next; an Ask carries the newest
+// number that the asker has seen (zero for none). Instance is the sender's, new at each start of its process.
 type Message struct {
 	Kind       Kind            `cbor:"1,keyasint"`
 	Attempt    uint64          `cbor:"2,keyasint,omitempty"`

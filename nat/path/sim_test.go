@@ -21,6 +21,7 @@ type world struct {
 	queue  eventQueue
 	serial int
 	side   [2]*side
+	skew   [2]time.Duration // of the sides' clocks
 
 	// The network, changed by tests.
 	direct   bool          // do packets pass straight
@@ -94,6 +95,12 @@ func (w *world) start(i int) {
 	for j := 1; j < 8; j++ {
 		s.instance[j] = byte(w.rnd.Uint32())
 	}
+	w.begin(i)
+}
+
+// begin makes a side's machine anew in the same process.
+func (w *world) begin(i int) {
+	s := w.side[i]
 	s.ice, s.opened, s.trusted, s.sent = nil, false, nil, map[Kind]int{}
 	s.m = New(Config{
 		Self: s.id, Peer: w.side[1-i].id, Instance: s.instance,
@@ -105,13 +112,15 @@ func (w *world) start(i int) {
 			return string(b)
 		},
 		Jitter: w.rnd.Float64,
-	}, w.now)
+	}, w.clock(i))
 	w.input(i, Local{
 		Candidates: []Candidate{NewCandidate(Host, s.addr, 0)},
 		Relays:     []RelayOffer{{Anchor: anchorID, RTTms: 10}},
 	})
 	w.input(i, Routable{})
 }
+
+func (w *world) clock(i int) time.Time { return w.now.Add(w.skew[i]) }
 
 func (w *world) after(d time.Duration, do func()) {
 	w.serial++
@@ -124,13 +133,14 @@ func (w *world) input(i int, in Input) {
 	if s.m == nil {
 		return
 	}
-	out, wake := s.m.Step(w.now, in)
+	out, wake := s.m.Step(w.clock(i), in)
 	for _, o := range out {
 		w.do(s, o)
 	}
 	if wake.IsZero() {
 		return
 	}
+	wake = wake.Add(-w.skew[i])
 	if !wake.After(w.now) {
 		s.wakes++
 		if s.wakes > 50 {
@@ -143,7 +153,7 @@ func (w *world) input(i int, in Input) {
 	m := s.m
 	w.after(max(0, wake.Sub(w.now)), func() {
 		if s.m == m && s.wakeAt.Equal(wake) {
-			w.input(i, Wake{LastTx: s.tx, LastRx: s.rx})
+			w.input(i, Wake{LastTx: s.tx.Add(w.skew[i]), LastRx: s.rx.Add(w.skew[i])})
 		}
 	})
 }
