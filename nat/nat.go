@@ -110,6 +110,11 @@ type desired struct {
 	anchors    bool
 	ready      map[identity.NodeID]bool
 	everyReady bool
+	introduce  map[identity.NodeID]bool
+}
+
+func noDesire() desired {
+	return desired{ready: make(map[identity.NodeID]bool), introduce: make(map[identity.NodeID]bool)}
 }
 
 // item is one input from another goroutine: to a peer's machine, or a STUN server's answer.
@@ -147,7 +152,7 @@ func New(o Options) (*NAT, error) {
 		events: make(chan Event),
 		peers:  make(map[identity.NodeID]*peer),
 	}
-	n.desired.ready = make(map[identity.NodeID]bool)
+	n.desired = noDesire()
 	n.mux = newMux(o.STUN, o.Reject, n.offer)
 	return n, nil
 }
@@ -179,6 +184,13 @@ func (n *NAT) SignalReady(peers ...identity.NodeID) {
 			d.ready[id] = true
 		}
 	})
+}
+
+// Introduce starts a new introduction with a peer now, although a path works: both sides agree on new keys, and the path
+// stays in use until the attempt has won. It does nothing while an introduction is under way and for six
+// seconds after one began, so it may be repeated until it has helped.
+func (n *NAT) Introduce(peer identity.NodeID) {
+	n.ask(func(d *desired) { d.introduce[peer] = true })
 }
 
 // Events returns the channel of changes. It coalesces: of each peer only the latest is held for a slow reader.

@@ -188,6 +188,26 @@ func TestPeerRestarts(t *testing.T) {
 	})
 }
 
+func TestIntroduce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		anchor, x, y := pair(s, portRestricted, portRestricted)
+		meet(x, y)
+		s.until("direct", time.Second, both(x, y, Direct))
+		time.Sleep(10 * time.Second)
+		before := x.Snapshot()[y.id].Attempts
+		y.Introduce(x.id)
+		y.Introduce(simID(77)) // no peer
+		time.Sleep(time.Second)
+		if got := x.Snapshot()[y.id]; got.Attempts != before+1 || got.Path.Kind != Direct {
+			t.Errorf("got %d attempts and %v, want one more than %d and a direct path", got.Attempts, got.Path, before)
+		}
+		for _, n := range []*simNode{x, y, anchor} {
+			n.halt()
+		}
+	})
+}
+
 func TestReasons(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)

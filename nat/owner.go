@@ -165,7 +165,7 @@ func (l *loop) refuse(id identity.NodeID) {
 func (l *loop) reconcile(now time.Time) {
 	l.mu.Lock()
 	d := l.desired
-	l.desired = desired{ready: make(map[identity.NodeID]bool)}
+	l.desired = noDesire()
 	l.mu.Unlock()
 	switch {
 	case d.network:
@@ -179,6 +179,9 @@ func (l *loop) reconcile(now time.Time) {
 	for id, p := range l.peers {
 		if d.everyReady || d.ready[id] {
 			l.step(now, p, path.Routable{})
+		}
+		if d.introduce[id] {
+			l.step(now, p, path.Introduce{})
 		}
 	}
 }

@@ -107,6 +107,13 @@ func (i *introduction) begin(now time.Time) {
 	i.transmit(now)
 }
 
+// again begins anew unless an introduction is under way, or was so lately that its outcome cannot be judged yet.
+func (i *introduction) again(now time.Time) {
+	if !i.try.on && !i.sig.waiting && now.Sub(later(i.sig.begun, i.try.started)) >= attemptTime {
+		i.begin(now)
+	}
+}
+
 // transmit sends the ask or offer (again), with the candidates of now.
 func (i *introduction) transmit(now time.Time) {
 	if i.path.Kind != None && i.sig.sent > spareRepeats {

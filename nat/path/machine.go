@@ -40,6 +40,9 @@ type (
 	NetworkChanged struct{ Local Local }
 	// Suspect asks for a check of the current path now.
 	Suspect struct{}
+	// Introduce asks for a new introduction although there is a path, which stays in use meanwhile. It does nothing
+	// while one is under way, or right after one.
+	Introduce struct{}
 	// Nominated is ICE's success; Failed its end without one.
 	Nominated struct {
 		Attempt uint64
@@ -68,6 +71,7 @@ func (Routable) input()       {}
 func (Unroutable) input()     {}
 func (NetworkChanged) input() {}
 func (Suspect) input()        {}
+func (Introduce) input()      {}
 func (Nominated) input()      {}
 func (Failed) input()         {}
 func (RelayOpened) input()    {}
@@ -179,6 +183,8 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		m.intro.begin(now)
 	case Suspect:
 		m.route.suspect(now)
+	case Introduce:
+		m.intro.again(now)
 	case Nominated:
 		if m.intro.won(in.Attempt) {
 			m.route.direct(now, in.Addr, "nominated by ICE")

@@ -259,6 +259,46 @@ func TestStaleMessagesAreIgnored(t *testing.T) {
 	}
 }
 
+// A new introduction while a path works: the path stays, and the two agree anew.
+func TestIntroduceAgain(t *testing.T) {
+	for side := range 2 {
+		w := newWorld(t, 16)
+		w.start(0)
+		w.start(1)
+		w.until(Direct, time.Second, true)
+		w.input(side, Introduce{})
+		w.run(time.Second, true)
+		if got := w.side[0].m.Status(w.now).Attempts; got != 1 {
+			t.Errorf("side %d: got %d attempts right after the first, want no more", side, got)
+		}
+		w.run(time.Minute, true)
+		before := [2]exchange{w.side[0].m.core.agreed, w.side[1].m.core.agreed}
+		events := len(w.side[0].events)
+		for range 20 {
+			w.input(side, Introduce{})
+			w.run(10*time.Millisecond, true)
+		}
+		w.run(time.Second, true)
+		for i, s := range w.side {
+			if got := s.m.Status(w.now).Attempts; got != 2 || s.m.core.agreed == before[i] {
+				t.Errorf("side %d of %d: got %d attempts, want a second one with other credentials", i, side, got)
+			}
+		}
+		for _, e := range w.side[0].events[events:] {
+			if e.Path.Kind != Direct {
+				t.Errorf("got path %v meanwhile, want it to stay", e.Path)
+			}
+		}
+		w.signals = false
+		w.run(time.Minute, true)
+		w.input(side, Introduce{})
+		w.run(time.Hour, true)
+		if got := w.kinds(); got != [2]PathKind{Direct, Direct} {
+			t.Errorf("got %v without an answer, want the path to stay", got)
+		}
+	}
+}
+
 // The peer refuses a second key for one attempt, whichever process or machine of ours made the number: each offers
 // under a greater one.
 func TestAttemptNumbersOutliveTheProcess(t *testing.T) {
@@ -336,7 +376,7 @@ func fuzzInput(kind, arg byte, now time.Time, newest uint64) Input {
 	number := max(1, newest+uint64(arg%3)) - 1
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, arg % 4}), 1)
 	virtual := netip.AddrPortFrom(netip.AddrFrom16([16]byte{1, 15: arg % 3}), 1)
-	switch kind % 13 {
+	switch kind % 14 {
 	case 0:
 		return Local{Candidates: []Candidate{NewCandidate(Host, addr, 0)}, Relays: []RelayOffer{{Anchor: anchorID}}}
 	case 1, 2, 3:
@@ -367,6 +407,9 @@ func fuzzInput(kind, arg byte, now time.Time, newest uint64) Input {
 			return PeerChecked{From: virtual}
 		}
 		return PeerChecked{From: addr}
+	}
+	if kind%14 == 13 {
+		return Introduce{}
 	}
 	return Wake{LastTx: now, LastRx: now.Add(-time.Duration(arg) * 20 * time.Millisecond)}
 }
