@@ -57,20 +57,74 @@ var ErrMalformed = errors.New("malformed introduction")
 // the controlling side and grow, by its clock also from one Instance to the next; an Ask carries the newest
 // number that the asker has seen (zero for none). Instance is the sender's, new at each start of its process.
 type Message struct {
-	Kind       Kind            `cbor:"1,keyasint"`
-	Attempt    uint64          `cbor:"2,keyasint,omitempty"`
-	Instance   [8]byte         `cbor:"3,keyasint"`
-	Ufrag      string          `cbor:"4,keyasint,omitempty"` // Offer, Answer
-	Pwd        string          `cbor:"5,keyasint,omitempty"` // Offer, Answer
-	Candidates []string        `cbor:"6,keyasint,omitempty"` // RFC 8839 candidate lines, without "candidate:"
-	Relays     []RelayOffer    `cbor:"7,keyasint,omitempty"` // Offer: anchors that the sender can relay through
-	Relay      identity.NodeID `cbor:"8,keyasint,omitzero"`  // Answer: the anchor chosen, zero for none
+	Kind       Kind
+	Attempt    uint64
+	Instance   [8]byte
+	Ufrag      string          // Offer, Answer
+	Pwd        string          // Offer, Answer
+	Candidates []string        // RFC 8839 candidate lines, without "candidate:"
+	Relays     []RelayOffer    // Offer: anchors that the sender can relay through
+	Relay      identity.NodeID // Answer: the anchor chosen, zero for none
 }
 
 // RelayOffer names an anchor and the sender's round-trip time to it in milliseconds.
 type RelayOffer struct {
-	Anchor identity.NodeID `cbor:"1,keyasint"`
-	RTTms  uint32          `cbor:"2,keyasint,omitempty"`
+	Anchor identity.NodeID
+	RTTms  uint32
+}
+
+// messageWire is a Message in CBOR. IDs are slices in it, for an array would take a byte string of any length, cut
+// or filled up with zeros.
+type messageWire struct {
+	Kind       Kind        `cbor:"1,keyasint"`
+	Attempt    uint64      `cbor:"2,keyasint,omitempty"`
+	Instance   []byte      `cbor:"3,keyasint"`
+	Ufrag      string      `cbor:"4,keyasint,omitempty"`
+	Pwd        string      `cbor:"5,keyasint,omitempty"`
+	Candidates []string    `cbor:"6,keyasint,omitempty"`
+	Relays     []relayWire `cbor:"7,keyasint,omitempty"`
+	Relay      []byte      `cbor:"8,keyasint,omitempty"`
+}
+
+type relayWire struct {
+	Anchor []byte `cbor:"1,keyasint"`
+	RTTms  uint32 `cbor:"2,keyasint,omitempty"`
+}
+
+func (m Message) wire() messageWire {
+	w := messageWire{
+		Kind: m.Kind, Attempt: m.Attempt, Instance: m.Instance[:], Ufrag: m.Ufrag, Pwd: m.Pwd, Candidates: m.Candidates,
+	}
+	for _, r := range m.Relays {
+		w.Relays = append(w.Relays, relayWire{Anchor: r.Anchor[:], RTTms: r.RTTms})
+	}
+	if !m.Relay.IsZero() {
+		w.Relay = m.Relay[:]
+	}
+	return w
+}
+
+// message checks lengths; Message.check does the rest.
+func (w messageWire) message() (Message, error) {
+	m := Message{Kind: w.Kind, Attempt: w.Attempt, Ufrag: w.Ufrag, Pwd: w.Pwd, Candidates: w.Candidates}
+	if len(w.Instance) != len(m.Instance) {
+		return Message{}, fmt.Errorf("%s: instance of %d bytes: %w", w.Kind, len(w.Instance), ErrMalformed)
+	}
+	m.Instance = [8]byte(w.Instance)
+	for _, r := range w.Relays {
+		if len(r.Anchor) != len(identity.NodeID{}) {
+			return Message{}, fmt.Errorf("%s: relay's ID of %d bytes: %w", w.Kind, len(r.Anchor), ErrMalformed)
+		}
+		m.Relays = append(m.Relays, RelayOffer{Anchor: identity.NodeID(r.Anchor), RTTms: r.RTTms})
+	}
+	if len(w.Relay) == 0 {
+		return m, nil
+	}
+	if len(w.Relay) != len(identity.NodeID{}) {
+		return Message{}, fmt.Errorf("%s: relay's ID of %d bytes: %w", w.Kind, len(w.Relay), ErrMalformed)
+	}
+	m.Relay = identity.NodeID(w.Relay)
+	return m, nil
 }
 
 var (
@@ -106,7 +160,7 @@ func (m Message) Encode() ([]byte, error) {
 	if err := m.check(); err != nil {
 		return nil, err
 	}
-	raw, err := encoding.Marshal(m)
+	raw, err := encoding.Marshal(m.wire())
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", m.Kind, err)
 	}
@@ -119,12 +173,16 @@ func (m Message) Encode() ([]byte, error) {
 // Decode is the reverse of Encode. Its error wraps ErrMalformed. Candidate lines are only bounded
 // here; ParseCandidate judges each.
 func Decode(raw []byte) (Message, error) {
-	var m Message
+	var w messageWire
 	if len(raw) > MaxMessage {
-		return m, fmt.Errorf("decode message: %d bytes, want at most %d: %w", len(raw), MaxMessage, ErrMalformed)
+		return Message{}, fmt.Errorf("decode message: %d bytes, want at most %d: %w", len(raw), MaxMessage, ErrMalformed)
 	}
-	if err := decoding.Unmarshal(raw, &m); err != nil {
+	if err := decoding.Unmarshal(raw, &w); err != nil {
 		return Message{}, fmt.Errorf("decode message: %w: %w", ErrMalformed, err)
+	}
+	m, err := w.message()
+	if err != nil {
+		return Message{}, fmt.Errorf("decode message: %w", err)
 	}
 	if err := m.check(); err != nil {
 		return Message{}, err

@@ -2,6 +2,7 @@ package path
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -59,7 +60,7 @@ func TestMessageRefused(t *testing.T) {
 		if _, err := m.Encode(); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: got error %v from Encode, want ErrMalformed", name, err)
 		}
-		raw, err := encoding.Marshal(m)
+		raw, err := encoding.Marshal(m.wire())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +70,47 @@ func TestMessageRefused(t *testing.T) {
 	}
 }
 
+// wrongLengths are messages with a byte string that is no ID of its sort.
+func wrongLengths() map[string]messageWire {
+	list := make(map[string]messageWire)
+	for _, n := range []int{0, 7, 9, 32} {
+		w := sampleOffer().wire()
+		w.Instance = make([]byte, n)
+		list[fmt.Sprintf("instance of %d", n)] = w
+	}
+	for _, n := range []int{0, 31, 33} {
+		w := sampleOffer().wire()
+		w.Relays = []relayWire{{Anchor: make([]byte, n)}}
+		list[fmt.Sprintf("relay offered of %d", n)] = w
+	}
+	for _, n := range []int{1, 31, 33} {
+		w := sampleOffer().wire()
+		w.Kind, w.Relay = KindAnswer, make([]byte, n)
+		list[fmt.Sprintf("relay chosen of %d", n)] = w
+	}
+	return list
+}
+
+func TestWrongLengthsAreRefused(t *testing.T) {
+	for name, w := range wrongLengths() {
+		raw, err := encoding.Marshal(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := Decode(raw); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: got %+v, %v, want ErrMalformed", name, m, err)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
+	for _, w := range wrongLengths() {
+		raw, err := encoding.Marshal(w)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
 	for _, m := range []Message{sampleOffer(), {Kind: KindAsk}, {Kind: KindCandidates, Attempt: 2}} {
 		raw, err := m.Encode()
 		if err != nil {
