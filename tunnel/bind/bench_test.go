@@ -35,10 +35,11 @@ func (c *course) round(b *testing.B, bufs [][]byte) {
 }
 
 // BenchmarkBind carries batches of full WireGuard packets over real sockets, in turns: through WireGuard's own bind,
-// through this one directly, as ChannelData to another of these, and as ChannelData that a third one forwards. The metrics that matter are the ratios; each
+// through this one directly, as ChannelData to another of these, as ChannelData that a third one forwards, and by a stream
+// over TCP without TLS. The metrics that matter are the ratios; each
 // is of the same run, so that what else the machine does cancels out.
 func BenchmarkBind(b *testing.B) {
-	courses := []*course{plainCourse(b), wrappedCourse(b, "direct"), wrappedCourse(b, "relayed"), wrappedCourse(b, "forwarded")}
+	courses := []*course{plainCourse(b), wrappedCourse(b, "direct"), wrappedCourse(b, "relayed"), wrappedCourse(b, "forwarded"), wrappedCourse(b, "stream")}
 	bufs := make([][]byte, conn.IdealBatchSize)
 	bytes := 0
 	for i := range bufs {
@@ -83,7 +84,8 @@ func plainCourse(b *testing.B) *course {
 	return c
 }
 
-// wrappedCourse is direct, unwrapped from ChannelData by the receiver, or also forwarded by a third bind in between.
+// wrappedCourse is direct, by a stream, unwrapped from ChannelData by the receiver, or also forwarded by a third bind
+// in between.
 func wrappedCourse(b *testing.B, name string) *course {
 	c := &course{name: name, arrived: new(atomic.Int64)}
 	open := func() (*Bind, netip.AddrPort) {
@@ -103,6 +105,20 @@ func wrappedCourse(b *testing.B, name string) *course {
 	e := from.Endpoint([32]byte{1})
 	e.SetPath(toAddr)
 	to.Endpoint([32]byte{2}).SetPath(fromAddr)
+	if name == "stream" {
+		near, far := tcpPair(b)
+		there, _, err := from.AttachStream(near, StreamOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		back, _, err := to.AttachStream(far, StreamOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		e.SetPath(there)
+		to.Endpoint([32]byte{2}).SetPath(back)
+		name = "direct"
+	}
 	if name == "direct" {
 		c.send = func(bufs [][]byte) error { return from.Send(bufs, e) }
 		return c

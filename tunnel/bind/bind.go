@@ -1,7 +1,8 @@
 // Package bind shares one UDP port between WireGuard, STUN, relayed packets (TURN ChannelData) and QUIC. It wraps
 // WireGuard's own sockets, so that batching, UDP GSO and GRO stay, takes what is not WireGuard's out of the
 // received batches, gives each mesh peer one endpoint object whose path can be moved while packets flow, and
-// relays for others. The packet's way in is in receive.go, its way out in send.go.
+// relays for others. For networks that drop UDP it does the same over streams (stream.go). The packet's way in is in
+// receive.go, its way out in send.go.
 //
 // Which path is good, and when a relay may be used, is decided by nat and its parts; they speak to the network through
 // the STUN lane and the virtual addresses of relay channels. Sessions speak through the QUIC lane. The bind keeps
@@ -38,6 +39,7 @@ type Bind struct {
 	sources     *sources
 	channels    *channels
 	strays      *strays
+	streams     *streams
 	frames      sync.Pool // of *frames
 	portChanges chan uint16
 
@@ -48,6 +50,7 @@ type Bind struct {
 	// guarded by mu
 	mu        sync.Mutex
 	forwarder *forwarder // nil: closed
+	closing   chan struct{}
 	serial    uint64
 	peers     map[[32]byte]*Endpoint
 	handles   map[netip.Addr]*Endpoint
@@ -69,6 +72,7 @@ func New(o Options) *Bind {
 		sources:     newSources(),
 		channels:    newChannels(),
 		strays:      newStrays(),
+		streams:     newStreams(),
 		frames:      sync.Pool{New: func() any { return newFrames(conn.IdealBatchSize) }},
 		portChanges: make(chan uint16, 1),
 		peers:       make(map[[32]byte]*Endpoint),
@@ -79,17 +83,18 @@ func New(o Options) *Bind {
 	return b
 }
 
-// Open opens the sockets; port 0 means any. See conn.Bind. The device calls it again after each Close, for instance
-// on a change of port.
+// Open opens the sockets; port 0 means any. See conn.Bind. The last of the functions is that of the streams. The device
+// calls it again after each Close, for instance on a change of port.
 func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	fns, actual, err := openPort(b.inner, port)
 	if err != nil {
 		return nil, 0, err
 	}
-	f := newForwarder(b)
+	f, closing := newForwarder(b), make(chan struct{})
 	b.mu.Lock()
-	b.forwarder = f
+	b.forwarder, b.closing = f, closing
 	b.mu.Unlock()
+	fns = append(fns, (&streamReceiver{bind: b, closed: closing}).receive)
 	for i, next := range fns {
 		r := &receiver{bind: b, next: next, forward: f, todo: make([]pending, 0, b.inner.BatchSize())}
 		fns[i] = r.receive
@@ -133,14 +138,15 @@ func freePort() (uint16, error) {
 	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port(), nil
 }
 
-// Close closes the sockets. Lanes, endpoints, channels and forwards stay and work again after the next Open.
+// Close closes the sockets. Lanes, endpoints, channels, forwards and streams stay and work again after the next Open.
 func (b *Bind) Close() error {
 	err := b.inner.Close()
 	b.mu.Lock()
-	f := b.forwarder
-	b.forwarder = nil
+	f, closing := b.forwarder, b.closing
+	b.forwarder, b.closing = nil, nil
 	b.mu.Unlock()
 	if f != nil {
+		close(closing)
 		f.stop()
 	}
 	return err
@@ -194,7 +200,7 @@ func putLatest(latest chan uint16, port uint16) {
 	}
 }
 
-// STUN returns the lane of STUN packets, those that came through open relay channels included. Every call returns the
+// STUN returns the lane of STUN packets, those that came by streams and open relay channels included. Every call returns the
 // same lane. It never yields malformed STUN.
 func (b *Bind) STUN() net.PacketConn { return b.stun }
 

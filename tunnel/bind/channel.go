@@ -8,12 +8,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.zx2c4.com/wireguard/conn"
 )
 
 // Half is one end of a relayed path as the relay's socket sees it: ChannelData with this number, from or to this
-// underlay address.
+// underlay address or stream.
 type Half struct {
 	Addr    netip.AddrPort
 	Channel uint16
@@ -26,8 +24,8 @@ func (h Half) check() error {
 	if h.Channel < channelMin || h.Channel > channelMax {
 		return fmt.Errorf("channel %#04x: want 0x4000 to 0x4fff", h.Channel)
 	}
-	if !h.Addr.IsValid() || h.Addr.Port() == 0 || IsVirtual(h.Addr.Addr()) {
-		return fmt.Errorf("channel %#04x: %v is not an underlay address", h.Channel, h.Addr)
+	if !h.Addr.IsValid() || h.Addr.Port() == 0 || IsVirtual(h.Addr.Addr()) && !IsStream(h.Addr.Addr()) {
+		return fmt.Errorf("channel %#04x: %v is neither an underlay address nor a stream", h.Channel, h.Addr)
 	}
 	return nil
 }
@@ -39,7 +37,7 @@ var ErrChannelInUse = errors.New("channel in use")
 type channel struct {
 	virtual netip.AddrPort
 	number  uint16
-	relay   atomic.Pointer[conn.StdNetEndpoint] // nil: closed
+	relay   atomic.Pointer[hop] // nil: closed
 }
 
 // ForwardCounters counts what one direction of a relayed path has carried.
@@ -64,7 +62,7 @@ func (c *ForwardCounters) Load() ForwardStats {
 // forward is an immutable entry of the relay's table.
 type forward struct {
 	number   uint16
-	to       *conn.StdNetEndpoint
+	to       *hop
 	counters *ForwardCounters
 }
 
@@ -124,7 +122,7 @@ func (b *Bind) OpenChannel(relay netip.AddrPort, number uint16) (netip.AddrPort,
 	}
 	c.serial++
 	ch := &channel{virtual: virtualAddr(virtualChannel, c.serial), number: number}
-	ch.relay.Store(&conn.StdNetEndpoint{AddrPort: at.Addr})
+	ch.relay.Store(b.hopTo(at.Addr))
 	c.own[ch.virtual] = ch
 	c.change(func(routes map[Half]route) { routes[at] = route{own: ch} })
 	return ch.virtual, nil
@@ -139,7 +137,7 @@ func (b *Bind) MoveChannel(virtual, relay netip.AddrPort) error {
 	if ch == nil {
 		return fmt.Errorf("move relay channel %v: not open", virtual)
 	}
-	from, to := Half{ch.relay.Load().AddrPort, ch.number}, Half{relay, ch.number}.normal()
+	from, to := Half{ch.relay.Load().udp.AddrPort, ch.number}, Half{relay, ch.number}.normal()
 	if err := to.check(); err != nil {
 		return fmt.Errorf("move relay channel: %w", err)
 	}
@@ -149,7 +147,7 @@ func (b *Bind) MoveChannel(virtual, relay netip.AddrPort) error {
 	if _, taken := (*c.routes.Load())[to]; taken {
 		return fmt.Errorf("move relay channel %#04x to %v: %w", ch.number, to.Addr, ErrChannelInUse)
 	}
-	ch.relay.Store(&conn.StdNetEndpoint{AddrPort: to.Addr})
+	ch.relay.Store(b.hopTo(to.Addr))
 	c.change(func(routes map[Half]route) {
 		delete(routes, from)
 		routes[to] = route{own: ch}
@@ -166,7 +164,7 @@ func (b *Bind) CloseChannel(virtual netip.AddrPort) {
 	if ch == nil {
 		return
 	}
-	at := Half{ch.relay.Load().AddrPort, ch.number}
+	at := Half{ch.relay.Load().udp.AddrPort, ch.number}
 	ch.relay.Store(nil)
 	delete(c.own, virtual)
 	c.change(func(routes map[Half]route) { delete(routes, at) })
@@ -188,7 +186,7 @@ func (b *Bind) SetForward(from, to Half) (*ForwardCounters, error) {
 	if old.own != nil {
 		return nil, fmt.Errorf("set forward from channel %#04x at %v: %w", from.Channel, from.Addr, ErrChannelInUse)
 	}
-	next := &forward{number: to.Channel, to: &conn.StdNetEndpoint{AddrPort: to.Addr}}
+	next := &forward{number: to.Channel, to: b.hopTo(to.Addr)}
 	if old.forward != nil {
 		next.counters = old.forward.counters
 	} else {

@@ -22,12 +22,20 @@ const (
 	DropUnknownChannel
 	// DropNested: ChannelData that carried something else than WireGuard or STUN.
 	DropNested
+	// DropStreamBroken: what came over a stream was no frame; the stream has ended.
+	DropStreamBroken
+	// DropStreamRefused: received over a stream that may carry only QUIC.
+	DropStreamRefused
 	// DropCrossed: a handshake initiation received while our own, which goes first, was under way.
 	DropCrossed
 	// DropForwardQueue: to be relayed, but the uplink did not keep up.
 	DropForwardQueue
 	// DropForwardFailed: to be relayed, but the system refused to send it.
 	DropForwardFailed
+	// DropStreamQueue: the oldest packets of the full queue of a stream.
+	DropStreamQueue
+	// DropStreamGone: to be sent over a stream that has ended.
+	DropStreamGone
 	// DropNoPath: WireGuard wanted to send to a peer that has no path.
 	DropNoPath
 	// DropNotOurTurn: a handshake initiation without a path, on the side that leaves the first word to the peer.
@@ -46,9 +54,13 @@ var dropNames = [dropReasons]string{
 	DropQUICQueue:      "quic queue full",
 	DropUnknownChannel: "unknown channel",
 	DropNested:         "bad channel payload",
+	DropStreamBroken:   "broken stream",
+	DropStreamRefused:  "not for this stream",
 	DropCrossed:        "handshakes crossed",
 	DropForwardQueue:   "relay queue full",
 	DropForwardFailed:  "relay send failed",
+	DropStreamQueue:    "stream queue full",
+	DropStreamGone:     "stream ended",
 	DropNoPath:         "no path",
 	DropNotOurTurn:     "not our turn",
 	DropSendFailed:     "send failed",

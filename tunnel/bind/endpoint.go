@@ -51,7 +51,8 @@ var _ conn.Endpoint = (*Endpoint)(nil)
 type path struct {
 	addr    netip.AddrPort
 	direct  *conn.StdNetEndpoint
-	channel *channel // for a virtual addr; nil if it is not open
+	hop     *hop     // for a stream's addr
+	channel *channel // for a channel's addr; nil if it is not open
 }
 
 // traffic counts one direction.
@@ -88,8 +89,8 @@ func (e *Endpoint) Path() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// SetPath moves the peer to an underlay address, or to a relay channel by its virtual address; zero means that
-// there is no path. Packets from the few paths before still count as the peer's, so that one that is late
+// SetPath moves the peer to an underlay address, or to a relay channel or stream by its virtual address; zero means
+// that there is no path. Packets from the few paths before still count as the peer's, so that one that is late
 // cannot make WireGuard roam back. It reports whether a handshake initiation was held and has left by the new
 // path: then none has to be started, and a second one right after it would be taken for a flood.
 func (e *Endpoint) SetPath(addr netip.AddrPort) (flushed bool) {

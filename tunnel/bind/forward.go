@@ -171,7 +171,7 @@ func (f *forwarder) send(b *batch) {
 	list := b.list
 	for _, run := range b.runs {
 		c := run.forward.counters
-		if err := retried(f.bind.inner.Send(list[:run.n], run.forward.to)); err != nil {
+		if err := retried(f.bind.sendHop(run.forward.to, list[:run.n])); err != nil {
 			f.bind.drops.add(DropForwardFailed, run.n)
 			c.dropped.Add(uint64(run.n))
 		} else {

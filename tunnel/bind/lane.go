@@ -30,7 +30,7 @@ type lane struct {
 	// constant after newLane
 	bind    *Bind
 	full    Drop
-	relayed bool // may send to virtual addresses
+	relayed bool // may send through relay channels
 	ready   chan struct{}
 	closed  chan struct{}
 	writers sync.Pool // of *laneWrite
@@ -156,7 +156,7 @@ func (l *lane) WriteTo(p []byte, addr net.Addr) (int, error) {
 	return l.WriteToUDPAddrPort(p, udp.AddrPort())
 }
 
-// WriteToUDPAddrPort sends one packet to an underlay address or, in the STUN lane, through a relay channel. It returns
+// WriteToUDPAddrPort sends one packet to an underlay address, by a stream or, in the STUN lane, through a relay channel. It returns
 // an error if the lane is closed, the deadline has passed, or the packet is too large; that the system could
 // not send it now is only counted.
 func (l *lane) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (int, error) {
@@ -178,6 +178,12 @@ func (l *lane) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (int, error) {
 	switch {
 	case !IsVirtual(addr.Addr()):
 		err = l.bind.inner.Send(w.bufs[:], &w.ep)
+	case IsStream(addr.Addr()):
+		if s := l.bind.streams.byVirtual(addr); s != nil {
+			s.send(w.bufs[:])
+		} else {
+			l.bind.drops.add(DropStreamGone, 1)
+		}
 	case l.relayed:
 		err = l.bind.sendChannel(l.bind.channels.byVirtual(addr), w.bufs[:])
 	default:

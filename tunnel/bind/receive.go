@@ -10,7 +10,7 @@ import (
 
 /* A packet's way in
  *
- * 1. The sockets' receive function fills a batch.
+ * 1. The sockets' receive function, or that of the streams (streamin.go), fills a batch.
  * 2. Each packet is classified by its first bytes.
  * 3. ChannelData is unwrapped in place and classified again, or set aside for forwarding.
  * 4. STUN and QUIC are copied to their lanes.
@@ -79,7 +79,9 @@ func (r *receiver) sort(p []byte, ep *conn.Endpoint, now int64) int {
 	src := normal(std.AddrPort)
 	switch Classify(p) {
 	case WireGuard:
-		std.AddrPort = src
+		if std.AddrPort != src { // that of a stream is shared
+			std.AddrPort = src
+		}
 		return r.wireGuard(p, src, ep, now)
 	case STUN:
 		r.bind.stun.push(p, src)

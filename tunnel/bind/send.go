@@ -12,7 +12,8 @@ import (
  *
  * 1. The device calls Send with a batch and the endpoint object that it holds for the peer.
  * 2. A mesh peer's object knows the path, or keeps the handshake for later (endpoint.go).
- * 3. A direct path goes to the sockets as it is; a relayed one through an arena of ChannelData messages.
+ * 3. A direct path goes to the sockets as it is; a relayed one through an arena of ChannelData messages. Where either
+ *    leads to a stream, it goes to that stream's queue instead of the sockets (stream.go).
  *
  * STUN and QUIC start at step 3, from WriteTo of their lane.
  */
@@ -47,18 +48,47 @@ func (b *Bind) checkStray(a netip.AddrPort) {
 
 // resolve makes a path of a normal address.
 func (b *Bind) resolve(a netip.AddrPort) *path {
-	if IsVirtual(a.Addr()) {
+	switch {
+	case !IsVirtual(a.Addr()):
+		return &path{addr: a, direct: &conn.StdNetEndpoint{AddrPort: a}}
+	case IsStream(a.Addr()):
+		return &path{addr: a, hop: b.hopTo(a)}
+	default:
 		return &path{addr: a, channel: b.channels.byVirtual(a)}
 	}
-	return &path{addr: a, direct: &conn.StdNetEndpoint{AddrPort: a}}
+}
+
+// hop is an immutable place that packets leave for: an underlay address by the sockets, or a stream.
+type hop struct {
+	udp    conn.StdNetEndpoint // of a stream, its virtual address
+	stream *stream             // nil: none, or detached
+}
+
+func (b *Bind) hopTo(a netip.AddrPort) *hop {
+	return &hop{conn.StdNetEndpoint{AddrPort: a}, b.streams.byVirtual(a)}
+}
+
+func (b *Bind) sendHop(h *hop, bufs [][]byte) error {
+	switch {
+	case h.stream != nil:
+		h.stream.send(bufs)
+	case IsVirtual(h.udp.AddrPort.Addr()):
+		b.drops.add(DropStreamGone, len(bufs))
+	default:
+		return b.inner.Send(bufs, &h.udp)
+	}
+	return nil
 }
 
 // sendBy sends by a path, counts what the system refuses, and returns only what WireGuard has to know.
 func (b *Bind) sendBy(p *path, bufs [][]byte) error {
 	var err error
-	if p.direct != nil {
+	switch {
+	case p.direct != nil:
 		err = b.inner.Send(bufs, p.direct)
-	} else {
+	case p.hop != nil:
+		err = b.sendHop(p.hop, bufs)
+	default:
 		err = b.sendChannel(p.channel, bufs)
 	}
 	if err == nil {
@@ -76,7 +106,7 @@ func (b *Bind) sendBy(p *path, bufs [][]byte) error {
 
 // sendChannel wraps bufs for a relay; a nil channel is one that was never open.
 func (b *Bind) sendChannel(c *channel, bufs [][]byte) error {
-	var relay *conn.StdNetEndpoint
+	var relay *hop
 	if c != nil {
 		relay = c.relay.Load()
 	}
@@ -92,7 +122,7 @@ func (b *Bind) sendChannel(c *channel, bufs [][]byte) error {
 		if f.add(c.number, p) {
 			continue
 		}
-		if err := b.inner.Send(f.list, relay); first == nil {
+		if err := b.sendHop(relay, f.list); first == nil {
 			first = err
 		}
 		f.reset()
@@ -101,7 +131,7 @@ func (b *Bind) sendChannel(c *channel, bufs [][]byte) error {
 		}
 	}
 	if len(f.list) > 0 {
-		if err := b.inner.Send(f.list, relay); first == nil {
+		if err := b.sendHop(relay, f.list); first == nil {
 			first = err
 		}
 	}

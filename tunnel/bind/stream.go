@@ -1,0 +1,265 @@
+package bind
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.zx2c4.com/wireguard/conn"
+)
+
+/* Streams: datagrams over a connection, for networks that drop UDP
+ *
+ * A stream is a reliable connection, in practice TLS over TCP, that carries datagrams, each as a frame:
+ *
+ *	 0                   1
+ *	+-------------------+----------------------------+
+ *	| length, big endian | as many bytes of datagram |
+ *	+-------------------+----------------------------+
+ *
+ * A frame of length 0 means nothing. A length above maxStreamPacket ends the stream, since no such packet is ever sent.
+ *
+ * Each stream has a virtual address. What comes in is dealt with as if it had come by UDP from there (its reader fills
+ * chunks, and one more receive function takes the packets out of them: streamin.go); what is sent there, by whichever
+ * way, waits in the stream's queue for its writer.
+ */
+
+const (
+	maxStreams = 512 // a few megabytes of buffers per hundred
+
+	// maxStreamPacket is more than WireGuard sends with the MTU of jumbo frames (9,000).
+	maxStreamPacket = 10 << 10
+
+	streamHeaderSize = 2
+
+	// chunkSize is the plaintext of one TLS record (RFC 8446, section 5.1), so that a full chunk is one record.
+	chunkSize = 16 << 10
+
+	// streamQueue is how many chunks wait towards one stream: more than the device sends at once (128 packets).
+	streamQueue = 16
+
+	// streamInbox is how many received chunks wait for the receive function. Then the readers wait, and TCP with them.
+	streamInbox = 32
+)
+
+// ErrTooManyStreams is wrapped by the error of AttachStream at the limit.
+var ErrTooManyStreams = errors.New("too many streams")
+
+// StreamOptions say what a stream may carry.
+type StreamOptions struct {
+	QUICOnly bool // inward, nothing but QUIC: the far side has not proved to be a member
+}
+
+// stream is one attached connection.
+type stream struct {
+	// constant after AttachStream
+	bind     *Bind
+	conn     net.Conn
+	quicOnly bool
+	endpoint *conn.StdNetEndpoint // the virtual address as a packet's source; shared and never written
+	wake     chan struct{}
+	stop     chan struct{}
+	done     chan struct{}
+
+	once    sync.Once
+	running sync.WaitGroup // the writer, and the closing of conn
+
+	// guarded by mu
+	mu    sync.Mutex
+	queue [streamQueue]*chunk
+	head  int
+	count int
+	ended bool
+}
+
+// chunk holds whole frames, back to back; a stream's reader also has the beginning of the next one in it.
+type chunk struct {
+	from       *stream // of what was received
+	start, end int
+	frames     int // of what is to be sent
+	buf        [chunkSize]byte
+}
+
+// streams holds the streams by virtual address. Readers load an immutable map; each change replaces it.
+type streams struct {
+	// constant after newStreams
+	inbox  chan *chunk
+	chunks sync.Pool // of *chunk
+
+	// atomic
+	table atomic.Pointer[map[netip.AddrPort]*stream]
+
+	// guarded by mu
+	mu     sync.Mutex
+	serial uint64
+}
+
+func newStreams() *streams {
+	s := &streams{inbox: make(chan *chunk, streamInbox), chunks: sync.Pool{New: func() any { return new(chunk) }}}
+	s.table.Store(&map[netip.AddrPort]*stream{})
+	return s
+}
+
+// byVirtual returns the attached stream with this virtual address, or nil.
+func (s *streams) byVirtual(a netip.AddrPort) *stream { return (*s.table.Load())[a] }
+
+func (s *streams) get() *chunk {
+	c := s.chunks.Get().(*chunk)
+	c.from, c.start, c.end, c.frames = nil, 0, 0, 0
+	return c
+}
+
+func (s *streams) put(c *chunk) { s.chunks.Put(c) }
+
+// AttachStream takes over a connection that carries framed datagrams and returns the virtual address that stands for
+// its far end, to be used like an underlay address: as an endpoint's path, in both lanes, as the relay of a channel and
+// as a half of a forward. Addresses are never used again. The channel closes when the stream has ended and conn is
+// closed; conn's deadlines stay the caller's. At most 512 streams can be attached; then the error wraps
+// ErrTooManyStreams, and conn stays the caller's. Streams outlive closing and opening of the bind.
+func (b *Bind) AttachStream(c net.Conn, o StreamOptions) (virtual netip.AddrPort, done <-chan struct{}, err error) {
+	all := b.streams
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if len(*all.table.Load()) >= maxStreams {
+		return netip.AddrPort{}, nil, fmt.Errorf("attach stream: %w", ErrTooManyStreams)
+	}
+	all.serial++
+	virtual = virtualAddr(virtualStream, all.serial)
+	s := &stream{
+		bind: b, conn: c, quicOnly: o.QUICOnly, endpoint: &conn.StdNetEndpoint{AddrPort: virtual},
+		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	next := maps.Clone(*all.table.Load())
+	next[virtual] = s
+	all.table.Store(&next)
+	s.running.Go(s.write)
+	go s.read()
+	return virtual, s.done, nil
+}
+
+// DetachStream ends a stream; it does not wait for that. Whoever has the address drops what it sends there.
+func (b *Bind) DetachStream(virtual netip.AddrPort) {
+	if s := b.streams.byVirtual(virtual); s != nil {
+		s.end()
+	}
+}
+
+// end begins the end of the stream. Closing may wait for the far side, so it has a goroutine of its own.
+func (s *stream) end() {
+	s.once.Do(func() {
+		close(s.stop)
+		s.running.Go(func() { s.conn.Close() })
+	})
+}
+
+// finish takes the stream out of the table when its goroutines but the calling one have ended.
+func (s *stream) finish() {
+	s.end()
+	s.running.Wait()
+	all := s.bind.streams
+	all.mu.Lock()
+	next := maps.Clone(*all.table.Load())
+	delete(next, s.endpoint.AddrPort)
+	all.table.Store(&next)
+	all.mu.Unlock()
+
+	s.mu.Lock()
+	s.ended = true
+	for ; s.count > 0; s.count-- {
+		s.bind.drops.add(DropStreamGone, s.queue[s.head].frames)
+		all.put(s.queue[s.head])
+		s.queue[s.head] = nil
+		s.head = (s.head + 1) % streamQueue
+	}
+	s.mu.Unlock()
+	close(s.done)
+}
+
+// send queues packets for the writer and never waits. When the queue is full, the oldest chunk of it is dropped.
+func (s *stream) send(bufs [][]byte) {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		s.bind.drops.add(DropStreamGone, len(bufs))
+		return
+	}
+	for _, p := range bufs {
+		if len(p) > maxStreamPacket {
+			s.bind.drops.add(DropTooLarge, 1)
+			continue
+		}
+		c := s.room(streamHeaderSize + len(p))
+		binary.BigEndian.PutUint16(c.buf[c.end:], uint16(len(p)))
+		c.end += streamHeaderSize
+		c.end += copy(c.buf[c.end:], p)
+		c.frames++
+	}
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// room returns the last chunk of the queue, or a new one, with size bytes free. The caller holds mu.
+func (s *stream) room(size int) *chunk {
+	if s.count > 0 {
+		if last := s.queue[(s.head+s.count-1)%streamQueue]; last.end+size <= chunkSize {
+			return last
+		}
+	}
+	c := s.bind.streams.get()
+	if s.count == streamQueue {
+		oldest := s.queue[s.head]
+		s.bind.drops.add(DropStreamQueue, oldest.frames)
+		s.bind.streams.put(oldest)
+		s.head = (s.head + 1) % streamQueue
+		s.count--
+	}
+	s.queue[(s.head+s.count)%streamQueue] = c
+	s.count++
+	return c
+}
+
+// take returns the oldest chunk, or nil.
+func (s *stream) take() *chunk {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count == 0 {
+		return nil
+	}
+	c := s.queue[s.head]
+	s.queue[s.head] = nil
+	s.head = (s.head + 1) % streamQueue
+	s.count--
+	return c
+}
+
+// write is the writer's goroutine: a lone packet leaves at once, and what comes meanwhile leaves together.
+func (s *stream) write() {
+	defer s.end()
+	for {
+		c := s.take()
+		if c == nil {
+			select {
+			case <-s.wake:
+				continue
+			case <-s.stop:
+				return
+			}
+		}
+		_, err := s.conn.Write(c.buf[:c.end])
+		if err != nil {
+			s.bind.drops.add(DropStreamGone, c.frames)
+		}
+		s.bind.streams.put(c)
+		if err != nil {
+			return
+		}
+	}
+}
