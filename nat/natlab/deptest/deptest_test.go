@@ -75,7 +75,8 @@ var only = []struct {
 	{"golang.zx2c4.com/wireguard/device", []string{"tunnel"}, "the device has one owner"},
 	{"golang.zx2c4.com/wireguard/conn", []string{"tunnel"}, "the shared socket has one owner"},
 	{"golang.zx2c4.com/wireguard/wgctrl", []string{"tunnel"}, "the device is configured in one place"},
-	{"github.com/vishvananda/netlink", []string{"tunnel/osnet", "nat/netwatch", "tests"}, "the kernel's interface is an edge with an in-memory twin"},
+	{"github.com/vishvananda/netlink", []string{"tunnel/osnet", "nat/netwatch", "nat/portmap", "tests"}, "the kernel's interface is an edge with an in-memory twin"},
+	{"github.com/huin/goupnp", []string{"nat/portmap"}, "it goes wherever a stranger's description sends it, and reads without an end; both are stopped there"},
 	{"github.com/spf13/cobra", []string{"cmd"}, "flags end where the program begins"},
 	{"github.com/pelletier/go-toml/v2", []string{"config"}, "files are read in one place, strictly"},
 }

@@ -1,0 +1,196 @@
+package portmap
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"warren/nat/natlab"
+)
+
+// labNetwork is the system's network as a host of the lab has it.
+type labNetwork struct{ h *natlab.Host }
+
+func (n labNetwork) Source(gateway netip.Addr) (addr netip.Addr, err error) {
+	err = n.h.Do(func() error {
+		var err error
+		addr, err = systemNetwork{}.Source(gateway)
+		return err
+	})
+	return addr, err
+}
+
+func (n labNetwork) Dial(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (c net.Conn, err error) {
+	err = n.h.Do(func() error {
+		var err error
+		c, err = systemNetwork{}.Dial(ctx, network, local, to)
+		return err
+	})
+	return c, err
+}
+
+func (n labNetwork) ListenPacket(local netip.Addr) (c net.PacketConn, err error) {
+	err = n.h.Do(func() error {
+		var err error
+		c, err = systemNetwork{}.ListenPacket(local)
+		return err
+	})
+	return c, err
+}
+
+func (n labNetwork) gateways() (all []netip.Addr) {
+	_ = n.h.Do(func() error { all = Gateways(); return nil })
+	return all
+}
+
+func labForTest(t *testing.T) *natlab.Lab {
+	t.Helper()
+	if err := natlab.CheckMapping(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	return natlab.ForTest(t)
+}
+
+// running is a Mapper that runs in a host of the lab.
+type running struct {
+	*Mapper
+	t    *testing.T
+	stop context.CancelFunc
+	done chan error
+}
+
+func runIn(t *testing.T, h *natlab.Host, protocol string, port uint16) *running {
+	t.Helper()
+	n := labNetwork{h}
+	m := New(Options{Port: func() uint16 { return port }, Gateway: n.gateways, Network: n})
+	m.only = protocol
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{m, t, cancel, make(chan error, 1)}
+	go func() { r.done <- m.Run(ctx) }()
+	t.Cleanup(cancel)
+	return r
+}
+
+// await waits until ok is true of the mappings.
+func (r *running) await(what string, ok func([]Mapping) bool) []Mapping {
+	r.t.Helper()
+	deadline := time.After(15 * time.Second)
+	for {
+		if got := r.Mappings(); ok(got) {
+			return got
+		}
+		select {
+		case <-r.Events():
+		case <-deadline:
+			r.t.Fatalf("%s: got %+v after 15 s; status %+v", what, r.Mappings(), r.Snapshot())
+		}
+	}
+}
+
+// end ends Run and checks the time that it takes.
+func (r *running) end() {
+	r.t.Helper()
+	began := time.Now()
+	r.stop()
+	select {
+	case err := <-r.done:
+		if err != nil {
+			r.t.Errorf("got %v from Run, want nil", err)
+		}
+	case <-time.After(10 * time.Second):
+		r.t.Fatal("Run has not ended after 10 s")
+	}
+	if took := time.Since(began); took > removal+500*time.Millisecond {
+		r.t.Errorf("Run took %v to end, want at most %v", took, removal)
+	}
+}
+
+// reaches reports whether a packet of a stranger arrives.
+func reaches(t *testing.T, stranger *natlab.Host, to netip.AddrPort, inside *net.UDPConn) bool {
+	t.Helper()
+	from := netip.IPv4Unspecified()
+	if to.Addr().Is6() {
+		from = netip.IPv6Unspecified()
+	}
+	c, err := stranger.ListenUDP(netip.AddrPortFrom(from, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// The address may have been tried before, and its neighbours may not be known yet.
+	for range 3 {
+		if _, err := c.WriteToUDPAddrPort([]byte("hello"), to); err != nil {
+			t.Fatal(err)
+		}
+		_ = inside.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		if n, _, err := inside.ReadFromUDPAddrPort(make([]byte, 100)); err == nil && n == len("hello") {
+			return true
+		}
+	}
+	return false
+}
+
+// TestLabMiniupnpd maps a port of a real router by every protocol.
+func TestLabMiniupnpd(t *testing.T) {
+	l := labForTest(t)
+	stranger := l.Host("stranger", nil)
+	both := natlab.MappingProtocols{UPnP: true, PCP: true}
+	tests := []struct {
+		name     string
+		kind     natlab.Kind
+		offer    natlab.MappingProtocols
+		protocol string // the only one that is used; "": all
+		v6       bool
+	}{
+		{"pcp", natlab.EIMAPDF, both, PCP, false},
+		{"natpmp", natlab.EIMAPDF, both, NATPMP, false},
+		{"upnp", natlab.Symmetric, both, UPnP, false},
+		{"all", natlab.Symmetric, both, "", false},
+		{"upnponly", natlab.EIMAPDF, natlab.MappingProtocols{UPnP: true}, "", false},
+		{"pcp6", natlab.IPv6Only, both, PCP, true},
+		{"upnp6", natlab.IPv6Only, both, UPnP, true},
+	}
+	for _, tt := range tests {
+		router := l.Router("r-"+tt.name, tt.kind)
+		router.OfferMapping(tt.offer)
+		h := l.Host(tt.name, router)
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			any := netip.IPv4Unspecified()
+			if tt.v6 {
+				any = netip.IPv6Unspecified()
+			}
+			inside, err := h.ListenUDP(netip.AddrPortFrom(any, 9277))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer inside.Close()
+			r := runIn(t, h, tt.protocol, 9277)
+			got := r.await("mapping", func(m []Mapping) bool { return len(m) == 1 })[0]
+			if tt.protocol != "" && got.Protocol != tt.protocol {
+				t.Errorf("got mapping by %s, want %s", got.Protocol, tt.protocol)
+			}
+			want := netip.AddrPortFrom(router.Mapped(), 9277)
+			if tt.v6 {
+				want = netip.AddrPortFrom(h.Addr6(), 9277)
+			}
+			if got.External != want || !got.Public() {
+				t.Errorf("got external %v (public %v), want %v", got.External, got.Public(), want)
+			}
+			if !reaches(t, stranger, got.External, inside) {
+				t.Errorf("a stranger's packet to %v did not arrive", got.External)
+			}
+			t.Logf("%+v", r.Snapshot())
+			r.end()
+			if reaches(t, stranger, got.External, inside) {
+				t.Errorf("a stranger's packet to %v arrived after the end", got.External)
+			}
+		})
+	}
+}
