@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,8 +59,7 @@ func (a *app) runLeave(ctx context.Context, mesh string, force bool) error {
 	if err != nil && !errors.Is(err, packaging.ErrNone) {
 		return err
 	}
-	// The agent has asked already whether the root key may go; offline, force has said so.
-	if err := a.leave(ctx, node.LeaveOptions{StateDir: a.place.stateDir(mesh), Force: true}); err != nil {
+	if err := a.removeState(ctx, mesh, told); err != nil {
 		return err
 	}
 	if told {
@@ -68,6 +68,24 @@ func (a *app) runLeave(ctx context.Context, mesh string, force bool) error {
 		fmt.Fprintf(a.out, "left mesh %s; the others have not been told and go on listing this node\n", mesh)
 	}
 	return nil
+}
+
+// removeState removes the state directory. An agent that is ending closes its socket first and lets go of the lock on
+// the state last, so that is waited for too.
+func (a *app) removeState(ctx context.Context, mesh string, ending bool) error {
+	var held error
+	err := poll(ctx, leaveTime, func(ctx context.Context) (bool, error) {
+		// The agent has asked already whether the root key may go; offline, force has said so.
+		err := a.leave(ctx, node.LeaveOptions{StateDir: a.place.stateDir(mesh), Force: true})
+		if held = err; ending && errors.Is(err, syscall.EWOULDBLOCK) {
+			return false, nil
+		}
+		return err == nil, err
+	}, errLate)
+	if errors.Is(err, errLate) {
+		return held
+	}
+	return err
 }
 
 // waitForEnd waits for the agent to end by itself. One that does not is stopped with its service, or found by the lock

@@ -51,7 +51,7 @@ func (p place) configPath(mesh string) (path string, required bool) {
 // pick returns the mesh that is meant: the one given by --mesh, else the only one that has state or an agent.
 func (p place) pick() (string, error) {
 	if p.mesh != "" {
-		if err := node.ValidName(p.mesh); err != nil {
+		if err := node.ValidName(p.mesh); err != nil && p.mesh != staticMesh {
 			return "", &usageError{message: "--mesh: " + err.Error()}
 		}
 		return p.mesh, nil
@@ -86,7 +86,7 @@ func names(dir string, take func(fs.DirEntry) (string, bool)) ([]string, error) 
 	}
 	var found []string
 	for _, e := range entries {
-		if name, ok := take(e); ok && node.ValidName(name) == nil {
+		if name, ok := take(e); ok && (name == staticMesh || node.ValidName(name) == nil) {
 			found = append(found, name)
 		}
 	}
