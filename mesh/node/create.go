@@ -26,6 +26,9 @@ func Create(_ context.Context, o CreateOptions) (Membership, error) {
 			return Membership{}, err
 		}
 	}
+	if o.Mesh == StaticMesh {
+		return Membership{}, fmt.Errorf("create mesh %q: that is what the agent without a mesh is called: %w", o.Mesh, ErrName)
+	}
 	dir := filepath.Join(o.StateRoot, o.Mesh)
 	if _, err := os.Stat(dir); err == nil {
 		return Membership{}, fmt.Errorf("create mesh %s: %s is there already: %w", o.Mesh, dir, os.ErrExist)

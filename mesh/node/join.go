@@ -59,8 +59,8 @@ func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Memb
 	if err != nil {
 		return Membership{}, fmt.Errorf("join: %w", err)
 	}
-	if err := ValidName(terms.Name); err != nil {
-		return Membership{}, fmt.Errorf("join: name of the mesh: %w", err)
+	if err := ValidName(terms.Name); err != nil || terms.Name == StaticMesh {
+		return Membership{}, fmt.Errorf("join: the mesh is called %q, which cannot be kept here: %w", terms.Name, errors.Join(err, ErrName))
 	}
 	s.settings = stored{
 		Schema: storedSchema, Mesh: terms.Name, Name: o.Name, Port: o.Port, Endpoints: o.Endpoints, Admission: &admitted.Admission,

@@ -110,7 +110,11 @@ func newMember(n *node, s *state, wireGuard wgtypes.Key) (*member, error) {
 
 func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	logger := n.options.Logger
-	m.contacts = loadContacts(m.store, m.state)
+	var damage string
+	if m.contacts, damage = loadContacts(m.state, n.started); damage != "" {
+		n.log.Warn("contacts", "error", damage)
+		n.status.warn("contacts", damage)
+	}
 	own, err := m.state.ownRecord(wireGuard, n.options.Version)
 	if err != nil {
 		return err

@@ -1,22 +1,18 @@
 package node
 
 import (
-	"encoding/json"
 	"net/netip"
 	"slices"
 
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
-	"warren/mesh/store"
 	"warren/nat/netwatch"
 )
 
 // Bounds of what a node says and keeps of itself.
 const (
 	maxEndpoints = 6 // in its record
-	maxContacts  = 32
-	metaContacts = "contacts"
 )
 
 // updateRecord publishes what has changed about this node. A change costs every member a record, so that what
@@ -139,36 +135,4 @@ func (m *member) ownAddr4(prefix netip.Prefix, self roster.Member, members []ros
 		}
 	}
 	return netip.Addr{}
-}
-
-// remember keeps an address at which a member was reached, for a start when no anchor answers. The newest come first.
-func (m *member) remember(c contact) {
-	if len(m.contacts) > 0 && m.contacts[0] == c {
-		return
-	}
-	m.contacts = slices.DeleteFunc(m.contacts, func(old contact) bool { return old == c })
-	m.contacts = slices.Insert(m.contacts, 0, c)
-	m.contacts = m.contacts[:min(len(m.contacts), maxContacts)]
-	raw, err := json.Marshal(m.contacts)
-	if err == nil {
-		err = m.store.PutMeta(metaContacts, raw)
-	}
-	if err != nil {
-		m.log.Warn("contact not kept", "error", err)
-	}
-}
-
-// loadContacts reads the contacts of earlier runs, and where this node was admitted.
-func loadContacts(s *store.Store, st *state) (out []contact) {
-	if raw, err := s.Meta(metaContacts); err == nil && raw != nil {
-		if json.Unmarshal(raw, &out) != nil {
-			out = nil // only addresses to try: the anchors' records hold the same and more
-		}
-	}
-	for _, addr := range st.settings.Contacts {
-		if c := (contact{ID: st.settings.Admitter, Addr: addr}); !slices.Contains(out, c) {
-			out = append(out, c)
-		}
-	}
-	return out
 }

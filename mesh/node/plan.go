@@ -53,12 +53,6 @@ type sessionFacts struct {
 	rtt time.Duration
 }
 
-// contact is an address at which a member was reached once.
-type contact struct {
-	ID   identity.NodeID
-	Addr netip.AddrPort
-}
-
 // desired is what the owners are told. Everything in it is sorted, so that equal plans compare equal.
 type desired struct {
 	tunnel  []tunnel.Peer
@@ -161,7 +155,8 @@ func planTargets(f facts) []session.Target {
 	}
 	if anchorsUp == 0 {
 		for _, c := range f.contacts {
-			if m := slices.IndexFunc(f.members, func(m roster.Member) bool { return m.ID == c.ID && m.State == roster.Active }); m >= 0 {
+			// Whom no record is known of may still be one: a node whose store was lost has nothing but its contacts.
+			if !slices.ContainsFunc(f.members, func(m roster.Member) bool { return m.ID == c.ID && m.State != roster.Active }) {
 				add(c.ID, c.Addr)
 			}
 		}

@@ -128,10 +128,19 @@ func TestTargets(t *testing.T) {
 		}
 	})
 	t.Run("contacts are dialled while no anchor answers", func(t *testing.T) {
-		f := testFacts(testMember(1), testMember(2))
-		f.contacts = []contact{{id(2), netip.MustParseAddrPort("192.168.1.2:9277")}, {id(9), netip.MustParseAddrPort("192.168.1.9:9277")}}
-		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{2}) {
-			t.Errorf("got %v, want 2 alone: 9 is no member", got)
+		left := testMember(3)
+		left.State = roster.Left
+		f := testFacts(testMember(1), testMember(2), left)
+		for n := byte(2); n <= 4; n++ {
+			f.contacts = append(f.contacts, contact{id(n), netip.AddrPortFrom(netip.MustParseAddr("192.168.1.2"), uint16(n))})
+		}
+		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{2, 4}) {
+			t.Errorf("got %v, want 2 and the unknown 4, not 3, which has left", got)
+		}
+		f.members = append(f.members, testMember(5, "203.0.113.1:9277"))
+		f.sessions[id(5)] = sessionFacts{}
+		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{5}) {
+			t.Errorf("got %v while an anchor answers, want it alone", got)
 		}
 	})
 	t.Run("direct neighbours are dialled by the smaller ID", func(t *testing.T) {

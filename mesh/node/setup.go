@@ -23,6 +23,9 @@ import (
 // DefaultPort is the UDP port of a node for which neither its settings nor its state name one.
 const DefaultPort = 9277
 
+// ErrName is wrapped by the errors of Create and Join about a mesh whose name is taken by something else.
+var ErrName = errors.New("the name stands for something else")
+
 // StaticMesh is what the agent without a mesh is called, so that no mesh can be.
 const StaticMesh = "static"
 
@@ -38,9 +41,6 @@ var ErrFinal = errors.New("this node cannot go on in this mesh")
 func ValidName(name string) error {
 	if name == "" || len(name) > MaxName {
 		return fmt.Errorf("name %q: want 1 to %d characters", name, MaxName)
-	}
-	if name == StaticMesh {
-		return fmt.Errorf("name %q: it stands for the agent without a mesh", name)
 	}
 	for i, c := range []byte(name) {
 		letterOrDigit := 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
