@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,6 +68,7 @@ type trusted struct {
 	pwd   string
 	over  bool
 	early []early
+	told  []netip.AddrPort // from where something authentic came, as the machine was told
 }
 
 type early struct {
@@ -74,8 +76,10 @@ type early struct {
 	from netip.AddrPort
 }
 
-// maxEarly is the number of checks held: one for each pair of a usual attempt.
-const maxEarly = 8
+const (
+	maxEarly = 8  // checks held: one for each pair of a usual attempt
+	maxTold  = 16 // a peer that checks from more addresses has them from a generator
+)
 
 // waiter is who gets the response of a transaction: an agent, a check, or else the prober.
 type waiter struct {
@@ -160,7 +164,9 @@ func (x *mux) request(p *packet, from netip.AddrPort) {
 		x.drop(DropUnknown)
 	case !p.authentic(t.pwd):
 		x.drop(DropForged)
-	case path.IsVirtual(from.Addr()) || !x.toAgent(string(ufrag), t, p, from):
+	case !path.IsVirtual(from.Addr()) && x.toAgent(string(ufrag), t, p, from):
+		x.prove(t, from)
+	default:
 		raw, err := response(p.id, from, t.pwd)
 		if err != nil {
 			x.drop(DropMalformed)
@@ -193,6 +199,24 @@ func (x *mux) toAgent(ufrag string, t *trusted, p *packet, from netip.AddrPort) 
 	return true
 }
 
+// prove tells a peer's machine, once in an attempt, that the peer has shown itself at an address. It does so when a packet
+// arrives: WireGuard packets from there may be right behind.
+func (x *mux) prove(t *trusted, from netip.AddrPort) {
+	x.mu.Lock()
+	known := len(t.told) >= maxTold || slices.Contains(t.told, from)
+	x.mu.Unlock()
+	if known {
+		return
+	}
+	if !x.notify(item{peer: t.peer, in: path.Proven{From: from}}) {
+		x.drop(DropQueue) // the next check will tell
+		return
+	}
+	x.mu.Lock()
+	t.told = append(t.told, from)
+	x.mu.Unlock()
+}
+
 // response gives a response to whoever asked. It must come from where the request went: another source
 // means a NAT that no pair could use (RFC 8445, section 7.2.5.2.1), or a forger.
 func (x *mux) response(p *packet, from netip.AddrPort) {
@@ -214,9 +238,7 @@ func (x *mux) response(p *packet, from netip.AddrPort) {
 			return
 		}
 		if w.agent != nil {
-			if !w.agent.deliver(p.raw, from) {
-				x.drop(DropQueue)
-			}
+			x.answered(w.agent, p, from)
 			return
 		}
 		it = item{peer: w.peer, in: path.CheckAnswered{ID: w.id}}
@@ -230,6 +252,19 @@ func (x *mux) response(p *packet, from netip.AddrPort) {
 	}
 	if !x.notify(it) {
 		x.drop(DropQueue)
+	}
+}
+
+// answered gives an agent the authentic response to its check.
+func (x *mux) answered(agent *agentConn, p *packet, from netip.AddrPort) {
+	if !agent.deliver(p.raw, from) {
+		x.drop(DropQueue)
+	}
+	x.mu.Lock()
+	t := x.trusted[agent.owner.own.Ufrag]
+	x.mu.Unlock()
+	if t != nil {
+		x.prove(t, from)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -169,6 +170,56 @@ func TestChecksAreAnsweredWhenTheAttemptIsOver(t *testing.T) {
 	x.dispatch(request, remote4)
 	if len(lane.take()) != 0 {
 		t.Error("got an answer after trust ended, want none")
+	}
+}
+
+// The address of an authentic check, or answer, is told at once while ICE deals with it, and once.
+func TestProvenAddressesAreTold(t *testing.T) {
+	x, lane, items := newTestMux()
+	x.trust(simID(2), []path.Credentials{ownCreds})
+	want := func(when string, want ...netip.AddrPort) {
+		t.Helper()
+		var got []netip.AddrPort
+		for _, it := range *items {
+			if proven, ok := it.in.(path.Proven); ok && it.peer == simID(2) {
+				got = append(got, proven.From)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %v told, want %v", when, got, want)
+		}
+	}
+	check := mustCheck(t, theirCreds, ownCreds)
+	x.dispatch(mustCheck(t, theirCreds, path.Credentials{Ufrag: ownCreds.Ufrag, Pwd: strings.Repeat("f", 24)}), remote4)
+	want("forged")
+	x.dispatch(check, remote4)
+	x.dispatch(check, remote4)
+	want("held for the agent", remote4)
+	agent := newAgentMux(x, ownCreds, theirCreds, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")})
+	x.addAgent(agent)
+	other := netip.AddrPortFrom(remote4.Addr(), 99)
+	x.dispatch(check, other)
+	want("given to the agent", remote4, other)
+	third := netip.AddrPortFrom(remote4.Addr(), 100)
+	if _, err := agent.v4.WriteTo(mustCheck(t, ownCreds, theirCreds), net.UDPAddrFromAddrPort(third)); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := inspect(lane.take()[0].raw)
+	forged, _ := response(p.id, third, ownCreds.Pwd)
+	x.dispatch(forged, third)
+	want("after a forged answer", remote4, other)
+	if _, err := agent.v4.WriteTo(mustCheck(t, ownCreds, theirCreds), net.UDPAddrFromAddrPort(third)); err != nil {
+		t.Fatal(err)
+	}
+	p, _ = inspect(lane.take()[0].raw)
+	answer, _ := response(p.id, third, theirCreds.Pwd)
+	x.dispatch(answer, third)
+	want("after an answer", remote4, other, third)
+	for i := range 100 {
+		x.dispatch(check, netip.AddrPortFrom(remote4.Addr(), uint16(1000+i)))
+	}
+	if got := len(*items); got > maxTold {
+		t.Errorf("got %d addresses told in one attempt, want at most %d", got, maxTold)
 	}
 }
 

@@ -71,7 +71,7 @@ func (i *introduction) start(now time.Time, number uint64, keys exchange, remote
 	i.emit(StartICE{
 		Attempt: number, Controlling: i.controlling, Local: keys.own, Remote: keys.remote, Candidates: slices.Clone(remote),
 	})
-	i.news.started, i.news.learnt = true, slices.Clone(remote)
+	i.news.started = true
 }
 
 // end stops what is under way.
@@ -121,7 +121,6 @@ func (i *introduction) addRemote(more []Candidate) {
 	i.try.remote = all
 	if len(added) > 0 {
 		i.emit(AddCandidates{Attempt: i.try.number, Candidates: added})
-		i.news.learnt = append(i.news.learnt, added...)
 	}
 }
 

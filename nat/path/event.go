@@ -44,7 +44,7 @@ type Event struct {
 	Path          Path
 	Controlling   bool             // this side starts the WireGuard handshake
 	PeerRestarted bool             // the peer runs a new process since the last path: old session keys are void
-	Sources       []netip.AddrPort // further addresses from which the peer may send
+	Sources       []netip.AddrPort // further addresses from which the peer may send: proven by checks, none merely claimed
 	Reason        string           // why, in words
 }
 

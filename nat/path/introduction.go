@@ -66,9 +66,8 @@ type introduction struct {
 
 // introNews is what the route has to know.
 type introNews struct {
-	started   bool        // an attempt
-	learnt    []Candidate // of the peer
-	restarted bool        // the peer's process is another one
+	started   bool // an attempt
+	restarted bool // the peer's process is another one
 }
 
 // remote is the peer's process as last heard.

@@ -183,7 +183,6 @@ func (t *route) peerChecked(now time.Time, from netip.AddrPort) {
 	default:
 		if t.alt != from {
 			t.alt, t.altOK = from, time.Time{}
-			t.report(false)
 		}
 		l.lastAlt = now
 		t.sendCheck(now, from)

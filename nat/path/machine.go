@@ -60,8 +60,11 @@ type (
 	}
 	// CheckAnswered says that a Check got an authentic answer from the address it went to.
 	CheckAnswered struct{ ID uint64 }
-	// PeerChecked says that an authentic check of the peer came from that address.
+	// PeerChecked says that an authentic check of the peer came from that address, and was answered.
 	PeerChecked struct{ From netip.AddrPort }
+	// Proven says that something authentic of the peer came from that address which ICE deals with: a check, or the
+	// answer to one.
+	Proven struct{ From netip.AddrPort }
 )
 
 func (Wake) input()           {}
@@ -77,6 +80,7 @@ func (Failed) input()         {}
 func (RelayOpened) input()    {}
 func (CheckAnswered) input()  {}
 func (PeerChecked) input()    {}
+func (Proven) input()         {}
 
 // Output is one of the types below, to be carried out in order.
 type Output interface{ output() }
@@ -196,7 +200,10 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case CheckAnswered:
 		m.route.checkAnswered(now, in.ID)
 	case PeerChecked:
+		m.route.prove(now, in.From)
 		m.route.peerChecked(now, in.From)
+	case Proven:
+		m.route.prove(now, in.From)
 	}
 	m.settle(now)
 	out, m.core.out = m.core.out, nil
@@ -252,13 +259,12 @@ func (m *Machine) settle(now time.Time) {
 		case intro.restarted:
 			m.route.restarted = true
 			m.route.suspect(now)
-		case !intro.started && len(intro.learnt) == 0 && route == routeNews{}:
+		case !intro.started && route == routeNews{}:
 			return
 		}
 		if intro.started {
 			m.route.attempt(now, m.intro.try.exchange, m.intro.try.relay)
 		}
-		m.route.learn(intro.learnt, intro.started)
 		if route.moved {
 			m.intro.succeed()
 		}

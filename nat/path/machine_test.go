@@ -3,6 +3,7 @@ package path
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -259,6 +260,56 @@ func TestStaleMessagesAreIgnored(t *testing.T) {
 	}
 }
 
+// What WireGuard may take for the peer's packets: addresses that the peer has proven, none that it only names.
+func TestSourcesAreProven(t *testing.T) {
+	w := newWorld(t, 17)
+	w.punching = time.Second
+	w.start(0)
+	w.start(1)
+	claimed := netip.MustParseAddrPort("192.0.2.66:9277")
+	other := netip.MustParseAddrPort("192.0.2.77:1")
+	w.input(1, Local{Candidates: []Candidate{NewCandidate(Host, w.side[1].addr, 0), NewCandidate(Host, claimed, 1)}, Relays: []RelayOffer{{Anchor: anchorID}}})
+	sources := func() []netip.AddrPort {
+		var list []netip.AddrPort
+		for _, a := range w.side[0].events[len(w.side[0].events)-1].Sources {
+			if !IsVirtual(a.Addr()) {
+				list = append(list, a)
+			}
+		}
+		return list
+	}
+	want := func(when string, want ...netip.AddrPort) {
+		t.Helper()
+		if got := sources(); !slices.Equal(got, want) {
+			t.Errorf("%s: got sources %v, want %v", when, got, want)
+		}
+	}
+	w.until(Relayed, time.Second, false)
+	want("while ICE has found nothing")
+	w.input(0, Proven{From: other})
+	want("after a check, before any nomination", other)
+	w.until(Direct, 2*time.Second, false)
+	want("with a path", other)
+	w.run(10*time.Second, false)
+	w.input(0, PeerChecked{From: claimed})
+	want("after a check of the path's time", other, claimed)
+	old := w.side[1].addr
+	w.run(time.Second, false)
+	w.signals, w.side[1].addr = false, other
+	w.input(0, PeerChecked{From: other})
+	w.run(5*time.Second, false)
+	want("after a move", old, claimed)
+	for i := range 100 {
+		w.input(0, Proven{From: netip.AddrPortFrom(old.Addr(), uint16(i+1))})
+	}
+	if got := len(sources()); got > maxProven {
+		t.Errorf("got %d sources, want at most %d", got, maxProven)
+	}
+	w.run(provenFor+time.Minute, false)
+	w.input(0, Proven{From: claimed})
+	want("a long time later", claimed)
+}
+
 // A new introduction while a path works: the path stays, and the two agree anew.
 func TestIntroduceAgain(t *testing.T) {
 	for side := range 2 {
@@ -376,7 +427,7 @@ func fuzzInput(kind, arg byte, now time.Time, newest uint64) Input {
 	number := max(1, newest+uint64(arg%3)) - 1
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, arg % 4}), 1)
 	virtual := netip.AddrPortFrom(netip.AddrFrom16([16]byte{1, 15: arg % 3}), 1)
-	switch kind % 14 {
+	switch kind % 15 {
 	case 0:
 		return Local{Candidates: []Candidate{NewCandidate(Host, addr, 0)}, Relays: []RelayOffer{{Anchor: anchorID}}}
 	case 1, 2, 3:
@@ -408,8 +459,11 @@ func fuzzInput(kind, arg byte, now time.Time, newest uint64) Input {
 		}
 		return PeerChecked{From: addr}
 	}
-	if kind%14 == 13 {
+	if kind%15 == 13 {
 		return Introduce{}
+	}
+	if kind%15 == 14 {
+		return Proven{From: addr}
 	}
 	return Wake{LastTx: now, LastRx: now.Add(-time.Duration(arg) * 20 * time.Millisecond)}
 }

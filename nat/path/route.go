@@ -17,16 +17,29 @@ type route struct {
 	reason    string // of the last change
 	restarted bool   // the peer's process is another one than the path was made with
 
-	sources []netip.AddrPort // the peer's candidates
-	newest  exchange         // of the newest attempt, agreed on or not
-	alt     netip.AddrPort   // where the peer's checks come from, if not from the path
-	altOK   time.Time        // when alt last answered one of ours
+	proven []proven       // least recent first
+	newest exchange       // of the newest attempt, agreed on or not
+	alt    netip.AddrPort // where the peer's checks come from, if not from the path
+	altOK  time.Time      // when alt last answered one of ours
 
 	relay  relay
 	life   life
 	trying trying    // as Machine last said
 	news   routeNews // for Machine
 }
+
+// proven is an address from which the peer has shown itself.
+type proven struct {
+	addr netip.AddrPort
+	at   time.Time // last
+}
+
+const (
+	maxProven = 16
+	// provenFor is above the time between two checks of an idle path, so a path of the peer's that is not ours stays. A
+	// mapping of a NAT that is left for longer may be another's by now.
+	provenFor = 5 * time.Minute
+)
 
 // trying is what the route has to know of the introduction.
 type trying struct {
@@ -75,26 +88,34 @@ func (t *route) agree() {
 	}
 }
 
-// learn takes candidates of the peer as sources, in place of those known if they are of a new attempt.
-func (t *route) learn(candidates []Candidate, anew bool) {
-	if anew {
-		t.sources = nil
-	}
-	fresh := false
-	for _, c := range candidates {
-		if !slices.Contains(t.sources, c.Addr) {
-			t.sources, fresh = append(t.sources, c.Addr), true
-		}
-	}
-	if fresh {
+// prove notes that the peer is at an address: it may send WireGuard packets from there, and do so before this side
+// has moved. What the peer merely claims is no proof, or it could take the packets of another for its own.
+func (t *route) prove(now time.Time, addr netip.AddrPort) {
+	if t.note(now, addr) {
 		t.report(false)
 	}
+}
+
+// note is prove without the report; it tells whether the address is new.
+func (t *route) note(now time.Time, addr netip.AddrPort) bool {
+	if !addr.IsValid() || IsVirtual(addr.Addr()) || t.cfg.Reject != nil && t.cfg.Reject(addr.Addr()) {
+		return false
+	}
+	known := false
+	t.proven = slices.DeleteFunc(t.proven, func(p proven) bool {
+		known = known || p.addr == addr
+		return p.addr == addr || now.Sub(p.at) > provenFor
+	})
+	t.proven = append(t.proven, proven{addr: addr, at: now})
+	t.proven = t.proven[max(0, len(t.proven)-maxProven):]
+	return !known
 }
 
 // direct moves to an address of the peer.
 func (t *route) direct(now time.Time, addr netip.AddrPort, reason string) {
 	t.agree()
 	t.alt = netip.AddrPort{}
+	t.note(now, addr)
 	t.set(now, Path{Addr: addr, Kind: Direct}, reason)
 	t.relay.retire(now)
 }
@@ -122,20 +143,21 @@ func (t *route) report(restarted bool) {
 		Path:          t.path,
 		Controlling:   t.controlling,
 		PeerRestarted: restarted,
-		Sources:       t.allSources(),
+		Sources:       t.sources(),
 		Reason:        t.reason,
 	}})
 }
 
-// allSources lists where the peer may send from besides the path: its candidates, an address that its
-// checks came from, and the relay. Without them, WireGuard would take the packets of a peer that
-// switches first for those of a stranger.
-func (t *route) allSources() []netip.AddrPort {
-	list := slices.Clone(t.sources)
-	for _, addr := range []netip.AddrPort{t.alt, t.relay.addr} {
-		if addr.IsValid() && !slices.Contains(list, addr) {
-			list = append(list, addr)
-		}
+// sources lists where the peer may send from besides the path: the addresses that it has proven, former paths among them,
+// and the relay. Without them, WireGuard would take the packets of a peer that switches first for those of a
+// stranger.
+func (t *route) sources() []netip.AddrPort {
+	var list []netip.AddrPort
+	for _, p := range t.proven {
+		list = append(list, p.addr)
+	}
+	if t.relay.addr.IsValid() {
+		list = append(list, t.relay.addr)
 	}
 	return slices.DeleteFunc(list, func(a netip.AddrPort) bool { return a == t.path.Addr })
 }

@@ -213,6 +213,9 @@ func (w *world) tryICE() {
 		if w.side[0].ice != a || w.side[1].ice != b || !w.direct {
 			return
 		}
+		for i, s := range w.side {
+			w.input(i, Proven{From: w.side[1-s.index].addr})
+		}
 		w.input(0, Nominated{Attempt: a.Attempt, Addr: w.side[1].addr})
 		w.after(w.latency, func() { w.input(1, Nominated{Attempt: b.Attempt, Addr: w.side[0].addr}) })
 	})
