@@ -312,6 +312,25 @@ func (m *member) keysAreGood(key wgtypes.Key) bool {
 	return err == nil && time.Since(stats[key].LastHandshake) < 150*time.Second
 }
 
+// staleKeys is the age of a WireGuard session that refuses packets (WireGuard, section 6.1).
+const staleKeys = 180 * time.Second
+
+// introduceStale asks for new introductions to the peers whose path works and carries packets one way, while WireGuard
+// agrees on no keys: the two ends then have different preshared keys, because every answer of an introduction was lost.
+func (m *member) introduceStale(now time.Time) {
+	stats, err := m.tunnel().Snapshot()
+	if err != nil {
+		return
+	}
+	for id, p := range m.peers {
+		handshake := stats[p.key].LastHandshake
+		if p.path.Kind != nat.None && now.Sub(p.endpoint.Activity().LastTx) < tickEvery && now.Sub(handshake) > staleKeys {
+			m.log.Info("no keys agreed, introducing anew", "peer", m.nameOf(id))
+			m.nat.Introduce(id)
+		}
+	}
+}
+
 // roamed is told that WireGuard authenticated the peer with this key from an address that nat did not choose.
 func (m *member) roamed(key wgtypes.Key, addr netip.AddrPort) {
 	for id, p := range m.peers {

@@ -255,6 +255,9 @@ func (n *node) loop(ctx context.Context) error {
 		case <-n.retry.C:
 		case <-tick.C:
 			n.names.Refresh()
+			if n.member != nil {
+				n.member.introduceStale(time.Now())
+			}
 		case <-settled(dirty):
 			dirty = false
 			if err := n.reconcile(ctx); err != nil {
