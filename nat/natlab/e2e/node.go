@@ -105,15 +105,21 @@ func (n *Node) Create(ctx context.Context, mesh string, args ...string) error {
 
 // Invite makes an invite and returns its token. The agent has to run.
 func (n *Node) Invite(ctx context.Context, args ...string) (string, error) {
+	invite, err := n.NewInvite(ctx, args...)
+	return invite.Token, err
+}
+
+// NewInvite is Invite that returns all that is said of the invite.
+func (n *Node) NewInvite(ctx context.Context, args ...string) (api.Invite, error) {
 	out, err := n.Warren(ctx, "", append([]string{"invite", "--json"}, args...)...)
 	if err != nil {
-		return "", err
+		return api.Invite{}, err
 	}
 	var invite api.Invite
 	if err := json.Unmarshal([]byte(out), &invite); err != nil {
-		return "", fmt.Errorf("%s: decode invite: %w: %s", n.Name(), err, out)
+		return api.Invite{}, fmt.Errorf("%s: decode invite: %w: %s", n.Name(), err, out)
 	}
-	return invite.Token, nil
+	return invite, nil
 }
 
 // Join makes this node a member with the token, which goes in by standard input.
@@ -335,8 +341,9 @@ func Found(ctx context.Context, mesh string, founder *Node, others ...*Node) err
 }
 
 // Admit has a new node join with an invite of an admin, and starts its agent.
-func Admit(ctx context.Context, admin, n *Node) error {
-	token, err := admin.Invite(ctx)
+// The arguments are those of the invite.
+func Admit(ctx context.Context, admin, n *Node, args ...string) error {
+	token, err := admin.Invite(ctx, args...)
 	if err != nil {
 		return err
 	}
