@@ -41,7 +41,7 @@ func remark(a netip.Addr) string {
 	case sharedAddr:
 		return "the router's own address, " + a.String() + ", is shared: the provider translates addresses itself (carrier-grade NAT), and nobody outside can reach a port of it"
 	case uselessAddr:
-		return "the router has no address on the Internet's side: its line is down"
+		return "the router names " + a.String() + " as its own address, which nobody can send to"
 	}
 	return ""
 }

@@ -47,7 +47,7 @@ const (
 func (e upnpError) String() string {
 	switch e {
 	case upnpActionFailed:
-		return "the router failed to do it: its line may be down, or behind another NAT"
+		return "the router failed to do it: its line may be down, or it is behind another NAT"
 	case upnpNotAuthorized:
 		return "the router's settings forbid it"
 	case upnpPinholeOff:
@@ -244,7 +244,7 @@ func (c *igd) open(ctx context.Context) (grant, error) {
 		return grant{}, explain(err)
 	}
 	if addr.IsUnspecified() || !addr.Is4() {
-		return grant{}, refusal(remark(netip.IPv4Unspecified()))
+		return grant{}, refusal(pcpNetworkFailure.String())
 	}
 	for try := 1; ; try++ {
 		err = c.add(ctx)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,6 +192,35 @@ func TestLabMiniupnpd(t *testing.T) {
 			if reaches(t, stranger, got.External, inside) {
 				t.Errorf("a stranger's packet to %v arrived after the end", got.External)
 			}
+		})
+	}
+}
+
+// TestLabDoubleNAT asks a router whose own address is the carrier's: whatever it answers, it is said why that is no use.
+func TestLabDoubleNAT(t *testing.T) {
+	l := labForTest(t)
+	home := l.Router("home", natlab.DoubleNAT)
+	home.OfferMapping(natlab.MappingProtocols{UPnP: true, PCP: true})
+	h := l.Host("host", home)
+	for _, protocol := range []string{PCP, NATPMP, UPnP} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			r := runIn(t, h, protocol, 9277)
+			var got RouterStatus
+			for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+				if s := r.Snapshot(); len(s.Routers) == 1 && (s.Routers[0].Protocols[0].State == Refused || s.Routers[0].Mapping != nil) {
+					got = s.Routers[0]
+					break
+				}
+			}
+			if len(got.Protocols) == 0 || got.Mapping != nil && got.Mapping.Public() {
+				t.Fatalf("got %+v, want a refusal, or a mapping that is not public", r.Snapshot())
+			}
+			if words := got.Remark + got.Protocols[0].Reason; !strings.Contains(words, "behind another NAT") {
+				t.Errorf("got %q, want it to tell of another NAT", words)
+			}
+			t.Logf("%+v", got)
+			r.end()
 		})
 	}
 }

@@ -60,7 +60,8 @@ func (r pcpResult) String() string {
 	case pcpNetworkFailure:
 		return "the router has no public address: its line is down, or it is behind another NAT"
 	case pcpNoResources:
-		return "the router has no mapping to spare"
+		// miniupnpd says so when its line has no public address, too.
+		return "the router has no mapping to spare, or no public address because it is behind another NAT"
 	case pcpUnsuppProtocol:
 		return "the router does not map UDP"
 	case pcpUserExQuota:
