@@ -11,6 +11,9 @@ import (
 // resolveTimeout bounds one look-up: longer than a resolver's own retries.
 const resolveTimeout = 10 * time.Second
 
+// lookupPause is how long a name that does not resolve is left alone: the loop asks at every event.
+const lookupPause = 20 * time.Second
+
 // resolver turns the endpoints of static peers and of this node into addresses, without making the loop wait: a name
 // is looked up in the background, and Changes says when an answer is there.
 type resolver struct {
@@ -20,6 +23,7 @@ type resolver struct {
 	mu      sync.Mutex
 	answers map[string]netip.AddrPort // by host:port as written
 	pending map[string]bool
+	failed  map[string]time.Time // when a name was last looked up in vain
 }
 
 func newResolver() *resolver {
@@ -27,7 +31,7 @@ func newResolver() *resolver {
 		lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		},
-		changes: make(chan struct{}, 1), answers: make(map[string]netip.AddrPort), pending: make(map[string]bool),
+		changes: make(chan struct{}, 1), answers: make(map[string]netip.AddrPort), pending: make(map[string]bool), failed: make(map[string]time.Time),
 	}
 }
 
@@ -83,7 +87,7 @@ func (r *resolver) Refresh() {
 // askLocked starts a look-up unless one is under way. It ends by itself after resolveTimeout. The caller holds mu.
 func (r *resolver) askLocked(endpoint string) {
 	host, portText, err := net.SplitHostPort(endpoint)
-	if err != nil || r.pending[endpoint] {
+	if err != nil || r.pending[endpoint] || time.Since(r.failed[endpoint]) < lookupPause {
 		return
 	}
 	port, err := net.LookupPort("udp", portText)
@@ -98,6 +102,9 @@ func (r *resolver) askLocked(endpoint string) {
 		r.mu.Lock()
 		delete(r.pending, endpoint)
 		changed := false
+		if err != nil {
+			r.failed[endpoint] = time.Now()
+		}
 		if err == nil && len(addrs) > 0 {
 			addr := netip.AddrPortFrom(addrs[0].Unmap(), uint16(port))
 			changed = r.answers[endpoint] != addr
