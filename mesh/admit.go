@@ -33,6 +33,7 @@ type pending struct {
 	Cert    []byte          `cbor:"3,keyasint"`
 	Time    int64           `cbor:"4,keyasint"`
 	Expires int64           `cbor:"5,keyasint"` // of the invite
+	Name    string          `cbor:"6,keyasint"` // of the invite's certificate
 }
 
 type pendings []pending
@@ -62,7 +63,7 @@ func (p pendings) save(s *saver) error {
 func (b *book) admit(cert *x509.Certificate, now time.Time) (record.Admission, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	node, invite := identity.NodeIDOfCert(cert), identity.IssuerOf(cert)
+	node, invite, name := identity.NodeIDOfCert(cert), identity.IssuerOf(cert), cert.Issuer.CommonName
 	if _, ok := b.roster.Member(b.self); !ok {
 		return record.Admission{}, join.Refuse(join.CodeBusy, "the member that was asked has not yet caught up with its mesh: try again in a minute")
 	}
@@ -74,7 +75,7 @@ func (b *book) admit(cert *x509.Certificate, now time.Time) (record.Admission, e
 	if again >= 0 && b.roster.CheckAdmission(cert, time.Unix(b.pending[again].Time, 0)) == nil {
 		return record.SignAdmission(b.meshID, cert.Raw, time.Unix(b.pending[again].Time, 0), b.key), nil
 	}
-	terms, err := b.checkPending(node, invite)
+	terms, err := b.checkPending(node, invite, name)
 	if err != nil {
 		return record.Admission{}, err
 	}
@@ -82,15 +83,15 @@ func (b *book) admit(cert *x509.Certificate, now time.Time) (record.Admission, e
 	if err != nil {
 		return record.Admission{}, err
 	}
-	b.pending = append(b.pending, pending{Node: node, Invite: invite, Cert: cert.Raw, Time: admission.Time, Expires: terms.Expires.Unix()})
+	b.pending = append(b.pending, pending{Node: node, Invite: invite, Name: name, Cert: cert.Raw, Time: admission.Time, Expires: terms.Expires.Unix()})
 	return admission, b.pending.save(b.saver)
 }
 
 // checkPending counts the uses of an invite that the set does not show yet.
-func (b *book) checkPending(node identity.NodeID, invite identity.KeyID) (identity.InviteTerms, error) {
+func (b *book) checkPending(node identity.NodeID, invite identity.KeyID, name string) (identity.InviteTerms, error) {
 	var status roster.InviteStatus
 	for _, s := range b.roster.Invites() {
-		if s.KeyID == invite {
+		if s.KeyID == invite && s.Name == name {
 			status = s
 		}
 	}
@@ -100,7 +101,7 @@ func (b *book) checkPending(node identity.NodeID, invite identity.KeyID) (identi
 	}
 	var last pending
 	for _, p := range b.pending {
-		if p.Invite == invite && p.Node != node {
+		if p.Invite == invite && p.Name == name && p.Node != node {
 			taken[p.Node], last = true, p
 		}
 	}
@@ -171,37 +172,56 @@ func joinRefusal(err error) error {
 func (m *Mesh) Bundle(invite identity.KeyID, maxBytes int) (records []record.Signed, total int) {
 	all := m.book.all()
 	b := newBundle(all, maxBytes)
-	b.withBasis(invite)
-	b.withBasis(identity.KeyID(m.self))
+	for _, d := range all {
+		if d.Kind == record.KindCertificate && identity.KeyIDOfCert(d.Certificate) == invite {
+			b.withBasis(inviteOf(d.Certificate))
+		}
+	}
+	b.withBasis(nodeOf(identity.KeyID(m.self)))
 	for _, d := range all {
 		if d.Kind == record.KindRevocation {
-			b.withBasis(d.Signer)
+			b.withBasis(nodeOf(d.Signer))
 			b.put(d)
 		}
 	}
 	for _, anchors := range []bool{true, false} {
 		for _, d := range all {
 			if d.Node != nil && (len(d.Node.Endpoints) > 0) == anchors {
-				b.withBasis(identity.KeyID(d.Node.ID))
+				b.withBasis(nodeOf(identity.KeyID(d.Node.ID)))
 			}
 		}
 	}
 	return b.records, len(all)
 }
 
+// certified names a node, or one certificate of an invite's key.
+type certified struct {
+	key  identity.KeyID
+	name string // of an invite; empty for a node
+}
+
+func nodeOf(id identity.KeyID) certified { return certified{key: id} }
+
+func inviteOf(cert *x509.Certificate) certified {
+	return certified{key: identity.KeyIDOfCert(cert), name: cert.Subject.CommonName}
+}
+
 // bundle gathers records that fit, each after what it rests on.
 type bundle struct {
 	room    int
-	by      map[identity.KeyID]record.Decoded // by certified key
+	by      map[certified]record.Decoded
 	in      map[record.Key]bool
 	records []record.Signed
 }
 
 func newBundle(all []record.Decoded, maxBytes int) *bundle {
-	b := &bundle{room: maxBytes, by: make(map[identity.KeyID]record.Decoded, len(all)), in: make(map[record.Key]bool)}
+	b := &bundle{room: maxBytes, by: make(map[certified]record.Decoded, len(all)), in: make(map[record.Key]bool)}
 	for _, d := range all {
-		if d.Certificate != nil {
-			b.by[identity.KeyIDOfCert(d.Certificate)] = d
+		switch d.Kind {
+		case record.KindNode:
+			b.by[nodeOf(identity.KeyID(d.Node.ID))] = d
+		case record.KindCertificate:
+			b.by[inviteOf(d.Certificate)] = d
 		}
 	}
 	return b
@@ -215,7 +235,7 @@ func (m *Mesh) ownBasis() map[record.Key]roster.Entry {
 		return cached.entries
 	}
 	b := newBundle(m.book.all(), maxEntries*record.MaxSize)
-	b.withBasis(identity.KeyID(m.self))
+	b.withBasis(nodeOf(identity.KeyID(m.self)))
 	entries := make(map[record.Key]roster.Entry)
 	for _, d := range decodeAll(b.records) {
 		entries[d.Key] = roster.Entry{Key: d.Key, Version: d.Version}
@@ -240,27 +260,30 @@ func (b *bundle) put(d record.Decoded) {
 	b.records = append(b.records, d.Signed)
 }
 
-// withBasis puts the certified key's record, after the chain above it and the chains of those who admitted. Chains of admissions can be
-// long, so it keeps its own stack.
-func (b *bundle) withBasis(id identity.KeyID) {
-	stack := []identity.KeyID{id}
-	seen := map[identity.KeyID]bool{id: true}
+// withBasis puts the record of what is certified, after the chain above it and the chains of those who admitted. Chains of
+// admissions can be long, so it keeps its own stack.
+func (b *bundle) withBasis(first certified) {
+	stack := []certified{first}
+	seen := map[certified]bool{first: true}
 	var found []record.Decoded
 	for len(stack) > 0 {
-		id, stack = stack[len(stack)-1], stack[:len(stack)-1]
-		d, ok := b.by[id]
+		next := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		d, ok := b.by[next]
 		if !ok || b.in[d.Key] {
 			continue
 		}
 		found = append(found, d)
-		basis := []identity.KeyID{identity.IssuerOf(d.Certificate)}
+		basis := []certified{nodeOf(identity.IssuerOf(d.Certificate))}
 		if d.Node != nil {
-			basis = append(basis, identity.KeyID(d.Node.Admission.Signer))
+			basis = []certified{
+				{key: identity.IssuerOf(d.Certificate), name: d.Certificate.Issuer.CommonName}, nodeOf(identity.KeyID(d.Node.Admission.Signer)),
+			}
 		}
-		for _, id := range basis {
-			if !seen[id] {
-				seen[id] = true
-				stack = append(stack, id)
+		for _, on := range basis {
+			if !seen[on] {
+				seen[on] = true
+				stack = append(stack, on)
 			}
 		}
 	}

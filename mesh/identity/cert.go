@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"fmt"
 	"math/big"
 	"net/netip"
@@ -102,7 +103,6 @@ func NewInvite(issuer Authority, terms InviteTerms, now time.Time) (seed [32]byt
 	key := GenerateKey()
 	id := KeyIDOf(key.Public().(ed25519.PublicKey))
 	template := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: inviteName(id, KeyIDOfCert(issuer.Cert))},
 		NotBefore:             later(now.Add(-Skew), issuer.Cert.NotBefore),
 		NotAfter:              terms.Expires,
 		SubjectKeyId:          id[:],
@@ -115,6 +115,7 @@ func NewInvite(issuer Authority, terms InviteTerms, now time.Time) (seed [32]byt
 	if template.NotAfter.After(issuer.Cert.NotAfter) {
 		template.NotAfter = issuer.Cert.NotAfter
 	}
+	template.Subject.CommonName = inviteName(id, KeyIDOfCert(issuer.Cert), template.NotBefore, template.NotAfter, extension.Value)
 	cert, err = sign(template, issuer, key.Public().(ed25519.PublicKey))
 	if err != nil {
 		return seed, nil, fmt.Errorf("make invite: %w", err)
@@ -173,12 +174,16 @@ func sign(template *x509.Certificate, issuer Authority, subject ed25519.PublicKe
 	return cert, CheckLink(cert, issuer.Cert)
 }
 
-// inviteName is the common name of an invite. It covers the issuer's key too: a node certificate names its issuer,
-// so another admin who certifies the same invite key cannot pull the nodes of that invite under itself.
-// 80 bits of the hash leave no second preimage in reach.
-func inviteName(id, issuer KeyID) string {
-	sum := sha256.Sum256(append(id[:], issuer[:]...))
-	return "warren invite " + idEncoding.EncodeToString(sum[:10])
+// inviteName is the common name of an invite. It covers all that the invite says: its key, its issuer's key, its validity and
+// its terms. A node certificate names its issuer, so it rests on one certificate of the invite's key: no other admin who
+// certifies that key can pull the nodes of the invite under itself, and its own issuer cannot change the terms under which
+// they came. 160 bits of the hash leave that issuer, who is free to choose both sets of terms, no collision in reach.
+func inviteName(id, issuer KeyID, start, end time.Time, terms []byte) string {
+	covered := append(id[:], issuer[:]...)
+	covered = binary.BigEndian.AppendUint64(covered, uint64(start.Unix()))
+	covered = binary.BigEndian.AppendUint64(covered, uint64(end.Unix()))
+	sum := sha256.Sum256(append(covered, terms...))
+	return "warren invite " + idEncoding.EncodeToString(sum[:20])
 }
 
 func nodeName(id NodeID) string { return "warren node " + id.Short() }

@@ -198,11 +198,27 @@ func TestForms(t *testing.T) {
 	ca := func(cert *x509.Certificate) {
 		cert.IsCA, cert.BasicConstraintsValid, cert.KeyUsage, cert.SubjectKeyId = true, true, x509.KeyUsageCertSign, id[:]
 	}
+	name := func(x *x509.Certificate) {
+		x.Subject.CommonName = inviteName(KeyID(id), KeyIDOfCert(c.members.Cert), x.NotBefore, x.NotAfter, x.ExtraExtensions[0].Value)
+	}
+	invite := func(x *x509.Certificate) {
+		ca(x)
+		x.MaxPathLenZero = true
+		x.ExtraExtensions = []pkix.Extension{terms(InviteTerms{Uses: 1})}
+		name(x)
+	}
 	tests := []struct {
 		name string
 		edit func(*x509.Certificate)
 		ok   bool
 	}{
+		{"good invite", invite, true},
+		{"invite with other terms than its name covers", func(x *x509.Certificate) {
+			invite(x)
+			x.ExtraExtensions = []pkix.Extension{terms(InviteTerms{Uses: 2})}
+		}, false},
+		{"invite that starts at another time", func(x *x509.Certificate) { invite(x); x.NotBefore = x.NotBefore.Add(time.Second) }, false},
+		{"invite that ends at another time", func(x *x509.Certificate) { invite(x); x.NotAfter = x.NotAfter.Add(time.Second) }, false},
 		{"good", func(*x509.Certificate) {}, true},
 		{"good admin", ca, true},
 		{"name of another", func(c *x509.Certificate) { c.Subject.CommonName = "warren node aaaaaaaaaa" }, false},
@@ -222,14 +238,14 @@ func TestForms(t *testing.T) {
 		{"invite that is no CA", func(c *x509.Certificate) { c.ExtraExtensions = []pkix.Extension{terms(InviteTerms{Uses: 1})} }, false},
 		{"invite without path length", func(x *x509.Certificate) {
 			ca(x)
-			x.Subject.CommonName = inviteName(KeyID(id), KeyIDOfCert(c.members.Cert))
 			x.ExtraExtensions = []pkix.Extension{terms(InviteTerms{Uses: 1})}
+			name(x)
 		}, false},
 		{"invite with broken terms", func(x *x509.Certificate) {
 			ca(x)
 			x.MaxPathLenZero = true
-			x.Subject.CommonName = inviteName(KeyID(id), KeyIDOfCert(c.members.Cert))
 			x.ExtraExtensions = []pkix.Extension{{Id: oidInvite, Value: []byte{0x30, 0}}}
+			name(x)
 		}, false},
 		{"another root", func(c *x509.Certificate) {
 			ca(c)

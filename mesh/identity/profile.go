@@ -168,7 +168,7 @@ func checkInviteForm(cert *x509.Certificate, id KeyID) error {
 	switch {
 	case !cert.IsCA:
 		return formError("an invite that may not sign")
-	case !isName(cert.RawSubject, inviteName(id, IssuerOf(cert))):
+	case !isName(cert.RawSubject, inviteName(id, IssuerOf(cert), cert.NotBefore, cert.NotAfter, findExtension(cert, oidInvite))):
 		return formError("wrong name of an invite")
 	case terms.Admin && cert.MaxPathLen != -1, !terms.Admin && cert.MaxPathLen != 0:
 		return formError("wrong path length of an invite")

@@ -59,11 +59,12 @@ func (k Kind) String() string {
 // Key names what a record is about. Of several records with one key only the newest is kept. It is the SHA-256 of the kind
 // and the subject:
 //
-//	certificate  the certified key's ID ‖ its issuer's ID
+//	certificate  the certified key's ID ‖ its issuer's ID ‖ its common name
 //	node         the node ID
 //	revocation   the revoked key's ID ‖ the signer's ID
 //
-// The second halves keep one admin from displacing what another one signed.
+// The second parts keep one admin from displacing what another one signed. The name keeps an admin from displacing what
+// it signed itself: two certificates of one invite key with other terms are two records.
 type Key [32]byte
 
 // Version orders the records of one key; a greater one replaces a lesser one, and equal ones are the same record. It
@@ -221,7 +222,7 @@ func (d *Decoded) decodeCertificate() error {
 	}
 	id, issuer := identity.KeyIDOfCert(cert), identity.IssuerOf(cert)
 	d.Certificate = cert
-	d.Key = keyOf(KindCertificate, id[:], issuer[:])
+	d.Key = keyOf(KindCertificate, id[:], issuer[:], []byte(cert.Subject.CommonName))
 	d.Version = Version{Low: d.hash64()}
 	return nil
 }

@@ -17,8 +17,8 @@ import (
 // ref names something that records rest on: a node by its key ID, or an invite by inviteRef.
 type ref [32]byte
 
-// inviteRef names an invite by its key and its name. The name covers the issuer, so that a node rests on one
-// certificate of the invite's key and no other admin can slip in a second one.
+// inviteRef names an invite by its key and its name. The name covers the issuer and the terms, so that a node rests on
+// one certificate of the invite's key: nobody can slip in a second one, and each has its own uses.
 func inviteRef(key identity.KeyID, name []byte) ref {
 	return sha256.Sum256(append(key[:], name...))
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base32"
+	"encoding/binary"
 	"fmt"
 	"math/big"
 	"math/rand/v2"
@@ -267,13 +268,19 @@ func certifyAgain(t testing.TB, issuer identity.Authority, invite *testInvite, u
 	return forgeInviteOf(t, issuer, invite.key.Public().(ed25519.PublicKey), uses, "")
 }
 
+// again is a second certificate of an invite's key, under which nodes can join too.
+func (m *testMesh) again(by identity.Authority, invite *testInvite, uses int) *testInvite {
+	m.t.Helper()
+	cert := certifyAgain(m.t, by, invite, uses)
+	second := &testInvite{cert: cert, key: invite.key, rec: record.NewCertificate(cert)}
+	m.records = append(m.records, second.rec)
+	return second
+}
+
 func forgeInviteOf(t testing.TB, issuer identity.Authority, public ed25519.PublicKey, uses int, name string) *x509.Certificate {
 	t.Helper()
 	id, by := identity.KeyIDOf(public), identity.KeyIDOfCert(issuer.Cert)
-	if name == "" {
-		sum := sha256.Sum256(append(id[:], by[:]...))
-		name = "warren invite " + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:10]))
-	}
+	end := start.Add(24 * time.Hour)
 	terms, err := asn1.Marshal(struct {
 		Uses     int
 		Admin    bool
@@ -283,8 +290,15 @@ func forgeInviteOf(t testing.TB, issuer identity.Authority, public ed25519.Publi
 	if err != nil {
 		t.Fatal(err)
 	}
+	if name == "" {
+		covered := append(id[:], by[:]...)
+		covered = binary.BigEndian.AppendUint64(covered, uint64(start.Unix()))
+		covered = binary.BigEndian.AppendUint64(covered, uint64(end.Unix()))
+		sum := sha256.Sum256(append(covered, terms...))
+		name = "warren invite " + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:20]))
+	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: name}, NotBefore: start, NotAfter: start.Add(24 * time.Hour),
+		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: name}, NotBefore: start, NotAfter: end,
 		SubjectKeyId: id[:], AuthorityKeyId: by[:], KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
 		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 9277, 1}, Value: terms}},
 	}

@@ -36,12 +36,12 @@ func (r *Roster) Invites() []InviteStatus {
 	var list []InviteStatus
 	for _, e := range r.invites {
 		list = append(list, InviteStatus{
-			KeyID: e.keyID, Terms: e.terms, Issuer: identity.IssuerOf(e.Certificate), Created: e.Certificate.NotBefore,
+			KeyID: e.keyID, Name: e.Certificate.Subject.CommonName, Terms: e.terms, Issuer: identity.IssuerOf(e.Certificate), Created: e.Certificate.NotBefore,
 			Used: r.usersOf(e.ref), Revoked: r.inviteRevoked(e) != nil,
 		})
 	}
 	slices.SortFunc(list, func(a, b InviteStatus) int {
-		return cmp.Or(a.Created.Compare(b.Created), bytes.Compare(a.KeyID[:], b.KeyID[:]), bytes.Compare(a.Issuer[:], b.Issuer[:]))
+		return cmp.Or(a.Created.Compare(b.Created), bytes.Compare(a.KeyID[:], b.KeyID[:]), bytes.Compare(a.Issuer[:], b.Issuer[:]), cmp.Compare(a.Name, b.Name))
 	})
 	return list
 }

@@ -80,6 +80,7 @@ type Revoked struct {
 // InviteStatus is one invite and what has become of it.
 type InviteStatus struct {
 	KeyID   identity.KeyID
+	Name    string // of its certificate: a key that was certified twice is two invites
 	Terms   identity.InviteTerms
 	Issuer  identity.KeyID
 	Created time.Time
@@ -193,8 +194,8 @@ func (r *Roster) Chain(id identity.KeyID) []*x509.Certificate {
 	return append(chain, r.root)
 }
 
-// inviteOf returns the invite of a key. Should several admins have certified one key, the one that sorts first is taken, for
-// want of a name.
+// inviteOf returns the invite of a key. Should one key have been certified several times, the certificate that sorts first is
+// taken, for want of a name.
 func (r *Roster) inviteOf(id identity.KeyID) *entry {
 	var found *entry
 	for _, e := range r.invites {

@@ -383,6 +383,34 @@ func TestSecondCertificateOfAnInvite(t *testing.T) {
 	m.wantOrderFree("founder", "a")
 }
 
+// An admin that certifies the key of its own invite again, with other terms, changes nothing for those who came by the first
+// certificate: the two are two invites, each with its own uses.
+func TestSecondTermsOfAnInvite(t *testing.T) {
+	m := newMesh(t)
+	invite := m.invite(m.founder.authority(), identity.InviteTerms{Uses: 3, Tags: []string{"home"}}, at(0))
+	a := m.join("a", invite, m.founder, at(1))
+	m.join("b", invite, m.founder, at(2))
+	for uses := 1; uses <= 8; uses++ { // one of them would sort after the first certificate, if that decided
+		m.again(m.founder.authority(), invite, uses)
+	}
+	m.wantOrderFree("founder", "a", "b")
+	r := m.roster()
+	if got, _ := r.Member(a.id); !slices.Equal(got.Tags, []string{"home"}) {
+		t.Errorf("tags of a: got %q, want those of the certificate that it came by", got.Tags)
+	}
+	if got := len(r.Invites()); got != 9 {
+		t.Errorf("got %d invites, want 9", got)
+	}
+	second := m.again(m.founder.authority(), invite, 1)
+	m.join("c", second, m.founder, at(3))
+	m.join("d", second, m.founder, at(4))
+	m.join("e", invite, m.founder, at(5))
+	m.join("f", invite, m.founder, at(6))
+	m.wantOrderFree("founder", "a", "b", "c", "e")
+	m.revoke(identity.KeyIDOfCert(invite.cert), m.founder.key, at(3), false)
+	m.wantOrderFree("founder", "a", "b") // the key is revoked, and with it all its certificates
+}
+
 func TestExpiry(t *testing.T) {
 	m := newMesh(t)
 	invite := m.invite(m.founder.authority(), identity.InviteTerms{Uses: 1, NodeLife: 2 * time.Hour}, at(0))
@@ -511,6 +539,10 @@ func randomMesh(t *testing.T, random *rand.Rand, twice bool) *testMesh {
 				by = admins[random.IntN(len(admins))].authority()
 			}
 			if identity.RoleOf(by.Cert) == identity.RoleAdmin && len(m.chainOf(by.Cert)) > 8 {
+				continue
+			}
+			if len(invites) > 0 && random.IntN(4) == 0 && !by.Cert.NotBefore.After(start) {
+				invites = append(invites, m.again(by, invites[random.IntN(len(invites))], 1+random.IntN(3)))
 				continue
 			}
 			invites = append(invites, m.invite(by, identity.InviteTerms{Uses: 1 + random.IntN(2), Admin: random.IntN(2) == 0, Expires: at(100)}, when))
