@@ -224,3 +224,34 @@ func TestLabDoubleNAT(t *testing.T) {
 		})
 	}
 }
+
+// TestLabRouterRestarts has the router come back with another address and nothing in its tables.
+func TestLabRouterRestarts(t *testing.T) {
+	l := labForTest(t)
+	stranger, home := l.Host("stranger", nil), l.Router("home", natlab.EIMAPDF)
+	both := natlab.MappingProtocols{UPnP: true, PCP: true}
+	daemon := home.OfferMapping(both)
+	h := l.Host("host", home)
+	inside, err := h.ListenUDP(netip.AddrPortFrom(netip.IPv4Unspecified(), 9277))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	r := runIn(t, h, "", 9277)
+	at := r.await("mapping", func(m []Mapping) bool { return len(m) == 1 })[0].External
+	if err := daemon.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	home.Rebind()
+	if reaches(t, stranger, at, inside) {
+		t.Error("a router that has forgotten everything let a stranger in")
+	}
+	home.OfferMapping(both)
+	r.Changed()
+	for deadline := time.Now().Add(10 * time.Second); !reaches(t, stranger, at, inside); {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing arrives at %v after 10 s; status %+v", at, r.Snapshot())
+		}
+	}
+	r.end()
+}
