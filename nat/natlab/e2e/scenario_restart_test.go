@@ -53,5 +53,7 @@ func lasting(s api.Status) any {
 	for _, p := range s.Peers {
 		all = append(all, place{p.ID, p.Name, p.PublicKey})
 	}
-	return []any{*s.Mesh, all, self.Addresses, self.Admin, self.Tags, self.Port, s.Invites, s.Revoked}
+	mesh := *s.Mesh
+	mesh.Syncing = 0 // news from others may be on its way
+	return []any{mesh, all, self.Addresses, self.Admin, self.Tags, self.Port, s.Invites, s.Revoked}
 }
