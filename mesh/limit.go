@@ -8,7 +8,7 @@ import (
 )
 
 // limiter is a token bucket for each sender. Forwarded messages name their sender only as truly as the forwarding
-// member does, so the number of buckets is bounded: beyond it all start anew.
+// member does (see limits), so the number of buckets is bounded: beyond it all start anew.
 type limiter struct {
 	rate  float64 // tokens per second
 	burst float64

@@ -1,7 +1,9 @@
 package mesh
 
 import (
+	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"warren/mesh/identity"
@@ -42,4 +44,35 @@ func TestRecentForgets(t *testing.T) {
 	if got := len(r.new) + len(r.old); got > 6 {
 		t.Errorf("size: got %d, want at most 6", got)
 	}
+}
+
+// Whoever forwards streams in another's name uses up nothing of what that one has.
+func TestForgedStreamsCostTheirSenderNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Millisecond)
+		a := w.founder("a")
+		if err := a.load(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(a.stop)
+		near, far := net.Pipe()
+		defer near.Close()
+		defer far.Close()
+		a.isDirect = func(c net.Conn) bool { return c == near }
+		forged := 0
+		for a.heardStream(a.id, far) {
+			if forged++; forged > 1000 {
+				t.Fatal("got no limit on forwarded streams")
+			}
+		}
+		if !a.heardStream(a.id, near) {
+			t.Error("got the member's own stream refused after forged ones, want it served")
+		}
+		own := 0
+		for a.heardStream(a.id, near) {
+			if own++; own > 1000 {
+				t.Fatal("got no limit on a member's own streams")
+			}
+		}
+	})
 }

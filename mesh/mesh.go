@@ -26,6 +26,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
+	"warren/mesh/session"
 	"warren/mesh/store"
 )
 
@@ -64,6 +65,7 @@ type Mesh struct {
 	self     identity.NodeID
 	meshID   identity.MeshID
 	log      *slog.Logger
+	isDirect func(net.Conn) bool // does a stream come straight from its sender
 
 	// guarded by themselves
 	book   *book
@@ -87,10 +89,16 @@ type Mesh struct {
 
 // limits are the rates at which one sender is heard. All who are no members share one rate: whoever holds an old invite can make
 // as many IDs as it likes.
+//
+// Streams that did not come straight from their sender share one rate too, for the member that forwards them can name any
+// sender. Messages do not say how they came, so a member that forges senders can use up another's share of messages and
+// records here. What is lost by that are hints and copies: digests show it, and a sync over the session with that other,
+// whose rate nobody else can use up, brings it.
 type limits struct {
-	messages *limiter // messages for memberlist
-	records  *limiter // records in messages
-	streams  *limiter
+	messages  *limiter // messages for memberlist
+	records   *limiter // records in messages
+	streams   *limiter
+	forwarded *limiter // streams, all senders together
 }
 
 // heard takes one token of a sender.
@@ -99,6 +107,14 @@ func (m *Mesh) heard(l *limiter, from identity.NodeID) bool {
 		from = identity.NodeID{}
 	}
 	return l.take(from, 1, time.Now())
+}
+
+// heardStream takes one token for a stream: of its sender if that is proven.
+func (m *Mesh) heardStream(from identity.NodeID, conn net.Conn) bool {
+	if m.isDirect(conn) {
+		return m.heard(m.limits.streams, from)
+	}
+	return m.limits.forwarded.take(identity.NodeID{}, 1, time.Now())
 }
 
 // run is what exists only while Run runs.
@@ -125,12 +141,14 @@ func New(o Options) (*Mesh, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	m := &Mesh{
-		sessions: o.Sessions, store: o.Store, key: o.Key, log: o.Logger.With("part", "mesh"),
+		sessions: o.Sessions, store: o.Store, key: o.Key, log: o.Logger.With("part", "mesh"), isDirect: session.IsDirect,
 		self:   identity.NodeIDOf(o.Key.Public().(ed25519.PublicKey)),
 		meshID: identity.MeshIDOf(o.Root.PublicKey.(ed25519.PublicKey)),
 		drops:  newDrops(), alive: newLiveness(), asks: newAsks(),
-		limits: limits{messages: newLimiter(500, 1000), records: newLimiter(50, 500), streams: newLimiter(2, 60)},
-		inbox:  make(chan arrival, inboxSize), changes: make(chan struct{}, 1), fatal: make(chan error, 1),
+		limits: limits{
+			messages: newLimiter(500, 1000), records: newLimiter(50, 500), streams: newLimiter(2, 60), forwarded: newLimiter(20, 300),
+		},
+		inbox: make(chan arrival, inboxSize), changes: make(chan struct{}, 1), fatal: make(chan error, 1),
 	}
 	if len(o.Chain) == 0 || identity.NodeIDOfCert(o.Chain[0]) != m.self {
 		return nil, errors.New("start mesh: the certificate is not that of the node's key")

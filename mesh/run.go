@@ -90,7 +90,7 @@ func (m *Mesh) SessionUp(id identity.NodeID) {
 // it.
 func (m *Mesh) HandleGossipStream(from identity.NodeID, conn net.Conn) {
 	r := m.running.Load()
-	if r == nil || !m.isMember(from) || !m.heard(m.limits.streams, from) {
+	if r == nil || !m.isMember(from) || !m.heardStream(from, conn) {
 		_ = conn.Close()
 		m.drops.add("gossip: stream not now")
 		return

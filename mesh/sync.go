@@ -164,7 +164,7 @@ func (c *conversation) open() error {
 func (m *Mesh) HandleSync(from identity.NodeID, conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	r := m.running.Load()
-	if r == nil || !m.heard(m.limits.streams, from) {
+	if r == nil || !m.heardStream(from, conn) {
 		m.drops.add("sync: not now")
 		return
 	}
