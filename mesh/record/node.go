@@ -235,7 +235,9 @@ func (w nodeWire) node() (Node, error) {
 	}
 	switch {
 	case w.Seq > math.MaxUint32:
-		return Node{}, malformed("node with sequence %d", w.Seq)
+		// The node's last word stands for ever then, and no other record of its key can take its place.
+		return Node{}, malformed("node with sequence %d, after %d, the last there is: only revoking the node helps, which can then join anew under a new key",
+			w.Seq, uint32(math.MaxUint32))
 	case len(w.WireGuardKey) != 32 || len(w.SealingKey) != 32 || [32]byte(w.WireGuardKey) == [32]byte{} || [32]byte(w.SealingKey) == [32]byte{}:
 		return Node{}, malformed("node without WireGuard and sealing key")
 	case len(w.Instance) != 8:

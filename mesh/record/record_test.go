@@ -157,6 +157,16 @@ func TestNodeBounds(t *testing.T) {
 	}
 }
 
+func TestLastSequence(t *testing.T) {
+	m := newMesh(t)
+	m.node.Seq = 1<<32 - 1
+	sign(t, m, m.node)
+	m.node.Seq++
+	if _, err := SignNode(m.mesh, m.node, m.key); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "revok") {
+		t.Errorf("got %v, want an error that names the cure", err)
+	}
+}
+
 func repeat[T any](value T, n int) []T {
 	list := make([]T, n)
 	for i := range list {
