@@ -205,7 +205,7 @@ func (s *swim) note(node *memberlist.Node, state Liveness) {
 	}
 }
 
-// isMember reports whether a node has a place in the mesh.
+// isMember reports whether a node has a place in the mesh. One that has left keeps it.
 func (m *Mesh) isMember(id identity.NodeID) bool {
 	_, ok := m.book.currentView().members[id]
 	return ok

@@ -49,7 +49,7 @@ const maxGossipStreams = 32
 // transport carries memberlist over the sessions: a packet is a message, a dial a stream. It is made for one run.
 type transport struct {
 	sessions Sessions
-	isMember func(identity.NodeID) bool // known and neither revoked nor left
+	isMember func(identity.NodeID) bool // known and not put out; one that has left still is
 	ctx      context.Context            // of the run, for dials: memberlist's interface has no place for one
 	packets  chan *memberlist.Packet    // drops the newest when full: memberlist repeats what matters
 	streams  chan net.Conn

@@ -116,6 +116,9 @@ func TestAnswerLimit(t *testing.T) {
 	if count != answersPerSecond-answersPerSource {
 		t.Errorf("got %d answers to many sources, want %d", count, answersPerSecond-answersPerSource)
 	}
+	if len(l.source) > answersPerSecond {
+		t.Errorf("got %d sources kept, want no more than answers", len(l.source))
+	}
 	if !l.allow(now.Add(time.Second), remote4.Addr()) {
 		t.Error("got no answer a second later, want one")
 	}

@@ -11,7 +11,6 @@ import (
 const (
 	answersPerSecond = 1000
 	answersPerSource = 50
-	maxSources       = 4096
 )
 
 // answerLimit counts the answers of the current second. Its method may be called concurrently.
@@ -19,7 +18,7 @@ type answerLimit struct {
 	mu     sync.Mutex
 	second int64
 	total  int
-	source map[netip.Prefix]int
+	source map[netip.Prefix]int // those that were answered: no more than answers
 }
 
 // allow reports whether one more request from that source is to be answered at now.
@@ -37,7 +36,7 @@ func (l *answerLimit) allow(now time.Time, from netip.Addr) bool {
 	if s := now.Unix(); s != l.second || l.source == nil {
 		l.second, l.total, l.source = s, 0, make(map[netip.Prefix]int)
 	}
-	if l.total >= answersPerSecond || l.source[source] >= answersPerSource || len(l.source) >= maxSources {
+	if l.total >= answersPerSecond || l.source[source] >= answersPerSource {
 		return false
 	}
 	l.total++

@@ -28,7 +28,9 @@ const (
 
 // inviteTermsDER is the invite extension:
 //
-//	SEQUENCE { uses INTEGER, admin BOOLEAN, nodeLife INTEGER (seconds), tags SEQUENCE OF UTF8String }
+//	SEQUENCE { uses INTEGER, admin BOOLEAN, nodeLife INTEGER (seconds), tags SEQUENCE OF string }
+//
+// A tag is a PrintableString, or a UTF8String if it has an underscore, which PrintableString lacks.
 type inviteTermsDER struct {
 	Uses     int
 	Admin    bool
