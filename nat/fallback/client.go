@@ -1,0 +1,219 @@
+package fallback
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+const (
+	maxAddresses = 8
+	stagger      = 50 * time.Millisecond // between the starts of two attempts
+)
+
+// ErrWrongMember is wrapped by the error of a dial when who answers is not the member that was meant.
+var ErrWrongMember = errors.New("another member answers, or none")
+
+// ClientOptions are what a Client needs from its node.
+type ClientOptions struct {
+	Credential func() tls.Certificate                                      // for Dial
+	Verify     func(chain []*x509.Certificate) (identity.NodeID, error)    // for Dial; concurrent
+	Proxy      func(target *url.URL) (proxy *url.URL, err error)           // nil: what the environment says at NewClient
+	dial       func(ctx context.Context, address string) (net.Conn, error) // for tests
+	alternate  uint16                                                      // for tests
+}
+
+// Client dials streams. See NewClient.
+type Client struct{ o ClientOptions }
+
+// NewClient returns a client. A joiner's needs no options.
+func NewClient(o ClientOptions) *Client {
+	if o.Proxy == nil {
+		o.Proxy = environmentProxy()
+	}
+	if o.dial == nil {
+		o.dial = func(ctx context.Context, address string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		}
+	}
+	if o.alternate == 0 {
+		o.alternate = AlternatePort
+	}
+	return &Client{o}
+}
+
+// Dial returns a stream to the member id at one of its addresses, the first that answers on the port named or on 443,
+// by TCP or through the proxy. The stream's deadlines are its own: it fails when nothing comes for 45 s. The error wraps
+// ErrRefused or ErrWrongMember where that was one of the reasons.
+func (c *Client) Dial(ctx context.Context, id identity.NodeID, addrs []netip.AddrPort) (net.Conn, error) {
+	if c.o.Credential == nil || c.o.Verify == nil {
+		return nil, errors.New("dial stream: Credential and Verify are needed")
+	}
+	config := baseTLS(alpnMember)
+	config.InsecureSkipVerify = true // names mean nothing here: VerifyConnection checks the chain and the key
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		cert := c.o.Credential()
+		return &cert, nil
+	}
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		if err := checkForm(state.PeerCertificates); err != nil {
+			return err
+		}
+		if leaf := identity.NodeIDOfCert(state.PeerCertificates[0]); leaf != id {
+			return fmt.Errorf("node %s: %w", leaf.Short(), ErrWrongMember)
+		}
+		got, err := c.o.Verify(state.PeerCertificates)
+		if err == nil && got != id {
+			err = fmt.Errorf("node %s: %w", got.Short(), ErrWrongMember)
+		}
+		return err
+	}
+	conn, err := c.race(ctx, config, addrs)
+	if err != nil {
+		return nil, fmt.Errorf("dial stream to %s: %w", id.Short(), err)
+	}
+	return timed{conn}, nil
+}
+
+// DialJoin returns the stream of a joiner, which has no certificate yet, to the member that its token names: of mesh,
+// with a node ID that starts with pin (zero: any). It ends after 30 s and may carry QUIC only. The session inside
+// verifies the member's whole chain; what is checked here tells the member from whatever else listens at an address.
+func (c *Client) DialJoin(ctx context.Context, mesh identity.MeshID, pin [8]byte, addrs []netip.AddrPort) (net.Conn, error) {
+	config := baseTLS(alpnJoin)
+	config.InsecureSkipVerify = true // as in Dial
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		chain := state.PeerCertificates
+		if err := checkForm(chain); err != nil {
+			return err
+		}
+		leaf, root := identity.NodeIDOfCert(chain[0]), identity.KeyIDOfCert(chain[len(chain)-1])
+		if !bytes.HasPrefix(root[:], mesh[:]) || pin != [8]byte{} && !bytes.HasPrefix(leaf[:], pin[:]) {
+			return fmt.Errorf("node %s: %w", leaf.Short(), ErrWrongMember)
+		}
+		return nil
+	}
+	conn, err := c.race(ctx, config, addrs)
+	if err != nil {
+		return nil, fmt.Errorf("dial stream to join: %w", err)
+	}
+	return timed{conn}, nil
+}
+
+func checkForm(chain []*x509.Certificate) error {
+	if len(chain) == 0 || len(chain) > identity.MaxChain {
+		return fmt.Errorf("chain of %d certificates: %w", len(chain), ErrWrongMember)
+	}
+	for _, cert := range chain {
+		if err := identity.CheckForm(cert); err != nil {
+			return fmt.Errorf("%w: %w", ErrWrongMember, err)
+		}
+	}
+	return nil
+}
+
+// targets lists where to dial: each address at its own port and at the alternate one.
+func (c *Client) targets(addrs []netip.AddrPort) (out []netip.AddrPort) {
+	seen := make(map[netip.AddrPort]bool)
+	for _, a := range addrs[:min(len(addrs), maxAddresses)] {
+		for _, port := range []uint16{a.Port(), c.o.alternate} {
+			at := netip.AddrPortFrom(a.Addr().Unmap(), port)
+			if at.IsValid() && at.Port() != 0 && !seen[at] {
+				seen[at] = true
+				out = append(out, at)
+			}
+		}
+	}
+	return out
+}
+
+// race tries all targets, one after the other but not waiting for each, and returns the first stream that is taken.
+func (c *Client) race(ctx context.Context, config *tls.Config, addrs []netip.AddrPort) (net.Conn, error) {
+	targets := c.targets(addrs)
+	if len(targets) == 0 {
+		return nil, errors.New("no address")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	results := make(chan result)
+	started, ended := 0, 0
+	start := func() {
+		at := targets[started]
+		started++
+		go func() {
+			conn, err := c.attempt(ctx, config, at)
+			if err != nil {
+				err = fmt.Errorf("%v: %w", at, err)
+			}
+			results <- result{conn, err}
+		}()
+	}
+	start()
+	next := time.NewTicker(stagger)
+	defer next.Stop()
+	var failures []error
+	for ended < started || started < len(targets) {
+		select {
+		case r := <-results:
+			ended++
+			if r.err != nil {
+				failures = append(failures, r.err)
+				if started < len(targets) && ctx.Err() == nil {
+					start()
+				} else if ctx.Err() != nil {
+					targets = targets[:started]
+				}
+				continue
+			}
+			cancel()
+			for ; ended < started; ended++ { // they have heard cancel, or are done
+				if late := <-results; late.conn != nil {
+					go late.conn.Close()
+				}
+			}
+			return r.conn, nil
+		case <-next.C:
+			if started < len(targets) {
+				start()
+			}
+		}
+	}
+	return nil, errors.Join(failures...)
+}
+
+// attempt makes one stream: TCP or a tunnel through the proxy, TLS, and the anchor's answer.
+func (c *Client) attempt(ctx context.Context, config *tls.Config, at netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	raw, err := c.connect(ctx, at.String())
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	conn := tls.Client(raw, config)
+	err = conn.HandshakeContext(ctx)
+	if err == nil {
+		err = readGreeting(conn)
+	}
+	if err == nil && !stop() {
+		err = ctx.Err()
+	}
+	if err != nil {
+		stop()
+		raw.Close()
+		return nil, err
+	}
+	return conn, nil
+}

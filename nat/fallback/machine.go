@@ -1,0 +1,397 @@
+package fallback
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// Times of the decision.
+const (
+	// trialTime is how long nobody may answer by UDP until it is taken to be blocked: twice the longest round trip that
+	// is usual on earth, by satellite. With two round trips for TLS and one for the session that makes two seconds.
+	trialTime  = time.Second
+	trialEvery = 250 * time.Millisecond // between probes in a trial
+
+	// distrustAfter is how many dials of one anchor may fail, while probes are answered, until UDP is taken to be
+	// blocked for sessions: some networks let STUN pass and nothing else.
+	distrustAfter = 4
+
+	probeFirst = 2 * time.Second // between probes while streams are used, doubled
+	probeMost  = time.Minute
+
+	// Going back: UDP has to answer for so long, without a gap. Each return that does not last makes the next one longer.
+	confirmFirst = time.Second
+	confirmMost  = time.Minute
+	confirmEvery = 250 * time.Millisecond
+	confirmGap   = 1200 * time.Millisecond
+	lasting      = 2 * time.Minute // a return that lasted this long is forgotten
+
+	// lingerTime is how long a stream stays after the session has been told to leave it: what is relayed over it has
+	// to move too.
+	lingerTime = 3 * time.Second
+
+	wantedStreams = 2                      // a spare one
+	moreEvery     = 300 * time.Millisecond // while none is up, one more anchor is tried
+	mostOpening   = 6
+	reopenFirst   = 500 * time.Millisecond // doubled for each failure
+	reopenMost    = time.Minute
+	steady        = 5 * time.Second // a stream that lived this long is opened again at once
+)
+
+// Machine decides whether UDP is blocked and which streams to have. It is pure: time comes in with each step.
+type Machine struct {
+	jitter func() float64 // in [0, 1)
+
+	state  State
+	since  time.Time
+	reason string
+
+	anchors  []identity.NodeID
+	sessions map[identity.NodeID]bool // by UDP
+	failures map[identity.NodeID]int  // of dialling by UDP, since the last session
+	streams  map[identity.NodeID]*stream
+	serial   uint64
+	out      []Output
+
+	probeAt   time.Time
+	probeWait time.Duration // Blocked: the rung of the ladder
+	answered  time.Time     // Returning: the last answer
+	confirm   time.Duration // the next return takes so long
+	left      time.Time     // the last return
+	distrust  bool          // answers to probes prove nothing
+}
+
+type phase uint8
+
+const (
+	streamDown phase = iota
+	streamOpening
+	streamUp
+	streamLeaving // up, and to be closed soon
+)
+
+type stream struct {
+	serial   uint64 // of the one that is or was last open
+	phase    phase
+	since    time.Time
+	at       time.Time // down: not to be opened before; leaving: to be closed
+	failures int
+}
+
+// NewMachine returns a machine that believes that UDP works and knows no anchors. jitter returns numbers in [0, 1).
+func NewMachine(jitter func() float64) *Machine {
+	return &Machine{
+		jitter: jitter, confirm: confirmFirst, sessions: make(map[identity.NodeID]bool),
+		failures: make(map[identity.NodeID]int), streams: make(map[identity.NodeID]*stream),
+	}
+}
+
+// State returns what is believed, since when, and why.
+func (m *Machine) State() (s State, since time.Time, reason string) {
+	return m.state, m.since, m.reason
+}
+
+// Step takes one input and returns what to do, in order, and when to be woken with a Tick (zero: not at all).
+func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
+	m.take(now, in)
+	m.decide(now)
+	m.arrange(now)
+	out, m.out = m.out, nil
+	return out, m.wake(now)
+}
+
+func (m *Machine) emit(o Output) { m.out = append(m.out, o) }
+
+func (m *Machine) enter(now time.Time, s State, reason string) {
+	m.state, m.since, m.reason = s, now, reason
+}
+
+// take notes the evidence.
+func (m *Machine) take(now time.Time, in Input) {
+	switch in := in.(type) {
+	case Anchors:
+		none := len(m.anchors) == 0
+		m.setAnchors(in.IDs)
+		if none && len(m.anchors) > 0 {
+			m.try(now, "start")
+		}
+	case NetworkChanged:
+		m.distrust, m.left = false, time.Time{}
+		clear(m.failures)
+		for _, s := range m.streams {
+			if s.failures = 0; s.phase == streamDown {
+				s.at = now
+			}
+		}
+		m.try(now, "the network changed")
+	case Doubt:
+		m.doubt(now, "an answer is missing")
+	case DialFailed:
+		m.failures[in.ID]++
+		m.dialFailed(now, in.ID)
+	case Answered:
+		m.evidence(now, !m.distrust, "an anchor answers by UDP")
+	case SessionUp:
+		m.sessions[in.ID] = true
+		m.distrust = false
+		clear(m.failures)
+		m.evidence(now, true, "a session by UDP is up")
+	case SessionDown:
+		delete(m.sessions, in.ID)
+	case StreamUp:
+		if s := m.streams[in.ID]; s != nil && s.serial == in.Serial && s.phase == streamOpening {
+			s.phase, s.since = streamUp, now
+		}
+	case StreamDown:
+		m.streamEnded(now, in.Ref)
+	}
+}
+
+func (m *Machine) setAnchors(ids []identity.NodeID) {
+	m.anchors = slices.Clone(ids)
+	for id, s := range m.streams {
+		if !slices.Contains(ids, id) {
+			if s.phase != streamDown {
+				m.close(id, s)
+			}
+			delete(m.streams, id)
+		}
+	}
+	for id := range m.failures {
+		if !slices.Contains(ids, id) {
+			delete(m.failures, id)
+		}
+	}
+	for _, id := range ids {
+		if m.streams[id] == nil {
+			m.streams[id] = &stream{}
+		}
+	}
+}
+
+// try begins a trial.
+func (m *Machine) try(now time.Time, reason string) {
+	if len(m.anchors) > 0 {
+		m.enter(now, Trying, reason)
+		m.probeAt = now
+	}
+}
+
+func (m *Machine) doubt(now time.Time, reason string) {
+	if m.state == Open {
+		m.try(now, reason)
+	}
+}
+
+func (m *Machine) dialFailed(now time.Time, id identity.NodeID) {
+	if m.state != Open || len(m.sessions) > 0 || !slices.Contains(m.anchors, id) {
+		return
+	}
+	if m.failures[id] >= distrustAfter {
+		m.distrust = true
+		m.block(now, "anchors answer probes by UDP, but no session comes up")
+		return
+	}
+	m.try(now, "an anchor does not answer")
+}
+
+// evidence that UDP works has come.
+func (m *Machine) evidence(now time.Time, good bool, reason string) {
+	if !good {
+		return
+	}
+	m.answered = now
+	switch m.state {
+	case Trying:
+		m.open(now, reason)
+	case Blocked:
+		m.enter(now, Returning, reason)
+		m.probeAt = now.Add(confirmEvery)
+	}
+}
+
+// block begins the use of streams.
+func (m *Machine) block(now time.Time, reason string) {
+	m.enter(now, Blocked, reason)
+	m.probeWait = 0
+	m.climb(now)
+	if now.Sub(m.left) < lasting {
+		m.confirm = min(4*m.confirm, confirmMost)
+	} else {
+		m.confirm = confirmFirst
+	}
+	for _, id := range m.anchors {
+		if s := m.streams[id]; s.phase == streamLeaving {
+			m.close(id, s) // the session has left it: a new one is as soon there
+		}
+	}
+}
+
+// open ends the use of streams.
+func (m *Machine) open(now time.Time, reason string) {
+	m.enter(now, Open, reason)
+	for _, id := range m.anchors {
+		switch s := m.streams[id]; s.phase {
+		case streamUp:
+			m.left = now
+			s.phase, s.at = streamLeaving, now.Add(lingerTime)
+			m.emit(LeaveStream{Ref{id, s.serial}})
+		case streamOpening:
+			m.close(id, s)
+		}
+	}
+}
+
+// climb plans the next probe while UDP is blocked.
+func (m *Machine) climb(now time.Time) {
+	m.probeWait = min(max(2*m.probeWait, probeFirst), probeMost)
+	m.probeAt = now.Add(m.jittered(m.probeWait))
+}
+
+func (m *Machine) jittered(d time.Duration) time.Duration {
+	return d*3/4 + time.Duration(m.jitter()*float64(d/2))
+}
+
+// decide draws the conclusions that time allows.
+func (m *Machine) decide(now time.Time) {
+	if len(m.anchors) == 0 && m.state != Open {
+		m.enter(now, Open, "no anchor to ask")
+	}
+	switch m.state {
+	case Trying:
+		if now.Sub(m.since) >= trialTime {
+			m.block(now, fmt.Sprintf("%d anchors asked by UDP, no answer in %v", len(m.anchors), trialTime))
+		} else if !now.Before(m.probeAt) {
+			m.probeAt = now.Add(trialEvery)
+			m.emit(Probe{})
+		}
+	case Blocked:
+		if !now.Before(m.probeAt) {
+			m.climb(now)
+			m.emit(Probe{})
+		}
+	case Returning:
+		switch {
+		case now.Sub(m.answered) >= confirmGap:
+			m.enter(now, Blocked, "UDP answered, and does not any more")
+			m.climb(now)
+		case now.Sub(m.since) >= m.confirm:
+			m.open(now, m.reason)
+		case !now.Before(m.probeAt):
+			m.probeAt = now.Add(confirmEvery)
+			m.emit(Probe{})
+		}
+	}
+}
+
+// close ends a stream, which may be opened again at any time.
+func (m *Machine) close(id identity.NodeID, s *stream) {
+	m.emit(CloseStream{Ref{id, s.serial}})
+	*s = stream{serial: s.serial}
+}
+
+func (m *Machine) streamEnded(now time.Time, ref Ref) {
+	s := m.streams[ref.ID]
+	if s == nil || s.serial != ref.Serial || s.phase == streamDown {
+		return
+	}
+	if s.phase != streamOpening && now.Sub(s.since) >= steady {
+		*s = stream{serial: s.serial, at: now}
+		return
+	}
+	s.failures++
+	wait := reopenMost
+	if s.failures < 8 {
+		wait = min(reopenFirst<<(s.failures-1), reopenMost)
+	}
+	s.phase, s.since, s.at = streamDown, now, now.Add(m.jittered(wait))
+}
+
+// arrange opens and closes streams until there are as many as wanted.
+func (m *Machine) arrange(now time.Time) {
+	up, opening := 0, 0
+	for _, id := range m.anchors {
+		switch s := m.streams[id]; {
+		case s.phase == streamLeaving && !now.Before(s.at):
+			m.close(id, s)
+		case s.phase == streamUp && up == wantedStreams:
+			m.close(id, s) // several were tried at once
+		case s.phase == streamUp:
+			up++
+		case s.phase == streamOpening:
+			opening++
+		}
+	}
+	if m.state != Blocked && m.state != Returning {
+		return
+	}
+	for _, id := range m.anchors {
+		s := m.streams[id]
+		if s.phase != streamDown || now.Before(s.at) {
+			continue
+		}
+		if opening >= m.mayOpen(now, up) {
+			return
+		}
+		m.serial++
+		s.phase, s.since, s.serial = streamOpening, now, m.serial
+		opening++
+		m.emit(OpenStream{Ref{id, s.serial}})
+	}
+}
+
+// mayOpen returns how many streams may be in the opening. The first anchors of the list may be gone, so more are tried
+// the longer none is up.
+func (m *Machine) mayOpen(now time.Time, up int) int {
+	if up > 0 {
+		return wantedStreams - up
+	}
+	return min(wantedStreams+int(now.Sub(m.since)/moreEvery), mostOpening)
+}
+
+// wake returns when something is due.
+func (m *Machine) wake(now time.Time) (first time.Time) {
+	due := func(t time.Time) {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	up, opening, ready := 0, 0, false
+	for _, s := range m.streams {
+		switch s.phase {
+		case streamLeaving:
+			due(s.at)
+		case streamUp:
+			up++
+		case streamOpening:
+			opening++
+		}
+	}
+	for _, s := range m.streams {
+		if s.phase == streamDown && (m.state == Blocked || m.state == Returning) && up < wantedStreams {
+			if !s.at.After(now) {
+				ready = true
+			} else {
+				due(s.at)
+			}
+		}
+	}
+	switch m.state {
+	case Trying:
+		due(m.probeAt)
+		due(m.since.Add(trialTime))
+	case Blocked, Returning:
+		due(m.probeAt)
+		if m.state == Returning {
+			due(m.since.Add(m.confirm))
+			due(m.answered.Add(confirmGap))
+		}
+		if ready && up == 0 && opening >= wantedStreams && opening < mostOpening {
+			due(m.since.Add(moreEvery * time.Duration(opening-wantedStreams+1)))
+		}
+	}
+	return first
+}
