@@ -148,9 +148,10 @@ func TestCorruptStoreIsRebuiltFromPeers(t *testing.T) {
 		}
 		took := agree(t, 30*time.Second, peers...)
 		t.Logf("rebuilt after %s", took)
-		if m, ok := peers[0].View().Member(p.id); !ok || m.Record.Instance != p.Own().Instance {
-			t.Error("the others do not have the record of the new run")
-		}
+		eventually(t, 10*time.Second, "the record of the new run at the others", func() bool {
+			m, ok := peers[0].View().Member(p.id)
+			return ok && m.Record.Instance == p.Own().Instance
+		})
 		p.stop()
 		p.start()
 		if got := activeMembers(p.Mesh); got != 4 || p.aside != nil {
