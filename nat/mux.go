@@ -49,6 +49,8 @@ type mux struct {
 	conn   net.PacketConn
 	reject func(netip.Addr) bool
 	notify func(item) bool // never blocks; false when the queue is full
+	// onStranger is told of bare Binding requests; nil: nobody is.
+	onStranger func(id [12]byte, from netip.AddrPort)
 
 	limit answerLimit
 
@@ -272,6 +274,9 @@ func (x *mux) answered(agent *agentConn, p *packet, from netip.AddrPort) {
 // That is what makes an anchor useful before there is a session; the limits keep it from being of use
 // against others.
 func (x *mux) stranger(p *packet, from netip.AddrPort) {
+	if x.onStranger != nil && !path.IsVirtual(from.Addr()) {
+		x.onStranger(p.id, from)
+	}
 	raw, err := response(p.id, from, "")
 	if err != nil || len(raw) > len(p.raw) || path.IsVirtual(from.Addr()) || !x.limit.allow(time.Now(), from.Addr()) {
 		x.drop(DropLimited)

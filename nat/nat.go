@@ -82,6 +82,8 @@ type Options struct {
 	Activity  func(peer identity.NodeID) (lastTx, lastRx time.Time) // of WireGuard's packets on any path; may be nil
 	Relay     RelayControl                                          // nil: no relaying
 	Anchors   func() []Anchor                                       // may be nil
+	External  func() []netip.AddrPort                               // where routers map the shared port to, now; may be nil
+	Stranger  func(id [12]byte, from netip.AddrPort)                // told of each bare Binding request; must not block; may be nil
 	Logger    *slog.Logger                                          // nil: none
 }
 
@@ -154,6 +156,7 @@ func New(o Options) (*NAT, error) {
 	}
 	n.desired = noDesire()
 	n.mux = newMux(o.STUN, o.Reject, n.offer)
+	n.mux.onStranger = o.Stranger
 	return n, nil
 }
 

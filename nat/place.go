@@ -40,6 +40,14 @@ func (p *place) collect(o *Options) {
 			l.Candidates = append(l.Candidates, path.NewCandidate(path.ServerReflexive, mapped, i))
 		}
 	}
+	if o.External != nil {
+		for i, external := range o.External() {
+			candidate := path.NewCandidate(path.ServerReflexive, external, len(p.prober.mapped())+i)
+			if !slices.ContainsFunc(l.Candidates, func(c path.Candidate) bool { return c.Addr == external }) {
+				l.Candidates = append(l.Candidates, candidate)
+			}
+		}
+	}
 	p.local = l
 	if o.Relay == nil {
 		return

@@ -26,6 +26,7 @@ import (
 	"warren/mesh/store"
 	"warren/nat"
 	"warren/nat/netwatch"
+	"warren/nat/portmap"
 	"warren/nat/relay"
 	"warren/tunnel"
 	"warren/tunnel/bind"
@@ -54,6 +55,8 @@ type member struct {
 	sealer   *signal.Sealer
 	relays   *relay.Server
 	channels *relay.Client
+	back     *dialBack
+	mapper   *portmap.Mapper
 	settings func() Settings
 	setPSK   func(wgtypes.Key, wgtypes.Key) error
 	tunnel   func() *tunnel.Tunnel
@@ -87,7 +90,7 @@ func newMember(n *node, s *state, wireGuard wgtypes.Key) (*member, error) {
 	m := &member{
 		log: n.log, state: s, self: s.nodeID(), meshID: s.meshID(), instance: newInstance(), socket: n.socket,
 		settings: func() Settings { return n.settings }, setPSK: n.setPSK, tunnel: func() *tunnel.Tunnel { return n.tunnel },
-		linkSet:  make(chan struct{}, 1),
+		linkSet: make(chan struct{}, 1), back: newDialBack(),
 		incoming: make(chan incomingSignal, signalQueue), outgoing: make(chan outgoingSignal, signalQueue),
 		peers: make(map[identity.NodeID]*peer), up: make(map[identity.NodeID]sessionFacts), refused: make(map[identity.NodeID]refusal),
 	}
@@ -152,9 +155,10 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	m.channels = relay.NewClient(relay.ClientOptions{
 		Dial: m.dialRelay, OpenChannel: m.socket.OpenChannel, CloseChannel: m.socket.CloseChannel, Logger: logger,
 	})
+	m.mapper = portmap.New(portmap.Options{Port: m.socket.Port, Secret: m.mappingSecret(), Logger: logger})
 	m.nat, err = nat.New(nat.Options{
 		Self: m.self, Instance: m.instance, STUN: m.socket.STUN(), Port: m.socket.Port, Addresses: func() []netip.Addr { return netwatch.Addresses(n.foreign) },
-		Reject: m.inOverlay, Send: m.enqueue, Activity: m.activity, Relay: m.channels, Anchors: m.anchors, Logger: logger,
+		Reject: m.inOverlay, Send: m.enqueue, Activity: m.activity, Relay: m.channels, Anchors: m.anchors, External: m.external, Stranger: m.back.stranger, Logger: logger,
 	})
 	return err
 }
@@ -165,13 +169,16 @@ func (m *member) start(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return m.mesh.Run(ctx) })
 	group.Go(func() error { return m.nat.Run(ctx) })
 	group.Go(func() error { return m.channels.Run(ctx) })
+	if m.settings().Anchor != AnchorNever {
+		group.Go(func() error { return m.mapper.Run(ctx) })
+	}
 	group.Go(func() error { return m.answerProbes(ctx) })
 }
 
 func (m *member) events() eventSources {
 	return eventSources{
 		paths: m.nat.Events(), sessions: m.sessions.Events(), records: m.mesh.Changes(), fatal: m.mesh.Fatal(),
-		incoming: m.incoming, outgoing: m.outgoing,
+		incoming: m.incoming, outgoing: m.outgoing, reached: m.back.arrivals, reach: m.back.timer.C, mapped: m.mapper.Events(),
 	}
 }
 
@@ -259,6 +266,8 @@ func (m *member) onMessage(from identity.NodeID, p session.Proto, payload []byte
 		default:
 			m.dropped.add("signal: queue full")
 		}
+	case session.ProtoAsk:
+		m.helpDialBack(from, payload)
 	default:
 		m.dropped.add("session: unknown message")
 	}
@@ -378,6 +387,8 @@ func (m *member) sessionChanged(e sessionEvent) {
 func (m *member) networkChanged() {
 	m.nat.NetworkChanged()
 	m.sessions.Redial()
+	m.mapper.Changed()
+	m.back.machine.NetworkChanged()
 }
 
 func (m *member) nameOf(id identity.NodeID) string {

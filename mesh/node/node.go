@@ -231,6 +231,11 @@ func (n *node) loop(ctx context.Context) error {
 			n.member.transmit(signal)
 		case e := <-events.sessions:
 			n.member.sessionChanged(e)
+		case id := <-events.reached:
+			n.member.reached(id)
+		case <-events.reach:
+		case <-events.mapped:
+			n.member.nat.AnchorsChanged()
 		case addr := <-n.socket.Strays():
 			n.stray(addr)
 		case <-events.records:
@@ -391,6 +396,9 @@ type eventSources struct {
 	fatal    <-chan error
 	incoming <-chan incomingSignal
 	outgoing <-chan outgoingSignal
+	reached  <-chan [12]byte
+	reach    <-chan time.Time
+	mapped   <-chan struct{}
 }
 
 func (n *node) events() eventSources {

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"crypto/hkdf"
+	"crypto/sha256"
 	"net/netip"
 	"slices"
 
@@ -32,23 +34,47 @@ func (m *member) updateRecord(f facts) error {
 	})
 }
 
-// ownEndpoints returns where strangers can reach this node: what the settings say, else, unless it must not be an
-// anchor, its public addresses. An address that a firewall closes costs those who try it a few packets.
+// ownEndpoints returns where strangers can reach this node. An anchor by setting says so of all its addresses; else those
+// count that another member has reached from a socket of its own, and until one could be asked, those that look public.
 func (m *member) ownEndpoints(f facts) []netip.AddrPort {
 	mode := f.settings.Anchor
 	if mode == AnchorNever {
 		return nil
 	}
-	out := slices.Clone(f.endpoints)
-	if len(out) == 0 {
-		for _, addr := range m.hostAddresses() {
-			if mode == AnchorAlways || isPublic(addr) {
-				out = append(out, netip.AddrPortFrom(addr, m.socket.Port()))
-			}
+	candidates := slices.Clone(f.endpoints)
+	for _, addr := range m.hostAddresses() {
+		if isPublic(addr) || mode == AnchorAlways && len(f.endpoints) == 0 {
+			candidates = append(candidates, netip.AddrPortFrom(addr, m.socket.Port()))
 		}
 	}
+	candidates = append(candidates, m.external()...)
+	m.testReach(candidates)
+	out := m.back.machine.Usable()
+	if mode == AnchorAlways {
+		out = candidates
+	}
 	slices.SortFunc(out, netip.AddrPort.Compare)
+	out = slices.Compact(out)
 	return out[:min(len(out), maxEndpoints)]
+}
+
+// external lists where routers map the shared port to, as far as the Internet can reach it.
+func (m *member) external() (out []netip.AddrPort) {
+	for _, mapping := range m.mapper.Mappings() {
+		if mapping.Public() {
+			out = append(out, mapping.External)
+		}
+	}
+	return out
+}
+
+// mappingSecret is a lasting secret for the nonces of port mappings, which tells routers nothing about the node's key.
+func (m *member) mappingSecret() []byte {
+	secret, err := hkdf.Key(sha256.New, m.state.key.Seed(), nil, "warren port mapping v1", 32)
+	if err != nil {
+		panic("internal error: derive the port mapping secret: " + err.Error())
+	}
+	return secret
 }
 
 func (m *member) hostAddresses() []netip.Addr {

@@ -1,0 +1,131 @@
+package reach
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+var (
+	here     = netip.MustParseAddrPort("203.0.113.1:9277")
+	six      = netip.MustParseAddrPort("[2001:db8::1]:9277")
+	far      = Helper{ID: identity.NodeID{1}, Addr: netip.MustParseAddr("198.51.100.1")}
+	farther  = Helper{ID: identity.NodeID{2}, Addr: netip.MustParseAddr("198.51.100.2")}
+	sameLAN  = Helper{ID: identity.NodeID{3}, Addr: netip.MustParseAddr("192.168.1.7")}
+	sameHome = Helper{ID: identity.NodeID{4}, Addr: here.Addr()}
+)
+
+func newMachine(addrs ...netip.AddrPort) (*Machine, time.Time) {
+	n := byte(0)
+	m := New(func() [12]byte { n++; return [12]byte{n} })
+	now := time.Unix(1_800_000_000, 0)
+	m.SetCandidates(now, addrs)
+	return m, now
+}
+
+// one expects exactly one test and returns it.
+func one(t *testing.T, m *Machine, now time.Time) Ask {
+	t.Helper()
+	asks, _ := m.Step(now)
+	if len(asks) != 1 {
+		t.Fatalf("got tests %v, want one", asks)
+	}
+	return asks[0]
+}
+
+func state(t *testing.T, m *Machine, want State) {
+	t.Helper()
+	if got := m.Snapshot()[0].State; got != want {
+		t.Fatalf("got state %s, want %s", got, want)
+	}
+}
+
+func TestReachedThenLost(t *testing.T) {
+	m, now := newMachine(here)
+	if asks, wake := m.Step(now); len(asks) != 0 || !wake.IsZero() {
+		t.Fatalf("got %v, %v without a helper, want nothing to do", asks, wake)
+	}
+	if got := m.Usable(); len(got) != 1 {
+		t.Fatalf("got %v, want an address that nobody could test to be used", got)
+	}
+	m.SetHelpers([]Helper{far, farther})
+	ask := one(t, m, now)
+	if m.Seen(now, [12]byte{99}) {
+		t.Fatal("a transaction that was not asked for counted")
+	}
+	if !m.Seen(now, ask.ID) {
+		t.Fatal("the answer did not count")
+	}
+	state(t, m, Reachable)
+	if m.Seen(now, ask.ID) {
+		t.Fatal("one answer counted twice")
+	}
+
+	// From now on nothing arrives: known within a minute, after three tests by two helpers.
+	start, asked := now, map[identity.NodeID]int{}
+	for {
+		asks, wake := m.Step(now)
+		for _, a := range asks {
+			asked[a.Helper]++
+		}
+		if m.Snapshot()[0].State != Reachable {
+			break
+		}
+		now = wake
+	}
+	state(t, m, Unreachable)
+	if took := now.Sub(start); took > time.Minute || asked[far.ID]+asked[farther.ID] != tries || len(asked) != 2 {
+		t.Fatalf("loss known after %s with tests %v, want a minute at most and %d tests by two helpers", took, asked, tries)
+	}
+	if got := m.Usable(); len(got) != 0 {
+		t.Fatalf("got %v, want no address to be used", got)
+	}
+
+	m.NetworkChanged()
+	state(t, m, Unreachable)
+	m.Seen(now, one(t, m, now).ID)
+	state(t, m, Reachable)
+}
+
+func TestOnlyMembersElsewhereHelp(t *testing.T) {
+	m, now := newMachine(here)
+	m.SetHelpers([]Helper{sameLAN, sameHome})
+	if asks, _ := m.Step(now); len(asks) != 0 {
+		t.Fatalf("got %v: a neighbour behind the same router proves nothing", asks)
+	}
+	m.SetHelpers([]Helper{sameLAN, sameHome, far})
+	if ask := one(t, m, now); ask.Helper != far.ID {
+		t.Fatalf("got helper %v, want %v", ask.Helper, far.ID)
+	}
+}
+
+func TestOtherFamilyIsAskedLast(t *testing.T) {
+	m, now := newMachine(six)
+	v6 := Helper{ID: identity.NodeID{6}, Addr: netip.MustParseAddr("2001:db8:1::1")}
+	m.SetHelpers([]Helper{far, v6})
+	if ask := one(t, m, now); ask.Helper != v6.ID {
+		t.Fatalf("got helper %v, want the one with IPv6", ask.Helper)
+	}
+	m, now = newMachine(six)
+	m.SetHelpers([]Helper{far})
+	if ask := one(t, m, now); ask.Helper != far.ID {
+		t.Fatalf("got helper %v, want the only one", ask.Helper)
+	}
+}
+
+func TestCandidatesKeepWhatIsKnown(t *testing.T) {
+	m, now := newMachine(here)
+	m.SetHelpers([]Helper{far})
+	m.Seen(now, one(t, m, now).ID)
+	m.SetCandidates(now, []netip.AddrPort{here, six, here})
+	list := m.Snapshot()
+	if len(list) != 2 || list[0].State != Reachable || list[1].State != Untested {
+		t.Fatalf("got %v, want the old one reachable and the new one untested", list)
+	}
+	m.SetCandidates(now, nil)
+	if len(m.Snapshot()) != 0 || len(m.Usable()) != 0 {
+		t.Fatal("an address that is gone is still there")
+	}
+}
