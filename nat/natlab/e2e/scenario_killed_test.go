@@ -18,7 +18,7 @@ import (
 func TestKilledWhileWriting(t *testing.T) {
 	t.Parallel()
 	const rounds = 3
-	bed := newBed(t, 90*time.Second)
+	bed := newBed(t, 2*time.Minute)
 	founder := bed.node("founder", nil)
 	a := bed.node("a", bed.Router("home-a", natlab.EIMAPDF))
 	b := bed.node("b", bed.Router("home-b", natlab.EIMAPDF))
