@@ -165,7 +165,7 @@ func (s *Server) Drop(id identity.NodeID) {
 	defer s.mu.Unlock()
 	for c := range s.streams {
 		if c.from == id {
-			go c.conn.Close() // says good-bye, which may take a while
+			s.working.Go(func() { c.conn.Close() }) // says good-bye, which may take a while; its serve still runs
 		}
 	}
 }
@@ -331,7 +331,7 @@ func (s *Server) enter(m *served) error {
 		}
 	}
 	if count >= maxPerMember {
-		go oldest.conn.Close()
+		s.working.Go(func() { oldest.conn.Close() })
 	}
 	s.streams[m] = struct{}{}
 	return nil
