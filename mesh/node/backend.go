@@ -223,7 +223,8 @@ func (m *member) revocable(req api.RevokeRequest) (identity.KeyID, string, error
 	if req.Invite != "" {
 		var found []identity.KeyID
 		for _, invite := range m.mesh.View().Invites {
-			if strings.HasPrefix(invite.ID.String(), strings.ToLower(req.Invite)) {
+			// One key may have been certified twice: revoking it ends both.
+			if strings.HasPrefix(invite.ID.String(), strings.ToLower(req.Invite)) && !slices.Contains(found, invite.ID) {
 				found = append(found, invite.ID)
 			}
 		}

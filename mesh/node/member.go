@@ -300,8 +300,9 @@ func (m *member) pathChanged(e nat.Event) {
 	if p == nil {
 		return
 	}
-	if e.Path.Addr != p.path.Addr {
-		m.log.Info("path changed", "peer", m.nameOf(e.Peer), "path", e.Path.Kind.String(), "address", e.Path.Addr.String(), "reason", e.Reason)
+	moved := e.Path.Addr != p.path.Addr
+	if moved {
+		m.log.Info("path changed", "peer", m.nameOf(e.Peer), "path", e.Path.Kind.String(), "address", e.Path.Addr, "reason", e.Reason)
 	}
 	p.path = e.Path
 	p.endpoint.SetSources(e.Sources)
@@ -309,7 +310,8 @@ func (m *member) pathChanged(e nat.Event) {
 	if !e.Path.Addr.IsValid() || flushed {
 		return
 	}
-	if e.Controlling && (e.PeerRestarted || !m.keysAreGood(p.key)) {
+	// News of a source alone starts nothing: a second handshake would cross the one under way.
+	if e.Controlling && (e.PeerRestarted || moved && !m.keysAreGood(p.key)) {
 		m.tunnel().Initiate(p.key, true)
 	}
 }
