@@ -56,6 +56,7 @@ type member struct {
 	relays   *relay.Server
 	channels *relay.Client
 	back     *dialBack
+	retry    *time.Timer // of handshakes
 	mapper   *portmap.Mapper
 	settings func() Settings
 	setPSK   func(wgtypes.Key, wgtypes.Key) error
@@ -83,6 +84,8 @@ type peer struct {
 	endpoint *bind.Endpoint
 	psk      wgtypes.Key
 	path     nat.Path
+	awaits   time.Time // since when a handshake is looked for; zero: none is
+	tries    int       // of that handshake, after the first
 }
 
 // newMember loads what the state directory holds and makes the owners. Nothing runs yet.
@@ -90,7 +93,7 @@ func newMember(n *node, s *state, wireGuard wgtypes.Key) (*member, error) {
 	m := &member{
 		log: n.log, state: s, self: s.nodeID(), meshID: s.meshID(), instance: newInstance(), socket: n.socket,
 		settings: func() Settings { return n.settings }, setPSK: n.setPSK, tunnel: func() *tunnel.Tunnel { return n.tunnel },
-		linkSet: make(chan struct{}, 1), back: newDialBack(),
+		linkSet: make(chan struct{}, 1), back: newDialBack(), retry: time.NewTimer(time.Hour),
 		incoming: make(chan incomingSignal, signalQueue), outgoing: make(chan outgoingSignal, signalQueue),
 		peers: make(map[identity.NodeID]*peer), up: make(map[identity.NodeID]sessionFacts), refused: make(map[identity.NodeID]refusal),
 	}
@@ -178,7 +181,7 @@ func (m *member) start(ctx context.Context, group *errgroup.Group) {
 func (m *member) events() eventSources {
 	return eventSources{
 		paths: m.nat.Events(), sessions: m.sessions.Events(), records: m.mesh.Changes(), fatal: m.mesh.Fatal(),
-		incoming: m.incoming, outgoing: m.outgoing, reached: m.back.arrivals, reach: m.back.timer.C, mapped: m.mapper.Events(),
+		incoming: m.incoming, outgoing: m.outgoing, reached: m.back.arrivals, reach: m.back.timer.C, handshakes: m.retry.C, mapped: m.mapper.Events(),
 	}
 }
 
@@ -307,12 +310,60 @@ func (m *member) pathChanged(e nat.Event) {
 	p.path = e.Path
 	p.endpoint.SetSources(e.Sources)
 	flushed := p.endpoint.SetPath(e.Path.Addr)
-	if !e.Path.Addr.IsValid() || flushed {
+	switch {
+	case !e.Path.Addr.IsValid():
+	case flushed:
+		m.await(p)
+	case e.Controlling && (e.PeerRestarted || moved && !m.keysAreGood(p.key)):
+		m.handshake(p)
+	}
+}
+
+// Handshakes. WireGuard repeats one that got no answer after five seconds, which suits a peer that may be away; here a
+// path has just been proved, so that an answer that is missing after handshakeRetry was lost.
+const (
+	handshakeRetry = 700 * time.Millisecond
+	handshakeTries = 4
+)
+
+// handshake starts one, unless one was started just now: two in a row cross, and the peer takes the second for a flood.
+func (m *member) handshake(p *peer) {
+	if time.Since(p.awaits) < handshakeRetry {
+		p.awaits = time.Now()
 		return
 	}
-	// News of a source alone starts nothing: a second handshake would cross the one under way.
-	if e.Controlling && (e.PeerRestarted || moved && !m.keysAreGood(p.key)) {
-		m.tunnel().Initiate(p.key, true)
+	m.tunnel().Initiate(p.key, true)
+	m.await(p)
+}
+
+// await has the handshake that was started looked after.
+func (m *member) await(p *peer) {
+	p.awaits, p.tries = time.Now(), 0
+	m.retry.Reset(handshakeRetry)
+}
+
+// retryHandshakes starts those again that had no answer.
+func (m *member) retryHandshakes() {
+	stats, err := m.tunnel().Snapshot()
+	if err != nil {
+		return
+	}
+	again := false
+	for _, p := range m.peers {
+		switch {
+		case p.awaits.IsZero():
+		case p.path.Kind == nat.None || p.tries == handshakeTries || stats[p.key].LastHandshake.After(p.awaits):
+			p.awaits = time.Time{}
+		case time.Since(p.awaits) < time.Duration(p.tries+1)*handshakeRetry:
+			again = true
+		default:
+			p.tries++
+			m.tunnel().Initiate(p.key, true)
+			again = true
+		}
+	}
+	if again {
+		m.retry.Reset(handshakeRetry)
 	}
 }
 

@@ -234,6 +234,8 @@ func (n *node) loop(ctx context.Context) error {
 		case id := <-events.reached:
 			n.member.reached(id)
 		case <-events.reach:
+		case <-events.handshakes:
+			n.member.retryHandshakes()
 		case <-events.mapped:
 			n.member.nat.AnchorsChanged()
 		case addr := <-n.socket.Strays():
@@ -390,15 +392,16 @@ func (n *node) stray(addr netip.AddrPort) {
 
 // idle is what the events of a node without a mesh are: never.
 type eventSources struct {
-	paths    <-chan nat.Event
-	sessions <-chan sessionEvent
-	records  <-chan struct{}
-	fatal    <-chan error
-	incoming <-chan incomingSignal
-	outgoing <-chan outgoingSignal
-	reached  <-chan [12]byte
-	reach    <-chan time.Time
-	mapped   <-chan struct{}
+	paths      <-chan nat.Event
+	sessions   <-chan sessionEvent
+	records    <-chan struct{}
+	fatal      <-chan error
+	incoming   <-chan incomingSignal
+	outgoing   <-chan outgoingSignal
+	reached    <-chan [12]byte
+	reach      <-chan time.Time
+	mapped     <-chan struct{}
+	handshakes <-chan time.Time
 }
 
 func (n *node) events() eventSources {
