@@ -88,6 +88,11 @@ func (l *loop) turn(ctx context.Context, timer *time.Timer) {
 	case <-l.poke:
 		l.reconcile(time.Now())
 	case it := <-l.inbox:
+		select {
+		case <-l.poke: // what this node knows of itself comes first: a signal is answered with it
+			l.reconcile(time.Now())
+		default:
+		}
 		l.take(time.Now(), it)
 	case <-timer.C:
 		l.tick(time.Now())

@@ -318,8 +318,17 @@ func (l Local) chooseRelay(cfg *Config, inUse Path, offers []RelayOffer) identit
 			}
 		}
 	}
-	if best.IsZero() {
+	switch {
+	case !best.IsZero():
+		return best
+	case !nearest.IsZero():
 		return nearest
+	}
+	// The offer was made before the peer had a session that it knew of: it has the one that carried the answer.
+	for _, ours := range l.Relays {
+		if ours.Anchor != cfg.Self && ours.Anchor != cfg.Peer {
+			return ours.Anchor
+		}
 	}
 	return best
 }

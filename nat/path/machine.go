@@ -173,7 +173,12 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Wake:
 		m.wake(now, in)
 	case Local:
+		late := len(m.intro.local.Relays) == 0 && len(in.Relays) > 0
 		m.intro.setLocal(now, in)
+		if late && m.intro.try.on && m.route.path.Kind == None && m.route.relay.anchor.IsZero() {
+			// The attempt began before any session was known here: neither side could name a relay.
+			m.intro.begin(now)
+		}
 	case Received:
 		m.intro.received(now, in.Message)
 	case Routable:

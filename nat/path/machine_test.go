@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"warren/mesh/identity"
 )
 
 func TestDirectAtOnce(t *testing.T) {
@@ -466,4 +467,27 @@ func fuzzInput(kind, arg byte, now time.Time, newest uint64) Input {
 		return Proven{From: addr}
 	}
 	return Wake{LastTx: now, LastRx: now.Add(-time.Duration(arg) * 20 * time.Millisecond)}
+}
+
+func TestChooseRelay(t *testing.T) {
+	id := func(n byte) identity.NodeID { return identity.NodeID{n} }
+	cfg := &Config{Self: id(1), Peer: id(2)}
+	offer := func(n byte, rtt uint32) RelayOffer { return RelayOffer{Anchor: id(n), RTTms: rtt} }
+	for _, tt := range []struct {
+		name         string
+		ours, theirs []RelayOffer
+		inUse        Path
+		want         identity.NodeID
+	}{
+		{"the shortest way in all", []RelayOffer{offer(7, 1), offer(8, 5)}, []RelayOffer{offer(7, 20), offer(8, 5)}, Path{}, id(8)},
+		{"the one in use stays", []RelayOffer{offer(7, 1), offer(8, 5)}, []RelayOffer{offer(7, 20), offer(8, 5)}, Path{Kind: Relayed, Via: id(7)}, id(7)},
+		{"none in common: nearest to the peer", []RelayOffer{offer(7, 1)}, []RelayOffer{offer(8, 9), offer(9, 3)}, Path{}, id(9)},
+		{"neither end relays for itself", []RelayOffer{offer(2, 1), offer(7, 9)}, []RelayOffer{offer(1, 1), offer(7, 9)}, Path{}, id(7)},
+		{"an offer without any: our nearest", []RelayOffer{offer(2, 1), offer(7, 3), offer(8, 9)}, nil, Path{}, id(7)},
+		{"nobody knows one", nil, nil, Path{}, identity.NodeID{}},
+	} {
+		if got := (Local{Relays: tt.ours}).chooseRelay(cfg, tt.inUse, tt.theirs); got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.name, got[0], tt.want[0])
+		}
+	}
 }
