@@ -27,7 +27,11 @@ test:
 	@[ "$$(id -u)" != 0 ] || .ci/setup
 	$(GO) test -race -count=1 -timeout 10m $(TESTFLAGS) ./...
 
+# Throughput beside a plain wireguard-go built from the module in go.mod, then the benchmarks of the packages, those in
+# the lab included. Needs root.
 bench:
+	@.ci/setup
+	$(GO) run ./tunnel/bench
 	$(GO) test -run '^$$' -bench '$(BENCH)' $(TESTFLAGS) ./...
 
 # bin/warren for this machine, bin/warren-OS-ARCH for all.
