@@ -322,8 +322,5 @@ func (m *member) warnings(table *routes) (out []string) {
 	if len(view.Members) > 1 && !table.any() {
 		out = append(out, "no control session is up: new tunnels cannot be introduced until an anchor or a neighbour answers")
 	}
-	for _, r := range m.refusals() {
-		out = append(out, r)
-	}
-	return out
+	return append(out, m.refusals()...)
 }
