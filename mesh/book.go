@@ -101,6 +101,7 @@ func (b *book) start() error {
 	}
 	if before, ok := b.roster.Member(b.self); ok {
 		b.own.node.Seq = max(b.own.node.Seq, before.Record.Seq)
+		b.own.adopt(before.Record)
 	}
 	_, err := b.signOwn(time.Now())
 	if fatal := b.expelled(); fatal != nil {
@@ -174,6 +175,7 @@ func (b *book) afterChange(n *news, now time.Time) {
 	if err != nil || other.Instance == b.own.node.Instance {
 		return
 	}
+	b.own.adopt(other)
 	answer, fatal := b.own.meet(other, now)
 	n.fatal = fatal
 	b.view.Store(nil)

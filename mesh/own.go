@@ -71,6 +71,15 @@ func (o *own) set(node record.Node, signed record.Signed, s *saver) {
 	s.setMeta(metaOwn, binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, node.Seq), node.Epoch))
 }
 
+// adopt takes over the admission of a record of this node that has taken the place of ours. A joiner that asked several members
+// may have been admitted by more than one; the earliest admission counts for everybody, so a record that names another one
+// would never be newer.
+func (o *own) adopt(other record.Node) {
+	if bytes.Equal(other.Certificate, o.node.Certificate) {
+		o.node.Admission = other.Admission
+	}
+}
+
 // meet is told that another run's record has taken the place of ours in the set. It returns whether to answer with a new
 // one, and the end of this node when the other run is alive and older.
 func (o *own) meet(other record.Node, now time.Time) (answer bool, fatal *FatalError) {

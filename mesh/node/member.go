@@ -2,12 +2,9 @@ package node
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -19,7 +16,6 @@ import (
 
 	"warren/mesh"
 	"warren/mesh/identity"
-	"warren/mesh/join"
 	"warren/mesh/roster"
 	"warren/mesh/session"
 	"warren/mesh/signal"
@@ -47,17 +43,9 @@ type member struct {
 	self     identity.NodeID
 	meshID   identity.MeshID
 	instance [8]byte
-	socket   *bind.Bind
-	store    *store.Store
-	mesh     *mesh.Mesh
-	sessions *session.Sessions
-	nat      *nat.NAT
-	sealer   *signal.Sealer
-	relays   *relay.Server
-	channels *relay.Client
+	owners
 	back     *dialBack
 	retry    *time.Timer // of handshakes
-	mapper   *portmap.Mapper
 	settings func() Settings
 	setPSK   func(wgtypes.Key, wgtypes.Key) error
 	tunnel   func() *tunnel.Tunnel
@@ -78,6 +66,19 @@ type member struct {
 	refused  map[identity.NodeID]refusal
 }
 
+// owners are what a member plugs together.
+type owners struct {
+	socket   *bind.Bind
+	store    *store.Store
+	mesh     *mesh.Mesh
+	sessions *session.Sessions
+	nat      *nat.NAT
+	sealer   *signal.Sealer
+	relays   *relay.Server
+	channels *relay.Client
+	mapper   *portmap.Mapper
+}
+
 // peer is what the loop keeps of another active member.
 type peer struct {
 	key      wgtypes.Key
@@ -91,7 +92,7 @@ type peer struct {
 // newMember loads what the state directory holds and makes the owners. Nothing runs yet.
 func newMember(n *node, s *state, wireGuard wgtypes.Key) (*member, error) {
 	m := &member{
-		log: n.log, state: s, self: s.nodeID(), meshID: s.meshID(), instance: newInstance(), socket: n.socket,
+		log: n.log, state: s, self: s.nodeID(), meshID: s.meshID(), instance: newInstance(), owners: owners{socket: n.socket},
 		settings: func() Settings { return n.settings }, setPSK: n.setPSK, tunnel: func() *tunnel.Tunnel { return n.tunnel },
 		linkSet: make(chan struct{}, 1), back: newDialBack(), retry: time.NewTimer(time.Hour),
 		incoming: make(chan incomingSignal, signalQueue), outgoing: make(chan outgoingSignal, signalQueue),
@@ -182,227 +183,6 @@ func (m *member) events() eventSources {
 	return eventSources{
 		paths: m.nat.Events(), sessions: m.sessions.Events(), records: m.mesh.Changes(), fatal: m.mesh.Fatal(),
 		incoming: m.incoming, outgoing: m.outgoing, reached: m.back.arrivals, reach: m.back.timer.C, handshakes: m.retry.C, mapped: m.mapper.Events(),
-	}
-}
-
-// credential is what this node shows in handshakes: its chain, root included, so that a member that lacks records
-// can still verify it.
-func (m *member) credential() tls.Certificate {
-	c := tls.Certificate{PrivateKey: m.state.key, Leaf: m.state.chain[0]}
-	for _, cert := range m.state.chain {
-		c.Certificate = append(c.Certificate, cert.Raw)
-	}
-	return c
-}
-
-func (m *member) keysOf(id identity.NodeID) (signal.Keys, bool) {
-	other, ok := m.mesh.View().Member(id)
-	if !ok || other.State != roster.Active {
-		return signal.Keys{}, false
-	}
-	public, ok := m.publicKey(other)
-	return signal.Keys{Signing: public, Sealing: other.Record.SealingKey}, ok
-}
-
-// publicKey returns the key that a member's ID is the hash of, which is why it can be remembered.
-func (m *member) publicKey(other roster.Member) (ed25519.PublicKey, bool) {
-	if known, ok := m.public.Load(other.ID); ok {
-		return known.(ed25519.PublicKey), true
-	}
-	cert, err := identity.ParseCert(other.Record.Certificate)
-	if err != nil {
-		return nil, false
-	}
-	public, ok := cert.PublicKey.(ed25519.PublicKey)
-	if ok {
-		m.public.Store(other.ID, public)
-	}
-	return public, ok
-}
-
-func (m *member) active(id identity.NodeID) bool {
-	other, ok := m.mesh.View().Member(id)
-	return ok && other.State == roster.Active
-}
-
-// relaying reports whether this node relays for others: whoever can be reached does, unless told not to.
-func (m *member) relaying() bool { return m.routes.Load().relaying }
-
-// inOverlay keeps addresses of the mesh itself from becoming candidates: a tunnel must not run through itself.
-func (m *member) inOverlay(addr netip.Addr) bool {
-	view := m.mesh.View()
-	return view.Prefix6.Contains(addr) || view.Prefix4.IsValid() && view.Prefix4.Contains(addr)
-}
-
-// activity is called by nat for each peer: the path is alive while packets come in.
-func (m *member) activity(id identity.NodeID) (lastTx, lastRx time.Time) {
-	if e := m.routes.Load().endpoints[id]; e != nil {
-		a := e.Activity()
-		return a.LastTx, a.LastRx
-	}
-	return lastTx, lastRx
-}
-
-// anchors lists the members with a session, nearest first: any of them can say what address it sees, and relay.
-func (m *member) anchors() []nat.Anchor { return m.routes.Load().anchors }
-
-func (m *member) nextHops(dst identity.NodeID) []identity.NodeID { return m.routes.Load().towards(dst) }
-
-// dialRelay opens a relay control stream on the session with an anchor.
-func (m *member) dialRelay(ctx context.Context, anchor identity.NodeID) (net.Conn, netip.AddrPort, error) {
-	remote, ok := m.sessions.Remote(anchor)
-	if !ok {
-		return nil, remote, fmt.Errorf("dial relay: %w", session.ErrNoRoute)
-	}
-	stream, err := m.sessions.OpenDirect(ctx, anchor, session.ProtoRelay)
-	return stream, remote, err
-}
-
-// onMessage is called by session, from its goroutines.
-func (m *member) onMessage(from identity.NodeID, p session.Proto, payload []byte) {
-	switch p {
-	case session.ProtoGossip:
-		m.mesh.HandleMessage(from, payload)
-	case session.ProtoSignal:
-		select {
-		case m.incoming <- incomingSignal{from: from, sealed: payload}:
-		default:
-			m.dropped.add("signal: queue full")
-		}
-	case session.ProtoAsk:
-		m.helpDialBack(from, payload)
-	default:
-		m.dropped.add("session: unknown message")
-	}
-}
-
-// onStream is called by session, in a goroutine of the stream's own.
-func (m *member) onStream(from identity.NodeID, p session.Proto, c net.Conn) {
-	switch p {
-	case session.ProtoGossipStream:
-		m.mesh.HandleGossipStream(from, c)
-	case session.ProtoSync:
-		m.mesh.HandleSync(from, c)
-	case session.ProtoRelay:
-		if !session.IsDirect(c) { // whoever forwards a request could name any member as its source
-			c.Close()
-			m.dropped.add("relay: request not from the member itself")
-			return
-		}
-		m.relays.Serve(context.Background(), from, c) // ends with the session
-	default:
-		c.Close()
-		m.dropped.add("session: unknown stream")
-	}
-}
-
-// pathChanged moves the peer's endpoint and, on the controlling side, starts the WireGuard handshake that the new
-// path needs: none when the session keys are good, for then only the address has changed.
-func (m *member) pathChanged(e nat.Event) {
-	p := m.peers[e.Peer]
-	if p == nil {
-		return
-	}
-	moved := e.Path.Addr != p.path.Addr
-	if moved {
-		m.log.Info("path changed", "peer", m.nameOf(e.Peer), "path", e.Path.Kind.String(), "address", e.Path.Addr, "reason", e.Reason)
-	}
-	p.path = e.Path
-	p.endpoint.SetSources(e.Sources)
-	flushed := p.endpoint.SetPath(e.Path.Addr)
-	switch {
-	case !e.Path.Addr.IsValid():
-	case flushed:
-		m.await(p)
-	case e.Controlling && (e.PeerRestarted || moved && !m.keysAreGood(p.key)):
-		m.handshake(p)
-	}
-}
-
-// Handshakes. WireGuard repeats one that got no answer after five seconds, which suits a peer that may be away; here a
-// path has just been proved, so that an answer that is missing after handshakeRetry was lost.
-const (
-	handshakeRetry = 700 * time.Millisecond
-	handshakeTries = 4
-)
-
-// handshake starts one, unless one was started just now: two in a row cross, and the peer takes the second for a flood.
-func (m *member) handshake(p *peer) {
-	if time.Since(p.awaits) < handshakeRetry {
-		p.awaits = time.Now()
-		return
-	}
-	m.tunnel().Initiate(p.key, true)
-	m.await(p)
-}
-
-// await has the handshake that was started looked after.
-func (m *member) await(p *peer) {
-	p.awaits, p.tries = time.Now(), 0
-	m.retry.Reset(handshakeRetry)
-}
-
-// retryHandshakes starts those again that had no answer.
-func (m *member) retryHandshakes() {
-	stats, err := m.tunnel().Snapshot()
-	if err != nil {
-		return
-	}
-	again := false
-	for _, p := range m.peers {
-		switch {
-		case p.awaits.IsZero():
-		case p.path.Kind == nat.None || p.tries == handshakeTries || stats[p.key].LastHandshake.After(p.awaits):
-			p.awaits = time.Time{}
-		case time.Since(p.awaits) < time.Duration(p.tries+1)*handshakeRetry:
-			again = true
-		default:
-			p.tries++
-			m.tunnel().Initiate(p.key, true)
-			again = true
-		}
-	}
-	if again {
-		m.retry.Reset(handshakeRetry)
-	}
-}
-
-// keysAreGood reports whether the WireGuard session with a peer will last for a while: it is rekeyed after two
-// minutes and refused after three (WireGuard, section 6.1).
-func (m *member) keysAreGood(key wgtypes.Key) bool {
-	stats, err := m.tunnel().Snapshot()
-	return err == nil && time.Since(stats[key].LastHandshake) < 150*time.Second
-}
-
-// staleKeys is the age of a WireGuard session that refuses packets (WireGuard, section 6.1).
-const staleKeys = 180 * time.Second
-
-// introduceStale asks for new introductions to the peers whose path works and carries packets one way, while WireGuard
-// agrees on no keys: the two ends then have different preshared keys, because every answer of an introduction was lost.
-func (m *member) introduceStale(now time.Time) {
-	stats, err := m.tunnel().Snapshot()
-	if err != nil {
-		return
-	}
-	for id, p := range m.peers {
-		handshake := stats[p.key].LastHandshake
-		if p.path.Kind != nat.None && now.Sub(p.endpoint.Activity().LastTx) < tickEvery && now.Sub(handshake) > staleKeys {
-			m.log.Info("no keys agreed, introducing anew", "peer", m.nameOf(id))
-			m.nat.Introduce(id)
-		}
-	}
-}
-
-// roamed is told that WireGuard authenticated the peer with this key from an address that nat did not choose.
-func (m *member) roamed(key wgtypes.Key, addr netip.AddrPort) {
-	for id, p := range m.peers {
-		if p.key == key {
-			m.log.Info("peer roamed", "peer", m.nameOf(id), "address", addr.String())
-			p.endpoint.SetPath(addr)
-			if err := m.tunnel().SetEndpoint(key, p.endpoint.Handle()); err != nil {
-				m.log.Warn("peer roamed", "peer", m.nameOf(id), "error", err)
-			}
-		}
 	}
 }
 
@@ -510,17 +290,3 @@ func (m *member) apply(_ context.Context, f facts, want desired) error {
 }
 
 var errNoRoute = errors.New("no control session is up")
-
-// admit answers a joiner's connection.
-func (m *member) admit(c session.JoinConn) {
-	who, err := join.Serve(context.Background(), c, m.mesh) // ends with the connection
-	switch {
-	case err != nil && who.IsZero():
-		m.dropped.add("join: refused")
-		m.log.Info("join refused", "address", c.RemoteAddr().String(), "reason", err)
-	case err != nil:
-		m.log.Info("admitted, first record not received", "peer", who.Short(), "error", err)
-	default:
-		m.log.Info("admitted", "peer", who.Short())
-	}
-}
