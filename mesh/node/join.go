@@ -8,6 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"warren/mesh/identity"
@@ -154,16 +157,31 @@ func askAll(ctx context.Context, token identity.Token, joiner *join.Joiner, prog
 	}
 }
 
-// explainJoin says that nobody admitted us, and why, in one line.
+// explainJoin says in one line that nobody admitted us, and why: what a member said counts for more than members that
+// did not answer, and those for more than addresses that this machine has no route to.
 func explainJoin(failures []error) error {
+	rank := func(err error) int {
+		var said *join.Refusal
+		switch {
+		case errors.As(err, &said):
+			return 0
+		case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EAFNOSUPPORT):
+			return 2
+		}
+		return 1
+	}
+	slices.SortStableFunc(failures, func(a, b error) int { return rank(a) - rank(b) })
+	best := rank(failures[0])
+	var texts []string
+	for _, f := range failures {
+		if rank(f) == best {
+			texts = append(texts, f.Error())
+		}
+	}
 	if len(failures) == 1 {
 		return fmt.Errorf("join: %w", failures[0])
 	}
-	all := failures[0].Error()
-	for _, f := range failures[1:] {
-		all += "; " + f.Error()
-	}
-	return fmt.Errorf("join: none of the %d members in the token could admit this machine: %s", len(failures), all)
+	return fmt.Errorf("join: none of the %d members in the token admitted this machine: %s", len(failures), strings.Join(texts, "; "))
 }
 
 // askOne asks one anchor, on a socket of its own.
