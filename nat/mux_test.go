@@ -321,11 +321,11 @@ func TestProber(t *testing.T) {
 		t.Fatalf("got %d servers due, want the two real ones", got)
 	}
 	p.sent(remote4, transaction{1})
-	if changed, _ := p.answered(now, mappedAnswer{server: remote4, id: transaction{9}, addr: remote4}); changed {
+	if _, changed, _ := p.answered(now, mappedAnswer{server: remote4, id: transaction{9}, addr: remote4}); changed {
 		t.Error("got an answer to another question taken, want it refused")
 	}
 	mine := netip.MustParseAddrPort("203.0.113.9:5555")
-	if changed, moved := p.answered(now, mappedAnswer{server: remote4, id: transaction{1}, addr: mine}); !changed || moved {
+	if _, changed, moved := p.answered(now, mappedAnswer{server: remote4, id: transaction{1}, addr: mine}); !changed || moved {
 		t.Errorf("got changed %v, moved %v for the first answer, want true, false", changed, moved)
 	}
 	if got := p.mapped(); len(got) != 1 || got[0] != mine {
@@ -342,7 +342,7 @@ func TestProber(t *testing.T) {
 	p.due(now)
 	p.sent(remote4, transaction{2})
 	other := netip.MustParseAddrPort("203.0.113.9:6666")
-	if changed, moved := p.answered(now, mappedAnswer{server: remote4, id: transaction{2}, addr: other}); !changed || !moved {
+	if _, changed, moved := p.answered(now, mappedAnswer{server: remote4, id: transaction{2}, addr: other}); !changed || !moved {
 		t.Errorf("got changed %v, moved %v for another mapping, want both", changed, moved)
 	}
 	p.set(now, servers)

@@ -64,8 +64,8 @@ type RelayControl interface {
 
 // Anchor is a member that answers STUN and relays.
 type Anchor struct {
-	ID   identity.NodeID
-	Addr netip.AddrPort // its STUN address, zero when unknown
+	ID   identity.NodeID // zero: it only answers STUN
+	Addr netip.AddrPort  // its STUN address, zero when unknown; a stream's is not asked
 	RTT  time.Duration
 }
 
@@ -84,6 +84,7 @@ type Options struct {
 	Anchors   func() []Anchor                                       // may be nil
 	External  func() []netip.AddrPort                               // where routers map the shared port to, now; may be nil
 	Stranger  func(id [12]byte, from netip.AddrPort)                // told of each bare Binding request; must not block; may be nil
+	Answered  func()                                                // told of each answer of an anchor to a probe; may be nil
 	Logger    *slog.Logger                                          // nil: none
 }
 
@@ -110,6 +111,7 @@ type desired struct {
 	setPeers   bool
 	network    bool
 	anchors    bool
+	probe      bool
 	ready      map[identity.NodeID]bool
 	everyReady bool
 	introduce  map[identity.NodeID]bool
@@ -177,6 +179,9 @@ func (n *NAT) NetworkChanged() { n.ask(func(d *desired) { d.network = true }) }
 
 // AnchorsChanged says that Options.Anchors returns something else now.
 func (n *NAT) AnchorsChanged() { n.ask(func(d *desired) { d.anchors = true }) }
+
+// Probe asks all anchors for this node's address now: whoever answers shows that UDP works (Options.Answered).
+func (n *NAT) Probe() { n.ask(func(d *desired) { d.probe = true }) }
 
 // SignalReady says that signals to these peers (to all, with none named) have a route now: what waits
 // for one, or for an answer, is sent at once.

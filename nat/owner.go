@@ -178,6 +178,10 @@ func (l *loop) reconcile(now time.Time) {
 	case d.anchors:
 		l.anchorsChanged(now)
 	}
+	if d.probe {
+		l.place.prober.ask(now)
+		l.sendProbes(now)
+	}
 	if d.setPeers {
 		l.setPeers(now, d.peers)
 	}
@@ -248,7 +252,10 @@ func (l *loop) sendProbes(now time.Time) {
 // mappedAnswered trickles a new address of ours. A server that sees us elsewhere than before means that
 // the NAT has lost its state: all paths are suspect.
 func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
-	changed, moved := l.place.prober.answered(now, a)
+	genuine, changed, moved := l.place.prober.answered(now, a)
+	if genuine && l.o.Answered != nil {
+		l.o.Answered()
+	}
 	if changed {
 		l.publishMapped()
 		l.localChanged(now)

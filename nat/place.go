@@ -53,6 +53,9 @@ func (p *place) collect(o *Options) {
 		return
 	}
 	for _, a := range o.Anchors() {
+		if a.ID.IsZero() {
+			continue
+		}
 		l.Relays = append(l.Relays, RelayOffer{Anchor: a.ID, RTTms: uint32(min(a.RTT.Milliseconds(), 1<<20))})
 	}
 	slices.SortFunc(l.Relays, func(a, b RelayOffer) int {

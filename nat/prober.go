@@ -19,6 +19,7 @@ const (
 	probeFresh = 10 * time.Second
 	maxServers = 8
 	maxMapped  = 4
+	maxIDs     = 12 // a late answer counts: those of the last round, and of questions in between
 )
 
 // mappedAnswer is a STUN server's answer.
@@ -34,7 +35,7 @@ type probe struct {
 	at     time.Time // of the answer, or of giving up on one
 	sent   int
 	next   time.Time
-	ids    []transaction // of this round
+	ids    []transaction // of the last questions without an answer
 }
 
 // prober keeps this node's server-reflexive addresses, one cache for all attempts. It is pure: its
@@ -80,6 +81,13 @@ func (p *prober) refresh(now time.Time) bool {
 	return asked
 }
 
+// ask makes all servers due. Their answers stay in use.
+func (p *prober) ask(now time.Time) {
+	for _, q := range p.servers {
+		q.next = now
+	}
+}
+
 // due returns the servers to be asked at now, and plans their next times.
 func (p *prober) due(now time.Time) []netip.AddrPort {
 	var list []netip.AddrPort
@@ -91,7 +99,7 @@ func (p *prober) due(now time.Time) []netip.AddrPort {
 		q.next = now.Add(probeFirst << q.sent)
 		q.sent++
 		if q.sent >= probeTries {
-			q.sent, q.ids, q.at = 0, nil, now
+			q.sent, q.at = 0, now
 			q.next = now.Add(probeRetry)
 		}
 	}
@@ -101,20 +109,21 @@ func (p *prober) due(now time.Time) []netip.AddrPort {
 func (p *prober) sent(server netip.AddrPort, id transaction) {
 	if q := p.servers[server]; q != nil {
 		q.ids = append(q.ids, id)
+		q.ids = q.ids[max(0, len(q.ids)-maxIDs):]
 	}
 }
 
-// answered notes a server's answer. It reports whether the set of mapped addresses is another now, and
-// whether the server had seen us elsewhere before: the sign of a NAT that lost its state.
-func (p *prober) answered(now time.Time, a mappedAnswer) (changed, moved bool) {
+// answered notes a server's answer. It reports whether it is one to a question of ours, whether the set of mapped
+// addresses is another now, and whether the server had seen us elsewhere before: the sign of a NAT that lost its state.
+func (p *prober) answered(now time.Time, a mappedAnswer) (genuine, changed, moved bool) {
 	q := p.servers[a.server]
 	if q == nil || !slices.Contains(q.ids, a.id) || !path.Usable(a.addr.Addr()) {
-		return false, false
+		return false, false, false
 	}
 	before := p.mapped()
 	moved = q.mapped.IsValid() && q.mapped != a.addr
 	*q = probe{mapped: a.addr, at: now, next: now.Add(probeAgain)}
-	return !slices.Equal(before, p.mapped()), moved
+	return true, !slices.Equal(before, p.mapped()), moved
 }
 
 // mapped returns the addresses learnt, in a fixed order.

@@ -79,9 +79,9 @@ func (a *app) runPing(ctx context.Context, mesh string, req api.PingRequest, unt
 func pongPath(p api.Path) string {
 	switch p.Kind {
 	case api.PathDirect:
-		return p.Address.String()
+		return p.Address.String() + shownTransport(p)
 	case api.PathRelay:
-		return fmt.Sprintf("relay %s (%s)", p.Via, p.Address)
+		return fmt.Sprintf("relay %s (%s%s)", p.Via, p.Address, shownTransport(p))
 	}
 	return "an unknown path"
 }

@@ -194,9 +194,17 @@ func shownAddress(p api.Peer) string {
 func shownPath(p api.Path) string {
 	switch p.Kind {
 	case api.PathDirect:
-		return "direct " + p.Address.String()
+		return "direct " + p.Address.String() + shownTransport(p)
 	case api.PathRelay:
-		return strings.TrimSpace("relay " + p.Via)
+		return strings.TrimSpace("relay "+p.Via) + shownTransport(p)
+	}
+	return ""
+}
+
+// shownTransport is said where it is not UDP.
+func shownTransport(p api.Path) string {
+	if p.Transport == api.TransportTCP {
+		return " by TCP"
 	}
 	return ""
 }

@@ -130,7 +130,12 @@ type Path struct {
 	Kind    string         `json:"kind"`
 	Address netip.AddrPort `json:"address"` // underlay address spoken to: the peer's, or the relay's; "" in JSON when none
 	Via     string         `json:"via"`     // name of the relaying member; "" unless Kind is relay
+	// Transport is how datagrams go to Address: "tcp" where UDP is blocked, else absent for UDP.
+	Transport string `json:"transport,omitempty"`
 }
+
+// TransportTCP is a Path's Transport.
+const TransportTCP = "tcp"
 
 // Invited describes an invite that is known to the mesh. The token is not in it: it is shown once, when made.
 type Invited struct {

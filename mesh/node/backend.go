@@ -322,5 +322,8 @@ func (m *member) warnings(table *routes) (out []string) {
 	if len(view.Members) > 1 && !table.any() {
 		out = append(out, "no control session is up: new tunnels cannot be introduced until an anchor or a neighbour answers")
 	}
+	if table.blocked != "" {
+		out = append(out, "UDP seems to be blocked on this network ("+table.blocked+"): packets go over TCP through anchors, more slowly")
+	}
 	return append(out, m.refusals()...)
 }

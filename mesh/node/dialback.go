@@ -15,6 +15,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/session"
 	"warren/nat/reach"
+	"warren/tunnel/bind"
 )
 
 /* Dialling back
@@ -112,7 +113,7 @@ func (m *member) testReach(candidates []netip.AddrPort) {
 	d.machine.SetCandidates(now, candidates)
 	var helpers []reach.Helper
 	for id := range m.up {
-		if remote, ok := m.sessions.Remote(id); ok && m.active(id) {
+		if remote, ok := m.sessions.Remote(id); ok && m.active(id) && !bind.IsVirtual(remote.Addr()) { // UDP from a network that blocks it proves nothing
 			helpers = append(helpers, reach.Helper{ID: id, Addr: remote.Addr()})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"warren/nat"
+	"warren/nat/fallback"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
@@ -20,14 +21,41 @@ func (m *member) pathChanged(e nat.Event) {
 	if moved {
 		m.log.Info("path changed", "peer", m.nameOf(e.Peer), "path", e.Path.Kind.String(), "address", e.Path.Addr, "reason", e.Reason)
 	}
-	p.path = e.Path
-	p.endpoint.SetSources(e.Sources)
-	flushed := p.endpoint.SetPath(e.Path.Addr)
+	died := p.path.Kind == nat.Direct && e.Path.Kind != nat.Direct
+	before := p.way()
+	p.path, p.sources = e.Path, e.Sources
+	p.endpoint.SetSources(p.allSources())
+	m.moveTo(p, before, e.Controlling, e.PeerRestarted)
+	if died {
+		m.stream(fallback.Doubt{})
+	}
+}
+
+// way is where the peer's packets go: nat's path, or else a stream; zero when there is neither.
+func (p *peer) way() netip.AddrPort {
+	if p.path.Addr.IsValid() {
+		return p.path.Addr
+	}
+	return p.stream.virtual
+}
+
+// allSources are where the peer's packets may come from, beside the way in use.
+func (p *peer) allSources() []netip.AddrPort {
+	if !p.stream.virtual.IsValid() {
+		return p.sources
+	}
+	return append([]netip.AddrPort{p.stream.virtual}, p.sources...)
+}
+
+// moveTo has the peer's endpoint follow its way, which was another one before, and starts the handshake.
+func (m *member) moveTo(p *peer, before netip.AddrPort, controlling, restarted bool) {
+	way := p.way()
+	flushed := p.endpoint.SetPath(way)
 	switch {
-	case !e.Path.Addr.IsValid():
+	case !way.IsValid():
 	case flushed:
 		m.await(p)
-	case e.Controlling && (e.PeerRestarted || moved && !m.keysAreGood(p.key)):
+	case controlling && (restarted || way != before && !m.keysAreGood(p.key)):
 		m.handshake(p)
 	}
 }
@@ -65,7 +93,7 @@ func (m *member) retryHandshakes() {
 	for _, p := range m.peers {
 		switch {
 		case p.awaits.IsZero():
-		case p.path.Kind == nat.None || p.tries == handshakeTries || stats[p.key].LastHandshake.After(p.awaits):
+		case !p.way().IsValid() || p.tries == handshakeTries || stats[p.key].LastHandshake.After(p.awaits):
 			p.awaits = time.Time{}
 		case time.Since(p.awaits) < time.Duration(p.tries+1)*handshakeRetry:
 			again = true
@@ -99,7 +127,7 @@ func (m *member) introduceStale(now time.Time) {
 	}
 	for id, p := range m.peers {
 		handshake := stats[p.key].LastHandshake
-		if p.path.Kind != nat.None && now.Sub(p.endpoint.Activity().LastTx) < tickEvery && now.Sub(handshake) > staleKeys {
+		if p.way().IsValid() && now.Sub(p.endpoint.Activity().LastTx) < tickEvery && now.Sub(handshake) > staleKeys {
 			m.log.Info("no keys agreed, introducing anew", "peer", m.nameOf(id))
 			m.nat.Introduce(id)
 		}

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +19,7 @@ import (
 	"warren/mesh/join"
 	"warren/mesh/session"
 	"warren/mesh/store"
+	"warren/nat/fallback"
 )
 
 // Timing of Join. Each anchor has joinTimeout; the next one is tried joinStagger after the last, or at once when that
@@ -24,6 +27,7 @@ import (
 const (
 	joinTimeout = 15 * time.Second
 	joinStagger = time.Second
+	joinByTCP   = 1500 * time.Millisecond // without an answer by UDP
 )
 
 // Join asks the anchors of the token for admission until one admits this machine or ctx ends, and writes the state
@@ -184,17 +188,87 @@ func explainJoin(failures []error) error {
 	return fmt.Errorf("join: none of the %d members in the token admitted this machine: %s", len(failures), strings.Join(texts, "; "))
 }
 
-// askOne asks one anchor, on a socket of its own.
+// askOne asks one anchor, on a socket of its own, and by TCP as well when that gets no answer.
 func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, joiner *join.Joiner) (*join.Result, error) {
 	socket, err := net.ListenUDP("udp", nil)
 	if err != nil {
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
 	defer socket.Close()
-	conn, root, _, err := session.DialJoin(ctx, socket, a.Addr, mesh, a.ID)
-	if err != nil {
-		return nil, err
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	greeted := make(chan greeting, 2)
+	go func() {
+		conn, root, _, err := session.DialJoin(ctx, socket, a.Addr, mesh, a.ID)
+		greeted <- greeting{conn, root, err}
+	}()
+	first, running := (<-chan time.Time)(time.After(joinByTCP)), 1
+	var failed error
+	for {
+		select {
+		case <-first:
+			first = nil
+			running++
+			go func() { greeted <- greetByTCP(ctx, mesh, a) }()
+		case g := <-greeted:
+			running--
+			if g.err == nil {
+				defer g.conn.Close()
+				if running > 0 {
+					go dismiss(greeted)
+				}
+				return joiner.Join(ctx, g.conn, g.root)
+			}
+			if failed == nil || errors.Is(failed, context.DeadlineExceeded) {
+				failed = g.err
+			}
+			if running == 0 && first == nil {
+				return nil, failed
+			}
+		case <-ctx.Done():
+			if running > 0 {
+				go dismiss(greeted)
+			}
+			return nil, cmp.Or(failed, ctx.Err())
+		}
 	}
-	defer conn.Close()
-	return joiner.Join(ctx, conn, root)
+}
+
+// greeting is a connection to a member that may admit us.
+type greeting struct {
+	conn session.JoinConn
+	root *x509.Certificate
+	err  error
+}
+
+// dismiss ends a connection that came second.
+func dismiss(greeted <-chan greeting) {
+	if g := <-greeted; g.err == nil {
+		g.conn.Close()
+	}
+}
+
+// greetByTCP connects with the same protocol, its datagrams going over a stream.
+func greetByTCP(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor) greeting {
+	stream, err := fallback.NewClient(fallback.ClientOptions{}).DialJoin(ctx, mesh, a.ID, []netip.AddrPort{a.Addr})
+	if err != nil {
+		return greeting{err: err}
+	}
+	conn, root, _, err := session.DialJoin(ctx, fallback.Packets(stream, a.Addr), a.Addr, mesh, a.ID)
+	if err != nil {
+		stream.Close()
+		return greeting{err: err}
+	}
+	return greeting{conn: streamJoin{conn, stream}, root: root}
+}
+
+// streamJoin is a JoinConn that ends its stream too.
+type streamJoin struct {
+	session.JoinConn
+	stream net.Conn
+}
+
+func (c streamJoin) Close() error {
+	defer c.stream.Close()
+	return c.JoinConn.Close()
 }

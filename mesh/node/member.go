@@ -21,6 +21,7 @@ import (
 	"warren/mesh/signal"
 	"warren/mesh/store"
 	"warren/nat"
+	"warren/nat/fallback"
 	"warren/nat/netwatch"
 	"warren/nat/portmap"
 	"warren/nat/relay"
@@ -45,6 +46,7 @@ type member struct {
 	instance [8]byte
 	owners
 	back     *dialBack
+	streams  *streams
 	retry    *time.Timer // of handshakes
 	settings func() Settings
 	setPSK   func(wgtypes.Key, wgtypes.Key) error
@@ -84,7 +86,9 @@ type peer struct {
 	key      wgtypes.Key
 	endpoint *bind.Endpoint
 	psk      wgtypes.Key
-	path     nat.Path
+	path     nat.Path  // nat's
+	stream   streamEnd // used while nat has no path
+	sources  []netip.AddrPort
 	awaits   time.Time // since when a handshake is looked for; zero: none is
 	tries    int       // of that handshake, after the first
 }
@@ -157,12 +161,16 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 		Remote:    m.sessions.Remote, Member: m.active, Enabled: m.relaying, Logger: logger,
 	})
 	m.channels = relay.NewClient(relay.ClientOptions{
-		Dial: m.dialRelay, OpenChannel: m.socket.OpenChannel, CloseChannel: m.socket.CloseChannel, Logger: logger,
+		Dial: m.dialRelay, OpenChannel: m.socket.OpenChannel, CloseChannel: m.socket.CloseChannel, MoveChannel: m.socket.MoveChannel, Logger: logger,
 	})
 	m.mapper = portmap.New(portmap.Options{Port: m.socket.Port, Secret: m.mappingSecret(), Logger: logger})
+	if err := m.assembleStreams(n); err != nil {
+		return err
+	}
 	m.nat, err = nat.New(nat.Options{
 		Self: m.self, Instance: m.instance, STUN: m.socket.STUN(), Port: m.socket.Port, Addresses: func() []netip.Addr { return netwatch.Addresses(n.foreign) },
-		Reject: m.inOverlay, Send: m.enqueue, Activity: m.activity, Relay: m.channels, Anchors: m.anchors, External: m.external, Stranger: m.back.stranger, Logger: logger,
+		Reject: m.inOverlay, Send: m.enqueue, Activity: m.activity, Relay: m.channels, Anchors: m.anchors, External: m.external, Stranger: m.back.stranger,
+		Answered: m.streams.udpAnswered, Logger: logger,
 	})
 	return err
 }
@@ -176,6 +184,8 @@ func (m *member) start(ctx context.Context, group *errgroup.Group) {
 	if m.settings().Anchor != AnchorNever {
 		group.Go(func() error { return m.mapper.Run(ctx) })
 	}
+	group.Go(func() error { return m.streams.server.Run(ctx) })
+	group.Go(func() error { return m.dialStreams(ctx) })
 	group.Go(func() error { return m.answerProbes(ctx) })
 }
 
@@ -183,6 +193,7 @@ func (m *member) events() eventSources {
 	return eventSources{
 		paths: m.nat.Events(), sessions: m.sessions.Events(), records: m.mesh.Changes(), fatal: m.mesh.Fatal(),
 		incoming: m.incoming, outgoing: m.outgoing, reached: m.back.arrivals, reach: m.back.timer.C, handshakes: m.retry.C, mapped: m.mapper.Events(),
+		streams: m.streams.news,
 	}
 }
 
@@ -190,11 +201,12 @@ func (m *member) sessionChanged(e sessionEvent) {
 	switch e.Kind {
 	case session.Up:
 		rtt, _ := m.sessions.RTT(e.ID)
-		m.up[e.ID] = sessionFacts{rtt: rtt}
+		m.up[e.ID] = sessionFacts{rtt: rtt, remote: e.Remote}
 		delete(m.refused, e.ID)
 		m.relays.Moved(e.ID, e.Remote)
+		m.channels.Moved(e.ID, e.Remote)
 		m.mesh.SessionUp(e.ID)
-		if e.Dialled {
+		if e.Dialled && !bind.IsVirtual(e.Remote.Addr()) {
 			m.remember(contact{ID: e.ID, Addr: e.Remote})
 		}
 		m.publishRoutes()
@@ -202,9 +214,15 @@ func (m *member) sessionChanged(e sessionEvent) {
 		m.nat.SignalReady()
 	case session.Moved:
 		m.relays.Moved(e.ID, e.Remote)
+		m.channels.Moved(e.ID, e.Remote)
+		if s, up := m.up[e.ID]; up {
+			s.remote = e.Remote
+			m.up[e.ID] = s
+		}
 		m.publishRoutes()
 		m.nat.AnchorsChanged()
 	case session.Down:
+		m.streamSessionDown(e)
 		delete(m.up, e.ID)
 		m.publishRoutes()
 		m.nat.AnchorsChanged()
@@ -220,6 +238,7 @@ func (m *member) sessionChanged(e sessionEvent) {
 func (m *member) networkChanged() {
 	m.nat.NetworkChanged()
 	m.sessions.Redial()
+	m.stream(fallback.NetworkChanged{})
 	m.mapper.Changed()
 	m.back.machine.NetworkChanged()
 }
@@ -233,7 +252,7 @@ func (m *member) nameOf(id identity.NodeID) string {
 func (m *member) addFacts(f *facts) {
 	view := m.mesh.View()
 	f.self, f.members, f.prefix4, f.prefix6 = m.self, view.Members, view.Prefix4, view.Prefix6
-	f.sessions, f.contacts = m.up, m.contacts
+	f.sessions, f.contacts, f.streams = m.up, m.contacts, m.streams.targets()
 	f.peers = make(map[identity.NodeID]peerFacts, len(view.Members))
 	seen := make(map[identity.NodeID]bool, len(view.Members))
 	for _, other := range view.Members {
@@ -274,7 +293,10 @@ func (m *member) part(id identity.NodeID, p *peer) {
 	m.relays.Drop(id)
 	m.sealer.Forget(id)
 	// The news of its end is on the way to it: it should hear why before the session ends.
-	time.AfterFunc(200*time.Millisecond, func() { m.sessions.Drop(id, codeNotMember, reason) })
+	time.AfterFunc(200*time.Millisecond, func() {
+		m.sessions.Drop(id, codeNotMember, reason)
+		time.AfterFunc(200*time.Millisecond, func() { m.streams.server.Drop(id) })
+	})
 }
 
 // apply tells the owners of the mesh side what plan wants.
@@ -282,11 +304,15 @@ func (m *member) apply(_ context.Context, f facts, want desired) error {
 	m.publishRoutes()
 	m.nat.SetPeers(want.reach)
 	m.sessions.SetTargets(want.targets)
+	m.followAnchors(f)
+	m.followStreams()
 	select {
 	case m.linkSet <- struct{}{}:
 	default:
 	}
-	return m.updateRecord(f)
+	err := m.updateRecord(f)
+	m.listen()
+	return err
 }
 
 var errNoRoute = errors.New("no control session is up")

@@ -231,6 +231,8 @@ func (n *node) loop(ctx context.Context) error {
 			n.member.transmit(signal)
 		case e := <-events.sessions:
 			n.member.sessionChanged(e)
+		case <-events.streams:
+			n.member.streamsChanged()
 		case id := <-events.reached:
 			n.member.reached(id)
 		case <-events.reach:
@@ -402,6 +404,7 @@ type eventSources struct {
 	reach      <-chan time.Time
 	mapped     <-chan struct{}
 	handshakes <-chan time.Time
+	streams    <-chan struct{}
 }
 
 func (n *node) events() eventSources {

@@ -39,6 +39,8 @@ type facts struct {
 	peers map[identity.NodeID]peerFacts
 	// sessions are the control sessions that are up.
 	sessions map[identity.NodeID]sessionFacts
+	// streams are the addresses of streams by which anchors are to be spoken to.
+	streams map[identity.NodeID]netip.AddrPort
 	// contacts are addresses at which members were reached before, from the state directory.
 	contacts []contact
 }
@@ -50,7 +52,8 @@ type peerFacts struct {
 }
 
 type sessionFacts struct {
-	rtt time.Duration
+	rtt    time.Duration
+	remote netip.AddrPort
 }
 
 // desired is what the owners are told. Everything in it is sorted, so that equal plans compare equal.
@@ -150,6 +153,9 @@ func planTargets(f facts) []session.Target {
 		}
 	}
 	anchors, anchorsUp := planAnchors(f)
+	for id, addr := range f.streams {
+		add(id, addr)
+	}
 	for _, m := range anchors {
 		add(m.ID, m.Record.Endpoints...)
 	}

@@ -9,6 +9,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/roster"
 	"warren/nat"
+	"warren/nat/fallback"
 	"warren/tunnel/bind"
 )
 
@@ -24,6 +25,8 @@ type routes struct {
 	endpoints map[identity.NodeID]*bind.Endpoint
 	relaying  bool
 	refused   map[identity.NodeID]refusal
+	streams   map[identity.NodeID]streamEnd
+	blocked   string // why streams are used; empty: they are not
 }
 
 // any reports whether there is a session at all.
@@ -52,6 +55,7 @@ func (m *member) publishRoutes() {
 	r := &routes{
 		sessions: make(map[identity.NodeID]bool, len(m.up)), anchorsOf: make(map[identity.NodeID][]identity.NodeID),
 		endpoints: make(map[identity.NodeID]*bind.Endpoint, len(m.peers)), relaying: m.settings().Anchor != AnchorNever, refused: maps.Clone(m.refused),
+		streams: m.streams.ends(),
 	}
 	isAnchor := make(map[identity.NodeID]bool)
 	for _, other := range view.Members {
@@ -78,12 +82,23 @@ func (m *member) publishRoutes() {
 		return cmp.Or(cmp.Compare(m.up[a].rtt, m.up[b].rtt), a.Compare(b))
 	})
 	for _, id := range r.preferred[:min(len(r.preferred), maxIntroducers)] {
-		if remote, ok := m.sessions.Remote(id); ok {
+		if remote, ok := m.sessions.Remote(id); ok && (!bind.IsStream(remote.Addr()) || m.streams.dialled[id] != nil) {
 			r.anchors = append(r.anchors, nat.Anchor{ID: id, Addr: remote, RTT: m.up[id].rtt.Round(time.Millisecond)})
 		}
 	}
 	for id, p := range m.peers {
 		r.endpoints[id] = p.endpoint
+	}
+	if state, _, reason := m.streams.machine.State(); state != fallback.Open {
+		// Whether UDP works is asked of all, also of those to whom a stream leads, or nothing.
+		for _, id := range m.streams.anchors[:min(len(m.streams.anchors), maxIntroducers)] {
+			for _, addr := range m.streamAddrs(id) {
+				r.anchors = append(r.anchors, nat.Anchor{Addr: addr})
+			}
+		}
+		if state != fallback.Trying {
+			r.blocked = reason
+		}
 	}
 	m.routes.Store(r)
 }

@@ -16,6 +16,7 @@ import (
 	"warren/mesh/roster"
 	"warren/nat"
 	"warren/tunnel"
+	"warren/tunnel/bind"
 )
 
 // idleAfter is when a static peer without a new handshake counts as idle: WireGuard refuses keys after 180 s.
@@ -180,7 +181,7 @@ func (m *member) fillStatus(out *api.Status, f facts, stats map[wgtypes.Key]tunn
 			out.Self.Anchor = len(other.Record.Endpoints) > 0
 			continue
 		}
-		out.Peers = append(out.Peers, m.peerStatus(other, paths[other.ID], stats[wgtypes.Key(other.Record.WireGuardKey)], names))
+		out.Peers = append(out.Peers, m.peerStatus(other, paths[other.ID], stats[wgtypes.Key(other.Record.WireGuardKey)], names, table.streams))
 	}
 	slices.SortFunc(out.Peers, func(a, b api.Peer) int { return cmp.Compare(a.Name, b.Name) })
 	out.Self.Endpoints = m.reachableAt()
@@ -209,7 +210,7 @@ func addressesOf(m roster.Member) []netip.Addr {
 }
 
 // peerStatus says how a member is reached, or why not.
-func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunnel.PeerStats, names map[identity.NodeID]string) api.Peer {
+func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunnel.PeerStats, names map[identity.NodeID]string, streams map[identity.NodeID]streamEnd) api.Peer {
 	p := api.Peer{
 		ID: other.ID.String(), Name: other.Name, Addresses: addressesOf(other), Routes: nonNil(other.Record.Routes),
 		PublicKey: wgtypes.Key(other.Record.WireGuardKey).String(), Path: api.Path{Kind: api.PathNone}, Version: other.Record.Version,
@@ -226,10 +227,19 @@ func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunne
 	case nat.Relayed:
 		relay, _ := m.sessions.Remote(way.Path.Via)
 		p.Path = api.Path{Kind: api.PathRelay, Address: relay, Via: shorten(names[way.Path.Via], way.Path.Via)}
+		if bind.IsStream(relay.Addr()) {
+			p.Path.Address, p.Path.Transport = streams[way.Path.Via].remote, api.TransportTCP
+		}
+	default:
+		if end, ok := streams[other.ID]; ok {
+			p.Path = api.Path{Kind: api.PathDirect, Address: end.remote, Transport: api.TransportTCP}
+			way.RTT, _ = m.sessions.RTT(other.ID)
+			way.Reason = "UDP does not get through"
+		}
 	}
 	p.LatencyMS = float64(way.RTT.Microseconds()) / 1000
 	switch {
-	case way.Path.Kind == nat.None:
+	case p.Path.Kind == api.PathNone:
 		p.State, p.Reason, p.LatencyMS = api.PeerConnecting, way.Reason, 0
 		if way.Attempts > 2 {
 			p.State = api.PeerDown

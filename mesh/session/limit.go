@@ -19,7 +19,7 @@ const (
 	handshakeBurst       = 300
 	unprovenPerSecond    = 30 // from addresses that have not answered a Retry; more are asked to
 	unprovenBurst        = 60
-	sourcePerSecond      = 10 // from one IPv4 address or IPv6 /64
+	sourcePerSecond      = 10 // from one IPv4 address, IPv6 /64 or stream
 	sourceBurst          = 32
 	sourceBuckets        = 256
 	maxHalfOpen          = 256 // accepted connections that are not a session yet
@@ -114,11 +114,17 @@ func (g *gate) enter(ctx context.Context, info *quic.ClientInfo) (context.Contex
 	return context.WithValue(ctx, slotKey{}, &slot{leave}), nil
 }
 
+// discard is where the socket's virtual addresses lie.
+var discard = netip.MustParsePrefix("100::/64")
+
 // source returns the bucket of an address; mu is held.
 func (g *gate) source(addr net.Addr) *bucket {
 	from := addrPortOf(addr).Addr()
 	bits := 32
-	if from.Is6() {
+	switch {
+	case discard.Contains(from):
+		bits = 128 // each address stands for a stream of its own (RFC 6666)
+	case from.Is6():
 		bits = 64 // one host commonly holds a whole /64
 	}
 	prefix, err := from.Prefix(bits)

@@ -53,6 +53,17 @@ func (l *Lab) Partition(a, b []Attached) {
 	l.must(l.core.nft(coreRules(l.cuts)))
 }
 
+// Rule has a router treat what passes it as another kind does, from now on.
+// Flows that it knows are forgotten: what it blocks now, it blocks for all.
+// The kinds must have the same address families.
+func (r *Router) Rule(k Kind) {
+	if r.Kind.has4() != k.has4() || r.Kind.has6() != k.has6() {
+		r.lab.fatal(fmt.Errorf("rule router %s: %s and %s differ in address families", r.Name, r.Kind, k))
+	}
+	r.Kind = k
+	r.Flush()
+}
+
 // Heal ends all partitions.
 func (l *Lab) Heal() {
 	l.cuts = nil

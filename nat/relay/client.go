@@ -14,7 +14,8 @@ import (
 	"warren/mesh/identity"
 )
 
-// ClientOptions are what the client side needs from its node. All but Logger are required.
+// ClientOptions are what the client side needs from its node. All but MoveChannel and Logger are
+// required.
 type ClientOptions struct {
 	// Dial opens a control stream on the direct session with an anchor, making the session if there is none. It
 	// returns as well the address of that session, to which the data will go.
@@ -22,7 +23,9 @@ type ClientOptions struct {
 	// OpenChannel makes the socket wrap what is sent to the address it returns, CloseChannel ends that.
 	OpenChannel  func(relay netip.AddrPort, number uint16) (netip.AddrPort, error)
 	CloseChannel func(virtual netip.AddrPort)
-	Logger       *slog.Logger
+	// MoveChannel says that the relay of an open channel is spoken to at another address now. nil: a channel ends then.
+	MoveChannel func(virtual, relay netip.AddrPort) error
+	Logger      *slog.Logger
 }
 
 // Client opens channels at anchors and keeps them open until they are closed.
@@ -39,7 +42,8 @@ type Client struct {
 // opened is one channel of this node.
 type opened struct {
 	anchor, peer identity.NodeID
-	relay        netip.AddrPort
+	virtual      netip.AddrPort
+	relay        netip.AddrPort // guarded by the client's mu
 	number       uint16
 	stop         context.CancelFunc
 	give         chan struct{} // closed by Close: say bye
@@ -82,7 +86,7 @@ func (c *Client) Open(ctx context.Context, anchor, peer identity.NodeID) (netip.
 		return netip.AddrPort{}, fmt.Errorf("open channel to %s at %s: %w", peer.Short(), anchor.Short(), err)
 	}
 	hold, stop := context.WithCancel(context.Background())
-	o := &opened{anchor: anchor, peer: peer, relay: relay, number: number, stop: stop, give: make(chan struct{})}
+	o := &opened{anchor: anchor, peer: peer, virtual: virtual, relay: relay, number: number, stop: stop, give: make(chan struct{})}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -166,7 +170,7 @@ func (c *Client) keep(hold context.Context, o *opened, stream net.Conn) {
 			attempt, done := context.WithTimeout(ctx, requestTimeout)
 			next, relay, number, err := c.request(attempt, o.anchor, o.peer)
 			done()
-			if err == nil && relay == o.relay && number == o.number {
+			if err == nil && number == o.number && c.move(o, relay) {
 				stream, backoff = next, 200*time.Millisecond
 				break
 			}
@@ -178,6 +182,43 @@ func (c *Client) keep(hold context.Context, o *opened, stream net.Conn) {
 			backoff = min(2*backoff, 10*time.Second)
 		}
 	}
+}
+
+// Moved says that the session with an anchor, and so its relay, is at another address now. The channels there move at
+// once; their control streams, which ended with the session before, follow.
+func (c *Client) Moved(anchor identity.NodeID, relay netip.AddrPort) {
+	c.mu.Lock()
+	var there []*opened
+	for _, o := range c.open {
+		if o.anchor == anchor {
+			there = append(there, o)
+		}
+	}
+	c.mu.Unlock()
+	for _, o := range there {
+		c.move(o, relay)
+	}
+}
+
+// move sends a channel's packets to where its relay is now; false when that is not possible.
+func (c *Client) move(o *opened, relay netip.AddrPort) bool {
+	c.mu.Lock()
+	same := o.relay == relay
+	c.mu.Unlock()
+	if same {
+		return true
+	}
+	if c.options.MoveChannel == nil {
+		return false
+	}
+	if err := c.options.MoveChannel(o.virtual, relay); err != nil {
+		c.options.Logger.Info("relay channel not moved", "anchor", o.anchor.Short(), "peer", o.peer.Short(), "error", err)
+		return false
+	}
+	c.mu.Lock()
+	o.relay = relay
+	c.mu.Unlock()
+	return true
 }
 
 // pause waits for d; false when the channel is not wanted any more.

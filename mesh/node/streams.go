@@ -1,0 +1,524 @@
+package node
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/roster"
+	"warren/mesh/session"
+	"warren/nat"
+	"warren/nat/fallback"
+	"warren/tunnel/bind"
+)
+
+/* Streams
+ *
+ * Where UDP is blocked, datagrams go over TLS streams to anchors (package fallback). Its machine, stepped by the loop,
+ * says when; what it wants is done here. A stream is an address of the socket like any other, so that a session, what
+ * is relayed, and the tunnel to the anchor itself only have to be told to go there:
+ *
+ *	machine ── OpenStream ──► dial, attach ── news ──► loop: StreamUp, the address first among the session's targets
+ *	anchor:                   accept, attach ── news ──► loop: the tunnel to that member may go there
+ */
+
+const (
+	streamDialTime = 10 * time.Second
+	// dialsSeenEvery is how often failed dials are looked for while nothing else says that UDP works.
+	dialsSeenEvery = 5 * time.Second
+)
+
+// streams is what a member keeps of its streams.
+type streams struct {
+	// constant
+	server *fallback.Server
+	client *fallback.Client
+	orders chan streamOrder
+	news   chan struct{} // a value when there is something to take
+
+	mu       sync.Mutex // guards these
+	pending  []streamNews
+	answered bool
+
+	// owned by the loop
+	machine  *fallback.Machine
+	timer    *time.Timer // leaves a value in news
+	wake     time.Time   // of the machine
+	anchors  []identity.NodeID
+	udp      map[identity.NodeID]bool // anchors with a session by UDP, as the machine was told
+	attempts map[identity.NodeID]int  // of dialling anchors by UDP, as the machine was told
+	seen     time.Time                // when attempts were looked at
+	dialled  map[identity.NodeID]*dialledStream
+	accepted map[identity.NodeID]streamEnd
+	leave    []identity.NodeID // sessions to be ended once the targets are without their streams
+}
+
+// streamEnd is a stream as the socket and as the network know it.
+type streamEnd struct {
+	virtual netip.AddrPort
+	remote  netip.AddrPort // of TCP
+}
+
+// dialledStream is a stream that the machine has asked for.
+type dialledStream struct {
+	serial  uint64
+	end     streamEnd // zero: not up
+	leaving bool
+	cancel  context.CancelFunc
+}
+
+// streamOrder asks for a stream to be dialled; ctx ends the dialling and the stream.
+type streamOrder struct {
+	ref   fallback.Ref
+	addrs []netip.AddrPort
+	ctx   context.Context
+}
+
+// streamNews says that a stream is up or has ended. Those that were accepted have no serial number.
+type streamNews struct {
+	fallback.Ref
+	end streamEnd
+	up  bool
+}
+
+func newStreams() *streams {
+	s := &streams{
+		orders: make(chan streamOrder, 64), news: make(chan struct{}, 1), machine: fallback.NewMachine(rand.Float64),
+		udp: make(map[identity.NodeID]bool), attempts: make(map[identity.NodeID]int),
+		dialled: make(map[identity.NodeID]*dialledStream), accepted: make(map[identity.NodeID]streamEnd),
+	}
+	s.timer = time.AfterFunc(time.Hour, s.poke)
+	return s
+}
+
+func (s *streams) poke() {
+	select {
+	case s.news <- struct{}{}:
+	default:
+	}
+}
+
+// tell leaves news for the loop.
+func (s *streams) tell(n streamNews) {
+	s.mu.Lock()
+	s.pending = append(s.pending, n)
+	s.mu.Unlock()
+	s.poke()
+}
+
+// udpAnswered is called by nat for each answer of an anchor.
+func (s *streams) udpAnswered() {
+	s.mu.Lock()
+	s.answered = true
+	s.mu.Unlock()
+	s.poke()
+}
+
+func (s *streams) take() (news []streamNews, answered bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news, answered = s.pending, s.answered
+	s.pending, s.answered = nil, false
+	return news, answered
+}
+
+// to returns the stream that leads to or from a member.
+func (s *streams) to(id identity.NodeID) streamEnd {
+	if d := s.dialled[id]; d != nil && d.end.virtual.IsValid() {
+		return d.end
+	}
+	return s.accepted[id]
+}
+
+// ends returns all streams that are up.
+func (s *streams) ends() map[identity.NodeID]streamEnd {
+	out := make(map[identity.NodeID]streamEnd, len(s.accepted)+len(s.dialled))
+	for id := range s.accepted {
+		out[id] = s.to(id)
+	}
+	for id, d := range s.dialled {
+		if d.end.virtual.IsValid() {
+			out[id] = d.end
+		}
+	}
+	return out
+}
+
+// targets returns the addresses at which sessions are to be dialled through streams.
+func (s *streams) targets() map[identity.NodeID]netip.AddrPort {
+	out := make(map[identity.NodeID]netip.AddrPort)
+	for id, d := range s.dialled {
+		if d.end.virtual.IsValid() && !d.leaving {
+			out[id] = d.end.virtual
+		}
+	}
+	return out
+}
+
+// assembleStreams makes the two sides of streams.
+func (m *member) assembleStreams(n *node) (err error) {
+	m.streams = newStreams()
+	m.streams.client = fallback.NewClient(fallback.ClientOptions{Credential: m.credential, Verify: m.verify})
+	m.streams.server, err = fallback.New(fallback.Options{
+		Credential: m.credential, Verify: m.verify, Attach: m.acceptStream, Joins: func() bool { return true }, Logger: n.options.Logger,
+	})
+	return err
+}
+
+// acceptStream is called by the fallback server for each stream of a member or a joiner.
+func (m *member) acceptStream(from identity.NodeID, c net.Conn) (<-chan struct{}, error) {
+	virtual, done, err := m.socket.AttachStream(c, bind.StreamOptions{QUICOnly: from.IsZero()})
+	if err != nil || from.IsZero() {
+		return done, err
+	}
+	news := streamNews{Ref: fallback.Ref{ID: from}, end: streamEnd{virtual, remoteOf(c)}, up: true}
+	m.streams.tell(news)
+	go func() { // ends with the stream, which the server ends at the latest with itself
+		<-done
+		news.up = false
+		m.streams.tell(news)
+	}()
+	return done, nil
+}
+
+func remoteOf(c net.Conn) netip.AddrPort {
+	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		addr := tcp.AddrPort()
+		return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// dialStreams dials what is ordered until ctx ends, and ends those streams then.
+func (m *member) dialStreams(ctx context.Context) error {
+	var work sync.WaitGroup
+	defer work.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case o := <-m.streams.orders:
+			work.Go(func() { m.dialStream(ctx, o) })
+		}
+	}
+}
+
+// dialStream holds one stream, from the dial to its end.
+func (m *member) dialStream(ctx context.Context, o streamOrder) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(o.ctx, cancel)()
+	defer m.streams.tell(streamNews{Ref: o.ref})
+	dial, stop := context.WithTimeout(ctx, streamDialTime)
+	defer stop()
+	c, err := m.streams.client.Dial(dial, o.ref.ID, o.addrs)
+	if err != nil {
+		if ctx.Err() == nil {
+			m.log.Info("stream not up", "peer", m.nameOf(o.ref.ID), "error", err)
+		}
+		return
+	}
+	virtual, done, err := m.socket.AttachStream(c, bind.StreamOptions{})
+	if err != nil {
+		c.Close()
+		m.log.Warn("stream not attached", "peer", m.nameOf(o.ref.ID), "error", err)
+		return
+	}
+	m.streams.tell(streamNews{Ref: o.ref, end: streamEnd{virtual, remoteOf(c)}, up: true})
+	select {
+	case <-done:
+	case <-ctx.Done():
+		m.socket.DetachStream(virtual)
+		<-done
+	}
+}
+
+// streamsChanged takes the news, and what time brings.
+func (m *member) streamsChanged() {
+	news, answered := m.streams.take()
+	for _, n := range news {
+		if n.Serial == 0 {
+			m.streamAccepted(n)
+		} else {
+			m.streamDialled(n)
+		}
+	}
+	if answered {
+		m.stream(fallback.Answered{})
+	}
+	m.seeDials(time.Now())
+	m.stream(fallback.Tick{})
+	m.followStreams()
+}
+
+func (m *member) streamAccepted(n streamNews) {
+	switch {
+	case n.up:
+		m.log.Info("stream accepted", "peer", m.nameOf(n.ID), "address", n.end.remote.String())
+		m.streams.accepted[n.ID] = n.end
+	default:
+		if m.streams.accepted[n.ID] == n.end {
+			delete(m.streams.accepted, n.ID)
+		}
+		m.streamLost(n.ID, n.end)
+	}
+}
+
+func (m *member) streamDialled(n streamNews) {
+	d := m.streams.dialled[n.ID]
+	known := d != nil && d.serial == n.Serial // else it was closed meanwhile, and ends by itself
+	switch {
+	case n.up && known:
+		m.log.Info("stream up", "peer", m.nameOf(n.ID), "address", n.end.remote.String())
+		d.end = n.end
+		m.stream(fallback.StreamUp{Ref: n.Ref})
+		if s, up := m.up[n.ID]; up && !bind.IsStream(s.remote.Addr()) {
+			m.sessions.Redial() // a session that does not answer makes room
+		}
+	case !n.up:
+		if known {
+			delete(m.streams.dialled, n.ID)
+			d.cancel()
+			m.streamLost(n.ID, d.end)
+		}
+		m.stream(fallback.StreamDown{Ref: n.Ref})
+	}
+}
+
+// streamLost ends the session that went over a stream which is no more: it would take 40 s to notice.
+func (m *member) streamLost(id identity.NodeID, end streamEnd) {
+	if s, up := m.up[id]; up && end.virtual.IsValid() && s.remote == end.virtual {
+		m.sessions.Drop(id, session.CodeLost, "its stream ended")
+	}
+}
+
+// stream tells the machine one thing and does what it says.
+func (m *member) stream(in fallback.Input) {
+	s := m.streams
+	before, _, _ := s.machine.State()
+	var out []fallback.Output
+	out, s.wake = s.machine.Step(time.Now(), in)
+	for _, o := range out {
+		switch o := o.(type) {
+		case fallback.Probe:
+			m.nat.Probe()
+		case fallback.OpenStream:
+			m.openStream(o.Ref)
+		case fallback.LeaveStream:
+			if d := s.dialled[o.ID]; d != nil && d.serial == o.Serial {
+				d.leaving = true
+				s.leave = append(s.leave, o.ID)
+			}
+		case fallback.CloseStream:
+			if d := s.dialled[o.ID]; d != nil && d.serial == o.Serial {
+				delete(s.dialled, o.ID)
+				d.cancel()
+				m.streamLost(o.ID, d.end)
+			}
+		}
+	}
+	m.planStreamWake()
+	if state, _, reason := s.machine.State(); state != before {
+		m.udpChanged(before, state, reason)
+	}
+}
+
+// udpChanged is told that the machine believes something else of UDP now.
+func (m *member) udpChanged(before, now fallback.State, reason string) {
+	level := m.log.Debug
+	if now == fallback.Blocked || before == fallback.Returning {
+		level = m.log.Info
+	}
+	level("UDP", "state", now.String(), "reason", reason)
+	m.publishRoutes()
+	m.nat.AnchorsChanged() // others are to be asked
+	if before != fallback.Returning || now != fallback.Open {
+		return
+	}
+	for id, p := range m.peers {
+		if p.path.Kind != nat.Direct {
+			m.nat.Introduce(id)
+		}
+	}
+}
+
+// planStreamWake sets the timer to when the machine, or seeDials, is next to be stepped.
+func (m *member) planStreamWake() {
+	s := m.streams
+	wake := s.wake
+	if poll := s.seen.Add(dialsSeenEvery); m.mayDoubtDials() && (wake.IsZero() || poll.Before(wake)) {
+		wake = poll
+	}
+	if wake.IsZero() {
+		s.timer.Stop()
+		return
+	}
+	s.timer.Reset(time.Until(wake))
+}
+
+func (m *member) openStream(ref fallback.Ref) {
+	ctx, cancel := context.WithCancel(context.Background())
+	m.streams.dialled[ref.ID] = &dialledStream{serial: ref.Serial, cancel: cancel}
+	select {
+	case m.streams.orders <- streamOrder{ref: ref, addrs: m.streamAddrs(ref.ID), ctx: ctx}:
+	default: // the machine tries again
+		m.streams.tell(streamNews{Ref: ref})
+	}
+}
+
+// streamAddrs are where streams to a member are dialled: its public endpoints, or where it was met before.
+func (m *member) streamAddrs(id identity.NodeID) (out []netip.AddrPort) {
+	if other, ok := m.mesh.View().Member(id); ok {
+		out = publicOf(other.Record.Endpoints)
+	}
+	for _, c := range m.contacts {
+		if c.ID == id && isPublic(c.Addr.Addr()) && !slices.Contains(out, c.Addr) {
+			out = append(out, c.Addr)
+		}
+	}
+	return out
+}
+
+func publicOf(addrs []netip.AddrPort) (out []netip.AddrPort) {
+	for _, a := range addrs {
+		if isPublic(a.Addr()) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// streamAnchors lists the members to which streams may lead, best first: those whose sessions are kept, as far as the
+// Internet can reach them.
+func streamAnchors(f facts) (ids []identity.NodeID) {
+	anchors, up := planAnchors(f)
+	for _, m := range anchors {
+		if len(publicOf(m.Record.Endpoints)) > 0 {
+			ids = append(ids, m.ID)
+		}
+	}
+	if up > 0 {
+		return ids
+	}
+	for _, c := range f.contacts {
+		gone := slices.ContainsFunc(f.members, func(m roster.Member) bool { return m.ID == c.ID && m.State != roster.Active })
+		if !gone && c.ID != f.self && isPublic(c.Addr.Addr()) && !slices.Contains(ids, c.ID) {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
+}
+
+// followAnchors tells the machine who the anchors are and which sessions with them go by UDP, as far as it is new, and
+// ends the sessions that are to leave their streams.
+func (m *member) followAnchors(f facts) {
+	s := m.streams
+	if ids := streamAnchors(f); !slices.Equal(ids, s.anchors) {
+		s.anchors = ids
+		m.publishRoutes()
+		m.nat.AnchorsChanged()
+		m.stream(fallback.Anchors{IDs: ids})
+	}
+	for id := range s.udp {
+		if !slices.Contains(s.anchors, id) || !m.byUDP(id) {
+			delete(s.udp, id)
+			m.stream(fallback.SessionDown{ID: id})
+		}
+	}
+	for _, id := range s.anchors {
+		if !s.udp[id] && m.byUDP(id) {
+			s.udp[id] = true
+			m.stream(fallback.SessionUp{ID: id})
+		}
+	}
+	for _, id := range s.leave {
+		if bind.IsStream(m.up[id].remote.Addr()) {
+			m.sessions.Drop(id, session.CodeUnneeded, "UDP works again")
+		}
+	}
+	s.leave = nil
+	m.planStreamWake()
+}
+
+// byUDP reports whether there is a session with a member over the Internet by UDP.
+func (m *member) byUDP(id identity.NodeID) bool {
+	s, up := m.up[id]
+	return up && !bind.IsVirtual(s.remote.Addr()) && isPublic(s.remote.Addr())
+}
+
+// followStreams moves the tunnels of the peers to which only a stream leads, and back.
+func (m *member) followStreams() {
+	changed := false
+	for id, p := range m.peers {
+		if end := m.streams.to(id); end != p.stream {
+			changed = true
+			before := p.way()
+			p.stream = end
+			p.endpoint.SetSources(p.allSources())
+			// Whoever opens a stream may have started anew and lost its keys.
+			m.moveTo(p, before, m.self.Compare(id) < 0, end.virtual.IsValid())
+		}
+	}
+	if changed {
+		m.publishRoutes()
+	}
+}
+
+// streamSessionDown is told that a session ended. Silence is evidence against the way that it went.
+func (m *member) streamSessionDown(e sessionEvent) {
+	if e.ByPeer || e.Code != session.CodeLost && e.Code != session.CodeUnresponsive {
+		return
+	}
+	remote := m.up[e.ID].remote
+	switch {
+	case bind.IsStream(remote.Addr()):
+		m.socket.DetachStream(remote)
+	case m.streams.udp[e.ID]:
+		m.stream(fallback.Doubt{})
+	}
+}
+
+// mayDoubtDials reports whether failed dials are the only evidence.
+func (m *member) mayDoubtDials() bool {
+	state, _, _ := m.streams.machine.State()
+	return state == fallback.Open && len(m.streams.anchors) > 0 && len(m.streams.udp) == 0
+}
+
+// seeDials tells the machine of rounds of dialling anchors that ended without an answer.
+func (m *member) seeDials(now time.Time) {
+	s := m.streams
+	if !m.mayDoubtDials() {
+		clear(s.attempts)
+		return
+	}
+	if now.Sub(s.seen) < dialsSeenEvery {
+		return
+	}
+	s.seen = now
+	for _, status := range m.sessions.Snapshot() {
+		if !slices.Contains(s.anchors, status.ID) {
+			continue
+		}
+		silent := strings.Contains(status.LastError, "deadline exceeded") || strings.Contains(status.LastError, "timeout")
+		if status.Attempts > s.attempts[status.ID] && silent {
+			m.stream(fallback.DialFailed{ID: status.ID})
+		}
+		s.attempts[status.ID] = status.Attempts
+	}
+}
+
+// listen has streams accepted where strangers can reach this node: on the number of the UDP port.
+func (m *member) listen() {
+	self, ok := m.mesh.View().Member(m.self)
+	if !ok || len(self.Record.Endpoints) == 0 || m.socket.Port() == 0 {
+		m.streams.server.SetPorts()
+		return
+	}
+	m.streams.server.SetPorts(m.socket.Port())
+}

@@ -1,0 +1,77 @@
+//go:build linux
+
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"warren/mesh/api"
+	"warren/nat/natlab"
+)
+
+// TestUDPBlocked asserts that a host whose network drops UDP joins over TCP, reaches the public founder by a stream and
+// a home relayed by it, and that everything goes by UDP by itself when the network lets it pass, and back again.
+func TestUDPBlocked(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 3*time.Minute)
+	network := bed.Router("strict", natlab.UDPBlocked)
+	founder := bed.node("founder", nil)
+	home := bed.node("home", bed.Router("home-router", natlab.EIMAPDF))
+	strict := bed.node("strict-host", network)
+	bed.must(Found(bed.ctx, "mesh", founder, home))
+	bed.connected(founder, home, api.PathDirect)
+
+	blocked := func() {
+		t.Helper()
+		bed.step("by TCP")
+		bed.byTransport(strict, founder, api.PathDirect, api.TransportTCP)
+		bed.byTransport(founder, strict, api.PathDirect, api.TransportTCP)
+		bed.byTransport(strict, home, api.PathRelay, api.TransportTCP)
+		bed.byTransport(home, strict, api.PathRelay, "")
+		bed.meshed(founder, home, strict)
+		if warnings := strings.Join(bed.status(strict).Warnings, "\n"); !strings.Contains(warnings, "UDP") {
+			t.Errorf("got warnings %q, want one about UDP", warnings)
+		}
+		bed.step("all reached")
+	}
+	open := func() {
+		t.Helper()
+		bed.step("by UDP")
+		bed.byTransport(strict, founder, api.PathDirect, "")
+		bed.byTransport(founder, strict, api.PathDirect, "")
+		bed.byTransport(strict, home, api.PathDirect, "")
+		bed.byTransport(home, strict, api.PathDirect, "")
+		bed.meshed(founder, home, strict)
+		_, err := strict.Wait(bed.ctx, "nothing is said of UDP", func(s api.Status) bool {
+			return !strings.Contains(strings.Join(s.Warnings, "\n"), "UDP")
+		})
+		bed.must(err)
+		bed.step("all reached")
+	}
+
+	bed.step("a host joins whose network drops UDP")
+	bed.must(Admit(bed.ctx, founder, strict))
+	blocked()
+	bed.step("UDP works again")
+	network.Rule(natlab.EIMAPDF)
+	open()
+	bed.step("UDP is dropped")
+	network.Rule(natlab.UDPBlocked)
+	blocked()
+	bed.step("the agent of the founder starts anew")
+	bed.must(founder.Stop())
+	bed.must(founder.Start(bed.ctx))
+	blocked()
+}
+
+// byTransport asserts the kind of a path and what carries it.
+func (b *bed) byTransport(x, y *Node, kind, transport string) {
+	b.t.Helper()
+	_, err := x.Wait(b.ctx, y.Name()+" is up, "+kind+" "+transport, func(s api.Status) bool {
+		p, ok := Peer(s, y.Name())
+		return ok && p.State == api.PeerUp && p.Path.Kind == kind && p.Path.Transport == transport
+	})
+	b.must(err)
+}
