@@ -349,6 +349,10 @@ func TestProber(t *testing.T) {
 	if got := p.mapped(); len(got) != 1 {
 		t.Errorf("got mapped %v after the same servers were set, want the answer kept", got)
 	}
+	p.ask(now)
+	if got := p.due(now); len(got) != 2 {
+		t.Errorf("got servers %v due when all are asked, want both", got)
+	}
 	p.flush(now)
 	if got := p.mapped(); len(got) != 0 {
 		t.Errorf("got mapped %v after a flush, want none", got)

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -197,48 +196,64 @@ func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, j
 	defer socket.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	greeted := make(chan greeting, 2)
-	go func() {
-		conn, root, _, err := session.DialJoin(ctx, socket, a.Addr, mesh, a.ID)
-		greeted <- greeting{conn, root, err}
-	}()
-	first, running := (<-chan time.Time)(time.After(joinByTCP)), 1
-	var failed error
-	for {
-		select {
-		case <-first:
-			first = nil
-			running++
-			go func() { greeted <- greetByTCP(ctx, mesh, a) }()
-		case g := <-greeted:
-			running--
-			if g.err == nil {
-				defer g.conn.Close()
-				if running > 0 {
-					go dismiss(greeted)
-				}
-				return joiner.Join(ctx, g.conn, g.root)
-			}
-			if failed == nil || errors.Is(failed, context.DeadlineExceeded) {
-				failed = g.err
-			}
-			if running == 0 && first == nil {
-				return nil, failed
-			}
-		case <-ctx.Done():
-			if running > 0 {
-				go dismiss(greeted)
-			}
-			return nil, cmp.Or(failed, ctx.Err())
-		}
+	g := greet(ctx, socket, mesh, a)
+	if g.err != nil {
+		return nil, g.err
 	}
+	defer g.conn.Close()
+	return joiner.Join(ctx, g.conn, g.root)
 }
 
-// greeting is a connection to a member that may admit us.
+// greeting is a connection to a member that may admit us, or why there is none.
 type greeting struct {
 	conn session.JoinConn
 	root *x509.Certificate
 	err  error
+}
+
+// greet connects to a member by UDP and, when that fails or takes long, by TCP as well. The first connection wins. What
+// still runs then ends with ctx.
+func greet(ctx context.Context, socket net.PacketConn, mesh identity.MeshID, a identity.TokenAnchor) greeting {
+	byUDP, byTCP := make(chan greeting, 1), make(chan greeting, 1)
+	go func() {
+		conn, root, _, err := session.DialJoin(ctx, socket, a.Addr, mesh, a.ID)
+		byUDP <- greeting{conn, root, err}
+	}()
+	var failed error
+	select {
+	case g := <-byUDP:
+		if failed = g.err; failed == nil {
+			return g
+		}
+		byUDP = nil
+	case <-time.After(joinByTCP):
+	}
+	go func() { byTCP <- greetByTCP(ctx, mesh, a) }()
+	for range 2 {
+		select {
+		case g := <-byUDP:
+			if g.err == nil {
+				go dismiss(byTCP)
+				return g
+			}
+			byUDP, failed = nil, g.err
+		case g := <-byTCP:
+			if g.err == nil {
+				if byUDP != nil {
+					go dismiss(byUDP)
+				}
+				return g
+			}
+			if byUDP != nil {
+				u := <-byUDP
+				if failed = u.err; failed == nil {
+					return u
+				}
+			}
+			return greeting{err: fmt.Errorf("%w; by TCP: %s", failed, strings.ReplaceAll(g.err.Error(), "\n", "; "))}
+		}
+	}
+	return greeting{err: failed}
 }
 
 // dismiss ends a connection that came second.

@@ -96,7 +96,7 @@ func (m *member) publishRoutes() {
 				r.anchors = append(r.anchors, nat.Anchor{Addr: addr})
 			}
 		}
-		if state != fallback.Trying {
+		if state != fallback.Trying && len(m.streams.targets()) > 0 {
 			r.blocked = reason
 		}
 	}

@@ -21,6 +21,7 @@ type world struct {
 	remote  map[identity.NodeID]netip.AddrPort
 	off     bool
 	cut     bool
+	relay   netip.AddrPort // where clients reach the relay
 	streams map[net.Conn]bool
 
 	server *Server
@@ -35,7 +36,7 @@ var (
 
 func newWorld(t *testing.T) (*world, context.CancelFunc) {
 	w := &world{
-		forward: make(map[Half]Half), streams: make(map[net.Conn]bool),
+		forward: make(map[Half]Half), streams: make(map[net.Conn]bool), relay: anchorAddr,
 		remote: map[identity.NodeID]netip.AddrPort{
 			a: netip.MustParseAddrPort("198.51.100.1:1"), b: netip.MustParseAddrPort("198.51.100.2:2"), c: netip.MustParseAddrPort("198.51.100.3:3"),
 		},
@@ -70,7 +71,7 @@ func (w *world) client(id identity.NodeID) (*Client, map[netip.AddrPort]Half) {
 			near, far := net.Pipe()
 			w.streams[far] = true
 			go w.server.Serve(w.ctx, id, far)
-			return near, anchorAddr, nil
+			return near, w.relay, nil
 		},
 		OpenChannel: func(relay netip.AddrPort, number uint16) (netip.AddrPort, error) {
 			virtual := netip.AddrPortFrom(netip.MustParseAddr("100::1"), number)
@@ -78,6 +79,10 @@ func (w *world) client(id identity.NodeID) (*Client, map[netip.AddrPort]Half) {
 			return virtual, nil
 		},
 		CloseChannel: func(virtual netip.AddrPort) { delete(channels, virtual) },
+		MoveChannel: func(virtual, relay netip.AddrPort) error {
+			channels[virtual] = Half{relay, channels[virtual].Channel}
+			return nil
+		},
 	}), channels
 }
 
@@ -279,4 +284,37 @@ func FuzzReply(f *testing.F) {
 			t.Fatalf("got channel %#x from %x", number, data)
 		}
 	})
+}
+
+// The session with a relay comes up elsewhere, as when UDP is blocked: channels go on there.
+func TestRelayThatMovesIsFollowed(t *testing.T) {
+	for _, told := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w, cancel := newWorld(t)
+			defer cancel()
+			ca, channels := w.client(a)
+			cb, _ := w.client(b)
+			defer run(t, ca, cb)()
+			va := open(t, ca, b)
+			open(t, cb, a)
+			elsewhere := netip.MustParseAddrPort("[100::300:0:0:1]:9")
+			w.mu.Lock()
+			w.relay = elsewhere
+			w.mu.Unlock()
+			w.breakStreams()
+			if told {
+				ca.Moved(anchor, elsewhere)
+			} else {
+				time.Sleep(time.Second)
+				synctest.Wait()
+			}
+			if got, want := channels[va], (Half{elsewhere, va.Port()}); got != want {
+				t.Errorf("told %v: got channel at %v, want %v", told, got, want)
+			}
+			time.Sleep(2 * Linger)
+			if got := w.table(); len(got) != 2 {
+				t.Errorf("told %v: got table %v, want both directions kept", told, got)
+			}
+		})
+	}
 }

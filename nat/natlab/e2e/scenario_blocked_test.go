@@ -59,6 +59,7 @@ func TestUDPBlocked(t *testing.T) {
 	open()
 	bed.step("UDP is dropped")
 	network.Rule(natlab.UDPBlocked)
+	bed.must(strict.WaitPing(bed.ctx, home))
 	blocked()
 	bed.step("the agent of the founder starts anew")
 	bed.must(founder.Stop())

@@ -1,0 +1,49 @@
+package node
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"warren/mesh/identity"
+	"warren/mesh/roster"
+)
+
+func TestStreamsLeadToPublicAnchors(t *testing.T) {
+	public, private := "203.0.113.9:9277", "192.168.1.9:9277"
+	left := testMember(5, public)
+	left.State = roster.Left
+	met := netip.MustParseAddrPort("203.0.113.7:9277")
+	for _, tt := range []struct {
+		name     string
+		members  []roster.Member
+		sessions []byte
+		contacts []contact
+		want     []identity.NodeID
+	}{
+		{"public ones", []roster.Member{testMember(2, private), testMember(3, private, public)}, nil, nil, []identity.NodeID{id(3)}},
+		{"the nearest first", []roster.Member{testMember(2, public), testMember(3, public)}, []byte{3}, nil, []identity.NodeID{id(3), id(2)}},
+		{"contacts while no anchor answers", []roster.Member{testMember(2, public), left}, nil, []contact{{id(7), met}, {id(5), met}, {id(2), met}, {id(1), met}}, []identity.NodeID{id(2), id(7)}},
+		{"no contacts when one answers", []roster.Member{testMember(2, public)}, []byte{2}, []contact{{id(7), met}}, []identity.NodeID{id(2)}},
+		{"a contact in another LAN", nil, nil, []contact{{id(7), netip.MustParseAddrPort(private)}}, nil},
+	} {
+		f := testFacts(append(tt.members, testMember(1, public))...)
+		f.contacts = tt.contacts
+		for _, n := range tt.sessions {
+			f.sessions[id(n)] = sessionFacts{}
+		}
+		if got := streamAnchors(f); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestSessionsGoByStreamsFirst(t *testing.T) {
+	f := testFacts(testMember(1), testMember(2, "203.0.113.9:9277"))
+	stream := netip.MustParseAddrPort("[100::300:0:0:1]:9")
+	f.streams = map[identity.NodeID]netip.AddrPort{id(2): stream}
+	got := plan(f).targets
+	if len(got) != 1 || len(got[0].Addrs) != 2 || got[0].Addrs[0] != stream {
+		t.Errorf("got targets %v, want one with the stream before its address", got)
+	}
+}
