@@ -11,8 +11,8 @@ import (
 )
 
 // controlTimeout bounds a connection to the control socket: while a client is in the middle of an operation
-// the device can do no other.
-const controlTimeout = 10 * time.Second
+// the device can do no other. A thousand peers take a second; a busy machine may need twenty times that.
+const controlTimeout = 30 * time.Second
 
 // control serves WireGuard's configuration protocol on a Unix socket in the place where wg(8) and wgctrl look for
 // it: /var/run/wireguard/NAME.sock, for root only.

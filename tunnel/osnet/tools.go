@@ -146,11 +146,12 @@ func parseNetstat(text string) (list []tableRoute) {
 			}
 			continue
 		}
-		if column == 0 || len(f) <= column {
+		const flags = 2
+		if column <= flags || len(f) <= column {
 			continue
 		}
 		if dst, ok := parseDestination(f[0]); ok {
-			list = append(list, tableRoute{dst: dst, flags: f[2], ifname: f[column]})
+			list = append(list, tableRoute{dst: dst, flags: f[flags], ifname: f[column]})
 		}
 	}
 	return list
