@@ -197,6 +197,18 @@ func (m *member) events() eventSources {
 	}
 }
 
+// takeSessions takes the events that wait.
+func (m *member) takeSessions(events <-chan sessionEvent) {
+	for {
+		select {
+		case e := <-events:
+			m.sessionChanged(e)
+		default:
+			return
+		}
+	}
+}
+
 func (m *member) sessionChanged(e sessionEvent) {
 	switch e.Kind {
 	case session.Up:

@@ -226,6 +226,8 @@ func (n *node) loop(ctx context.Context) error {
 		case e := <-events.paths:
 			n.member.pathChanged(e)
 		case signal := <-events.incoming:
+			// A signal must not be answered before the session that brought it is known, or the answer has no route.
+			n.member.takeSessions(events.sessions)
 			n.member.receive(signal)
 		case signal := <-events.outgoing:
 			n.member.transmit(signal)
