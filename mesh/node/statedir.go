@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"crypto/x509"
-	"encoding/pem"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -110,12 +109,8 @@ func (s *state) writeFiles(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", fileSettings, err)
 	}
-	var chain []byte
-	for _, cert := range s.chain {
-		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
-	}
 	files := map[string][]byte{
-		fileNodeKey: nodeKey, fileSettings: append(settings, '\n'), fileChain: chain,
+		fileNodeKey: nodeKey, fileSettings: append(settings, '\n'), fileChain: identity.EncodeCerts(s.chain...),
 		fileWireGuard: []byte(s.wireGuard.String() + "\n"), fileSealing: []byte(wgtypes.Key(s.sealing).String() + "\n"),
 	}
 	if s.rootKey != nil {
@@ -210,23 +205,12 @@ func (s *state) readBase64(file string) (wgtypes.Key, error) {
 }
 
 func (s *state) readChain() error {
-	rest, err := s.read(fileChain)
+	raw, err := s.read(fileChain)
 	if err != nil {
 		return err
 	}
-	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return s.damaged(fileChain, err)
-		}
-		if _, ok := cert.PublicKey.(ed25519.PublicKey); !ok {
-			return s.damaged(fileChain, fmt.Errorf("certificate %d is not for an Ed25519 key", len(s.chain)+1))
-		}
-		s.chain = append(s.chain, cert)
+	if s.chain, err = identity.DecodeCerts(raw); err != nil {
+		return s.damaged(fileChain, err)
 	}
 	if len(s.chain) < 2 {
 		return s.damaged(fileChain, fmt.Errorf("%d certificates, want this node's and its issuers'", len(s.chain)))
