@@ -39,8 +39,12 @@ func (m *Mesh) AddCertificate(invite *x509.Certificate) error {
 // Revoke revokes the key of a node or an invite in this node's name and returns the key of the revocation's record. With cascade
 // all nodes below the key are put out too.
 func (m *Mesh) Revoke(target identity.KeyID, reason string, cascade bool) (record.Key, error) {
+	var name string // while it is known: the target's record goes when the revocation comes
+	if member, ok := m.View().Member(identity.NodeID(target)); ok {
+		name = member.Name[:min(len(member.Name), record.MaxName)]
+	}
 	signed, err := record.SignRevocation(m.meshID, record.Revocation{
-		Target: target, Time: time.Now().Unix(), Reason: reason, Cascade: cascade,
+		Target: target, Time: time.Now().Unix(), Reason: reason, Cascade: cascade, Name: name,
 	}, m.key)
 	if err != nil {
 		return record.Key{}, fmt.Errorf("revoke %s: %w", target.Short(), err)

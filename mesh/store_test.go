@@ -187,8 +187,8 @@ func TestNothingAcknowledgedIsLostInAKill(t *testing.T) {
 			if got := after.Own(); got.Name != "a" && got.Name != name || got.Seq <= a.Own().Seq {
 				t.Errorf("copy %d: got name %q and sequence %d, want a sequence above %d", i, got.Name, got.Seq, a.Own().Seq)
 			}
-			if _, ok := after.View().RevokedNode(b.id); !ok {
-				t.Errorf("copy %d: revocation lost", i)
+			if got, ok := after.View().RevokedNode(b.id); !ok || got.Name != fmt.Sprintf("b%d", i) {
+				t.Errorf("copy %d: got revocation %+v (%t), want the one of b%d, by name", i, got, ok, i)
 			}
 			for _, status := range after.View().Invites {
 				if status.ID == invite && len(status.Used) != i+1 {

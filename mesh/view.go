@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -102,7 +103,7 @@ func (b *book) newView() *View {
 		}
 		v.revoked[r.Target] = len(v.Revoked)
 		v.Revoked = append(v.Revoked, Revocation{
-			Target: r.Target, Invite: invites[r.Target], Name: b.names[r.Target], Time: r.At(), By: r.Signer, ByName: b.nameOf(r.Signer),
+			Target: r.Target, Invite: invites[r.Target], Name: cmp.Or(b.names[r.Target], r.Name), Time: r.At(), By: r.Signer, ByName: b.nameOf(r.Signer),
 			Reason: r.Reason, Key: r.Key,
 		})
 	}

@@ -308,12 +308,12 @@ func TestAdmission(t *testing.T) {
 
 func TestRevocationBounds(t *testing.T) {
 	m := newMesh(t)
-	for _, bad := range []Revocation{{Time: -1}, {Time: 1 << 32}, {Reason: strings.Repeat("x", 201)}, {Reason: "a\nb"}} {
+	for _, bad := range []Revocation{{Time: -1}, {Time: 1 << 32}, {Reason: strings.Repeat("x", 201)}, {Reason: "a\nb"}, {Name: strings.Repeat("x", 64)}, {Name: "a\x1b"}} {
 		if _, err := SignRevocation(m.mesh, bad, m.key); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%+v: got %v, want ErrMalformed", bad, err)
 		}
 	}
-	want := Revocation{Target: identity.KeyID{3}, Signer: identity.KeyIDOf(m.key.Public().(ed25519.PublicKey)), Time: 9, Reason: "stolen", Cascade: true}
+	want := Revocation{Target: identity.KeyID{3}, Signer: identity.KeyIDOf(m.key.Public().(ed25519.PublicKey)), Time: 9, Reason: "stolen", Cascade: true, Name: "laptop"}
 	s, err := SignRevocation(m.mesh, want, m.key)
 	if err != nil {
 		t.Fatal(err)

@@ -20,7 +20,8 @@ type Revocation struct {
 	Signer  identity.KeyID // an admin or the root; not part of the body
 	Time    int64          // Unix seconds, by the signer's clock
 	Reason  string
-	Cascade bool // puts out the nodes below Target in the chain too, whenever they came
+	Cascade bool   // puts out the nodes below Target in the chain too, whenever they came
+	Name    string // what the signer called the target, for people; empty when it did not know
 }
 
 // revocationWire is the body of a revocation in CBOR.
@@ -29,12 +30,13 @@ type revocationWire struct {
 	Time    int64  `cbor:"2,keyasint"`
 	Reason  string `cbor:"3,keyasint,omitempty"`
 	Cascade bool   `cbor:"4,keyasint,omitempty"`
+	Name    string `cbor:"5,keyasint,omitempty"`
 }
 
 // SignRevocation makes the record of r, signed by an admin's node key or by the root. The signer in r is ignored: it follows from
 // the key. The error wraps ErrMalformed when r breaks a bound.
 func SignRevocation(mesh identity.MeshID, r Revocation, key ed25519.PrivateKey) (Signed, error) {
-	body, err := encoding.Marshal(revocationWire{Target: r.Target[:], Time: r.Time, Reason: r.Reason, Cascade: r.Cascade})
+	body, err := encoding.Marshal(revocationWire{Target: r.Target[:], Time: r.Time, Reason: r.Reason, Cascade: r.Cascade, Name: r.Name})
 	if err != nil {
 		return Signed{}, fmt.Errorf("encode revocation: %w", err)
 	}
@@ -71,10 +73,12 @@ func (d *Decoded) decodeRevocation() error {
 		return malformed("revocation of a key ID of %d bytes", len(w.Target))
 	case w.Time < 0 || w.Time > math.MaxUint32:
 		return malformed("revocation at %d", w.Time)
-	case len(w.Reason) > MaxReason || strings.ContainsFunc(w.Reason, func(r rune) bool { return r < ' ' || r == 0x7f }):
+	case len(w.Reason) > MaxReason || strings.ContainsFunc(w.Reason, isControl):
 		return malformed("revocation with a reason of %d bytes or with control characters", len(w.Reason))
+	case len(w.Name) > MaxName || strings.ContainsFunc(w.Name, isControl):
+		return malformed("revocation with a name of %d bytes or with control characters", len(w.Name))
 	}
-	d.Revocation = &Revocation{Target: identity.KeyID(w.Target), Signer: d.Signer, Time: w.Time, Reason: w.Reason, Cascade: w.Cascade}
+	d.Revocation = &Revocation{Target: identity.KeyID(w.Target), Signer: d.Signer, Time: w.Time, Reason: w.Reason, Cascade: w.Cascade, Name: w.Name}
 	d.Key = keyOf(KindRevocation, w.Target, d.Signer[:])
 	d.Version = Version{High: uint64(math.MaxUint32 - w.Time), Low: d.hash64()}
 	if w.Cascade {
@@ -82,3 +86,5 @@ func (d *Decoded) decodeRevocation() error {
 	}
 	return nil
 }
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
