@@ -42,6 +42,7 @@ type agentMux struct {
 	remote path.Credentials
 	bases  []net.Addr
 	v4, v6 *agentConn
+	trial  *trial // what comes of the attempt
 }
 
 var _ ice.UDPMux = (*agentMux)(nil)
@@ -61,6 +62,7 @@ func newAgentMux(x *mux, own, remote path.Credentials, hosts []netip.AddrPort) *
 		}
 		a.bases = append(a.bases, base)
 	}
+	a.trial = &trial{able: func(addr netip.Addr) bool { return a.conn(addr) != nil }}
 	return a
 }
 
@@ -158,6 +160,7 @@ func (c *agentConn) WriteTo(raw []byte, addr net.Addr) (int, error) {
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	if p, ok := inspect(raw); ok && p.class == classRequest {
 		c.owner.mux.expect(p.id, waiter{to: to, agent: c, pwd: c.owner.remote.Pwd})
+		c.owner.trial.sent(to)
 	}
 	c.owner.mux.write(raw, to)
 	return len(raw), nil
@@ -237,8 +240,10 @@ func (a *attempt) run(ctx context.Context, report func(path.Input), log *slog.Lo
 	for ctx.Err() == nil {
 		select {
 		case candidates := <-a.more:
+			a.mux.trial.named(candidates)
 			addCandidates(agent, candidates)
 		case addr := <-nominated:
+			a.mux.trial.nominated(addr)
 			report(path.Nominated{Attempt: a.start.Attempt, Addr: addr})
 		case <-a.stop:
 			cancel()

@@ -188,6 +188,7 @@ func (x *mux) toAgent(ufrag string, t *trusted, p *packet, from netip.AddrPort) 
 	agent := x.agents[ufrag]
 	switch {
 	case agent != nil:
+		agent.trial.heard(from)
 		if !agent.conn(from.Addr()).deliver(p.raw, from) {
 			x.dropped[DropQueue]++
 		}
@@ -259,6 +260,7 @@ func (x *mux) response(p *packet, from netip.AddrPort) {
 
 // answered gives an agent the authentic response to its check.
 func (x *mux) answered(agent *agentConn, p *packet, from netip.AddrPort) {
+	agent.owner.trial.answered(from)
 	if !agent.deliver(p.raw, from) {
 		x.drop(DropQueue)
 	}
@@ -357,6 +359,7 @@ func (x *mux) addAgent(a *agentMux) {
 	x.agents[a.own.Ufrag] = a
 	if t := x.trusted[a.own.Ufrag]; t != nil {
 		for _, e := range t.early {
+			a.trial.heard(e.from)
 			a.conn(e.from.Addr()).deliver(e.raw, e.from)
 		}
 		t.early = nil

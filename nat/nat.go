@@ -99,10 +99,11 @@ type NAT struct {
 	events chan Event
 	tasks  sync.WaitGroup // every goroutine of Run but its own
 
-	mu      sync.Mutex
-	desired desired
-	peers   map[identity.NodeID]*peer // the run loop writes, others read
-	mapped  []netip.AddrPort
+	mu        sync.Mutex
+	desired   desired
+	peers     map[identity.NodeID]*peer // the run loop writes, others read
+	mapped    []netip.AddrPort
+	sightings []Sighting
 }
 
 // desired is what the methods asked for since the run loop last looked. It coalesces to the latest.

@@ -256,8 +256,10 @@ func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 	if genuine && l.o.Answered != nil {
 		l.o.Answered()
 	}
-	if changed {
+	if genuine {
 		l.publishMapped()
+	}
+	if changed {
 		l.localChanged(now)
 	}
 	if !moved {
@@ -270,9 +272,9 @@ func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 }
 
 func (l *loop) publishMapped() {
-	mapped := l.place.prober.mapped()
+	mapped, sightings := l.place.prober.mapped(), l.place.prober.sightings()
 	l.mu.Lock()
-	l.mapped = mapped
+	l.mapped, l.sightings = mapped, sightings
 	l.mu.Unlock()
 }
 

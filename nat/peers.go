@@ -27,6 +27,7 @@ type peer struct {
 	wake    time.Time
 	index   int // in the wake heap, -1 for not
 	attempt *attempt
+	trials  []*trial      // the latest attempts, oldest first; guarded by NAT.mu
 	relays  chan struct{} // closed when the last relay call is done, nil before the first
 }
 
@@ -132,8 +133,19 @@ func (l *loop) startICE(p *peer, s path.StartICE) {
 		more:  make(chan []path.Candidate, path.MaxCandidates),
 		stop:  make(chan struct{}),
 	}
+	l.record(p)
 	l.slots.queue(p.attempt, p.id)
 	l.startQueued(time.Now())
+}
+
+// record keeps what comes of the attempt that begins.
+func (l *loop) record(p *peer) {
+	t := p.attempt.mux.trial
+	t.begun(time.Now(), p.attempt.start)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p.trials = append(p.trials, t)
+	p.trials = p.trials[max(0, len(p.trials)-maxTrials):]
 }
 
 // startQueued starts the attempts that have a slot now.
@@ -154,6 +166,7 @@ func (l *loop) stopICE(p *peer) {
 		return
 	}
 	l.slots.release(p.attempt)
+	p.attempt.mux.trial.ended(time.Now())
 	close(p.attempt.stop)
 	p.attempt = nil
 	l.startQueued(time.Now())

@@ -32,6 +32,7 @@ type mappedAnswer struct {
 // probe is what is known of and through one STUN server.
 type probe struct {
 	mapped netip.AddrPort
+	seen   time.Time // of mapped
 	at     time.Time // of the answer, or of giving up on one
 	sent   int
 	next   time.Time
@@ -122,7 +123,7 @@ func (p *prober) answered(now time.Time, a mappedAnswer) (genuine, changed, move
 	}
 	before := p.mapped()
 	moved = q.mapped.IsValid() && q.mapped != a.addr
-	*q = probe{mapped: a.addr, at: now, next: now.Add(probeAgain)}
+	*q = probe{mapped: a.addr, seen: now, at: now, next: now.Add(probeAgain)}
 	return true, !slices.Equal(before, p.mapped()), moved
 }
 
@@ -136,6 +137,18 @@ func (p *prober) mapped() []netip.AddrPort {
 	}
 	slices.SortFunc(list, netip.AddrPort.Compare)
 	return list[:min(len(list), maxMapped)]
+}
+
+// sightings returns the answers that are there, in a fixed order.
+func (p *prober) sightings() []Sighting {
+	var list []Sighting
+	for server, q := range p.servers {
+		if q.mapped.IsValid() {
+			list = append(list, Sighting{Server: server, Mapped: q.mapped, At: q.seen})
+		}
+	}
+	slices.SortFunc(list, func(a, b Sighting) int { return a.Server.Compare(b.Server) })
+	return list
 }
 
 // wake is the earliest time at which due returns something, zero for never.

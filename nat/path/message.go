@@ -65,6 +65,7 @@ type Message struct {
 	Candidates []string        // RFC 8839 candidate lines, without "candidate:"
 	Relays     []RelayOffer    // Offer: anchors that the sender can relay through
 	Relay      identity.NodeID // Answer: the anchor chosen, zero for none
+	NAT        uint32          // Ask, Offer, Answer: where the sender stands, a natkind.Self packed; zero: unknown
 }
 
 // RelayOffer names an anchor and the sender's round-trip time to it in milliseconds.
@@ -84,6 +85,7 @@ type messageWire struct {
 	Candidates []string    `cbor:"6,keyasint,omitempty"`
 	Relays     []relayWire `cbor:"7,keyasint,omitempty"`
 	Relay      []byte      `cbor:"8,keyasint,omitempty"`
+	NAT        uint64      `cbor:"9,keyasint,omitempty"` // wider than today's, for later bits
 }
 
 type relayWire struct {
@@ -93,7 +95,7 @@ type relayWire struct {
 
 func (m Message) wire() messageWire {
 	w := messageWire{
-		Kind: m.Kind, Attempt: m.Attempt, Instance: m.Instance[:], Ufrag: m.Ufrag, Pwd: m.Pwd, Candidates: m.Candidates,
+		Kind: m.Kind, Attempt: m.Attempt, Instance: m.Instance[:], Ufrag: m.Ufrag, Pwd: m.Pwd, Candidates: m.Candidates, NAT: uint64(m.NAT),
 	}
 	for _, r := range m.Relays {
 		w.Relays = append(w.Relays, relayWire{Anchor: r.Anchor[:], RTTms: r.RTTms})
@@ -106,7 +108,7 @@ func (m Message) wire() messageWire {
 
 // message checks lengths; Message.check does the rest.
 func (w messageWire) message() (Message, error) {
-	m := Message{Kind: w.Kind, Attempt: w.Attempt, Ufrag: w.Ufrag, Pwd: w.Pwd, Candidates: w.Candidates}
+	m := Message{Kind: w.Kind, Attempt: w.Attempt, Ufrag: w.Ufrag, Pwd: w.Pwd, Candidates: w.Candidates, NAT: uint32(w.NAT)}
 	if len(w.Instance) != len(m.Instance) {
 		return Message{}, fmt.Errorf("%s: instance of %d bytes: %w", w.Kind, len(w.Instance), ErrMalformed)
 	}

@@ -21,7 +21,7 @@ func sampleOffer() Message {
 
 func TestMessageRoundTrip(t *testing.T) {
 	answer := sampleOffer()
-	answer.Kind, answer.Relay, answer.Relays = KindAnswer, identity.NodeID{4}, nil
+	answer.Kind, answer.Relay, answer.Relays, answer.NAT = KindAnswer, identity.NodeID{4}, nil, 0x29c
 	for _, want := range []Message{
 		{Kind: KindAsk, Instance: [8]byte{9}},
 		{Kind: KindRefuse, Attempt: 3},

@@ -16,6 +16,7 @@ type route struct {
 	since     time.Time
 	reason    string // of the last change
 	restarted bool   // the peer's process is another one than the path was made with
+	history   history
 
 	proven []proven       // least recent first
 	newest exchange       // of the newest attempt, agreed on or not
@@ -124,6 +125,7 @@ func (t *route) direct(now time.Time, addr netip.AddrPort, reason string) {
 func (t *route) set(now time.Time, p Path, reason string) {
 	if p.Addr != t.path.Addr || p.Kind != t.path.Kind || t.restarted {
 		t.since = now
+		t.history.note(Change{At: now, Path: p, Reason: reason})
 	}
 	t.path, t.reason = p, reason
 	t.life = life{checkID: t.life.checkID, pending: t.life.pending}

@@ -37,7 +37,7 @@ const (
 )
 
 var floors = map[string]int{
-	"mesh/identity": values, "mesh/record": values, "packaging": values,
+	"mesh/identity": values, "mesh/record": values, "nat/natkind": values, "packaging": values,
 	"mesh/roster": machines, "mesh/signal": machines, "nat/path": machines, "nat/reach": machines, "config": machines,
 	"tunnel/bind": edges, "tunnel/osnet": edges, "tunnel/sockets": edges,
 	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/fallback": edges,

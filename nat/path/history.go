@@ -1,0 +1,59 @@
+package path
+
+import (
+	"slices"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// maxChanges is how many changes of a path are kept: enough to see a pattern, such as one that dies every half minute.
+const maxChanges = 16
+
+// Change is one move to another path, or to none.
+type Change struct {
+	At     time.Time
+	Path   Path
+	Reason string // why, in words
+}
+
+// history holds the latest changes, oldest first.
+type history struct{ changes []Change }
+
+func (h *history) note(c Change) {
+	if len(h.changes) == maxChanges {
+		h.changes = slices.Delete(h.changes, 0, 1)
+	}
+	h.changes = append(h.changes, c)
+}
+
+// Evidence is what tells why a peer is reached as it is.
+type Evidence struct {
+	Status
+	Changes []Change // the latest, oldest first
+
+	// The ask or offer that is out; zero when none is.
+	Unanswered int       // how often it was sent
+	Begun      time.Time // when for the first time
+	NoRoute    string    // why it had no way to the peer, in words; empty when it had one
+	Refused    bool      // the peer says that it does not know this node
+
+	Failure  string          // how the last attempt failed, in words; empty when it did not
+	NextTry  time.Time       // of the next introduction made unasked; zero when none is planned
+	Anchor   identity.NodeID // of the relay beside the path; zero: there is none
+	AnchorUp bool            // the peer has answered through it
+}
+
+// Evidence describes the peer in full at now.
+func (m *Machine) Evidence(now time.Time) Evidence {
+	e := Evidence{
+		Status: m.Status(now), Changes: slices.Clone(m.route.history.changes), Failure: m.intro.try.failure, NextTry: m.intro.retry.at,
+	}
+	if sig := &m.intro.sig; sig.waiting {
+		e.Unanswered, e.Begun, e.NoRoute, e.Refused = sig.sent, sig.begun, sig.noRoute, sig.refused
+	}
+	if r := &m.route.relay; r.phase != relayOff {
+		e.Anchor, e.AnchorUp = r.anchor, r.phase == relayReady
+	}
+	return e
+}
