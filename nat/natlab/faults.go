@@ -2,7 +2,10 @@
 
 package natlab
 
-import "fmt"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // Cut drops every frame on the cable of a host or router, without a word to
 // either end: the carrier stays.
@@ -76,6 +79,24 @@ func (h *Host) Move(behind *Router) {
 	h.lab.Mend(h)
 	h.lab.must(h.space.ip("link del eth0"))
 	h.attach(behind)
+}
+
+// Renumber gives a host behind a router another IPv4 address of its LAN, as a
+// DHCP server does that has forgotten it; a second time gives the first one back.
+func (h *Host) Renumber() {
+	old := h.card.addr4
+	if h.route == nil || !old.IsValid() {
+		h.lab.fatal(fmt.Errorf("renumber host %s: it has no IPv4 address of a LAN", h.Name))
+	}
+	// The other half of the LAN: hosts are numbered from its beginning.
+	b := old.Addr().As4()
+	b[3] ^= 1 << (31 - old.Bits())
+	h.card.addr4 = netip.PrefixFrom(netip.AddrFrom4(b), old.Bits())
+	h.lab.must(h.space.ip(
+		fmt.Sprintf("addr del %s dev eth0", old),
+		fmt.Sprintf("addr add %s dev eth0", h.card.addr4),
+		fmt.Sprintf("route replace default via %s", h.card.gate4),
+	))
 }
 
 // Flush makes the router forget all mappings and connections, as one that restarts.

@@ -101,6 +101,29 @@ func TestMove(t *testing.T) {
 	reach(t, h, public.Addr6())
 }
 
+func TestRenumber(t *testing.T) {
+	t.Parallel()
+	l := ForTest(t)
+	public, home := l.Host("public", nil), l.Router("home", EIMAPDF)
+	h, other := l.Host("laptop", home), l.Host("other", home)
+	first := h.Addr4()
+	for range 2 {
+		old := h.Addr4()
+		h.Renumber()
+		if h.Addr4() == old || !home.LAN4().Contains(h.Addr4()) {
+			t.Errorf("got %v after %v, want another address in %v", h.Addr4(), old, home.LAN4())
+		}
+		reach(t, h, public.Addr4())
+		reach(t, other, h.Addr4())
+		if ping(other, old) {
+			t.Errorf("the old address %v still answers", old)
+		}
+	}
+	if h.Addr4() != first {
+		t.Errorf("got %v after two changes, want the first address %v", h.Addr4(), first)
+	}
+}
+
 func TestFlushForgetsMappings(t *testing.T) {
 	for _, kind := range []Kind{EIMEIF, EIMAPDF, Symmetric} {
 		t.Run(kind.String(), func(t *testing.T) {
