@@ -32,7 +32,7 @@ test:
 bench:
 	@.ci/setup
 	$(GO) run ./tunnel/bench
-	$(GO) test -run '^$$' -bench '$(BENCH)' $(TESTFLAGS) ./...
+	$(GO) test -run '^$$' -bench '$(BENCH)' -timeout 90m $(TESTFLAGS) ./...
 
 # bin/warren for this machine, bin/warren-OS-ARCH for all.
 build:

@@ -5,15 +5,12 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/net/icmp"
-	"golang.org/x/net/ipv4"
 
 	"warren/mesh/api"
 	"warren/nat/natlab"
@@ -71,22 +68,17 @@ func firstEcho(to netip.Addr, limit time.Duration) (time.Time, error) {
 	}
 	defer c.Close()
 	deadline := time.Now().Add(limit)
+	id := int(0x4000 + meterIDs.Add(1))
 	buf := make([]byte, 1500)
 	for seq := 0; time.Now().Before(deadline); seq++ {
-		echo := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: os.Getpid() & 0xffff, Seq: seq}}
-		packet, err := echo.Marshal(nil)
-		if err != nil {
-			return time.Time{}, err
-		}
-		c.WriteTo(packet, &net.IPAddr{IP: to.AsSlice()}) // fails until the interface is there
+		sendEcho(c, to, id, seq) // fails until the interface is there
 		c.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
 		for {
 			n, from, err := c.ReadFrom(buf)
 			if err != nil {
 				break
 			}
-			reply, err := icmp.ParseMessage(1, buf[:n])
-			if err == nil && reply.Type == ipv4.ICMPTypeEchoReply && from.String() == to.String() {
+			if isEcho(buf[:n], from, to, id) {
 				return time.Now(), nil
 			}
 		}
