@@ -21,8 +21,16 @@ const (
 	// port is kept where it is free, and only those who were written to may
 	// answer. IPv4 only.
 	EIMAPDF
+	// EIMADF is an "address-restricted cone" NAT: one mapping per inside address
+	// and port, open to every port of the addresses that were written to. IPv4 only.
+	EIMADF
 	// Symmetric takes a fresh random port for each destination. IPv4 only.
 	Symmetric
+	// Sequential takes the next port for each destination. IPv4 only.
+	Sequential
+	// SequentialByTwo takes the next but one, as NATs do that keep the parity
+	// of ports (RFC 4787, section 4.2.2). IPv4 only.
+	SequentialByTwo
 	// DoubleNAT is an EIMAPDF router at home behind an EIMAPDF router of the
 	// carrier. IPv4 only.
 	DoubleNAT
@@ -37,7 +45,9 @@ const (
 
 // Kinds are all kinds, in the order in which they are declared.
 func Kinds() []Kind {
-	return []Kind{Public, EIMEIF, EIMAPDF, Symmetric, DoubleNAT, IPv6Only, DualStack, UDPBlocked}
+	return []Kind{
+		Public, EIMEIF, EIMAPDF, EIMADF, Symmetric, Sequential, SequentialByTwo, DoubleNAT, IPv6Only, DualStack, UDPBlocked,
+	}
 }
 
 // String returns the kind as tables of results print it.
@@ -49,8 +59,14 @@ func (k Kind) String() string {
 		return "EIM/EIF"
 	case EIMAPDF:
 		return "EIM/APDF"
+	case EIMADF:
+		return "EIM/ADF"
 	case Symmetric:
 		return "symmetric"
+	case Sequential:
+		return "sequential"
+	case SequentialByTwo:
+		return "sequential by 2"
 	case DoubleNAT:
 		return "double NAT"
 	case IPv6Only:

@@ -3,6 +3,7 @@
 package natlab
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -10,7 +11,7 @@ import (
 
 // TestKindsBehaveAsNamed measures every kind by the method of RFC 5780.
 func TestKindsBehaveAsNamed(t *testing.T) {
-	const ei, apd = EndpointIndependent, AddressPortDependent
+	const ei, ad, apd = EndpointIndependent, AddressDependent, AddressPortDependent
 	l := ForTest(t)
 	stun, err := ServeSTUN(l.Host("stun", nil))
 	if err != nil {
@@ -25,7 +26,10 @@ func TestKindsBehaveAsNamed(t *testing.T) {
 		{Public, open, open},
 		{EIMEIF, &Behaviour{ei, ei, true}, nil},
 		{EIMAPDF, &Behaviour{ei, apd, true}, nil},
+		{EIMADF, &Behaviour{ei, ad, true}, nil},
 		{Symmetric, &Behaviour{apd, apd, true}, nil},
+		{Sequential, &Behaviour{apd, apd, true}, nil},
+		{SequentialByTwo, &Behaviour{apd, apd, true}, nil},
 		{DoubleNAT, &Behaviour{ei, apd, true}, nil},
 		{IPv6Only, nil, guarded},
 		{DualStack, &Behaviour{ei, apd, true}, guarded},
@@ -34,7 +38,7 @@ func TestKindsBehaveAsNamed(t *testing.T) {
 	if len(tests) != len(Kinds()) {
 		t.Errorf("got %d kinds measured, want all %d", len(tests), len(Kinds()))
 	}
-	names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+	names := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"}
 	for i, tt := range tests {
 		h := l.Host(names[i], l.Router("router-"+names[i], tt.kind))
 		t.Run(tt.kind.String(), func(t *testing.T) {
@@ -130,6 +134,36 @@ func TestHolePunching(t *testing.T) {
 	s.send(mappedA)
 	if from, ok := a.receive(); ok {
 		t.Errorf("a symmetric NAT was punched from %v", from)
+	}
+}
+
+// TestSequentialPorts has several sockets of a home speak to several
+// destinations: the ports outside follow each other in the order of the flows.
+func TestSequentialPorts(t *testing.T) {
+	t.Parallel()
+	l := ForTest(t)
+	public := l.Host("public", nil)
+	var servers []socket
+	for port := range uint16(3) {
+		servers = append(servers, listen(t, public, 1000+port))
+	}
+	for step, kind := range map[uint16]Kind{1: Sequential, 2: SequentialByTwo} {
+		home := l.Router(fmt.Sprintf("home-%d", step), kind)
+		a, b := listen(t, l.Host(fmt.Sprintf("a%d", step), home), 9277), listen(t, l.Host(fmt.Sprintf("b%d", step), home), 9277)
+		var last uint16
+		for i, server := range servers {
+			at := netip.AddrPortFrom(public.Addr4(), 1000+uint16(i))
+			for _, s := range []socket{a, b} {
+				got := s.mapped(server, at).Port()
+				if last != 0 && got != last+step {
+					t.Errorf("%s: got port %d after %d, want %d more", kind, got, last, step)
+				}
+				if again := s.mapped(server, at).Port(); again != got {
+					t.Errorf("%s: got port %d for the next packet of a flow, want %d", kind, again, got)
+				}
+				last = got
+			}
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ package natlab
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -36,26 +37,35 @@ const (
 	}
 }
 `
-	// A full cone in four rules. The first packet of an inside (address, port)
-	// takes a random port; what was taken is learnt after the translation in
-	// two maps. "taken" makes the mapping endpoint-independent for the flows
-	// that follow, "open" lets every stranger in through it.
-	fullCone = `table ip nat {
+	// A cone in four rules. The first packet of an inside (address, port) takes
+	// a random port; what was taken is learnt after the translation in two
+	// maps. "taken" makes the mapping endpoint-independent for the flows that
+	// follow, "open" lets strangers in through it: all of them when its key is
+	// the port alone, the other ports of known addresses when it is both.
+	cone = `table ip nat {
 	map taken { type ipv4_addr . inet_service : inet_service; size 65535; flags dynamic; }
-	map open { type inet_service : ipv4_addr . inet_service; size 65535; flags dynamic; }
+	map open { type %[2]s : ipv4_addr . inet_service; size 65535; flags dynamic; }
 	chain prerouting {
 		type nat hook prerouting priority dstnat; policy accept;
-		iifname "wan" ip protocol udp dnat ip to udp dport map @open
+		iifname "wan" ip protocol udp dnat ip to %[3]s map @open
 	}
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
-		oifname "wan" ip protocol udp snat ip to %s : ip saddr . udp sport map @taken
+		oifname "wan" ip protocol udp snat ip to %[1]s : ip saddr . udp sport map @taken
 		oifname "wan" ip protocol udp masquerade fully-random
 		oifname "wan" masquerade
 	}
 	chain learn {
 		type filter hook postrouting priority srcnat + 50; policy accept;
-		oifname "wan" ip protocol udp ct direction original add @taken { ct original ip saddr . ct original proto-src : udp sport } add @open { udp sport : ct original ip saddr . ct original proto-src }
+		oifname "wan" ip protocol udp ct direction original add @taken { ct original ip saddr . ct original proto-src : udp sport } add @open { %[4]s : ct original ip saddr . ct original proto-src }
+	}
+}
+`
+	sequence = `table ip nat {
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname "wan" ip protocol udp snat ip to %s : numgen inc mod %d map { %s }
+		oifname "wan" masquerade
 	}
 }
 `
@@ -70,16 +80,35 @@ func routerRules(k Kind, wan4 netip.Addr) string {
 		last = "\t\taccept\n"
 	case EIMEIF:
 		last = "\t\tct status dnat accept\n"
-		nat = fmt.Sprintf(fullCone, wan4)
+		nat = fmt.Sprintf(cone, wan4, "inet_service", "udp dport", "udp sport")
+	case EIMADF:
+		last = "\t\tct status dnat accept\n"
+		nat = fmt.Sprintf(cone, wan4, "ipv4_addr . inet_service", "ip saddr . udp dport", "ip daddr . udp sport")
 	case EIMAPDF, DoubleNAT, DualStack:
 		nat = fmt.Sprintf(masquerade, "")
 	case Symmetric:
 		nat = fmt.Sprintf(masquerade, " fully-random")
+	case Sequential:
+		nat = sequentialPorts(wan4, 1)
+	case SequentialByTwo:
+		nat = sequentialPorts(wan4, 2)
 	case UDPBlocked:
 		first = "\t\tmeta l4proto udp drop\n"
 		nat = fmt.Sprintf(masquerade, "")
 	}
 	return "flush ruleset\ntable inet lab {\n" + routerInput + fmt.Sprintf(routerForward, first, last) + "}\n" + nat
+}
+
+// sequentialPorts returns the table of a NAT that gives each new flow the port
+// after that of the one before. Where it begins is another place each time, or
+// a router that restarts would give the same ports again.
+func sequentialPorts(wan4 netip.Addr, step int) string {
+	const flows = 4096
+	var ports strings.Builder
+	for i, first := 0, 20000+rand.IntN(30000); i < flows; i++ {
+		fmt.Fprintf(&ports, "%d : %d, ", i, first+i*step)
+	}
+	return fmt.Sprintf(sequence, wan4, flows, ports.String())
 }
 
 // cut is one direction that the core of the lab's Internet does not forward:

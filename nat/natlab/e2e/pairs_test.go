@@ -32,6 +32,7 @@ func TestPairs(t *testing.T) {
 		{natlab.DoubleNAT, natlab.DoubleNAT, direct},
 		{natlab.IPv6Only, natlab.IPv6Only, direct},
 		{natlab.DualStack, natlab.IPv6Only, direct},
+		{natlab.Symmetric, natlab.EIMADF, direct},
 		{natlab.Symmetric, natlab.Symmetric, relay},
 		{natlab.Symmetric, natlab.EIMAPDF, relay},
 		{natlab.IPv6Only, natlab.EIMAPDF, relay}, // no family in common
