@@ -132,6 +132,8 @@ type Path struct {
 	Via     string         `json:"via"`     // name of the relaying member; "" unless Kind is relay
 	// Transport is how datagrams go to Address: "tcp" where UDP is blocked, else absent for UDP.
 	Transport string `json:"transport,omitempty"`
+	// Standby is the name of the member through which a second relayed path is held ready; absent when none is.
+	Standby string `json:"standby,omitempty"`
 }
 
 // TransportTCP is a Path's Transport.

@@ -230,6 +230,9 @@ func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunne
 		if bind.IsStream(relay.Addr()) {
 			p.Path.Address, p.Path.Transport = streams[way.Path.Via].remote, api.TransportTCP
 		}
+		if !way.Standby.IsZero() {
+			p.Path.Standby = shorten(names[way.Standby], way.Standby)
+		}
 	default:
 		if end, ok := streams[other.ID]; ok {
 			p.Path = api.Path{Kind: api.PathDirect, Address: end.remote, Transport: api.TransportTCP}

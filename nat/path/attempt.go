@@ -3,8 +3,6 @@ package path
 import (
 	"slices"
 	"time"
-
-	"warren/mesh/identity"
 )
 
 // Times of an attempt.
@@ -39,7 +37,7 @@ type attempt struct {
 	exchange exchange
 	started  time.Time
 	deadline time.Time
-	relay    identity.NodeID // agreed on, zero for none
+	relays   choice // agreed on
 	remote   []Candidate
 	repeats  int // of the trickled list; -1 when nothing was trickled
 	count    uint64
@@ -63,9 +61,9 @@ type ladder struct {
 }
 
 // start runs ICE with what both sides have told.
-func (i *introduction) start(now time.Time, number uint64, keys exchange, remote []Candidate, relay identity.NodeID) {
+func (i *introduction) start(now time.Time, number uint64, keys exchange, remote []Candidate, relays choice) {
 	i.try = attempt{
-		number: number, on: true, exchange: keys, started: now, deadline: now.Add(attemptTime), relay: relay,
+		number: number, on: true, exchange: keys, started: now, deadline: now.Add(attemptTime), relays: relays,
 		remote: remote, repeats: -1, count: i.try.count + 1, failure: i.try.failure,
 	}
 	i.emit(StartICE{

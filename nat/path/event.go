@@ -71,4 +71,5 @@ type Status struct {
 	Attempts   uint64   // ICE attempts so far
 	Instance   [8]byte  // of the peer's process, zero when never heard
 	LastChange time.Time
+	Standby    identity.NodeID // the anchor on which a second relayed path works and idles, zero for none
 }

@@ -52,7 +52,11 @@ func (m *Machine) Evidence(now time.Time) Evidence {
 	if sig := &m.intro.sig; sig.waiting {
 		e.Unanswered, e.Begun, e.NoRoute, e.Refused = sig.sent, sig.begun, sig.noRoute, sig.refused
 	}
-	if r := &m.route.relay; r.phase != relayOff {
+	if all := &m.route.relays; len(all.list) > 0 {
+		r := all.ready()
+		if r == nil {
+			r = all.list[0]
+		}
 		e.Anchor, e.AnchorUp = r.anchor, r.phase == relayReady
 	}
 	return e

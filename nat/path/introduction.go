@@ -1,10 +1,6 @@
 package path
 
-import (
-	"time"
-
-	"warren/mesh/identity"
-)
+import "time"
 
 // Times of signalling.
 const (
@@ -61,6 +57,7 @@ type introduction struct {
 	try    attempt
 	retry  ladder
 	path   Path      // in use, as Machine last said
+	use    relayUse  // the same
 	news   introNews // for Machine
 }
 
@@ -124,7 +121,7 @@ func (i *introduction) transmit(now time.Time) {
 	if i.controlling {
 		msg = Message{
 			Kind: KindOffer, Attempt: i.sig.number, Ufrag: i.sig.own.Ufrag, Pwd: i.sig.own.Pwd,
-			Candidates: Lines(i.local.Candidates), Relays: i.local.Relays,
+			Candidates: Lines(i.local.Candidates), Relays: i.use.offers(i.local.Relays),
 		}
 	}
 	i.sig.next = now.Add(i.backoff(firstRepeat, lastRepeat, i.sig.rung))
@@ -236,7 +233,7 @@ func (i *introduction) offered(now time.Time, msg Message) {
 	i.sig.number, i.sig.waiting, i.sig.noRoute = msg.Attempt, false, ""
 	i.retry.at = time.Time{}
 	own := i.newCredentials()
-	chosen := i.local.chooseRelay(&i.cfg, i.path, msg.Relays)
+	chosen := i.local.chooseRelays(&i.cfg, i.use, msg.Relays)
 	remote := ParseCandidates(msg.Candidates, i.cfg.Reject)
 	if i.sig.early.Attempt == msg.Attempt {
 		remote, _ = merge(remote, ParseCandidates(i.sig.early.Candidates, i.cfg.Reject))
@@ -249,7 +246,7 @@ func (i *introduction) offered(now time.Time, msg Message) {
 func (i *introduction) answer() Message {
 	return Message{
 		Kind: KindAnswer, Attempt: i.try.number, Ufrag: i.try.exchange.own.Ufrag, Pwd: i.try.exchange.own.Pwd,
-		Candidates: Lines(i.local.Candidates), Relay: i.try.relay,
+		Candidates: Lines(i.local.Candidates), Relay: i.try.relays.first, Spare: i.try.relays.spare,
 	}
 }
 
@@ -278,7 +275,7 @@ func (i *introduction) answered(now time.Time, msg Message) {
 		return
 	}
 	i.sig.waiting, i.sig.noRoute = false, ""
-	i.start(now, msg.Attempt, exchange{i.sig.own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, msg.Relay)
+	i.start(now, msg.Attempt, exchange{i.sig.own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, choice{msg.Relay, msg.Spare})
 }
 
 // trickled takes candidates that were found after the offer or answer.
@@ -289,46 +286,4 @@ func (i *introduction) trickled(now time.Time, msg Message) {
 	case !i.controlling && msg.Attempt > i.sig.number:
 		i.sig.early = msg
 	}
-}
-
-// chooseRelay picks the anchor with the shortest way from peer to peer; with none in common, the one
-// nearest to the peer. The one in use stays, so that a retry for a direct path leaves the relayed one
-// alone.
-func (l Local) chooseRelay(cfg *Config, inUse Path, offers []RelayOffer) identity.NodeID {
-	var best, nearest identity.NodeID
-	var least uint64
-	var near uint32
-	for _, theirs := range offers {
-		if theirs.Anchor == cfg.Self || theirs.Anchor == cfg.Peer {
-			continue
-		}
-		if nearest.IsZero() || theirs.RTTms < near {
-			nearest, near = theirs.Anchor, theirs.RTTms
-		}
-		for _, ours := range l.Relays {
-			if ours.Anchor != theirs.Anchor {
-				continue
-			}
-			if inUse.Kind == Relayed && inUse.Via == ours.Anchor {
-				return ours.Anchor
-			}
-			sum := uint64(ours.RTTms) + uint64(theirs.RTTms)
-			if best.IsZero() || sum < least || sum == least && ours.Anchor.Compare(best) < 0 {
-				best, least = ours.Anchor, sum
-			}
-		}
-	}
-	switch {
-	case !best.IsZero():
-		return best
-	case !nearest.IsZero():
-		return nearest
-	}
-	// The offer was made before the peer had a session that it knew of: it has the one that carried the answer.
-	for _, ours := range l.Relays {
-		if ours.Anchor != cfg.Self && ours.Anchor != cfg.Peer {
-			return ours.Anchor
-		}
-	}
-	return best
 }

@@ -140,15 +140,11 @@ func (t *route) checkAnswered(now time.Time, id uint64) {
 		return
 	}
 	l.pending[id%uint64(len(l.pending))] = pendingCheck{}
+	t.relayAnswered(now, p)
 	switch p.to {
 	case t.path.Addr:
 		t.path.RTT = max(now.Sub(p.at), time.Microsecond)
 		t.believe(now)
-	case t.relay.addr:
-		if t.relay.phase == relayChecking {
-			t.relay.phase, t.relay.why = relayReady, ""
-			t.useRelay(now)
-		}
 	case t.alt:
 		t.altOK = now
 		if t.path.Kind != Direct {
@@ -172,10 +168,7 @@ func (t *route) peerChecked(now time.Time, from netip.AddrPort) {
 			}
 		}
 	case IsVirtual(from.Addr()):
-		// The peer uses or tries the relay. If we have long been direct, it may know why.
-		if t.path.Kind == Direct && now.Sub(t.since) >= settle {
-			t.suspect(now)
-		}
+		t.relayChecked(now, from)
 	case t.cfg.Reject != nil && t.cfg.Reject(from.Addr()) || !t.agreed.ok():
 	case t.path.Kind == Direct && now.Sub(t.since) < settle || now.Sub(l.lastAlt) < checkEvery:
 	case t.trying.waiting && now.Sub(t.trying.begun) < settle:

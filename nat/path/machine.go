@@ -175,7 +175,8 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Local:
 		late := len(m.intro.local.Relays) == 0 && len(in.Relays) > 0
 		m.intro.setLocal(now, in)
-		if late && m.intro.try.on && m.route.path.Kind == None && m.route.relay.anchor.IsZero() {
+		m.ease(now)
+		if late && m.intro.try.on && m.route.path.Kind == None && m.route.relays.agreed.first.IsZero() {
 			// The attempt began before any session was known here: neither side could name a relay.
 			m.intro.begin(now)
 		}
@@ -218,7 +219,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 // Stop ends what is running, for a peer that is no longer wanted.
 func (m *Machine) Stop() []Output {
 	m.intro.end()
-	m.route.closeRelay()
+	m.route.closeRelays()
 	m.core.emit(Trust{})
 	out := m.core.out
 	m.core.out = nil
@@ -257,7 +258,7 @@ func (m *Machine) failed(now time.Time, in Failed) {
 func (m *Machine) settle(now time.Time) {
 	for {
 		m.route.trying = trying{on: m.intro.try.on, started: m.intro.try.started, waiting: m.intro.sig.waiting, begun: m.intro.sig.begun}
-		m.intro.path = m.route.path
+		m.intro.path, m.intro.use = m.route.path, m.route.relayUse(now)
 		intro, route := m.intro.news, m.route.news
 		m.intro.news, m.route.news = introNews{}, routeNews{}
 		switch {
@@ -268,12 +269,12 @@ func (m *Machine) settle(now time.Time) {
 			return
 		}
 		if intro.started {
-			m.route.attempt(now, m.intro.try.exchange, m.intro.try.relay)
+			m.route.attempt(now, m.intro.try.exchange, m.intro.try.relays)
 		}
 		if route.moved {
 			m.intro.succeed()
 		}
-		if route.relayed {
+		if route.relayed || route.unspared {
 			m.intro.retry.rung = 0
 			m.intro.climbIfIdle(now)
 		}
@@ -289,8 +290,8 @@ func (m *Machine) settle(now time.Time) {
 // search makes sure that a better path is being looked for, and that a running attempt has its relay.
 func (m *Machine) search(now time.Time) {
 	switch {
-	case m.intro.try.on && m.route.relay.phase == relayOff:
-		m.route.planRelay(now, m.intro.try.relay)
+	case m.intro.try.on && len(m.route.relays.list) == 0:
+		m.route.planRelay(now, m.intro.try.relays)
 	case !m.intro.try.on && !m.intro.sig.waiting:
 		m.intro.begin(now)
 	}

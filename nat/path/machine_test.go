@@ -21,7 +21,7 @@ func TestDirectAtOnce(t *testing.T) {
 		t.Errorf("got messages %s, want one offer, one answer, one ask", got)
 	}
 	w.run(time.Second, false)
-	if w.side[0].opened || w.side[1].opened {
+	if len(w.side[0].opened)+len(w.side[1].opened) > 0 {
 		t.Error("got a relay channel for a pair that was direct at once, want none")
 	}
 	if rtt := w.side[0].m.Status(w.now).RTT; rtt != 2*w.latency {
@@ -101,7 +101,7 @@ func TestRelayThenDirect(t *testing.T) {
 		t.Errorf("got back to direct after %s, want a rung of the ladder", took)
 	}
 	w.run(relayLinger+time.Second, true)
-	if w.side[0].opened || w.side[1].opened {
+	if len(w.side[0].opened)+len(w.side[1].opened) > 0 {
 		t.Error("got a relay channel left open, want it closed")
 	}
 }
@@ -389,6 +389,7 @@ func TestRefusal(t *testing.T) {
 // FuzzStep feeds a machine arbitrary inputs: it must not panic, nor ask for wakes without end.
 func FuzzStep(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, true)
+	f.Add([]byte{0, 40, 1, 6, 2, 2, 8, 0, 9, 5, 9, 6, 10, 1, 10, 2, 12, 200, 12, 200, 11, 6, 12, 250, 10, 5, 12, 80}, false)
 	f.Add([]byte{2, 12, 12, 8, 1, 9, 1, 12, 200, 12, 5, 6}, false)
 	f.Fuzz(func(t *testing.T, script []byte, controlling bool) {
 		w := newWorld(t, 1)
@@ -427,15 +428,16 @@ func FuzzStep(f *testing.F) {
 func fuzzInput(kind, arg byte, now time.Time, newest uint64) Input {
 	number := max(1, newest+uint64(arg%3)) - 1
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, arg % 4}), 1)
-	virtual := netip.AddrPortFrom(netip.AddrFrom16([16]byte{1, 15: arg % 3}), 1)
+	anchor := []identity.NodeID{anchorID, spareID, {7, 7}, {6, 6}, {5, 5}}[arg%5]
+	virtual := channel(0, anchor)
 	switch kind % 15 {
 	case 0:
-		return Local{Candidates: []Candidate{NewCandidate(Host, addr, 0)}, Relays: []RelayOffer{{Anchor: anchorID}}}
+		return Local{Candidates: []Candidate{NewCandidate(Host, addr, 0)}, Relays: []RelayOffer{{Anchor: anchorID, Load: arg}, {Anchor: anchor}}}
 	case 1, 2, 3:
 		return Received{Message{
 			Kind: Kind(1 + arg%5), Attempt: max(1, number), Instance: [8]byte{1 + arg%2}, Ufrag: "abcdefgh",
 			Pwd: strings.Repeat("y", 24), Candidates: []string{NewCandidate(Host, addr, 0).String()},
-			Relays: []RelayOffer{{Anchor: anchorID}}, Relay: anchorID,
+			Relays: []RelayOffer{{Anchor: anchorID}}, Relay: anchorID, Spare: anchor,
 		}}
 	case 4:
 		return Routable{}
@@ -449,9 +451,9 @@ func fuzzInput(kind, arg byte, now time.Time, newest uint64) Input {
 		return Failed{Attempt: number, Text: "x"}
 	case 9:
 		if arg%4 == 0 {
-			return RelayOpened{Anchor: anchorID, Text: "refused"}
+			return RelayOpened{Anchor: anchor, Text: "refused"}
 		}
-		return RelayOpened{Anchor: anchorID, Addr: virtual}
+		return RelayOpened{Anchor: anchor, Addr: virtual}
 	case 10:
 		return CheckAnswered{ID: uint64(arg % 8)}
 	case 11:
@@ -467,27 +469,4 @@ func fuzzInput(kind, arg byte, now time.Time, newest uint64) Input {
 		return Proven{From: addr}
 	}
 	return Wake{LastTx: now, LastRx: now.Add(-time.Duration(arg) * 20 * time.Millisecond)}
-}
-
-func TestChooseRelay(t *testing.T) {
-	id := func(n byte) identity.NodeID { return identity.NodeID{n} }
-	cfg := &Config{Self: id(1), Peer: id(2)}
-	offer := func(n byte, rtt uint32) RelayOffer { return RelayOffer{Anchor: id(n), RTTms: rtt} }
-	for _, tt := range []struct {
-		name         string
-		ours, theirs []RelayOffer
-		inUse        Path
-		want         identity.NodeID
-	}{
-		{"the shortest way in all", []RelayOffer{offer(7, 1), offer(8, 5)}, []RelayOffer{offer(7, 20), offer(8, 5)}, Path{}, id(8)},
-		{"the one in use stays", []RelayOffer{offer(7, 1), offer(8, 5)}, []RelayOffer{offer(7, 20), offer(8, 5)}, Path{Kind: Relayed, Via: id(7)}, id(7)},
-		{"none in common: nearest to the peer", []RelayOffer{offer(7, 1)}, []RelayOffer{offer(8, 9), offer(9, 3)}, Path{}, id(9)},
-		{"neither end relays for itself", []RelayOffer{offer(2, 1), offer(7, 9)}, []RelayOffer{offer(1, 1), offer(7, 9)}, Path{}, id(7)},
-		{"an offer without any: our nearest", []RelayOffer{offer(2, 1), offer(7, 3), offer(8, 9)}, nil, Path{}, id(7)},
-		{"nobody knows one", nil, nil, Path{}, identity.NodeID{}},
-	} {
-		if got := (Local{Relays: tt.ours}).chooseRelay(cfg, tt.inUse, tt.theirs); got != tt.want {
-			t.Errorf("%s: got %v, want %v", tt.name, got[0], tt.want[0])
-		}
-	}
 }

@@ -66,12 +66,15 @@ type Message struct {
 	Relays     []RelayOffer    // Offer: anchors that the sender can relay through
 	Relay      identity.NodeID // Answer: the anchor chosen, zero for none
 	NAT        uint32          // Ask, Offer, Answer: where the sender stands, a natkind.Self packed; zero: unknown
+	Spare      identity.NodeID // Answer: the anchor to hold ready beside it, zero for none
 }
 
-// RelayOffer names an anchor and the sender's round-trip time to it in milliseconds.
+// RelayOffer names an anchor, the sender's round-trip time to it in milliseconds, and what the anchor told of its load:
+// 0 for none or not known, 255 for all that it can carry.
 type RelayOffer struct {
 	Anchor identity.NodeID
 	RTTms  uint32
+	Load   uint8
 }
 
 // messageWire is a Message in CBOR. IDs are slices in it, for an array would take a byte string of any length, cut
@@ -86,11 +89,13 @@ type messageWire struct {
 	Relays     []relayWire `cbor:"7,keyasint,omitempty"`
 	Relay      []byte      `cbor:"8,keyasint,omitempty"`
 	NAT        uint64      `cbor:"9,keyasint,omitempty"` // wider than today's, for later bits
+	Spare      []byte      `cbor:"11,keyasint,omitempty"`
 }
 
 type relayWire struct {
 	Anchor []byte `cbor:"1,keyasint"`
 	RTTms  uint32 `cbor:"2,keyasint,omitempty"`
+	Load   uint8  `cbor:"3,keyasint,omitempty"`
 }
 
 func (m Message) wire() messageWire {
@@ -98,10 +103,13 @@ func (m Message) wire() messageWire {
 		Kind: m.Kind, Attempt: m.Attempt, Instance: m.Instance[:], Ufrag: m.Ufrag, Pwd: m.Pwd, Candidates: m.Candidates, NAT: uint64(m.NAT),
 	}
 	for _, r := range m.Relays {
-		w.Relays = append(w.Relays, relayWire{Anchor: r.Anchor[:], RTTms: r.RTTms})
+		w.Relays = append(w.Relays, relayWire{Anchor: r.Anchor[:], RTTms: r.RTTms, Load: r.Load})
 	}
 	if !m.Relay.IsZero() {
 		w.Relay = m.Relay[:]
+	}
+	if !m.Spare.IsZero() {
+		w.Spare = m.Spare[:]
 	}
 	return w
 }
@@ -117,15 +125,20 @@ func (w messageWire) message() (Message, error) {
 		if len(r.Anchor) != len(identity.NodeID{}) {
 			return Message{}, fmt.Errorf("%s: relay's ID of %d bytes: %w", w.Kind, len(r.Anchor), ErrMalformed)
 		}
-		m.Relays = append(m.Relays, RelayOffer{Anchor: identity.NodeID(r.Anchor), RTTms: r.RTTms})
+		m.Relays = append(m.Relays, RelayOffer{Anchor: identity.NodeID(r.Anchor), RTTms: r.RTTms, Load: r.Load})
 	}
-	if len(w.Relay) == 0 {
-		return m, nil
+	for _, chosen := range []struct {
+		raw []byte
+		to  *identity.NodeID
+	}{{w.Relay, &m.Relay}, {w.Spare, &m.Spare}} {
+		switch len(chosen.raw) {
+		case 0:
+		case len(chosen.to):
+			*chosen.to = identity.NodeID(chosen.raw)
+		default:
+			return Message{}, fmt.Errorf("%s: relay's ID of %d bytes: %w", w.Kind, len(chosen.raw), ErrMalformed)
+		}
 	}
-	if len(w.Relay) != len(identity.NodeID{}) {
-		return Message{}, fmt.Errorf("%s: relay's ID of %d bytes: %w", w.Kind, len(w.Relay), ErrMalformed)
-	}
-	m.Relay = identity.NodeID(w.Relay)
 	return m, nil
 }
 

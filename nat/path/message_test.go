@@ -15,13 +15,13 @@ func sampleOffer() Message {
 	return Message{
 		Kind: KindOffer, Attempt: 7, Instance: [8]byte{1, 2, 3}, Ufrag: "abcdEFGH", Pwd: strings.Repeat("p", 24),
 		Candidates: []string{NewCandidate(Host, netip.MustParseAddrPort("192.0.2.1:9277"), 0).String()},
-		Relays:     []RelayOffer{{Anchor: identity.NodeID{4}, RTTms: 12}},
+		Relays:     []RelayOffer{{Anchor: identity.NodeID{4}, RTTms: 12, Load: 200}, {Anchor: identity.NodeID{5}}},
 	}
 }
 
 func TestMessageRoundTrip(t *testing.T) {
 	answer := sampleOffer()
-	answer.Kind, answer.Relay, answer.Relays, answer.NAT = KindAnswer, identity.NodeID{4}, nil, 0x29c
+	answer.Kind, answer.Relay, answer.Spare, answer.Relays, answer.NAT = KindAnswer, identity.NodeID{4}, identity.NodeID{5}, nil, 0x29c
 	for _, want := range []Message{
 		{Kind: KindAsk, Instance: [8]byte{9}},
 		{Kind: KindRefuse, Attempt: 3},
@@ -87,6 +87,8 @@ func wrongLengths() map[string]messageWire {
 		w := sampleOffer().wire()
 		w.Kind, w.Relay = KindAnswer, make([]byte, n)
 		list[fmt.Sprintf("relay chosen of %d", n)] = w
+		w.Relay, w.Spare = nil, w.Relay
+		list[fmt.Sprintf("spare relay of %d", n)] = w
 	}
 	return list
 }
@@ -111,7 +113,9 @@ func FuzzDecode(f *testing.F) {
 		}
 		f.Add(raw)
 	}
-	for _, m := range []Message{sampleOffer(), {Kind: KindAsk}, {Kind: KindCandidates, Attempt: 2}} {
+	answer := sampleOffer()
+	answer.Kind, answer.Relay, answer.Spare, answer.Relays = KindAnswer, identity.NodeID{4}, identity.NodeID{5}, nil
+	for _, m := range []Message{sampleOffer(), answer, {Kind: KindAsk}, {Kind: KindCandidates, Attempt: 2}} {
 		raw, err := m.Encode()
 		if err != nil {
 			f.Fatal(err)

@@ -3,18 +3,33 @@ package path
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"warren/mesh/identity"
 )
 
-// Times of a relay.
+// Times of relays.
 const (
 	// relayDelay spares the anchors the channels of pairs that ICE connects at once.
 	relayDelay  = 150 * time.Millisecond
 	relayEvery  = 100 * time.Millisecond // between checks of a new channel
 	relayTime   = 10 * time.Second       // until an unanswered channel is given up
-	relayLinger = 10 * time.Second       // after a direct path came up: the peer may switch later, or the path may fail young
+	relayLinger = 10 * time.Second       // after a better path came up: the peer may switch later, or the path may fail young
+	// spareDelay is how much later than the relay to be used the spare one is opened: most pairs are direct by then.
+	spareDelay = time.Second
+	// spareRetry and spareTries give a spare relay up that answers nothing for so long, while the one in use does.
+	spareRetry = time.Second
+	spareTries = 4
+	// spareEarly is below the time between two checks of an idle spare relay: a peer that checks it sooner doubts the
+	// one in use.
+	spareEarly = 20 * time.Second
+	// doubtFirst is how long the path in use has to answer before the spare one is asked too, and failOver before it
+	// is left for the spare one that did answer: two checks, of which one may be lost.
+	doubtFirst = 100 * time.Millisecond
+	failOver   = 250 * time.Millisecond
+	// avoidFor is how long an anchor that failed comes last: its session takes 40 s to be seen dead.
+	avoidFor = time.Minute
 )
 
 type relayPhase uint8
@@ -23,139 +38,394 @@ type relayPhase uint8
 //
 // planned ─────────────► opening ───────► checking ─────────────────► ready
 const (
-	relayOff relayPhase = iota
-	relayPlanned
+	relayPlanned relayPhase = iota
 	relayOpening
 	relayChecking
 	relayReady
 )
 
-// relay is the channel on the anchor agreed on in the newest attempt.
+// relay is a channel to the peer through one anchor.
 type relay struct {
-	phase  relayPhase
+	phase     relayPhase
+	anchor    identity.NodeID
+	addr      netip.AddrPort
+	at        time.Time // planned: when to open; checking, and ready but idle: the next check
+	since     time.Time // of checking
+	end       time.Time // when to close, zero for not
+	heard     time.Time // the last answer through it
+	rtt       time.Duration
+	lastCheck time.Time
+	tries     int       // checks of the idle channel since heard
+	peerCheck time.Time // the peer's last check through it
+}
+
+// relays are the channels that the route may use: the one agreed on, a spare one, and those that it has left.
+type relays struct {
+	list    []*relay // at most maxChannels
+	agreed  choice   // in the newest attempt
+	avoided []avoided
+	eased   time.Time // until when its load is no reason for another introduction
+	why     string    // there is none
+}
+
+// maxChannels are the two agreed on, the one in use, and one that lingers.
+const maxChannels = 4
+
+// choice names the anchors that both ends agreed on: the one to use, and the one to hold ready. Zero for none.
+type choice struct{ first, spare identity.NodeID }
+
+func (c choice) has(id identity.NodeID) bool { return !id.IsZero() && (id == c.first || id == c.spare) }
+
+// avoided is an anchor that failed while another way to the peer worked.
+type avoided struct {
 	anchor identity.NodeID
-	addr   netip.AddrPort
-	at     time.Time // planned: when to open; checking: the next check
-	since  time.Time // of checking
-	end    time.Time // when to close, zero for not
-	why    string    // there is none
+	until  time.Time
 }
 
-func (r *relay) wake() time.Time {
-	if r.phase == relayPlanned || r.phase == relayChecking {
-		return earlier(r.end, r.at)
+func (s *relays) by(anchor identity.NodeID) *relay {
+	for _, r := range s.list {
+		if r.anchor == anchor {
+			return r
+		}
 	}
-	return r.end
+	return nil
 }
 
-// progress says in words what becomes of it, for after a semicolon; empty when there is nothing to say.
-func (r *relay) progress() string {
-	switch r.phase {
-	case relayPlanned, relayOpening:
-		return fmt.Sprintf("; opening a relay through %s", r.anchor.Short())
-	case relayChecking:
-		return fmt.Sprintf("; waiting for the peer on the relay through %s", r.anchor.Short())
+func (s *relays) at(addr netip.AddrPort) *relay {
+	for _, r := range s.list {
+		if r.addr == addr && addr.IsValid() {
+			return r
+		}
 	}
-	if r.why != "" {
-		return "; " + r.why
+	return nil
+}
+
+// ready returns the best channel that works: as agreed, else any.
+func (s *relays) ready() (best *relay) {
+	for _, r := range s.list {
+		if r.phase == relayReady && (best == nil || r.anchor == s.agreed.first || r.anchor == s.agreed.spare && best.anchor != s.agreed.first) {
+			best = r
+		}
+	}
+	return best
+}
+
+// progress says in words what becomes of them, for after a semicolon; empty when there is nothing to say.
+func (s *relays) progress() string {
+	for _, r := range s.list {
+		switch r.phase {
+		case relayPlanned, relayOpening:
+			return fmt.Sprintf("; opening a relay through %s", r.anchor.Short())
+		case relayChecking:
+			return fmt.Sprintf("; waiting for the peer on the relay through %s", r.anchor.Short())
+		case relayReady:
+		}
+	}
+	if s.why != "" {
+		return "; " + s.why
 	}
 	return ""
 }
 
-// retire lets the relay go soon: there is a direct path.
-func (r *relay) retire(now time.Time) {
-	if r.phase == relayPlanned {
-		r.phase = relayOff
+// uses reports whether r is the path.
+func (t *route) uses(r *relay) bool { return t.path.Kind == Relayed && r.addr == t.path.Addr }
+
+// relayWake is the earliest time at which something is due.
+func (t *route) relayWake() (first time.Time) {
+	for _, r := range t.relays.list {
+		first = earlier(first, r.end)
+		switch {
+		case r.phase == relayPlanned || r.phase == relayChecking:
+			first = earlier(first, r.at)
+		case r.phase == relayReady && !t.uses(r) && r.end.IsZero():
+			first = earlier(first, t.spareCheck(r))
+			if from, in := t.doubt(); in && r.heard.After(t.life.suspectSince) {
+				first = earlier(first, from.Add(failOver-doubtFirst))
+			}
+		}
 	}
-	if r.phase != relayOff {
+	if t.path.Kind == None && t.trying.on && t.relays.ready() != nil {
+		first = earlier(first, t.trying.started.Add(preferDirect))
+	}
+	return first
+}
+
+// doubt reports whether a relayed path in use is suspect, and from when the others are asked as well.
+func (t *route) doubt() (from time.Time, in bool) {
+	if t.path.Kind != Relayed || t.life.suspectSince.IsZero() {
+		return time.Time{}, false
+	}
+	return t.life.suspectSince.Add(max(doubtFirst, 3*t.path.RTT/2)), true
+}
+
+// spareCheck is when an idle channel is to be checked: seldom, and often while the one in use is in doubt.
+func (t *route) spareCheck(r *relay) time.Time {
+	if from, in := t.doubt(); in {
+		return earlier(r.at, later(from, r.lastCheck.Add(t.checkInterval())))
+	}
+	return r.at
+}
+
+// planRelay prepares the channels on the agreed anchors. The path in use is left alone until a better one works.
+func (t *route) planRelay(now time.Time, agreed choice) {
+	s := &t.relays
+	usable := func(id identity.NodeID) bool { return !id.IsZero() && id != t.cfg.Peer && id != t.cfg.Self }
+	if !usable(agreed.spare) || agreed.spare == agreed.first {
+		agreed.spare = identity.NodeID{}
+	}
+	if !usable(agreed.first) {
+		agreed = choice{first: agreed.spare}
+	}
+	s.agreed = agreed
+	for _, r := range slices.Clone(s.list) {
+		if !agreed.has(r.anchor) {
+			t.retire(now, r)
+		}
+	}
+	if agreed.first.IsZero() {
+		if len(s.list) == 0 {
+			s.why = "no relay: no anchor in common"
+		}
+		return
+	}
+	for n, anchor := range []identity.NodeID{agreed.first, agreed.spare} {
+		switch r := s.by(anchor); {
+		case anchor.IsZero():
+		case r == nil:
+			s.why = ""
+			t.addRelay(&relay{phase: relayPlanned, anchor: anchor, at: now.Add(relayDelay + time.Duration(n)*spareDelay)})
+		default:
+			r.end = time.Time{}
+			fresh := t.path.Kind == Relayed && !t.restarted && now.Sub(r.heard) < idleEvery+settle
+			switch {
+			case r.phase == relayReady && !t.uses(r) && !fresh:
+				// It worked before; whether it still does is not known.
+				r.phase, r.since, r.at = relayChecking, now, now
+			case r.phase == relayChecking:
+				r.since = now
+			}
+		}
+	}
+	t.useRelay(now)
+}
+
+// addRelay makes room by closing the oldest channel that nobody wants.
+func (t *route) addRelay(r *relay) {
+	s := &t.relays
+	if len(s.list) >= maxChannels {
+		if old := slices.IndexFunc(s.list, func(r *relay) bool { return !t.uses(r) && !s.agreed.has(r.anchor) }); old >= 0 {
+			t.closeRelay(s.list[old])
+		}
+	}
+	s.list = append(s.list, r)
+}
+
+// retire lets a channel go soon, or at once if it was never opened. The path in use stays.
+func (t *route) retire(now time.Time, r *relay) {
+	switch {
+	case t.uses(r):
+	case r.phase == relayPlanned:
+		t.closeRelay(r)
+	case r.end.IsZero():
 		r.end = now.Add(relayLinger)
 	}
 }
 
-// planRelay prepares the channel on the agreed anchor.
-func (t *route) planRelay(now time.Time, anchor identity.NodeID) {
-	if anchor.IsZero() || anchor == t.cfg.Peer || anchor == t.cfg.Self {
-		if t.relay.phase == relayOff || t.relay.phase == relayPlanned {
-			t.relay = relay{why: "no relay: no anchor in common"}
-		}
-		return
+// retireRelays lets all go: there is a direct path.
+func (t *route) retireRelays(now time.Time) {
+	for _, r := range slices.Clone(t.relays.list) {
+		t.retire(now, r)
 	}
-	if t.relay.anchor == anchor && t.relay.phase >= relayOpening {
-		t.relay.end, t.relay.since = time.Time{}, now
-		if t.relay.phase == relayReady && t.path.Addr != t.relay.addr {
-			// It worked before; whether it still does is not known.
-			t.relay.phase, t.relay.at = relayChecking, now
-		}
-		return
-	}
-	if t.path.Kind == Relayed && t.path.Addr == t.relay.addr {
-		t.set(now, Path{}, "the peer has chosen another relay")
-	}
-	t.closeRelay()
-	t.relay = relay{phase: relayPlanned, anchor: anchor, at: now.Add(relayDelay)}
 }
 
 func (t *route) watchRelay(now time.Time) {
-	r := &t.relay
-	if due(now, r.end) && (t.path.Addr != r.addr || !r.addr.IsValid()) {
-		t.closeRelay()
+	for _, r := range slices.Clone(t.relays.list) {
+		if due(now, r.end) {
+			if r.end = (time.Time{}); !t.uses(r) {
+				t.closeRelay(r)
+				continue
+			}
+		}
+		switch r.phase {
+		case relayPlanned:
+			switch {
+			case !due(now, r.at):
+			case t.path.Kind == Direct:
+				// Nothing needs it now. Should the path die, the next attempt plans one.
+				t.closeRelay(r)
+			default:
+				r.phase, r.since = relayOpening, now
+				t.emit(OpenRelay{Anchor: r.anchor})
+			}
+		case relayOpening:
+		case relayChecking:
+			if now.Sub(r.since) >= relayTime {
+				t.loseRelay(now, r, fmt.Sprintf("relay through %s: the peer did not answer", r.anchor.Short()))
+			} else if due(now, r.at) {
+				r.at = now.Add(relayEvery)
+				t.checkRelay(now, r)
+			}
+		case relayReady:
+			t.watchSpare(now, r)
+		}
+	}
+	t.leaveRelay(now)
+	t.useRelay(now)
+}
+
+func (t *route) checkRelay(now time.Time, r *relay) {
+	r.lastCheck = now
+	t.sendCheck(now, r.addr)
+}
+
+// watchSpare checks a channel that works and is not in use.
+func (t *route) watchSpare(now time.Time, r *relay) {
+	if t.uses(r) || !r.end.IsZero() || !due(now, t.spareCheck(r)) {
 		return
 	}
-	switch r.phase {
-	case relayPlanned:
-		if !due(now, r.at) {
+	if _, in := t.doubt(); !in {
+		if r.tries >= spareTries {
+			t.loseRelay(now, r, fmt.Sprintf("relay through %s does not answer", r.anchor.Short()))
 			return
 		}
-		if t.path.Kind == Direct {
-			// Nothing needs it now. Should the path die, the next attempt plans one.
-			r.phase = relayOff
-			return
-		}
-		r.phase, r.since = relayOpening, now
-		t.emit(OpenRelay{Anchor: r.anchor})
-	case relayChecking:
-		if now.Sub(r.since) >= relayTime {
-			t.closeRelay()
-			r.why = fmt.Sprintf("relay through %s: the peer did not answer", r.anchor.Short())
-		} else if due(now, r.at) {
-			r.at = now.Add(relayEvery)
-			t.sendCheck(now, r.addr)
-		}
-	case relayReady:
-		t.useRelay(now)
+		r.tries++
 	}
+	r.at = now.Add(spareRetry)
+	t.checkRelay(now, r)
+}
+
+// loseRelay closes a channel that is not in use and does not work. It may be the anchor's fault only if something works.
+func (t *route) loseRelay(now time.Time, r *relay, why string) {
+	if t.path.Kind != None && t.life.suspectSince.IsZero() {
+		t.avoid(now, r.anchor)
+		t.news.unspared = true
+	}
+	t.closeRelay(r)
+	t.relays.why = why
 }
 
 func (t *route) relayOpened(now time.Time, in RelayOpened) {
-	r := &t.relay
-	if r.phase != relayOpening || r.anchor != in.Anchor {
-		if in.Addr.IsValid() && in.Addr != r.addr {
+	r := t.relays.by(in.Anchor)
+	if r == nil || r.phase != relayOpening {
+		if in.Addr.IsValid() && (r == nil || in.Addr != r.addr) {
 			t.emit(CloseRelay{Addr: in.Addr})
 		}
 		return
 	}
 	if in.Text != "" {
-		*r = relay{anchor: in.Anchor, why: fmt.Sprintf("relay through %s: %s", in.Anchor.Short(), in.Text)}
+		t.loseRelay(now, r, fmt.Sprintf("relay through %s: %s", in.Anchor.Short(), in.Text))
+		if spare := t.relays.by(t.relays.agreed.spare); spare != nil && spare.phase == relayPlanned {
+			spare.at = now
+		}
 		return
 	}
-	r.phase, r.addr, r.since, r.at, r.why = relayChecking, in.Addr, now, now.Add(relayEvery), ""
+	r.phase, r.addr, r.since, r.at = relayChecking, in.Addr, now, now.Add(relayEvery)
+	t.relays.why = ""
 	t.report(false) // one source more
-	t.sendCheck(now, r.addr)
+	t.checkRelay(now, r)
 }
 
-// useRelay moves to the relay when it works, there is nothing better, and ICE has had its time.
-func (t *route) useRelay(now time.Time) {
-	if t.relay.phase != relayReady || t.path.Kind != None || t.trying.on && now.Sub(t.trying.started) < preferDirect {
+// relayAnswered notes that the peer answered a check through one of the channels.
+func (t *route) relayAnswered(now time.Time, check pendingCheck) {
+	r := t.relays.at(check.to)
+	if r == nil {
 		return
 	}
-	t.relay.end = time.Time{}
-	t.set(now, Path{Addr: t.relay.addr, Kind: Relayed, Via: t.relay.anchor}, "no direct path yet")
-	t.news.relayed = true
+	r.heard, r.rtt, r.tries = now, max(now.Sub(check.at), time.Microsecond), 0
+	r.at = now.Add(idleEvery - time.Duration(t.cfg.Jitter()*float64(3*time.Second)))
+	if !t.controlling && now.Sub(r.peerCheck) < idleEvery+2*settle {
+		r.at = now.Add(followEvery)
+	}
+	if r.phase == relayChecking {
+		r.phase, t.relays.why = relayReady, ""
+	}
+	t.leaveRelay(now)
+	t.useRelay(now)
 }
 
-func (t *route) closeRelay() {
-	if t.relay.addr.IsValid() {
-		t.emit(CloseRelay{Addr: t.relay.addr})
+// relayChecked notes a check of the peer through one of the channels that is not the path.
+func (t *route) relayChecked(now time.Time, from netip.AddrPort) {
+	r := t.relays.at(from)
+	early := r != nil && now.Sub(r.peerCheck) < spareEarly
+	if r != nil {
+		r.peerCheck = now
+		if r.phase == relayReady && !t.controlling {
+			r.at = later(r.at, now.Add(idleEvery+settle))
+			if last := r.heard.Add(followEvery); r.at.After(last) {
+				r.at = last
+			}
+		}
 	}
-	t.relay = relay{anchor: t.relay.anchor, why: t.relay.why}
+	switch {
+	case now.Sub(t.since) < settle:
+	case t.path.Kind == Direct, t.path.Kind == Relayed && early:
+		// The peer uses or tries another way. It may know why.
+		t.suspect(now)
+	}
+}
+
+// leaveRelay moves to a channel that answers from one that is in doubt and does not.
+func (t *route) leaveRelay(now time.Time) {
+	from, in := t.doubt()
+	if !in || now.Before(from.Add(failOver-doubtFirst)) {
+		return
+	}
+	for _, r := range t.relays.list {
+		if r.phase != relayReady || t.uses(r) || !r.heard.After(t.life.suspectSince) {
+			continue
+		}
+		old := t.relays.at(t.path.Addr)
+		reason := fmt.Sprintf("relay through %s does not answer, that through %s does", t.path.Via.Short(), r.anchor.Short())
+		t.avoid(now, t.path.Via)
+		t.relays.agreed = choice{first: r.anchor}
+		t.moveRelay(now, r, reason)
+		if old != nil {
+			t.closeRelay(old)
+		}
+		t.news.died = true
+		return
+	}
+}
+
+// useRelay moves to a relay when one works, there is nothing better, and ICE has had its time; and from one relay to
+// another when both ends have agreed on that.
+func (t *route) useRelay(now time.Time) {
+	best := t.relays.ready()
+	switch {
+	case best == nil || t.uses(best):
+	case t.path.Kind == None && !(t.trying.on && now.Sub(t.trying.started) < preferDirect):
+		t.moveRelay(now, best, "no direct path yet")
+		t.news.relayed = true
+	case t.path.Kind == Relayed && best.anchor == t.relays.agreed.first:
+		old := t.relays.at(t.path.Addr)
+		t.moveRelay(now, best, "both ends have agreed on another relay")
+		if old != nil && !t.relays.agreed.has(old.anchor) {
+			t.retire(now, old)
+		}
+	}
+}
+
+func (t *route) moveRelay(now time.Time, r *relay, reason string) {
+	r.end = time.Time{}
+	t.set(now, Path{Addr: r.addr, Kind: Relayed, Via: r.anchor, RTT: r.rtt}, reason)
+}
+
+// closeRelay forgets a channel.
+func (t *route) closeRelay(r *relay) {
+	if r.addr.IsValid() {
+		t.emit(CloseRelay{Addr: r.addr})
+	}
+	t.relays.list = slices.DeleteFunc(t.relays.list, func(o *relay) bool { return o == r })
+}
+
+func (t *route) closeRelays() {
+	for _, r := range slices.Clone(t.relays.list) {
+		t.closeRelay(r)
+	}
+}
+
+// avoid puts an anchor last for a while.
+func (t *route) avoid(now time.Time, anchor identity.NodeID) {
+	t.relays.avoided = slices.DeleteFunc(t.relays.avoided, func(a avoided) bool { return a.anchor == anchor || due(now, a.until) })
+	t.relays.avoided = append(t.relays.avoided, avoided{anchor, now.Add(avoidFor)})
 }

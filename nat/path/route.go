@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"time"
-
-	"warren/mesh/identity"
 )
 
 // route is the path in use, the relay beside it, and the watch over both.
@@ -23,7 +21,7 @@ type route struct {
 	alt    netip.AddrPort // where the peer's checks come from, if not from the path
 	altOK  time.Time      // when alt last answered one of ours
 
-	relay  relay
+	relays relays
 	life   life
 	trying trying    // as Machine last said
 	news   routeNews // for Machine
@@ -56,14 +54,12 @@ type routeNews struct {
 	doubtful bool // the path; another would be good
 	moved    bool // to an address that ICE did not find
 	relayed  bool // there is a relayed path now
+	unspared bool // the relay held ready is none any more
 }
 
 // wake is the earliest time at which something is due.
 func (t *route) wake() time.Time {
-	first := t.relay.wake()
-	if t.relay.phase == relayReady && t.path.Kind == None && t.trying.on {
-		first = earlier(first, t.trying.started.Add(preferDirect))
-	}
+	first := t.relayWake()
 	switch {
 	case t.path.Kind == None:
 		return first
@@ -75,12 +71,12 @@ func (t *route) wake() time.Time {
 
 // attempt notes the credentials of a new attempt and prepares its relay. While a path works, checks go
 // on under the old ones until the attempt has won: the peer may never learn of one whose answer was lost.
-func (t *route) attempt(now time.Time, keys exchange, anchor identity.NodeID) {
+func (t *route) attempt(now time.Time, keys exchange, anchors choice) {
 	t.newest = keys
 	if t.path.Kind == None {
 		t.agree()
 	}
-	t.planRelay(now, anchor)
+	t.planRelay(now, anchors)
 }
 
 func (t *route) agree() {
@@ -118,7 +114,7 @@ func (t *route) direct(now time.Time, addr netip.AddrPort, reason string) {
 	t.alt = netip.AddrPort{}
 	t.note(now, addr)
 	t.set(now, Path{Addr: addr, Kind: Direct}, reason)
-	t.relay.retire(now)
+	t.retireRelays(now)
 }
 
 // set moves to another path (or to none) and reports it.
@@ -158,8 +154,10 @@ func (t *route) sources() []netip.AddrPort {
 	for _, p := range t.proven {
 		list = append(list, p.addr)
 	}
-	if t.relay.addr.IsValid() {
-		list = append(list, t.relay.addr)
+	for _, r := range t.relays.list {
+		if r.addr.IsValid() {
+			list = append(list, r.addr)
+		}
 	}
 	return slices.DeleteFunc(list, func(a netip.AddrPort) bool { return a == t.path.Addr })
 }
@@ -185,9 +183,9 @@ func (t *route) dead(now time.Time) {
 	}
 	t.set(now, Path{}, reason)
 	t.agree()
-	if old.Kind == Relayed {
-		t.closeRelay()
-		t.relay.why = reason
+	if r := t.relays.at(old.Addr); r != nil {
+		t.closeRelay(r)
+		t.relays.why = reason
 	}
 	t.useRelay(now)
 	t.news.died = true

@@ -24,12 +24,13 @@ type world struct {
 	skew   [2]time.Duration // of the sides' clocks
 
 	// The network, changed by tests.
-	direct   bool          // do packets pass straight
-	relayed  bool          // does the anchor forward
-	signals  bool          // is there a route for signals
-	loss     float64       // of signals
-	latency  time.Duration // of everything, one way
-	punching time.Duration // of ICE, once both try
+	direct   bool            // do packets pass straight
+	relayed  bool            // do the anchors forward
+	dead     identity.NodeID // the one that does not
+	signals  bool            // is there a route for signals
+	loss     float64         // of signals
+	latency  time.Duration   // of everything, one way
+	punching time.Duration   // of ICE, once both try
 }
 
 type side struct {
@@ -41,8 +42,8 @@ type side struct {
 	wakeAt   time.Time
 	wakes    int
 	ice      *StartICE
-	relay    netip.AddrPort
-	opened   bool
+	relay    netip.AddrPort // its channel at anchorID
+	opened   map[identity.NodeID]bool
 	trusted  []Credentials
 	tx, rx   time.Time
 	events   []Event
@@ -71,7 +72,18 @@ func (q *eventQueue) Pop() any {
 	return last
 }
 
-var anchorID = identity.NodeID{9, 9}
+// anchorID is nearer than spareID.
+var anchorID, spareID = identity.NodeID{9, 9}, identity.NodeID{8, 8}
+
+// channel is the virtual address of a side's channel at an anchor, anchorOf its reverse.
+func channel(side int, anchor identity.NodeID) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16([16]byte{1, 14: anchor[0], 15: byte(side + 1)}), 4000)
+}
+
+func anchorOf(a netip.AddrPort) identity.NodeID {
+	n := a.Addr().As16()[14]
+	return identity.NodeID{n, n}
+}
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
@@ -82,7 +94,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		w.side[i] = &side{
 			id: identity.NodeID{byte(i + 1)}, index: i,
 			addr:  netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i + 1)}), 9277),
-			relay: netip.AddrPortFrom(netip.AddrFrom16([16]byte{1, 15: byte(i + 1)}), 4000),
+			relay: channel(i, anchorID),
 		}
 	}
 	return w
@@ -101,7 +113,7 @@ func (w *world) start(i int) {
 // begin makes a side's machine anew in the same process.
 func (w *world) begin(i int) {
 	s := w.side[i]
-	s.ice, s.opened, s.trusted, s.sent = nil, false, nil, map[Kind]int{}
+	s.ice, s.opened, s.trusted, s.sent = nil, map[identity.NodeID]bool{}, nil, map[Kind]int{}
 	s.m = New(Config{
 		Self: s.id, Peer: w.side[1-i].id, Instance: s.instance,
 		Random: func(n int) string {
@@ -193,11 +205,11 @@ func (w *world) do(s *side, o Output) {
 		w.check(s, other, o)
 	case OpenRelay:
 		w.after(4*w.latency, func() {
-			s.opened = true
-			w.input(s.index, RelayOpened{Anchor: o.Anchor, Addr: s.relay})
+			s.opened[o.Anchor] = true
+			w.input(s.index, RelayOpened{Anchor: o.Anchor, Addr: channel(s.index, o.Anchor)})
 		})
 	case CloseRelay:
-		s.opened = false
+		delete(s.opened, anchorOf(o.Addr))
 	case Report:
 		s.events = append(s.events, o.Event)
 	}
@@ -224,10 +236,10 @@ func (w *world) tryICE() {
 func (w *world) check(s, other *side, c Check) {
 	from := s.addr
 	if IsVirtual(c.To.Addr()) {
-		from = other.relay
-		if !w.relayed || !s.opened || !other.opened {
+		if !w.forwards(c.To) {
 			return
 		}
+		from = channel(other.index, anchorOf(c.To))
 	} else if !w.direct || c.To != other.addr {
 		return
 	}
@@ -243,6 +255,12 @@ func (w *world) check(s, other *side, c Check) {
 		})
 		w.input(other.index, PeerChecked{From: from})
 	})
+}
+
+// forwards reports whether what is sent to a channel arrives.
+func (w *world) forwards(to netip.AddrPort) bool {
+	anchor := anchorOf(to)
+	return w.relayed && anchor != w.dead && w.side[0].opened[anchor] && w.side[1].opened[anchor]
 }
 
 // run lets d pass; traffic says whether both sides have packets to send.
@@ -270,7 +288,7 @@ func (w *world) traffic() {
 		if p.Kind != None {
 			s.tx = w.now
 		}
-		if p.Kind == Direct && w.direct && p.Addr == other.addr || p.Kind == Relayed && w.relayed && other.opened {
+		if p.Kind == Direct && w.direct && p.Addr == other.addr || p.Kind == Relayed && w.forwards(p.Addr) {
 			other.rx = w.now
 		}
 	}

@@ -18,6 +18,7 @@ func (m *Machine) Status(now time.Time) Status {
 		Attempts:   m.intro.try.count,
 		Instance:   m.intro.remote.instance,
 		LastChange: m.route.since,
+		Standby:    m.route.relayUse(now).spare,
 	}
 	switch {
 	case m.route.path.Kind != None:
@@ -38,7 +39,7 @@ func (m *Machine) whyNot(now time.Time) string {
 	case Relayed:
 		return "relayed: " + m.progress(now)
 	}
-	return m.progress(now) + m.route.relay.progress()
+	return m.progress(now) + m.route.relays.progress()
 }
 
 func (m *Machine) progress(now time.Time) string {

@@ -1,0 +1,208 @@
+package path
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// newRelayedWorld is one of two sides that reach each other through two anchors only.
+func newRelayedWorld(t *testing.T, seed uint64) *world {
+	t.Helper()
+	w := newWorld(t, seed)
+	w.direct = false
+	for i := range w.side {
+		w.start(i)
+		w.input(i, w.local(i, 0, 0))
+	}
+	w.until(Relayed, 2*time.Second, true)
+	w.run(3*time.Second, true)
+	for i, s := range w.side {
+		status := s.m.Status(w.now)
+		if status.Path.Via != anchorID || status.Standby != spareID {
+			t.Fatalf("side %d: got a path through %v and %v ready, want %v and %v", i, status.Path.Via, status.Standby, anchorID, spareID)
+		}
+	}
+	return w
+}
+
+// local is a side's knowledge with the loads that the anchors tell.
+func (w *world) local(i int, first, spare uint8) Local {
+	return Local{
+		Candidates: []Candidate{NewCandidate(Host, w.side[i].addr, 0)},
+		Relays:     []RelayOffer{{Anchor: anchorID, RTTms: 10, Load: first}, {Anchor: spareID, RTTms: 30, Load: spare}},
+	}
+}
+
+func (w *world) via(i int) identity.NodeID { return w.side[i].m.route.path.Via }
+
+// moved runs until both sides use the anchor, and returns how long it took.
+func (w *world) moved(anchor identity.NodeID, limit time.Duration, traffic bool) time.Duration {
+	w.t.Helper()
+	begin := w.now
+	for w.via(0) != anchor || w.via(1) != anchor {
+		if w.now.Sub(begin) >= limit {
+			w.t.Fatalf("got paths through %v and %v after %s, want %v: %q %q", w.via(0), w.via(1), limit, anchor, w.reason(0), w.reason(1))
+		}
+		w.run(5*time.Millisecond, traffic)
+	}
+	return w.now.Sub(begin)
+}
+
+func TestRelayThatDiesIsReplacedByTheSpare(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newRelayedWorld(t, seed)
+		w.run(time.Duration(w.rnd.IntN(60_000))*time.Millisecond, true)
+		events := len(w.side[0].events)
+		w.dead = anchorID
+		if took := w.moved(spareID, 5*time.Second, true); took > 2500*time.Millisecond {
+			t.Errorf("seed %d: moved to the spare relay after %s, want 2.5 s at most", seed, took)
+		}
+		for _, e := range w.side[0].events[events:] {
+			if e.Path.Kind != Relayed {
+				t.Errorf("seed %d: got a moment without a path (%s), want none", seed, e.Reason)
+			}
+		}
+		w.run(time.Minute, true)
+		if w.via(0) != spareID || w.via(1) != spareID {
+			t.Errorf("seed %d: got paths through %v and %v later, want %v", seed, w.via(0), w.via(1), spareID)
+		}
+		w.dead = identity.NodeID{}
+		w.run(5*time.Minute, true)
+		for i, s := range w.side {
+			if got := s.m.Status(w.now); got.Path.Via != spareID || got.Standby != anchorID {
+				t.Errorf("seed %d, side %d: got path through %v, %v ready, want the one that came back ready", seed, i, got.Path.Via, got.Standby)
+			}
+		}
+	}
+}
+
+// The spare one has nothing to do, and costs next to nothing.
+func TestSpareRelayIdles(t *testing.T) {
+	w := newRelayedWorld(t, 1)
+	w.run(30*time.Minute, false) // the ladder's first tries
+	before := [2]int{w.side[0].checks, w.side[1].checks}
+	w.run(time.Hour, false)
+	// Two relays checked by the controlling side, each at most every 22 s; six tries for a direct path, of two new checks.
+	if got := w.side[0].checks - before[0] + w.side[1].checks - before[1]; got > 2*3600/22+3600/50+60 {
+		t.Errorf("got %d checks in an idle hour, want about two in 25 s", got)
+	}
+	for i, s := range w.side {
+		if got := s.m.Status(w.now).Standby; got != spareID {
+			t.Errorf("side %d: got %v ready after an hour, want %v", i, got, spareID)
+		}
+	}
+}
+
+func TestSpareRelayThatDiesIsNoticed(t *testing.T) {
+	w := newRelayedWorld(t, 2)
+	w.run(time.Minute, true)
+	w.dead = spareID
+	w.run(2*time.Minute, true)
+	for i, s := range w.side {
+		if got := s.m.Status(w.now); got.Path.Via != anchorID || !got.Standby.IsZero() {
+			t.Errorf("side %d: got path through %v with %v ready, want %v with none", i, got.Path.Via, got.Standby, anchorID)
+		}
+	}
+}
+
+// Both anchors are out of reach, as when this host's network is away: neither is to blame.
+func TestOutageOfAllRelays(t *testing.T) {
+	w := newRelayedWorld(t, 3)
+	w.relayed = false
+	w.run(20*time.Second, true)
+	if got := w.kinds(); got != [2]PathKind{None, None} {
+		t.Fatalf("got %v without any relay, want none", got)
+	}
+	w.relayed = true
+	w.until(Relayed, 15*time.Second, true)
+	w.run(5*time.Second, true)
+	for i, s := range w.side {
+		if got := s.m.Status(w.now).Standby; got.IsZero() {
+			t.Errorf("side %d: got no relay ready after the outage: %+v", i, s.m.route.relays)
+		}
+	}
+}
+
+func TestFullRelayIsLeftWithoutLoss(t *testing.T) {
+	for seed := range uint64(10) {
+		w := newRelayedWorld(t, 20+seed)
+		w.run(time.Minute, true)
+		events := [2]int{len(w.side[0].events), len(w.side[1].events)}
+		for i := range w.side {
+			w.input(i, w.local(i, 250, 10))
+		}
+		w.moved(spareID, easeWithin+3*time.Second, true)
+		for i, s := range w.side {
+			for _, e := range s.events[events[i]:] {
+				if e.Path.Kind != Relayed || !slices.Contains(append(e.Sources, e.Path.Addr), channel(i, anchorID)) {
+					t.Errorf("seed %d, side %d: got %+v, want a path all the time and both relays' packets taken", seed, i, e)
+				}
+			}
+		}
+		w.input(0, w.local(0, 10, 250))
+		w.run(easeEvery/2, true)
+		for i := range w.side {
+			if w.via(i) != spareID {
+				t.Errorf("seed %d, side %d: went back at once", seed, i)
+			}
+		}
+	}
+}
+
+func TestRelayThatCannotBeOpened(t *testing.T) {
+	w := newRelayedWorld(t, 4)
+	m := w.side[0].m
+	m.route.closeRelays()
+	m.route.set(w.now, Path{}, "test")
+	m.route.planRelay(w.now, choice{anchorID, spareID})
+	w.now = w.now.Add(relayDelay)
+	m.Step(w.now, Wake{})
+	m.Step(w.now, RelayOpened{Anchor: anchorID, Text: "refused"})
+	out, _ := m.Step(w.now, Wake{})
+	if !slices.Contains(out, Output(OpenRelay{Anchor: spareID})) {
+		t.Errorf("got %v after the first relay refused, want the spare one opened at once", out)
+	}
+	if got := m.route.relays.progress(); !strings.Contains(got, "opening a relay") {
+		t.Errorf("got %q, want what is under way", got)
+	}
+}
+
+func TestChooseRelays(t *testing.T) {
+	id := func(n byte) identity.NodeID { return identity.NodeID{n} }
+	cfg := &Config{Self: id(1), Peer: id(2)}
+	offer := func(n byte, rtt uint32, load ...uint8) RelayOffer {
+		return RelayOffer{Anchor: id(n), RTTms: rtt, Load: append(load, 0)[0]}
+	}
+	type list = []RelayOffer
+	for _, tt := range []struct {
+		name         string
+		ours, theirs list
+		use          relayUse
+		want         choice
+	}{
+		{"the shortest way in all", list{offer(7, 1), offer(8, 5)}, list{offer(7, 20), offer(8, 5)}, relayUse{}, choice{id(8), id(7)}},
+		{"the one in use stays", list{offer(7, 1), offer(8, 5)}, list{offer(7, 20), offer(8, 5)}, relayUse{inUse: id(7)}, choice{id(7), id(8)}},
+		{"unless another is nearer by far", list{offer(7, 90), offer(8, 5)}, list{offer(7, 20), offer(8, 5)}, relayUse{inUse: id(7)}, choice{id(8), id(7)}},
+		{"or it is full", list{offer(7, 1, 250), offer(8, 50, 100)}, list{offer(7, 1), offer(8, 50)}, relayUse{inUse: id(7)}, choice{id(8), id(7)}},
+		{"as the peer knows", list{offer(7, 1), offer(8, 50, 100)}, list{offer(7, 1, 250), offer(8, 50)}, relayUse{inUse: id(7)}, choice{id(8), id(7)}},
+		{"and the others are not", list{offer(7, 1, 250), offer(8, 5, 240)}, list{offer(7, 1), offer(8, 5)}, relayUse{inUse: id(7)}, choice{id(7), id(8)}},
+		{"a full one is for nobody new", list{offer(7, 1, 224), offer(8, 500)}, list{offer(7, 1), offer(8, 500)}, relayUse{}, choice{id(8), id(7)}},
+		{"a busy one is worth less", list{offer(7, 1, 200), offer(8, 40)}, list{offer(7, 1), offer(8, 40)}, relayUse{}, choice{id(8), id(7)}},
+		{"the spare one stays", list{offer(7, 1), offer(8, 5), offer(9, 4)}, list{offer(7, 1), offer(8, 5), offer(9, 4)}, relayUse{inUse: id(7), spare: id(8)}, choice{id(7), id(8)}},
+		{"one that failed comes last", list{offer(7, 1), offer(8, 5)}, list{offer(7, 1), offer(8, 5)}, relayUse{avoided: []identity.NodeID{id(7)}}, choice{id(8), identity.NodeID{}}},
+		{"one that failed is better than none", list{offer(7, 1)}, list{offer(7, 1)}, relayUse{avoided: []identity.NodeID{id(7)}}, choice{id(7), identity.NodeID{}}},
+		{"what the peer leaves out is not kept", list{offer(7, 1), offer(8, 5)}, list{offer(8, 5)}, relayUse{inUse: id(7)}, choice{id(8), id(7)}},
+		{"none in common: nearest to the peer", list{offer(7, 1)}, list{offer(8, 9), offer(9, 3)}, relayUse{}, choice{id(9), id(8)}},
+		{"neither end relays for itself", list{offer(2, 1), offer(7, 9)}, list{offer(1, 1), offer(7, 9)}, relayUse{}, choice{first: id(7)}},
+		{"an offer without any: our nearest", list{offer(2, 1), offer(7, 3), offer(8, 9)}, nil, relayUse{}, choice{id(7), id(8)}},
+		{"nobody knows one", nil, nil, relayUse{}, choice{}},
+	} {
+		if got := (Local{Relays: tt.ours}).chooseRelays(cfg, tt.use, tt.theirs); got != tt.want {
+			t.Errorf("%s: got %d and %d, want %d and %d", tt.name, got.first[0], got.spare[0], tt.want.first[0], tt.want.spare[0])
+		}
+	}
+}
