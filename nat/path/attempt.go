@@ -42,6 +42,7 @@ type attempt struct {
 	repeats  int // of the trickled list; -1 when nothing was trickled
 	count    uint64
 	failure  string // of the last attempt that failed, empty after a success
+	predict  prediction
 }
 
 func (a *attempt) wake() time.Time {
@@ -132,11 +133,7 @@ func (i *introduction) setLocal(now time.Time, l Local) {
 	switch {
 	case !fresh:
 	case i.try.on:
-		i.try.repeats = 0
-		for i.try.repeats < len(trickleAgain) && now.Sub(i.try.started) >= trickleAgain[i.try.repeats] {
-			i.try.repeats++
-		}
-		i.trickle()
+		i.tellMore(now)
 	case i.controlling && i.sig.waiting && i.sig.sent > 0 && i.sig.noRoute == "":
 		i.trickle()
 	}
@@ -148,8 +145,21 @@ func (l Local) bounded() Local {
 	return l
 }
 
+// tellMore tells the peer at once what was found during the attempt, and plans its repetition.
+func (i *introduction) tellMore(now time.Time) {
+	i.try.repeats = 0
+	for i.try.repeats < len(trickleAgain) && now.Sub(i.try.started) >= trickleAgain[i.try.repeats] {
+		i.try.repeats++
+	}
+	i.trickle()
+}
+
 func (i *introduction) trickle() {
-	i.send(Message{Kind: KindCandidates, Attempt: i.sig.number, Candidates: Lines(i.local.Candidates)})
+	msg := Message{Kind: KindCandidates, Attempt: i.sig.number, Candidates: Lines(i.local.Candidates)}
+	if i.try.on && i.try.number == i.sig.number {
+		msg.Predicted = i.try.predict.own
+	}
+	i.send(msg)
 }
 
 // tried says what an attempt without success did.

@@ -283,6 +283,7 @@ func (i *introduction) trickled(now time.Time, msg Message) {
 	switch {
 	case i.try.on && msg.Attempt == i.try.number:
 		i.addRemote(ParseCandidates(msg.Candidates, i.cfg.Reject))
+		i.punch(msg.Predicted)
 	case !i.controlling && msg.Attempt > i.sig.number:
 		i.sig.early = msg
 	}

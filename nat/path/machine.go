@@ -52,6 +52,11 @@ type (
 		Attempt uint64
 		Text    string
 	}
+	// OwnPredicted brings the ports at which this node's NAT may let the peer in, in the attempt that runs.
+	OwnPredicted struct {
+		Attempt   uint64
+		Predicted Predicted
+	}
 	// RelayOpened answers OpenRelay; Text is the error, empty for success.
 	RelayOpened struct {
 		Anchor identity.NodeID
@@ -77,6 +82,7 @@ func (Suspect) input()        {}
 func (Introduce) input()      {}
 func (Nominated) input()      {}
 func (Failed) input()         {}
+func (OwnPredicted) input()   {}
 func (RelayOpened) input()    {}
 func (CheckAnswered) input()  {}
 func (PeerChecked) input()    {}
@@ -99,6 +105,11 @@ type (
 		Attempt    uint64
 		Candidates []Candidate
 	}
+	// Punch sends checks of the attempt to addresses at which the peer's NAT may let this node in.
+	Punch struct {
+		Attempt uint64
+		To      []netip.AddrPort
+	}
 	StopICE struct{ Attempt uint64 }
 	// Trust replaces the own credentials under which the peer's checks are answered.
 	Trust struct{ Own []Credentials }
@@ -117,6 +128,7 @@ type (
 func (Send) output()          {}
 func (StartICE) output()      {}
 func (AddCandidates) output() {}
+func (Punch) output()         {}
 func (StopICE) output()       {}
 func (Trust) output()         {}
 func (Check) output()         {}
@@ -201,6 +213,8 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		}
 	case Failed:
 		m.failed(now, in)
+	case OwnPredicted:
+		m.intro.predicted(now, in)
 	case RelayOpened:
 		m.route.relayOpened(now, in)
 	case CheckAnswered:

@@ -66,6 +66,7 @@ type Message struct {
 	Relays     []RelayOffer    // Offer: anchors that the sender can relay through
 	Relay      identity.NodeID // Answer: the anchor chosen, zero for none
 	NAT        uint32          // Ask, Offer, Answer: where the sender stands, a natkind.Self packed; zero: unknown
+	Predicted  Predicted       // Candidates: where the sender's NAT may let the receiver in
 	Spare      identity.NodeID // Answer: the anchor to hold ready beside it, zero for none
 }
 
@@ -80,16 +81,17 @@ type RelayOffer struct {
 // messageWire is a Message in CBOR. IDs are slices in it, for an array would take a byte string of any length, cut
 // or filled up with zeros.
 type messageWire struct {
-	Kind       Kind        `cbor:"1,keyasint"`
-	Attempt    uint64      `cbor:"2,keyasint,omitempty"`
-	Instance   []byte      `cbor:"3,keyasint"`
-	Ufrag      string      `cbor:"4,keyasint,omitempty"`
-	Pwd        string      `cbor:"5,keyasint,omitempty"`
-	Candidates []string    `cbor:"6,keyasint,omitempty"`
-	Relays     []relayWire `cbor:"7,keyasint,omitempty"`
-	Relay      []byte      `cbor:"8,keyasint,omitempty"`
-	NAT        uint64      `cbor:"9,keyasint,omitempty"` // wider than today's, for later bits
-	Spare      []byte      `cbor:"11,keyasint,omitempty"`
+	Kind       Kind           `cbor:"1,keyasint"`
+	Attempt    uint64         `cbor:"2,keyasint,omitempty"`
+	Instance   []byte         `cbor:"3,keyasint"`
+	Ufrag      string         `cbor:"4,keyasint,omitempty"`
+	Pwd        string         `cbor:"5,keyasint,omitempty"`
+	Candidates []string       `cbor:"6,keyasint,omitempty"`
+	Relays     []relayWire    `cbor:"7,keyasint,omitempty"`
+	Relay      []byte         `cbor:"8,keyasint,omitempty"`
+	NAT        uint64         `cbor:"9,keyasint,omitempty"` // wider than today's, for later bits
+	Spare      []byte         `cbor:"11,keyasint,omitempty"`
+	Predicted  *predictedWire `cbor:"10,keyasint,omitempty"`
 }
 
 type relayWire struct {
@@ -108,6 +110,7 @@ func (m Message) wire() messageWire {
 	if !m.Relay.IsZero() {
 		w.Relay = m.Relay[:]
 	}
+	w.Predicted = m.Predicted.wire()
 	if !m.Spare.IsZero() {
 		w.Spare = m.Spare[:]
 	}
@@ -121,6 +124,11 @@ func (w messageWire) message() (Message, error) {
 		return Message{}, fmt.Errorf("%s: instance of %d bytes: %w", w.Kind, len(w.Instance), ErrMalformed)
 	}
 	m.Instance = [8]byte(w.Instance)
+	predicted, err := w.Predicted.predicted()
+	if err != nil {
+		return Message{}, fmt.Errorf("%s: %w", w.Kind, err)
+	}
+	m.Predicted = predicted
 	for _, r := range w.Relays {
 		if len(r.Anchor) != len(identity.NodeID{}) {
 			return Message{}, fmt.Errorf("%s: relay's ID of %d bytes: %w", w.Kind, len(r.Anchor), ErrMalformed)
@@ -234,6 +242,9 @@ func (m *Message) check() error {
 	}
 	if len(m.Relays) > maxRelays {
 		return bad("too many relays")
+	}
+	if len(m.Predicted.Ports) > MaxPredicted {
+		return bad("too many predicted ports")
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ func TestMessageRoundTrip(t *testing.T) {
 		{Kind: KindAsk, Instance: [8]byte{9}},
 		{Kind: KindRefuse, Attempt: 3},
 		{Kind: KindCandidates, Attempt: 1, Candidates: []string{"x"}},
+		{Kind: KindCandidates, Attempt: 1, Predicted: Predicted{Addr: netip.MustParseAddr("203.0.113.1"), Ports: make([]uint16, MaxPredicted)}},
+		{Kind: KindCandidates, Attempt: 1, Predicted: Predicted{Addr: netip.MustParseAddr("2001:db8::1"), Ports: []uint16{1, 65535}}},
 		sampleOffer(), answer,
 	} {
 		raw, err := want.Encode()
@@ -47,12 +49,15 @@ func TestMessageRoundTrip(t *testing.T) {
 
 func TestMessageRefused(t *testing.T) {
 	for name, spoil := range map[string]func(*Message){
-		"kind":        func(m *Message) { m.Kind = 9 },
-		"attempt":     func(m *Message) { m.Attempt = 0 },
-		"short pwd":   func(m *Message) { m.Pwd = "short" },
-		"odd ufrag":   func(m *Message) { m.Ufrag = "a:bcd" },
-		"long line":   func(m *Message) { m.Candidates = []string{strings.Repeat("c", maxLine+1)} },
-		"many":        func(m *Message) { m.Candidates = make([]string, MaxCandidates+1) },
+		"kind":      func(m *Message) { m.Kind = 9 },
+		"attempt":   func(m *Message) { m.Attempt = 0 },
+		"short pwd": func(m *Message) { m.Pwd = "short" },
+		"odd ufrag": func(m *Message) { m.Ufrag = "a:bcd" },
+		"long line": func(m *Message) { m.Candidates = []string{strings.Repeat("c", maxLine+1)} },
+		"many":      func(m *Message) { m.Candidates = make([]string, MaxCandidates+1) },
+		"many ports": func(m *Message) {
+			m.Predicted = Predicted{Addr: netip.MustParseAddr("203.0.113.1"), Ports: make([]uint16, MaxPredicted+1)}
+		},
 		"many relays": func(m *Message) { m.Relays = make([]RelayOffer, maxRelays+1) },
 	} {
 		m := sampleOffer()
@@ -115,7 +120,8 @@ func FuzzDecode(f *testing.F) {
 	}
 	answer := sampleOffer()
 	answer.Kind, answer.Relay, answer.Spare, answer.Relays = KindAnswer, identity.NodeID{4}, identity.NodeID{5}, nil
-	for _, m := range []Message{sampleOffer(), answer, {Kind: KindAsk}, {Kind: KindCandidates, Attempt: 2}} {
+	predicted := predictedMessage(2, "203.0.113.1", 4001, 4002).Message
+	for _, m := range []Message{sampleOffer(), answer, {Kind: KindAsk}, {Kind: KindCandidates, Attempt: 2}, predicted} {
 		raw, err := m.Encode()
 		if err != nil {
 			f.Fatal(err)
