@@ -84,6 +84,7 @@ type Options struct {
 	Anchors   func() []Anchor                                       // may be nil
 	External  func() []netip.AddrPort                               // where routers map the shared port to, now; may be nil
 	Stranger  func(id [12]byte, from netip.AddrPort)                // told of each bare Binding request; must not block; may be nil
+	Doubt     func(peer identity.NodeID)                            // told of each path that answers no checks; must not block; may be nil
 	Answered  func()                                                // told of each answer of an anchor to a probe; may be nil
 	Logger    *slog.Logger                                          // nil: none
 }
@@ -116,10 +117,11 @@ type desired struct {
 	ready      map[identity.NodeID]bool
 	everyReady bool
 	introduce  map[identity.NodeID]bool
+	stirred    map[identity.NodeID]bool
 }
 
 func noDesire() desired {
-	return desired{ready: make(map[identity.NodeID]bool), introduce: make(map[identity.NodeID]bool)}
+	return desired{ready: make(map[identity.NodeID]bool), introduce: make(map[identity.NodeID]bool), stirred: make(map[identity.NodeID]bool)}
 }
 
 // item is one input from another goroutine: to a peer's machine, or a STUN server's answer.
@@ -200,6 +202,12 @@ func (n *NAT) SignalReady(peers ...identity.NodeID) {
 // seconds after one began, so it may be repeated until it has helped.
 func (n *NAT) Introduce(peer identity.NodeID) {
 	n.ask(func(d *desired) { d.introduce[peer] = true })
+}
+
+// Stirred says that WireGuard sends to a peer after a pause of a second or more: its path is watched from now on until the
+// next one. Without this word a path in use is looked at as seldom as an idle one.
+func (n *NAT) Stirred(peer identity.NodeID) {
+	n.ask(func(d *desired) { d.stirred[peer] = true })
 }
 
 // Events returns the channel of changes. It coalesces: of each peer only the latest is held for a slow reader.

@@ -146,18 +146,18 @@ func TestNATForgets(t *testing.T) {
 		s.mu.Lock()
 		x.host.box.reset()
 		s.mu.Unlock()
-		now := time.Now()
-		for _, n := range []*simNode{x, y} {
-			n.mu.Lock()
-			n.tx = now.Add(time.Hour) // always sending, never receiving
-			n.mu.Unlock()
+		for _, pair := range [][2]*simNode{{x, y}, {y, x}} {
+			pair[0].mu.Lock()
+			pair[0].sending = true
+			pair[0].mu.Unlock()
+			pair[0].Stirred(pair[1].id)
 		}
 		took := s.until("a new path", 15*time.Second, func() bool {
 			return both(x, y, Direct)() && y.current().Addr != old
 		})
 		t.Logf("healed after %s", took)
-		if took > 10*time.Second {
-			t.Errorf("healed after %s, want 10 s at most", took)
+		if took > 1500*time.Millisecond {
+			t.Errorf("healed after %s, want 1.5 s at most", took)
 		}
 		for _, n := range []*simNode{x, y, anchor} {
 			n.halt()

@@ -74,7 +74,7 @@ type simNode struct {
 	path     Path
 	restarts int
 	events   int
-	tx, rx   time.Time
+	sending  bool // all the time, to all peers
 	stop     context.CancelFunc
 	stopped  chan error
 }
@@ -299,7 +299,10 @@ func (s *sim) start(h *simHost, id identity.NodeID, anchors ...*simNode) *simNod
 		Activity: func(identity.NodeID) (time.Time, time.Time) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
-			return n.tx, n.rx
+			if n.sending {
+				return time.Now(), time.Time{}
+			}
+			return time.Time{}, time.Time{}
 		},
 		Anchors: func() []Anchor {
 			var list []Anchor

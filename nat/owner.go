@@ -185,6 +185,15 @@ func (l *loop) reconcile(now time.Time) {
 	if d.setPeers {
 		l.setPeers(now, d.peers)
 	}
+	for id := range d.stirred {
+		if p := l.peers[id]; p != nil {
+			tx, rx := l.o.Activity(id)
+			l.step(now, p, path.Stirred{LastTx: tx, LastRx: rx})
+		}
+	}
+	if !d.everyReady && len(d.ready) == 0 && len(d.introduce) == 0 {
+		return
+	}
 	for id, p := range l.peers {
 		if d.everyReady || d.ready[id] {
 			l.step(now, p, path.Routable{})

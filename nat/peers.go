@@ -105,6 +105,8 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 			if err := l.mux.check(p.id, o); err != nil {
 				l.log.Warn("check not sent", "peer", p.id.Short(), "err", err)
 			}
+		case path.Doubt:
+			l.doubt(time.Now(), p)
 		case path.OpenRelay:
 			l.openRelay(p, o.Anchor)
 		case path.CloseRelay:
@@ -120,8 +122,19 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 // confirmMapped has the mapped addresses checked that an introduction just told to the peer. If they are
 // others by now, as after the reboot of a router, the new ones are trickled a round trip later.
 func (l *loop) confirmMapped(kind Kind) {
-	if now := time.Now(); (kind == KindOffer || kind == KindAnswer) && l.place.prober.refresh(now) {
+	if now := time.Now(); (kind == KindOffer || kind == KindAnswer) && l.place.prober.refresh(now, probeFresh) {
 		l.sendProbes(now)
+	}
+}
+
+// doubt finds out whether more than one path is broken: what this node's address is now, and which sessions live.
+func (l *loop) doubt(now time.Time, p *peer) {
+	l.log.Debug("path in doubt", "peer", p.id.Short())
+	if l.place.prober.refresh(now, probeDoubt) {
+		l.sendProbes(now)
+	}
+	if l.o.Doubt != nil {
+		l.o.Doubt(p.id)
 	}
 }
 

@@ -17,6 +17,8 @@ const (
 	probeAgain = time.Minute
 	// probeFresh is the age from which an answer is confirmed when an attempt offers it.
 	probeFresh = 10 * time.Second
+	// probeDoubt is the same when a path answers no checks: many do at once.
+	probeDoubt = time.Second
 	maxServers = 8
 	maxMapped  = 4
 	maxIDs     = 12 // a late answer counts: those of the last round, and of questions in between
@@ -70,12 +72,12 @@ func (p *prober) flush(now time.Time) {
 	}
 }
 
-// refresh asks anew for the answers that are no longer fresh; they stay in use meanwhile. It reports
+// refresh asks anew for the answers that are older than fresh; they stay in use meanwhile. It reports
 // whether anything is due.
-func (p *prober) refresh(now time.Time) bool {
+func (p *prober) refresh(now time.Time, fresh time.Duration) bool {
 	asked := false
 	for _, q := range p.servers {
-		if q.sent == 0 && now.Sub(q.at) >= probeFresh {
+		if q.sent == 0 && now.Sub(q.at) >= fresh {
 			q.next, asked = now, true
 		}
 	}

@@ -170,6 +170,7 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	m.nat, err = nat.New(nat.Options{
 		Self: m.self, Instance: m.instance, STUN: m.socket.STUN(), Port: m.socket.Port, Addresses: func() []netip.Addr { return netwatch.Addresses(n.foreign) },
 		Reject: m.inOverlay, Send: m.enqueue, Activity: m.activity, Relay: m.channels, Anchors: m.anchors, External: m.external, Stranger: m.back.stranger,
+		Doubt:    m.doubtful,
 		Answered: m.streams.udpAnswered, Logger: logger,
 	})
 	return err
@@ -187,6 +188,7 @@ func (m *member) start(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return m.streams.server.Run(ctx) })
 	group.Go(func() error { return m.dialStreams(ctx) })
 	group.Go(func() error { return m.answerProbes(ctx) })
+	group.Go(func() error { return m.watchTraffic(ctx) })
 }
 
 func (m *member) events() eventSources {

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -23,6 +24,7 @@ type routes struct {
 	anchorsOf map[identity.NodeID][]identity.NodeID
 	anchors   []nat.Anchor
 	endpoints map[identity.NodeID]*bind.Endpoint
+	byHandle  map[netip.AddrPort]identity.NodeID // of endpoints
 	relaying  bool
 	refused   map[identity.NodeID]refusal
 	streams   map[identity.NodeID]streamEnd
@@ -54,7 +56,7 @@ func (m *member) publishRoutes() {
 	view := m.mesh.View()
 	r := &routes{
 		sessions: make(map[identity.NodeID]bool, len(m.up)), anchorsOf: make(map[identity.NodeID][]identity.NodeID),
-		endpoints: make(map[identity.NodeID]*bind.Endpoint, len(m.peers)), relaying: m.settings().Anchor != AnchorNever, refused: maps.Clone(m.refused),
+		endpoints: make(map[identity.NodeID]*bind.Endpoint, len(m.peers)), byHandle: make(map[netip.AddrPort]identity.NodeID, len(m.peers)), relaying: m.settings().Anchor != AnchorNever, refused: maps.Clone(m.refused),
 		streams: m.streams.ends(),
 	}
 	isAnchor := make(map[identity.NodeID]bool)
@@ -88,6 +90,7 @@ func (m *member) publishRoutes() {
 	}
 	for id, p := range m.peers {
 		r.endpoints[id] = p.endpoint
+		r.byHandle[p.endpoint.Handle()] = id
 	}
 	if state, _, reason := m.streams.machine.State(); state != fallback.Open {
 		// Whether UDP works is asked of all, also of those to whom a stream leads, or nothing.

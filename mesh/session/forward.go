@@ -17,6 +17,9 @@ import (
 // The way of a message: Send → link.push → datagram or unidirectional stream → receive on the far side, which delivers
 // it, or passes it on, or parks it.
 
+// maxWays bounds the members that carry copies of one message.
+const maxWays = 2
+
 // router carries messages and streams over the links of a table, and passes them on for others. Its methods may be called
 // concurrently.
 type router struct {
@@ -47,18 +50,27 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 	if p == 0 || to.IsZero() || to == r.self {
 		return fmt.Errorf("send to %s: %w", to.Short(), ErrNoRoute)
 	}
-	sent, doubtful := false, false
+	// A session that is being checked may be dead: the message goes another way too, and the protocols bear to get it
+	// twice. A signal is what mends dead paths, and seldom: it goes another way also when the session has been silent.
+	reliable := func(l *link) bool { return l.sure() || p != ProtoSignal && !l.doubtful() }
+	sent := false
 	if l := r.table.link(to); l != nil {
 		frame := header{kind: frameDirect, proto: p}.appendTo(make([]byte, 0, directSize+len(payload)))
 		sent = l.push(append(frame, payload...))
-		doubtful = l.doubtful()
+		if sent && reliable(l) {
+			return nil
+		}
 	}
-	// A session that is being checked may be dead: the message goes both ways, and the protocols bear to get it twice.
-	if !sent || doubtful {
-		if hops := r.hops(to, true); len(hops) > 0 {
-			h := header{kind: frameEnvelope, hops: maxHops, to: to, from: r.self, proto: p}
-			frame := h.appendTo(make([]byte, 0, envelopeSize+len(payload)))
-			sent = hops[0].push(append(frame, payload...)) || sent
+	for i, l := range r.hops(to, true) {
+		if i == maxWays {
+			break
+		}
+		h := header{kind: frameEnvelope, hops: maxHops, to: to, from: r.self, proto: p}
+		frame := h.appendTo(make([]byte, 0, envelopeSize+len(payload)))
+		pushed := l.push(append(frame, payload...))
+		sent = sent || pushed
+		if pushed && reliable(l) {
+			return nil
 		}
 	}
 	if !sent {
@@ -141,6 +153,7 @@ func (r *router) readMessage(l *link, st *quic.ReceiveStream) {
 
 // receive takes one frame, which it owns, from a link.
 func (r *router) receive(l *link, frame []byte) {
+	l.hear()
 	h, payload, err := parseFrame(frame)
 	if err != nil {
 		r.counters.add(dropMalformed)
@@ -173,7 +186,7 @@ func (r *router) receiveEnvelope(l *link, h header, frame, payload []byte) {
 	if h.to == r.self {
 		// Whoever has a session with us but sends by others may have found it dead.
 		if direct := r.table.link(h.from); direct != nil {
-			direct.checkSoon()
+			direct.checkSoon(checkPause)
 		}
 		r.deliver(h.from, h.proto, payload)
 		return

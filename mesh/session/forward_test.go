@@ -207,6 +207,47 @@ func TestDoubtfulSessionIsNotTrusted(t *testing.T) {
 	})
 }
 
+// TestSignalTakesAnotherWay has a session die that nobody has checked yet, and the first hop with it: signals still arrive,
+// and only they are sent twice.
+func TestSignalTakesAnotherWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b, first, second := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
+		for _, n := range w.nodes {
+			n.start(nil)
+		}
+		a.target(b, first, second)
+		b.target(first, second)
+		w.until(time.Second, "sessions", func() bool {
+			return a.up(b) && a.up(first) && a.up(second) && first.up(b) && second.up(b)
+		})
+		a.nextHops = []identity.NodeID{first.ID, second.ID}
+		time.Sleep(10 * time.Second)
+		w.net.Cut(a.addr.Addr(), b.addr.Addr(), true)
+		w.net.Cut(a.addr.Addr(), first.addr.Addr(), true)
+		for _, p := range []Proto{ProtoSignal, ProtoGossip} {
+			if err := a.Send(b.ID, p, []byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+		expectList(t, "at b", b.takeMessages(), "0 3 hello")
+
+		w.net.Cut(a.addr.Addr(), b.addr.Addr(), false)
+		a.Doubt(b.ID)
+		time.Sleep(2 * time.Second)
+		a.Doubt(b.ID)
+		time.Sleep(100 * time.Millisecond)
+		b.takeMessages()
+		if err := a.Send(b.ID, ProtoSignal, []byte("once")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+		expectList(t, "over a session that was just heard", b.takeMessages(), "0 3 once")
+	})
+}
+
 // TestStrangersForwardNothing has a node whose chain is right, but which the others do not know as a member: it speaks
 // for itself, and cannot carry or forge what is another's.
 func TestStrangersForwardNothing(t *testing.T) {

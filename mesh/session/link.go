@@ -28,11 +28,16 @@ const (
 
 	checkTimeout = 1600 * time.Millisecond
 	checkPause   = 5 * time.Second // between checks that incoming messages cause
-	maxReason    = 256
+	doubtPause   = time.Second     // between checks that paths in doubt cause
+	doubtQuiet   = 100 * time.Millisecond
+	// recent is how lately a frame must have come in for a signal to rely on this one way.
+	recent    = time.Second
+	maxReason = 256
 )
 
 // checkTimes is when an unanswered ping is repeated: a lost one costs little, and five lost in a row mean a dead path.
-var checkTimes = [...]time.Duration{0, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1200 * time.Millisecond}
+// The second comes soon: a far side that sees the first come from a new address proves that before it answers there.
+var checkTimes = [...]time.Duration{0, 60 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1200 * time.Millisecond}
 
 // link is one QUIC connection with a verified member, after its hello.
 type link struct {
@@ -52,6 +57,7 @@ type link struct {
 
 	// atomic
 	checks  atomic.Int32 // under way: the link is doubtful
+	heard   atomic.Int64 // of the last frame, as nanoseconds after since
 	splices atomic.Int32
 
 	mu        sync.Mutex // guards the rest
@@ -163,11 +169,20 @@ func (l *link) check(then func()) {
 	}
 }
 
-// checkSoon is check for reasons that come often.
-func (l *link) checkSoon() {
+// hear notes that a frame came in.
+func (l *link) hear() { l.heard.Store(int64(time.Since(l.since))) }
+
+// quiet is how long no frame has come in.
+func (l *link) quiet() time.Duration { return time.Since(l.since) - time.Duration(l.heard.Load()) }
+
+// sure reports whether what is sent now will most likely arrive.
+func (l *link) sure() bool { return !l.doubtful() && l.quiet() < recent }
+
+// checkSoon is check for reasons that come often: it does nothing within pause of the last time.
+func (l *link) checkSoon(pause time.Duration) {
 	now := time.Now()
 	l.mu.Lock()
-	due := now.Sub(l.lastCheck) >= checkPause
+	due := now.Sub(l.lastCheck) >= pause
 	if due {
 		l.lastCheck = now
 	}

@@ -313,6 +313,17 @@ func (s *Sessions) Redial() {
 	}
 }
 
+// Doubt is to be called when a path to a node answers no checks: the session with it is checked as after Redial, and so are
+// those that this side dialled, since this node's own address may be another now. Sessions that were just checked, or
+// heard from, are left alone, so that it may be called often.
+func (s *Sessions) Doubt(id identity.NodeID) {
+	for _, l := range s.table.links(identity.NodeID{}) {
+		if (l.dialled || l.id == id) && l.quiet() >= doubtQuiet {
+			l.checkSoon(doubtPause)
+		}
+	}
+}
+
 // Drop closes all connections with a node; the far side sees code (CodeFirstFree or higher) and reason. It does not
 // keep the node from coming back: that is for Verify.
 func (s *Sessions) Drop(id identity.NodeID, code uint64, reason string) {

@@ -293,6 +293,38 @@ func TestRedialAfterAChangeOfNetwork(t *testing.T) {
 	})
 }
 
+// TestDoubt has a node's NAT forget it while sessions are idle: a word of doubt repairs those that it dialled, and ends what
+// is dead; words that come often cost nothing more.
+func TestDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, sessiontest.Options{Latency: 10 * time.Millisecond})
+		defer w.stop()
+		a, anchor, peer := w.nodes[0], w.nodes[1], w.nodes[2]
+		anchor.start(nil)
+		peer.start(nil)
+		a.start(w.net.ListenNAT(a.addr))
+		a.target(anchor, peer)
+		w.until(time.Second, "sessions", func() bool { return a.up(anchor) && a.up(peer) })
+		time.Sleep(5 * time.Second)
+		moved := netip.MustParseAddrPort("192.0.2.7:4711")
+		a.conn.Move(moved)
+		w.net.Cut(moved.Addr(), peer.addr.Addr(), true)
+		before := w.net.Sent()
+		for range 100 {
+			a.Doubt(peer.ID)
+		}
+		took := w.until(time.Second, "the anchor follows", func() bool { r, _ := anchor.Remote(a.ID); return r == moved })
+		if took > 150*time.Millisecond {
+			t.Errorf("got the anchor to follow after %v, want 150 ms at most", took)
+		}
+		w.until(2*time.Second, "the dead session ends", func() bool { return !a.up(peer) })
+		expect(t, "the other one lives", a.up(anchor), true)
+		if sent := w.net.Sent() - before; sent > 60 {
+			t.Errorf("got %d packets for a hundred words of doubt, want 60 at most", sent)
+		}
+	})
+}
+
 func TestRacesAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, sessiontest.Options{Latency: lan})

@@ -7,7 +7,9 @@ import (
 
 // Times of the checks on the path in use, after RFC 7675 but at the pace that each path needs.
 const (
-	silence    = time.Second            // packets out and none in for so long make a path suspect
+	// silence makes a path suspect: packets out and none in for so long, or a flow that came in and stopped. A suspicion
+	// costs one small packet each way when it is wrong.
+	silence    = 400 * time.Millisecond
 	checkEvery = 200 * time.Millisecond // while suspect
 	deadAfter  = time.Second            // of unanswered checks
 	firstGrace = 3 * time.Second        // the same before the round trip is known
@@ -15,10 +17,14 @@ const (
 	// followEvery replaces idleEvery on the controlled side while the peer's checks arrive: they and
 	// our answers keep the same mappings open.
 	followEvery = 100 * time.Second
-	busyPoll    = time.Second // between looks at the activity of a peer that was lately sent to
-	idlePoll    = 5 * time.Second
-	busyFor     = time.Minute
-	settle      = 3 * time.Second // after a change of path, in which the peer may still try other pairs
+	// pollEvery is the time between looks at the activity of a path in use; after activeFor without any they end, and
+	// begin again with Stirred: an idle peer wakes nobody.
+	pollEvery = 200 * time.Millisecond
+	activeFor = 2 * time.Second
+	// flowPolls looks in a row that all found packets coming in make a flow. The end of one is checked, because this side
+	// may have nothing more to send: it would never learn that its own NAT has forgotten it.
+	flowPolls = 3
+	settle    = 3 * time.Second // after a change of path, in which the peer may still try other pairs
 	// lopsided is how much longer a path is kept that brings WireGuard's packets but answers no check,
 	// while another is looked for: our direction is broken, or only the checks are.
 	lopsided = 10 * time.Second
@@ -34,7 +40,12 @@ type life struct {
 	peerCheck    time.Time // the peer's last check over this path
 	idleAt       time.Time
 	poll         time.Time
-	failedChecks int // since suspectSince
+	unanswered   time.Time // of the first packet sent after the last one heard, zero for none
+	lastRx       time.Time // as of the last look
+	flow         int       // looks in a row that found packets coming in
+	failedChecks int       // since suspectSince
+	doubted      bool      // since suspectSince: one check is overdue
+	searched     bool      // the same: two are
 	extended     bool
 	checkID      uint64
 	pending      [16]pendingCheck // by checkID
@@ -55,6 +66,7 @@ func (t *route) suspect(now time.Time) {
 		return
 	}
 	t.life.suspectSince, t.life.failedChecks, t.life.extended = now, 0, false
+	t.life.doubted, t.life.searched = false, false
 	t.life.grace = max(deadAfter, 4*t.path.RTT)
 	if t.path.RTT == 0 {
 		t.life.grace = firstGrace
@@ -76,61 +88,95 @@ func (t *route) sendCheck(now time.Time, to netip.AddrPort) {
 	t.emit(Check{ID: l.checkID, To: to, Own: t.agreed.own, Remote: t.agreed.remote})
 }
 
-// watchPath looks for the three signs of a dead path: packets out and none in, a check unanswered,
-// an idle path that lost its mapping.
+// watch looks for the signs of a dead path: packets out and none in, a flow that stopped, a check unanswered, an idle
+// path that lost its mapping.
 func (t *route) watch(now time.Time, activity Wake) {
 	l := &t.life
-	if t.path.Kind == None {
-		return
-	}
-	if !l.suspectSince.IsZero() {
-		switch {
-		case now.Sub(l.suspectSince) >= l.grace && t.altWorks(now):
-			t.moveToAlt(now)
-		case now.Sub(l.suspectSince) >= l.grace && !l.extended && activity.LastRx.After(l.suspectSince):
-			l.extended = true
-			l.grace += lopsided
-			t.news.doubtful = true
-		case now.Sub(l.suspectSince) >= l.grace:
-			t.dead(now)
-		case now.Sub(l.lastCheck) >= t.checkInterval():
-			t.sendCheck(now, t.path.Addr)
-		}
-		return
-	}
-	heard := later(l.heard, activity.LastRx)
 	switch {
-	case activity.LastTx.Sub(heard) > silence:
+	case t.path.Kind == None:
+	case !l.suspectSince.IsZero():
+		t.watchSuspect(now, activity)
+	case t.silent(now, activity), due(now, l.idleAt):
 		t.suspect(now)
-	case due(now, l.idleAt):
-		t.suspect(now)
-	}
-	if due(now, l.poll) || l.poll.IsZero() {
+	case due(now, l.poll) || l.poll.IsZero():
 		l.poll = nextPoll(now, activity)
 	}
 }
 
+// watchSuspect waits for the answer to a check, and gets ready for its not coming: the longer it is overdue, the more is
+// done.
+//
+//	suspect ──1 check overdue──▶ doubted ──2 overdue──▶ searched ──grace over──▶ dead
+//	                             sessions and own       a new introduction,
+//	                             address looked at      the path stays in use
+func (t *route) watchSuspect(now time.Time, activity Wake) {
+	l := &t.life
+	since := now.Sub(l.suspectSince)
+	known := t.path.RTT != 0 // else nothing is overdue yet
+	switch {
+	case since >= l.grace && t.altWorks(now), known && since >= t.checkInterval() && t.altOK.After(l.suspectSince):
+		t.moveToAlt(now)
+		return
+	case since >= l.grace && !l.extended && activity.LastRx.After(l.suspectSince):
+		l.extended = true
+		l.grace += lopsided
+		t.news.doubtful = true
+	case since >= l.grace:
+		t.dead(now)
+		return
+	case now.Sub(l.lastCheck) >= t.checkInterval():
+		t.sendCheck(now, t.path.Addr)
+	}
+	if known && !l.doubted && since >= t.checkInterval() {
+		l.doubted = true
+		t.emit(Doubt{})
+	}
+	if known && !l.searched && since >= 2*t.checkInterval() {
+		l.searched = true
+		t.news.failing = true
+	}
+}
+
+// silent reports whether the peer should have been heard by now.
+func (t *route) silent(now time.Time, activity Wake) bool {
+	l := &t.life
+	heard := later(l.heard, activity.LastRx)
+	switch {
+	case !activity.LastTx.After(heard):
+		l.unanswered = time.Time{}
+	case !l.unanswered.After(heard):
+		l.unanswered = activity.LastTx
+	}
+	stopped := false
+	switch {
+	case activity.LastRx.After(l.lastRx):
+		l.flow++
+	case now.Sub(heard) >= silence:
+		stopped = l.flow >= flowPolls
+		l.flow = 0
+	}
+	l.lastRx = activity.LastRx
+	return stopped || !l.unanswered.IsZero() && now.Sub(l.unanswered) >= silence
+}
+
 // nextPoll falls on whole multiples, so that the peers of a node wake it together.
 func nextPoll(now time.Time, activity Wake) time.Time {
-	every := idlePoll
-	if now.Sub(activity.LastTx) < busyFor {
-		every = busyPoll
+	if now.Sub(later(activity.LastTx, activity.LastRx)) >= activeFor {
+		return time.Time{}
 	}
-	return now.Add(every - time.Duration(now.UnixNano()%int64(every)))
+	return now.Add(pollEvery - time.Duration(now.UnixNano()%int64(pollEvery)))
 }
 
 // believe ends a suspicion and plans the next check of an idle path.
 func (t *route) believe(now time.Time) {
 	l := &t.life
-	l.suspectSince, l.failedChecks, l.heard = time.Time{}, 0, now
+	l.suspectSince, l.failedChecks, l.heard, l.unanswered = time.Time{}, 0, now, time.Time{}
 	every := idleEvery
 	if !t.controlling && now.Sub(l.peerCheck) < 35*time.Second {
 		every = followEvery
 	}
 	l.idleAt = now.Add(every - time.Duration(t.cfg.Jitter()*float64(3*time.Second)))
-	if l.poll.IsZero() || !l.poll.After(now) {
-		l.poll = now.Add(busyPoll - time.Duration(now.UnixNano()%int64(busyPoll)))
-	}
+	l.poll = now.Add(pollEvery) // the path may be in use since before this
 }
 
 func (t *route) checkAnswered(now time.Time, id uint64) {
@@ -147,7 +193,7 @@ func (t *route) checkAnswered(now time.Time, id uint64) {
 		t.believe(now)
 	case t.alt:
 		t.altOK = now
-		if t.path.Kind != Direct {
+		if overdue := !l.suspectSince.IsZero() && t.path.RTT != 0 && now.Sub(l.suspectSince) >= t.checkInterval(); overdue || t.path.Kind != Direct {
 			t.moveToAlt(now)
 		}
 	}

@@ -29,6 +29,8 @@ type (
 	}
 	// Received is a verified message from the peer.
 	Received struct{ Message Message }
+	// Stirred is Wake out of turn: the peer is sent to after a pause.
+	Stirred Wake
 	// Routable says that signals to the peer have a route now.
 	Routable struct{}
 	// Unroutable says that the message just sent, of that kind, had no route.
@@ -75,6 +77,7 @@ type (
 func (Wake) input()           {}
 func (Local) input()          {}
 func (Received) input()       {}
+func (Stirred) input()        {}
 func (Routable) input()       {}
 func (Unroutable) input()     {}
 func (NetworkChanged) input() {}
@@ -119,6 +122,9 @@ type (
 		To          netip.AddrPort
 		Own, Remote Credentials
 	}
+	// Doubt says that the path answers no check in its time: whatever else leads to the peer should be looked at, and
+	// whether this node still has its address.
+	Doubt      struct{}
 	OpenRelay  struct{ Anchor identity.NodeID }
 	CloseRelay struct{ Addr netip.AddrPort }
 	// Report tells the world.
@@ -132,6 +138,7 @@ func (Punch) output()         {}
 func (StopICE) output()       {}
 func (Trust) output()         {}
 func (Check) output()         {}
+func (Doubt) output()         {}
 func (OpenRelay) output()     {}
 func (CloseRelay) output()    {}
 func (Report) output()        {}
@@ -184,6 +191,8 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	switch in := in.(type) {
 	case Wake:
 		m.wake(now, in)
+	case Stirred:
+		m.route.watch(now, Wake(in))
 	case Local:
 		late := len(m.intro.local.Relays) == 0 && len(in.Relays) > 0
 		m.intro.setLocal(now, in)
@@ -295,8 +304,11 @@ func (m *Machine) settle(now time.Time) {
 		if route.died {
 			m.intro.retry.rung = 0
 		}
-		if route.died || route.doubtful {
+		switch {
+		case route.died || route.doubtful:
 			m.search(now)
+		case route.failing:
+			m.intro.again(now)
 		}
 	}
 }

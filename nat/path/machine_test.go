@@ -220,7 +220,7 @@ func TestRebinding(t *testing.T) {
 		w.until(Direct, time.Second, true)
 		w.run(10*time.Second, true)
 		w.signals, w.relayed = false, false
-		w.side[moved].addr = netip.AddrPortFrom(w.side[moved].addr.Addr(), 2222)
+		w.side[moved].addr = netipPort(w.side[moved].addr, 2222)
 		w.run(5*time.Second, true)
 		if got, want := w.side[1-moved].m.route.path.Addr, w.side[moved].addr; got != want {
 			t.Errorf("side %d moved: got path to %v, want %s: %s", moved, got, want, w.reason(1-moved))

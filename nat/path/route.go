@@ -51,6 +51,7 @@ type trying struct {
 // routeNews is what the introduction has to know.
 type routeNews struct {
 	died     bool // the path; another is wanted
+	failing  bool // the path answers no checks so far
 	doubtful bool // the path; another would be good
 	moved    bool // to an address that ICE did not find
 	relayed  bool // there is a relayed path now

@@ -286,7 +286,11 @@ func (w *world) traffic() {
 		}
 		p := s.m.route.path
 		if p.Kind != None {
+			stirred := w.now.Sub(s.tx) >= time.Second
 			s.tx = w.now
+			if stirred {
+				w.input(i, Stirred{LastTx: s.tx.Add(w.skew[i]), LastRx: s.rx.Add(w.skew[i])})
+			}
 		}
 		if p.Kind == Direct && w.direct && p.Addr == other.addr || p.Kind == Relayed && w.forwards(p.Addr) {
 			other.rx = w.now
@@ -334,4 +338,8 @@ func (w *world) pathEvents(i int) []string {
 		}
 	}
 	return list
+}
+
+func netipPort(a netip.AddrPort, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr(), port)
 }

@@ -39,6 +39,7 @@ type Bind struct {
 	sources     *sources
 	channels    *channels
 	strays      *strays
+	stirs       chan netip.AddrPort
 	streams     *streams
 	frames      sync.Pool // of *frames
 	portChanges chan uint16
@@ -72,6 +73,7 @@ func New(o Options) *Bind {
 		sources:     newSources(),
 		channels:    newChannels(),
 		strays:      newStrays(),
+		stirs:       make(chan netip.AddrPort, stirBuffer),
 		streams:     newStreams(),
 		frames:      sync.Pool{New: func() any { return newFrames(conn.IdealBatchSize) }},
 		portChanges: make(chan uint16, 1),
@@ -212,6 +214,10 @@ func (b *Bind) QUIC() net.PacketConn { return b.quic }
 // with another one. The cure for both is to give the device the peer's handle again. An address comes up again
 // every ten seconds while it lasts.
 func (b *Bind) Strays() <-chan netip.AddrPort { return b.strays.out }
+
+// Stirs delivers the handles of peers to which something is sent after a pause of a second. One that finds the queue full is
+// lost: the next pause brings another.
+func (b *Bind) Stirs() <-chan netip.AddrPort { return b.stirs }
 
 // SetStatic names the addresses of static peers, which WireGuard speaks to by plain endpoints and which are not strays.
 // They also win over anything a mesh peer claims.

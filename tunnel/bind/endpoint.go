@@ -15,6 +15,12 @@ import (
 // earth, and little against the five seconds after which WireGuard would repeat it.
 const crossing = 500 * time.Millisecond
 
+const (
+	// stirAfter is the pause after which a packet is told of: whoever watches the path had nothing to see before.
+	stirAfter  = time.Second
+	stirBuffer = 1024
+)
+
 // Endpoint is how one mesh peer is spoken to. The WireGuard device holds the same object for as long as it
 // has the peer; what changes is the path inside it, moved by SetPath and by nothing that is received. It
 // implements conn.Endpoint. All methods may be called at any time by anyone.
@@ -226,6 +232,12 @@ func (e *Endpoint) transmit(bufs [][]byte) error {
 	size := 0
 	for _, buf := range bufs {
 		size += len(buf)
+	}
+	if now-e.tx.last.Load() >= int64(stirAfter) {
+		select {
+		case e.bind.stirs <- e.handle:
+		default:
+		}
 	}
 	e.tx.add(len(bufs), size, now)
 	return e.bind.sendBy(p, bufs)

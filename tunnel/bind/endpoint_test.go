@@ -275,6 +275,44 @@ func TestActivity(t *testing.T) {
 	})
 }
 
+func TestStirs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _, _ := scripted(t)
+		defer b.Close()
+		e := b.Endpoint([32]byte{1})
+		want := func(when string, want int) {
+			t.Helper()
+			got := 0
+			for len(b.Stirs()) > 0 {
+				if handle := <-b.Stirs(); handle != e.Handle() {
+					t.Errorf("%s: got %v, want the handle %v", when, handle, e.Handle())
+				}
+				got++
+			}
+			if got != want {
+				t.Errorf("%s: got %d notes, want %d", when, got, want)
+			}
+		}
+		transmit(t, b, e, message(4))
+		want("without a path", 0)
+		e.SetPath(addr("192.0.2.1:1"))
+		for range 100 {
+			transmit(t, b, e, message(4))
+			time.Sleep(stirAfter / 2)
+		}
+		want("a flow", 1)
+		time.Sleep(stirAfter)
+		transmit(t, b, e, message(4))
+		want("after a pause", 1)
+		time.Sleep(stirAfter)
+		for range stirBuffer + 1 {
+			transmit(t, b, e, message(4))
+			time.Sleep(stirAfter)
+		}
+		want("nobody listens", stirBuffer)
+	})
+}
+
 func TestStrays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _, feed := scripted(t)

@@ -1,0 +1,158 @@
+package path
+
+import (
+	"testing"
+	"time"
+)
+
+// watched is one machine with a path that has answered its first check, fed with looks at its activity.
+type watched struct {
+	t      *testing.T
+	m      *Machine
+	now    time.Time
+	wake   time.Time
+	tx, rx time.Time
+	checks int
+	doubts int
+	answer bool // the path answers, in 10 ms
+	open   []uint64
+}
+
+func newWatched(t *testing.T) *watched {
+	w := newWorld(t, 21)
+	w.start(0)
+	w.start(1)
+	w.until(Direct, time.Second, false)
+	w.run(10*time.Second, false)
+	s := &watched{t: t, m: w.side[0].m, now: w.now, answer: true}
+	s.step(Wake{})
+	return s
+}
+
+func (w *watched) step(in Input) {
+	out, wake := w.m.Step(w.now, in)
+	w.wake = wake
+	for _, o := range out {
+		switch o := o.(type) {
+		case Check:
+			w.checks++
+			w.open = append(w.open, o.ID)
+		case Doubt:
+			w.doubts++
+		}
+	}
+}
+
+// run lets d pass in steps of 10 ms, with packets out and in as often as said, 0 for none.
+func (w *watched) run(d, out, in time.Duration) {
+	for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(10 * time.Millisecond) {
+		if w.answer {
+			for _, id := range w.open {
+				w.step(CheckAnswered{ID: id})
+			}
+		}
+		w.open = nil
+		if in > 0 && w.now.Sub(w.rx) >= in {
+			w.rx = w.now
+		}
+		if out > 0 && w.now.Sub(w.tx) >= out {
+			stirred := w.now.Sub(w.tx) >= time.Second
+			w.tx = w.now
+			if stirred {
+				w.step(Stirred{LastTx: w.tx, LastRx: w.rx})
+			}
+		}
+		if !w.wake.IsZero() && !w.wake.After(w.now) {
+			w.step(Wake{LastTx: w.tx, LastRx: w.rx})
+		}
+	}
+}
+
+func TestTrafficThatIsAnsweredNeedsNoChecks(t *testing.T) {
+	for _, every := range []time.Duration{20 * time.Millisecond, time.Second, 10 * time.Second} {
+		w := newWatched(t)
+		w.run(20*time.Second, every, every)
+		if w.checks > 2 {
+			t.Errorf("packets both ways every %s: got %d checks in 20 s, want 2 at most", every, w.checks)
+		}
+	}
+}
+
+// What has to be noticed, and when: by whoever sends, and by whoever only answered and hears nothing any more.
+func TestDeadPathIsNoticed(t *testing.T) {
+	const used = 20 * time.Millisecond
+	for _, c := range []struct {
+		name      string
+		out, in   time.Duration // before
+		out2, in2 time.Duration // after
+	}{
+		{"both send", used, used, used, 0},
+		{"this side only answered", used, used, 0, 0},
+		{"idle, and this side begins to send", 0, 0, used, 0},
+	} {
+		w := newWatched(t)
+		w.run(5*time.Second, c.out, c.in)
+		w.checks, w.answer = 0, false
+		died := w.now
+		for w.doubts == 0 && w.now.Sub(died) < 5*time.Second {
+			w.run(10*time.Millisecond, c.out2, c.in2)
+		}
+		if took := w.now.Sub(died); took > time.Second {
+			t.Errorf("%s: got doubt after %s, want 1 s at most", c.name, took)
+		}
+		for w.m.route.path.Kind != None && w.now.Sub(died) < 5*time.Second {
+			w.run(10*time.Millisecond, c.out2, c.in2)
+		}
+		if took := w.now.Sub(died); took > 2*time.Second {
+			t.Errorf("%s: got the path given up after %s, want 2 s at most", c.name, took)
+		}
+		if w.doubts != 1 {
+			t.Errorf("%s: got %d doubts of one dead path, want 1", c.name, w.doubts)
+		}
+	}
+}
+
+// One way only is no sign of anything, but is asked about.
+func TestOneWayTrafficIsChecked(t *testing.T) {
+	w := newWatched(t)
+	w.run(10*time.Second, 20*time.Millisecond, 0)
+	if w.checks < 10 || w.checks > 30 || w.doubts != 0 || w.m.route.path.Kind != Direct {
+		t.Errorf("got %d checks in 10 s, %d doubts and path %s; want 10 to 30, none, direct", w.checks, w.doubts, w.m.route.path.Kind)
+	}
+}
+
+// After a flow the machine sleeps until the check of an idle path.
+func TestIdleMachineSleeps(t *testing.T) {
+	w := newWatched(t)
+	w.run(5*time.Second, 20*time.Millisecond, 20*time.Millisecond)
+	w.run(4*time.Second, 0, 0)
+	if left := w.wake.Sub(w.now); left < 10*time.Second {
+		t.Errorf("4 s after a flow: got the next wake in %s, want 10 s at least", left)
+	}
+	wakes := 0
+	for end := w.now.Add(10 * time.Minute); w.now.Before(end); {
+		before := w.checks
+		w.run(10*time.Millisecond, 0, 0)
+		if w.checks > before {
+			wakes++
+		}
+	}
+	if wakes > 10*60/22 {
+		t.Errorf("got %d checks in ten idle minutes, want one in 22 s at most", wakes)
+	}
+}
+
+// A peer that checks from elsewhere, while the path answers nothing, has moved: the path follows at the next answer.
+func TestMovedPeerIsFollowedAtOnce(t *testing.T) {
+	w := newWorld(t, 22)
+	w.start(0)
+	w.start(1)
+	w.until(Direct, time.Second, true)
+	w.run(10*time.Second, true)
+	w.signals, w.relayed = false, false
+	w.side[1].addr = netipPort(w.side[1].addr, 2222)
+	w.run(900*time.Millisecond, true)
+	if got, want := w.side[0].m.route.path.Addr, w.side[1].addr; got != want {
+		t.Errorf("0.9 s after the peer moved: got path to %v, want %s: %s", got, want, w.reason(0))
+	}
+}
