@@ -43,6 +43,7 @@ type Bind struct {
 	streams     *streams
 	frames      sync.Pool // of *frames
 	portChanges chan uint16
+	forwards    forwards // locks itself
 
 	// atomic
 	drops drops

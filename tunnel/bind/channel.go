@@ -63,6 +63,7 @@ func (c *ForwardCounters) Load() ForwardStats {
 type forward struct {
 	number   uint16
 	to       *hop
+	flow     *flow // of whoever sends it
 	counters *ForwardCounters
 }
 
@@ -81,10 +82,17 @@ type channels struct {
 	mu     sync.Mutex
 	serial uint64
 	own    map[netip.AddrPort]*channel // by virtual address
+	flows  map[netip.AddrPort]*source  // by underlay address or stream
+}
+
+// source is the flow of one address, and how many forwards begin there.
+type source struct {
+	flow  flow
+	count int
 }
 
 func newChannels() *channels {
-	c := &channels{own: make(map[netip.AddrPort]*channel)}
+	c := &channels{own: make(map[netip.AddrPort]*channel), flows: make(map[netip.AddrPort]*source)}
 	c.routes.Store(&map[Half]route{})
 	return c
 }
@@ -188,9 +196,9 @@ func (b *Bind) SetForward(from, to Half) (*ForwardCounters, error) {
 	}
 	next := &forward{number: to.Channel, to: b.hopTo(to.Addr)}
 	if old.forward != nil {
-		next.counters = old.forward.counters
+		next.counters, next.flow = old.forward.counters, old.forward.flow
 	} else {
-		next.counters = new(ForwardCounters)
+		next.counters, next.flow = new(ForwardCounters), c.flow(from.Addr)
 	}
 	c.change(func(routes map[Half]route) { routes[from] = route{forward: next} })
 	return next.counters, nil
@@ -202,7 +210,24 @@ func (b *Bind) RemoveForward(from Half) {
 	c := b.channels
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if (*c.routes.Load())[from].forward != nil {
-		c.change(func(routes map[Half]route) { delete(routes, from) })
+	if (*c.routes.Load())[from].forward == nil {
+		return
 	}
+	c.change(func(routes map[Half]route) { delete(routes, from) })
+	if s := c.flows[from.Addr]; s.count > 1 {
+		s.count--
+	} else {
+		delete(c.flows, from.Addr)
+	}
+}
+
+// flow returns that of a source, for one forward more. The caller holds mu.
+func (c *channels) flow(from netip.AddrPort) *flow {
+	s := c.flows[from]
+	if s == nil {
+		s = new(source)
+		c.flows[from] = s
+	}
+	s.count++
+	return &s.flow
 }

@@ -215,7 +215,8 @@ func TestForwardNeverBlocks(t *testing.T) {
 		p := channelData(from.Channel, message(4))
 		feed(sent{from.Addr, p})
 		synctest.Wait() // the first is under way and stays there
-		const calls = 10
+		const calls = 40
+		const room = blockFrames * maxBlocks
 		for range calls {
 			var in []sent
 			for range conn.IdealBatchSize {
@@ -226,8 +227,8 @@ func TestForwardNeverBlocks(t *testing.T) {
 		close(full)
 		synctest.Wait()
 		got := counters.Load()
-		if got.Packets != 1+forwardQueue || got.Dropped != calls*conn.IdealBatchSize-forwardQueue || b.Counters()[DropForwardQueue] != got.Dropped {
-			t.Errorf("got %+v, want %d forwarded and the rest dropped and counted", got, 1+forwardQueue)
+		if got.Packets > 1+room || got.Packets < room/2 || got.Packets+got.Dropped != 1+calls*conn.IdealBatchSize || b.Counters()[DropForwardQueue] != got.Dropped {
+			t.Errorf("got %+v, want at most %d forwarded and the rest dropped and counted", got, 1+room)
 		}
 		if largest > conn.IdealBatchSize {
 			t.Errorf("got %d packets sent at once, want at most %d", largest, conn.IdealBatchSize)

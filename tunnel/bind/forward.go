@@ -7,17 +7,12 @@ import (
 )
 
 // Relaying is split in two, because sending waits when the uplink is full and receiving must not. The receive
-// functions copy what is to be forwarded, sorted by destination, into one batch; a goroutine, one per open
-// pair of sockets, sends another meanwhile, and the two change places. So a lone packet leaves at once and a
-// flood in large batches. What does not fit is dropped and counted, the newest first.
+// functions copy what is to be forwarded, sorted by destination, into queues (share.go); a goroutine, one per open
+// pair of sockets, takes from them in turns and sends meanwhile. So a lone packet leaves at once and a flood in large
+// batches. What does not fit is dropped and counted.
 
-const (
-	// forwardQueue is how many packets wait at most: 12 ms at 1 Gbit/s.
-	forwardQueue = 1024
-
-	// roomPerPacket is what an arena has for each packet: an Ethernet frame. Larger ones take the room of several.
-	roomPerPacket = 1500
-)
+// roomPerPacket is what an arena has for each packet: an Ethernet frame. Larger ones take the room of several.
+const roomPerPacket = 1500
 
 // frames is a run of ChannelData messages, back to back in one arena. The slices have capacity up to the arena's
 // end, so that the bind below, which coalesces for UDP GSO by appending to the first packet, finds the bytes
@@ -48,49 +43,38 @@ func (f *frames) reset() {
 	f.arena, f.list = f.arena[:0], f.list[:0]
 }
 
-// batch is frames with their destinations.
-type batch struct {
-	*frames
-	runs []forwardRun
-}
-
-// forwardRun is the next n frames of a batch, all to one destination, and no more than the sockets take at once.
-type forwardRun struct {
-	forward *forward
-	n       int
-	bytes   int
-}
-
-// add appends one packet; it reports false if there is no room.
-func (b *batch) add(to *forward, payload []byte, most int) bool {
-	if b.frames == nil {
-		b.frames = newFrames(forwardQueue) // only now: most nodes never relay
-	}
-	if !b.frames.add(to.number, payload) {
-		return false
-	}
-	if last := len(b.runs) - 1; last < 0 || b.runs[last].forward != to || b.runs[last].n == most {
-		b.runs = append(b.runs, forwardRun{forward: to})
-	}
-	run := &b.runs[len(b.runs)-1]
-	run.n++
-	run.bytes += len(payload)
-	return true
-}
-
-func (b *batch) reset() {
-	b.frames.reset()
-	clear(b.runs)
-	b.runs = b.runs[:0]
-}
-
 // pending is a received packet that is to be forwarded.
 type pending struct {
 	forward *forward // nil: done
 	payload []byte
 }
 
-// forwarder sends batches. It lives as long as the sockets are open.
+// forwards are the queues between the receive functions and the forwarder. They outlive the sockets.
+type forwards struct {
+	// guarded by mu
+	mu    sync.Mutex
+	share share
+}
+
+// SetRelayLimit bounds what this node forwards for others, in bytes a second; 0: no limit.
+func (b *Bind) SetRelayLimit(rate int) {
+	f := &b.forwards
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.share.rate = max(0, rate)
+}
+
+// RelayFill returns how full the queues to be forwarded have been since it was last asked, between 0 and 1.
+func (b *Bind) RelayFill() float64 {
+	f := &b.forwards
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	peak := f.share.peak
+	f.share.peak = f.share.bytes
+	return min(1, float64(peak)/float64(f.share.limit()))
+}
+
+// forwarder sends what waits. It lives as long as the sockets are open.
 type forwarder struct {
 	// constant after newForwarder
 	bind *Bind
@@ -99,18 +83,13 @@ type forwarder struct {
 	done chan struct{}
 
 	running sync.WaitGroup
-
-	// guarded by mu
-	mu      sync.Mutex
-	filling *batch
 }
 
 func newForwarder(b *Bind) *forwarder {
 	f := &forwarder{
 		bind: b, most: b.inner.BatchSize(),
-		wake:    make(chan struct{}, 1),
-		done:    make(chan struct{}),
-		filling: new(batch),
+		wake: make(chan struct{}, 1),
+		done: make(chan struct{}),
 	}
 	f.running.Go(f.run)
 	return f
@@ -124,7 +103,8 @@ func (f *forwarder) stop() {
 
 // enqueue copies the packets, grouped by destination and otherwise in order, and never waits. It clears todo.
 func (f *forwarder) enqueue(todo []pending) {
-	f.mu.Lock()
+	dropped := 0
+	f.bind.forwards.mu.Lock()
 	for i := range todo {
 		to := todo[i].forward
 		if to == nil {
@@ -134,14 +114,19 @@ func (f *forwarder) enqueue(todo []pending) {
 			if todo[j].forward != to {
 				continue
 			}
-			if !f.filling.add(to, todo[j].payload, f.most) {
-				f.bind.drops.add(DropForwardQueue, 1)
+			displaced, taken := f.bind.forwards.share.push(to.flow, to, todo[j].payload)
+			dropped += displaced
+			if !taken {
+				dropped++
 				to.counters.dropped.Add(1)
 			}
 			todo[j] = pending{}
 		}
 	}
-	f.mu.Unlock()
+	f.bind.forwards.mu.Unlock()
+	if dropped > 0 {
+		f.bind.drops.add(DropForwardQueue, dropped)
+	}
 	select {
 	case f.wake <- struct{}{}:
 	default:
@@ -149,27 +134,38 @@ func (f *forwarder) enqueue(todo []pending) {
 }
 
 func (f *forwarder) run() {
-	sending := new(batch)
+	p := &parcel{list: make([][]byte, 0, f.most), runs: make([]forwardRun, 0, f.most)}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
+		f.bind.forwards.mu.Lock()
+		wait := f.bind.forwards.share.take(time.Now(), p, f.most)
+		f.bind.forwards.mu.Unlock()
+		if len(p.runs) > 0 {
+			f.send(p)
+			continue
+		}
+		if wait > 0 {
+			timer.Reset(wait)
+			select {
+			case <-f.done:
+				return
+			case <-timer.C:
+			}
+			continue
+		}
 		select {
 		case <-f.done:
 			return
 		case <-f.wake:
 		}
-		f.mu.Lock()
-		sending, f.filling = f.filling, sending
-		f.mu.Unlock()
-		if len(sending.runs) > 0 {
-			f.send(sending)
-			sending.reset()
-		}
 	}
 }
 
-func (f *forwarder) send(b *batch) {
+func (f *forwarder) send(p *parcel) {
 	now := time.Now().UnixNano()
-	list := b.list
-	for _, run := range b.runs {
+	list := p.list
+	for _, run := range p.runs {
 		c := run.forward.counters
 		if err := retried(f.bind.sendHop(run.forward.to, list[:run.n])); err != nil {
 			f.bind.drops.add(DropForwardFailed, run.n)
