@@ -1,8 +1,8 @@
 // Package netwatch knows the host's own underlay addresses and says when they, or the default routes,
 // change, and when the machine has slept.
 //
-// It leaves out what is no underlay: loopback and link-local addresses, containers' bridges, and the
-// interfaces of other VPNs. Who the peers are and what a change means for them is package nat's.
+// It leaves out what is no underlay: loopback and link-local addresses (except of IPv4 where an interface has no
+// other: a LAN without DHCP, RFC 3927), containers' bridges, and the interfaces of other VPNs. Who the peers are and what a change means for them is package nat's.
 //
 // Its functions may be called concurrently.
 package netwatch
@@ -133,7 +133,7 @@ func hasSlept(monotonic, wall time.Duration) bool { return wall-monotonic >= asl
 
 // choose filters and orders. The order is stable as long as the system's is.
 func choose(links []link, skip func(string) bool) []netip.Addr {
-	var ranked [4][]netip.Addr // gateway IPv4, gateway IPv6, other IPv4, other IPv6
+	var ranked [5][]netip.Addr // gateway IPv4, gateway IPv6, other IPv4, other IPv6, IPv4 link-local
 	for _, l := range links {
 		if l.virtual || virtualName(l.name) || skip != nil && skip(l.name) {
 			continue
@@ -145,12 +145,16 @@ func choose(links []link, skip func(string) bool) []netip.Addr {
 			if addr.Is6() {
 				family = 1
 			}
-			if !addr.IsGlobalUnicast() || count[family] == maxPerInterface {
+			selfAssigned := addr.Is4() && addr.IsLinkLocalUnicast() && l.selfAssigned()
+			if !addr.IsGlobalUnicast() && !selfAssigned || count[family] == maxPerInterface {
 				continue
 			}
 			count[family]++
 			rank := family
-			if !l.gateway {
+			switch {
+			case selfAssigned:
+				rank = 4
+			case !l.gateway:
 				rank += 2
 			}
 			ranked[rank] = append(ranked[rank], addr)
@@ -165,6 +169,11 @@ func choose(links []link, skip func(string) bool) []netip.Addr {
 		}
 	}
 	return all
+}
+
+// selfAssigned reports whether the interface has no IPv4 address but link-local ones.
+func (l link) selfAssigned() bool {
+	return !slices.ContainsFunc(l.addrs, func(a netip.Addr) bool { return a.Unmap().Is4() && a.IsGlobalUnicast() })
 }
 
 // virtualPrefixes begin the names of interfaces that carry other networks over the real ones.

@@ -27,10 +27,11 @@ func TestChoose(t *testing.T) {
 		{name: "br-lan", addrs: addrs("192.168.7.1")},
 		{name: "office", virtual: true, addrs: addrs("10.50.0.1")},
 		{name: "mine", addrs: addrs("100.64.1.1")},
+		{name: "eth2", addrs: addrs("fe80::3", "169.254.7.8")},
 		{name: "eth1", addrs: addrs("2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3", "2001:db8:1::4")},
 	}
 	got := choose(links, func(name string) bool { return name == "mine" })
-	want := addrs("192.168.1.5", "2001:db8::5", "10.9.0.2", "192.168.7.1", "fd00::2", "2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3")
+	want := addrs("192.168.1.5", "2001:db8::5", "10.9.0.2", "192.168.7.1", "fd00::2", "2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3", "169.254.7.8")
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

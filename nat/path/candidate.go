@@ -57,7 +57,7 @@ func (c Candidate) String() string {
 }
 
 // ParseCandidate reads one line as String writes it: UDP, component 1, a literal unicast address
-// that is neither loopback nor link-local, type host, srflx or prflx. Extensions after the type are
+// that is neither loopback nor IPv6 link-local, type host, srflx or prflx. Extensions after the type are
 // ignored. Its error wraps ErrMalformed.
 func ParseCandidate(line string) (Candidate, error) {
 	bad := func(what string) (Candidate, error) {
@@ -107,10 +107,11 @@ var discard = netip.MustParsePrefix("0100::/64")
 func IsVirtual(addr netip.Addr) bool { return discard.Contains(addr) }
 
 // Usable reports whether addr can be a candidate: a unicast address that means the same to both
-// sides and is no relay channel.
+// sides and is no relay channel. IPv4 link-local ones are all that a LAN without DHCP has (RFC 3927); IPv6 ones need a
+// zone, which means something on one machine only.
 func Usable(addr netip.Addr) bool {
 	addr = addr.Unmap()
-	return addr.IsGlobalUnicast() && !IsVirtual(addr)
+	return (addr.IsGlobalUnicast() || addr.Is4() && addr.IsLinkLocalUnicast()) && !IsVirtual(addr)
 }
 
 // ParseCandidates reads the lines of a message; what is malformed, rejected or repeated is left out.

@@ -170,7 +170,6 @@ func TestParseCandidate(t *testing.T) {
 		"1 1 udp 100 224.0.0.1 9277 typ host",
 		"1 1 udp 100 255.255.255.255 9277 typ host",
 		"1 1 udp 100 0.0.0.0 9277 typ host",
-		"1 1 udp 100 169.254.1.1 9277 typ host",
 		"1 1 udp 100 fe80::1%eth0 9277 typ host",
 		"1 1 udp 100 100::5 9277 typ host",
 		"1 1 udp 100 some.local 9277 typ host",
