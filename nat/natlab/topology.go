@@ -31,6 +31,7 @@ type cable struct {
 	addr4, addr6  netip.Prefix // of the near end; zero: none
 	gate4         netip.Addr
 	number        int // of the link, at the core only
+	isolated      bool
 }
 
 // Router is a home router, a carrier's NAT, or a firewall; its LAN is a bridge.
@@ -45,6 +46,8 @@ type Router struct {
 	lan4   netip.Prefix
 	lan6   netip.Prefix
 	ports  int // of the LAN, used so far
+
+	isolated bool // a Switch
 }
 
 // RouterOptions say how to make a router.
@@ -230,7 +233,7 @@ func (l *Lab) connect(s *space, ifname string, v4, v6 bool, mtu int) cable {
 // connect plugs s into the LAN of the router.
 func (r *Router) connect(s *space, ifname string) cable {
 	r.ports++
-	c := cable{near: s, far: r.space, nearIf: ifname, farIf: fmt.Sprintf("p%d", r.ports)}
+	c := cable{near: s, far: r.space, nearIf: ifname, farIf: fmt.Sprintf("p%d", r.ports), isolated: r.isolated}
 	last := 9 + r.ports
 	if r.Kind == Public {
 		last = 1 + r.ports // of the 14 that a /28 has
@@ -259,11 +262,17 @@ func (r *Router) connect(s *space, ifname string) cable {
 func (c *cable) bringUp(more ...string) []string {
 	lines := []string{"link set " + c.nearIf + " up"}
 	if c.addr4.IsValid() {
-		lines = append(lines, fmt.Sprintf("addr add %s dev %s", c.addr4, c.nearIf), fmt.Sprintf("route add default via %s", c.gate4))
+		lines = append(lines, fmt.Sprintf("addr add %s dev %s", c.addr4, c.nearIf))
+		if !c.isolated {
+			lines = append(lines, fmt.Sprintf("route add default via %s", c.gate4))
+		}
 	}
 	if c.addr6.IsValid() {
 		lines = append(lines, more...)
-		lines = append(lines, fmt.Sprintf("addr add %s dev %s nodad", c.addr6, c.nearIf), fmt.Sprintf("route add default via fe80::1 dev %s", c.nearIf))
+		lines = append(lines, fmt.Sprintf("addr add %s dev %s nodad", c.addr6, c.nearIf))
+		if !c.isolated {
+			lines = append(lines, fmt.Sprintf("route add default via fe80::1 dev %s", c.nearIf))
+		}
 	}
 	return lines
 }
