@@ -45,6 +45,7 @@ type Interface struct {
 type Mesh struct {
 	Anchor    string   // "auto", "always" or "never"; never empty
 	Endpoints []string // host:port of this machine as others reach it
+	LAN       bool     // find members on the local network; true unless the file says false
 }
 
 // Peer is one table [[peer]]: a plain WireGuard peer.

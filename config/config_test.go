@@ -28,6 +28,7 @@ addresses = ["100.70.0.1/24", "fd00::1/64"]
 [mesh]
 anchor = "never"
 endpoint = ["vpn.example.org:9277", "[2001:db8::1]:9277"]
+lan = false
 
 [[peer]]
 name = "phone"
@@ -86,11 +87,11 @@ func TestParseForms(t *testing.T) {
 		}
 	}
 	empty, err := Parse("f", nil)
-	if want := (Config{Mesh: Mesh{Anchor: "auto"}}); err != nil || !reflect.DeepEqual(empty, want) {
+	if want := (Config{Mesh: Mesh{Anchor: "auto", LAN: true}}); err != nil || !reflect.DeepEqual(empty, want) {
 		t.Errorf("empty file: got %+v, %v, want %+v", empty, err, want)
 	}
 	one, err := Parse("f", []byte(`mesh.endpoint = "a.example:1"`))
-	if err != nil || len(one.Mesh.Endpoints) != 1 {
+	if err != nil || !one.Mesh.LAN || len(one.Mesh.Endpoints) != 1 {
 		t.Errorf("single endpoint: got %+v, %v", one.Mesh, err)
 	}
 }
@@ -115,6 +116,7 @@ func TestMistakes(t *testing.T) {
 		{"[interface]\nport = 1\nport = 2", `f:3:1: `},
 		{"[interface]\nport = ", `f:2:7: expected value`},
 		{"interface = 1", `f:1:13: [interface]: want a table, got an integer`},
+		{"[mesh]\nlan = \"off\"", `f:2:7: lan: want true or false without quotes, got a string`},
 		{"[mesh]\nanchor = \"sometimes\"", `f:2:10: anchor "sometimes": want "auto", "always" or "never"`},
 		{"[mesh]\nendpoint = \"host\"", `f:2:12: endpoint "host": want HOST:PORT`},
 		{"[mesh]\nendpoint = [\"host:0\"]", `f:2:13: endpoint "host:0": want a port`},

@@ -24,7 +24,7 @@ func Parse(name string, text []byte) (Config, error) {
 		err.File = name
 		return Config{}, Errors{err}
 	}
-	config := Config{Mesh: Mesh{Anchor: "auto"}}
+	config := Config{Mesh: Mesh{Anchor: "auto", LAN: true}}
 	r.table(root, "the file", map[string]func(*value){
 		"interface": func(v *value) { r.interfaceTable(v, &config.Interface) },
 		"mesh":      func(v *value) { r.meshTable(v, &config.Mesh) },
@@ -124,6 +124,7 @@ func (r *reader) meshTable(v *value, m *Mesh) {
 				return nil
 			})
 		},
+		"lan": func(v *value) { r.truth(v, "lan", &m.LAN) },
 		"endpoint": func(v *value) {
 			add := func(s string) error {
 				if err := CheckHostPort(s); err != nil {

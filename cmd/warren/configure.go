@@ -91,6 +91,7 @@ type shownInterface struct {
 type shownMesh struct {
 	Anchor   string   `json:"anchor"`
 	Endpoint []string `json:"endpoint"`
+	LAN      bool     `json:"lan"`
 }
 
 type shownPeer struct {
@@ -108,7 +109,7 @@ func shown(path string, c config.Config) shownConfig {
 		Schema: api.Schema, File: path,
 		Interface: shownInterface{c.Interface.Name, c.Interface.Port, c.Interface.MTU, c.Interface.PrivateKeyFile,
 			append([]netip.Prefix{}, c.Interface.Addresses...)},
-		Mesh:  shownMesh{c.Mesh.Anchor, append([]string{}, c.Mesh.Endpoints...)},
+		Mesh:  shownMesh{c.Mesh.Anchor, append([]string{}, c.Mesh.Endpoints...), c.Mesh.LAN},
 		Peers: []shownPeer{},
 	}
 	for _, p := range c.Peers {
@@ -143,6 +144,7 @@ func (a *app) runConfigShow(asJSON bool) error {
 	text.line("\n[mesh]")
 	text.line("anchor = %q", s.Mesh.Anchor)
 	text.setting("endpoint", quoted(s.Mesh.Endpoint), len(s.Mesh.Endpoint) > 0, "found out by asking others")
+	text.line("lan = %t", s.Mesh.LAN)
 	for _, p := range s.Peers {
 		text.line("\n[[peer]]")
 		text.line("name = %q", p.Name)

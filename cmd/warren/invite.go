@@ -64,7 +64,7 @@ func (a *app) runInvite(ctx context.Context, mesh string, req api.InviteRequest,
 		plural(invite.Uses, "machine", "machines"), invite.Expires.Local().Format("2006-01-02 15:04"))
 	fmt.Fprintf(a.err, "to withdraw it: sudo warren revoke --invite %s\n", short(invite.ID))
 	if len(invite.Anchors) == 0 {
-		fmt.Fprintln(a.err, "warning: no member is known to be reachable from outside, so the token holds no address")
+		fmt.Fprintln(a.err, "warning: no member is known to be reachable, so the token holds no address and is good on the local network of a member only")
 	}
 	fmt.Fprintln(a.out, clean(invite.Token))
 	if showQR {

@@ -91,6 +91,8 @@ func (a *app) runJoin(ctx context.Context, options node.JoinOptions, noStart boo
 		switch p.Stage {
 		case node.StageContacting:
 			show.set("contacting %s", p.Anchor)
+		case node.StageSeeking:
+			show.set("looking for members on the local network")
 		case node.StageAdmitted:
 			show.set("admitted to %s by %s", p.Mesh, p.By)
 			show.keep()

@@ -42,6 +42,7 @@ func settingsOf(c config.Config) (node.Settings, error) {
 		Interface: node.Interface{Name: c.Interface.Name, Port: c.Interface.Port, MTU: c.Interface.MTU, Addresses: c.Interface.Addresses},
 		Anchor:    node.AnchorMode(c.Mesh.Anchor),
 		Endpoints: c.Mesh.Endpoints,
+		NoLAN:     !c.Mesh.LAN,
 	}
 	if c.Interface.PrivateKeyFile != "" {
 		key, err := config.ReadKey(c.Interface.PrivateKeyFile)

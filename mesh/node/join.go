@@ -21,15 +21,12 @@ import (
 	"warren/nat/fallback"
 )
 
-// Timing of Join. Each anchor has joinTimeout; the next one is tried joinStagger after the last, or at once when that
-// has failed, so that a dead anchor at the head of a token costs a second.
 const (
 	joinTimeout = 15 * time.Second
-	joinStagger = time.Second
 	joinByTCP   = 1500 * time.Millisecond // without an answer by UDP
 )
 
-// Join asks the anchors of the token for admission until one admits this machine or ctx ends, and writes the state
+// Join asks the anchors of the token, and members on the local network, for admission until one admits this machine or ctx ends, and writes the state
 // directory. progress, which may be nil, is called from the calling goroutine only. Nothing is left behind when it
 // fails. The error says in words why (expired, used by whom, revoked, mistyped, clock wrong by how much, nobody answered).
 func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Membership, error) {
@@ -39,9 +36,6 @@ func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Memb
 	token, err := identity.ParseToken(o.Token)
 	if err != nil {
 		return Membership{}, err
-	}
-	if len(token.Anchors) == 0 {
-		return Membership{}, errors.New("join: the token names no member to ask; make a new one on a machine that others can reach")
 	}
 	if progress == nil {
 		progress = func(JoinProgress) {}
@@ -56,7 +50,7 @@ func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Memb
 		return Membership{}, err
 	}
 	joiner := join.NewJoiner(join.Options{Seed: token.Seed, Key: s.key, Own: own})
-	admitted, anchor, err := askAll(ctx, token, joiner, progress)
+	admitted, anchor, err := askAll(ctx, token, joiner, o.Logger, progress)
 	if err != nil {
 		return Membership{}, err
 	}
@@ -108,58 +102,6 @@ func writeRecords(dir string, admitted *join.Result) error {
 	return records.Apply(batch)
 }
 
-// attempt is what asking one anchor came to.
-type attempt struct {
-	anchor   netip.AddrPort
-	admitted *join.Result
-	err      error
-}
-
-// askAll asks the anchors in turn, overlapping, and takes the first admission. A refusal by a member that
-// knows the invite is final; everything else leaves the next anchor to ask.
-func askAll(ctx context.Context, token identity.Token, joiner *join.Joiner, progress func(JoinProgress)) (*join.Result, netip.AddrPort, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	results := make(chan attempt, len(token.Anchors))
-	ask := func(i int) {
-		a := token.Anchors[i]
-		progress(JoinProgress{Stage: StageContacting, Anchor: a.Addr})
-		go func() {
-			ctx, cancel := context.WithTimeout(ctx, joinTimeout)
-			defer cancel()
-			admitted, err := askOne(ctx, token.Mesh, a, joiner)
-			results <- attempt{a.Addr, admitted, err}
-		}()
-	}
-	stagger := time.NewTicker(joinStagger)
-	defer stagger.Stop()
-	ask(0)
-	asked, failures := 1, []error(nil)
-	for {
-		select {
-		case r := <-results:
-			var denied *join.Refusal
-			switch {
-			case r.err == nil:
-				return r.admitted, r.anchor, nil
-			case errors.As(r.err, &denied) && denied.Final():
-				return nil, netip.AddrPort{}, r.err
-			}
-			failures = append(failures, fmt.Errorf("%s: %w", r.anchor, r.err))
-			if len(failures) == len(token.Anchors) {
-				return nil, netip.AddrPort{}, explainJoin(failures)
-			}
-		case <-stagger.C:
-		case <-ctx.Done():
-			return nil, netip.AddrPort{}, ctx.Err()
-		}
-		if asked < len(token.Anchors) {
-			ask(asked)
-			asked++
-		}
-	}
-}
-
 // explainJoin says in one line that nobody admitted us, and why: what a member said counts for more than members that
 // did not answer, and those for more than addresses that this machine has no route to.
 func explainJoin(failures []error) error {
@@ -184,7 +126,7 @@ func explainJoin(failures []error) error {
 	if len(failures) == 1 {
 		return fmt.Errorf("join: %w", failures[0])
 	}
-	return fmt.Errorf("join: none of the %d members in the token admitted this machine: %s", len(failures), strings.Join(texts, "; "))
+	return fmt.Errorf("join: none of the %d members asked admitted this machine: %s", len(failures), strings.Join(texts, "; "))
 }
 
 // askOne asks one anchor, on a socket of its own, and by TCP as well when that gets no answer.

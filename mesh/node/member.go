@@ -46,6 +46,7 @@ type member struct {
 	instance [8]byte
 	owners
 	back     *dialBack
+	lan      *lan
 	streams  *streams
 	retry    *time.Timer // of handshakes
 	settings func() Settings
@@ -167,6 +168,9 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	if err := m.assembleStreams(n); err != nil {
 		return err
 	}
+	if m.lan, err = newLAN(m.meshID, m.self, m.socket.Port, n.foreign, logger); err != nil {
+		return err
+	}
 	m.nat, err = nat.New(nat.Options{
 		Self: m.self, Instance: m.instance, STUN: m.socket.STUN(), Port: m.socket.Port, Addresses: func() []netip.Addr { return netwatch.Addresses(n.foreign) },
 		Reject: m.inOverlay, Send: m.enqueue, Activity: m.activity, Relay: m.channels, Anchors: m.anchors, External: m.external, Stranger: m.back.stranger,
@@ -189,13 +193,14 @@ func (m *member) start(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return m.dialStreams(ctx) })
 	group.Go(func() error { return m.answerProbes(ctx) })
 	group.Go(func() error { return m.watchTraffic(ctx) })
+	group.Go(func() error { return m.lan.beacon.Run(ctx) })
 }
 
 func (m *member) events() eventSources {
 	return eventSources{
 		paths: m.nat.Events(), sessions: m.sessions.Events(), records: m.mesh.Changes(), fatal: m.mesh.Fatal(),
 		incoming: m.incoming, outgoing: m.outgoing, reached: m.back.arrivals, reach: m.back.timer.C, handshakes: m.retry.C, mapped: m.mapper.Events(),
-		streams: m.streams.news,
+		streams: m.streams.news, heard: m.lan.beacon.Found(),
 	}
 }
 
@@ -255,6 +260,7 @@ func (m *member) networkChanged() {
 	m.stream(fallback.NetworkChanged{})
 	m.mapper.Changed()
 	m.back.machine.NetworkChanged()
+	m.lan.networkChanged()
 }
 
 func (m *member) nameOf(id identity.NodeID) string {
@@ -267,6 +273,7 @@ func (m *member) addFacts(f *facts) {
 	view := m.mesh.View()
 	f.self, f.members, f.prefix4, f.prefix6 = m.self, view.Members, view.Prefix4, view.Prefix6
 	f.sessions, f.contacts, f.streams = m.up, m.contacts, m.streams.targets()
+	f.neighbours = m.lan.contacts(m.self)
 	f.peers = make(map[identity.NodeID]peerFacts, len(view.Members))
 	seen := make(map[identity.NodeID]bool, len(view.Members))
 	for _, other := range view.Members {
@@ -319,6 +326,7 @@ func (m *member) apply(_ context.Context, f facts, want desired) error {
 	m.nat.SetPeers(want.reach)
 	m.sessions.SetTargets(want.targets)
 	m.followAnchors(f)
+	m.lan.update(time.Now(), f, m.mesh.View().Invites)
 	m.followStreams()
 	select {
 	case m.linkSet <- struct{}{}:

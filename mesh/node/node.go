@@ -20,6 +20,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/roster"
 	"warren/nat"
+	"warren/nat/beacon"
 	"warren/nat/netwatch"
 	"warren/tunnel"
 	"warren/tunnel/bind"
@@ -235,6 +236,10 @@ func (n *node) loop(ctx context.Context) error {
 			n.member.sessionChanged(e)
 		case <-events.streams:
 			n.member.streamsChanged()
+		case found := <-events.heard:
+			if !n.member.heardOnLAN(found) {
+				continue
+			}
 		case id := <-events.reached:
 			n.member.reached(id)
 		case <-events.reach:
@@ -407,6 +412,7 @@ type eventSources struct {
 	mapped     <-chan struct{}
 	handshakes <-chan time.Time
 	streams    <-chan struct{}
+	heard      <-chan beacon.Found
 }
 
 func (n *node) events() eventSources {

@@ -43,6 +43,8 @@ type facts struct {
 	streams map[identity.NodeID]netip.AddrPort
 	// contacts are addresses at which members were reached before, from the state directory.
 	contacts []contact
+	// neighbours are addresses on the local network that members have told by beacons.
+	neighbours []contact
 }
 
 type peerFacts struct {
@@ -160,7 +162,7 @@ func planTargets(f facts) []session.Target {
 		add(m.ID, m.Record.Endpoints...)
 	}
 	if anchorsUp == 0 {
-		for _, c := range f.contacts {
+		for _, c := range slices.Concat(f.neighbours, f.contacts) {
 			// Whom no record is known of may still be one: a node whose store was lost has nothing but its contacts.
 			if !slices.ContainsFunc(f.members, func(m roster.Member) bool { return m.ID == c.ID && m.State != roster.Active }) {
 				add(c.ID, c.Addr)

@@ -86,6 +86,7 @@ type StaticPeer struct {
 type Settings struct {
 	Interface Interface
 	Anchor    AnchorMode
+	NoLAN     bool     // neither speak nor listen to members on the local network
 	Endpoints []string // host:port of this node as others reach it; empty: those kept in the state directory
 	Static    []StaticPeer
 }
@@ -132,11 +133,12 @@ type JoinOptions struct {
 // JoinStage is a step of Join.
 type JoinStage int
 
-// The steps of Join, in order. StageContacting comes once for each anchor that is tried.
+// The steps of Join, in order. StageContacting comes once for each address that is tried.
 const (
 	StageContacting JoinStage = iota + 1
 	StageAdmitted
 	StageSynced
+	StageSeeking // in place of the first when the token names nobody: members on the local network are looked for
 )
 
 // JoinProgress tells a step that Join has reached.

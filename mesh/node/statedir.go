@@ -254,6 +254,9 @@ func (s *state) ownRecord(wireGuard wgtypes.Key, version string) (record.Node, e
 	}
 	if len(s.chain) > 0 {
 		own.Certificate = s.chain[0].Raw
+		if identity.IsAdmin(s.chain[0]) {
+			own.LANSecret = s.lanSecret()
+		}
 	}
 	if s.settings.Admission != nil {
 		own.Admission = *s.settings.Admission

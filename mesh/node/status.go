@@ -110,6 +110,7 @@ func (n *node) dropped() map[string]uint64 {
 		n.member.dropped.into(out)
 		for part, counts := range map[string]map[string]uint64{
 			"records": n.member.mesh.Dropped(), "sessions": n.member.sessions.Counters(), "paths": n.member.nat.Dropped(),
+			"beacons": n.member.lan.beacon.Dropped(),
 		} {
 			for reason, count := range counts {
 				if count > 0 && reason != "forwarded" && reason != "spliced" {

@@ -41,6 +41,9 @@ type Node struct {
 	Epoch        uint64 // counts starts, to tell a clone from a restart
 	Started      int64  // Unix seconds
 	Updated      int64  // Unix seconds
+	// LANSecret is what admins give the members to find each other by on a local network; zero: none. Members know it,
+	// as they know all records; strangers do not, unlike the mesh ID, which stands in every certificate chain.
+	LANSecret [16]byte
 }
 
 // Admission is the countersignature of the member that let a node in.
@@ -69,6 +72,7 @@ type nodeWire struct {
 	Epoch        uint64         `cbor:"14,keyasint,omitempty"`
 	Started      int64          `cbor:"15,keyasint,omitempty"`
 	Updated      int64          `cbor:"16,keyasint,omitempty"`
+	LANSecret    []byte         `cbor:"17,keyasint,omitempty"`
 }
 
 type admissionWire struct {
@@ -165,6 +169,9 @@ func (n Node) wire() nodeWire {
 	if n.Addr4.IsValid() {
 		w.Addr4 = n.Addr4.AsSlice()
 	}
+	if n.LANSecret != [16]byte{} {
+		w.LANSecret = n.LANSecret[:]
+	}
 	for _, route := range n.Routes {
 		w.Routes = append(w.Routes, append(route.Addr().AsSlice(), byte(route.Bits())))
 	}
@@ -248,6 +255,12 @@ func (w nodeWire) node() (Node, error) {
 		return Node{}, malformed("node with the version %q", w.Version)
 	case len(w.Routes) > MaxRoutes || len(w.Endpoints) > MaxEndpoints || len(w.Anchors) > MaxAnchors:
 		return Node{}, malformed("node with %d routes, %d endpoints, %d anchors", len(w.Routes), len(w.Endpoints), len(w.Anchors))
+	}
+	if w.LANSecret != nil {
+		if len(w.LANSecret) != len(n.LANSecret) {
+			return Node{}, malformed("node with a LAN secret of %d bytes", len(w.LANSecret))
+		}
+		n.LANSecret = [16]byte(w.LANSecret)
 	}
 	n.WireGuardKey, n.SealingKey, n.Instance = [32]byte(w.WireGuardKey), [32]byte(w.SealingKey), [8]byte(w.Instance)
 	if w.Admission != nil {

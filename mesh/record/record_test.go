@@ -72,7 +72,7 @@ func TestNodeRoundTrip(t *testing.T) {
 	full := m.node
 	full.Routes = []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24"), netip.MustParsePrefix("fd00:1::/64")}
 	full.Endpoints = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.9:9277"), netip.MustParseAddrPort("[2001:db8::9]:9277")}
-	full.Left = true
+	full.Left, full.LANSecret = true, [16]byte{5, 6}
 	founder := m.node
 	founder.Admission = Admission{}
 	for _, want := range []Node{m.node, full, founder} {
@@ -381,6 +381,7 @@ func FuzzNodeBody(f *testing.F) {
 	full := m.node
 	full.Routes = []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24")}
 	full.Endpoints = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.9:9277")}
+	full.LANSecret = [16]byte{5, 6}
 	for _, n := range []Node{m.node, full} {
 		s, err := SignNode(m.mesh, n, m.key)
 		if err != nil {

@@ -1,0 +1,168 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/join"
+	"warren/nat/beacon"
+)
+
+// Timing of askAll. The next address is tried joinStagger after the last, or at once when that has failed, so that a dead
+// anchor at the head of a token costs a second. A member on the LAN has lanSearch to answer before the joiner gives up, which
+// is time for five seeks; without an anchor there is nothing else to hope for, and the cable may still be in the hand.
+const (
+	joinStagger   = time.Second
+	lanSearch     = 6 * time.Second
+	lanSearchOnly = 20 * time.Second
+	maxLANAsked   = 16 // addresses on the LAN
+)
+
+// errNobodyHere is why a joiner without anchors has failed.
+var errNobodyHere = errors.New("no member answered on the local network, and the token names none to ask elsewhere: " +
+	"connect to the network of a member that is switched on, or make a new token on a machine that others can reach")
+
+// attempt is what asking one member came to.
+type attempt struct {
+	anchor   identity.TokenAnchor
+	admitted *join.Result
+	err      error
+}
+
+// asking is the search for a member that admits us.
+type asking struct {
+	token    identity.Token
+	joiner   *join.Joiner
+	progress func(JoinProgress)
+	results  chan attempt
+	next     []identity.TokenAnchor // to be asked, in turn
+	asked    []netip.AddrPort
+	open     int // asked and not answered
+	lan      int // addresses on the LAN so far
+	failures []error
+	refused  bool // by a member that the token names
+}
+
+// askAll asks the anchors of the token in turn, overlapping, and members that answer on the local network, from the
+// start, and takes the first admission. A refusal by a member that the token names and that knows the invite is final;
+// everything else leaves the others to ask.
+func askAll(ctx context.Context, token identity.Token, joiner *join.Joiner, logger *slog.Logger, progress func(JoinProgress)) (*join.Result, netip.AddrPort, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	found, stop := seek(ctx, token, logger)
+	defer stop()
+	a := &asking{
+		token: token, joiner: joiner, progress: progress, next: slices.Clone(token.Anchors),
+		results: make(chan attempt, len(token.Anchors)+maxLANAsked), // nobody waits for the last ones
+	}
+	search := lanSearch
+	if len(token.Anchors) == 0 {
+		search = lanSearchOnly
+		progress(JoinProgress{Stage: StageSeeking})
+	}
+	given := time.NewTimer(search)
+	defer given.Stop()
+	stagger := time.NewTicker(joinStagger)
+	defer stagger.Stop()
+	searching := true
+	for a.askNext(ctx); ; {
+		select {
+		case r := <-a.results:
+			if admitted, err := a.take(r); admitted || err != nil {
+				return r.admitted, r.anchor.Addr, err
+			}
+			a.askNext(ctx)
+		case f := <-found:
+			a.hear(ctx, f)
+		case <-stagger.C:
+			a.askNext(ctx)
+		case <-given.C:
+			searching = false
+		case <-ctx.Done():
+			return nil, netip.AddrPort{}, ctx.Err()
+		}
+		if (!searching || a.refused) && a.open == 0 && len(a.next) == 0 {
+			if len(a.failures) == 0 {
+				return nil, netip.AddrPort{}, fmt.Errorf("join: %w", errNobodyHere)
+			}
+			return nil, netip.AddrPort{}, explainJoin(a.failures)
+		}
+	}
+}
+
+// take notes what asking one member came to. It reports an admission, or the error that ends the search.
+func (a *asking) take(r attempt) (admitted bool, final error) {
+	a.open--
+	var denied *join.Refusal
+	said := errors.As(r.err, &denied) && r.anchor.ID != [8]byte{}
+	switch {
+	case r.err == nil:
+		return true, nil
+	case said && denied.Final():
+		return false, r.err
+	}
+	a.refused = a.refused || said
+	a.failures = append(a.failures, fmt.Errorf("%s: %w", r.anchor.Addr, r.err))
+	return false, nil
+}
+
+// askNext asks the next member, if there is one.
+func (a *asking) askNext(ctx context.Context) {
+	if len(a.next) == 0 {
+		return
+	}
+	anchor := a.next[0]
+	a.next = a.next[1:]
+	a.asked = append(a.asked, anchor.Addr)
+	a.open++
+	a.progress(JoinProgress{Stage: StageContacting, Anchor: anchor.Addr})
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+		defer cancel()
+		admitted, err := askOne(ctx, a.token.Mesh, anchor, a.joiner)
+		a.results <- attempt{anchor, admitted, err}
+	}()
+}
+
+// hear asks a member that answered on the LAN at once, ahead of the anchors that have not been asked; its other addresses
+// come after it. The token does not name it, so any member of the mesh will do: it has to prove that it is one.
+func (a *asking) hear(ctx context.Context, f beacon.Found) {
+	var fresh []identity.TokenAnchor
+	for _, addr := range f.Addrs {
+		known := slices.Contains(a.asked, addr) || slices.ContainsFunc(a.next, func(n identity.TokenAnchor) bool { return n.Addr == addr })
+		if !known && a.lan < maxLANAsked {
+			a.lan++
+			fresh = append(fresh, identity.TokenAnchor{Addr: addr})
+		}
+	}
+	if len(fresh) > 0 {
+		a.next = append(fresh, a.next...)
+		a.askNext(ctx)
+	}
+}
+
+// seek looks for members on the local network until stop is called, by the key of the token's invite.
+func seek(ctx context.Context, token identity.Token, logger *slog.Logger) (found <-chan beacon.Found, stop func()) {
+	b, err := beacon.New(beacon.Options{Logger: logger})
+	if err != nil {
+		return nil, func() {}
+	}
+	invite := identity.KeyIDOf(ed25519.NewKeyFromSeed(token.Seed[:]).Public().(ed25519.PublicKey))
+	b.Set(beacon.State{Links: lanLinks(nil), Invites: []beacon.Key{beacon.InviteKey(token.Mesh, invite)}, Need: beacon.Alone})
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := b.Run(ctx); err != nil && logger != nil {
+			logger.Warn("no search on the local network", "error", err)
+		}
+	}()
+	return b.Found(), func() { cancel(); <-done }
+}

@@ -1,0 +1,178 @@
+package node
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"warren/mesh"
+	"warren/mesh/identity"
+	"warren/mesh/roster"
+	"warren/nat/beacon"
+	"warren/nat/netwatch"
+)
+
+const (
+	// lanHold is how long a neighbour on the LAN is dialled after its last beacon; one with a session stays.
+	lanHold = 5 * time.Minute
+	// lanTargets bounds the neighbours that are dialled, those that stand next to this node in the ring of IDs: a LAN of
+	// a hundred members that start together is connected, and nobody keeps a hundred sessions for that.
+	lanTargets = 2 * smallMesh
+	// maxLAN bounds the neighbours that are remembered.
+	maxLAN = 256
+)
+
+// lan is what a member says and hears on its local networks.
+type lan struct {
+	// constant
+	beacon  *beacon.Beacon
+	mesh    identity.MeshID
+	foreign func(ifname string) bool // interfaces that are no underlay
+
+	// Owned by the loop.
+	links []beacon.Link
+	stale time.Time // when links are read again
+	heard map[identity.NodeID]lanNeighbour
+}
+
+// lanNeighbour is a member that was heard.
+type lanNeighbour struct {
+	addrs []netip.AddrPort
+	until time.Time
+}
+
+func newLAN(mesh identity.MeshID, self identity.NodeID, port func() uint16, foreign func(string) bool, logger *slog.Logger) (*lan, error) {
+	b, err := beacon.New(beacon.Options{Self: self, Port: port, Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	return &lan{beacon: b, mesh: mesh, foreign: foreign, heard: make(map[identity.NodeID]lanNeighbour)}, nil
+}
+
+// lanSecret is what an admin's record gives the members for their beacons. The mesh ID would not do: a stranger who connects
+// to any member gets it with the certificate chain, and could then tell this mesh's members on every LAN. It is
+// derived from the node key, so that it needs no storage and is the same after a loss of records.
+func (s *state) lanSecret() [16]byte {
+	secret, err := hkdf.Key(sha256.New, s.key.Seed(), nil, "warren LAN secret v1", 16)
+	if err != nil {
+		panic("internal error: derive the LAN secret: " + err.Error())
+	}
+	return [16]byte(secret)
+}
+
+// networkChanged has the interfaces read again.
+func (l *lan) networkChanged() { l.stale = time.Time{} }
+
+// update tells the beacon what is known and wanted now.
+func (l *lan) update(now time.Time, f facts, invites []mesh.Invite) {
+	for id, n := range l.heard {
+		if _, up := f.sessions[id]; !up && now.After(n.until) {
+			delete(l.heard, id)
+		}
+	}
+	if f.settings.NoLAN {
+		l.beacon.Set(beacon.State{})
+		return
+	}
+	if !now.Before(l.stale) {
+		l.links, l.stale = lanLinks(l.foreign), now.Add(tickEvery)
+	}
+	l.beacon.Set(beacon.State{
+		Links: l.links, Members: memberKeys(l.mesh, f.members), Invites: inviteKeys(l.mesh, invites, now), Need: lanNeed(f),
+	})
+}
+
+// lanLinks are the interfaces to speak on.
+func lanLinks(foreign func(string) bool) (out []beacon.Link) {
+	for _, link := range netwatch.Links(foreign) {
+		out = append(out, beacon.Link{Index: link.Index, Name: link.Name, Prefixes: link.Prefixes})
+	}
+	return out
+}
+
+// memberKeys returns the keys of the LAN secrets that are known, in the order in which the admins were admitted, those
+// that have left last: members that know the same records speak under the same one.
+func memberKeys(id identity.MeshID, members []roster.Member) (keys []beacon.Key) {
+	var secrets [][16]byte
+	for _, active := range []bool{true, false} {
+		for _, m := range members {
+			if s := m.Record.LANSecret; m.Admin && s != [16]byte{} && (m.State == roster.Active) == active && !slices.Contains(secrets, s) {
+				secrets = append(secrets, s)
+			}
+		}
+	}
+	for _, s := range secrets[:min(len(secrets), beacon.MaxSecrets)] {
+		keys = append(keys, beacon.MemberKey(id, s))
+	}
+	return keys
+}
+
+// inviteKeys returns the keys of the invites that a joiner may come with, the newest first.
+func inviteKeys(id identity.MeshID, invites []mesh.Invite, now time.Time) (keys []beacon.Key) {
+	for _, invite := range slices.Backward(invites) {
+		if invite.Revoked || len(invite.Used) >= invite.Terms.Uses || now.After(invite.Terms.Expires) || len(keys) == beacon.MaxInvites {
+			continue
+		}
+		keys = append(keys, beacon.InviteKey(id, invite.ID))
+	}
+	return keys
+}
+
+// lanNeed says how much this node wants to hear of neighbours.
+func lanNeed(f facts) beacon.Need {
+	others := slices.ContainsFunc(f.members, func(m roster.Member) bool { return m.ID != f.self && m.State == roster.Active })
+	_, anchorsUp := planAnchors(f)
+	selfIsAnchor := slices.ContainsFunc(f.members, func(m roster.Member) bool { return m.ID == f.self && len(m.Record.Endpoints) > 0 })
+	switch {
+	case !others && len(f.contacts) == 0: // nobody is missing; who comes, asks
+		return beacon.Quiet
+	case len(f.sessions) == 0:
+		return beacon.Alone
+	case anchorsUp > 0 || selfIsAnchor:
+		return beacon.Quiet
+	}
+	return beacon.Apart
+}
+
+// heardOnLAN notes a neighbour and reports whether that is news.
+func (m *member) heardOnLAN(f beacon.Found) bool {
+	l := m.lan
+	addrs := slices.DeleteFunc(f.Addrs, func(a netip.AddrPort) bool { return m.inOverlay(a.Addr()) })
+	before, known := l.heard[f.ID]
+	if f.ID == m.self || len(addrs) == 0 || !known && len(l.heard) >= maxLAN {
+		return false
+	}
+	l.heard[f.ID] = lanNeighbour{addrs: addrs, until: time.Now().Add(lanHold)}
+	if known && slices.Equal(before.addrs, addrs) {
+		return false
+	}
+	m.log.Info("neighbour heard", "peer", m.nameOf(f.ID), "address", addrs[0].String())
+	return true
+}
+
+// contacts returns where to dial neighbours: those whose IDs are next to self in the ring, which connects all of them
+// however many there are.
+func (l *lan) contacts(self identity.NodeID) (out []contact) {
+	var ring []identity.NodeID
+	for id := range l.heard {
+		ring = append(ring, id)
+	}
+	slices.SortFunc(ring, identity.NodeID.Compare)
+	if at, _ := slices.BinarySearchFunc(ring, self, identity.NodeID.Compare); len(ring) > lanTargets {
+		from := at - lanTargets/2 + len(ring)
+		near := make([]identity.NodeID, lanTargets)
+		for i := range near {
+			near[i] = ring[(from+i)%len(ring)]
+		}
+		ring = near
+	}
+	for _, id := range ring {
+		for _, addr := range l.heard[id].addrs {
+			out = append(out, contact{ID: id, Addr: addr})
+		}
+	}
+	return out
+}
