@@ -1,12 +1,22 @@
 package tunnel
 
+import (
+	"net/netip"
+
+	"warren/tunnel/fit"
+	"warren/tunnel/osnet"
+	"warren/tunnel/pathmtu"
+)
+
 // The bytes that a packet inside the tunnel gains on its way out, on the worst path: relayed, over IPv6.
 //
 //	| IPv6 40 | UDP 8 | ChannelData 4 | WireGuard header 16 | packet | tag 16 |
 //
 // IPv4 has a header of 20, and a direct path has no ChannelData; but the path may change at any moment, and the MTU
-// of the interface is one for all peers.
+// of the interface is one for all peers. What the path of each really carries is measured (packages pathmtu and fit), and
+// holds the packets to that peer.
 const (
+	ipv4Header     = 20
 	ipv6Header     = 40
 	udpHeader      = 8
 	channelHeader  = 4  // RFC 8656, section 12.4
@@ -30,3 +40,77 @@ const DefaultMTU = (defaultPath - overhead) &^ 15
 // path; but at least 1,280. It is a multiple of 16 because WireGuard pads each packet to one, so that the last
 // bytes below the next multiple cannot be used anyway.
 func MTUFor(pathMTU int) int { return max((pathMTU-overhead)&^15, minMTU) }
+
+// Jumbo frames. A direct path whose link has them is tried with them; once they have been verified with a peer, the interface's
+// own MTU grows to that size, unless it is configured, and stays so: its packets to all others are held to their paths.
+const (
+	ethernet = 1500
+	maxLink  = 9216 // the largest that common switches have
+)
+
+// Path is the way that a peer's packets take now, as far as their size depends on it.
+type Path struct {
+	Addr   netip.AddrPort // an underlay address, or what stands for a relay or a stream; zero: there is none
+	Direct bool           // the peer itself has the address
+	Link   int            // MTU of this machine's link towards it; 0: unknown
+}
+
+// question is what is asked about a path; fixed is the interface's MTU when it is configured, else 0.
+func (p Path) question(fixed int) pathmtu.Path {
+	q := pathmtu.Path{Addr: p.Addr, Overhead: overhead, Top: DefaultMTU, Default: DefaultMTU}
+	if p.Direct {
+		q.Overhead = wireguardExtra + udpHeader + ipv6Header
+		if p.Addr.Addr().Is4() {
+			q.Overhead = wireguardExtra + udpHeader + ipv4Header
+		}
+	}
+	switch {
+	case fixed != 0:
+		q.Top, q.Default = fixed, fixed
+	case p.Direct && p.Link > ethernet:
+		q.Top = (min(p.Link, maxLink) - q.Overhead) &^ 15
+	}
+	return q
+}
+
+// sizes is what an open interface knows about sizes. It belongs to the run loop.
+type sizes struct {
+	fit  *fit.Device
+	link osnet.Config // as last set
+	self netip.Addr   // this node's IPv6 address inside the tunnel
+	auto int          // MTU of the interface when none is configured
+}
+
+// setLink notes what the interface is to be and returns it with its MTU.
+func (s *sizes) setLink(config osnet.Config) osnet.Config {
+	s.link, s.self = config, netip.Addr{}
+	for _, p := range config.Addrs {
+		if p.Addr().Is6() && !s.self.IsValid() {
+			s.self = p.Addr()
+		}
+	}
+	if config.MTU == 0 {
+		config.MTU = s.auto
+	}
+	return config
+}
+
+// setPeers tells what peers there are.
+func (s *sizes) setPeers(peers []Peer) {
+	list := make([]fit.Peer, len(peers))
+	for i, p := range peers {
+		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: p.Path.question(s.link.MTU)}
+	}
+	s.fit.SetPeers(s.self, list)
+}
+
+// grow makes the interface's MTU the largest size that was verified, if nobody has configured it and only jumbo frames can
+// carry that. It reports whether it did.
+func (s *sizes) grow() bool {
+	size := s.fit.Most()
+	if s.link.MTU != 0 || size <= max(s.auto, ethernet) {
+		return false
+	}
+	s.auto = size
+	return true
+}

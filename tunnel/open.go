@@ -14,6 +14,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"warren/tunnel/fit"
 	"warren/tunnel/osnet"
 )
 
@@ -33,6 +34,7 @@ type open struct {
 	control   *control
 	client    *wgctrl.Client
 	link      osnet.Link
+	sizes     sizes
 	endpoints map[wgtypes.Key]netip.AddrPort // as last set
 	memory    memory
 	said6     bool // that there is no IPv6
@@ -56,7 +58,14 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 	o.memory = newMemory(t.opts.LimitMemory)
 	o.memory.limit(0)
 	o.bind = &steadyBind{Bind: t.opts.Bind, log: t.log}
-	o.device = device.NewDevice(newSteadyTUN(dev), o.bind, deviceLogger(t.log))
+	o.sizes = sizes{auto: DefaultMTU, fit: fit.New(fit.Options{Inner: dev, Exact: t.opts.Exact, Grown: func() {
+		select {
+		case t.grown <- struct{}{}:
+		default:
+		}
+	}})}
+	t.fit.Store(o.sizes.fit)
+	o.device = device.NewDevice(newSteadyTUN(o.sizes.fit), o.bind, deviceLogger(t.log))
 	if err := o.up(t.opts); err != nil {
 		o.close()
 		return nil, err

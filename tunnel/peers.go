@@ -24,6 +24,7 @@ func (t *Tunnel) SetPeers(peers []Peer) error {
 		want, conflicts := clean(peers, o.publicKey)
 		changes := plan(have.Peers, want, o.endpoints)
 		o.memory.limit(len(want))
+		o.sizes.setPeers(want)
 		if len(changes) > 0 {
 			if err := o.configure(wgtypes.Config{Peers: changes}); err != nil {
 				return errors.Join(err, conflicts)
@@ -75,11 +76,12 @@ func (t *Tunnel) Snapshot() (map[wgtypes.Key]PeerStats, error) {
 		if err != nil {
 			return err
 		}
+		verified := o.sizes.fit.Verified()
 		stats = make(map[wgtypes.Key]PeerStats, len(have.Peers))
 		for _, p := range have.Peers {
 			stats[p.PublicKey] = PeerStats{
 				Endpoint: addrPort(p.Endpoint), LastHandshake: p.LastHandshakeTime,
-				RxBytes: uint64(p.ReceiveBytes), TxBytes: uint64(p.TransmitBytes),
+				RxBytes: uint64(p.ReceiveBytes), TxBytes: uint64(p.TransmitBytes), PathMTU: verified[p.PublicKey],
 			}
 		}
 		return nil

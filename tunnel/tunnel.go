@@ -29,6 +29,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"warren/tunnel/fit"
 	"warren/tunnel/osnet"
 	"warren/tunnel/sockets"
 )
@@ -51,6 +52,7 @@ type Options struct {
 	PrivateKey wgtypes.Key                      // of this node
 	Port       uint16                           // UDP; 0 lets the kernel choose
 	Bind       conn.Bind                        // nil for sockets.New
+	Exact      func(bool)                       // as sockets.Bind.Exact, of the sockets under Bind; nil: they cannot
 	TUN        tun.Device                       // closed when Run returns; nil to make one
 	OpenLink   func(string) (osnet.Link, error) // nil for osnet.Open
 	Logger     *slog.Logger                     // nil for slog.Default
@@ -73,6 +75,10 @@ type Peer struct {
 	// that a peer's own roaming is left alone in between. Zero leaves the endpoint as it is.
 	Endpoint  netip.AddrPort
 	Keepalive time.Duration // in whole seconds, rounded up, up to 65,535; 0 for none
+	// Answers is the peer's own IPv6 address inside the tunnel, where it answers probes of the path MTU. Zero: it answers
+	// none, as plain WireGuard, and packets to it are held to the MTU of the interface or DefaultMTU.
+	Answers netip.Addr
+	Path    Path
 }
 
 // LogValue keeps the preshared key out of logs.
@@ -86,6 +92,7 @@ type PeerStats struct {
 	LastHandshake time.Time      // zero when there was none
 	RxBytes       uint64         // received from the peer, with WireGuard's headers
 	TxBytes       uint64         // sent to it
+	PathMTU       int            // largest packet that was verified to pass the present path; 0 when unknown
 }
 
 // Tunnel is one WireGuard interface.
@@ -96,9 +103,11 @@ type Tunnel struct {
 	commands chan command  // unbuffered: whoever calls waits for its turn
 	ready    chan struct{} // closed when the device is up
 	gone     chan struct{} // closed when Run returns
+	grown    chan struct{} // of capacity 1: a larger packet than ever was verified
 
 	// atomic
 	started atomic.Bool
+	fit     atomic.Pointer[fit.Device]
 	name    atomic.Pointer[string]        // of the interface as made
 	device  atomic.Pointer[device.Device] // nil before ready
 }
@@ -121,7 +130,8 @@ func New(opts Options) (*Tunnel, error) {
 		opts.MTU = DefaultMTU
 	}
 	if opts.Bind == nil {
-		opts.Bind = sockets.New()
+		s := sockets.New()
+		opts.Bind, opts.Exact = s, s.Exact
 	}
 	if opts.OpenLink == nil {
 		opts.OpenLink = osnet.Open
@@ -131,7 +141,7 @@ func New(opts Options) (*Tunnel, error) {
 	}
 	t := &Tunnel{
 		opts: opts, log: opts.Logger.With("part", "tunnel"),
-		commands: make(chan command), ready: make(chan struct{}), gone: make(chan struct{}),
+		commands: make(chan command), ready: make(chan struct{}), gone: make(chan struct{}), grown: make(chan struct{}, 1),
 	}
 	t.name.Store(&opts.Name)
 	return t, nil
@@ -168,6 +178,8 @@ func (t *Tunnel) serve(ctx context.Context, o *open) error {
 		select {
 		case c := <-t.commands:
 			c.done <- c.do(o)
+		case <-t.grown:
+			t.grow(o)
 		case <-o.device.Wait():
 			return fmt.Errorf("run interface %s: %w", o.name, ErrGone)
 		case <-ctx.Done():
@@ -202,7 +214,7 @@ func (t *Tunnel) Name() string { return *t.name.Load() }
 // once and is no error.
 func (t *Tunnel) SetLink(config osnet.Config) error {
 	return t.do(func(o *open) error {
-		err := o.link.Set(config)
+		err := o.link.Set(o.sizes.setLink(config))
 		if !errors.Is(err, osnet.ErrNoIPv6) {
 			return err
 		}
@@ -212,6 +224,26 @@ func (t *Tunnel) SetLink(config osnet.Config) error {
 		}
 		return without(err, osnet.ErrNoIPv6)
 	})
+}
+
+// grow follows what was verified with the MTU of the interface.
+func (t *Tunnel) grow(o *open) {
+	if !o.sizes.grow() {
+		return
+	}
+	if err := o.link.Set(o.sizes.setLink(o.sizes.link)); err != nil && !errors.Is(err, osnet.ErrNoIPv6) {
+		t.log.Warn("jumbo frames not used", "name", o.name, "error", err)
+		return
+	}
+	t.log.Info("jumbo frames", "name", o.name, "mtu", o.sizes.auto)
+}
+
+// Dropped returns how many packets were dropped because of their size, or as bad probes, by reason.
+func (t *Tunnel) Dropped() map[string]uint64 {
+	if f := t.fit.Load(); f != nil {
+		return f.Dropped()
+	}
+	return nil
 }
 
 // without returns err less those of its joined errors that wrap target.

@@ -114,6 +114,7 @@ type Peer struct {
 	Reason        string         `json:"reason"` // why it is not up, in words; "" when it is
 	Path          Path           `json:"path"`
 	LatencyMS     float64        `json:"latency_ms"` // 0 when unknown
+	PathMTU       int            `json:"path_mtu"`   // largest packet inside the tunnel that is verified to pass; 0 when unknown
 	RxBytes       uint64         `json:"rx_bytes"`
 	TxBytes       uint64         `json:"tx_bytes"`
 	LastHandshake *time.Time     `json:"last_handshake"` // null when there was none

@@ -89,6 +89,7 @@ type peer struct {
 	psk      wgtypes.Key
 	path     nat.Path  // nat's
 	stream   streamEnd // used while nat has no path
+	size     tunnel.Path
 	sources  []netip.AddrPort
 	awaits   time.Time // since when a handshake is looked for; zero: none is
 	tries    int       // of that handshake, after the first
@@ -292,7 +293,7 @@ func (m *member) addFacts(f *facts) {
 			p.endpoint.SetControlling(m.self.Compare(other.ID) < 0)
 			m.peers[other.ID] = p
 		}
-		facts := peerFacts{handle: p.endpoint.Handle(), psk: p.psk}
+		facts := peerFacts{handle: p.endpoint.Handle(), psk: p.psk, size: m.sizeOf(p)}
 		if p.path.Kind == nat.Direct {
 			facts.direct = p.path.Addr
 		}

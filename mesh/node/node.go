@@ -97,7 +97,8 @@ func Run(ctx context.Context, o Options) error {
 
 // assemble makes the owners. Nothing runs yet.
 func (n *node) assemble(s *state) error {
-	n.socket = bind.New(bind.Options{Inner: sockets.New(), Logger: n.options.Logger})
+	inner := sockets.New()
+	n.socket = bind.New(bind.Options{Inner: inner, Logger: n.options.Logger})
 	private, port := n.settings.Interface.PrivateKey, n.settings.Interface.Port
 	if s != nil {
 		if private == (wgtypes.Key{}) {
@@ -118,7 +119,7 @@ func (n *node) assemble(s *state) error {
 	n.public = private.PublicKey()
 	name := n.settings.Interface.Name
 	t, err := tunnel.New(tunnel.Options{
-		Name: name, MTU: n.mtu(), PrivateKey: private, Port: port, Bind: n.socket, OpenLink: osnet.Open, Logger: n.options.Logger, LimitMemory: true,
+		Name: name, MTU: n.mtu(), PrivateKey: private, Port: port, Bind: n.socket, Exact: inner.Exact, OpenLink: osnet.Open, Logger: n.options.Logger, LimitMemory: true,
 	})
 	if err != nil {
 		n.close()
@@ -132,13 +133,6 @@ func (n *node) close() {
 	if n.member != nil {
 		n.member.store.Close()
 	}
-}
-
-func (n *node) mtu() int {
-	if n.settings.Interface.MTU != 0 {
-		return n.settings.Interface.MTU
-	}
-	return tunnel.DefaultMTU
 }
 
 // run starts the owners from the bottom up, and ends them from the top down: the tunnel goes last, so that

@@ -30,7 +30,7 @@ type facts struct {
 	prefix4  netip.Prefix    // zero: none
 	prefix6  netip.Prefix    // zero: no mesh
 	settings Settings
-	mtu      int
+	mtu      int // configured; 0: the tunnel chooses it
 	// statics are the resolved endpoints of the static peers by name; a missing one is left as it is.
 	statics map[string]netip.AddrPort
 	// endpoints are the resolved addresses at which this node was said to be reachable.
@@ -51,6 +51,7 @@ type peerFacts struct {
 	handle netip.AddrPort // the socket's stable endpoint of the peer
 	psk    wgtypes.Key
 	direct netip.AddrPort // the path in use if it is direct
+	size   tunnel.Path
 }
 
 type sessionFacts struct {
@@ -92,7 +93,7 @@ func plan(f facts) desired {
 
 // memberPeer is the tunnel's view of a member: its own addresses, and the routes that it advertises.
 func memberPeer(m roster.Member, f facts) tunnel.Peer {
-	p := tunnel.Peer{PublicKey: wgtypes.Key(m.Record.WireGuardKey), Endpoint: f.peers[m.ID].handle, PresharedKey: f.peers[m.ID].psk}
+	p := tunnel.Peer{PublicKey: wgtypes.Key(m.Record.WireGuardKey), Endpoint: f.peers[m.ID].handle, PresharedKey: f.peers[m.ID].psk, Answers: m.Addr6, Path: f.peers[m.ID].size}
 	for _, addr := range []netip.Addr{m.Addr4, m.Addr6} {
 		if addr.IsValid() {
 			p.AllowedIPs = append(p.AllowedIPs, netip.PrefixFrom(addr, addr.BitLen()))

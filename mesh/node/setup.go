@@ -66,7 +66,7 @@ const (
 type Interface struct {
 	Name       string         // "": warren0 or the next free one; utun on macOS
 	Port       uint16         // 0: the port kept in the state directory, else DefaultPort
-	MTU        int            // 0: tunnel.DefaultMTU
+	MTU        int            // 0: the tunnel chooses, and makes it larger where jumbo frames pass
 	Addresses  []netip.Prefix // further addresses of the interface, beside the overlay's; all of them without a mesh
 	PrivateKey wgtypes.Key    // zero: the WireGuard key in the state directory; always set without a mesh
 }

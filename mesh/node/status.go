@@ -106,6 +106,11 @@ func (n *node) dropped() map[string]uint64 {
 			out["socket: "+reason.String()] += count
 		}
 	}
+	for reason, count := range n.tunnel.Dropped() {
+		if count > 0 {
+			out["tunnel: "+reason] += count
+		}
+	}
 	if n.member != nil {
 		n.member.dropped.into(out)
 		for part, counts := range map[string]map[string]uint64{
@@ -216,7 +221,7 @@ func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunne
 		ID: other.ID.String(), Name: other.Name, Addresses: addressesOf(other), Routes: nonNil(other.Record.Routes),
 		PublicKey: wgtypes.Key(other.Record.WireGuardKey).String(), Path: api.Path{Kind: api.PathNone}, Version: other.Record.Version,
 		Admin: other.Admin, Anchor: len(other.Record.Endpoints) > 0, Tags: nonNil(other.Tags), AdmittedBy: names[other.AdmittedBy],
-		RxBytes: stats.RxBytes, TxBytes: stats.TxBytes, LastHandshake: moment(stats.LastHandshake), Since: moment(way.Since),
+		RxBytes: stats.RxBytes, TxBytes: stats.TxBytes, LastHandshake: moment(stats.LastHandshake), Since: moment(way.Since), PathMTU: stats.PathMTU,
 	}
 	if other.State == roster.Left {
 		p.State, p.Reason = api.PeerLeft, "left the mesh"

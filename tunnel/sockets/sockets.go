@@ -5,14 +5,21 @@
 // every other packet.
 //
 // Here each family is sent by a StdNetBind of its own over the same two sockets, so that a pooled address never changes its
-// length. All else (batches, GSO and GRO, sticky sources) is theirs. When TestStillNeededInNamespace fails, this package can go.
+// length. All else (batches, GSO and GRO, sticky sources) is theirs. When TestStillNeededInNamespace fails, that part can go.
+//
+// The package also decides what may be fragmented on the way (see Exact), and sends a batch of which one packet is too large
+// packet by packet, where StdNetBind drops the rest of it.
 //
 // All methods may be called concurrently, as those of the wrapped bind.
 package sockets
 
 import (
+	"errors"
+	"net"
 	"reflect"
+	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"golang.zx2c4.com/wireguard/conn"
 )
@@ -20,12 +27,16 @@ import (
 // Bind implements conn.Bind; its endpoints are *conn.StdNetEndpoint.
 type Bind struct {
 	open atomic.Pointer[pair]
+
+	mu    sync.Mutex // held while the option is set, so that the sockets and exact agree
+	exact bool
 }
 
 // pair is two binds with the same sockets.
 type pair struct {
 	four *conn.StdNetBind // opens and closes the sockets, receives from both, sends IPv4
 	six  *conn.StdNetBind // sends IPv6
+	raw  [2]*net.UDPConn  // the sockets themselves, IPv4 and IPv6; nil: not open, or no such family
 }
 
 var _ conn.Bind = (*Bind)(nil)
@@ -56,8 +67,38 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	}
 	p.six = new(conn.StdNetBind)
 	reflect.ValueOf(p.six).Elem().Set(reflect.ValueOf(p.four).Elem())
+	for i, field := range []string{"ipv4", "ipv6"} {
+		// StdNetBind does not give its sockets away, and has no hook before they are bound.
+		p.raw[i] = (*net.UDPConn)(reflect.ValueOf(p.four).Elem().FieldByName(field).UnsafePointer())
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.open.Store(p)
+	p.setExact(b.exact)
 	return functions, actual, nil
+}
+
+// Exact says whether packets have to arrive as they are sent or not at all, as probes of the path MTU have to; otherwise they
+// may be fragmented on the way, which is how it begins. Notices of routers that a packet was too large (ICMP) are believed for
+// IPv6 only, and only while it is off: there nobody but the sender can fragment. Where the system does not know the option nothing
+// happens.
+func (b *Bind) Exact(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.exact = on
+	b.open.Load().setExact(on)
+}
+
+// setExact sets the option of both sockets.
+func (p *pair) setExact(on bool) {
+	for i, c := range p.raw {
+		if c == nil {
+			continue
+		}
+		if raw, err := c.SyscallConn(); err == nil { // else it was closed meanwhile
+			_ = raw.Control(func(fd uintptr) { setExact(int(fd), i == 1, on) })
+		}
+	}
 }
 
 // Close implements conn.Bind.
@@ -66,10 +107,26 @@ func (b *Bind) Close() error { return b.open.Swap(newPair()).four.Close() }
 // Send implements conn.Bind.
 func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	p := b.open.Load()
+	sender := p.four
 	if ep.DstIP().Is6() {
-		return p.six.Send(bufs, ep)
+		sender = p.six
 	}
-	return p.four.Send(bufs, ep)
+	err := sender.Send(bufs, ep)
+	if err != nil && len(bufs) > 1 && errors.Is(err, syscall.EMSGSIZE) {
+		return singly(sender, bufs, ep)
+	}
+	return err
+}
+
+// singly sends a batch again that was refused because of the size of a packet, each packet by itself: the system cannot
+// fragment what GSO has joined. Some may leave twice, which WireGuard and QUIC bear.
+func singly(sender *conn.StdNetBind, bufs [][]byte, ep conn.Endpoint) (first error) {
+	for i := range bufs {
+		if err := sender.Send(bufs[i:i+1], ep); first == nil {
+			first = err
+		}
+	}
+	return first
 }
 
 // SetMark implements conn.Bind.

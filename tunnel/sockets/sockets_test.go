@@ -4,7 +4,10 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,4 +130,75 @@ func TestOpenAndClose(t *testing.T) {
 		t.Errorf("open again: got port %d, %v, want %d", again, err, port)
 	}
 	_ = b.Close()
+}
+
+// narrow makes a link of 1,280 bytes whose far end is a namespace of nothing: what leaves is counted.
+func narrow(t *testing.T) {
+	t.Helper()
+	for _, line := range []string{
+		"ip link add thin mtu 1280 type veth peer name far", "ip link set thin up", "ip link set far up",
+		"ip addr add 10.9.0.1/24 dev thin", "ip addr add fd09::1/64 dev thin nodad",
+		"ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:01 dev thin", "ip neigh add fd09::2 lladdr 02:00:00:00:00:01 dev thin",
+	} {
+		if text, err := exec.Command("sh", "-c", line).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", line, err, text)
+		}
+	}
+}
+
+// TestTooLargeInNamespace sends batches of which one packet, or all, are larger than the link.
+func TestTooLargeInNamespace(t *testing.T) {
+	if !osnettest.InNamespace(t) {
+		return
+	}
+	narrow(t)
+	b := New()
+	b.Exact(true) // before it is open
+	if _, _, err := b.Open(0); err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	small, large := make([]byte, 1000), make([]byte, 1400)
+	for _, to := range []string{"10.9.0.2:9", "[fd09::2]:9"} {
+		ep, err := b.ParseEndpoint(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tests := []struct {
+			name   string
+			exact  bool
+			batch  [][]byte
+			frames int // on the link
+			failed bool
+		}{
+			{"fits", true, [][]byte{small, small, small}, 3, false},
+			{"one is too large", true, [][]byte{small, small, large, small, small}, 4, true},
+			{"the first is", true, [][]byte{large, small, small}, 2, true},
+			{"fragmented", false, [][]byte{large, large, large}, 6, false},
+			{"and what fits beside it is not", false, [][]byte{small, large, small}, 4, false},
+		}
+		for _, test := range tests {
+			b.Exact(test.exact)
+			before := frames(t)
+			err := b.Send(test.batch, ep)
+			// What was accepted before the refusal may leave twice.
+			if got := frames(t) - before; got < test.frames || got > 2*test.frames || (err != nil) != test.failed {
+				t.Errorf("%s to %s: got %d frames, %v, want %d, failure %v", test.name, to, got, err, test.frames, test.failed)
+			}
+		}
+	}
+}
+
+// frames is how many packets the link has sent.
+func frames(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/sys/class/net/thin/statistics/tx_packets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

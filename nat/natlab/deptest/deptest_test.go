@@ -39,7 +39,8 @@ const (
 var floors = map[string]int{
 	"mesh/identity": values, "mesh/record": values, "nat/natkind": values, "packaging": values,
 	"mesh/roster": machines, "mesh/signal": machines, "nat/path": machines, "nat/reach": machines, "config": machines,
-	"tunnel/bind": edges, "tunnel/osnet": edges, "tunnel/sockets": edges,
+	"tunnel/pathmtu": machines,
+	"tunnel/bind":    edges, "tunnel/osnet": edges, "tunnel/sockets": edges, "tunnel/fit": edges,
 	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/fallback": edges, "nat/beacon": edges,
 	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges,
 	"tunnel": owners, "nat": owners, "mesh": owners,
