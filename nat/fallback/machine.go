@@ -13,7 +13,19 @@ const (
 	// trialTime is how long nobody may answer by UDP until it is taken to be blocked: twice the longest round trip that
 	// is usual on earth, by satellite. With two round trips for TLS and one for the session that makes two seconds.
 	trialTime  = time.Second
-	trialEvery = 250 * time.Millisecond // between probes in a trial
+	trialEvery = 100 * time.Millisecond // between probes in a trial: three lost in a row are rare
+
+	// headStart is what the answers by UDP have until streams are dialled as well, so that a doubt without a cause
+	// costs no anchor a handshake unless it is far away.
+	headStart = 150 * time.Millisecond
+	// decisive is how old a trial has to be for a stream to end it. A stream takes three round trips and the head start, so that
+	// the answers to the first probes were due long before it is up; this leaves room for some that were lost.
+	decisive = 400 * time.Millisecond
+
+	// spared is how long UDP is not taken to be blocked because members that are no anchors still answer by it: most
+	// likely the anchors are dead. After that streams are tried all the same, for some firewalls let UDP pass to a few
+	// addresses.
+	spared = 10 * time.Second
 
 	// distrustAfter is how many dials of one anchor may fail, while probes are answered, until UDP is taken to be
 	// blocked for sessions: some networks let STUN pass and nothing else.
@@ -21,6 +33,7 @@ const (
 
 	probeFirst = 2 * time.Second // between probes while streams are used, doubled
 	probeMost  = time.Minute
+	probeBusy  = 4 * time.Second // the most while packets go over the streams: a probe more costs their user nothing
 
 	// Going back: UDP has to answer for so long, without a gap. Each return that does not last makes the next one longer.
 	confirmFirst = time.Second
@@ -59,6 +72,7 @@ type Machine struct {
 	probeAt   time.Time
 	probeWait time.Duration // Blocked: the rung of the ladder
 	answered  time.Time     // Returning: the last answer
+	heard     time.Time     // the last packet of a member that is no anchor
 	confirm   time.Duration // the next return takes so long
 	left      time.Time     // the last return
 	distrust  bool          // answers to probes prove nothing
@@ -134,6 +148,8 @@ func (m *Machine) take(now time.Time, in Input) {
 		m.dialFailed(now, in.ID)
 	case Answered:
 		m.evidence(now, !m.distrust, "an anchor answers by UDP")
+	case PeerAnswered:
+		m.heard = now
 	case SessionUp:
 		m.sessions[in.ID] = true
 		m.distrust = false
@@ -147,6 +163,10 @@ func (m *Machine) take(now time.Time, in Input) {
 		}
 	case StreamDown:
 		m.streamEnded(now, in.Ref)
+	case Tick:
+		if soon := now.Add(m.jittered(probeBusy)); in.Busy && m.state == Blocked && m.probeAt.After(soon) {
+			m.probeAt = soon
+		}
 	}
 }
 
@@ -255,6 +275,11 @@ func (m *Machine) jittered(d time.Duration) time.Duration {
 	return d*3/4 + time.Duration(m.jitter()*float64(d/2))
 }
 
+// spares reports whether UDP answers elsewhere than at the anchors, which are more likely dead than blocked.
+func (m *Machine) spares(now time.Time) bool {
+	return m.state == Trying && !m.heard.Before(m.since) && now.Sub(m.since) < spared
+}
+
 // decide draws the conclusions that time allows.
 func (m *Machine) decide(now time.Time) {
 	if len(m.anchors) == 0 && m.state != Open {
@@ -262,12 +287,7 @@ func (m *Machine) decide(now time.Time) {
 	}
 	switch m.state {
 	case Trying:
-		if now.Sub(m.since) >= trialTime {
-			m.block(now, fmt.Sprintf("%d anchors asked by UDP, no answer in %v", len(m.anchors), trialTime))
-		} else if !now.Before(m.probeAt) {
-			m.probeAt = now.Add(trialEvery)
-			m.emit(Probe{})
-		}
+		m.decideTrial(now)
 	case Blocked:
 		if !now.Before(m.probeAt) {
 			m.climb(now)
@@ -287,111 +307,30 @@ func (m *Machine) decide(now time.Time) {
 	}
 }
 
-// close ends a stream, which may be opened again at any time.
-func (m *Machine) close(id identity.NodeID, s *stream) {
-	m.emit(CloseStream{Ref{id, s.serial}})
-	*s = stream{serial: s.serial}
-}
-
-func (m *Machine) streamEnded(now time.Time, ref Ref) {
-	s := m.streams[ref.ID]
-	if s == nil || s.serial != ref.Serial || s.phase == streamDown {
+// decideTrial ends a trial that nobody has answered, or asks again.
+func (m *Machine) decideTrial(now time.Time) {
+	age := now.Sub(m.since)
+	switch {
+	case m.spares(now):
+	case age >= trialTime, age >= decisive && m.freshStream():
+		m.block(now, fmt.Sprintf("%d anchors asked by UDP, no answer in %v", len(m.anchors), age.Round(10*time.Millisecond)))
 		return
 	}
-	if s.phase != streamOpening && now.Sub(s.since) >= steady {
-		*s = stream{serial: s.serial, at: now}
-		return
-	}
-	s.failures++
-	wait := reopenMost
-	if s.failures < 8 {
-		wait = min(reopenFirst<<(s.failures-1), reopenMost)
-	}
-	s.phase, s.since, s.at = streamDown, now, now.Add(m.jittered(wait))
-}
-
-// arrange opens and closes streams until there are as many as wanted.
-func (m *Machine) arrange(now time.Time) {
-	up, opening := 0, 0
-	for _, id := range m.anchors {
-		switch s := m.streams[id]; {
-		case s.phase == streamLeaving && !now.Before(s.at):
-			m.close(id, s)
-		case s.phase == streamUp && up == wantedStreams:
-			m.close(id, s) // several were tried at once
-		case s.phase == streamUp:
-			up++
-		case s.phase == streamOpening:
-			opening++
+	if !now.Before(m.probeAt) {
+		m.probeAt = now.Add(trialEvery)
+		if age >= trialTime {
+			m.probeAt = now.Add(trialTime)
 		}
-	}
-	if m.state != Blocked && m.state != Returning {
-		return
-	}
-	for _, id := range m.anchors {
-		s := m.streams[id]
-		if s.phase != streamDown || now.Before(s.at) {
-			continue
-		}
-		if opening >= m.mayOpen(now, up) {
-			return
-		}
-		m.serial++
-		s.phase, s.since, s.serial = streamOpening, now, m.serial
-		opening++
-		m.emit(OpenStream{Ref{id, s.serial}})
+		m.emit(Probe{})
 	}
 }
 
-// mayOpen returns how many streams may be in the opening. The first anchors of the list may be gone, so more are tried
-// the longer none is up.
-func (m *Machine) mayOpen(now time.Time, up int) int {
-	if up > 0 {
-		return wantedStreams - up
-	}
-	return min(wantedStreams+int(now.Sub(m.since)/moreEvery), mostOpening)
-}
-
-// wake returns when something is due.
-func (m *Machine) wake(now time.Time) (first time.Time) {
-	due := func(t time.Time) {
-		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
-			first = t
-		}
-	}
-	up, opening, ready := 0, 0, false
+// freshStream reports whether a stream has come up since the trial began: then the network works, and only UDP does not.
+func (m *Machine) freshStream() bool {
 	for _, s := range m.streams {
-		switch s.phase {
-		case streamLeaving:
-			due(s.at)
-		case streamUp:
-			up++
-		case streamOpening:
-			opening++
+		if s.phase == streamUp && !s.since.Before(m.since) {
+			return true
 		}
 	}
-	for _, s := range m.streams {
-		if s.phase == streamDown && (m.state == Blocked || m.state == Returning) && up < wantedStreams {
-			if !s.at.After(now) {
-				ready = true
-			} else {
-				due(s.at)
-			}
-		}
-	}
-	switch m.state {
-	case Trying:
-		due(m.probeAt)
-		due(m.since.Add(trialTime))
-	case Blocked, Returning:
-		due(m.probeAt)
-		if m.state == Returning {
-			due(m.since.Add(m.confirm))
-			due(m.answered.Add(confirmGap))
-		}
-		if ready && up == 0 && opening >= wantedStreams && opening < mostOpening {
-			due(m.since.Add(moreEvery * time.Duration(opening-wantedStreams+1)))
-		}
-	}
-	return first
+	return false
 }

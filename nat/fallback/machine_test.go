@@ -146,12 +146,12 @@ func TestUDPWorks(t *testing.T) {
 	}
 }
 
-// Blocked from the start: found in a second, streams up after three round trips more, and left when UDP answers.
+// Blocked from the start: streams are dialled beside the probes and end the trial, and are left when UDP answers.
 func TestBlockedAndBack(t *testing.T) {
 	n := newNetwork(false, 1, 2, 3)
 	n.step(Anchors{[]identity.NodeID{anchor(1), anchor(2), anchor(3)}})
 	n.run(10 * time.Second)
-	n.expect(t, "blocked", Blocked, "1s open 1", "1s open 2")
+	n.expect(t, "blocked", Blocked, "150ms open 1", "150ms open 2")
 	if len(n.up) != 2 || n.now.Sub(start) != 10*time.Second {
 		t.Errorf("got %d streams, want 2", len(n.up))
 	}
@@ -181,7 +181,7 @@ func TestLeftAfterNetworkChange(t *testing.T) {
 	n := newNetwork(false, 1)
 	n.step(Anchors{[]identity.NodeID{anchor(1)}})
 	n.run(time.Minute)
-	n.expect(t, "blocked", Blocked, "1s open 1")
+	n.expect(t, "blocked", Blocked, "150ms open 1")
 	n.udp = true
 	n.step(NetworkChanged{})
 	n.run(10 * time.Second)
@@ -189,7 +189,7 @@ func TestLeftAfterNetworkChange(t *testing.T) {
 	n.udp = false
 	n.step(NetworkChanged{})
 	n.run(10 * time.Second)
-	n.expect(t, "and back", Blocked, "1m11s open 1")
+	n.expect(t, "and back", Blocked, "1m10.15s open 1")
 }
 
 // The stream dies with the network that it was made in; the next network drops UDP as well.
@@ -214,7 +214,7 @@ func TestDeadAnchors(t *testing.T) {
 	}
 	n.step(Anchors{ids})
 	n.run(3 * time.Second)
-	n.expect(t, "soon", Blocked, "1s open 1", "1s open 2", "1.3s open 3", "1.6s open 4")
+	n.expect(t, "soon", Blocked, "150ms open 1", "150ms open 2", "300ms open 3", "600ms open 4")
 	n.run(time.Hour)
 	if len(n.up) != 2 {
 		t.Errorf("got %v, want streams to 4 and 5", n.up)
@@ -245,6 +245,82 @@ func TestSessionsBlockedOnly(t *testing.T) {
 	n.run(10 * time.Second)
 	if got, _, _ := n.m.State(); got != Open || len(n.up) != 0 {
 		t.Errorf("got %v, %d streams, want open, none", got, len(n.up))
+	}
+}
+
+// UDP ends under a running session: the first sign of it leads to a stream in half a second.
+func TestBlockedUnderTraffic(t *testing.T) {
+	n := newNetwork(true, 1, 2)
+	n.step(Anchors{[]identity.NodeID{anchor(1), anchor(2)}})
+	n.step(SessionUp{anchor(1)})
+	n.run(time.Minute)
+	n.expect(t, "open", Open)
+	n.udp = false
+	n.step(Doubt{})
+	n.run(400 * time.Millisecond)
+	n.expect(t, "soon", Blocked, "1m0.15s open 1", "1m0.15s open 2")
+	if len(n.up) != 2 {
+		t.Errorf("got %d streams, want 2", len(n.up))
+	}
+}
+
+// A doubt without a cause costs no stream, and one that a slow answer ends leaves none behind.
+func TestDoubtWithoutCause(t *testing.T) {
+	n := newNetwork(true, 1, 2)
+	n.step(Anchors{[]identity.NodeID{anchor(1), anchor(2)}})
+	n.run(time.Minute)
+	n.step(Doubt{})
+	n.run(time.Minute)
+	n.expect(t, "near", Open)
+	n.rtt = 600 * time.Millisecond
+	n.step(Doubt{})
+	n.run(time.Minute)
+	n.expect(t, "by satellite", Open, "2m0.15s open 1", "2m0.15s open 2", "2m0.6s close 1", "2m0.6s close 2")
+	if len(n.up) != 0 {
+		t.Errorf("got %d streams, want none", len(n.up))
+	}
+}
+
+// The only anchor is dead, but other members are heard: no stream is dialled until that may have another reason.
+func TestDeadAnchorIsNotBlockedUDP(t *testing.T) {
+	n := newNetwork(false)
+	n.step(Anchors{[]identity.NodeID{anchor(1)}})
+	n.step(Doubt{})
+	for range 9 {
+		n.step(PeerAnswered{})
+		n.run(time.Second)
+	}
+	n.expect(t, "spared", Trying)
+	if n.probes > 25 {
+		t.Errorf("got %d probes in nine seconds, want at most 25", n.probes)
+	}
+	n.run(3 * time.Second)
+	n.expect(t, "in the end", Blocked, "10s open 1")
+
+	n = newNetwork(false)
+	n.step(Anchors{[]identity.NodeID{anchor(1)}})
+	n.step(PeerAnswered{})
+	n.run(5 * time.Second)
+	n.udp = true
+	n.run(5 * time.Second)
+	n.expect(t, "it is back", Open)
+}
+
+// Under traffic the way back is looked for every few seconds, however long UDP has been blocked.
+func TestBackSoonUnderTraffic(t *testing.T) {
+	n := newNetwork(false, 1)
+	n.step(Anchors{[]identity.NodeID{anchor(1)}})
+	n.run(time.Hour)
+	n.step(Tick{Busy: true})
+	n.run(probeBusy)
+	n.udp = true
+	asked := n.now
+	for range 4 {
+		n.step(Tick{Busy: true})
+		n.run(2 * time.Second)
+	}
+	if got, since, _ := n.m.State(); got != Open || since.Sub(asked) > 7*time.Second {
+		t.Errorf("got %v after %v, want open within 7 s", got, since.Sub(asked))
 	}
 }
 
@@ -296,7 +372,7 @@ func TestMachineAtRandom(t *testing.T) {
 		ids := []identity.NodeID{anchor(1), anchor(2), anchor(3), anchor(4)}
 		for range 100 {
 			id := ids[r.IntN(len(ids))]
-			switch r.IntN(10) {
+			switch r.IntN(12) {
 			case 0:
 				n.step(Anchors{ids[:r.IntN(len(ids)+1)]})
 			case 1:
@@ -315,6 +391,10 @@ func TestMachineAtRandom(t *testing.T) {
 				n.streams[id[0]] = !n.streams[id[0]]
 			case 8:
 				n.step(StreamDown{Ref{id, uint64(r.IntN(20))}})
+			case 9:
+				n.step(PeerAnswered{})
+			case 10:
+				n.step(Tick{Busy: true})
 			}
 			before, steps := n.now, len(n.log)
 			n.run(time.Duration(r.IntN(20000)) * time.Millisecond)

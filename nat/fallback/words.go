@@ -7,16 +7,16 @@ type State uint8
 
 // The states. A change of the network leads from any of them to Trying.
 //
-//	        doubt                no answer            answered
+//	        doubt        no answer, but a stream        answered
 //	Open ──────────► Trying ──────────────► Blocked ────────────► Returning
-//	 ▲ ▲               │  in trialTime         ▲                    │   │
+//	 ▲ ▲               │  or for trialTime     ▲                    │   │
 //	 │ └───────────────┘                       └────────────────────┘   │
 //	 │      answered                             answers stop           │
 //	 └──────────────────────────────────────────────────────────────────┘
 //	                      answered for long enough
 const (
 	Open      State = iota // UDP works, or there is nobody to ask
-	Trying                 // in doubt; streams, if there are any, stay
+	Trying                 // in doubt; streams are dialled beside the probes, and those that are up stay
 	Blocked                // streams are used
 	Returning              // UDP answers again; streams are used until that is sure
 )
@@ -42,6 +42,8 @@ type (
 	DialFailed struct{ ID identity.NodeID }
 	// Answered says that an anchor has just answered a probe by UDP.
 	Answered struct{}
+	// PeerAnswered says that a member which is no anchor has just been heard by UDP.
+	PeerAnswered struct{}
 	// SessionUp says that a session with an anchor came up by UDP.
 	SessionUp struct{ ID identity.NodeID }
 	// SessionDown says that it ended, for whatever reason.
@@ -50,8 +52,8 @@ type (
 	StreamUp struct{ Ref }
 	// StreamDown says that OpenStream failed, or that a stream ended. For one that CloseStream ended it means nothing.
 	StreamDown struct{ Ref }
-	// Tick says that it is the time that Step asked to be woken at.
-	Tick struct{}
+	// Tick says that it is the time that Step asked to be woken at, or another one. Busy says that packets go over the streams.
+	Tick struct{ Busy bool }
 )
 
 func (Anchors) input()        {}
@@ -59,6 +61,7 @@ func (NetworkChanged) input() {}
 func (Doubt) input()          {}
 func (DialFailed) input()     {}
 func (Answered) input()       {}
+func (PeerAnswered) input()   {}
 func (SessionUp) input()      {}
 func (SessionDown) input()    {}
 func (StreamUp) input()       {}
