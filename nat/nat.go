@@ -85,7 +85,7 @@ type Options struct {
 	External  func() []netip.AddrPort                               // where routers map the shared port to, now; may be nil
 	Stranger  func(id [12]byte, from netip.AddrPort)                // told of each bare Binding request; must not block; may be nil
 	Doubt     func(peer identity.NodeID)                            // told of each path that answers no checks; must not block; may be nil
-	Answered  func()                                                // told of each answer of an anchor to a probe; may be nil
+	Answered  func(server netip.AddrPort)                           // told of each answer of an anchor to a probe; may be nil
 	Logger    *slog.Logger                                          // nil: none
 }
 
@@ -111,6 +111,8 @@ type NAT struct {
 type desired struct {
 	peers      []identity.NodeID
 	setPeers   bool
+	check      map[identity.NodeID]bool
+	checkAll   bool
 	network    bool
 	anchors    bool
 	probe      bool
@@ -121,7 +123,10 @@ type desired struct {
 }
 
 func noDesire() desired {
-	return desired{ready: make(map[identity.NodeID]bool), introduce: make(map[identity.NodeID]bool), stirred: make(map[identity.NodeID]bool)}
+	return desired{
+		ready: make(map[identity.NodeID]bool), introduce: make(map[identity.NodeID]bool), stirred: make(map[identity.NodeID]bool),
+		check: make(map[identity.NodeID]bool),
+	}
 }
 
 // item is one input from another goroutine: to a peer's machine, or a STUN server's answer.
@@ -185,6 +190,16 @@ func (n *NAT) AnchorsChanged() { n.ask(func(d *desired) { d.anchors = true }) }
 
 // Probe asks all anchors for this node's address now: whoever answers shows that UDP works (Options.Answered).
 func (n *NAT) Probe() { n.ask(func(d *desired) { d.probe = true }) }
+
+// Check has the paths to these peers (to all, with none named) checked now.
+func (n *NAT) Check(peers ...identity.NodeID) {
+	n.ask(func(d *desired) {
+		d.checkAll = d.checkAll || len(peers) == 0
+		for _, id := range peers {
+			d.check[id] = true
+		}
+	})
+}
 
 // SignalReady says that signals to these peers (to all, with none named) have a route now: what waits
 // for one, or for an answer, is sent at once.

@@ -191,10 +191,13 @@ func (l *loop) reconcile(now time.Time) {
 			l.step(now, p, path.Stirred{LastTx: tx, LastRx: rx})
 		}
 	}
-	if !d.everyReady && len(d.ready) == 0 && len(d.introduce) == 0 {
+	if !d.everyReady && len(d.ready) == 0 && len(d.introduce) == 0 && !d.checkAll && len(d.check) == 0 {
 		return
 	}
 	for id, p := range l.peers {
+		if d.checkAll || d.check[id] {
+			l.step(now, p, path.Suspect{})
+		}
 		if d.everyReady || d.ready[id] {
 			l.step(now, p, path.Routable{})
 		}
@@ -263,7 +266,7 @@ func (l *loop) sendProbes(now time.Time) {
 func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 	genuine, changed, moved := l.place.prober.answered(now, a)
 	if genuine && l.o.Answered != nil {
-		l.o.Answered()
+		l.o.Answered(a.server)
 	}
 	if genuine {
 		l.publishMapped()

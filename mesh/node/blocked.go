@@ -1,8 +1,9 @@
 package node
 
 import (
+	"net"
+	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"warren/mesh/identity"
@@ -58,6 +59,9 @@ func (m *member) udpChanged(before, now fallback.State, reason string) {
 	level("UDP", "state", now.String(), "reason", reason)
 	m.publishRoutes()
 	m.nat.AnchorsChanged() // others are to be asked
+	if now == fallback.Blocked && before != fallback.Returning {
+		m.nat.Check() // what does not answer either makes room for a relay
+	}
 	if before != fallback.Returning || now != fallback.Open {
 		return
 	}
@@ -75,6 +79,11 @@ func (m *member) planStreamWake() {
 	if poll := s.seen.Add(dialsSeenEvery); m.mayDoubtDials() && (wake.IsZero() || poll.Before(wake)) {
 		wake = poll
 	}
+	if state, _, _ := s.machine.State(); state == fallback.Blocked {
+		if look := time.Now().Add(blockedLookEvery); wake.IsZero() || look.Before(wake) {
+			wake = look
+		}
+	}
 	if wake.IsZero() {
 		s.timer.Stop()
 		return
@@ -83,32 +92,39 @@ func (m *member) planStreamWake() {
 }
 
 // streamAnchors lists the members to which streams may lead, best first: those whose sessions are kept, as far as the
-// Internet can reach them.
-func streamAnchors(f facts) (ids []identity.NodeID) {
+// Internet can reach them. Where it reaches none, addresses of private networks are as good (private).
+func streamAnchors(f facts) (ids []identity.NodeID, private bool) {
 	anchors, up := planAnchors(f)
-	for _, m := range anchors {
-		if len(publicOf(m.Record.Endpoints)) > 0 {
-			ids = append(ids, m.ID)
+	list := func(counts func(netip.Addr) bool) (ids []identity.NodeID) {
+		for _, m := range anchors {
+			if slices.ContainsFunc(m.Record.Endpoints, func(a netip.AddrPort) bool { return counts(a.Addr()) }) {
+				ids = append(ids, m.ID)
+			}
 		}
-	}
-	if up > 0 {
+		if up > 0 {
+			return ids
+		}
+		for _, c := range f.contacts {
+			gone := slices.ContainsFunc(f.members, func(m roster.Member) bool { return m.ID == c.ID && m.State != roster.Active })
+			if !gone && c.ID != f.self && counts(c.Addr.Addr()) && !slices.Contains(ids, c.ID) {
+				ids = append(ids, c.ID)
+			}
+		}
 		return ids
 	}
-	for _, c := range f.contacts {
-		gone := slices.ContainsFunc(f.members, func(m roster.Member) bool { return m.ID == c.ID && m.State != roster.Active })
-		if !gone && c.ID != f.self && isPublic(c.Addr.Addr()) && !slices.Contains(ids, c.ID) {
-			ids = append(ids, c.ID)
-		}
+	if ids = list(isPublic); len(ids) > 0 {
+		return ids, false
 	}
-	return ids
+	return list(netip.Addr.IsGlobalUnicast), true
 }
 
 // followAnchors tells the machine who the anchors are and which sessions with them go by UDP, as far as it is new, and
 // ends the sessions that are to leave their streams.
 func (m *member) followAnchors(f facts) {
 	s := m.streams
-	if ids := streamAnchors(f); !slices.Equal(ids, s.anchors) {
+	if ids, private := streamAnchors(f); !slices.Equal(ids, s.anchors) || private != s.signs.everywhere.Load() {
 		s.anchors = ids
+		s.signs.everywhere.Store(private)
 		m.publishRoutes()
 		m.nat.AnchorsChanged()
 		m.stream(fallback.Anchors{IDs: ids})
@@ -131,13 +147,46 @@ func (m *member) followAnchors(f facts) {
 		}
 	}
 	s.leave = nil
+	m.moveSessions()
 	m.planStreamWake()
+}
+
+// moveSessions ends the sessions by UDP with the anchors to which a stream leads, so that they are dialled through it: left
+// alone they would take long to notice. It comes after the targets have been told the streams.
+func (m *member) moveSessions() {
+	if state, _, _ := m.streams.machine.State(); state != fallback.Blocked {
+		return
+	}
+	for id := range m.streams.targets() {
+		if m.byUDP(id) {
+			m.sessions.Drop(id, session.CodeUnresponsive, "UDP is blocked")
+		}
+	}
 }
 
 // byUDP reports whether there is a session with a member over the Internet by UDP.
 func (m *member) byUDP(id identity.NodeID) bool {
 	s, up := m.up[id]
-	return up && !bind.IsVirtual(s.remote.Addr()) && isPublic(s.remote.Addr())
+	return up && !bind.IsVirtual(s.remote.Addr()) && m.streams.signs.counts(s.remote.Addr())
+}
+
+// leaveNetwork ends the streams whose own address this machine does not have any more. TCP would take long to notice.
+func (m *member) leaveNetwork() {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return // TCP will notice
+	}
+	ours := func(local netip.Addr) bool {
+		return slices.ContainsFunc(addrs, func(a net.Addr) bool {
+			prefix, ok := a.(*net.IPNet)
+			return ok && prefix.IP.Equal(local.AsSlice())
+		})
+	}
+	for _, d := range m.streams.dialled {
+		if d.end.local.IsValid() && !ours(d.end.local) {
+			m.socket.DetachStream(d.end.virtual)
+		}
+	}
 }
 
 // streamSessionDown is told that a session ended. Silence is evidence against the way that it went.
@@ -175,8 +224,7 @@ func (m *member) seeDials(now time.Time) {
 		if !slices.Contains(s.anchors, status.ID) {
 			continue
 		}
-		silent := strings.Contains(status.LastError, "deadline exceeded") || strings.Contains(status.LastError, "timeout")
-		if status.Attempts > s.attempts[status.ID] && silent {
+		if status.Attempts > s.attempts[status.ID] && status.Silent {
 			m.stream(fallback.DialFailed{ID: status.ID})
 		}
 		s.attempts[status.ID] = status.Attempts

@@ -20,20 +20,22 @@ func TestStreamsLeadToPublicAnchors(t *testing.T) {
 		sessions []byte
 		contacts []contact
 		want     []identity.NodeID
+		private  bool
 	}{
-		{"public ones", []roster.Member{testMember(2, private), testMember(3, private, public)}, nil, nil, []identity.NodeID{id(3)}},
-		{"the nearest first", []roster.Member{testMember(2, public), testMember(3, public)}, []byte{3}, nil, []identity.NodeID{id(3), id(2)}},
-		{"contacts while no anchor answers", []roster.Member{testMember(2, public), left}, nil, []contact{{id(7), met}, {id(5), met}, {id(2), met}, {id(1), met}}, []identity.NodeID{id(2), id(7)}},
-		{"no contacts when one answers", []roster.Member{testMember(2, public)}, []byte{2}, []contact{{id(7), met}}, []identity.NodeID{id(2)}},
-		{"a contact in another LAN", nil, nil, []contact{{id(7), netip.MustParseAddrPort(private)}}, nil},
+		{"public ones", []roster.Member{testMember(2, private), testMember(3, private, public)}, nil, nil, []identity.NodeID{id(3)}, false},
+		{"the nearest first", []roster.Member{testMember(2, public), testMember(3, public)}, []byte{3}, nil, []identity.NodeID{id(3), id(2)}, false},
+		{"contacts while no anchor answers", []roster.Member{testMember(2, public), left}, nil, []contact{{id(7), met}, {id(5), met}, {id(2), met}, {id(1), met}}, []identity.NodeID{id(2), id(7)}, false},
+		{"no contacts when one answers", []roster.Member{testMember(2, public)}, []byte{2}, []contact{{id(7), met}}, []identity.NodeID{id(2)}, false},
+		{"a mesh of private networks", []roster.Member{testMember(2, private)}, nil, []contact{{id(7), netip.MustParseAddrPort(private)}}, []identity.NodeID{id(2), id(7)}, true},
+		{"nobody", nil, nil, nil, nil, true},
 	} {
 		f := testFacts(append(tt.members, testMember(1, public))...)
 		f.contacts = tt.contacts
 		for _, n := range tt.sessions {
 			f.sessions[id(n)] = sessionFacts{}
 		}
-		if got := streamAnchors(f); !slices.Equal(got, tt.want) {
-			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		if got, private := streamAnchors(f); !slices.Equal(got, tt.want) || private != tt.private {
+			t.Errorf("%s: got %v (private %t), want %v (private %t)", tt.name, got, private, tt.want, tt.private)
 		}
 	}
 }

@@ -8,7 +8,10 @@ import (
 
 // doubtful is told by nat that the path to a peer answers no checks. What broke it may have broken the sessions too, and
 // the way back leads over them.
-func (m *member) doubtful(id identity.NodeID) { m.sessions.Doubt(id) }
+func (m *member) doubtful(id identity.NodeID) {
+	m.sessions.Doubt(id)
+	m.streams.signs.pathSilent(id)
+}
 
 // watchTraffic tells nat which peers are sent to after a pause, so that it need not look at those that are not.
 func (m *member) watchTraffic(ctx context.Context) error {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"warren/nat"
-	"warren/nat/fallback"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
@@ -21,19 +20,16 @@ func (m *member) pathChanged(e nat.Event) {
 	if moved {
 		m.log.Info("path changed", "peer", m.nameOf(e.Peer), "path", e.Path.Kind.String(), "address", e.Path.Addr, "reason", e.Reason)
 	}
-	died := p.path.Kind == nat.Direct && e.Path.Kind != nat.Direct
 	before := p.way()
 	p.path, p.sources = e.Path, e.Sources
 	p.endpoint.SetSources(p.allSources())
 	m.moveTo(p, before, e.Controlling, e.PeerRestarted)
-	if died {
-		m.stream(fallback.Doubt{})
-	}
 }
 
-// way is where the peer's packets go: nat's path, or else a stream; zero when there is neither.
+// way is where the peer's packets go: nat's path, or a stream when that is preferred or there is no path; zero when
+// there is neither.
 func (p *peer) way() netip.AddrPort {
-	if p.path.Addr.IsValid() {
+	if p.path.Addr.IsValid() && !(p.preferStream && p.stream.virtual.IsValid()) {
 		return p.path.Addr
 	}
 	return p.stream.virtual

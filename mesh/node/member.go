@@ -88,11 +88,13 @@ type peer struct {
 	endpoint *bind.Endpoint
 	psk      wgtypes.Key
 	path     nat.Path  // nat's
-	stream   streamEnd // used while nat has no path
-	size     tunnel.Path
-	sources  []netip.AddrPort
-	awaits   time.Time // since when a handshake is looked for; zero: none is
-	tries    int       // of that handshake, after the first
+	stream   streamEnd // used while nat has no path, or
+	// preferStream says that the path, if there is one, goes by UDP that is most likely blocked.
+	preferStream bool
+	size         tunnel.Path
+	sources      []netip.AddrPort
+	awaits       time.Time // since when a handshake is looked for; zero: none is
+	tries        int       // of that handshake, after the first
 }
 
 // newMember loads what the state directory holds and makes the owners. Nothing runs yet.
@@ -176,7 +178,7 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 		Self: m.self, Instance: m.instance, STUN: m.socket.STUN(), Port: m.socket.Port, Addresses: func() []netip.Addr { return netwatch.Addresses(n.foreign) },
 		Reject: m.inOverlay, Send: m.enqueue, Activity: m.activity, Relay: m.channels, Anchors: m.anchors, External: m.external, Stranger: m.back.stranger,
 		Doubt:    m.doubtful,
-		Answered: m.streams.udpAnswered, Logger: logger,
+		Answered: m.streams.signs.udpAnswered, Logger: logger,
 	})
 	return err
 }
@@ -201,7 +203,7 @@ func (m *member) events() eventSources {
 	return eventSources{
 		paths: m.nat.Events(), sessions: m.sessions.Events(), records: m.mesh.Changes(), fatal: m.mesh.Fatal(),
 		incoming: m.incoming, outgoing: m.outgoing, reached: m.back.arrivals, reach: m.back.timer.C, handshakes: m.retry.C, mapped: m.mapper.Events(),
-		streams: m.streams.news, heard: m.lan.beacon.Found(),
+		streams: m.streams.signs.news, heard: m.lan.beacon.Found(),
 	}
 }
 
@@ -258,6 +260,7 @@ func (m *member) sessionChanged(e sessionEvent) {
 func (m *member) networkChanged() {
 	m.nat.NetworkChanged()
 	m.sessions.Redial()
+	m.leaveNetwork()
 	m.stream(fallback.NetworkChanged{})
 	m.mapper.Changed()
 	m.back.machine.NetworkChanged()

@@ -11,6 +11,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/session"
+	"warren/nat"
 	"warren/nat/fallback"
 	"warren/tunnel/bind"
 )
@@ -33,15 +34,11 @@ type streams struct {
 	server *fallback.Server
 	client *fallback.Client
 	orders chan streamOrder
-	news   chan struct{} // a value when there is something to take
-
-	mu       sync.Mutex // guards these
-	pending  []streamNews
-	answered bool
+	signs  *udpSigns
 
 	// owned by the loop
 	machine  *fallback.Machine
-	timer    *time.Timer // leaves a value in news
+	timer    *time.Timer // pokes the signs
 	wake     time.Time   // of the machine
 	anchors  []identity.NodeID
 	udp      map[identity.NodeID]bool // anchors with a session by UDP, as the machine was told
@@ -56,6 +53,7 @@ type streams struct {
 type streamEnd struct {
 	virtual netip.AddrPort
 	remote  netip.AddrPort // of TCP
+	local   netip.Addr     // of TCP
 }
 
 // dialledStream is a stream that the machine has asked for.
@@ -82,43 +80,12 @@ type streamNews struct {
 
 func newStreams() *streams {
 	s := &streams{
-		orders: make(chan streamOrder, 64), news: make(chan struct{}, 1), machine: fallback.NewMachine(rand.Float64),
+		orders: make(chan streamOrder, 64), signs: newUDPSigns(), machine: fallback.NewMachine(rand.Float64),
 		udp: make(map[identity.NodeID]bool), attempts: make(map[identity.NodeID]int),
 		dialled: make(map[identity.NodeID]*dialledStream), accepted: make(map[identity.NodeID]streamEnd),
 	}
-	s.timer = time.AfterFunc(time.Hour, s.poke)
+	s.timer = time.AfterFunc(time.Hour, s.signs.poke)
 	return s
-}
-
-func (s *streams) poke() {
-	select {
-	case s.news <- struct{}{}:
-	default:
-	}
-}
-
-// tell leaves news for the loop.
-func (s *streams) tell(n streamNews) {
-	s.mu.Lock()
-	s.pending = append(s.pending, n)
-	s.mu.Unlock()
-	s.poke()
-}
-
-// udpAnswered is called by nat for each answer of an anchor.
-func (s *streams) udpAnswered() {
-	s.mu.Lock()
-	s.answered = true
-	s.mu.Unlock()
-	s.poke()
-}
-
-func (s *streams) take() (news []streamNews, answered bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	news, answered = s.pending, s.answered
-	s.pending, s.answered = nil, false
-	return news, answered
 }
 
 // to returns the stream that leads to or from a member.
@@ -170,22 +137,24 @@ func (m *member) acceptStream(from identity.NodeID, c net.Conn) (<-chan struct{}
 	if err != nil || from.IsZero() {
 		return done, err
 	}
-	news := streamNews{Ref: fallback.Ref{ID: from}, end: streamEnd{virtual, remoteOf(c)}, up: true}
-	m.streams.tell(news)
+	news := streamNews{Ref: fallback.Ref{ID: from}, end: endOf(virtual, c), up: true}
+	m.streams.signs.tell(news)
 	go func() { // ends with the stream, which the server ends at the latest with itself
 		<-done
 		news.up = false
-		m.streams.tell(news)
+		m.streams.signs.tell(news)
 	}()
 	return done, nil
 }
 
-func remoteOf(c net.Conn) netip.AddrPort {
-	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		addr := tcp.AddrPort()
-		return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+func endOf(virtual netip.AddrPort, c net.Conn) streamEnd {
+	plain := func(a net.Addr) netip.AddrPort {
+		if tcp, ok := a.(*net.TCPAddr); ok {
+			return netip.AddrPortFrom(tcp.AddrPort().Addr().Unmap(), tcp.AddrPort().Port())
+		}
+		return netip.AddrPort{}
 	}
-	return netip.AddrPort{}
+	return streamEnd{virtual: virtual, remote: plain(c.RemoteAddr()), local: plain(c.LocalAddr()).Addr()}
 }
 
 // dialStreams dials what is ordered until ctx ends, and ends those streams then.
@@ -207,7 +176,7 @@ func (m *member) dialStream(ctx context.Context, o streamOrder) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(o.ctx, cancel)()
-	defer m.streams.tell(streamNews{Ref: o.ref})
+	defer m.streams.signs.tell(streamNews{Ref: o.ref})
 	dial, stop := context.WithTimeout(ctx, streamDialTime)
 	defer stop()
 	c, err := m.streams.client.Dial(dial, o.ref.ID, o.addrs)
@@ -223,7 +192,7 @@ func (m *member) dialStream(ctx context.Context, o streamOrder) {
 		m.log.Warn("stream not attached", "peer", m.nameOf(o.ref.ID), "error", err)
 		return
 	}
-	m.streams.tell(streamNews{Ref: o.ref, end: streamEnd{virtual, remoteOf(c)}, up: true})
+	m.streams.signs.tell(streamNews{Ref: o.ref, end: endOf(virtual, c), up: true})
 	select {
 	case <-done:
 	case <-ctx.Done():
@@ -232,29 +201,12 @@ func (m *member) dialStream(ctx context.Context, o streamOrder) {
 	}
 }
 
-// streamsChanged takes the news, and what time brings.
-func (m *member) streamsChanged() {
-	news, answered := m.streams.take()
-	for _, n := range news {
-		if n.Serial == 0 {
-			m.streamAccepted(n)
-		} else {
-			m.streamDialled(n)
-		}
-	}
-	if answered {
-		m.stream(fallback.Answered{})
-	}
-	m.seeDials(time.Now())
-	m.stream(fallback.Tick{})
-	m.followStreams()
-}
-
 func (m *member) streamAccepted(n streamNews) {
 	switch {
 	case n.up:
 		m.log.Info("stream accepted", "peer", m.nameOf(n.ID), "address", n.end.remote.String())
 		m.streams.accepted[n.ID] = n.end
+		m.nat.Check(n.ID)
 	default:
 		if m.streams.accepted[n.ID] == n.end {
 			delete(m.streams.accepted, n.ID)
@@ -271,9 +223,6 @@ func (m *member) streamDialled(n streamNews) {
 		m.log.Info("stream up", "peer", m.nameOf(n.ID), "address", n.end.remote.String())
 		d.end = n.end
 		m.stream(fallback.StreamUp{Ref: n.Ref})
-		if s, up := m.up[n.ID]; up && !bind.IsStream(s.remote.Addr()) {
-			m.sessions.Redial() // a session that does not answer makes room
-		}
 	case !n.up:
 		if known {
 			delete(m.streams.dialled, n.ID)
@@ -297,44 +246,42 @@ func (m *member) openStream(ref fallback.Ref) {
 	select {
 	case m.streams.orders <- streamOrder{ref: ref, addrs: m.streamAddrs(ref.ID), ctx: ctx}:
 	default: // the machine tries again
-		m.streams.tell(streamNews{Ref: ref})
+		m.streams.signs.tell(streamNews{Ref: ref})
 	}
 }
 
-// streamAddrs are where streams to a member are dialled: its public endpoints, or where it was met before.
+// streamAddrs are where streams to a member are dialled: its endpoints, or where it was met before.
 func (m *member) streamAddrs(id identity.NodeID) (out []netip.AddrPort) {
 	if other, ok := m.mesh.View().Member(id); ok {
-		out = publicOf(other.Record.Endpoints)
+		out = slices.DeleteFunc(slices.Clone(other.Record.Endpoints), func(a netip.AddrPort) bool { return !m.streams.signs.counts(a.Addr()) })
 	}
 	for _, c := range m.contacts {
-		if c.ID == id && isPublic(c.Addr.Addr()) && !slices.Contains(out, c.Addr) {
+		if c.ID == id && m.streams.signs.counts(c.Addr.Addr()) && !slices.Contains(out, c.Addr) {
 			out = append(out, c.Addr)
 		}
 	}
 	return out
 }
 
-func publicOf(addrs []netip.AddrPort) (out []netip.AddrPort) {
-	for _, a := range addrs {
-		if isPublic(a.Addr()) {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
-// followStreams moves the tunnels of the peers to which only a stream leads, and back.
+// followStreams moves the tunnels of the peers to which a stream leads, and back.
 func (m *member) followStreams() {
+	state, _, _ := m.streams.machine.State()
+	blocked := state == fallback.Blocked || state == fallback.Returning
 	changed := false
 	for id, p := range m.peers {
-		if end := m.streams.to(id); end != p.stream {
-			changed = true
-			before := p.way()
-			p.stream = end
-			p.endpoint.SetSources(p.allSources())
-			// Whoever opens a stream may have started anew and lost its keys.
-			m.moveTo(p, before, m.self.Compare(id) < 0, end.virtual.IsValid())
+		end := m.streams.to(id)
+		// Whoever opened a stream to this node takes UDP to be blocked, and is the one to know.
+		prefer := end.virtual.IsValid() && (blocked || end == m.streams.accepted[id]) && (p.path.Kind == nat.Relayed || m.streams.signs.counts(p.path.Addr.Addr()))
+		if end == p.stream && prefer == p.preferStream {
+			continue
 		}
+		changed = true
+		before := p.way()
+		opened := end != p.stream && end.virtual.IsValid()
+		p.stream, p.preferStream = end, prefer
+		p.endpoint.SetSources(p.allSources())
+		// Whoever opens a stream may have started anew and lost its keys.
+		m.moveTo(p, before, m.self.Compare(id) < 0, opened && !p.path.Addr.IsValid())
 	}
 	if changed {
 		m.publishRoutes()

@@ -119,6 +119,7 @@ type Status struct {
 	Since     time.Time      // when the session came up
 	Dialled   bool           // this side dialled it
 	LastError string         // of the last dial or session; empty when there was none
+	Silent    bool           // LastError is that of a dial that nobody answered
 	Attempts  int            // failed dials since the last session
 	NextDial  time.Time      // zero when up or dialling
 }
@@ -385,6 +386,7 @@ func (t *target) status() Status {
 	st := Status{ID: t.id, Target: true, Attempts: t.attempts, NextDial: t.next}
 	if t.lastErr != nil {
 		st.LastError = strings.ReplaceAll(t.lastErr.Error(), "\n", "; ")
+		st.Silent = t.attempts > 0 && (errors.Is(t.lastErr, context.DeadlineExceeded) || isTimeout(t.lastErr))
 	}
 	return st
 }
