@@ -105,8 +105,9 @@ func streamAnchors(f facts) (ids []identity.NodeID, private bool) {
 			return ids
 		}
 		for _, c := range f.contacts {
-			gone := slices.ContainsFunc(f.members, func(m roster.Member) bool { return m.ID == c.ID && m.State != roster.Active })
-			if !gone && c.ID != f.self && counts(c.Addr.Addr()) && !slices.Contains(ids, c.ID) {
+			// Who is known and names no endpoint accepts no streams.
+			known := slices.ContainsFunc(f.members, func(m roster.Member) bool { return m.ID == c.ID })
+			if !known && c.ID != f.self && counts(c.Addr.Addr()) && !slices.Contains(ids, c.ID) {
 				ids = append(ids, c.ID)
 			}
 		}
@@ -135,8 +136,10 @@ func (m *member) followAnchors(f facts) {
 			m.stream(fallback.SessionDown{ID: id})
 		}
 	}
+	state, since, _ := s.machine.State()
 	for _, id := range s.anchors {
-		if !s.udp[id] && m.byUDP(id) {
+		// A session that was there before UDP was doubted proves nothing.
+		if !s.udp[id] && m.byUDP(id) && (state == fallback.Open || m.up[id].since.After(since)) {
 			s.udp[id] = true
 			m.stream(fallback.SessionUp{ID: id})
 		}

@@ -223,7 +223,7 @@ func (m *member) sessionChanged(e sessionEvent) {
 	switch e.Kind {
 	case session.Up:
 		rtt, _ := m.sessions.RTT(e.ID)
-		m.up[e.ID] = sessionFacts{rtt: rtt, remote: e.Remote}
+		m.up[e.ID] = sessionFacts{rtt: rtt, remote: e.Remote, since: time.Now()}
 		delete(m.refused, e.ID)
 		m.relays.Moved(e.ID, e.Remote)
 		m.channels.Moved(e.ID, e.Remote)
@@ -238,7 +238,7 @@ func (m *member) sessionChanged(e sessionEvent) {
 		m.relays.Moved(e.ID, e.Remote)
 		m.channels.Moved(e.ID, e.Remote)
 		if s, up := m.up[e.ID]; up {
-			s.remote = e.Remote
+			s.remote, s.since = e.Remote, time.Now()
 			m.up[e.ID] = s
 		}
 		m.publishRoutes()

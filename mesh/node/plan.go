@@ -57,6 +57,7 @@ type peerFacts struct {
 type sessionFacts struct {
 	rtt    time.Duration
 	remote netip.AddrPort
+	since  time.Time // of remote
 }
 
 // desired is what the owners are told. Everything in it is sorted, so that equal plans compare equal.

@@ -239,12 +239,11 @@ func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunne
 		if !way.Standby.IsZero() {
 			p.Path.Standby = shorten(names[way.Standby], way.Standby)
 		}
-	default:
-		if end, ok := streams[other.ID]; ok {
-			p.Path = api.Path{Kind: api.PathDirect, Address: end.remote, Transport: api.TransportTCP}
-			way.RTT, _ = m.sessions.RTT(other.ID)
-			way.Reason = "UDP does not get through"
-		}
+	}
+	if end, ok := streams[other.ID]; ok && m.usesStream(other.ID) {
+		p.Path = api.Path{Kind: api.PathDirect, Address: end.remote, Transport: api.TransportTCP}
+		way.RTT, _ = m.sessions.RTT(other.ID)
+		way.Reason = "UDP does not get through"
 	}
 	p.LatencyMS = float64(way.RTT.Microseconds()) / 1000
 	switch {

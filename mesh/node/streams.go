@@ -288,6 +288,12 @@ func (m *member) followStreams() {
 	}
 }
 
+// usesStream reports whether packets for a peer go by a stream. It may be called from any goroutine.
+func (m *member) usesStream(id identity.NodeID) bool {
+	e := m.routes.Load().endpoints[id]
+	return e != nil && bind.IsStream(e.Path().Addr())
+}
+
 // listen has streams accepted where strangers can reach this node: on the number of the UDP port.
 func (m *member) listen() {
 	self, ok := m.mesh.View().Member(m.self)

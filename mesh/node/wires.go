@@ -15,7 +15,6 @@ import (
 	"warren/mesh/session"
 	"warren/mesh/signal"
 	"warren/nat"
-	"warren/tunnel/bind"
 )
 
 // The verbs that the owners of a member call, from goroutines of theirs: they read snapshots and never wait.
@@ -72,7 +71,7 @@ func (m *member) inOverlay(addr netip.Addr) bool {
 // activity is called by nat for each peer: the path is alive while packets come in.
 func (m *member) activity(id identity.NodeID) (lastTx, lastRx time.Time) {
 	// What goes by a stream says nothing about the path that nat knows.
-	if e := m.routes.Load().endpoints[id]; e != nil && !bind.IsStream(e.Path().Addr()) {
+	if e := m.routes.Load().endpoints[id]; e != nil && !m.usesStream(id) {
 		a := e.Activity()
 		return a.LastTx, a.LastRx
 	}

@@ -151,7 +151,7 @@ func TestBlockedAndBack(t *testing.T) {
 	n := newNetwork(false, 1, 2, 3)
 	n.step(Anchors{[]identity.NodeID{anchor(1), anchor(2), anchor(3)}})
 	n.run(10 * time.Second)
-	n.expect(t, "blocked", Blocked, "150ms open 1", "150ms open 2")
+	n.expect(t, "blocked", Blocked, "100ms open 1", "100ms open 2")
 	if len(n.up) != 2 || n.now.Sub(start) != 10*time.Second {
 		t.Errorf("got %d streams, want 2", len(n.up))
 	}
@@ -181,7 +181,7 @@ func TestLeftAfterNetworkChange(t *testing.T) {
 	n := newNetwork(false, 1)
 	n.step(Anchors{[]identity.NodeID{anchor(1)}})
 	n.run(time.Minute)
-	n.expect(t, "blocked", Blocked, "150ms open 1")
+	n.expect(t, "blocked", Blocked, "100ms open 1")
 	n.udp = true
 	n.step(NetworkChanged{})
 	n.run(10 * time.Second)
@@ -189,7 +189,7 @@ func TestLeftAfterNetworkChange(t *testing.T) {
 	n.udp = false
 	n.step(NetworkChanged{})
 	n.run(10 * time.Second)
-	n.expect(t, "and back", Blocked, "1m10.15s open 1")
+	n.expect(t, "and back", Blocked, "1m10.1s open 1")
 }
 
 // The stream dies with the network that it was made in; the next network drops UDP as well.
@@ -214,7 +214,7 @@ func TestDeadAnchors(t *testing.T) {
 	}
 	n.step(Anchors{ids})
 	n.run(3 * time.Second)
-	n.expect(t, "soon", Blocked, "150ms open 1", "150ms open 2", "300ms open 3", "600ms open 4")
+	n.expect(t, "soon", Blocked, "100ms open 1", "100ms open 2", "300ms open 3", "600ms open 4")
 	n.run(time.Hour)
 	if len(n.up) != 2 {
 		t.Errorf("got %v, want streams to 4 and 5", n.up)
@@ -257,8 +257,8 @@ func TestBlockedUnderTraffic(t *testing.T) {
 	n.expect(t, "open", Open)
 	n.udp = false
 	n.step(Doubt{})
-	n.run(400 * time.Millisecond)
-	n.expect(t, "soon", Blocked, "1m0.15s open 1", "1m0.15s open 2")
+	n.run(300 * time.Millisecond)
+	n.expect(t, "soon", Blocked, "1m0.1s open 1", "1m0.1s open 2")
 	if len(n.up) != 2 {
 		t.Errorf("got %d streams, want 2", len(n.up))
 	}
@@ -275,7 +275,7 @@ func TestDoubtWithoutCause(t *testing.T) {
 	n.rtt = 600 * time.Millisecond
 	n.step(Doubt{})
 	n.run(time.Minute)
-	n.expect(t, "by satellite", Open, "2m0.15s open 1", "2m0.15s open 2", "2m0.6s close 1", "2m0.6s close 2")
+	n.expect(t, "by satellite", Open, "2m0.1s open 1", "2m0.1s open 2", "2m0.6s close 1", "2m0.6s close 2")
 	if len(n.up) != 0 {
 		t.Errorf("got %d streams, want none", len(n.up))
 	}

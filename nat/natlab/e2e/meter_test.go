@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -196,6 +197,13 @@ func (d disturbance) String() string {
 // the moment that counts as its beginning: zero is the moment when it is called.
 func (b *bed) disturb(x, y *Node, want string, limit time.Duration, event func() time.Time) disturbance {
 	b.t.Helper()
+	return b.divert(x, y, want, want, limit, event)
+}
+
+// divert is disturb for an event after which another route is wanted. Where the two ends are to give different ones,
+// they are "x/y".
+func (b *bed) divert(x, y *Node, want, then string, limit time.Duration, event func() time.Time) disturbance {
+	b.t.Helper()
 	meters := []*meter{b.meter(x, y), b.meter(y, x)}
 	defer func() {
 		for _, m := range meters {
@@ -223,6 +231,7 @@ func (b *bed) disturb(x, y *Node, want string, limit time.Duration, event func()
 	from := event()
 	close(over)
 	stop.Wait()
+	w.want = then
 	if from.IsZero() {
 		from = begin
 	}
@@ -235,7 +244,7 @@ func (b *bed) disturb(x, y *Node, want string, limit time.Duration, event func()
 	}
 	d.Again = max(0, w.bad.Sub(from))
 	if !d.Healed {
-		b.t.Errorf("%s and %s: got %s, want %s within %v", x.Name(), y.Name(), w.said, want, limit)
+		b.t.Errorf("%s and %s: got %s, want %s within %v", x.Name(), y.Name(), w.said, then, limit)
 	}
 	return d
 }
@@ -259,11 +268,15 @@ func (w *watch) look() {
 			w.bad, w.said = now, "no answer from "+m.to.String()
 		}
 	}
-	for _, pair := range [][2]*Node{{w.x, w.y}, {w.y, w.x}} {
+	wantX, wantY, differ := strings.Cut(w.want, "/")
+	if !differ {
+		wantY = wantX
+	}
+	for i, pair := range [][2]*Node{{w.x, w.y}, {w.y, w.x}} {
 		s, err := pair[0].Status(w.bed.ctx)
 		if err != nil {
 			w.bad, w.said = now, err.Error()
-		} else if got := route(s, pair[1]); got != w.want {
+		} else if got := route(s, pair[1]); got != [2]string{wantX, wantY}[i] {
 			w.bad, w.said = now, fmt.Sprintf("%s: %s by %q", pair[0].Name(), pair[1].Name(), got)
 		}
 	}

@@ -1,0 +1,84 @@
+//go:build linux
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"warren/nat/natlab"
+)
+
+// Events about UDP that is blocked at the home of a: while it lasts, a says "stream" of everybody, and b "relay" of a.
+
+// diversion is an event after which the route is another one.
+type diversion struct {
+	event
+	peers  func(*world) (x, y *Node)
+	before func(*world) // what the event begins from; may be nil
+	then   string
+}
+
+func homes(w *world) (x, y *Node)    { return w.x, w.y }
+func toAnchor(w *world) (x, y *Node) { return w.x, w.anchors[0] }
+
+func block(w *world)   { w.homeX.Rule(natlab.UDPBlocked) }
+func unblock(w *world) { w.homeX.Rule(natlab.EIMAPDF) }
+
+// reopened undoes block and waits until all is as before.
+func reopened(w *world) {
+	unblock(w)
+	w.connected(w.x, w.y, routeDirect)
+	for _, a := range w.anchors {
+		w.byTransport(w.x, a, routeDirect, "")
+		w.byTransport(a, w.x, routeDirect, "")
+	}
+}
+
+// blockedFor some seconds is when the way back is no longer tried every second.
+func blockedFor(w *world) {
+	block(w)
+	w.byTransport(w.x, w.y, routeRelay, "tcp")
+	time.Sleep(10 * time.Second)
+}
+
+func diversionTable() []diversion {
+	const nat, direct = natlab.EIMAPDF, routeDirect
+	return []diversion{
+		{event{"udp-blocked/home", nat, direct, at(block), reopened}, homes, nil, "stream/relay"},
+		{event{"udp-blocked/anchor", nat, direct, at(block), reopened}, toAnchor, nil, "stream"},
+		{event{"udp-open/home", nat, "stream/relay", at(unblock), nil}, homes, blockedFor, direct},
+		{event{"udp-open/anchor", nat, "stream", at(unblock), nil}, toAnchor, blockedFor, direct},
+	}
+}
+
+// BenchmarkEventsUDP measures what it costs a tunnel in use when UDP is blocked on one side, and when it works again.
+func BenchmarkEventsUDP(b *testing.B) {
+	var rows []string
+	for _, e := range diversionTable() {
+		b.Run(e.name, func(b *testing.B) {
+			w := newWorld(b, e.kind)
+			var all []disturbance
+			for b.Loop() {
+				for round := range rounds(b) {
+					if e.before != nil {
+						e.before(w)
+					}
+					x, y := e.peers(w)
+					d := w.divert(x, y, e.want, e.then, eventLimit, func() time.Time { return e.happen(w) })
+					w.step("%s, round %d: %v", e.name, round+1, d)
+					all = append(all, d)
+					if e.after != nil {
+						e.after(w)
+					}
+				}
+			}
+			rows = append(rows, eventRow(b, e.event, all))
+		})
+	}
+	if len(rows) > 0 {
+		fmt.Printf("\n%-24s %-7s %10s %10s %10s %12s %12s   [ms]\n%s\n\n", "event", "route", "outage", "worst", "silent", "again", "worst", strings.Join(rows, "\n"))
+	}
+}
