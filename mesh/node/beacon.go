@@ -3,7 +3,7 @@ package node
 import (
 	"crypto/hkdf"
 	"crypto/sha256"
-	"log/slog"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -31,10 +31,12 @@ type lan struct {
 	beacon  *beacon.Beacon
 	mesh    identity.MeshID
 	foreign func(ifname string) bool // interfaces that are no underlay
+	warn    func(text string)        // "" takes it back
 
 	// Owned by the loop.
 	links []beacon.Link
 	stale time.Time // when links are read again
+	clock uint64    // beacons dropped over the clock until then
 	heard map[identity.NodeID]lanNeighbour
 }
 
@@ -44,12 +46,15 @@ type lanNeighbour struct {
 	until time.Time
 }
 
-func newLAN(mesh identity.MeshID, self identity.NodeID, port func() uint16, foreign func(string) bool, logger *slog.Logger) (*lan, error) {
-	b, err := beacon.New(beacon.Options{Self: self, Port: port, Logger: logger})
+func newLAN(n *node, m *member) (*lan, error) {
+	b, err := beacon.New(beacon.Options{Self: m.self, Port: m.socket.Port, Logger: n.options.Logger})
 	if err != nil {
 		return nil, err
 	}
-	return &lan{beacon: b, mesh: mesh, foreign: foreign, heard: make(map[identity.NodeID]lanNeighbour)}, nil
+	return &lan{
+		beacon: b, mesh: m.meshID, foreign: n.foreign, warn: func(text string) { n.status.warn("LAN", text) },
+		heard: make(map[identity.NodeID]lanNeighbour),
+	}, nil
 }
 
 // lanSecret is what an admin's record gives the members for their beacons. The mesh ID would not do: a stranger who connects
@@ -79,10 +84,23 @@ func (l *lan) update(now time.Time, f facts, invites []mesh.Invite) {
 	}
 	if !now.Before(l.stale) {
 		l.links, l.stale = lanLinks(l.foreign), now.Add(tickEvery)
+		l.checkClock()
 	}
 	l.beacon.Set(beacon.State{
 		Links: l.links, Members: memberKeys(l.mesh, f.members), Invites: inviteKeys(l.mesh, invites, now), Need: lanNeed(f),
 	})
+}
+
+// checkClock warns of a clock that differs from that of a neighbour: the two would be introduced in vain. Without the
+// Internet, clocks that have no battery are wrong after each start.
+func (l *lan) checkClock() {
+	before := l.clock
+	l.clock = l.beacon.Dropped()[beacon.ClocksDiffer]
+	if l.clock == before {
+		l.warn("")
+		return
+	}
+	l.warn(fmt.Sprintf("a member on the local network has a clock that is more than %.0f minutes off this one: set the one that is wrong, or the two do not connect", beacon.Window.Minutes()))
 }
 
 // lanLinks are the interfaces to speak on.
@@ -149,7 +167,7 @@ func (m *member) heardOnLAN(f beacon.Found) bool {
 	if known && slices.Equal(before.addrs, addrs) {
 		return false
 	}
-	m.log.Info("neighbour heard", "peer", m.nameOf(f.ID), "address", addrs[0].String())
+	m.log.Debug("neighbour heard", "peer", m.nameOf(f.ID), "address", addrs[0].String())
 	return true
 }
 

@@ -171,7 +171,7 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	if err := m.assembleStreams(n); err != nil {
 		return err
 	}
-	if m.lan, err = newLAN(m.meshID, m.self, m.socket.Port, n.foreign, logger); err != nil {
+	if m.lan, err = newLAN(n, m); err != nil {
 		return err
 	}
 	m.nat, err = nat.New(nat.Options{

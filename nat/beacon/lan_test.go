@@ -277,7 +277,7 @@ func TestReplayedAndForgedBeaconsMoveNobody(t *testing.T) {
 		c.found(0)
 		sent := len(lan.Sent())
 		replay()
-		if got := c.found(time.Second); len(got) != 0 || c.beacon.Dropped()["clocks differ"] == 0 {
+		if got := c.found(time.Second); len(got) != 0 || c.beacon.Dropped()[beacon.ClocksDiffer] == 0 {
 			t.Errorf("got %v (%v), want nobody from old beacons", got, c.beacon.Dropped())
 		}
 		if got := len(lan.Sent()) - sent; got != 0 {

@@ -78,7 +78,7 @@ const maxNonces = 4096
 // fresh notes a nonce and reports whether it was not there.
 func (n *nonces) fresh(now time.Time, nonce [nonceSize]byte) bool {
 	// A beacon is believed from one window before its time to one after: a generation lasts as long.
-	if len(n.young) >= maxNonces || now.Sub(n.since) > 2*window || n.young == nil {
+	if len(n.young) >= maxNonces || now.Sub(n.since) > 2*Window || n.young == nil {
 		n.young, n.old, n.since = make(map[[nonceSize]byte]bool), n.young, now
 	}
 	if n.young[nonce] || n.old[nonce] {

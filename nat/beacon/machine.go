@@ -24,9 +24,9 @@ const (
 
 // Timing.
 const (
-	// window is how far clocks may differ. Introductions bear no more (mesh/signal), so that more would help nobody; and who
+	// Window is how far clocks may differ. Introductions bear no more (mesh/signal), so that more would help nobody; and who
 	// repeats a beacon on another LAN, to see whom it moves, has to be there within this time.
-	window = 5 * time.Minute
+	Window = 5 * time.Minute
 	// tellEvery is the least pause between two tells; tellShare the pause for each member on the link.
 	tellEvery, tellShare = time.Minute, 15 * time.Second
 	firstPause, maxPause = 4 * time.Second, 30 * time.Second // of one that is alone
@@ -46,6 +46,9 @@ const (
 	maxSeeks    = 16 // nonces of own seeks that are remembered
 	burstPerMin = 12 // bursts a minute: an interface that flaps must not flood
 )
+
+// ClocksDiffer is the reason for which a member's beacon is dropped whose time is not within Window of ours.
+const ClocksDiffer = "clocks differ"
 
 // Bounds of State: the keys of the members, the first of which is spoken under, and those of invites. Every one is tried on
 // every beacon that comes in.
@@ -321,8 +324,8 @@ func (m *Machine) receive(now time.Time, p Packet) string {
 		return m.report(msg, link, p.From)
 	}
 	// What answers a seek is fresh by its echo; everything else by its time.
-	if off := now.Sub(msg.at); off > window || off < -window {
-		return "clocks differ"
+	if off := now.Sub(msg.at); off > Window || off < -Window {
+		return ClocksDiffer
 	}
 	switch msg.kind {
 	case kindSeek:

@@ -5,10 +5,12 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"warren/mesh/api"
+	"warren/nat/natlab"
 )
 
 // lans are networks without a way out: what a router, or nobody, gives to its hosts.
@@ -37,20 +39,28 @@ func TestLANWithoutInternet(t *testing.T) {
 				}
 			}
 
+			bed.step("the mesh is made before there is any network")
+			_, err := founder.Host.Run(bed.ctx, "ip", "link", "set", "eth0", "down")
+			bed.must(err)
 			bed.must(founder.Create(bed.ctx, "boat"))
 			bed.must(founder.Start(bed.ctx))
 			tokens := []string{}
 			for range 2 {
-				token, err := founder.Invite(bed.ctx)
+				invite, err := founder.NewInvite(bed.ctx)
 				bed.must(err)
-				tokens = append(tokens, token)
+				if len(invite.Anchors) > 0 {
+					t.Errorf("got a token with the addresses %v, want none: there are none", invite.Anchors)
+				}
+				tokens = append(tokens, invite.Token)
 			}
-			bed.step("the founder gets another address, the tokens go by file")
-			bed.must(founder.Stop())
+			bed.step("the cable is plugged in, the tokens go by file")
+			_, err = founder.Host.Run(bed.ctx, "ip", "link", "set", "eth0", "up")
+			bed.must(err)
 			renumber(founder)
-			bed.must(founder.Start(bed.ctx))
 			for i, n := range all[1:] {
+				began := time.Now()
 				bed.must(n.Join(bed.ctx, tokens[i]))
+				bed.step("%s has joined after %.1f s", n.Name(), time.Since(began).Seconds())
 				bed.must(n.Start(bed.ctx))
 			}
 			bed.meshed(all...)
@@ -100,6 +110,56 @@ func (b *bed) renumber(node *Node, lan4, lan6 netip.Prefix, n int) {
 		_, err = node.Host.Run(b.ctx, "ip", "addr", "add", fmt.Sprintf("%s/%d", addr, lan.Bits()), "dev", "eth0")
 		b.must(err)
 	}
+}
+
+// TestUplinkDown has a home whose line is dead, and the mesh's only anchor beyond it: who is at home stays connected and
+// lets others in, and all meet again when the line is back.
+func TestUplinkDown(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 2*time.Minute)
+	home := bed.Router("home", natlab.EIMAPDF)
+	founder := bed.node("founder", nil)
+	alice, bob, carol := bed.node("alice", home), bed.node("bob", home), bed.node("carol", home)
+	family := []*Node{alice, bob, carol}
+	bed.must(Found(bed.ctx, "home", founder, alice, bob))
+	bed.meshed(founder, alice, bob)
+	token, err := founder.Invite(bed.ctx)
+	bed.must(err)
+	for _, n := range family[:2] {
+		_, err := n.Wait(bed.ctx, "the invite is known", func(s api.Status) bool {
+			return slices.ContainsFunc(s.Invites, func(i api.Invited) bool { return i.Used == 0 })
+		})
+		bed.must(err)
+	}
+
+	bed.step("the line goes dead; the founder alone stands in the token")
+	bed.Cut(home)
+	began := time.Now()
+	bed.must(carol.Join(bed.ctx, token))
+	bed.step("carol has joined after %.1f s", time.Since(began).Seconds())
+	bed.must(carol.Start(bed.ctx))
+	bed.meshed(family...)
+
+	bed.step("all at home start again with other addresses")
+	for _, n := range family {
+		bed.kill(n)
+		n.Host.Renumber()
+	}
+	began = time.Now()
+	for _, n := range family {
+		bed.must(n.Launch())
+	}
+	bed.meshed(family...)
+	bed.step("meshed again after %.1f s", time.Since(began).Seconds())
+	for i, n := range family {
+		bed.connected(n, family[(i+1)%3], api.PathDirect)
+	}
+
+	bed.step("the line is back")
+	bed.Mend(home)
+	bed.meshed(founder, alice, bob, carol)
+	bed.agreed([]*Node{founder, alice, bob, carol}, "alice", "bob", "carol", "founder")
+	bed.step("end")
 }
 
 // TestMeshesOnOneLANIgnoreEachOther has two meshes and a node that keeps out on one switch.
