@@ -89,6 +89,7 @@ type waiter struct {
 	until time.Time
 	agent *agentConn
 	check bool
+	punch string          // own ufrag, of a check that was sent beside ICE's
 	peer  identity.NodeID // of a check
 	id    uint64
 	pwd   string
@@ -235,13 +236,17 @@ func (x *mux) response(p *packet, from netip.AddrPort) {
 	}
 	var it item
 	switch {
-	case w.agent != nil || w.check:
+	case w.agent != nil || w.check || w.punch != "":
 		if !p.authentic(w.pwd) {
 			x.drop(DropForged)
 			return
 		}
 		if w.agent != nil {
 			x.answered(w.agent, p, from)
+			return
+		}
+		if w.punch != "" {
+			x.proveUnder(w.punch, from)
 			return
 		}
 		it = item{peer: w.peer, in: path.CheckAnswered{ID: w.id}}
@@ -264,8 +269,13 @@ func (x *mux) answered(agent *agentConn, p *packet, from netip.AddrPort) {
 	if !agent.deliver(p.raw, from) {
 		x.drop(DropQueue)
 	}
+	x.proveUnder(agent.owner.own.Ufrag, from)
+}
+
+// proveUnder is prove for an authentic answer to a check of the attempt with that own ufrag.
+func (x *mux) proveUnder(ufrag string, from netip.AddrPort) {
 	x.mu.Lock()
-	t := x.trusted[agent.owner.own.Ufrag]
+	t := x.trusted[ufrag]
 	x.mu.Unlock()
 	if t != nil {
 		x.prove(t, from)
@@ -319,6 +329,26 @@ func (x *mux) check(peer identity.NodeID, c path.Check) error {
 	x.expect(id, waiter{to: c.To, check: true, peer: peer, id: c.ID, pwd: c.Remote.Pwd})
 	x.write(raw, c.To)
 	return nil
+}
+
+// punch sends a check of an attempt beside those of its agent: not for its answer, but for what the NATs on the way make
+// of it.
+func (x *mux) punch(own, remote path.Credentials, to netip.AddrPort) error {
+	raw, id, err := checkRequest(own, remote)
+	if err != nil {
+		return err
+	}
+	x.expect(id, waiter{to: to, punch: own.Ufrag, pwd: remote.Pwd})
+	x.write(raw, to)
+	return nil
+}
+
+// shown reports whether the peer has shown itself in the attempt with that own ufrag.
+func (x *mux) shown(ufrag string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	t := x.trusted[ufrag]
+	return t != nil && len(t.told) > 0
 }
 
 // probe asks a STUN server for our address.

@@ -86,6 +86,7 @@ type Options struct {
 	Stranger  func(id [12]byte, from netip.AddrPort)                // told of each bare Binding request; must not block; may be nil
 	Doubt     func(peer identity.NodeID)                            // told of each path that answers no checks; must not block; may be nil
 	Answered  func(server netip.AddrPort)                           // told of each answer of an anchor to a probe; may be nil
+	Listen    func() (net.PacketConn, error)                        // opens a UDP socket of its own, for IPv4; nil: ports are not predicted
 	Logger    *slog.Logger                                          // nil: none
 }
 
@@ -134,6 +135,8 @@ type item struct {
 	peer   identity.NodeID
 	in     path.Input
 	mapped *mappedAnswer
+	// sampled is for the run loop itself.
+	sampled *sampled
 }
 
 // inboxSize holds the burst of 250 peers that signal and check at once.

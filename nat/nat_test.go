@@ -39,7 +39,7 @@ func TestGrid(t *testing.T) {
 	for a := public; a <= symmetric; a++ {
 		for b := public; b <= symmetric; b++ {
 			want := Direct
-			if a == symmetric && b >= portRestricted || b == symmetric && a >= portRestricted {
+			if a == symmetric && b >= portRestricted || b == symmetric && a >= portRestricted || a == sequential && b == sequential {
 				want = Relayed
 			}
 			t.Run(fmt.Sprintf("%s × %s", a, b), func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -20,25 +21,30 @@ type sim struct {
 	t       *testing.T
 	mu      sync.Mutex
 	latency time.Duration
-	hosts   map[netip.Addr]*simHost // by public address, or behind a NAT
-	boxes   map[netip.Addr]*simNAT  // by public address
+	hosts   map[netip.Addr]*simHost     // by public address, or behind a NAT
+	more    map[netip.AddrPort]*simHost // further sockets of hosts
+	boxes   map[netip.Addr]*simNAT      // by public address
 	nodes   map[identity.NodeID]*simNode
 	relays  map[netip.AddrPort]*simChannel
 	cut     bool // signalling
 	packets int
+	tap     func(from *simHost, to netip.AddrPort) // called for each packet, under mu; nil: none
+	blocked *simHost                               // what it sends is lost; nil: none
 }
 
 type natKind int
 
 const (
-	public         natKind = iota
-	fullCone               // endpoint-independent mapping and filtering
-	portRestricted         // endpoint-independent mapping, address- and port-dependent filtering
-	symmetric              // address- and port-dependent mapping and filtering
+	public            natKind = iota
+	fullCone                  // endpoint-independent mapping and filtering
+	addressRestricted         // endpoint-independent mapping, address-dependent filtering
+	portRestricted            // endpoint-independent mapping, address- and port-dependent filtering
+	sequential                // address- and port-dependent mapping and filtering, ports in a row
+	symmetric                 // the same with random ports
 )
 
 func (k natKind) String() string {
-	return [...]string{"public", "EIM/EIF", "EIM/APDF", "symmetric"}[k]
+	return [...]string{"public", "EIM/EIF", "EIM/ADF", "EIM/APDF", "sequential", "symmetric"}[k]
 }
 
 type simNAT struct {
@@ -85,7 +91,7 @@ type simChannel struct {
 
 func newSim(t *testing.T) *sim {
 	return &sim{
-		t: t, latency: 5 * time.Millisecond, hosts: map[netip.Addr]*simHost{}, boxes: map[netip.Addr]*simNAT{},
+		t: t, latency: 5 * time.Millisecond, hosts: map[netip.Addr]*simHost{}, more: map[netip.AddrPort]*simHost{}, boxes: map[netip.Addr]*simNAT{},
 		nodes: map[identity.NodeID]*simNode{}, relays: map[netip.AddrPort]*simChannel{},
 	}
 }
@@ -119,23 +125,39 @@ func (s *sim) host(box *simNAT, n byte) *simHost {
 
 func (b *simNAT) outbound(from, to netip.AddrPort) netip.AddrPort {
 	key := [2]netip.AddrPort{from}
-	if b.kind == symmetric {
+	if b.kind >= sequential {
 		key[1] = to
 	}
 	port, ok := b.out[key]
 	if !ok {
-		b.next++
-		port = b.next
+		port = b.assign()
 		b.out[key], b.in[port] = port, from
 	}
 	src := netip.AddrPortFrom(b.addr, port)
 	b.allowed[[2]netip.AddrPort{src, to}] = true
+	b.allowed[[2]netip.AddrPort{src, netip.AddrPortFrom(to.Addr(), 0)}] = true
 	return src
+}
+
+// assign returns the port of a new mapping.
+func (b *simNAT) assign() uint16 {
+	b.next++
+	for b.kind == symmetric {
+		b.next = 1024 + uint16(rand.IntN(64000))
+		if _, taken := b.in[b.next]; !taken {
+			break
+		}
+	}
+	return b.next
 }
 
 func (b *simNAT) inbound(from, to netip.AddrPort) (netip.AddrPort, bool) {
 	inside, ok := b.in[to.Port()]
-	if b.kind != fullCone {
+	switch b.kind {
+	case fullCone:
+	case addressRestricted:
+		ok = ok && b.allowed[[2]netip.AddrPort{to, netip.AddrPortFrom(from.Addr(), 0)}]
+	default:
 		ok = ok && b.allowed[[2]netip.AddrPort{to, from}]
 	}
 	return inside, ok
@@ -145,7 +167,13 @@ func (b *simNAT) inbound(from, to netip.AddrPort) (netip.AddrPort, bool) {
 func (s *sim) send(h *simHost, raw []byte, to netip.AddrPort) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if h == s.blocked {
+		return
+	}
 	s.packets++
+	if s.tap != nil {
+		s.tap(h, to)
+	}
 	packet := simPacket{raw: append([]byte(nil), raw...), from: h.addr}
 	var dst *simHost
 	if to.Addr().Is6() {
@@ -186,9 +214,63 @@ func (s *sim) route(h *simHost, to netip.AddrPort) (*simHost, netip.AddrPort) {
 		if !ok {
 			return nil, from
 		}
-		return s.hosts[inside.Addr()], from
+		return s.socket(inside), from
 	}
-	return s.hosts[to.Addr()], from
+	return s.socket(to), from
+}
+
+// socket returns the host's socket with that address: a further one, or else the one that the host began with.
+func (s *sim) socket(at netip.AddrPort) *simHost {
+	if further := s.more[at]; further != nil {
+		return further
+	}
+	return s.hosts[at.Addr()]
+}
+
+// listen opens a further socket on a host.
+func (h *simHost) listen() (net.PacketConn, error) {
+	h.sim.mu.Lock()
+	defer h.sim.mu.Unlock()
+	c := &simHost{sim: h.sim, addr: h.addr, box: h.box, in: make(chan simPacket, 16), done: make(chan struct{})}
+	for taken := true; taken; taken = h.sim.more[c.addr] != nil {
+		c.addr = netip.AddrPortFrom(h.addr.Addr(), 32768+uint16(rand.IntN(28000)))
+	}
+	h.sim.more[c.addr] = c
+	return &simSocket{simHost: c}, nil
+}
+
+// simSocket is a further socket, with deadlines and an end.
+type simSocket struct {
+	*simHost
+	deadline time.Time
+}
+
+func (c *simSocket) ReadFrom(p []byte) (int, net.Addr, error) {
+	expired := time.NewTimer(time.Until(c.deadline))
+	defer expired.Stop()
+	select {
+	case packet := <-c.in:
+		return copy(p, packet.raw), net.UDPAddrFromAddrPort(packet.from), nil
+	case <-c.done:
+		return 0, nil, net.ErrClosed
+	case <-expired.C:
+		return 0, nil, os.ErrDeadlineExceeded
+	}
+}
+
+func (c *simSocket) SetReadDeadline(at time.Time) error {
+	c.deadline = at
+	return nil
+}
+
+func (c *simSocket) Close() error {
+	c.once.Do(func() {
+		close(c.done)
+		c.sim.mu.Lock()
+		defer c.sim.mu.Unlock()
+		delete(c.sim.more, c.addr)
+	})
+	return nil
 }
 
 func (s *sim) owner(h *simHost) identity.NodeID {
@@ -288,7 +370,7 @@ func (s *sim) start(h *simHost, id identity.NodeID, anchors ...*simNode) *simNod
 	}
 	var err error
 	n.NAT, err = New(Options{
-		Self: id, Instance: instance, STUN: h, Relay: simRelay{n}, Logger: slog.New(slog.DiscardHandler),
+		Self: id, Instance: instance, STUN: h, Relay: simRelay{n}, Listen: h.listen, Logger: slog.New(slog.DiscardHandler),
 		Port: func() uint16 { return 9277 },
 		Addresses: func() []netip.Addr {
 			s.mu.Lock()

@@ -28,6 +28,9 @@ type loop struct {
 	slots  slots
 	parked map[identity.NodeID]parked
 	news   outbox
+
+	predictor predictor
+	puncher   *puncher
 }
 
 type parked struct {
@@ -44,6 +47,8 @@ func (n *NAT) Run(ctx context.Context) error {
 		spawn:  func(task func(ctx context.Context)) { n.tasks.Go(func() { task(ctx) }) },
 		parked: make(map[identity.NodeID]parked),
 		news:   outbox{pending: make(map[identity.NodeID]Event)},
+
+		puncher: newPuncher(),
 	}
 	l.slots.init()
 	if err := n.o.STUN.SetReadDeadline(time.Time{}); err != nil {
@@ -102,7 +107,7 @@ func (l *loop) turn(ctx context.Context, timer *time.Timer) {
 // nextWake is the earliest time at which something is due.
 func (l *loop) nextWake() time.Time {
 	next := time.Now().Add(noDeadline)
-	times := []time.Time{l.place.prober.wake(), l.slots.wake()}
+	times := []time.Time{l.place.prober.wake(), l.slots.wake(), l.puncher.wake()}
 	if len(l.wakes) > 0 {
 		times = append(times, l.wakes[0].wake)
 	}
@@ -126,6 +131,7 @@ func (l *loop) tick(now time.Time) {
 	}
 	l.sendProbes(now)
 	l.startQueued(now)
+	l.punchDue(now)
 	for id, p := range l.parked {
 		if !p.until.After(now) {
 			delete(l.parked, id)
@@ -138,6 +144,10 @@ func (l *loop) tick(now time.Time) {
 func (l *loop) take(now time.Time, it item) {
 	if it.mapped != nil {
 		l.mappedAnswered(now, *it.mapped)
+		return
+	}
+	if it.sampled != nil {
+		l.sampled(now, *it.sampled)
 		return
 	}
 	p := l.peers[it.peer]
@@ -230,15 +240,18 @@ func (l *loop) networkChanged(now time.Time, introduce bool) {
 	if introduce {
 		l.log.Info("network changed", "addresses", len(l.place.hosts))
 	}
+	l.predictor.reset()
 	for _, p := range l.peers {
 		l.step(now, p, path.NetworkChanged{Local: l.place.local})
 	}
 	l.sendProbes(now)
+	l.learnPorts(now)
 }
 
 func (l *loop) anchorsChanged(now time.Time) {
 	l.setServers(now)
 	l.sendProbes(now)
+	l.learnPorts(now)
 	l.localChanged(now)
 }
 
@@ -247,6 +260,7 @@ func (l *loop) setServers(now time.Time) {
 	for _, a := range l.o.Anchors() {
 		servers = append(servers, a.Addr)
 	}
+	l.place.servers = servers
 	l.place.prober.set(now, servers)
 }
 
@@ -268,8 +282,12 @@ func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 	if genuine && l.o.Answered != nil {
 		l.o.Answered(a.server)
 	}
+	if moved {
+		l.predictor.reset()
+	}
 	if genuine {
 		l.publishMapped()
+		l.learnPorts(now)
 	}
 	if changed {
 		l.localChanged(now)

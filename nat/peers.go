@@ -28,6 +28,7 @@ type peer struct {
 	index   int // in the wake heap, -1 for not
 	attempt *attempt
 	trials  []*trial      // the latest attempts, oldest first; guarded by NAT.mu
+	guesses guesses       // at the ports of this node that the peer may send to
 	relays  chan struct{} // closed when the last relay call is done, nil before the first
 }
 
@@ -95,8 +96,11 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 			l.startICE(p, o)
 		case path.AddCandidates:
 			if p.attempt != nil && p.attempt.start.Attempt == o.Attempt {
+				l.findMapping(p, o.Candidates)
 				p.attempt.add(o.Candidates)
 			}
+		case path.Punch:
+			l.punchPredicted(time.Now(), p, o)
 		case path.StopICE:
 			l.stopICE(p)
 		case path.Trust:
@@ -113,6 +117,9 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 			l.relayCall(p, func(context.Context) { l.o.Relay.Close(o.Addr) })
 		case path.Report:
 			e := o.Event
+			if e.Path.Kind == Direct {
+				l.puncher.won(p.id)
+			}
 			l.news.put(e)
 			l.log.Debug("path", "peer", p.id.Short(), "kind", e.Path.Kind, "addr", e.Path.Addr, "reason", e.Reason)
 		}
@@ -147,6 +154,7 @@ func (l *loop) startICE(p *peer, s path.StartICE) {
 		stop:  make(chan struct{}),
 	}
 	l.record(p)
+	l.findMapping(p, s.Candidates)
 	l.slots.queue(p.attempt, p.id)
 	l.startQueued(time.Now())
 }

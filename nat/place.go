@@ -13,9 +13,10 @@ const maxHosts = 10
 
 // place is where this node stands in the network.
 type place struct {
-	prober prober
-	local  path.Local
-	hosts  []netip.AddrPort // of local, for the bases of agents
+	prober  prober
+	servers []netip.AddrPort // that the prober asks, best first
+	local   path.Local
+	hosts   []netip.AddrPort // of local, for the bases of agents
 }
 
 // collect lists anew this node's candidates, host before server-reflexive, and the anchors that it can relay

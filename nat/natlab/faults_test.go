@@ -3,6 +3,7 @@
 package natlab
 
 import (
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -175,5 +176,26 @@ func TestCoreRulesHaveNoOrder(t *testing.T) {
 	x, y := coreRules([]cut{a, b, a}), coreRules([]cut{b, a})
 	if x != y || strings.Count(x, "drop") != 2 {
 		t.Errorf("got\n%s\nand\n%s", x, y)
+	}
+}
+
+// TestCountUDP counts what leaves a home for one address, and nothing else.
+func TestCountUDP(t *testing.T) {
+	t.Parallel()
+	l := ForTest(t)
+	home := l.Router("home", EIMAPDF)
+	public, other := l.Host("public", nil), l.Host("other", nil)
+	home.CountUDP(public.Addr4())
+	if got := home.CountedUDP(); len(got) != 0 {
+		t.Errorf("got %v counted at once, want nothing", got)
+	}
+	s, p := listen(t, l.Host("a", home), 9277), listen(t, public, 1000)
+	from := s.mapped(p, netip.AddrPortFrom(public.Addr4(), 1000))
+	p.send(from)
+	s.send(netip.AddrPortFrom(public.Addr4(), 1000))
+	s.send(netip.AddrPortFrom(public.Addr4(), 1001))
+	s.send(netip.AddrPortFrom(other.Addr4(), 1002))
+	if got, want := home.CountedUDP(), map[uint16]int{1000: 2, 1001: 1}; !maps.Equal(got, want) {
+		t.Errorf("got %v counted, want %v", got, want)
 	}
 }

@@ -1,0 +1,259 @@
+package nat
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/nat/natkind"
+	"warren/nat/path"
+)
+
+// sampleTimes are when a sample is asked for, until it is answered. A repetition uses the mapping that the first packet
+// made. When the last has had no answer for sampleWait the run is given up: the mappings that it is about are as old.
+var sampleTimes = [...]time.Duration{0, 100 * time.Millisecond, 300 * time.Millisecond}
+
+const sampleWait = 400 * time.Millisecond
+
+// series is a run of samples: sockets that have sent one question each, one after the other.
+type series struct {
+	network uint64
+	server  netip.AddrPort
+	sockets []net.PacketConn
+	asked   []question
+
+	// Of an attempt: the peer's address that was written to ahead of the last sample. Invalid: the run is to learn.
+	target  netip.AddrPort
+	peer    identity.NodeID
+	attempt uint64
+}
+
+type question struct {
+	raw []byte
+	id  transaction
+}
+
+// sampled is what came of a series; samples is empty when not all questions were answered.
+type sampled struct {
+	*series
+	samples []natkind.Sample
+}
+
+// learnPorts finds out how the router gives out ports, if that is of use.
+func (l *loop) learnPorts(now time.Time) {
+	server, ok := l.place.sampler()
+	if l.o.Listen == nil || !ok || l.place.public() || !l.predictor.learns(now, l.place.mapping()) {
+		return
+	}
+	l.predictor.begun(now)
+	l.sample(series{server: server}, learnSamples, nil)
+}
+
+// findMapping makes the mappings towards an attempt's candidates between two samples each. It must do so before anything
+// else is sent to them.
+func (l *loop) findMapping(p *peer, candidates []path.Candidate) {
+	server, ok := l.place.sampler()
+	if l.o.Listen == nil || !ok || l.place.public() {
+		return
+	}
+	s := p.attempt.start
+	for _, target := range targets(candidates) {
+		if !l.predictor.predicts(time.Now(), l.place.mapping()) {
+			return
+		}
+		l.sample(series{server: server, target: target, peer: p.id, attempt: s.Attempt}, 2, func() {
+			l.punch(p, target)
+		})
+	}
+}
+
+// sample sends the questions of a series, and calls ahead before the last. Without a socket or a network there is no answer,
+// and nothing is predicted.
+func (l *loop) sample(s series, n int, ahead func()) {
+	s.network = l.predictor.network
+	for range n {
+		c, err := l.o.Listen()
+		if err != nil {
+			break
+		}
+		s.sockets = append(s.sockets, c)
+		raw, id, err := probeRequest()
+		if err != nil {
+			break
+		}
+		s.asked = append(s.asked, question{raw, id})
+	}
+	if len(s.asked) < n {
+		s.close()
+		if ahead != nil {
+			ahead()
+		}
+		return
+	}
+	for i := range n {
+		if i == n-1 && ahead != nil {
+			ahead()
+		}
+		s.ask(i)
+	}
+	l.predictor.series++
+	l.spawn(func(ctx context.Context) {
+		done := sampled{series: &s, samples: s.collect(ctx)}
+		select {
+		case l.inbox <- item{sampled: &done}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+func (s *series) ask(i int) {
+	_, _ = s.sockets[i].WriteTo(s.asked[i].raw, net.UDPAddrFromAddrPort(s.server))
+}
+
+func (s *series) close() {
+	for _, c := range s.sockets {
+		_ = c.Close()
+	}
+}
+
+// collect waits for all answers, and closes the sockets.
+func (s *series) collect(ctx context.Context) []natkind.Sample {
+	defer s.close()
+	defer context.AfterFunc(ctx, s.close)()
+	start := time.Now()
+	var samples []natkind.Sample
+	for i := range s.sockets {
+		sample, ok := s.await(i, start)
+		if !ok {
+			return nil
+		}
+		samples = append(samples, sample)
+	}
+	return samples
+}
+
+// await waits for the answer to one question, and repeats it. The repetitions of all questions are due at the same times, so
+// that a lost packet costs its wait once.
+func (s *series) await(i int, start time.Time) (natkind.Sample, bool) {
+	buf := make([]byte, 512)
+	for try := range sampleTimes {
+		until := start.Add(sampleTimes[len(sampleTimes)-1] + sampleWait)
+		if try+1 < len(sampleTimes) {
+			until = start.Add(sampleTimes[try+1])
+		}
+		if s.sockets[i].SetReadDeadline(until) != nil {
+			return natkind.Sample{}, false
+		}
+		for {
+			n, addr, err := s.sockets[i].ReadFrom(buf)
+			if err != nil {
+				break
+			}
+			if sample, ok := s.answer(i, buf[:n], addr); ok {
+				return sample, true
+			}
+		}
+		if try+1 < len(sampleTimes) {
+			s.ask(i)
+		}
+	}
+	return natkind.Sample{}, false
+}
+
+// answer reads the answer to one question.
+func (s *series) answer(i int, raw []byte, addr net.Addr) (natkind.Sample, bool) {
+	from, isUDP := addr.(*net.UDPAddr)
+	local, ok := s.sockets[i].LocalAddr().(*net.UDPAddr)
+	p, sound := inspect(raw)
+	if !isUDP || !ok || !sound || p.class != classSuccess || p.id != s.asked[i].id {
+		return natkind.Sample{}, false
+	}
+	if at := from.AddrPort(); netip.AddrPortFrom(at.Addr().Unmap(), at.Port()) != s.server {
+		return natkind.Sample{}, false
+	}
+	mapped, ok := p.mapped()
+	return natkind.Sample{Local: local.AddrPort().Port(), Mapped: mapped}, ok && path.Usable(mapped.Addr())
+}
+
+// sampled takes what came of a series: knowledge of the router, or ports that the peer is told.
+func (l *loop) sampled(now time.Time, s sampled) {
+	l.predictor.series--
+	switch p := l.peers[s.peer]; {
+	case s.network != l.predictor.network || len(s.samples) == 0:
+	case !s.target.IsValid():
+		l.predictor.learnt(s.samples)
+		l.log.Debug("port assignment", "kind", l.predictor.ports, "step", l.predictor.step)
+	case p != nil:
+		ports, ok := p.guesses.between(now, &l.predictor, s.target, s.samples[0], s.samples[1])
+		if ok {
+			l.step(now, p, path.OwnPredicted{Attempt: s.attempt, Predicted: ports})
+		}
+	}
+}
+
+// punch sends one check beside ICE's.
+func (l *loop) punch(p *peer, to netip.AddrPort) {
+	s := p.attempt.start
+	p.attempt.mux.trial.sent(to)
+	if err := l.mux.punch(s.Local, s.Remote, to); err != nil {
+		l.log.Warn("check not sent", "peer", p.id.Short(), "err", err)
+	}
+}
+
+// punchPredicted takes the ports that a peer has predicted. A NAT of our own that maps by destination would send to each from
+// another port, and none of them where the peer sends to: then nothing is tried.
+func (l *loop) punchPredicted(now time.Time, p *peer, o path.Punch) {
+	if p.attempt == nil || p.attempt.start.Attempt != o.Attempt || l.place.mapping().Dependent() {
+		return
+	}
+	if !l.puncher.add(now, p.id, o) {
+		l.log.Debug("punching paused", "peer", p.id.Short())
+		return
+	}
+	l.punchDue(now)
+}
+
+// punchDue sends the checks to predicted ports that are due, unless the peer has shown itself: ICE does the rest.
+func (l *loop) punchDue(now time.Time) {
+	for id, to := range l.puncher.due(now) {
+		p := l.peers[id]
+		if p == nil || p.attempt == nil || l.mux.shown(p.attempt.start.Local.Ufrag) {
+			l.puncher.stop(id)
+			continue
+		}
+		for _, addr := range to {
+			l.punch(p, addr)
+		}
+	}
+}
+
+// mapping says how the NATs on the way map the shared socket over IPv4, as far as STUN servers on the Internet show it.
+func (p *place) mapping() natkind.Mapping {
+	var seen []natkind.Seen
+	for _, s := range p.prober.sightings() {
+		if isInternet4(s.Server.Addr()) {
+			seen = append(seen, natkind.Seen{Server: s.Server, Mapped: s.Mapped})
+		}
+	}
+	return natkind.MappingOf(seen, func(a netip.Addr) bool {
+		return slices.ContainsFunc(p.hosts, func(h netip.AddrPort) bool { return h.Addr() == a })
+	})
+}
+
+// public reports whether this host has an IPv4 address of the Internet itself.
+func (p *place) public() bool {
+	return slices.ContainsFunc(p.hosts, func(h netip.AddrPort) bool { return isInternet4(h.Addr()) })
+}
+
+// sampler returns the STUN server that samples are asked of: the best one on the Internet, over IPv4.
+func (p *place) sampler() (netip.AddrPort, bool) {
+	for _, s := range p.servers {
+		if isInternet4(s.Addr()) {
+			return s, true
+		}
+	}
+	return netip.AddrPort{}, false
+}
