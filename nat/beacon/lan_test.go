@@ -174,6 +174,7 @@ func TestChangesAreFollowedByABurst(t *testing.T) {
 		if got := b.found(200 * time.Millisecond); len(got) != 1 {
 			t.Errorf("got %v after the anchor was lost, want node 1", got)
 		}
+		b.found(10 * time.Second) // the burst ends
 		before := lan.Sent()
 		b.state.Links = []beacon.Link{linkOf(3)}
 		b.set(beacon.Quiet)
