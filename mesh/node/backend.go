@@ -325,5 +325,8 @@ func (m *member) warnings(table *routes) (out []string) {
 	if table.blocked != "" {
 		out = append(out, "UDP seems to be blocked on this network ("+table.blocked+"): packets go over TCP through anchors, more slowly")
 	}
+	if table.cutOff != "" {
+		out = append(out, "no anchor answers by UDP, and none can be reached by TCP: "+table.cutOff)
+	}
 	return append(out, m.refusals()...)
 }

@@ -10,6 +10,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/roster"
 	"warren/mesh/session"
+	"warren/nat/fallback"
 )
 
 // codeNotMember is told to a node that was a member, or had an invite, and is none for good.
@@ -39,11 +40,21 @@ func (m *member) verify(chain []*x509.Certificate) (identity.NodeID, error) {
 	return id, err
 }
 
+// verifyStream is the same question of the server of streams.
+func (m *member) verifyStream(chain []*x509.Certificate) (identity.NodeID, error) {
+	id, err := m.verify(chain)
+	if no, ok := errors.AsType[*session.Refusal](err); ok {
+		err = &fallback.Refusal{Code: uint16(no.Code), Reason: no.Reason}
+	}
+	return id, err
+}
+
 // refuse keeps why a member wants no session.
 func (m *member) refuse(e sessionEvent) {
-	if _, known := m.refused[e.ID]; !known {
-		m.refused[e.ID] = refusal{code: e.Code, reason: e.Reason, at: time.Now()}
+	if before, known := m.refused[e.ID]; known && before.code == e.Code {
+		return
 	}
+	m.refused[e.ID] = refusal{code: e.Code, reason: e.Reason, at: time.Now()}
 	m.log.Warn("session refused", "peer", m.nameOf(e.ID), "reason", e.Reason)
 }
 

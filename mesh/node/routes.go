@@ -29,6 +29,7 @@ type routes struct {
 	refused   map[identity.NodeID]refusal
 	streams   map[identity.NodeID]streamEnd
 	blocked   string // why streams are used; empty: they are not
+	cutOff    string // why none is up although they are wanted
 }
 
 // any reports whether there is a session at all.
@@ -99,8 +100,12 @@ func (m *member) publishRoutes() {
 				r.anchors = append(r.anchors, nat.Anchor{Addr: addr})
 			}
 		}
-		if state != fallback.Trying && len(m.streams.targets()) > 0 {
+		switch {
+		case state == fallback.Trying:
+		case len(m.streams.targets()) > 0:
 			r.blocked = reason
+		default:
+			r.cutOff = m.streams.trouble
 		}
 	}
 	m.routes.Store(r)

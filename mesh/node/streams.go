@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,6 +49,7 @@ type streams struct {
 	dialled  map[identity.NodeID]*dialledStream
 	accepted map[identity.NodeID]streamEnd
 	leave    []identity.NodeID // sessions to be ended once the targets are without their streams
+	trouble  string            // why the last stream did not come up
 }
 
 // streamEnd is a stream as the socket and as the network know it.
@@ -76,6 +79,7 @@ type streamNews struct {
 	fallback.Ref
 	end streamEnd
 	up  bool
+	err error // why it is not up
 }
 
 func newStreams() *streams {
@@ -126,7 +130,7 @@ func (m *member) assembleStreams(n *node) (err error) {
 	m.streams = newStreams()
 	m.streams.client = fallback.NewClient(fallback.ClientOptions{Credential: m.credential, Verify: m.verify})
 	m.streams.server, err = fallback.New(fallback.Options{
-		Credential: m.credential, Verify: m.verify, Attach: m.acceptStream, Joins: func() bool { return true }, Logger: n.options.Logger,
+		Credential: m.credential, Verify: m.verifyStream, Attach: m.acceptStream, Joins: func() bool { return true }, Logger: n.options.Logger,
 	})
 	return err
 }
@@ -176,13 +180,14 @@ func (m *member) dialStream(ctx context.Context, o streamOrder) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(o.ctx, cancel)()
-	defer m.streams.signs.tell(streamNews{Ref: o.ref})
+	last := streamNews{Ref: o.ref}
+	defer func() { m.streams.signs.tell(last) }()
 	dial, stop := context.WithTimeout(ctx, streamDialTime)
 	defer stop()
 	c, err := m.streams.client.Dial(dial, o.ref.ID, o.addrs)
 	if err != nil {
 		if ctx.Err() == nil {
-			m.log.Debug("stream not up", "peer", m.nameOf(o.ref.ID), "error", err)
+			last.err = err
 		}
 		return
 	}
@@ -222,6 +227,7 @@ func (m *member) streamDialled(n streamNews) {
 	case n.up && known:
 		m.log.Info("stream up", "peer", m.nameOf(n.ID), "address", n.end.remote.String())
 		d.end = n.end
+		m.streams.trouble = ""
 		m.stream(fallback.StreamUp{Ref: n.Ref})
 	case !n.up:
 		if known {
@@ -229,7 +235,22 @@ func (m *member) streamDialled(n streamNews) {
 			d.cancel()
 			m.streamLost(n.ID, d.end)
 		}
+		if n.err != nil {
+			m.streamFailed(n.ID, n.err)
+		}
 		m.stream(fallback.StreamDown{Ref: n.Ref})
+	}
+}
+
+// streamFailed notes why a stream did not come up. Where no UDP gets through, an anchor's no is heard only here.
+func (m *member) streamFailed(id identity.NodeID, err error) {
+	m.log.Debug("stream not up", "peer", m.nameOf(id), "error", err)
+	m.streams.trouble = strings.ReplaceAll(err.Error(), "\n", "; ")
+	if proxy, ok := errors.AsType[*fallback.ProxyError](err); ok {
+		m.streams.trouble = proxy.Error() // the same for all addresses
+	}
+	if no, ok := errors.AsType[*fallback.Refusal](err); ok {
+		m.refuse(sessionEvent{ID: id, Code: uint64(no.Code), Reason: no.Reason})
 	}
 }
 

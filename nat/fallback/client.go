@@ -52,8 +52,8 @@ func NewClient(o ClientOptions) *Client {
 }
 
 // Dial returns a stream to the member id at one of its addresses, the first that answers on the port named or on 443,
-// by TCP or through the proxy. The stream's deadlines are its own: it fails when nothing comes for 45 s. The error wraps
-// ErrRefused or ErrWrongMember where that was one of the reasons.
+// by TCP or through the proxy. The stream's deadlines are its own: it fails when nothing comes for 45 s. The error wraps a
+// Refusal, a ProxyError or ErrWrongMember where that was one of the reasons.
 func (c *Client) Dial(ctx context.Context, id identity.NodeID, addrs []netip.AddrPort) (net.Conn, error) {
 	if c.o.Credential == nil || c.o.Verify == nil {
 		return nil, errors.New("dial stream: Credential and Verify are needed")

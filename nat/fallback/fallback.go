@@ -14,14 +14,16 @@
 //
 //	length (2, big endian) ‖ datagram
 //
-// The anchor's first frame is its answer: of length 0 when it takes the stream, else the reason for which it does not
-// (UTF-8, at most 256 bytes), and the end. Later frames of length 0 mean nothing.
+// The anchor's first frame is its answer: of length 0 when it takes the stream, else
+//
+//	code (2, big endian) ‖ reason (UTF-8, at most 256 bytes)
+//
+// and the end. Later frames of length 0 mean nothing.
 package fallback
 
 import (
 	"crypto/tls"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -46,8 +48,15 @@ const (
 	writeTimeout = 10 * time.Second
 )
 
-// ErrRefused is wrapped by the error of a dial when the anchor did not take the stream; its text says why.
-var ErrRefused = errors.New("refused by the anchor")
+// Refusal is wrapped by the error of a dial when the anchor did not take the stream. Options.Verify may return one (also
+// wrapped) to choose the code, which is the user's; with any other error it is 0.
+type Refusal struct {
+	Code   uint16
+	Reason string
+}
+
+// Error says that it is the anchor that refuses, and why.
+func (r *Refusal) Error() string { return "refused by the anchor: " + r.Reason }
 
 // baseTLS has what all sides agree on. Small first records, as crypto/tls sends them by itself, are for web pages.
 func baseTLS(alpn string) *tls.Config {
@@ -58,14 +67,18 @@ func baseTLS(alpn string) *tls.Config {
 	}
 }
 
-// writeGreeting is the anchor's answer; no reason: the stream is taken.
-func writeGreeting(w io.Writer, reason string) error {
-	reason = printable(reason)
-	_, err := w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reason))), reason...))
+// writeGreeting is the anchor's answer; nil: the stream is taken.
+func writeGreeting(w io.Writer, no *Refusal) error {
+	frame := []byte{0, 0}
+	if no != nil {
+		frame = append(binary.BigEndian.AppendUint16(frame, no.Code), printable(no.Reason)...)
+		binary.BigEndian.PutUint16(frame, uint16(len(frame)-2))
+	}
+	_, err := w.Write(frame)
 	return err
 }
 
-// readGreeting reads the anchor's answer and nothing behind it. It wraps ErrRefused.
+// readGreeting reads the anchor's answer and nothing behind it. Its error may be a Refusal.
 func readGreeting(r io.Reader) error {
 	var head [2]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -75,14 +88,14 @@ func readGreeting(r io.Reader) error {
 	if n == 0 {
 		return nil
 	}
-	if n > maxReason {
+	if n < 2 || n > 2+maxReason {
 		return fmt.Errorf("read greeting: length %d", n)
 	}
-	reason := make([]byte, n)
-	if _, err := io.ReadFull(r, reason); err != nil {
+	frame := make([]byte, n)
+	if _, err := io.ReadFull(r, frame); err != nil {
 		return fmt.Errorf("read greeting: %w", err)
 	}
-	return fmt.Errorf("%w: %s", ErrRefused, printable(string(reason)))
+	return &Refusal{Code: binary.BigEndian.Uint16(frame), Reason: printable(string(frame[2:]))}
 }
 
 // printable keeps of a text that a stranger may have chosen what can be printed, bounded.

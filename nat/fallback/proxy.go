@@ -93,10 +93,22 @@ func (c *Client) connect(ctx context.Context, target string) (net.Conn, error) {
 	}
 	conn, err := c.tunnel(ctx, proxy, target)
 	if err != nil {
-		return nil, fmt.Errorf("through proxy %s: %w", proxy.Redacted(), err)
+		return nil, &ProxyError{Proxy: proxy.Scheme + "://" + proxy.Host, Err: err}
 	}
 	return conn, nil
 }
+
+// ProxyError is wrapped by the error of a dial that failed at the proxy, before an anchor was reached.
+type ProxyError struct {
+	Proxy string // its URL without user name and password
+	Err   error
+}
+
+// Error names the proxy and says why.
+func (e *ProxyError) Error() string { return "through the proxy " + e.Proxy + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *ProxyError) Unwrap() error { return e.Err }
 
 // tunnel asks an HTTP proxy for a tunnel (RFC 9110, section 9.3.6).
 func (c *Client) tunnel(ctx context.Context, proxy *url.URL, target string) (net.Conn, error) {
@@ -143,8 +155,13 @@ func askTunnel(conn io.ReadWriter, user *url.Userinfo, target string) (rest *byt
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read answer: %w", err)
-	case answer.StatusCode == http.StatusProxyAuthRequired:
+	case answer.StatusCode == http.StatusProxyAuthRequired && user == nil:
 		return nil, errors.New("it wants a user name and password: put them into the proxy's URL")
+	case answer.StatusCode == http.StatusProxyAuthRequired:
+		return nil, errors.New("it does not take the user name and password in its URL (Basic)")
+	case answer.StatusCode == http.StatusForbidden:
+		_, port, _ := net.SplitHostPort(target)
+		return nil, fmt.Errorf("it forbids port %s: have an anchor accept streams on one that it allows, most likely 443", port)
 	case answer.StatusCode/100 != 2:
 		return nil, fmt.Errorf("it answers %s", printable(answer.Status))
 	}

@@ -267,7 +267,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn, shaken func()) {
 		from := sourceOf(c.RemoteAddr())
 		if !s.gate.enterJoin(from) {
 			s.count(func(n *Counts) *uint64 { return &n.Limited })
-			_ = writeGreeting(t, "too many joins at once; try again")
+			_ = writeGreeting(t, &Refusal{Reason: "too many joins at once; try again"})
 			return
 		}
 		defer s.gate.leaveJoin(from)
@@ -290,13 +290,17 @@ func (s *Server) serve(ctx context.Context, c net.Conn, shaken func()) {
 	}
 	s.count(func(n *Counts) *uint64 { return &n.Refused })
 	s.log.Debug("stream refused", "remote", c.RemoteAddr().String(), "error", err)
-	_ = writeGreeting(t, err.Error())
+	no, ok := errors.AsType[*Refusal](err)
+	if !ok {
+		no = &Refusal{Reason: err.Error()}
+	}
+	_ = writeGreeting(t, no)
 	t.CloseWrite()
 }
 
 // keep greets, hands the stream over, and returns when it has ended.
 func (s *Server) keep(m *served, shaken func()) {
-	if err := writeGreeting(m.conn, ""); err != nil {
+	if err := writeGreeting(m.conn, nil); err != nil {
 		return
 	}
 	if !m.from.IsZero() {

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -192,6 +193,12 @@ func TestStreamInMemory(t *testing.T) {
 	})
 }
 
+// refused reports whether the anchor has said no.
+func refused(err error) bool {
+	_, ok := errors.AsType[*Refusal](err)
+	return ok
+}
+
 func TestRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -200,15 +207,19 @@ func TestRefused(t *testing.T) {
 			return err
 		}
 		w.mesh.Refuse(w.member.ID, errors.New("revoked\x1b[31m on Monday"))
-		if err := dial(w.member, w.anchor.ID); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "revoked[31m on Monday") {
+		if err := dial(w.member, w.anchor.ID); !refused(err) || !strings.Contains(err.Error(), "revoked[31m on Monday") {
 			t.Errorf("revoked: got %v, want the reason", err)
+		}
+		w.mesh.Refuse(w.member.ID, fmt.Errorf("verify: %w", &Refusal{Code: 0x100, Reason: "expelled"}))
+		if no, ok := errors.AsType[*Refusal](dial(w.member, w.anchor.ID)); !ok || *no != (Refusal{0x100, "expelled"}) {
+			t.Errorf("with a code: got %+v, want it and its reason", no)
 		}
 		w.mesh.Refuse(w.member.ID, nil)
 		if err := dial(w.member, w.member.ID); !errors.Is(err, ErrWrongMember) {
 			t.Errorf("another member: got %v, want ErrWrongMember", err)
 		}
 		w.mesh.Refuse(w.anchor.ID, errors.New("revoked"))
-		if err := dial(w.member, w.anchor.ID); err == nil || errors.Is(err, ErrRefused) {
+		if err := dial(w.member, w.anchor.ID); err == nil || refused(err) {
 			t.Errorf("revoked anchor: got %v, want our own refusal", err)
 		}
 		if len(w.attached) > 0 {
@@ -232,7 +243,7 @@ func TestDrop(t *testing.T) {
 			}
 		})
 		c := w.client(w.member)
-		if _, err := c.Dial(t.Context(), w.anchor.ID, []netip.AddrPort{anchorAddr}); !errors.Is(err, ErrRefused) {
+		if _, err := c.Dial(t.Context(), w.anchor.ID, []netip.AddrPort{anchorAddr}); !refused(err) {
 			t.Errorf("got %v, want ErrRefused", err)
 		}
 		near, err := c.Dial(t.Context(), w.anchor.ID, []netip.AddrPort{anchorAddr})
@@ -370,7 +381,7 @@ func TestJoinsAreLimited(t *testing.T) {
 		var open []net.Conn
 		for i := range maxJoinsSource + 1 {
 			near, err := c.DialJoin(t.Context(), meshID, [8]byte{}, []netip.AddrPort{anchorAddr})
-			if (err == nil) != (i < maxJoinsSource) || err != nil && !errors.Is(err, ErrRefused) {
+			if (err == nil) != (i < maxJoinsSource) || err != nil && !refused(err) {
 				t.Errorf("join %d: got %v", i, err)
 			}
 			if err == nil {
@@ -435,7 +446,7 @@ func TestStrangers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.client(stranger).Dial(t.Context(), w.anchor.ID, []netip.AddrPort{anchorAddr}); !errors.Is(err, ErrRefused) {
+		if _, err := w.client(stranger).Dial(t.Context(), w.anchor.ID, []netip.AddrPort{anchorAddr}); !refused(err) {
 			t.Errorf("other mesh: got %v, want ErrRefused", err)
 		}
 		for _, protos := range [][]string{{"h2"}, nil} {
@@ -460,7 +471,7 @@ func TestStrangers(t *testing.T) {
 			c := tls.Client(raw, config)
 			if err := c.Handshake(); err == nil {
 				err = readGreeting(c)
-				if err == nil || errors.Is(err, ErrRefused) {
+				if err == nil || refused(err) {
 					t.Errorf("%s: got %v, want an alert", name, err)
 				}
 			}
@@ -479,15 +490,17 @@ func TestGreeting(t *testing.T) {
 		refused bool
 	}{
 		{[]byte{0, 0, 9}, true, false},
-		{[]byte{0, 2, 'n', 'o'}, false, true},
-		{[]byte{0, 2, 'n'}, false, false},
+		{[]byte{0, 4, 1, 0, 'n', 'o'}, false, true},
+		{[]byte{0, 2, 1, 0}, false, true},
+		{[]byte{0, 4, 1, 0, 'n'}, false, false},
+		{[]byte{0, 1, 1}, false, false},
 		{[]byte{0xff, 0xff}, false, false},
 		{nil, false, false},
 	}
 	for _, test := range tests {
 		r := bytes.NewReader(test.in)
 		err := readGreeting(r)
-		if (err == nil) != test.ok || errors.Is(err, ErrRefused) != test.refused {
+		if (err == nil) != test.ok || refused(err) != test.refused {
 			t.Errorf("%x: got %v", test.in, err)
 		}
 		if test.ok && r.Len() != 1 {
@@ -495,7 +508,7 @@ func TestGreeting(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := writeGreeting(&out, strings.Repeat("é", 300)+"\n"); err != nil || out.Len() > 2+maxReason {
+	if err := writeGreeting(&out, &Refusal{Reason: strings.Repeat("é", 300) + "\n"}); err != nil || out.Len() > 4+maxReason || !refused(readGreeting(&out)) {
 		t.Errorf("got %d bytes, %v", out.Len(), err)
 	}
 }

@@ -32,7 +32,7 @@ const (
 	DropForwardQueue
 	// DropForwardFailed: to be relayed, but the system refused to send it.
 	DropForwardFailed
-	// DropStreamQueue: the oldest packets of the full queue of a stream.
+	// DropStreamQueue: packets that a stream could not send in time: the oldest of its full queue, or any that waited too long.
 	DropStreamQueue
 	// DropStreamGone: to be sent over a stream that has ended.
 	DropStreamGone

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 )
@@ -42,6 +43,10 @@ const (
 
 	// streamQueue is how many chunks wait towards one stream: more than the device sends at once (128 packets).
 	streamQueue = 16
+
+	// streamWait is how long packets may wait for TCP. What comes later than that is of no use to a call, and tells the
+	// TCP inside too late to slow down: an uplink of 5 Mbit/s would need twice as long for a full queue.
+	streamWait = 200 * time.Millisecond
 
 	// streamInbox is how many received chunks wait for the receive function. Then the readers wait, and TCP with them.
 	streamInbox = 32
@@ -81,7 +86,8 @@ type stream struct {
 type chunk struct {
 	from       *stream // of what was received
 	start, end int
-	frames     int // of what is to be sent
+	frames     int       // of what is to be sent
+	since      time.Time // the same: when the first of them came
 	buf        [chunkSize]byte
 }
 
@@ -170,18 +176,19 @@ func (s *stream) finish() {
 
 	s.mu.Lock()
 	s.ended = true
-	for ; s.count > 0; s.count-- {
-		s.bind.drops.add(DropStreamGone, s.queue[s.head].frames)
-		all.put(s.queue[s.head])
-		s.queue[s.head] = nil
-		s.head = (s.head + 1) % streamQueue
+	for s.count > 0 {
+		c := s.pop()
+		s.bind.drops.add(DropStreamGone, c.frames)
+		all.put(c)
 	}
 	s.mu.Unlock()
 	close(s.done)
 }
 
-// send queues packets for the writer and never waits. When the queue is full, the oldest chunk of it is dropped.
+// send queues packets for the writer and never waits. When the queue is full, the oldest chunk of it is dropped, and so is
+// what has waited for longer than streamWait when the writer comes to it.
 func (s *stream) send(bufs [][]byte) {
+	now := time.Now()
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
@@ -193,7 +200,7 @@ func (s *stream) send(bufs [][]byte) {
 			s.bind.drops.add(DropTooLarge, 1)
 			continue
 		}
-		c := s.room(streamHeaderSize + len(p))
+		c := s.room(now, streamHeaderSize+len(p))
 		binary.BigEndian.PutUint16(c.buf[c.end:], uint16(len(p)))
 		c.end += streamHeaderSize
 		c.end += copy(c.buf[c.end:], p)
@@ -206,38 +213,51 @@ func (s *stream) send(bufs [][]byte) {
 	}
 }
 
-// room returns the last chunk of the queue, or a new one, with size bytes free. The caller holds mu.
-func (s *stream) room(size int) *chunk {
+// room returns the last chunk of the queue, or a new one, with size bytes free. An old one is not added to, or what is new
+// would be dropped with it. The caller holds mu.
+func (s *stream) room(now time.Time, size int) *chunk {
 	if s.count > 0 {
-		if last := s.queue[(s.head+s.count-1)%streamQueue]; last.end+size <= chunkSize {
+		last := s.queue[(s.head+s.count-1)%streamQueue]
+		if last.end+size <= chunkSize && now.Sub(last.since) < streamWait/4 {
 			return last
 		}
 	}
 	c := s.bind.streams.get()
+	c.since = now
 	if s.count == streamQueue {
-		oldest := s.queue[s.head]
-		s.bind.drops.add(DropStreamQueue, oldest.frames)
-		s.bind.streams.put(oldest)
-		s.head = (s.head + 1) % streamQueue
-		s.count--
+		s.drop(s.pop())
 	}
 	s.queue[(s.head+s.count)%streamQueue] = c
 	s.count++
 	return c
 }
 
-// take returns the oldest chunk, or nil.
-func (s *stream) take() *chunk {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.count == 0 {
-		return nil
-	}
+// pop takes the oldest chunk out of the queue, which is not empty. The caller holds mu.
+func (s *stream) pop() *chunk {
 	c := s.queue[s.head]
 	s.queue[s.head] = nil
 	s.head = (s.head + 1) % streamQueue
 	s.count--
 	return c
+}
+
+func (s *stream) drop(c *chunk) {
+	s.bind.drops.add(DropStreamQueue, c.frames)
+	s.bind.streams.put(c)
+}
+
+// take returns the oldest chunk that has not waited too long, or nil.
+func (s *stream) take() *chunk {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.count > 0 {
+		c := s.pop()
+		if time.Since(c.since) <= streamWait {
+			return c
+		}
+		s.drop(c)
+	}
+	return nil
 }
 
 // write is the writer's goroutine: a lone packet leaves at once, and what comes meanwhile leaves together.

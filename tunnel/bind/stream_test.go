@@ -235,6 +235,34 @@ func TestStreamQueueDropsOldest(t *testing.T) {
 	})
 }
 
+// A stream that stalls sends afterwards what is still worth it.
+func TestStreamDropsWhatIsLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _, _ := streamed(t)
+		virtual, far, _ := attach(t, b, StreamOptions{})
+		p := make([]byte, 1000)
+		send := func(number, count uint32) {
+			for range count {
+				binary.BigEndian.PutUint32(p, number)
+				b.QUIC().WriteTo(p, net.UDPAddrFromAddrPort(virtual))
+			}
+		}
+		send(1, 1)
+		synctest.Wait() // the writer is now stuck with the first packet
+		send(2, 40)
+		time.Sleep(150 * time.Millisecond)
+		send(3, 40)
+		time.Sleep(100 * time.Millisecond)
+		got := map[uint32]int{}
+		for range 1 + 40 {
+			got[binary.BigEndian.Uint32(unframed(t, far))]++
+		}
+		if late := b.Counters()[DropStreamQueue]; got[1] != 1 || got[3] != 40 || late != 40 {
+			t.Errorf("got %v and %d dropped, want the first and the third", got, late)
+		}
+	})
+}
+
 func TestStreamEnds(t *testing.T) {
 	tests := []struct {
 		name string
