@@ -34,6 +34,9 @@ const (
 	// DoubleNAT is an EIMAPDF router at home behind an EIMAPDF router of the
 	// carrier. IPv4 only.
 	DoubleNAT
+	// SymmetricCarrier is an EIMAPDF router at home behind a Symmetric router of
+	// the carrier. IPv4 only.
+	SymmetricCarrier
 	// IPv6Only has no IPv4 at all; a stateful firewall guards its prefix.
 	IPv6Only
 	// DualStack masquerades IPv4 as EIMAPDF does and routes an IPv6 prefix
@@ -46,7 +49,8 @@ const (
 // Kinds are all kinds, in the order in which they are declared.
 func Kinds() []Kind {
 	return []Kind{
-		Public, EIMEIF, EIMAPDF, EIMADF, Symmetric, Sequential, SequentialByTwo, DoubleNAT, IPv6Only, DualStack, UDPBlocked,
+		Public, EIMEIF, EIMAPDF, EIMADF, Symmetric, Sequential, SequentialByTwo, DoubleNAT,
+		SymmetricCarrier, IPv6Only, DualStack, UDPBlocked,
 	}
 }
 
@@ -69,6 +73,8 @@ func (k Kind) String() string {
 		return "sequential by 2"
 	case DoubleNAT:
 		return "double NAT"
+	case SymmetricCarrier:
+		return "symmetric carrier"
 	case IPv6Only:
 		return "IPv6 only"
 	case DualStack:
@@ -77,6 +83,18 @@ func (k Kind) String() string {
 		return "UDP blocked"
 	}
 	return fmt.Sprintf("Kind(%d)", int(k))
+}
+
+// carrier is the kind of the carrier's router in front of a router of this
+// kind; 0: there is none.
+func (k Kind) carrier() Kind {
+	switch k {
+	case DoubleNAT:
+		return EIMAPDF
+	case SymmetricCarrier:
+		return Symmetric
+	}
+	return 0
 }
 
 // has4 reports whether the sites of this kind have IPv4.

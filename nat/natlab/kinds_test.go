@@ -31,6 +31,7 @@ func TestKindsBehaveAsNamed(t *testing.T) {
 		{Sequential, &Behaviour{apd, apd, true}, nil},
 		{SequentialByTwo, &Behaviour{apd, apd, true}, nil},
 		{DoubleNAT, &Behaviour{ei, apd, true}, nil},
+		{SymmetricCarrier, &Behaviour{apd, apd, true}, nil},
 		{IPv6Only, nil, guarded},
 		{DualStack, &Behaviour{ei, apd, true}, guarded},
 		{UDPBlocked, &Behaviour{Blocked, Blocked, false}, nil},
@@ -38,7 +39,7 @@ func TestKindsBehaveAsNamed(t *testing.T) {
 	if len(tests) != len(Kinds()) {
 		t.Errorf("got %d kinds measured, want all %d", len(tests), len(Kinds()))
 	}
-	names := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"}
+	names := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"}
 	for i, tt := range tests {
 		h := l.Host(names[i], l.Router("router-"+names[i], tt.kind))
 		t.Run(tt.kind.String(), func(t *testing.T) {

@@ -84,7 +84,7 @@ func routerRules(k Kind, wan4 netip.Addr) string {
 	case EIMADF:
 		last = "\t\tct status dnat accept\n"
 		nat = fmt.Sprintf(cone, wan4, "ipv4_addr . inet_service", "ip saddr . udp dport", "ip daddr . udp sport")
-	case EIMAPDF, DoubleNAT, DualStack:
+	case EIMAPDF, DoubleNAT, SymmetricCarrier, DualStack:
 		nat = fmt.Sprintf(masquerade, "")
 	case Symmetric:
 		nat = fmt.Sprintf(masquerade, " fully-random")

@@ -115,11 +115,11 @@ func (l *Lab) Router(name string, kind Kind) *Router {
 	return l.AddRouter(RouterOptions{Name: name, Kind: kind})
 }
 
-// AddRouter makes a router. A DoubleNAT is two: NAME-carrier on the Internet,
-// and NAME, which is returned, behind it.
+// AddRouter makes a router. A DoubleNAT and a SymmetricCarrier are two:
+// NAME-carrier on the Internet, and NAME, which is returned, behind it.
 func (l *Lab) AddRouter(o RouterOptions) *Router {
-	if o.Kind == DoubleNAT && o.Behind == nil {
-		o.Behind = l.AddRouter(RouterOptions{Name: o.Name + "-carrier", Kind: EIMAPDF, LAN: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(l.homes + 1), 0, 0}), 24)})
+	if carrier := o.Kind.carrier(); carrier != 0 && o.Behind == nil {
+		o.Behind = l.AddRouter(RouterOptions{Name: o.Name + "-carrier", Kind: carrier, LAN: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(l.homes + 1), 0, 0}), 24)})
 	}
 	if o.Behind != nil && (o.Kind.has6() || !o.Behind.Kind.has4()) {
 		l.fatal(fmt.Errorf("make router %s: %s behind %s is not supported", o.Name, o.Kind, o.Behind.Kind))
