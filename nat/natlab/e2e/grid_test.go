@@ -1,0 +1,205 @@
+//go:build linux
+
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"warren/mesh/api"
+	"warren/nat/natlab"
+)
+
+// network is one kind of network of the grid.
+type network struct {
+	name string
+	kind natlab.Kind
+}
+
+// networks are the seven kinds whose pairs make the grid.
+func networks() []network {
+	return []network{
+		{"public", natlab.Public},
+		{"eim-eif", natlab.EIMEIF},
+		{"eim-apdf", natlab.EIMAPDF},
+		{"double", natlab.DoubleNAT},
+		{"sym", natlab.Symmetric},
+		{"double-sym", natlab.SymmetricCarrier},
+		{"udp-blocked", natlab.UDPBlocked},
+	}
+}
+
+// pair is one of the 28 pairs of the grid, and the route that its packets take with a public founder as anchor.
+type pair struct {
+	x, y network
+	want string
+}
+
+func (p pair) String() string { return p.x.name + "-" + p.y.name }
+
+// grid returns all pairs, of a kind with itself included.
+//
+// A NAT that maps by destination is punched only where the other side lets strangers in. Nothing gets through a network
+// that drops UDP, but a stream does: to a public node by itself, to others through the anchor.
+func grid() []pair {
+	hard := []natlab.Kind{natlab.Symmetric, natlab.SymmetricCarrier}
+	open := []natlab.Kind{natlab.Public, natlab.EIMEIF}
+	var all []pair
+	for i, x := range networks() {
+		for _, y := range networks()[i:] {
+			p := pair{x, y, routeDirect}
+			switch {
+			case x.kind == natlab.UDPBlocked || y.kind == natlab.UDPBlocked:
+				p.want = routeStream
+			case slices.Contains(hard, x.kind) && !slices.Contains(open, y.kind), slices.Contains(hard, y.kind) && !slices.Contains(open, x.kind):
+				p.want = routeRelay
+			}
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// pairRoute is the route of a pair as both ends tell it: a stream when one of them says so, else what both say; "" when
+// they differ or are not up.
+func pairRoute(atX, atY api.Status, x, y *Node) string {
+	there, back := route(atX, y), route(atY, x)
+	switch {
+	case there == "" || back == "":
+		return ""
+	case there == routeStream || back == routeStream:
+		return routeStream
+	case there != back:
+		return ""
+	}
+	return there
+}
+
+// TestGrid has two nodes of each kind of network in one mesh with a public founder, and asserts for each pair of kinds
+// the route between one of either, and pings both ways.
+func TestGrid(t *testing.T) {
+	t.Parallel()
+	pairs := grid()
+	routes := make(map[string]int)
+	for _, p := range pairs {
+		routes[p.want]++
+	}
+	if len(pairs) != 28 || routes[routeDirect] != 14 || routes[routeRelay] != 7 || routes[routeStream] != 7 {
+		t.Fatalf("got %d pairs, %v, want 28: 14 direct, 7 by relay, 7 by stream", len(pairs), routes)
+	}
+	// Fifteen agents with the race detector would have this machine busy for minutes, and other tests look for races.
+	bed := bedWith(t, buildPlain, 3*time.Minute)
+	founder := bed.node("founder", nil)
+	bed.must(founder.Create(bed.ctx, "home"))
+	bed.must(founder.Start(bed.ctx))
+	first, second := make(map[string]*Node), make(map[string]*Node)
+	for _, k := range networks() {
+		for suffix, side := range map[string]map[string]*Node{"1": first, "2": second} {
+			n := bed.node(k.name+suffix, bed.Router("r-"+k.name+suffix, k.kind))
+			token, err := founder.Invite(bed.ctx)
+			bed.must(err)
+			bed.must(n.Join(bed.ctx, token))
+			side[k.name] = n
+		}
+	}
+	bed.step("all are members")
+	for _, n := range bed.nodes[1:] {
+		bed.must(n.Launch())
+	}
+	for _, n := range bed.nodes[1:] {
+		_, err := n.Wait(bed.ctx, "the agent is ready", func(s api.Status) bool { return s.State == api.StateReady })
+		bed.must(err)
+	}
+	bed.step("all agents run")
+	look := func() (wrong []string) {
+		statuses := make(map[*Node]api.Status)
+		for _, n := range bed.nodes {
+			statuses[n] = bed.status(n)
+		}
+		for _, p := range pairs {
+			x, y := first[p.x.name], second[p.y.name]
+			if got := pairRoute(statuses[x], statuses[y], x, y); got != p.want {
+				wrong = append(wrong, fmt.Sprintf("%s: got %q, want %q", p, got, p.want))
+			}
+		}
+		return wrong
+	}
+	for wrong := look(); len(wrong) > 0; wrong = look() {
+		select {
+		case <-bed.ctx.Done():
+			t.Fatalf("routes:\n%s", strings.Join(wrong, "\n"))
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	bed.step("all routes are there")
+	var pings sync.WaitGroup
+	for _, k := range networks() {
+		pings.Go(func() { bed.pingPairs(pairs, k, first, second) })
+	}
+	pings.Wait()
+	bed.step("all have answered")
+	// A route that was better for a moment would have been seen late; one that is worse is told here.
+	if wrong := look(); len(wrong) > 0 {
+		t.Errorf("routes after the pings:\n%s", strings.Join(wrong, "\n"))
+	}
+}
+
+// pingPairs pings both ways in all pairs that begin with the kind.
+func (b *bed) pingPairs(pairs []pair, k network, first, second map[string]*Node) {
+	for _, p := range pairs {
+		if p.x != k {
+			continue
+		}
+		x, y := first[p.x.name], second[p.y.name]
+		for _, way := range [][2]*Node{{x, y}, {y, x}} {
+			if err := way[0].WaitPing(b.ctx, way[1]); err != nil {
+				b.t.Errorf("%s: %v", p, err)
+			}
+		}
+	}
+}
+
+// TestOtherPairs connects homes that are not in the grid: other families of addresses, and a filter that asks for the
+// address alone.
+func TestOtherPairs(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 2*time.Minute)
+	founder := bed.node("founder", nil)
+	six1, six2 := bed.node("six1", bed.Router("r-six1", natlab.IPv6Only)), bed.node("six2", bed.Router("r-six2", natlab.IPv6Only))
+	dual := bed.node("dual", bed.Router("r-dual", natlab.DualStack))
+	four := bed.node("four", bed.Router("r-four", natlab.EIMAPDF))
+	sym := bed.node("sym", bed.Router("r-sym", natlab.Symmetric))
+	restricted := bed.node("restricted", bed.Router("r-restricted", natlab.EIMADF))
+	bed.must(Found(bed.ctx, "home", founder, six1, six2, dual, four, sym, restricted))
+	bed.connected(six1, six2, routeDirect)
+	bed.connected(six1, dual, routeDirect)
+	bed.connected(dual, four, routeDirect)
+	bed.connected(founder, six1, routeDirect)
+	bed.connected(sym, restricted, routeDirect)
+	bed.connected(six1, four, routeRelay) // no family in common
+}
+
+// TestSameLAN asserts that two hosts of one home use each other's own
+// addresses, and go on when the home's line is cut.
+func TestSameLAN(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 2*time.Minute)
+	home := bed.Router("home", natlab.EIMAPDF)
+	founder, a, b := bed.node("founder", nil), bed.node("a", home), bed.node("b", home)
+	bed.must(Found(bed.ctx, "home", founder, a, b))
+	bed.connected(a, b, api.PathDirect)
+	p, err := a.WaitPath(bed.ctx, b, api.PathDirect)
+	bed.must(err)
+	if p.Path.Address.Addr() != b.Host.Addr4() {
+		t.Errorf("got path %v, want the LAN address %v", p.Path.Address, b.Host.Addr4())
+	}
+	if s, err := a.StatusJSON(bed.ctx); err != nil || len(s.Peers) != 2 {
+		t.Errorf("warren status --json: got %v, %v, want two peers", s, err)
+	}
+	bed.Cut(home)
+	bed.must(a.WaitPing(bed.ctx, b))
+}
