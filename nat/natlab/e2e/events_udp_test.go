@@ -47,10 +47,10 @@ func blockedFor(w *world) {
 func diversionTable() []diversion {
 	const nat, direct = natlab.EIMAPDF, routeDirect
 	return []diversion{
-		{event{"udp-blocked/home", nat, direct, at(block), reopened}, homes, nil, "stream/relay"},
-		{event{"udp-blocked/anchor", nat, direct, at(block), reopened}, toAnchor, nil, "stream"},
-		{event{"udp-open/home", nat, "stream/relay", at(unblock), nil}, homes, blockedFor, direct},
-		{event{"udp-open/anchor", nat, "stream", at(unblock), nil}, toAnchor, blockedFor, direct},
+		{event{"udp-blocked/home", nat, nat, direct, at(block), reopened}, homes, nil, "stream/relay"},
+		{event{"udp-blocked/anchor", nat, nat, direct, at(block), reopened}, toAnchor, nil, "stream"},
+		{event{"udp-open/home", nat, nat, "stream/relay", at(unblock), nil}, homes, blockedFor, direct},
+		{event{"udp-open/anchor", nat, nat, "stream", at(unblock), nil}, toAnchor, blockedFor, direct},
 	}
 }
 
@@ -59,7 +59,7 @@ func BenchmarkEventsUDP(b *testing.B) {
 	var rows []string
 	for _, e := range diversionTable() {
 		b.Run(e.name, func(b *testing.B) {
-			w := newWorld(b, e.kind)
+			w := newWorld(b, e.x, e.y)
 			var all []disturbance
 			for b.Loop() {
 				for round := range rounds(b) {
