@@ -121,12 +121,13 @@ type desired struct {
 	everyReady bool
 	introduce  map[identity.NodeID]bool
 	stirred    map[identity.NodeID]bool
+	changed    map[identity.NodeID]bool
 }
 
 func noDesire() desired {
 	return desired{
 		ready: make(map[identity.NodeID]bool), introduce: make(map[identity.NodeID]bool), stirred: make(map[identity.NodeID]bool),
-		check: make(map[identity.NodeID]bool),
+		check: make(map[identity.NodeID]bool), changed: make(map[identity.NodeID]bool),
 	}
 }
 
@@ -184,8 +185,8 @@ func (n *NAT) Deliver(from identity.NodeID, m Message) {
 	n.offer(item{peer: from, in: path.Received{Message: m}})
 }
 
-// NetworkChanged says that host addresses, routes or the port are others now: every path is checked and
-// every peer introduced anew.
+// NetworkChanged says that host addresses, routes or the port are others now: every path is checked, and unless the host
+// addresses are the same as before, every peer is introduced anew.
 func (n *NAT) NetworkChanged() { n.ask(func(d *desired) { d.network = true }) }
 
 // AnchorsChanged says that Options.Anchors returns something else now.
@@ -226,6 +227,12 @@ func (n *NAT) Introduce(peer identity.NodeID) {
 // next one. Without this word a path in use is looked at as seldom as an idle one.
 func (n *NAT) Stirred(peer identity.NodeID) {
 	n.ask(func(d *desired) { d.stirred[peer] = true })
+}
+
+// PeerChanged says that a peer can be reached elsewhere than before, by its own word: if it has no direct path, one is
+// tried for now and not at the next rung of the ladder.
+func (n *NAT) PeerChanged(peer identity.NodeID) {
+	n.ask(func(d *desired) { d.changed[peer] = true })
 }
 
 // Events returns the channel of changes. It coalesces: of each peer only the latest is held for a slow reader.

@@ -201,6 +201,11 @@ func (l *loop) reconcile(now time.Time) {
 			l.step(now, p, path.Stirred{LastTx: tx, LastRx: rx})
 		}
 	}
+	for id := range d.changed {
+		if p := l.peers[id]; p != nil {
+			l.step(now, p, path.PeerChanged{})
+		}
+	}
 	if !d.everyReady && len(d.ready) == 0 && len(d.introduce) == 0 && !d.checkAll && len(d.check) == 0 {
 		return
 	}
@@ -234,18 +239,26 @@ func (l *loop) setPeers(now time.Time, ids []identity.NodeID) {
 // networkChanged looks at everything anew. introduce is false at the start, when there are no peers.
 func (l *loop) networkChanged(now time.Time, introduce bool) {
 	l.setServers(now)
-	l.place.prober.flush(now)
-	l.publishMapped()
 	l.place.collect(&l.o)
+	same := l.place.stands() && introduce
 	if introduce {
-		l.log.Info("network changed", "addresses", len(l.place.hosts))
+		l.log.Info("network changed", "addresses", len(l.place.hosts), "same", same)
 	}
-	l.predictor.reset()
+	if same {
+		l.place.prober.refresh(now, 0)
+	} else {
+		l.place.prober.flush(now)
+		l.publishMapped()
+		l.place.collect(&l.o)
+		l.predictor.reset()
+	}
 	for _, p := range l.peers {
-		l.step(now, p, path.NetworkChanged{Local: l.place.local})
+		l.step(now, p, path.NetworkChanged{Local: l.place.local, Same: same})
 	}
 	l.sendProbes(now)
-	l.learnPorts(now)
+	if !same {
+		l.learnPorts(now)
+	}
 }
 
 func (l *loop) anchorsChanged(now time.Time) {

@@ -17,6 +17,17 @@ type place struct {
 	servers []netip.AddrPort // that the prober asks, best first
 	local   path.Local
 	hosts   []netip.AddrPort // of local, for the bases of agents
+	stood   []netip.AddrPort // hosts as stands last saw them, not empty
+}
+
+// stands reports whether the host addresses are those of the last time, or none: what was learnt in that network most
+// likely holds, or will when the link is back.
+func (p *place) stands() bool {
+	same := slices.Equal(p.hosts, p.stood)
+	if len(p.hosts) > 0 {
+		p.stood = p.hosts
+	}
+	return same || len(p.hosts) == 0
 }
 
 // collect lists anew this node's candidates, host before server-reflexive, and the anchors that it can relay

@@ -2,8 +2,11 @@ package node
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 
 	"warren/mesh/identity"
+	"warren/mesh/roster"
 )
 
 // doubtful is told by nat that the path to a peer answers no checks. What broke it may have broken the sessions too, and
@@ -11,6 +14,22 @@ import (
 func (m *member) doubtful(id identity.NodeID) {
 	m.sessions.Doubt(id)
 	m.streams.signs.pathSilent(id)
+}
+
+// whereabouts is what a peer's record says of where it can be reached.
+type whereabouts struct {
+	instance  [8]byte
+	endpoints []netip.AddrPort
+}
+
+// heardOf tells nat of a peer whose record says that it is elsewhere now, or runs anew.
+func (m *member) heardOf(p *peer, other roster.Member) {
+	before := p.said
+	p.said = whereabouts{instance: other.Record.Instance, endpoints: other.Record.Endpoints}
+	if before.instance == p.said.instance && slices.Equal(before.endpoints, p.said.endpoints) || before.instance == [8]byte{} {
+		return
+	}
+	m.nat.PeerChanged(other.ID)
 }
 
 // watchTraffic tells nat which peers are sent to after a pause, so that it need not look at those that are not.

@@ -93,6 +93,7 @@ type peer struct {
 	preferStream bool
 	size         tunnel.Path
 	sources      []netip.AddrPort
+	said         whereabouts
 	awaits       time.Time // since when a handshake is looked for; zero: none is
 	tries        int       // of that handshake, after the first
 }
@@ -296,6 +297,7 @@ func (m *member) addFacts(f *facts) {
 			p.endpoint.SetControlling(m.self.Compare(other.ID) < 0)
 			m.peers[other.ID] = p
 		}
+		m.heardOf(p, other)
 		facts := peerFacts{handle: p.endpoint.Handle(), psk: p.psk, size: m.sizeOf(p)}
 		if p.path.Kind == nat.Direct {
 			facts.direct = p.path.Addr

@@ -118,13 +118,14 @@ func (t *target) pause(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
-// backOff is the ladder of waits: 0.2 s, doubled up to 30 s, each with a quarter of jitter either way.
+// backOff is the ladder of waits: 0.2 s, half as long again each time up to 30 s, each with a quarter of jitter either way.
+// An outage of a few seconds, or of twenty, is over soon after its cause.
 type backOff struct{ last time.Duration }
 
 func (b *backOff) reset() { b.last = 0 }
 
 func (b *backOff) next() time.Duration {
-	b.last = min(max(2*b.last, firstBackOff), maxBackOff)
+	b.last = min(max(b.last+b.last/2, firstBackOff), maxBackOff)
 	return b.last*3/4 + rand.N(b.last/2)
 }
 

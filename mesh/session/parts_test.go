@@ -183,10 +183,10 @@ func TestBucket(t *testing.T) {
 
 func TestBackOffLadder(t *testing.T) {
 	var b backOff
-	for i, want := range []time.Duration{200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000} {
+	for i, want := range []time.Duration{200, 300, 450, 675, 1012, 1518, 2277, 3416, 5125, 7688, 11533, 17299, 25949, 30000, 30000} {
 		want *= time.Millisecond
 		got := b.next()
-		if got < want*3/4 || got >= want*5/4 {
+		if got < want*3/4-2*time.Millisecond || got >= want*5/4+2*time.Millisecond {
 			t.Errorf("rung %d: got %v, want %v ± a quarter", i, got, want)
 		}
 	}

@@ -58,8 +58,10 @@ func Addresses(skip func(ifname string) bool) []netip.Addr {
 }
 
 // Watch returns a channel that gets a value, coalesced, after each change of what Addresses(skip)
-// returns or of the default routes, and after a sleep of the machine. It is closed when ctx ends. An
-// error means that the system gives no notice of changes.
+// returns or of the default routes, and after a sleep of the machine. The first change is told at once; while
+// more follow they are told seldom, so that an interface that flaps does not start one recovery after the
+// other. What has changed and changed back is told too: the link may lead elsewhere now. The channel is closed
+// when ctx ends. An error means that the system gives no notice of changes.
 func Watch(ctx context.Context, skip func(ifname string) bool) (<-chan struct{}, error) {
 	notices, err := subscribe(ctx)
 	if err != nil {
@@ -77,9 +79,12 @@ func Watch(ctx context.Context, skip func(ifname string) bool) (<-chan struct{},
 // watch turns notices into changes.
 func watch(ctx context.Context, notices <-chan struct{}, look func() (network, bool), changes chan<- struct{}) {
 	defer close(changes)
-	before, _ := look()
+	var p pace
+	p.now, _ = look()
 	ticker := time.NewTicker(sleepCheck)
 	defer ticker.Stop()
+	held := time.NewTimer(time.Hour)
+	defer held.Stop()
 	last := time.Now()
 	for {
 		slept := false
@@ -88,6 +93,7 @@ func watch(ctx context.Context, notices <-chan struct{}, look func() (network, b
 			return
 		case <-notices:
 			settle(ctx, notices)
+		case <-held.C:
 		case <-ticker.C:
 			now := time.Now()
 			slept = hasSlept(now.Sub(last), now.Round(0).Sub(last.Round(0)))
@@ -96,14 +102,19 @@ func watch(ctx context.Context, notices <-chan struct{}, look func() (network, b
 				continue
 			}
 		}
-		now, ok := look()
-		if !ok || !slept && now.equal(before) {
-			continue
+		now := time.Now()
+		if seen, ok := look(); ok {
+			p.see(now, seen)
 		}
-		before = now
-		select {
-		case changes <- struct{}{}:
-		default:
+		if slept || p.ready(now) {
+			p.told(now)
+			select {
+			case changes <- struct{}{}:
+			default:
+			}
+		}
+		if at := p.due(); !at.IsZero() {
+			held.Reset(time.Until(at))
 		}
 	}
 }

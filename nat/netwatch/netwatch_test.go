@@ -97,7 +97,7 @@ func TestWatchIsPrompt(t *testing.T) {
 		calls := 0
 		look := func() (network, bool) {
 			calls++
-			return network{routes: []string{string(rune('a' + calls))}}, true
+			return network{addrs: addrs("192.168.1.5"), routes: []string{string(rune('a' + calls))}}, true
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		go watch(ctx, notices, look, changes)

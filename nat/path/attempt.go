@@ -136,6 +136,8 @@ func (i *introduction) setLocal(now time.Time, l Local) {
 		i.tellMore(now)
 	case i.controlling && i.sig.waiting && i.sig.sent > 0 && i.sig.noRoute == "":
 		i.trickle()
+	case i.path.Kind == Relayed:
+		i.hurry(now) // it may be what was missing for a direct path
 	}
 }
 

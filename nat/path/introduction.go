@@ -15,7 +15,9 @@ const (
 	offerSpacing = 100 * time.Millisecond
 	// spareRepeats is how often an offer is repeated while there is a path that it might improve.
 	spareRepeats = 4
-	trustedMax   = 4
+	// hurryTime is in which two introductions may begin for events that may come often.
+	hurryTime  = 10 * time.Second
+	trustedMax = 4
 	// lateFor is how long messages of the peer's former process may still arrive.
 	lateFor = 3 * time.Second
 )
@@ -56,9 +58,11 @@ type introduction struct {
 	sig    signalling
 	try    attempt
 	retry  ladder
-	path   Path      // in use, as Machine last said
-	use    relayUse  // the same
-	news   introNews // for Machine
+	// hurried are the last two times that an introduction was begun in a hurry.
+	hurried [2]time.Time
+	path    Path      // in use, as Machine last said
+	use     relayUse  // the same
+	news    introNews // for Machine
 }
 
 // introNews is what the route has to know.
@@ -108,6 +112,15 @@ func (i *introduction) again(now time.Time) {
 	if !i.try.on && !i.sig.waiting && now.Sub(later(i.sig.begun, i.try.started)) >= attemptTime {
 		i.begin(now)
 	}
+}
+
+// hurry is again for those who cannot wait six seconds: two in a row may follow at once, more may not.
+func (i *introduction) hurry(now time.Time) {
+	if i.try.on || i.sig.waiting || now.Sub(i.hurried[0]) < hurryTime {
+		return
+	}
+	i.hurried = [2]time.Time{i.hurried[1], now}
+	i.begin(now)
 }
 
 // transmit sends the ask or offer (again), with the candidates of now.

@@ -156,3 +156,115 @@ func TestMovedPeerIsFollowedAtOnce(t *testing.T) {
 		t.Errorf("0.9 s after the peer moved: got path to %v, want %s: %s", got, want, w.reason(0))
 	}
 }
+
+// flapWorld is two nodes with traffic, one of which is told of changes of its network.
+func flapWorld(t *testing.T, seed uint64) (w *world, local Local) {
+	w = newWorld(t, seed)
+	w.start(0)
+	w.start(1)
+	w.until(Direct, time.Second, true)
+	w.run(20*time.Second, true)
+	return w, w.side[0].m.intro.local
+}
+
+func (w *world) offers() int { return w.side[0].sent[KindOffer] + w.side[1].sent[KindAsk] }
+
+func (w *world) attempts() int { return int(w.side[0].m.intro.try.count) }
+
+// A link that goes and comes back at the same addresses: the path is checked, and that is all.
+func TestSameNetworkIsNoReasonToBeginAnew(t *testing.T) {
+	w, local := flapWorld(t, 23)
+	offers, attempts := w.offers(), w.attempts()
+	for range 10 {
+		w.direct = false
+		w.input(0, NetworkChanged{Local: Local{Relays: local.Relays}, Same: true})
+		w.run(200*time.Millisecond, true)
+		w.direct = true
+		w.input(0, NetworkChanged{Local: local, Same: true})
+		w.run(800*time.Millisecond, true)
+	}
+	if got := w.kinds(); got != [2]PathKind{Direct, Direct} {
+		t.Errorf("got %v after ten flaps, want direct twice", got)
+	}
+	if w.offers() != offers || w.attempts() != attempts {
+		t.Errorf("got %d offers and asks and %d attempts for ten short flaps, want none", w.offers()-offers, w.attempts()-attempts)
+	}
+}
+
+// Longer ones, in which checks stay unanswered: two attempts at most in ten seconds.
+func TestLongFlapsAreOneRecovery(t *testing.T) {
+	for seed := range uint64(20) {
+		w, local := flapWorld(t, seed)
+		attempts := w.attempts()
+		for range 10 {
+			w.direct, w.signals, w.relayed = false, false, false
+			w.input(0, NetworkChanged{Local: Local{Relays: local.Relays}, Same: true})
+			w.run(650*time.Millisecond, true)
+			w.direct, w.signals, w.relayed = true, true, true
+			w.input(0, NetworkChanged{Local: local, Same: true})
+			w.run(350*time.Millisecond, true)
+		}
+		if took := w.until(Direct, 5*time.Second, true); took > time.Second {
+			t.Errorf("seed %d: got direct %s after the last flap, want a second at most", seed, took)
+		}
+		if got := w.attempts() - attempts; got > 3 {
+			t.Errorf("seed %d: got %d attempts for ten flaps, want 3 at most", seed, got)
+		}
+	}
+}
+
+// Both ends move at the same time, and neither knows where the other is.
+func TestBothMove(t *testing.T) {
+	for seed := range uint64(20) {
+		w, _ := flapWorld(t, seed)
+		for i, s := range w.side {
+			s.addr = netipPort(s.addr, uint16(3000+i))
+		}
+		w.direct = false // neither's packets get through the other's filter
+		w.run(200*time.Millisecond, true)
+		w.direct = true
+		for i, s := range w.side {
+			w.side[i].m.intro.local.Candidates = []Candidate{NewCandidate(ServerReflexive, s.addr, 0)}
+		}
+		w.run(1300*time.Millisecond, true)
+		for i := range w.side {
+			if got, want := w.side[i].m.route.path.Addr, w.side[1-i].addr; got != want {
+				t.Errorf("seed %d: 1.5 s after both moved, side %d: got path to %s, want %s", seed, i, got, want)
+			}
+		}
+	}
+}
+
+// A relayed pair tries for a direct path when the peer's record says something new, but not each time.
+func TestPeerChanged(t *testing.T) {
+	w := newWorld(t, 24)
+	w.direct = false
+	w.start(0)
+	w.start(1)
+	w.until(Relayed, 2*time.Second, true)
+	w.run(5*time.Minute, true)
+	w.direct = true
+	before := w.side[0].sent[KindOffer]
+	w.input(0, PeerChanged{})
+	if took := w.until(Direct, time.Second, true); took > 100*time.Millisecond {
+		t.Errorf("got direct %s after the peer's record changed, want 100 ms at most", took)
+	}
+	for range 100 {
+		w.input(0, PeerChanged{})
+		w.run(50*time.Millisecond, true)
+	}
+	if got := w.side[0].sent[KindOffer] - before; got != 1 {
+		t.Errorf("got %d offers for a hundred changes with a direct path, want the first alone", got)
+	}
+	w.direct = false
+	w.until(Relayed, 5*time.Second, true)
+	w.run(time.Minute, true)
+	before = w.attempts()
+	for range 100 {
+		w.input(0, PeerChanged{})
+		w.run(100*time.Millisecond, true)
+	}
+	if got := w.attempts() - before; got > 4 {
+		t.Errorf("got %d attempts for a hundred changes in ten seconds, want 4 at most", got)
+	}
+}

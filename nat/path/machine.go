@@ -38,8 +38,14 @@ type (
 		Kind Kind
 		Text string
 	}
-	// NetworkChanged brings what Local does and asks for a new attempt, whatever there is.
-	NetworkChanged struct{ Local Local }
+	// NetworkChanged brings what Local does and asks for a new attempt, whatever there is. If the host addresses are the
+	// Same as before, a path that there is need only be checked.
+	NetworkChanged struct {
+		Local Local
+		Same  bool
+	}
+	// PeerChanged says that the peer may be reached elsewhere now: a new attempt makes sense unless the path is direct.
+	PeerChanged struct{}
 	// Suspect asks for a check of the current path now.
 	Suspect struct{}
 	// Introduce asks for a new introduction although there is a path, which stays in use meanwhile. It does nothing
@@ -81,6 +87,7 @@ func (Stirred) input()        {}
 func (Routable) input()       {}
 func (Unroutable) input()     {}
 func (NetworkChanged) input() {}
+func (PeerChanged) input()    {}
 func (Suspect) input()        {}
 func (Introduce) input()      {}
 func (Nominated) input()      {}
@@ -208,10 +215,21 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Unroutable:
 		m.intro.unroutable(now, in)
 	case NetworkChanged:
-		m.intro.local = in.Local.bounded()
 		m.intro.retry.rung = 0
+		m.route.life.suspectSince = time.Time{} // checks that went nowhere while the link was down prove nothing
 		m.route.suspect(now)
-		m.intro.begin(now)
+		if in.Same {
+			m.intro.setLocal(now, in.Local)
+			m.intro.routable(now)
+		} else {
+			m.intro.local = in.Local.bounded()
+			m.intro.begin(now)
+		}
+	case PeerChanged:
+		if m.route.path.Kind != Direct {
+			m.intro.retry.rung = 0
+			m.intro.hurry(now)
+		}
 	case Suspect:
 		m.route.suspect(now)
 	case Introduce:
@@ -308,7 +326,7 @@ func (m *Machine) settle(now time.Time) {
 		case route.died || route.doubtful:
 			m.search(now)
 		case route.failing:
-			m.intro.again(now)
+			m.intro.hurry(now)
 		}
 	}
 }

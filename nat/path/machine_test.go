@@ -201,7 +201,7 @@ func TestNetworkChange(t *testing.T) {
 	w.run(10*time.Second, true)
 	for i, s := range w.side {
 		s.addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}), 1234)
-		w.input(i, NetworkChanged{Local{Candidates: []Candidate{NewCandidate(Host, s.addr, 0)}, Relays: s.m.intro.local.Relays}})
+		w.input(i, NetworkChanged{Local: Local{Candidates: []Candidate{NewCandidate(Host, s.addr, 0)}, Relays: s.m.intro.local.Relays}})
 	}
 	w.run(200*time.Millisecond, true)
 	for i, s := range w.side {

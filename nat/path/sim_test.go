@@ -292,7 +292,8 @@ func (w *world) traffic() {
 				w.input(i, Stirred{LastTx: s.tx.Add(w.skew[i]), LastRx: s.rx.Add(w.skew[i])})
 			}
 		}
-		if p.Kind == Direct && w.direct && p.Addr == other.addr || p.Kind == Relayed && w.forwards(p.Addr) {
+		theirs := other.m.route.path // only what comes by the path in use counts
+		if p.Kind == Direct && w.direct && p.Addr == other.addr && theirs.Addr == s.addr || p.Kind == Relayed && w.forwards(p.Addr) && theirs.Kind == Relayed {
 			other.rx = w.now
 		}
 	}
