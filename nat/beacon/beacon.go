@@ -161,7 +161,11 @@ func (b *Beacon) Run(ctx context.Context) error {
 		case <-timer.C:
 		case <-b.poke:
 		case p := <-b.inbox:
-			b.machine.Receive(time.Now(), p)
+			now := time.Now()
+			b.machine.Receive(now, p)
+			for range len(b.inbox) { // a flood costs one round
+				b.machine.Receive(now, <-b.inbox)
+			}
 		case conn := <-b.broken:
 			if conn == b.conn {
 				b.close()

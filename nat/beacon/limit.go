@@ -40,12 +40,14 @@ func (b *bucket) take(now time.Time, rate, burst float64) bool {
 type gate struct {
 	all     bucket
 	sources map[netip.Addr]*bucket
+	swept   time.Time // when sources were last looked through for those to forget
 }
 
 func (g *gate) enter(now time.Time, from netip.Addr) bool {
 	from = from.WithZone("")
 	b := g.sources[from]
-	if b == nil && len(g.sources) >= maxSources {
+	if b == nil && len(g.sources) >= maxSources && now.Sub(g.swept) > time.Second {
+		g.swept = now
 		for addr, old := range g.sources {
 			if now.Sub(old.last).Seconds()*sourceRate >= sourceBurst { // full again: it can be forgotten
 				delete(g.sources, addr)

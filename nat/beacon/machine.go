@@ -323,15 +323,15 @@ func (m *Machine) receive(now time.Time, p Packet) string {
 		}
 		return m.report(msg, link, p.From)
 	}
-	// What answers a seek is fresh by its echo; everything else by its time.
+	if msg.kind == kindSeek {
+		// Whatever its time: a joiner whose clock is wrong is to be told so by the member that it asks.
+		nonce := nonceOf(p.Raw)
+		return m.answer(now, p, link, key, message{kind: kindHere, echo: echo(nonce[:16])}, p.From)
+	}
 	if off := now.Sub(msg.at); off > Window || off < -Window {
 		return ClocksDiffer
 	}
-	switch msg.kind {
-	case kindSeek:
-		nonce := nonceOf(p.Raw)
-		return m.answer(now, p, link, key, message{kind: kindHere, echo: echo(nonce[:16])}, p.From)
-	case kindAsk:
+	if msg.kind == kindAsk {
 		if reason := m.answer(now, p, link, key, message{kind: kindTell, id: m.self}, msg.id); reason != "" {
 			m.drops[reason]++
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"warren/mesh/api"
+	"warren/nat/beacon"
 	"warren/nat/natlab"
 )
 
@@ -170,20 +171,44 @@ func TestMeshesOnOneLANIgnoreEachOther(t *testing.T) {
 	wire := bed.Switch("switch", lan4, netip.Prefix{})
 	red, pink := bed.node("red", wire), bed.node("pink", wire)
 	blue, navy := bed.node("blue", wire), bed.node("navy", wire)
-	bed.must(Found(bed.ctx, "reds", red, pink))
+	hermit := bed.node("hermit", wire)
+	bed.must(Found(bed.ctx, "reds", red, pink, hermit))
 	bed.must(Found(bed.ctx, "blues", blue, navy))
 	bed.meshed(red, pink)
 	bed.meshed(blue, navy)
-	for i, n := range []*Node{red, pink, blue, navy} {
+	keepOut := bed.configure(hermit, "[mesh]\nlan = false\n")
+	for i, n := range []*Node{red, pink, blue, navy, hermit} {
 		bed.must(n.Stop())
 		bed.renumber(n, lan4, netip.Prefix{}, 100+i)
+	}
+	for _, n := range []*Node{red, pink, blue, navy} {
 		bed.must(n.Launch())
 	}
+	bed.must(hermit.Launch("--config", keepOut))
 	bed.meshed(red, pink)
 	bed.meshed(blue, navy)
-	bed.agreed([]*Node{red, pink}, "pink", "red")
+	bed.agreed([]*Node{red, pink}, "hermit", "pink", "red")
 	bed.agreed([]*Node{blue, navy}, "blue", "navy")
 	bed.eventually("beacons of the other mesh are heard and not readable", func() bool {
 		return bed.status(red).Dropped["beacons: not readable"] > 0
 	})
+
+	bed.step("who keeps out neither speaks nor listens, until told otherwise")
+	listens := func(n *Node) bool {
+		out, err := n.Host.Run(bed.ctx, "ss", "-Hlun", "sport", "=", fmt.Sprintf(":%d", beacon.Port))
+		bed.must(err)
+		return out != ""
+	}
+	if listens(hermit) || !listens(red) {
+		t.Errorf("got sockets of beacons on hermit: %v, on red: %v, want them on red alone", listens(hermit), listens(red))
+	}
+	for _, p := range bed.status(hermit).Peers {
+		if p.State == api.PeerUp {
+			t.Errorf("hermit has found %s", p.Name)
+		}
+	}
+	bed.configure(hermit, "")
+	_, err := hermit.Warren(bed.ctx, "", "up", "--config", keepOut)
+	bed.must(err)
+	bed.meshed(red, pink, hermit)
 }
