@@ -124,7 +124,8 @@ func (r *reader) meshTable(v *value, m *Mesh) {
 				return nil
 			})
 		},
-		"lan": func(v *value) { r.truth(v, "lan", &m.LAN) },
+		"lan":            func(v *value) { r.truth(v, "lan", &m.LAN) },
+		"fallback_ports": func(v *value) { m.FallbackPorts = r.ports(v, "fallback_ports") },
 		"endpoint": func(v *value) {
 			add := func(s string) error {
 				if err := CheckHostPort(s); err != nil {
@@ -267,6 +268,26 @@ func (r *reader) integer(v *value, name string, low, high int64) int64 {
 		return v.number
 	}
 	return 0
+}
+
+// maxPorts bounds a list of ports.
+const maxPorts = 4
+
+func (r *reader) ports(v *value, name string) (ports []uint16) {
+	if v.kind != kindArray || v.tables {
+		r.fail(v.at, "%s: want a list of ports like [443], got %s", name, article(v.kind))
+		return nil
+	}
+	if len(v.items) > maxPorts {
+		r.fail(v.at, "%s: want at most %d ports, got %d", name, maxPorts, len(v.items))
+		return nil
+	}
+	for _, item := range v.items {
+		if port := uint16(r.integer(item, name, 1, 65535)); port != 0 {
+			ports = append(ports, port)
+		}
+	}
+	return ports
 }
 
 func (r *reader) truth(v *value, name string, into *bool) {

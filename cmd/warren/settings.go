@@ -43,6 +43,8 @@ func settingsOf(c config.Config) (node.Settings, error) {
 		Anchor:    node.AnchorMode(c.Mesh.Anchor),
 		Endpoints: c.Mesh.Endpoints,
 		NoLAN:     !c.Mesh.LAN,
+
+		FallbackPorts: c.Mesh.FallbackPorts,
 	}
 	if c.Interface.PrivateKeyFile != "" {
 		key, err := config.ReadKey(c.Interface.PrivateKeyFile)

@@ -328,5 +328,6 @@ func (m *member) warnings(table *routes) (out []string) {
 	if table.cutOff != "" {
 		out = append(out, "no anchor answers by UDP, and none can be reached by TCP: "+table.cutOff)
 	}
+	out = append(out, m.deafPorts()...)
 	return append(out, m.refusals()...)
 }

@@ -168,7 +168,7 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	m.channels = relay.NewClient(relay.ClientOptions{
 		Dial: m.dialRelay, OpenChannel: m.socket.OpenChannel, CloseChannel: m.socket.CloseChannel, MoveChannel: m.socket.MoveChannel, Logger: logger,
 	})
-	m.mapper = portmap.New(portmap.Options{Port: m.socket.Port, Secret: m.mappingSecret(), Logger: logger})
+	m.mapper = portmap.New(portmap.Options{Port: m.socket.Port, TCP: func() bool { return m.streams.listening.Load() }, Secret: m.mappingSecret(), Logger: logger})
 	if err := m.assembleStreams(n); err != nil {
 		return err
 	}

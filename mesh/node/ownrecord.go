@@ -29,7 +29,9 @@ func (m *member) updateRecord(f facts) error {
 	anchors := m.ownAnchors(self.Record.Anchors)
 	routes := sharedRoutes(f)
 	addr4 := m.ownAddr4(view.Prefix4, self, view.Members)
+	streams := m.ownStreams(endpoints)
 	return m.mesh.Update(func(r *record.Node) {
+		r.Streams = streams
 		r.Endpoints, r.Anchors, r.Routes, r.Addr4 = endpoints, anchors, routes, addr4
 	})
 }

@@ -96,7 +96,7 @@ func (m *member) publishRoutes() {
 	if state, _, reason := m.streams.machine.State(); state != fallback.Open {
 		// Whether UDP works is asked of all, also of those to whom a stream leads, or nothing.
 		for _, id := range m.streams.anchors[:min(len(m.streams.anchors), maxIntroducers)] {
-			for _, addr := range m.streamAddrs(id) {
+			for _, addr := range m.udpAddrs(id) {
 				r.anchors = append(r.anchors, nat.Anchor{Addr: addr})
 			}
 		}

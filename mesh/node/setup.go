@@ -89,6 +89,9 @@ type Settings struct {
 	NoLAN     bool     // neither speak nor listen to members on the local network
 	Endpoints []string // host:port of this node as others reach it; empty: those kept in the state directory
 	Static    []StaticPeer
+
+	// FallbackPorts are TCP ports on which streams are accepted too, beside that of the number of the UDP port.
+	FallbackPorts []uint16
 }
 
 // CreateOptions say how to make a mesh of which this machine is the founder.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"warren/mesh/identity"
@@ -37,6 +38,9 @@ type streams struct {
 	client *fallback.Client
 	orders chan streamOrder
 	signs  *udpSigns
+
+	// atomic
+	listening atomic.Bool // streams are to be accepted
 
 	// owned by the loop
 	machine  *fallback.Machine
@@ -130,7 +134,8 @@ func (m *member) assembleStreams(n *node) (err error) {
 	m.streams = newStreams()
 	m.streams.client = fallback.NewClient(fallback.ClientOptions{Credential: m.credential, Verify: m.verify})
 	m.streams.server, err = fallback.New(fallback.Options{
-		Credential: m.credential, Verify: m.verifyStream, Attach: m.acceptStream, Joins: func() bool { return true }, Logger: n.options.Logger,
+		Credential: m.credential, Verify: m.verifyStream, Attach: m.acceptStream, Joins: func() bool { return true },
+		Changed: m.streams.signs.poke, Logger: n.options.Logger,
 	})
 	return err
 }
@@ -271,10 +276,10 @@ func (m *member) openStream(ref fallback.Ref) {
 	}
 }
 
-// streamAddrs are where streams to a member are dialled: its endpoints, or where it was met before.
-func (m *member) streamAddrs(id identity.NodeID) (out []netip.AddrPort) {
+// udpAddrs are where an anchor to which streams may lead is asked by UDP: its endpoints, and where it was met before.
+func (m *member) udpAddrs(id identity.NodeID) (out []netip.AddrPort) {
 	if other, ok := m.mesh.View().Member(id); ok {
-		out = slices.DeleteFunc(slices.Clone(other.Record.Endpoints), func(a netip.AddrPort) bool { return !m.streams.signs.counts(a.Addr()) })
+		out = m.streams.signs.counting(other.Record.Endpoints)
 	}
 	for _, c := range m.contacts {
 		if c.ID == id && m.streams.signs.counts(c.Addr.Addr()) && !slices.Contains(out, c.Addr) {
@@ -282,6 +287,16 @@ func (m *member) streamAddrs(id identity.NodeID) (out []netip.AddrPort) {
 		}
 	}
 	return out
+}
+
+// streamAddrs are where streams to an anchor are dialled: where it says, or where it most likely is.
+func (m *member) streamAddrs(id identity.NodeID) []netip.AddrPort {
+	if other, ok := m.mesh.View().Member(id); ok {
+		if out := m.streams.signs.counting(other.Record.Streams); len(out) > 0 {
+			return out
+		}
+	}
+	return fallback.Guess(m.udpAddrs(id))
 }
 
 // followStreams moves the tunnels of the peers to which a stream leads, and back.
@@ -313,14 +328,4 @@ func (m *member) followStreams() {
 func (m *member) usesStream(id identity.NodeID) bool {
 	e := m.routes.Load().endpoints[id]
 	return e != nil && bind.IsStream(e.Path().Addr())
-}
-
-// listen has streams accepted where strangers can reach this node: on the number of the UDP port.
-func (m *member) listen() {
-	self, ok := m.mesh.View().Member(m.self)
-	if !ok || len(self.Record.Endpoints) == 0 || m.socket.Port() == 0 {
-		m.streams.server.SetPorts()
-		return
-	}
-	m.streams.server.SetPorts(m.socket.Port())
 }

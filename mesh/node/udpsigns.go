@@ -54,6 +54,16 @@ func (s *udpSigns) counts(addr netip.Addr) bool {
 	return isPublic(addr) || s.everywhere.Load() && addr.IsGlobalUnicast() && !bind.IsVirtual(addr)
 }
 
+// counting returns the addresses that count.
+func (s *udpSigns) counting(addrs []netip.AddrPort) (out []netip.AddrPort) {
+	for _, a := range addrs {
+		if s.counts(a.Addr()) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // tell leaves news of a stream.
 func (s *udpSigns) tell(n streamNews) {
 	s.mu.Lock()

@@ -17,7 +17,7 @@ import (
 const (
 	MaxName      = 63 // bytes, a DNS label (RFC 1035)
 	MaxRoutes    = 32
-	MaxEndpoints = 8
+	MaxEndpoints = 8 // also of streams
 	MaxAnchors   = 4
 	MaxVersion   = 32 // bytes
 )
@@ -44,6 +44,7 @@ type Node struct {
 	// LANSecret is what admins give the members to find each other by on a local network; zero: none. Members know it,
 	// as they know all records; strangers do not, unlike the mesh ID, which stands in every certificate chain.
 	LANSecret [16]byte
+	Streams   []netip.AddrPort // where strangers reach it by TCP, for networks that drop UDP: set by anchors only
 }
 
 // Admission is the countersignature of the member that let a node in.
@@ -73,6 +74,7 @@ type nodeWire struct {
 	Started      int64          `cbor:"15,keyasint,omitempty"`
 	Updated      int64          `cbor:"16,keyasint,omitempty"`
 	LANSecret    []byte         `cbor:"17,keyasint,omitempty"`
+	Streams      [][]byte       `cbor:"18,keyasint,omitempty"`
 }
 
 type admissionWire struct {
@@ -178,6 +180,9 @@ func (n Node) wire() nodeWire {
 	for _, endpoint := range n.Endpoints {
 		w.Endpoints = append(w.Endpoints, binary.BigEndian.AppendUint16(endpoint.Addr().AsSlice(), endpoint.Port()))
 	}
+	for _, stream := range n.Streams {
+		w.Streams = append(w.Streams, binary.BigEndian.AppendUint16(stream.Addr().AsSlice(), stream.Port()))
+	}
 	for _, anchor := range n.Anchors {
 		w.Anchors = append(w.Anchors, anchor[:])
 	}
@@ -253,8 +258,8 @@ func (w nodeWire) node() (Node, error) {
 		return Node{}, malformed("node with the name %q", w.Name)
 	case len(w.Version) > MaxVersion || strings.ContainsFunc(w.Version, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return Node{}, malformed("node with the version %q", w.Version)
-	case len(w.Routes) > MaxRoutes || len(w.Endpoints) > MaxEndpoints || len(w.Anchors) > MaxAnchors:
-		return Node{}, malformed("node with %d routes, %d endpoints, %d anchors", len(w.Routes), len(w.Endpoints), len(w.Anchors))
+	case len(w.Routes) > MaxRoutes || len(w.Endpoints) > MaxEndpoints || len(w.Streams) > MaxEndpoints || len(w.Anchors) > MaxAnchors:
+		return Node{}, malformed("node with %d routes, %d endpoints, %d streams, %d anchors", len(w.Routes), len(w.Endpoints), len(w.Streams), len(w.Anchors))
 	}
 	if w.LANSecret != nil {
 		if len(w.LANSecret) != len(n.LANSecret) {
@@ -291,12 +296,12 @@ func (w nodeWire) addresses(n *Node) error {
 		}
 		n.Routes = append(n.Routes, route)
 	}
-	for _, raw := range w.Endpoints {
-		addr, tail, ok := splitAddr(raw, 2)
-		if !ok || !identity.IsReachable(netip.AddrPortFrom(addr, binary.BigEndian.Uint16(tail))) {
-			return malformed("node with the endpoint %x", raw)
-		}
-		n.Endpoints = append(n.Endpoints, netip.AddrPortFrom(addr, binary.BigEndian.Uint16(tail)))
+	var err error
+	if n.Endpoints, err = reachable(w.Endpoints); err != nil {
+		return err
+	}
+	if n.Streams, err = reachable(w.Streams); err != nil {
+		return err
 	}
 	for _, raw := range w.Anchors {
 		if len(raw) != len(identity.NodeID{}) {
@@ -305,6 +310,18 @@ func (w nodeWire) addresses(n *Node) error {
 		n.Anchors = append(n.Anchors, identity.NodeID(raw))
 	}
 	return nil
+}
+
+// reachable reads addresses with ports that could be a stranger's to send to.
+func reachable(list [][]byte) (out []netip.AddrPort, err error) {
+	for _, raw := range list {
+		addr, tail, ok := splitAddr(raw, 2)
+		if !ok || !identity.IsReachable(netip.AddrPortFrom(addr, binary.BigEndian.Uint16(tail))) {
+			return nil, malformed("node with the endpoint %x", raw)
+		}
+		out = append(out, netip.AddrPortFrom(addr, binary.BigEndian.Uint16(tail)))
+	}
+	return out, nil
 }
 
 // splitAddr cuts raw into an address and a tail of so many bytes. IPv4 in IPv6 form is refused: each address has

@@ -72,6 +72,7 @@ func TestNodeRoundTrip(t *testing.T) {
 	full := m.node
 	full.Routes = []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24"), netip.MustParsePrefix("fd00:1::/64")}
 	full.Endpoints = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.9:9277"), netip.MustParseAddrPort("[2001:db8::9]:9277")}
+	full.Streams = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.9:443"), netip.MustParseAddrPort("[2001:db8::9]:9277")}
 	full.Left, full.LANSecret = true, [16]byte{5, 6}
 	founder := m.node
 	founder.Admission = Admission{}
@@ -137,6 +138,8 @@ func TestNodeBounds(t *testing.T) {
 		}},
 		{"endpoint without port", func(n *Node) { n.Endpoints = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:0")} }},
 		{"multicast endpoint", func(n *Node) { n.Endpoints = []netip.AddrPort{netip.MustParseAddrPort("224.0.0.1:9277")} }},
+		{"stream without port", func(n *Node) { n.Streams = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:0")} }},
+		{"many streams", func(n *Node) { n.Streams = repeat(netip.MustParseAddrPort("192.0.2.1:1"), MaxEndpoints+1) }},
 		{"many endpoints", func(n *Node) { n.Endpoints = repeat(netip.MustParseAddrPort("192.0.2.1:1"), MaxEndpoints+1) }},
 		{"many anchors", func(n *Node) { n.Anchors = repeat(identity.NodeID{1}, MaxAnchors+1) }},
 		{"short admission", func(n *Node) { n.Admission.Signature = []byte{1} }},

@@ -10,13 +10,14 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"warren/mesh/identity"
 )
 
 const (
-	maxAddresses = 8
+	maxAddresses = 16                    // each at two ports
 	stagger      = 50 * time.Millisecond // between the starts of two attempts
 )
 
@@ -51,8 +52,7 @@ func NewClient(o ClientOptions) *Client {
 	return &Client{o}
 }
 
-// Dial returns a stream to the member id at one of its addresses, the first that answers on the port named or on 443,
-// by TCP or through the proxy. The stream's deadlines are its own: it fails when nothing comes for 45 s. The error wraps a
+// Dial returns a stream to the member id at one of its TCP addresses, the first that answers, directly or through the proxy. The stream's deadlines are its own: it fails when nothing comes for 45 s. The error wraps a
 // Refusal, a ProxyError or ErrWrongMember where that was one of the reasons.
 func (c *Client) Dial(ctx context.Context, id identity.NodeID, addrs []netip.AddrPort) (net.Conn, error) {
 	if c.o.Credential == nil || c.o.Verify == nil {
@@ -77,7 +77,7 @@ func (c *Client) Dial(ctx context.Context, id identity.NodeID, addrs []netip.Add
 		}
 		return err
 	}
-	conn, err := c.race(ctx, config, addrs)
+	conn, err := c.race(ctx, config, unmapped(addrs))
 	if err != nil {
 		return nil, fmt.Errorf("dial stream to %s: %w", id.Short(), err)
 	}
@@ -85,7 +85,7 @@ func (c *Client) Dial(ctx context.Context, id identity.NodeID, addrs []netip.Add
 }
 
 // DialJoin returns the stream of a joiner, which has no certificate yet, to the member that its token names: of mesh,
-// with a node ID that starts with pin (zero: any). It ends after 30 s and may carry QUIC only. The session inside
+// with a node ID that starts with pin (zero: any), at one of its UDP addresses by Guess. It ends after 30 s and may carry QUIC only. The session inside
 // verifies the member's whole chain; what is checked here tells the member from whatever else listens at an address.
 func (c *Client) DialJoin(ctx context.Context, mesh identity.MeshID, pin [8]byte, addrs []netip.AddrPort) (net.Conn, error) {
 	config := baseTLS(alpnJoin)
@@ -101,7 +101,7 @@ func (c *Client) DialJoin(ctx context.Context, mesh identity.MeshID, pin [8]byte
 		}
 		return nil
 	}
-	conn, err := c.race(ctx, config, addrs)
+	conn, err := c.race(ctx, config, guess(addrs, c.o.alternate))
 	if err != nil {
 		return nil, fmt.Errorf("dial stream to join: %w", err)
 	}
@@ -120,24 +120,30 @@ func checkForm(chain []*x509.Certificate) error {
 	return nil
 }
 
-// targets lists where to dial: each address at its own port and at the alternate one.
-func (c *Client) targets(addrs []netip.AddrPort) (out []netip.AddrPort) {
-	seen := make(map[netip.AddrPort]bool)
-	for _, a := range addrs[:min(len(addrs), maxAddresses)] {
-		for _, port := range []uint16{a.Port(), c.o.alternate} {
-			at := netip.AddrPortFrom(a.Addr().Unmap(), port)
-			if at.IsValid() && at.Port() != 0 && !seen[at] {
-				seen[at] = true
-				out = append(out, at)
-			}
+// Guess returns where a member may accept streams of which only UDP addresses are known: on the same port numbers, and on
+// 443.
+func Guess(addrs []netip.AddrPort) []netip.AddrPort { return guess(addrs, AlternatePort) }
+
+func guess(addrs []netip.AddrPort, alternate uint16) (out []netip.AddrPort) {
+	for _, a := range addrs {
+		out = append(out, a, netip.AddrPortFrom(a.Addr(), alternate))
+	}
+	return unmapped(out)
+}
+
+// unmapped brings addresses into the one form in which they are dialled, each once, and bounds them.
+func unmapped(addrs []netip.AddrPort) (out []netip.AddrPort) {
+	for _, a := range addrs {
+		at := netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+		if at.IsValid() && at.Port() != 0 && !slices.Contains(out, at) && len(out) < maxAddresses {
+			out = append(out, at)
 		}
 	}
 	return out
 }
 
 // race tries all targets, one after the other but not waiting for each, and returns the first stream that is taken.
-func (c *Client) race(ctx context.Context, config *tls.Config, addrs []netip.AddrPort) (net.Conn, error) {
-	targets := c.targets(addrs)
+func (c *Client) race(ctx context.Context, config *tls.Config, targets []netip.AddrPort) (net.Conn, error) {
 	if len(targets) == 0 {
 		return nil, errors.New("no address")
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -28,8 +29,10 @@ type Options struct {
 	// Attach takes a stream over. A zero ID is a joiner: its stream is slow, ends after 30 s, and is to carry
 	// nothing but QUIC. done closes when the stream has ended and c is closed. With an error c stays the Server's.
 	Attach func(from identity.NodeID, c net.Conn) (done <-chan struct{}, err error)
-	Joins  func() bool  // whether joiners are let in now; nil: never
-	Logger *slog.Logger // nil: none
+	Joins  func() bool // whether joiners are let in now; nil: never
+	// Changed is called, from Run's goroutine, when Ports returns something else than before. Nil: nobody wants to know.
+	Changed func()
+	Logger  *slog.Logger // nil: none
 }
 
 // Server accepts streams. See New.
@@ -131,17 +134,15 @@ func (s *Server) SetPorts(ports ...uint16) {
 	}
 }
 
-// Ports returns the ports that are wanted, and why one is not listened on.
+// Ports returns the ports that are wanted and have been tried, and why one is not listened on.
 func (s *Server) Ports() []Port {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []Port
 	for _, p := range s.wanted {
-		err, tried := s.ports[p]
-		if !tried {
-			err = errors.New("not yet")
+		if err, tried := s.ports[p]; tried {
+			out = append(out, Port{p, err})
 		}
-		out = append(out, Port{p, err})
 	}
 	return out
 }
@@ -217,8 +218,12 @@ func (s *Server) reconcile(ctx context.Context, open map[uint16]net.Listener) {
 		s.working.Go(func() { s.accept(ctx, l) })
 	}
 	s.mu.Lock()
+	same := maps.EqualFunc(s.ports, tried, func(a, b error) bool { return (a == nil) == (b == nil) })
 	s.ports = tried
 	s.mu.Unlock()
+	if !same && s.o.Changed != nil {
+		s.o.Changed()
+	}
 }
 
 // accept takes connections until the listener is closed.

@@ -408,7 +408,7 @@ func TestRace(t *testing.T) {
 		dead := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.8:9277"), netip.MustParseAddrPort("192.0.2.9:443"), anchorAddr}
 		delete(w.listeners, anchorAddr.String())
 		start := time.Now()
-		near, err := w.client(w.member).Dial(t.Context(), w.anchor.ID, dead)
+		near, err := w.client(w.member).Dial(t.Context(), w.anchor.ID, Guess(dead))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -424,11 +424,11 @@ func TestRace(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		start = time.Now()
-		if _, err := w.client(w.member).Dial(ctx, w.anchor.ID, dead[:2]); err == nil || time.Since(start) != time.Second {
+		if _, err := w.client(w.member).Dial(ctx, w.anchor.ID, Guess(dead[:2])); err == nil || time.Since(start) != time.Second {
 			t.Errorf("all dead: got %v after %v, want an error after 1s", err, time.Since(start))
 		}
 		start = time.Now()
-		if _, err := w.client(w.member).Dial(t.Context(), w.anchor.ID, dead[:2]); err == nil || time.Since(start) > handshakeTimeout+time.Second {
+		if _, err := w.client(w.member).Dial(t.Context(), w.anchor.ID, Guess(dead[:2])); err == nil || time.Since(start) > handshakeTimeout+time.Second {
 			t.Errorf("all dead: got %v after %v, want an error after %v", err, time.Since(start), handshakeTimeout)
 		}
 	})

@@ -180,6 +180,14 @@ func newIGD(n Network, p place) *igd { return &igd{net: n, place: p, port: p.por
 
 func (*igd) name() string { return UPnP }
 
+// transport is the protocol as UPnP names it.
+func (c *igd) transport() string {
+	if c.place.tcp {
+		return "TCP"
+	}
+	return "UDP"
+}
+
 // probe finds the service of the line that has an address. When none has, the first will say why.
 func (c *igd) probe(ctx context.Context) error {
 	root, client, location, err := probeIGD(ctx, c.net, c.place)
@@ -272,7 +280,7 @@ func (c *igd) add(ctx context.Context) error {
 		}
 		before := c.asked
 		c.asked = true
-		err := c.service.AddPortMappingCtx(ctx, "", c.port, "UDP", c.place.port, c.place.local.String(), true, description, lease)
+		err := c.service.AddPortMappingCtx(ctx, "", c.port, c.transport(), c.place.port, c.place.local.String(), true, description, lease)
 		if codeOf(err) == upnpPermanentOnly && !c.permanent {
 			c.permanent = true
 			continue
@@ -292,7 +300,7 @@ func (c *igd) close(ctx context.Context) error {
 	if !c.asked {
 		return nil
 	}
-	err := c.service.DeletePortMappingCtx(ctx, "", c.port, "UDP")
+	err := c.service.DeletePortMappingCtx(ctx, "", c.port, c.transport())
 	if code := codeOf(err); code == upnpNoSuchPort {
 		err = nil // its lease is over
 	}

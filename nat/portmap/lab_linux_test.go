@@ -69,7 +69,7 @@ type running struct {
 func runIn(t *testing.T, h *natlab.Host, protocol string, port uint16) *running {
 	t.Helper()
 	n := labNetwork{h}
-	m := New(Options{Port: func() uint16 { return port }, Gateway: n.gateways, Network: n})
+	m := New(Options{Port: func() uint16 { return port }, TCP: func() bool { return true }, Gateway: n.gateways, Network: n})
 	m.only = protocol
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{m, t, cancel, make(chan error, 1)}
@@ -92,6 +92,36 @@ func (r *running) await(what string, ok func([]Mapping) bool) []Mapping {
 			r.t.Fatalf("%s: got %+v after 15 s; status %+v", what, r.Mappings(), r.Snapshot())
 		}
 	}
+}
+
+// awaitTCP waits until the TCP port is mapped to that address.
+func (r *running) awaitTCP(want netip.AddrPort) {
+	r.t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		got := r.TCPMappings()
+		if len(got) == 1 && got[0].External == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("TCP: got %+v after 15 s, want %v", got, want)
+		}
+	}
+}
+
+// connects reports whether a stranger's connection arrives at the host.
+func connects(t *testing.T, h, stranger *natlab.Host, to netip.AddrPort) bool {
+	t.Helper()
+	var l net.Listener
+	if err := h.Do(func() (err error) { l, err = net.Listen("tcp", ":9277"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var c net.Conn
+	if stranger.Do(func() (err error) { c, err = net.DialTimeout("tcp", to.String(), time.Second); return err }) != nil {
+		return false
+	}
+	c.Close()
+	return true
 }
 
 // end ends Run and checks the time that it takes.
@@ -187,8 +217,15 @@ func TestLabMiniupnpd(t *testing.T) {
 			if !reaches(t, stranger, got.External, inside) {
 				t.Errorf("a stranger's packet to %v did not arrive", got.External)
 			}
+			r.awaitTCP(want)
+			if !connects(t, h, stranger, want) {
+				t.Errorf("a stranger does not connect to %v by TCP", want)
+			}
 			t.Logf("%+v", r.Snapshot())
 			r.end()
+			if connects(t, h, stranger, want) {
+				t.Errorf("a stranger connects to %v by TCP after the end", want)
+			}
 			if reaches(t, stranger, got.External, inside) {
 				t.Errorf("a stranger's packet to %v arrived after the end", got.External)
 			}

@@ -13,14 +13,15 @@ import (
 //
 //	address request   version 0 ‖ 0
 //	        answer    version 0 ‖ 128 ‖ result (2) ‖ epoch, s (4) ‖ external address (4)
-//	mapping request   version 0 ‖ 1 (UDP) ‖ 0 (2) ‖ internal port (2) ‖ external port (2) ‖ lifetime, s (4)
-//	        answer    version 0 ‖ 129 ‖ result (2) ‖ epoch (4) ‖ internal port (2) ‖ external port (2) ‖ lifetime (4)
+//	mapping request   version 0 ‖ 1 (UDP) or 2 (TCP) ‖ 0 (2) ‖ internal port (2) ‖ external port (2) ‖ lifetime, s (4)
+//	        answer    version 0 ‖ 129 or 130 ‖ result (2) ‖ epoch (4) ‖ internal port (2) ‖ external port (2) ‖ lifetime (4)
 //
 // It is spoken here, and not by a library, because it is the smaller half of what PCP needs anyway: the one exchange
 // with its retransmission, and a network that tests can replace.
 const (
 	natpmpAddress = 0
 	natpmpMap     = 1
+	natpmpMapTCP  = 2
 	natpmpAnswer  = 0x80
 )
 
@@ -60,7 +61,7 @@ type natpmpMessage struct {
 	opcode             byte
 	result             natpmpResult
 	addr               netip.Addr // of natpmpAddress
-	internal, external uint16     // of natpmpMap
+	internal, external uint16     // of natpmpMap and natpmpMapTCP
 	life               time.Duration
 }
 
@@ -82,7 +83,7 @@ func parseNATPMP(b []byte) (natpmpMessage, error) {
 	switch {
 	case m.opcode == natpmpAddress && len(b) >= 12:
 		m.addr = netip.AddrFrom4([4]byte(b[8:12]))
-	case m.opcode == natpmpMap && len(b) >= 16:
+	case (m.opcode == natpmpMap || m.opcode == natpmpMapTCP) && len(b) >= 16:
 		m.internal, m.external = binary.BigEndian.Uint16(b[8:]), binary.BigEndian.Uint16(b[10:])
 		m.life = time.Duration(binary.BigEndian.Uint32(b[12:])) * time.Second
 	default:
@@ -112,7 +113,7 @@ func (c *natpmp) exchange(ctx context.Context, request []byte) (natpmpMessage, e
 			other = err
 			return true
 		}
-		mine := m.opcode != natpmpMap || m.result != natpmpSuccess || m.internal == c.ask.place.port
+		mine := m.opcode == natpmpAddress || m.result != natpmpSuccess || m.internal == c.ask.place.port
 		return err == nil && m.opcode == request[1] && mine
 	})
 	switch {
@@ -132,6 +133,9 @@ func (c *natpmp) exchange(ctx context.Context, request []byte) (natpmpMessage, e
 func (c *natpmp) mapping(ctx context.Context, life time.Duration, external uint16) (natpmpMessage, error) {
 	b := make([]byte, 12)
 	b[1] = natpmpMap
+	if c.ask.place.tcp {
+		b[1] = natpmpMapTCP
+	}
 	binary.BigEndian.PutUint16(b[4:], c.ask.place.port)
 	binary.BigEndian.PutUint16(b[6:], external)
 	binary.BigEndian.PutUint32(b[8:], uint32(life/time.Second))

@@ -27,6 +27,7 @@ const (
 	pcpHeader   = 24
 	pcpMapSize  = 36
 	maxPCP      = 1100 // section 7
+	protocolTCP = 6    // IANA
 	protocolUDP = 17
 )
 
@@ -133,6 +134,9 @@ func newPCP(n Network, p place, secret []byte) *pcp {
 	}
 	h := hmac.New(sha256.New, secret)
 	fmt.Fprintf(h, "warren PCP nonce v1 %v %v %d", p.gateway.WithZone(""), p.local, p.port)
+	if p.tcp {
+		h.Write([]byte(" TCP"))
+	}
 	copy(c.nonce[:], h.Sum(nil))
 	return c
 }
@@ -182,7 +186,7 @@ func (c *pcp) mapping(ctx context.Context, life time.Duration, suggest netip.Add
 	b := append(c.request(pcpMap, life), make([]byte, pcpMapSize)...)
 	body := b[pcpHeader:]
 	copy(body, c.nonce[:])
-	body[12] = protocolUDP
+	body[12] = place.protocol()
 	binary.BigEndian.PutUint16(body[16:], place.port)
 	binary.BigEndian.PutUint16(body[18:], suggest.Port())
 	external := suggest.Addr().As16()
@@ -192,7 +196,7 @@ func (c *pcp) mapping(ctx context.Context, life time.Duration, suggest netip.Add
 		var err error
 		m, err = parsePCP(b)
 		return err == nil && m.opcode == pcpMap && (m.result == pcpUnsuppVersion ||
-			m.nonce == c.nonce && m.protocol == protocolUDP && m.internal == place.port)
+			m.nonce == c.nonce && m.protocol == place.protocol() && m.internal == place.port)
 	})
 	if err == nil && m.result != pcpSuccess {
 		err = refusal(m.result.String())

@@ -57,7 +57,7 @@ func (c *pinhole) open(ctx context.Context) (grant, error) {
 		c.asked = false // the router has forgotten it
 	}
 	// No remote host and port 0 mean everyone.
-	id, err := c.service.AddPinholeCtx(ctx, "", 0, c.place.local.String(), c.place.port, protocolUDP, seconds)
+	id, err := c.service.AddPinholeCtx(ctx, "", 0, c.place.local.String(), c.place.port, uint16(c.place.protocol()), seconds)
 	if err != nil {
 		return grant{}, explain(err)
 	}

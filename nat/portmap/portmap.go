@@ -1,4 +1,5 @@
-// Package portmap keeps a mapping of the shared UDP port open on the routers of this host's default routes, by
+// Package portmap keeps a mapping of the shared UDP port, and of the TCP port of that number if that is wanted, open on the
+// routers of this host's default routes, by
 // whichever of PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP IGD a router offers; for IPv6, where ports are not
 // translated but guarded, it keeps a pinhole by PCP or UPnP's WANIPv6FirewallControl.
 //
@@ -42,6 +43,8 @@ const (
 type Options struct {
 	// Port returns the shared UDP port as it is now; 0 while it is not open, and nothing is mapped then.
 	Port func() uint16
+	// TCP reports whether the TCP port of the same number is wanted too, now. Nil: never.
+	TCP func() bool
 	// Gateway returns the routers to ask, best first; link-local addresses with their zone. Nil: those of the
 	// system's default routes.
 	Gateway func() []netip.Addr
@@ -121,6 +124,15 @@ type Mapper struct {
 type place struct {
 	gateway, local netip.Addr
 	port           uint16
+	tcp            bool
+}
+
+// protocol is the number of the transport protocol (IANA).
+func (p place) protocol() byte {
+	if p.tcp {
+		return protocolTCP
+	}
+	return protocolUDP
 }
 
 // New returns a Mapper that does nothing until Run.
@@ -150,10 +162,15 @@ func (m *Mapper) Changed() {
 	}
 }
 
-// Mappings returns the mappings that hold now, those of the preferred router first.
-func (m *Mapper) Mappings() []Mapping {
+// Mappings returns the mappings of the UDP port that hold now, those of the preferred router first.
+func (m *Mapper) Mappings() []Mapping { return m.mappings(false) }
+
+// TCPMappings returns those of the TCP port.
+func (m *Mapper) TCPMappings() []Mapping { return m.mappings(true) }
+
+func (m *Mapper) mappings(tcp bool) []Mapping {
 	var all []Mapping
-	for _, r := range m.Snapshot().Routers {
+	for _, r := range m.snapshot(tcp).Routers {
 		if r.Mapping != nil {
 			all = append(all, *r.Mapping)
 		}
@@ -161,14 +178,16 @@ func (m *Mapper) Mappings() []Mapping {
 	return all
 }
 
-// Snapshot returns what is known of the routers. It is the caller's.
-func (m *Mapper) Snapshot() Status {
+// Snapshot returns what is known of the routers, and of the mappings of the UDP port. It is the caller's.
+func (m *Mapper) Snapshot() Status { return m.snapshot(false) }
+
+func (m *Mapper) snapshot(tcp bool) Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var s Status
 	for _, p := range m.order {
 		r, ok := m.report[p]
-		if !ok {
+		if !ok || p.tcp != tcp {
 			continue
 		}
 		r.Protocols = slices.Clone(r.Protocols)
@@ -251,9 +270,15 @@ func (m *Mapper) places() []place {
 		if err != nil {
 			continue // no address of this family on that network, or no longer
 		}
-		p := place{gateway, local, port}
+		p := place{gateway: gateway, local: local, port: port}
 		if !slices.Contains(all, p) {
 			count[gateway.Is4()]++
+			all = append(all, p)
+		}
+	}
+	if m.o.TCP != nil && m.o.TCP() {
+		for _, p := range all {
+			p.tcp = true
 			all = append(all, p)
 		}
 	}

@@ -35,6 +35,7 @@ type agent struct {
 	*portmap.Mapper
 	t    *testing.T
 	port atomic.Uint32
+	tcp  atomic.Bool
 	end  func() time.Duration // ends Run and returns how long that took
 }
 
@@ -44,6 +45,7 @@ func run(t *testing.T, r *portmaptest.Router, gateway netip.Addr, secret string)
 	a.port.Store(9277)
 	a.Mapper = portmap.New(portmap.Options{
 		Port:    func() uint16 { return uint16(a.port.Load()) },
+		TCP:     a.tcp.Load,
 		Gateway: func() []netip.Addr { return []netip.Addr{gateway} },
 		Network: r,
 		Secret:  []byte(secret),
@@ -372,6 +374,60 @@ func TestRouterFallsSilent(t *testing.T) {
 }
 
 // TestKilledAgentTakesOver leaves a mapping behind as a killed agent does, and starts another.
+// TestTCP maps the TCP port of the number too, by each protocol, for as long as it is wanted.
+func TestTCP(t *testing.T) {
+	for _, only := range []struct {
+		protocol string
+		change   func(*portmaptest.Options)
+		v6       bool
+	}{
+		{portmap.PCP, func(o *portmaptest.Options) { o.PCP = true }, false},
+		{portmap.NATPMP, func(o *portmaptest.Options) { o.NATPMP = true }, false},
+		{portmap.UPnP, func(o *portmaptest.Options) { o.UPnP = true }, false},
+		{portmap.PCP, func(o *portmaptest.Options) { o.PCP = true }, true},
+		{portmap.UPnP, func(o *portmaptest.Options) { o.UPnP = true }, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			want, gateway := mapped, gateway4
+			r := home4(func(o *portmaptest.Options) {
+				only.change(o)
+				if only.v6 {
+					o.Gateway, o.Host = gateway6, host6
+					want, gateway = netip.AddrPortFrom(host6, 9277), gateway6
+				}
+			})
+			a := run(t, r, gateway, "lasting")
+			after(time.Minute)
+			if got := a.TCPMappings(); len(got) != 0 || len(r.Entries()) != 1 {
+				t.Errorf("%s: got %+v although TCP is not wanted, and %+v at the router", only.protocol, got, r.Entries())
+			}
+			a.tcp.Store(true)
+			a.Changed()
+			after(3 * time.Hour)
+			got := a.TCPMappings()
+			if _, ok := r.LookupTCP(want); !ok || len(got) != 1 || got[0].External != want || len(r.Entries()) != 2 {
+				t.Errorf("%s: got %+v and %+v at the router, want one for each", only.protocol, got, r.Entries())
+			}
+			if got := a.only(); got.External != want || len(a.Snapshot().Routers) != 1 {
+				t.Errorf("%s: got %+v for UDP, and %+v", only.protocol, got, a.Snapshot())
+			}
+			a.tcp.Store(false)
+			a.Changed()
+			after(time.Minute)
+			if _, ok := r.LookupTCP(want); ok || len(r.Entries()) != 1 || len(a.TCPMappings()) != 0 {
+				t.Errorf("%s: got %+v at the router when it is no longer wanted", only.protocol, r.Entries())
+			}
+			a.tcp.Store(true)
+			a.Changed()
+			after(time.Minute)
+			a.end()
+			if left := r.Entries(); len(left) != 0 {
+				t.Errorf("%s: got %+v left at the router", only.protocol, left)
+			}
+		})
+	}
+}
+
 func TestKilledAgentTakesOver(t *testing.T) {
 	for secret, want := range map[string]portmap.State{"lasting": portmap.Present, "": portmap.Refused} {
 		synctest.Test(t, func(t *testing.T) {

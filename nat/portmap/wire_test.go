@@ -75,8 +75,8 @@ func TestParseSSDP(t *testing.T) {
 }
 
 func TestFromRouter(t *testing.T) {
-	v4 := place{netip.MustParseAddr("192.168.1.1"), netip.MustParseAddr("192.168.1.10"), 1}
-	v6 := place{netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("2001:db8:1::10"), 1}
+	v4 := place{netip.MustParseAddr("192.168.1.1"), netip.MustParseAddr("192.168.1.10"), 1, false}
+	v6 := place{netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("2001:db8:1::10"), 1, false}
 	tests := []struct {
 		from string
 		p    place

@@ -125,19 +125,20 @@ func (r *Router) act(service, action string, args map[string]string) (out string
 		n, _ := strconv.ParseUint(args[name], 10, 16) // 0 is refused where it matters
 		return uint16(n)
 	}
+	tcp := args["NewProtocol"] == "TCP"
 	seconds := func(name string) time.Duration { return time.Duration(number(name)) * time.Second }
 	switch service + "#" + action {
 	case serviceIP + "#GetExternalIPAddress":
 		return "<NewExternalIPAddress>" + r.o.External.String() + "</NewExternalIPAddress>", 0
 	case serviceIP + "#AddPortMapping":
 		client, err := netip.ParseAddr(args["NewInternalClient"])
-		if err != nil || args["NewProtocol"] != "UDP" || number("NewExternalPort") == 0 || number("NewInternalPort") == 0 {
+		if err != nil || !tcp && args["NewProtocol"] != "UDP" || number("NewExternalPort") == 0 || number("NewInternalPort") == 0 {
 			return "", 402
 		}
-		return "", r.addMapping(number("NewExternalPort"), netip.AddrPortFrom(client, number("NewInternalPort")), seconds("NewLeaseDuration"))
+		return "", r.addMapping(tcp, number("NewExternalPort"), netip.AddrPortFrom(client, number("NewInternalPort")), seconds("NewLeaseDuration"))
 	case serviceIP + "#DeletePortMapping":
 		port := number("NewExternalPort")
-		i := r.find(func(e Entry) bool { return e.External.Port() == port && e.Internal.Addr() == r.o.Host })
+		i := r.find(func(e Entry) bool { return e.External.Port() == port && e.TCP == tcp && e.Internal.Addr() == r.o.Host })
 		if i < 0 {
 			return "", 714
 		}
@@ -147,12 +148,13 @@ func (r *Router) act(service, action string, args map[string]string) (out string
 		return fmt.Sprintf("<FirewallEnabled>1</FirewallEnabled><InboundPinholeAllowed>%t</InboundPinholeAllowed>", !r.o.Refuse), 0
 	case serviceFirewall + "#AddPinhole":
 		client, err := netip.ParseAddr(args["InternalClient"])
-		if err != nil || number("Protocol") != protocolUDP || client != r.o.Host {
+		tcp := number("Protocol") == protocolTCP
+		if err != nil || !tcp && number("Protocol") != protocolUDP || client != r.o.Host {
 			return "", 606
 		}
 		internal := netip.AddrPortFrom(client, number("InternalPort"))
 		r.nextID++
-		r.entries = append(r.entries, Entry{External: internal, Internal: internal, Protocol: "UPnP", Expires: time.Now().Add(r.life(seconds("LeaseTime"))), id: r.nextID})
+		r.entries = append(r.entries, Entry{External: internal, Internal: internal, TCP: tcp, Protocol: "UPnP", Expires: time.Now().Add(r.life(seconds("LeaseTime"))), id: r.nextID})
 		return fmt.Sprintf("<UniqueID>%d</UniqueID>", r.nextID), 0
 	case serviceFirewall + "#UpdatePinhole", serviceFirewall + "#DeletePinhole":
 		i := r.find(func(e Entry) bool { return e.id != 0 && e.id == number("UniqueID") })
@@ -170,8 +172,8 @@ func (r *Router) act(service, action string, args map[string]string) (out string
 }
 
 // addMapping is AddPortMapping: it takes the very port or fails. r.mu is held.
-func (r *Router) addMapping(port uint16, internal netip.AddrPort, lease time.Duration) (fault int) {
-	i := r.find(func(e Entry) bool { return e.External.Port() == port })
+func (r *Router) addMapping(tcp bool, port uint16, internal netip.AddrPort, lease time.Duration) (fault int) {
+	i := r.find(func(e Entry) bool { return e.External.Port() == port && e.TCP == tcp })
 	switch {
 	case r.o.Refuse || internal.Addr() != r.o.Host:
 		return 606
@@ -182,7 +184,7 @@ func (r *Router) addMapping(port uint16, internal netip.AddrPort, lease time.Dur
 	case i >= 0:
 		r.entries = slices.Delete(r.entries, i, i+1)
 	}
-	e := Entry{External: netip.AddrPortFrom(r.o.External, port), Internal: internal, Protocol: "UPnP"}
+	e := Entry{External: netip.AddrPortFrom(r.o.External, port), Internal: internal, TCP: tcp, Protocol: "UPnP"}
 	if lease > 0 {
 		e.Expires = time.Now().Add(r.life(lease))
 	}

@@ -16,6 +16,7 @@ const (
 	malformed     = 3
 	unsuppOpcode  = 4
 	mismatch      = 12
+	protocolTCP   = 6
 	protocolUDP   = 17
 )
 
@@ -58,7 +59,7 @@ func (r *Router) natpmp(b []byte, from netip.Addr) []byte {
 	case b[1] == 0:
 		addr := r.o.External.As4()
 		return append(answer, addr[:]...)
-	case b[1] != 1 || len(b) < 12:
+	case b[1] != 1 && b[1] != 2 || len(b) < 12:
 		return r.natpmpError(b[1], 5)
 	case r.o.Refuse:
 		return r.natpmpError(b[1], notAuthorized)
@@ -67,10 +68,10 @@ func (r *Router) natpmp(b []byte, from netip.Addr) []byte {
 	external := binary.BigEndian.Uint16(b[6:])
 	life := r.life(time.Duration(binary.BigEndian.Uint32(b[8:])) * time.Second)
 	if life == 0 {
-		r.release(internal)
+		r.release(internal, b[1] == 2)
 		external = 0
 	} else {
-		external = r.assign(internal, external, life, "NAT-PMP", [12]byte{}).External.Port()
+		external = r.assign(internal, b[1] == 2, external, life, "NAT-PMP", [12]byte{}).External.Port()
 	}
 	answer = append(answer, b[4], b[5])
 	answer = binary.BigEndian.AppendUint16(answer, external)
@@ -110,14 +111,15 @@ func (r *Router) pcp(b []byte, from netip.Addr) []byte {
 	nonce := [12]byte(body[:12])
 	internal := netip.AddrPortFrom(client, binary.BigEndian.Uint16(body[16:]))
 	life := r.life(time.Duration(binary.BigEndian.Uint32(b[4:])) * time.Second)
-	i := r.find(func(e Entry) bool { return e.Internal == internal })
-	if r.o.Refuse || body[12] != protocolUDP || i >= 0 && r.entries[i].Protocol == "PCP" && r.entries[i].nonce != nonce {
+	tcp := body[12] == protocolTCP
+	i := r.find(func(e Entry) bool { return e.Internal == internal && e.TCP == tcp })
+	if r.o.Refuse || !tcp && body[12] != protocolUDP || i >= 0 && r.entries[i].Protocol == "PCP" && r.entries[i].nonce != nonce {
 		return r.pcpError(b, notAuthorized)
 	}
 	if life == 0 {
-		r.release(internal)
+		r.release(internal, tcp)
 	} else {
-		e := r.assign(internal, binary.BigEndian.Uint16(body[18:]), life, "PCP", nonce)
+		e := r.assign(internal, tcp, binary.BigEndian.Uint16(body[18:]), life, "PCP", nonce)
 		binary.BigEndian.PutUint16(body[18:], e.External.Port())
 		addr := e.External.Addr().As16()
 		copy(body[20:], addr[:])

@@ -36,6 +36,7 @@ type Options struct {
 type Entry struct {
 	External netip.AddrPort
 	Internal netip.AddrPort
+	TCP      bool      // else UDP
 	Protocol string    // by which it was made
 	Expires  time.Time // zero: never
 	nonce    [12]byte
@@ -87,10 +88,19 @@ func (r *Router) Entries() []Entry {
 	return slices.Clone(r.entries)
 }
 
-// Lookup returns where a stranger's packet to the address goes; false when it is dropped.
+// Lookup returns where a stranger's UDP packet to the address goes; false when it is dropped.
 func (r *Router) Lookup(external netip.AddrPort) (netip.AddrPort, bool) {
+	return r.lookup(external, false)
+}
+
+// LookupTCP is Lookup for TCP.
+func (r *Router) LookupTCP(external netip.AddrPort) (netip.AddrPort, bool) {
+	return r.lookup(external, true)
+}
+
+func (r *Router) lookup(external netip.AddrPort, tcp bool) (netip.AddrPort, bool) {
 	for _, e := range r.Entries() {
-		if e.External == external {
+		if e.External == external && e.TCP == tcp {
 			return e.Internal, true
 		}
 	}
@@ -134,13 +144,13 @@ func (r *Router) find(ok func(Entry) bool) int {
 
 // assign makes or renews the mapping of an inside address as PCP and NAT-PMP do: with another port if the one that
 // was asked for is taken. r.mu is held.
-func (r *Router) assign(internal netip.AddrPort, port uint16, life time.Duration, protocol string, nonce [12]byte) Entry {
-	i := r.find(func(e Entry) bool { return e.Internal == internal })
+func (r *Router) assign(internal netip.AddrPort, tcp bool, port uint16, life time.Duration, protocol string, nonce [12]byte) Entry {
+	i := r.find(func(e Entry) bool { return e.Internal == internal && e.TCP == tcp })
 	if i < 0 {
-		for port == 0 || r.find(func(e Entry) bool { return e.External.Port() == port && internal.Addr().Is4() }) >= 0 {
+		for port == 0 || r.find(func(e Entry) bool { return e.External.Port() == port && e.TCP == tcp && internal.Addr().Is4() }) >= 0 {
 			port++
 		}
-		r.entries = append(r.entries, Entry{External: r.external(internal.Addr(), port), Internal: internal})
+		r.entries = append(r.entries, Entry{External: r.external(internal.Addr(), port), Internal: internal, TCP: tcp})
 		i = len(r.entries) - 1
 	}
 	e := &r.entries[i]
@@ -150,8 +160,8 @@ func (r *Router) assign(internal netip.AddrPort, port uint16, life time.Duration
 }
 
 // release drops the mapping of an inside address. r.mu is held.
-func (r *Router) release(internal netip.AddrPort) {
-	r.entries = slices.DeleteFunc(r.entries, func(e Entry) bool { return e.Internal == internal })
+func (r *Router) release(internal netip.AddrPort, tcp bool) {
+	r.entries = slices.DeleteFunc(r.entries, func(e Entry) bool { return e.Internal == internal && e.TCP == tcp })
 }
 
 // Source returns the host's address.
