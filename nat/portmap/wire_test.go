@@ -42,7 +42,7 @@ func TestParseNATPMP(t *testing.T) {
 	if want := (natpmpMessage{addr: netip.MustParseAddr("203.0.113.1")}); err != nil || got != want {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
-	for name, b := range map[string][]byte{"empty": {}, "request": {0, 0, 0, 0}, "short": {0, 129, 0, 0, 0, 0, 0, 9}, "opcode": {0, 130, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0}} {
+	for name, b := range map[string][]byte{"empty": {}, "request": {0, 0, 0, 0}, "short": {0, 129, 0, 0, 0, 0, 0, 9}, "opcode": {0, 131, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0}} {
 		if got, err := parseNATPMP(b); err == nil {
 			t.Errorf("%s: got %+v, want an error", name, got)
 		}
