@@ -49,6 +49,8 @@ type Mesh struct {
 	// FallbackPorts are TCP ports on which this node, as an anchor, serves members whose networks drop UDP, beside that of the
 	// number of its UDP port.
 	FallbackPorts []uint16
+	// RelayLimit is what this machine forwards for other members at most, in bytes a second; 0: as much as its uplink carries.
+	RelayLimit int
 }
 
 // Peer is one table [[peer]]: a plain WireGuard peer.

@@ -27,6 +27,7 @@ addresses = ["100.70.0.1/24", "fd00::1/64"]
 
 [mesh]
 anchor = "never"
+relay_limit = "2.5 Mbit/s"
 endpoint = ["vpn.example.org:9277", "[2001:db8::1]:9277"]
 lan = false
 fallback_ports = [443, 8443]
@@ -62,7 +63,7 @@ func TestParse(t *testing.T) {
 	want := Config{
 		Interface: Interface{Name: "wg7", Port: 51820, MTU: 1280, PrivateKeyFile: "/etc/warren/key",
 			Addresses: []netip.Prefix{netip.MustParsePrefix("100.70.0.1/24"), netip.MustParsePrefix("fd00::1/64")}},
-		Mesh: Mesh{Anchor: "never", Endpoints: []string{"vpn.example.org:9277", "[2001:db8::1]:9277"}, FallbackPorts: []uint16{443, 8443}},
+		Mesh: Mesh{Anchor: "never", RelayLimit: 312_500, Endpoints: []string{"vpn.example.org:9277", "[2001:db8::1]:9277"}, FallbackPorts: []uint16{443, 8443}},
 		Peers: []Peer{
 			{Name: "phone", PublicKey: key(t, keyA), AllowedIPs: []netip.Prefix{netip.MustParsePrefix("100.70.0.9/32")},
 				Endpoint: "host:51820", PresharedKeyFile: "/etc/warren/psk", Keepalive: 25 * time.Second, Share: true},
@@ -123,6 +124,10 @@ func TestMistakes(t *testing.T) {
 		{"[mesh]\nfallback_ports = [443, 70000]", `f:2:24: fallback_ports 70000: want 1 to 65535`},
 		{"[mesh]\nfallback_ports = [1, 2, 3, 4, 5]", `f:2:1: fallback_ports: want at most 4 ports, got 5`},
 		{"[mesh]\nanchor = \"sometimes\"", `f:2:10: anchor "sometimes": want "auto", "always" or "never"`},
+		{"[mesh]\nrelay_limit = \"10\"", `f:2:15: relay_limit "10": want a number and a unit`},
+		{"[mesh]\nrelay_limit = \"NaN Mbit/s\"", `f:2:15: relay_limit "NaN Mbit/s": want a number and a unit`},
+		{"[mesh]\nrelay_limit = \"0 Mbit/s\"", `f:2:15: relay_limit "0 Mbit/s": want a number and a unit`},
+		{"[mesh]\nrelay_limit = 10", `f:2:15: relay_limit: want a string in quotes, got an integer`},
 		{"[mesh]\nendpoint = \"host\"", `f:2:12: endpoint "host": want HOST:PORT`},
 		{"[mesh]\nendpoint = [\"host:0\"]", `f:2:13: endpoint "host:0": want a port`},
 		{"[peer]\nname = \"x\"", `f:1:2: peer: want [[peer]] in double brackets`},

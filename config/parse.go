@@ -126,6 +126,12 @@ func (r *reader) meshTable(v *value, m *Mesh) {
 		},
 		"lan":            func(v *value) { r.truth(v, "lan", &m.LAN) },
 		"fallback_ports": func(v *value) { m.FallbackPorts = r.ports(v, "fallback_ports") },
+		"relay_limit": func(v *value) {
+			r.text(v, "relay_limit", func(s string) (err error) {
+				m.RelayLimit, err = parseRate(s)
+				return err
+			})
+		},
 		"endpoint": func(v *value) {
 			add := func(s string) error {
 				if err := CheckHostPort(s); err != nil {
@@ -320,6 +326,18 @@ func (r *reader) path(v *value, name string, into *string) {
 		*into = s
 		return nil
 	})
+}
+
+// parseRate reads a rate in bits a second and returns it in bytes.
+func parseRate(s string) (int, error) {
+	number, unit, _ := strings.Cut(s, " ")
+	scale := map[string]float64{"kbit/s": 1e3, "Mbit/s": 1e6, "Gbit/s": 1e9}[unit]
+	n, err := strconv.ParseFloat(number, 64)
+	// 100 kbit/s is little for one member; 100 Gbit/s is beyond any network card that this runs on.
+	if rate := n * scale; err == nil && rate >= 1e5 && rate <= 1e11 {
+		return int(rate / 8), nil
+	}
+	return 0, fmt.Errorf("want a number and a unit of kbit/s, Mbit/s or Gbit/s, from \"100 kbit/s\" to \"100 Gbit/s\"")
 }
 
 func parseAllowed(s string) (netip.Prefix, error) {

@@ -45,6 +45,7 @@ func settingsOf(c config.Config) (node.Settings, error) {
 		NoLAN:     !c.Mesh.LAN,
 
 		FallbackPorts: c.Mesh.FallbackPorts,
+		RelayLimit:    c.Mesh.RelayLimit,
 	}
 	if c.Interface.PrivateKeyFile != "" {
 		key, err := config.ReadKey(c.Interface.PrivateKeyFile)

@@ -72,8 +72,42 @@ type Status struct {
 	Invites  []Invited `json:"invites"`  // known invites that can still be used, sorted by expiry
 	Revoked  []Revoked `json:"revoked"`  // sorted by time
 	Warnings []string  `json:"warnings"` // what a person should look at, in words
+	// Relay says what this node forwards for others; absent when it never did.
+	Relay *Relay `json:"relay,omitempty"`
 	// Dropped counts what was refused or dropped since the start, under named reasons.
 	Dropped map[string]uint64 `json:"dropped"`
+}
+
+// Relay describes what this node forwards between members that cannot reach each other. It sees their ciphertext only.
+type Relay struct {
+	Load     int           `json:"load"`      // 0 to 255, as the members are told
+	LimitBPS uint64        `json:"limit_bps"` // bits a second, 0: no limit
+	Pairs    []RelayPair   `json:"pairs"`
+	Members  []RelayMember `json:"members"`
+}
+
+// RelayPair is a relayed path between two members.
+type RelayPair struct {
+	A      string  `json:"a"` // name
+	B      string  `json:"b"`
+	Joined bool    `json:"joined"` // both have opened their half
+	FromA  Relayed `json:"from_a"` // since they were joined
+	FromB  Relayed `json:"from_b"`
+}
+
+// RelayMember sums up what was forwarded for one member since the agent started.
+type RelayMember struct {
+	Name     string  `json:"name"`
+	Channels int     `json:"channels"` // open now
+	Sent     Relayed `json:"sent"`
+}
+
+// Relayed counts what somebody has sent through a relay.
+type Relayed struct {
+	Packets uint64     `json:"packets"`
+	Bytes   uint64     `json:"bytes"`
+	Dropped uint64     `json:"dropped"` // packets: over the limit, or more than the uplink carries
+	Last    *time.Time `json:"last"`    // null: never
 }
 
 // Mesh describes the mesh as a whole.

@@ -48,6 +48,7 @@ type member struct {
 	back     *dialBack
 	lan      *lan
 	streams  *streams
+	share    *relaying
 	retry    *time.Timer // of handshakes
 	settings func() Settings
 	setPSK   func(wgtypes.Key, wgtypes.Key) error
@@ -103,7 +104,7 @@ func newMember(n *node, s *state, wireGuard wgtypes.Key) (*member, error) {
 	m := &member{
 		log: n.log, state: s, self: s.nodeID(), meshID: s.meshID(), instance: newInstance(), owners: owners{socket: n.socket},
 		settings: func() Settings { return n.settings }, setPSK: n.setPSK, tunnel: func() *tunnel.Tunnel { return n.tunnel },
-		linkSet: make(chan struct{}, 1), back: newDialBack(), retry: time.NewTimer(time.Hour),
+		linkSet: make(chan struct{}, 1), back: newDialBack(), share: newRelaying(), retry: time.NewTimer(time.Hour),
 		incoming: make(chan incomingSignal, signalQueue), outgoing: make(chan outgoingSignal, signalQueue),
 		peers: make(map[identity.NodeID]*peer), up: make(map[identity.NodeID]sessionFacts), refused: make(map[identity.NodeID]refusal),
 	}
@@ -155,19 +156,7 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	if err != nil {
 		return err
 	}
-	m.relays = relay.NewServer(relay.ServerOptions{
-		Self: m.self,
-		Forward: func(from, to relay.Half) {
-			if _, err := m.socket.SetForward(bind.Half(from), bind.Half(to)); err != nil {
-				m.log.Warn("forward", "from", from.Addr.String(), "to", to.Addr.String(), "error", err)
-			}
-		},
-		Unforward: func(from relay.Half) { m.socket.RemoveForward(bind.Half(from)) },
-		Remote:    m.sessions.Remote, Member: m.active, Enabled: m.relaying, Logger: logger,
-	})
-	m.channels = relay.NewClient(relay.ClientOptions{
-		Dial: m.dialRelay, OpenChannel: m.socket.OpenChannel, CloseChannel: m.socket.CloseChannel, MoveChannel: m.socket.MoveChannel, Logger: logger,
-	})
+	m.relays, m.channels = m.newRelayServer(logger), m.newRelayClient(logger)
 	m.mapper = portmap.New(portmap.Options{Port: m.socket.Port, TCP: func() bool { return m.streams.listening.Load() }, Secret: m.mappingSecret(), Logger: logger})
 	if err := m.assembleStreams(n); err != nil {
 		return err
@@ -190,6 +179,7 @@ func (m *member) start(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return m.mesh.Run(ctx) })
 	group.Go(func() error { return m.nat.Run(ctx) })
 	group.Go(func() error { return m.channels.Run(ctx) })
+	group.Go(func() error { return m.relays.Run(ctx) })
 	if m.settings().Anchor != AnchorNever {
 		group.Go(func() error { return m.mapper.Run(ctx) })
 	}
@@ -204,7 +194,7 @@ func (m *member) events() eventSources {
 	return eventSources{
 		paths: m.nat.Events(), sessions: m.sessions.Events(), records: m.mesh.Changes(), fatal: m.mesh.Fatal(),
 		incoming: m.incoming, outgoing: m.outgoing, reached: m.back.arrivals, reach: m.back.timer.C, handshakes: m.retry.C, mapped: m.mapper.Events(),
-		streams: m.streams.signs.news, heard: m.lan.beacon.Found(),
+		streams: m.streams.signs.news, heard: m.lan.beacon.Found(), relays: m.channels.News(),
 	}
 }
 
@@ -228,6 +218,7 @@ func (m *member) sessionChanged(e sessionEvent) {
 		delete(m.refused, e.ID)
 		m.relays.Moved(e.ID, e.Remote)
 		m.channels.Moved(e.ID, e.Remote)
+		m.share.sessionUp()
 		m.mesh.SessionUp(e.ID)
 		if e.Dialled && !bind.IsVirtual(e.Remote.Addr()) {
 			m.remember(contact{ID: e.ID, Addr: e.Remote})
@@ -277,7 +268,7 @@ func (m *member) nameOf(id identity.NodeID) string {
 func (m *member) addFacts(f *facts) {
 	view := m.mesh.View()
 	f.self, f.members, f.prefix4, f.prefix6 = m.self, view.Members, view.Prefix4, view.Prefix6
-	f.sessions, f.contacts, f.streams = m.up, m.contacts, m.streams.targets()
+	f.sessions, f.contacts, f.streams, f.relays = m.up, m.contacts, m.streams.targets(), m.channels.Anchors()
 	f.neighbours = m.lan.contacts(m.self)
 	f.peers = make(map[identity.NodeID]peerFacts, len(view.Members))
 	seen := make(map[identity.NodeID]bool, len(view.Members))
@@ -328,6 +319,7 @@ func (m *member) part(id identity.NodeID, p *peer) {
 
 // apply tells the owners of the mesh side what plan wants.
 func (m *member) apply(_ context.Context, f facts, want desired) error {
+	m.limitRelay()
 	m.publishRoutes()
 	m.nat.SetPeers(want.reach)
 	m.sessions.SetTargets(want.targets)

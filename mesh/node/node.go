@@ -239,6 +239,8 @@ func (n *node) loop(ctx context.Context) error {
 		case <-events.reach:
 		case <-events.handshakes:
 			n.member.retryHandshakes()
+		case <-events.relays:
+			n.member.relaysChanged()
 		case <-events.mapped:
 			n.member.nat.AnchorsChanged()
 		case addr := <-n.socket.Strays():
@@ -404,6 +406,7 @@ type eventSources struct {
 	reached    <-chan [12]byte
 	reach      <-chan time.Time
 	mapped     <-chan struct{}
+	relays     <-chan struct{}
 	handshakes <-chan time.Time
 	streams    <-chan struct{}
 	heard      <-chan beacon.Found

@@ -41,6 +41,8 @@ type facts struct {
 	sessions map[identity.NodeID]sessionFacts
 	// streams are the addresses of streams by which anchors are to be spoken to.
 	streams map[identity.NodeID]netip.AddrPort
+	// relays are the anchors on which this node has or wants a channel.
+	relays []identity.NodeID
 	// contacts are addresses at which members were reached before, from the state directory.
 	contacts []contact
 	// neighbours are addresses on the local network that members have told by beacons.
@@ -162,6 +164,11 @@ func planTargets(f facts) []session.Target {
 	}
 	for _, m := range anchors {
 		add(m.ID, m.Record.Endpoints...)
+	}
+	for _, m := range f.members {
+		if m.State == roster.Active && slices.Contains(f.relays, m.ID) {
+			add(m.ID, m.Record.Endpoints...)
+		}
 	}
 	if anchorsUp == 0 {
 		for _, c := range slices.Concat(f.neighbours, f.contacts) {

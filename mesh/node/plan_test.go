@@ -35,6 +35,19 @@ func testFacts(members ...roster.Member) facts {
 	}
 }
 
+// Where the only channel to a peer would be, a session has to be too.
+func TestPlanDialsTheRelaysThatAreNeeded(t *testing.T) {
+	f := testFacts(testMember(1))
+	for n := byte(2); n < 8; n++ {
+		f.members = append(f.members, testMember(n, "192.0.2."+string('0'+rune(n))+":9277"))
+		f.sessions[id(n)] = sessionFacts{rtt: time.Duration(n) * time.Millisecond}
+	}
+	f.relays = []identity.NodeID{id(7), id(99)}
+	if got, want := targetIDs(plan(f).targets), []byte{2, 3, 4, 7}; !slices.Equal(got, want) {
+		t.Errorf("got sessions to %v, want the three nearest and the relay: %v", got, want)
+	}
+}
+
 func targetIDs(targets []session.Target) (out []byte) {
 	for _, t := range targets {
 		out = append(out, t.ID[0])

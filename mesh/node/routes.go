@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"warren/mesh/identity"
 	"warren/mesh/roster"
@@ -84,11 +83,14 @@ func (m *member) publishRoutes() {
 		}
 		return cmp.Or(cmp.Compare(m.up[a].rtt, m.up[b].rtt), a.Compare(b))
 	})
+	var followed []identity.NodeID
 	for _, id := range r.preferred[:min(len(r.preferred), maxIntroducers)] {
 		if remote, ok := m.sessions.Remote(id); ok && (!bind.IsStream(remote.Addr()) || m.streams.dialled[id] != nil) {
-			r.anchors = append(r.anchors, nat.Anchor{ID: id, Addr: remote, RTT: m.up[id].rtt.Round(time.Millisecond)})
+			r.anchors = append(r.anchors, m.relayAnchor(id, remote))
+			followed = append(followed, id)
 		}
 	}
+	m.channels.Follow(followed)
 	for id, p := range m.peers {
 		r.endpoints[id] = p.endpoint
 		r.byHandle[p.endpoint.Handle()] = id

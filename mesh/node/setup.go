@@ -92,6 +92,7 @@ type Settings struct {
 
 	// FallbackPorts are TCP ports on which streams are accepted too, beside that of the number of the UDP port.
 	FallbackPorts []uint16
+	RelayLimit    int // what is forwarded for other members at most, in bytes a second; 0: no limit
 }
 
 // CreateOptions say how to make a mesh of which this machine is the founder.

@@ -194,6 +194,7 @@ func (m *member) fillStatus(out *api.Status, f facts, stats map[wgtypes.Key]tunn
 	for _, id := range table.preferred[:min(len(table.preferred), wantedAnchors)] {
 		out.Self.Anchors = append(out.Self.Anchors, shorten(names[id], id))
 	}
+	out.Relay = m.relayStatus(names)
 	out.Invites, out.Revoked = m.invites(names), m.revocations(names)
 	return append(warnings, m.warnings(table)...)
 }

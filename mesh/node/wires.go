@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
-	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -82,16 +81,6 @@ func (m *member) activity(id identity.NodeID) (lastTx, lastRx time.Time) {
 func (m *member) anchors() []nat.Anchor { return m.routes.Load().anchors }
 
 func (m *member) nextHops(dst identity.NodeID) []identity.NodeID { return m.routes.Load().towards(dst) }
-
-// dialRelay opens a relay control stream on the session with an anchor.
-func (m *member) dialRelay(ctx context.Context, anchor identity.NodeID) (net.Conn, netip.AddrPort, error) {
-	remote, ok := m.sessions.Remote(anchor)
-	if !ok {
-		return nil, remote, fmt.Errorf("dial relay: %w", session.ErrNoRoute)
-	}
-	stream, err := m.sessions.OpenDirect(ctx, anchor, session.ProtoRelay)
-	return stream, remote, err
-}
 
 // onMessage is called by session, from its goroutines.
 func (m *member) onMessage(from identity.NodeID, p session.Proto, payload []byte) {

@@ -25,7 +25,9 @@ const (
 )
 
 const (
-	easeEvery  = 30 * time.Second // between introductions made for load alone
+	// easeEvery is between introductions made for load alone, doubled up to five times while they go on: a pair that fills
+	// every relay by itself gains nothing by wandering.
+	easeEvery  = 30 * time.Second
 	easeWithin = 10 * time.Second
 )
 
@@ -150,6 +152,11 @@ func (m *Machine) ease(now time.Time) {
 		!slices.ContainsFunc(relays, full) || !slices.ContainsFunc(relays, easy) {
 		return
 	}
-	m.route.relays.eased = now.Add(easeEvery)
+	r := &m.route.relays
+	if now.Sub(r.eased) > easeEvery<<5 {
+		r.eases = 0
+	}
+	r.eased = now.Add(easeEvery << r.eases)
+	r.eases = min(r.eases+1, 5)
 	m.intro.retry.at = earlier(m.intro.retry.at, now.Add(time.Duration(m.core.cfg.Jitter()*float64(easeWithin))))
 }

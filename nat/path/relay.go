@@ -65,6 +65,7 @@ type relays struct {
 	agreed  choice   // in the newest attempt
 	avoided []avoided
 	eased   time.Time // until when its load is no reason for another introduction
+	eases   int       // such introductions in a row
 	why     string    // there is none
 }
 

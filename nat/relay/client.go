@@ -17,9 +17,9 @@ import (
 // ClientOptions are what the client side needs from its node. All but MoveChannel and Logger are
 // required.
 type ClientOptions struct {
-	// Dial opens a control stream on the direct session with an anchor, making the session if there is none. It
-	// returns as well the address of that session, to which the data will go.
-	Dial func(ctx context.Context, anchor identity.NodeID) (net.Conn, netip.AddrPort, error)
+	// Dial opens a control stream on the direct session with an anchor; if there is none it fails at once or, to wait,
+	// only when ctx ends. It returns as well the address of that session, to which the data will go.
+	Dial func(ctx context.Context, anchor identity.NodeID, wait bool) (net.Conn, netip.AddrPort, error)
 	// OpenChannel makes the socket wrap what is sent to the address it returns, CloseChannel ends that.
 	OpenChannel  func(relay netip.AddrPort, number uint16) (netip.AddrPort, error)
 	CloseChannel func(virtual netip.AddrPort)
@@ -32,11 +32,14 @@ type ClientOptions struct {
 type Client struct {
 	options ClientOptions
 	done    chan struct{} // closed when Run returns
+	news    chan struct{}
 	work    sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool
-	open   map[netip.AddrPort]*opened // by virtual address
+	mu      sync.Mutex
+	closed  bool
+	open    map[netip.AddrPort]*opened // by virtual address
+	asking  map[identity.NodeID]int    // requests under way
+	follows map[identity.NodeID]*followed
 }
 
 // opened is one channel of this node.
@@ -58,7 +61,10 @@ func NewClient(options ClientOptions) *Client {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	options.Logger = options.Logger.With("part", "relay")
-	return &Client{options: options, done: make(chan struct{}), open: make(map[netip.AddrPort]*opened)}
+	return &Client{
+		options: options, done: make(chan struct{}), news: make(chan struct{}, 1), open: make(map[netip.AddrPort]*opened),
+		asking: make(map[identity.NodeID]int), follows: make(map[identity.NodeID]*followed),
+	}
 }
 
 // Run waits for ctx, then gives every channel back and returns when all is done.
@@ -67,6 +73,9 @@ func (c *Client) Run(ctx context.Context) error {
 	c.mu.Lock()
 	c.closed = true
 	close(c.done)
+	for _, f := range c.follows {
+		f.stop()
+	}
 	c.mu.Unlock()
 	c.work.Wait()
 	return ctx.Err()
@@ -76,6 +85,7 @@ func (c *Client) Run(ctx context.Context) error {
 // carries data once the peer has opened its half at the same anchor. Errors: those of the anchor (ErrNotMember,
 // ErrFull, ErrVersion, ErrOff), of the session, or ErrClosed.
 func (c *Client) Open(ctx context.Context, anchor, peer identity.NodeID) (netip.AddrPort, error) {
+	defer c.ask(anchor)()
 	stream, relay, number, err := c.request(ctx, anchor, peer)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("open channel to %s at %s: %w", peer.Short(), anchor.Short(), err)
@@ -117,7 +127,7 @@ func (c *Client) Close(virtual netip.AddrPort) {
 
 // request does the exchange on a fresh control stream.
 func (c *Client) request(ctx context.Context, anchor, peer identity.NodeID) (net.Conn, netip.AddrPort, uint16, error) {
-	stream, relay, err := c.options.Dial(ctx, anchor)
+	stream, relay, err := c.options.Dial(ctx, anchor, true)
 	if err != nil {
 		return nil, relay, 0, err
 	}

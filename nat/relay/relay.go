@@ -15,6 +15,9 @@
 //
 // A stream that ends without bye leaves the channel in place for Linger, so that losing a control session does not
 // cut a working path; opening the same channel again within that time takes it over, with its number.
+//
+// A request for the peer zero asks for no channel but for the load: the anchor grants it with channel number 0, then
+// writes its load as one byte, and again whenever that has changed by a notable amount.
 package relay
 
 import (
@@ -53,6 +56,7 @@ const (
 	refusedFull
 	refusedVersion
 	refusedOff
+	refusedBusy
 )
 
 // Errors of Client.Open, as the anchor stated them.
@@ -61,6 +65,7 @@ var (
 	ErrFull      = errors.New("the relay has no channel left")
 	ErrVersion   = errors.New("the relay speaks another version")
 	ErrOff       = errors.New("the member does not relay")
+	ErrBusy      = errors.New("the relay was asked for too much at once")
 )
 
 func (s status) err() error {
@@ -73,6 +78,8 @@ func (s status) err() error {
 		return ErrFull
 	case refusedOff:
 		return ErrOff
+	case refusedBusy:
+		return ErrBusy
 	default:
 		return ErrVersion
 	}
@@ -100,6 +107,17 @@ func writeReply(w io.Writer, s status, channel uint16) error {
 }
 
 func readReply(r io.Reader) (channel uint16, err error) {
+	if channel, err = readGrant(r); err != nil {
+		return 0, err
+	}
+	if channel < firstChannel || channel > lastChannel {
+		return 0, fmt.Errorf("read the relay's reply: channel number %#x: %w", channel, ErrVersion)
+	}
+	return channel, nil
+}
+
+// readGrant is readReply for what may be no channel.
+func readGrant(r io.Reader) (channel uint16, err error) {
 	var buf [3]byte
 	if _, err := io.ReadFull(r, buf[:]); err != nil {
 		return 0, fmt.Errorf("read the relay's reply: %w", err)
@@ -107,9 +125,5 @@ func readReply(r io.Reader) (channel uint16, err error) {
 	if err := status(buf[0]).err(); err != nil {
 		return 0, err
 	}
-	channel = binary.BigEndian.Uint16(buf[1:])
-	if channel < firstChannel || channel > lastChannel {
-		return 0, fmt.Errorf("read the relay's reply: channel number %#x: %w", channel, ErrVersion)
-	}
-	return channel, nil
+	return binary.BigEndian.Uint16(buf[1:]), nil
 }

@@ -20,9 +20,11 @@ type world struct {
 	forward map[Half]Half
 	remote  map[identity.NodeID]netip.AddrPort
 	off     bool
+	limit   int // bytes a second
 	cut     bool
 	relay   netip.AddrPort // where clients reach the relay
 	streams map[net.Conn]bool
+	sent    map[Half]Traffic
 
 	server *Server
 	ctx    context.Context
@@ -36,7 +38,7 @@ var (
 
 func newWorld(t *testing.T) (*world, context.CancelFunc) {
 	w := &world{
-		forward: make(map[Half]Half), streams: make(map[net.Conn]bool), relay: anchorAddr,
+		forward: make(map[Half]Half), sent: make(map[Half]Traffic), streams: make(map[net.Conn]bool), relay: anchorAddr,
 		remote: map[identity.NodeID]netip.AddrPort{
 			a: netip.MustParseAddrPort("198.51.100.1:1"), b: netip.MustParseAddrPort("198.51.100.2:2"), c: netip.MustParseAddrPort("198.51.100.3:3"),
 		},
@@ -45,8 +47,14 @@ func newWorld(t *testing.T) (*world, context.CancelFunc) {
 	w.ctx = ctx
 	locked := func(f func()) { w.mu.Lock(); defer w.mu.Unlock(); f() }
 	w.server = NewServer(ServerOptions{
-		Self:      anchor,
-		Forward:   func(from, to Half) { locked(func() { w.forward[from] = to }) },
+		Self: anchor,
+		Forward: func(from, to Half) func() Traffic {
+			locked(func() { w.forward[from] = to })
+			return func() (sent Traffic) {
+				locked(func() { sent = w.sent[from] })
+				return sent
+			}
+		},
 		Unforward: func(from Half) { locked(func() { delete(w.forward, from) }) },
 		Remote: func(id identity.NodeID) (addr netip.AddrPort, ok bool) {
 			locked(func() { addr, ok = w.remote[id] })
@@ -54,6 +62,10 @@ func newWorld(t *testing.T) (*world, context.CancelFunc) {
 		},
 		Member:  func(id identity.NodeID) bool { return id != stranger },
 		Enabled: func() bool { return !w.off },
+		Limit: func() (limit int) {
+			locked(func() { limit = w.limit })
+			return limit
+		},
 	})
 	return w, cancel
 }
@@ -62,7 +74,7 @@ func newWorld(t *testing.T) (*world, context.CancelFunc) {
 func (w *world) client(id identity.NodeID) (*Client, map[netip.AddrPort]Half) {
 	channels := make(map[netip.AddrPort]Half)
 	return NewClient(ClientOptions{
-		Dial: func(_ context.Context, _ identity.NodeID) (net.Conn, netip.AddrPort, error) {
+		Dial: func(_ context.Context, _ identity.NodeID, _ bool) (net.Conn, netip.AddrPort, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if w.cut {
@@ -154,7 +166,7 @@ func TestTwoHalvesAreJoined(t *testing.T) {
 		}
 		stop()
 		synctest.Wait()
-		if got := w.server.Snapshot(); len(got) != 0 {
+		if got, _ := w.server.Snapshot(); len(got) != 0 {
 			t.Fatalf("got %v after all clients ended, want no pair", got)
 		}
 	})
@@ -269,6 +281,8 @@ func TestRefusals(t *testing.T) {
 
 func FuzzRequest(f *testing.F) {
 	f.Add(append([]byte{version}, a[:]...))
+	f.Add(make([]byte, 33))
+	f.Add(append([]byte{version}, make([]byte, 32)...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		peer, status, err := readRequest(bytes.NewReader(data))
 		if err == nil && status == granted && !bytes.Equal(peer[:], data[1:33]) {
@@ -279,6 +293,8 @@ func FuzzRequest(f *testing.F) {
 
 func FuzzReply(f *testing.F) {
 	f.Add([]byte{0, 0x40, 0})
+	f.Add([]byte{0, 0, 0})
+	f.Add([]byte{5, 0, 0})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if number, err := readReply(bytes.NewReader(data)); err == nil && (number < firstChannel || number > lastChannel) {
 			t.Fatalf("got channel %#x from %x", number, data)

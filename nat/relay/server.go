@@ -18,11 +18,13 @@ const Linger = time.Minute
 // requestTimeout bounds how long a stream may take to say what it wants.
 const requestTimeout = 5 * time.Second
 
-// ServerOptions are what a relay needs from its node. All but Logger are required; none of the functions may block.
+// ServerOptions are what a relay needs from its node. All but Limit, Fill and Logger are required; none of the functions
+// may block.
 type ServerOptions struct {
 	Self identity.NodeID
-	// Forward installs one direction of a relayed path in the socket, Unforward removes it.
-	Forward   func(from, to Half)
+	// Forward installs one direction of a relayed path in the socket and returns what it has carried so far; nil if it
+	// cannot be installed. Unforward removes it.
+	Forward   func(from, to Half) func() Traffic
 	Unforward func(from Half)
 	// Remote returns the address that a member's control session comes from: its data comes from there too.
 	Remote func(identity.NodeID) (netip.AddrPort, bool)
@@ -30,7 +32,11 @@ type ServerOptions struct {
 	Member func(identity.NodeID) bool
 	// Enabled reports whether this node relays at present.
 	Enabled func() bool
-	Logger  *slog.Logger
+	// Limit is what may be forwarded in bytes a second, 0 for no limit; Fill how full the socket's queue has been since
+	// the last call, between 0 and 1. They make the load; nil: none.
+	Limit  func() int
+	Fill   func() float64
+	Logger *slog.Logger
 }
 
 // Server hands out channels to members and joins them in pairs.
@@ -40,20 +46,20 @@ type Server struct {
 	mu sync.Mutex
 	// channels by who asked, then by the peer it is for. Guarded by mu, as is everything in a channel.
 	channels map[identity.NodeID]map[identity.NodeID]*channel
+	count    int // of channels
+	accounts map[identity.NodeID]*account
+	load     uint8         // as told
+	retold   chan struct{} // closed and replaced when load is another
+	stir     chan struct{} // a value when there is something to measure
 }
 
 // channel is one member's half of a relayed path.
 type channel struct {
 	half   Half
-	joined bool        // both directions stand in the socket's table
-	holder net.Conn    // the control stream that holds it; nil while it lingers
-	linger *time.Timer // runs while holder is nil
-}
-
-// Pair is a relayed path between two members, for status.
-type Pair struct {
-	A, B   identity.NodeID
-	Joined bool
+	joined bool           // both directions stand in the socket's table
+	load   func() Traffic // sent by the member; nil: never joined
+	holder net.Conn       // the control stream that holds it; nil while it lingers
+	linger *time.Timer    // runs while holder is nil
 }
 
 // NewServer returns a relay without channels.
@@ -62,7 +68,16 @@ func NewServer(options ServerOptions) *Server {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	options.Logger = options.Logger.With("part", "relay")
-	return &Server{options: options, channels: make(map[identity.NodeID]map[identity.NodeID]*channel)}
+	if options.Limit == nil {
+		options.Limit = func() int { return 0 }
+	}
+	if options.Fill == nil {
+		options.Fill = func() float64 { return 0 }
+	}
+	return &Server{
+		options: options, channels: make(map[identity.NodeID]map[identity.NodeID]*channel), accounts: make(map[identity.NodeID]*account),
+		retold: make(chan struct{}), stir: make(chan struct{}, 1),
+	}
 }
 
 // Serve answers one control stream of a member and returns when the stream ends or ctx does. It closes c.
@@ -73,6 +88,10 @@ func (s *Server) Serve(ctx context.Context, from identity.NodeID, c net.Conn) {
 	c.SetReadDeadline(time.Now().Add(requestTimeout))
 	peer, status, err := readRequest(c)
 	if err != nil {
+		return
+	}
+	if status == granted && peer.IsZero() {
+		s.tell(from, c)
 		return
 	}
 	var number uint16
@@ -101,6 +120,12 @@ func (s *Server) open(from, peer identity.NodeID, c net.Conn) (uint16, status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	mine := s.channels[from]
+	switch {
+	case !s.account(from).ask(time.Now()):
+		return 0, refusedBusy
+	case mine[peer] == nil && (len(mine) >= maxOfMember || s.count >= maxChannels):
+		return 0, refusedFull
+	}
 	if mine == nil {
 		mine = make(map[identity.NodeID]*channel)
 		s.channels[from] = mine
@@ -113,6 +138,7 @@ func (s *Server) open(from, peer identity.NodeID, c net.Conn) (uint16, status) {
 		}
 		ch = &channel{half: Half{Addr: addr, Channel: number}}
 		mine[peer] = ch
+		s.count++
 	}
 	if ch.linger != nil {
 		ch.linger.Stop()
@@ -146,18 +172,27 @@ func (s *Server) freeNumber(client identity.NodeID, mine map[identity.NodeID]*ch
 func (s *Server) place(from, peer identity.NodeID, ch *channel, addr netip.AddrPort) {
 	if ch.joined && ch.half.Addr != addr {
 		s.options.Unforward(ch.half)
+		s.retire(from, ch)
 	}
 	ch.half.Addr = addr
 	other := s.channels[peer][from]
 	if other == nil {
 		return
 	}
-	s.options.Forward(ch.half, other.half)
-	s.options.Forward(other.half, ch.half)
+	if load := s.options.Forward(ch.half, other.half); load != nil {
+		ch.load = load
+	}
+	if load := s.options.Forward(other.half, ch.half); load != nil {
+		other.load = load
+	}
 	if !ch.joined {
 		s.options.Logger.Info("relaying", "peer", from.Short(), "with", peer.Short())
 	}
 	ch.joined, other.joined = true, true
+	select {
+	case s.stir <- struct{}{}:
+	default:
+	}
 }
 
 // end is called when the stream c is over. Another stream that took the channel over keeps it.
@@ -194,6 +229,8 @@ func (s *Server) remove(from, peer identity.NodeID) {
 		ch.linger.Stop()
 	}
 	delete(s.channels[from], peer)
+	s.count--
+	s.retire(from, ch)
 	if len(s.channels[from]) == 0 {
 		delete(s.channels, from)
 	}
@@ -204,6 +241,7 @@ func (s *Server) remove(from, peer identity.NodeID) {
 	if other := s.channels[peer][from]; other != nil {
 		s.options.Unforward(other.half)
 		other.joined = false
+		s.retire(peer, other)
 	}
 }
 
@@ -230,20 +268,5 @@ func (s *Server) Drop(id identity.NodeID) {
 			s.remove(from, id)
 		}
 	}
-}
-
-// Snapshot lists the pairs that have at least one half open.
-func (s *Server) Snapshot() []Pair {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var pairs []Pair
-	for from, peers := range s.channels {
-		for peer, ch := range peers {
-			if _, both := s.channels[peer][from]; both && from.Compare(peer) > 0 {
-				continue // listed from the other side
-			}
-			pairs = append(pairs, Pair{A: from, B: peer, Joined: ch.joined})
-		}
-	}
-	return pairs
+	delete(s.accounts, id)
 }

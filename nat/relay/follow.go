@@ -1,0 +1,149 @@
+package relay
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// followAgain is how long an anchor that does not tell its load is left alone: its session may be on the way.
+const followAgain = 10 * time.Second
+
+// followed is an anchor whose load is wanted.
+type followed struct {
+	stop context.CancelFunc
+	load uint8 // as it last told, 0 when it does not
+}
+
+// Follow says of which anchors to know the load; it replaces what was said before. What an anchor tells comes with Load,
+// and News says when.
+func (c *Client) Follow(anchors []identity.NodeID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, f := range c.follows {
+		if !slices.Contains(anchors, id) {
+			f.stop()
+			delete(c.follows, id)
+		}
+	}
+	for _, id := range anchors {
+		if c.follows[id] != nil || c.closed {
+			continue
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		f := &followed{stop: stop}
+		c.follows[id] = f
+		c.work.Go(func() { c.follow(ctx, id, f) })
+	}
+}
+
+// Load is what an anchor last told of its load: 0 for none or not known, 255 for all that it can carry.
+func (c *Client) Load(anchor identity.NodeID) uint8 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.follows[anchor]; f != nil {
+		return f.load
+	}
+	return 0
+}
+
+// News has a value after Load of some anchor or Anchors has become another.
+func (c *Client) News() <-chan struct{} { return c.news }
+
+func (c *Client) announce() {
+	select {
+	case c.news <- struct{}{}:
+	default:
+	}
+}
+
+// follow listens to one anchor until it is not followed any more.
+func (c *Client) follow(ctx context.Context, anchor identity.NodeID, f *followed) {
+	defer f.stop()
+	for {
+		c.listen(ctx, anchor, f)
+		c.told(f, 0)
+		timer := time.NewTimer(followAgain + rand.N(followAgain/2))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// listen takes what an anchor tells until the stream ends.
+func (c *Client) listen(ctx context.Context, anchor identity.NodeID, f *followed) {
+	attempt, done := context.WithTimeout(ctx, requestTimeout)
+	defer done()
+	stream, _, err := c.options.Dial(attempt, anchor, false)
+	if err != nil {
+		return
+	}
+	defer stream.Close()
+	defer context.AfterFunc(ctx, func() { stream.Close() })()
+	stream.SetDeadline(time.Now().Add(requestTimeout))
+	if writeRequest(stream, identity.NodeID{}) != nil {
+		return
+	}
+	if _, err := readGrant(stream); err != nil {
+		return
+	}
+	stream.SetDeadline(time.Time{})
+	var load [1]byte
+	for {
+		if _, err := stream.Read(load[:]); err != nil {
+			return
+		}
+		c.told(f, load[0])
+	}
+}
+
+func (c *Client) told(f *followed, load uint8) {
+	c.mu.Lock()
+	before := f.load
+	f.load = load
+	c.mu.Unlock()
+	if before != load {
+		c.announce()
+	}
+}
+
+// Anchors lists those with which a control session is needed: each has a channel of this node, or is being asked for one.
+func (c *Client) Anchors() []identity.NodeID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []identity.NodeID
+	add := func(id identity.NodeID) {
+		if !slices.Contains(list, id) {
+			list = append(list, id)
+		}
+	}
+	for _, o := range c.open {
+		add(o.anchor)
+	}
+	for id := range c.asking {
+		add(id)
+	}
+	slices.SortFunc(list, identity.NodeID.Compare)
+	return list
+}
+
+// ask notes that an anchor is being asked for a channel; the returned function takes the note back.
+func (c *Client) ask(anchor identity.NodeID) (done func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asking[anchor]++
+	c.announce()
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.asking[anchor]--; c.asking[anchor] == 0 {
+			delete(c.asking, anchor)
+		}
+	}
+}
