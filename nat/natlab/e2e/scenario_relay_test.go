@@ -77,3 +77,101 @@ func TestRelayKilled(t *testing.T) {
 	cancel()
 	pinging.Wait()
 }
+
+// TestRelayIsFull limits the anchors and has one pair flood: another pair on the same relay loses nothing to it, and one of
+// the two moves to the other anchor, without a loss either.
+func TestRelayIsFull(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 2*time.Minute)
+	one, two := bed.node("one", nil), bed.node("two", nil)
+	hosts := make(map[string]*Node)
+	for _, name := range []string{"x", "y", "v", "w"} {
+		hosts[name] = bed.node(name, bed.Router("home-"+name, natlab.Symmetric))
+	}
+	x, y, v, w := hosts["x"], hosts["y"], hosts["v"], hosts["w"]
+	limited := func(n *Node) error {
+		return n.Start(bed.ctx, "--config", bed.configure(n, "[mesh]\nrelay_limit = \"2 Mbit/s\"\n"))
+	}
+	bed.must(one.Create(bed.ctx, "home"))
+	bed.must(limited(one))
+	token, err := one.Invite(bed.ctx)
+	bed.must(err)
+	bed.must(two.Join(bed.ctx, token))
+	bed.must(limited(two))
+	for _, n := range []*Node{x, y, v, w} {
+		bed.must(Admit(bed.ctx, one, n))
+	}
+	bed.connected(x, y, api.PathRelay)
+	bed.connected(v, w, api.PathRelay)
+	bed.standby(x, y, one, two)
+	bed.standby(v, w, one, two)
+	via := func(n, to *Node) string {
+		p, _ := Peer(bed.status(n), to.Name())
+		return p.Path.Via
+	}
+	modest, flood := via(x, y), via(v, w)
+	bed.step("x and y are relayed by %s, v and w by %s", modest, flood)
+
+	m := bed.meter(x, y)
+	ctx, cancel := context.WithCancel(bed.ctx)
+	defer cancel()
+	var flooding sync.WaitGroup
+	to := bed.status(w).Self.Addresses[0].String()
+	flooding.Go(func() { v.Host.Run(ctx, "ping", "-q", "-n", "-i", "0.001", "-s", "1200", to) }) // 10 Mbit/s each way
+	begun := time.Now()
+	drops := func(of string) (n uint64) {
+		for _, anchor := range []*Node{one, two} {
+			if r := bed.status(anchor).Relay; r != nil {
+				for _, member := range r.Members {
+					if member.Name == of {
+						n += member.Sent.Dropped
+					}
+				}
+			}
+		}
+		return n
+	}
+	bed.eventually("the flood is held to the limit", func() bool { return drops("v") > 300 })
+	bed.step("%d packets of v dropped", drops("v"))
+	bed.eventually("a pair has moved to the other relay", func() bool { return via(x, y) != modest || via(v, w) != flood })
+	bed.step("x and y are relayed by %s, v and w by %s", via(x, y), via(v, w))
+	bed.eventually("a while has passed", func() bool { return time.Since(begun) > 20*time.Second })
+	longest, sum := m.silences(begun, time.Now())
+	bed.step("longest silence between x and y: %s, %s in all", longest, sum)
+	if longest > 2*time.Second {
+		t.Errorf("got %s of silence between x and y beside the flood, want next to none", longest)
+	}
+	if lost := drops("x") + drops("y"); lost > 20 {
+		t.Errorf("got %d packets of x and y dropped by the relays, want next to none", lost)
+	}
+	cancel()
+	flooding.Wait()
+}
+
+// TestRevokedIsNotRelayed asserts that a relay forwards nothing more for a member from the moment in which it is revoked.
+func TestRevokedIsNotRelayed(t *testing.T) {
+	t.Parallel()
+	bed, one, two, x, y := relayed(t)
+	used, _ := bed.standby(x, y, one, two)
+	others := func(s api.Status) (n int) {
+		if s.Relay != nil {
+			for _, p := range s.Relay.Pairs {
+				if p.A == y.Name() || p.B == y.Name() {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	if s := bed.status(used); others(s) == 0 || s.Relay.Pairs[0].FromA.Bytes == 0 {
+		t.Errorf("got %+v, want a relayed pair and its bytes", s.Relay)
+	}
+	_, err := one.Warren(bed.ctx, "", "revoke", y.Name())
+	bed.must(err)
+	if n := others(bed.status(one)); n > 0 {
+		t.Errorf("%s relays %d pairs of the one that it has just revoked", one.Name(), n)
+	}
+	_, err = two.Wait(bed.ctx, "it relays nothing for the one that is revoked", func(s api.Status) bool { return others(s) == 0 })
+	bed.must(err)
+	bed.endsWith(y, 2, "revoked")
+}
