@@ -3,6 +3,8 @@ package tunnel
 import (
 	"net/netip"
 
+	"golang.zx2c4.com/wireguard/device"
+
 	"warren/tunnel/fit"
 	"warren/tunnel/osnet"
 	"warren/tunnel/pathmtu"
@@ -24,22 +26,13 @@ const (
 	overhead       = ipv6Header + udpHeader + channelHeader + wireguardExtra
 )
 
-// minMTU is what IPv6 inside the tunnel needs (RFC 8200, section 5). Below it the system would take the overlay's IPv6
-// addresses away; with it, outer packets are fragmented on paths that are too narrow.
-const minMTU = 1280
-
 // defaultPath is a path MTU that nearly every access network has: Ethernet's 1,500 less 8 for PPPoE, 20 for the
 // IP-in-IP or 32 for the DS-Lite, 464XLAT or cloud overlay that providers add without saying so.
 const defaultPath = 1460
 
 // DefaultMTU is the MTU of the interface when the configuration has none: 1,460 − 84 = 1,376, which happens to be
-// 86 × 16.
+// 86 × 16: WireGuard pads each packet to a multiple of 16, so that the last bytes below the next one cannot be used anyway.
 const DefaultMTU = (defaultPath - overhead) &^ 15
-
-// MTUFor returns the greatest MTU for the interface with which no packet is larger than pathMTU outside, whatever the
-// path; but at least 1,280. It is a multiple of 16 because WireGuard pads each packet to one, so that the last
-// bytes below the next multiple cannot be used anyway.
-func MTUFor(pathMTU int) int { return max((pathMTU-overhead)&^15, minMTU) }
 
 // Jumbo frames. A direct path whose link has them is tried with them; once they have been verified with a peer, the interface's
 // own MTU grows to that size, unless it is configured, and stays so: its packets to all others are held to their paths.
@@ -66,7 +59,7 @@ func (p Path) question(fixed int) pathmtu.Path {
 	}
 	switch {
 	case fixed != 0:
-		q.Top, q.Default = fixed, fixed
+		q.Top, q.Default = min(fixed, device.MaxContentSize), fixed
 	case p.Direct && p.Link > ethernet:
 		q.Top = (min(p.Link, maxLink) - q.Overhead) &^ 15
 	}

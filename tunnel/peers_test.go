@@ -141,17 +141,6 @@ func TestClean(t *testing.T) {
 	}
 }
 
-func TestMTU(t *testing.T) {
-	if DefaultMTU != 1376 || DefaultMTU != MTUFor(1460) {
-		t.Errorf("default: got %d, want 1376, and MTUFor(1460) %d", DefaultMTU, MTUFor(1460))
-	}
-	for path, want := range map[int]int{1500: 1408, 1492: 1408, 1491: 1392, 1460: 1376, 1459: 1360, 1364: 1280, 1280: 1280, 0: 1280, 9000: 8912} {
-		if got := MTUFor(path); got != want {
-			t.Errorf("path %d: got %d, want %d", path, got, want)
-		}
-	}
-}
-
 func TestWholeSeconds(t *testing.T) {
 	for in, want := range map[time.Duration]time.Duration{0: 0, 1: time.Second, time.Second: time.Second, -5: 0, 100 * time.Hour: 65535 * time.Second} {
 		if got := wholeSeconds(in); got != want {

@@ -100,7 +100,7 @@ func (m *Machine) Sent(now time.Time, size int) Output {
 		return m.output(now, m.ask(now, m.passes))
 	}
 	m.phase, m.fails = searching, m.path.Top+1
-	if m.mute {
+	if m.pauses > 0 { // large ones would be wasted if there is still nobody
 		return m.output(now, m.ask(now, Small))
 	}
 	return m.output(now, m.ask(now, m.path.Top))

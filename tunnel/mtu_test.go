@@ -1,0 +1,56 @@
+package tunnel
+
+import (
+	"net/netip"
+	"testing"
+
+	"golang.zx2c4.com/wireguard/tun/tuntest"
+
+	"warren/tunnel/fit"
+	"warren/tunnel/osnet"
+	"warren/tunnel/pathmtu"
+)
+
+func TestWhatIsAskedOfAPath(t *testing.T) {
+	four, six := netip.MustParseAddrPort("192.0.2.1:9277"), netip.MustParseAddrPort("[2001:db8::1]:9277")
+	relay := netip.MustParseAddrPort("[100::200:0:0:1]:9")
+	tests := []struct {
+		name  string
+		path  Path
+		fixed int
+		want  pathmtu.Path
+	}{
+		{"IPv4", Path{Addr: four, Direct: true, Link: 1500}, 0, pathmtu.Path{Addr: four, Overhead: 60, Top: 1376, Default: 1376}},
+		{"IPv6", Path{Addr: six, Direct: true, Link: 1500}, 0, pathmtu.Path{Addr: six, Overhead: 80, Top: 1376, Default: 1376}},
+		{"narrow link", Path{Addr: six, Direct: true, Link: 1280}, 0, pathmtu.Path{Addr: six, Overhead: 80, Top: 1376, Default: 1376}},
+		{"unknown link", Path{Addr: four, Direct: true}, 0, pathmtu.Path{Addr: four, Overhead: 60, Top: 1376, Default: 1376}},
+		{"relay", Path{Addr: relay, Link: 9000}, 0, pathmtu.Path{Addr: relay, Overhead: 84, Top: 1376, Default: 1376}},
+		{"jumbo frames, IPv4", Path{Addr: four, Direct: true, Link: 9000}, 0, pathmtu.Path{Addr: four, Overhead: 60, Top: 8928, Default: 1376}},
+		{"jumbo frames, IPv6", Path{Addr: six, Direct: true, Link: 9001}, 0, pathmtu.Path{Addr: six, Overhead: 80, Top: 8912, Default: 1376}},
+		{"loopback", Path{Addr: four, Direct: true, Link: 65536}, 0, pathmtu.Path{Addr: four, Overhead: 60, Top: 9152, Default: 1376}},
+		{"configured", Path{Addr: four, Direct: true, Link: 9000}, 1420, pathmtu.Path{Addr: four, Overhead: 60, Top: 1420, Default: 1420}},
+		{"configured at its largest", Path{Addr: four, Direct: true}, 65535, pathmtu.Path{Addr: four, Overhead: 60, Top: 65503, Default: 65535}},
+		{"none", Path{}, 0, pathmtu.Path{Overhead: 84, Top: 1376, Default: 1376}},
+	}
+	for _, test := range tests {
+		if got := test.path.question(test.fixed); got != test.want {
+			t.Errorf("%s: got %+v, want %+v", test.name, got, test.want)
+		}
+	}
+}
+
+// TestConfiguredMTUHolds sets links with an MTU and without one.
+func TestConfiguredMTUHolds(t *testing.T) {
+	s := sizes{auto: DefaultMTU, fit: fit.New(fit.Options{Inner: tuntest.NewChannelTUN().TUN()})}
+	defer s.fit.Close()
+	addrs := []netip.Prefix{netip.MustParsePrefix("100.70.1.2/32"), netip.MustParsePrefix("fd01::2/128"), netip.MustParsePrefix("fd02::2/128")}
+	if got := s.setLink(osnet.Config{Addrs: addrs, Up: true}); got.MTU != DefaultMTU || s.self != addrs[1].Addr() {
+		t.Errorf("none configured: got MTU %d and self %s, want %d and %s", got.MTU, s.self, DefaultMTU, addrs[1].Addr())
+	}
+	if s.grow() {
+		t.Error("grown without anything verified")
+	}
+	if got := s.setLink(osnet.Config{MTU: 1420, Up: true}); got.MTU != 1420 || s.self.IsValid() {
+		t.Errorf("configured: got MTU %d and self %v, want 1420 and none", got.MTU, s.self)
+	}
+}
