@@ -16,7 +16,8 @@ import (
 	"warren/nat/natlab"
 )
 
-// What an event costs, measured by an echo every 20 ms in each direction. All of them, five times each:
+// What an event costs, measured by an echo every 20 ms in each direction, and then once more to a stream of iperf3. All
+// of them, five times each:
 //
 //	go test ./nat/natlab/e2e -run '^$' -bench Events -timeout 60m
 //
@@ -52,10 +53,10 @@ type world struct {
 	otherX, otherY *natlab.Router
 }
 
-// newWorld founds a mesh of two anchors and two homes of these kinds.
+// newWorld is worldOf for a benchmark.
 func newWorld(b *testing.B, x, y natlab.Kind) *world {
 	b.Helper()
-	w := &world{bed: newBenchBed(b)}
+	w := worldOf(newBenchBed(b), x, y)
 	if os.Getenv("WARREN_LOG") != "" {
 		b.Cleanup(func() {
 			for _, n := range w.nodes {
@@ -65,6 +66,13 @@ func newWorld(b *testing.B, x, y natlab.Kind) *world {
 			}
 		})
 	}
+	return w
+}
+
+// worldOf founds a mesh of two anchors and two homes of these kinds.
+func worldOf(b *bed, x, y natlab.Kind) *world {
+	b.t.Helper()
+	w := &world{bed: b}
 	w.anchors = []*Node{w.node("anchor1", nil), w.node("anchor2", nil)}
 	w.homeX, w.homeY = w.Router("home-a", x), w.Router("home-b", y)
 	w.otherX, w.otherY = w.Router("other-a", x), w.Router("other-b", y)
@@ -185,6 +193,7 @@ func BenchmarkEvents(b *testing.B) {
 		b.Run(e.name, func(b *testing.B) {
 			w := newWorld(b, e.x, e.y)
 			var all []disturbance
+			var stall time.Duration
 			for b.Loop() {
 				for round := range rounds(b) {
 					d := w.disturb(w.x, w.y, e.want, eventLimit, func() time.Time { return e.happen(w) })
@@ -194,13 +203,19 @@ func BenchmarkEvents(b *testing.B) {
 						e.after(w)
 					}
 				}
+				// The outage is measured without the stream, which has its own cost: it sends again ever more seldom.
+				w.connected(w.x, w.y, e.want)
+				s := w.stream(w.x, w.y)
+				stall = w.streamed(s, e)
+				s.stop()
 			}
-			rows = append(rows, eventRow(b, e, all))
+			b.ReportMetric(float64(stall.Milliseconds()), "stall-ms")
+			rows = append(rows, fmt.Sprintf("%s %10d", eventRow(b, e, all), stall.Milliseconds()))
 		})
 	}
 	b.Run("anchor-killed/strangers", func(b *testing.B) { rows = append(rows, strangersRow(b)) })
 	if len(rows) > 0 {
-		fmt.Printf("\n%-24s %-7s %10s %10s %10s %12s %12s   [ms]\n%s\n\n", "event", "route", "outage", "worst", "silent", "again", "worst", strings.Join(rows, "\n"))
+		fmt.Printf("\n%-24s %-7s %10s %10s %10s %12s %12s %10s   [ms]\n%s\n\n", "event", "route", "outage", "worst", "silent", "again", "worst", "TCP stall", strings.Join(rows, "\n"))
 	}
 }
 
