@@ -48,8 +48,9 @@ const (
 type predictor struct {
 	ports   natkind.Ports
 	step    int
-	network uint64 // counts the networks: answers of an earlier one are void
-	tries   int    // to learn
+	first   natkind.Sample // of those that it was learnt from
+	network uint64         // counts the networks: answers of an earlier one are void
+	tries   int            // to learn
 	next    time.Time
 	series  int // runs of samples under way
 	barren  int // runs in a row that found no new mapping
@@ -76,7 +77,7 @@ func (p *predictor) begun(now time.Time) {
 // learnt takes the samples of a run to learn.
 func (p *predictor) learnt(samples []natkind.Sample) {
 	if kind, step := natkind.PortsOf(samples); kind != natkind.PortsUnknown {
-		p.ports, p.step = kind, step
+		p.ports, p.step, p.first = kind, step, samples[0]
 	}
 }
 
@@ -117,7 +118,8 @@ type guess struct {
 type guesses []guess
 
 // between turns the samples around a check to target into ports. When they leave no room for a new mapping there was one
-// already, which is perhaps known.
+// already, which is perhaps known. If not, WireGuard has made it, whose packets went on when the router lost its state: then
+// it lies shortly before the samples by which the ports were learnt anew.
 func (g *guesses) between(now time.Time, p *predictor, target netip.AddrPort, before, after natkind.Sample) (path.Predicted, bool) {
 	if p.ports != natkind.PortsSequential {
 		return path.Predicted{}, false
@@ -129,7 +131,8 @@ func (g *guesses) between(now time.Time, p *predictor, target netip.AddrPort, be
 	p.found(now, len(ports) > 0 || i >= 0)
 	switch {
 	case len(ports) == 0 && i < 0:
-		return path.Predicted{}, false
+		ports = natkind.Before(p.first, p.step, path.MaxPredicted)
+		return path.Predicted{Addr: p.first.Mapped.Addr(), Ports: ports}, len(ports) > 0
 	case len(ports) == 0:
 		(*g)[i].at = now
 		return (*g)[i].ports, true

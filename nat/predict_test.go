@@ -1,8 +1,10 @@
 package nat
 
 import (
+	"context"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -113,6 +115,47 @@ func TestPredictionOutlivesAnAttempt(t *testing.T) {
 	})
 }
 
+// A router loses its state while WireGuard's packets go on: they, not a check between samples, make the new mapping.
+func TestPredictionAfterTheRouterForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		anchor, x, y := pair(s, sequential, portRestricted)
+		meet(x, y)
+		s.until("direct", time.Second, both(x, y, Direct))
+		time.Sleep(10 * time.Second)
+		old := y.current().Addr
+		s.mu.Lock()
+		x.host.box.reset()
+		s.mu.Unlock()
+		ctx, cancel := context.WithCancel(context.Background())
+		var senders sync.WaitGroup
+		for n, peer := range map[*simNode]*simNode{x: y, y: x} {
+			n.mu.Lock()
+			n.sending = true
+			n.mu.Unlock()
+			n.Stirred(peer.id)
+			senders.Go(func() {
+				for ; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+					at := n.current().Addr
+					if at.IsValid() && at.Addr().Is4() {
+						s.send(n.host, []byte{4, 0, 0, 0}, at)
+					}
+				}
+			})
+		}
+		took := s.until("direct again", time.Minute, func() bool { return both(x, y, Direct)() && y.current().Addr != old })
+		t.Logf("direct again after %s", took)
+		if took > 10*time.Second {
+			t.Errorf("got direct again after %s, want 10 s at most", took)
+		}
+		cancel()
+		senders.Wait()
+		for _, n := range []*simNode{x, y, anchor} {
+			n.halt()
+		}
+	})
+}
+
 // A router that gives out ports in another order from one day to the next is learnt anew when it moves the node.
 func TestLearntAnewInAnotherNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -210,7 +253,7 @@ func TestPunchTimes(t *testing.T) {
 
 func TestGuesses(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	p := &predictor{ports: natkind.PortsSequential, step: 1}
+	p := &predictor{ports: natkind.PortsSequential, step: 1} // no first sample
 	at := func(port uint16) natkind.Sample {
 		return natkind.Sample{Local: 50000, Mapped: netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), port)}
 	}

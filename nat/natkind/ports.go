@@ -89,4 +89,16 @@ func Between(before, after Sample, step, limit int) []uint16 {
 	return all[:min(len(all), limit)]
 }
 
+// Before returns the limit ports, nearest first, that a NAT with sequential ports gave to the mappings made before a sample.
+func Before(s Sample, step, limit int) []uint16 {
+	if step == 0 {
+		return nil
+	}
+	var ports []uint16
+	for p := int(s.Mapped.Port()) - step; p >= 1024 && p <= 65535 && len(ports) < limit; p -= step {
+		ports = append(ports, uint16(p))
+	}
+	return ports
+}
+
 func abs(n int) int { return max(n, -n) }

@@ -97,3 +97,24 @@ func TestBetweenIsBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestBefore(t *testing.T) {
+	at := func(port uint16) Sample { return samples(nil, port)[0] }
+	tests := []struct {
+		sample Sample
+		step   int
+		want   []uint16
+	}{
+		{at(2000), 1, []uint16{1999, 1998, 1997}},
+		{at(2000), 2, []uint16{1998, 1996, 1994}},
+		{at(2000), -2, []uint16{2002, 2004, 2006}},
+		{at(1025), 1, []uint16{1024}},
+		{at(65534), -1, []uint16{65535}},
+		{at(2000), 0, nil},
+	}
+	for _, tt := range tests {
+		if got := Before(tt.sample, tt.step, 3); !slices.Equal(got, tt.want) {
+			t.Errorf("before %d by %d: got %v, want %v", tt.sample.Mapped.Port(), tt.step, got, tt.want)
+		}
+	}
+}

@@ -104,3 +104,35 @@ func TestPredictionAmongOthers(t *testing.T) {
 	bed.must(Found(bed.ctx, "home", founder, a, b))
 	bed.connected(a, b, api.PathDirect)
 }
+
+// TestPredictedAgain asserts that a direct path through predicted ports comes back when either router loses its mappings.
+func TestPredictedAgain(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 2*time.Minute)
+	homeA, homeB := bed.Router("home-a", natlab.Sequential), bed.Router("home-b", natlab.EIMAPDF)
+	founder, a, b := bed.node("founder", nil), bed.node("a", homeA), bed.node("b", homeB)
+	bed.must(Found(bed.ctx, "home", founder, a, b))
+	bed.connected(a, b, api.PathDirect)
+	for _, event := range []struct {
+		what string
+		do   func()
+	}{
+		{"the router with sequential ports forgets", homeA.Flush},
+		{"the other router gets another address", homeB.Rebind},
+		{"the router with sequential ports gets another address", homeA.Rebind},
+	} {
+		p, err := b.WaitPath(bed.ctx, a, api.PathDirect)
+		bed.must(err)
+		bed.step("%s", event.what)
+		event.do()
+		bed.must(a.WaitPing(bed.ctx, b))
+		bed.step("they reach each other")
+		_, err = b.Wait(bed.ctx, "the path is another direct one", func(s api.Status) bool {
+			now, ok := Peer(s, a.Name())
+			return ok && now.Path.Kind == api.PathDirect && now.Path.Address != p.Path.Address
+		})
+		bed.must(err)
+		bed.connected(a, b, api.PathDirect)
+		bed.step("directly")
+	}
+}
