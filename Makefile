@@ -27,11 +27,12 @@ test:
 	@[ "$$(id -u)" != 0 ] || .ci/setup
 	$(GO) test -race -count=1 -timeout 10m $(TESTFLAGS) ./...
 
-# Throughput beside a plain wireguard-go built from the module in go.mod, then the benchmarks of the packages, those in
-# the lab included. Needs root.
+# Throughput beside a plain wireguard-go built from the module in go.mod, and through a relay beside pion's TURN; then the
+# benchmarks of the packages, those in the lab included. Needs root.
 bench:
 	@.ci/setup
 	$(GO) run ./tunnel/bench
+	$(GO) run ./tunnel/bench -relay -rounds 6
 	$(GO) test -run '^$$' -bench '$(BENCH)' -timeout 90m $(TESTFLAGS) ./...
 
 # bin/warren for this machine, bin/warren-OS-ARCH for all.

@@ -197,7 +197,7 @@ func (t *route) planRelay(now time.Time, agreed choice) {
 			t.addRelay(&relay{phase: relayPlanned, anchor: anchor, at: now.Add(relayDelay + time.Duration(n)*spareDelay)})
 		default:
 			r.end = time.Time{}
-			fresh := t.path.Kind == Relayed && !t.restarted && now.Sub(r.heard) < idleEvery+settle
+			fresh := t.path.Kind == Relayed && !t.restarted && now.Sub(r.heard) < idleEvery+2*settle
 			switch {
 			case r.phase == relayReady && !t.uses(r) && !fresh:
 				// It worked before; whether it still does is not known.
@@ -333,7 +333,8 @@ func (t *route) relayAnswered(now time.Time, check pendingCheck) {
 		return
 	}
 	r.heard, r.rtt, r.tries = now, max(now.Sub(check.at), time.Microsecond), 0
-	r.at = now.Add(idleEvery - time.Duration(t.cfg.Jitter()*float64(3*time.Second)))
+	// The session with the anchor keeps the mapping open; this only finds out.
+	r.at = now.Add(idleEvery + time.Duration(t.cfg.Jitter()*float64(settle)))
 	if !t.controlling && now.Sub(r.peerCheck) < idleEvery+2*settle {
 		r.at = now.Add(followEvery)
 	}

@@ -10,7 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
+	"os/exec"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
@@ -27,59 +27,81 @@ func udpAddr(a netip.Addr, port uint16) *net.UDPAddr {
 	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port))
 }
 
+// path is a way of our tunnel, with a number that keeps its ports and addresses apart.
+type path struct {
+	name      string
+	number    uint16
+	relayPort uint16 // 0: direct
+}
+
+// port is that of both ends.
+func (w path) port() uint16 { return 5000 + 10*w.number }
+
 // job is what a process with roleTunnel is told on its standard input.
 type job struct {
 	Name     string
 	Private  wgtypes.Key
 	Peer     wgtypes.Key
-	Endpoint netip.AddrPort
+	Endpoint netip.AddrPort // of the peer, or of the relay
+	Relayed  bool
 	Addr     netip.Prefix
 	Route    netip.Prefix
 	Port     uint16
 }
 
 // startOurs runs package tunnel at both ends, a process each.
-func startOurs(ctx context.Context, p *pair) (*contestant, error) {
-	const port = 5002
+func startOurs(ctx context.Context, p *pair, way path) (*contestant, error) {
 	private, err := keys()
 	if err != nil {
 		return nil, err
 	}
+	c := &contestant{name: way.name, addr: fmt.Sprintf("10.%d.0.2", way.number)}
+	for i, e := range p.ends {
+		other := 1 - i
+		j := job{
+			Name: fmt.Sprintf("warren%d-%d", way.number, i), Private: private[i], Peer: private[other].PublicKey(), Port: way.port(),
+			Endpoint: netip.AddrPortFrom(p.ends[other].under, way.port()),
+			Addr:     netip.MustParsePrefix(fmt.Sprintf("10.%d.0.%d/32", way.number, i+1)), Route: netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", way.number)),
+		}
+		if way.relayPort != 0 {
+			j.Endpoint, j.Relayed = netip.AddrPortFrom(nearRelay[i], way.relayPort), true
+		}
+		cmd, err := p.startRole(ctx, e, roleTunnel, j)
+		if err != nil {
+			return nil, fmt.Errorf("end %d: %w", i, err)
+		}
+		c.pids = append(c.pids, cmd.Process.Pid)
+	}
+	return c, nil
+}
+
+// startRole starts this program in a role with its job, and waits until it says that it is ready.
+func (p *pair) startRole(ctx context.Context, at end, role string, job any) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	c := &contestant{name: "warren", addr: "10.2.0.2"}
-	for i, e := range p.ends {
-		other := 1 - i
-		cmd := e.command(ctx, self)
-		cmd.Env = append(os.Environ(), roleEnv+"="+roleTunnel)
-		cmd.Stderr = os.Stderr
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			return nil, err
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			return nil, err
-		}
-		if err := p.start(cmd); err != nil {
-			return nil, err
-		}
-		c.pids = append(c.pids, cmd.Process.Pid)
-		err = json.NewEncoder(in).Encode(job{
-			Name: "warren" + strconv.Itoa(i), Private: private[i], Peer: private[other].PublicKey(), Port: port,
-			Endpoint: netip.AddrPortFrom(p.ends[other].under, port),
-			Addr:     netip.MustParsePrefix(fmt.Sprintf("10.2.0.%d/32", i+1)), Route: netip.MustParsePrefix("10.2.0.0/24"),
-		})
-		if err != nil {
-			return nil, err
-		}
-		if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-			return nil, fmt.Errorf("process of end %d: %w", i, err)
-		}
+	cmd := at.command(ctx, self)
+	cmd.Env = append(os.Environ(), roleEnv+"="+role)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
 	}
-	return c, nil
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.start(cmd); err != nil {
+		return nil, err
+	}
+	if err := json.NewEncoder(in).Encode(job); err != nil {
+		return nil, err
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		return nil, fmt.Errorf("%s does not start: %w", role, err)
+	}
+	return cmd, nil
 }
 
 // serveTunnel is one end: as package mesh/node has it, with one peer of fixed address.
@@ -108,6 +130,13 @@ func serveTunnel(ctx context.Context) error {
 	}
 	e := b.Endpoint(j.Peer)
 	e.SetControlling(true)
+	if j.Relayed {
+		virtual, err := b.OpenChannel(j.Endpoint, relayChannel)
+		if err != nil {
+			return err
+		}
+		j.Endpoint = virtual
+	}
 	e.SetPath(j.Endpoint)
 	if err := t.SetPeers([]tunnel.Peer{{PublicKey: j.Peer, AllowedIPs: []netip.Prefix{j.Route}, Endpoint: e.Handle()}}); err != nil {
 		return err

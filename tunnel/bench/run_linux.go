@@ -26,6 +26,10 @@ const roleEnv = "WARREN_BENCH_ROLE"
 const (
 	roleInside = "inside" // the namespaces
 	roleTunnel = "tunnel" // one end of the tunnel that is measured
+
+	roleRelay      = "relay"       // a relay of ours
+	roleTURN       = "turn"        // pion's TURN server
+	roleTURNClient = "turn-client" // one end of a tunnel over it
 )
 
 // run goes into fresh namespaces, by way of itself, and measures there.
@@ -35,6 +39,12 @@ func run(ctx context.Context, s settings) error {
 		return inside(ctx, s)
 	case roleTunnel:
 		return serveTunnel(ctx)
+	case roleRelay:
+		return serveRelay(ctx)
+	case roleTURN:
+		return serveTURN(ctx)
+	case roleTURNClient:
+		return serveTURNClient(ctx)
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("needs root, for network namespaces")
@@ -105,12 +115,18 @@ func (e end) ip(ctx context.Context, line string) error {
 	return nil
 }
 
+// startKeeper starts a process that keeps a network namespace of its own.
+func (p *pair) startKeeper(ctx context.Context) (*exec.Cmd, error) {
+	keeper := exec.CommandContext(ctx, "sleep", "600")
+	keeper.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	return keeper, p.start(keeper)
+}
+
 // newPair makes the second namespace and the veth between them.
 func newPair(ctx context.Context) (*pair, error) {
 	p := &pair{}
-	keeper := exec.CommandContext(ctx, "sleep", "600")
-	keeper.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
-	if err := p.start(keeper); err != nil {
+	keeper, err := p.startKeeper(ctx)
+	if err != nil {
 		return nil, err
 	}
 	pid := strconv.Itoa(keeper.Process.Pid)
@@ -150,11 +166,14 @@ func inside(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
+	if s.relay {
+		return compareRelays(ctx, p, s, program)
+	}
 	plain, err := startPlain(ctx, p, program)
 	if err != nil {
 		return fmt.Errorf("start wireguard-go: %w", err)
 	}
-	ours, err := startOurs(ctx, p)
+	ours, err := startOurs(ctx, p, path{name: "warren", number: 2})
 	if err != nil {
 		return fmt.Errorf("start tunnel: %w", err)
 	}
