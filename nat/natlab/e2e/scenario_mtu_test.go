@@ -124,6 +124,17 @@ func TestNarrowPath(t *testing.T) {
 			}
 		}
 	}
+
+	bed.step("through the relay, whose halves are both narrow")
+	bed.connected(four, six, api.PathRelay)
+	bed.measured(four, six, (1280-84)&^15)
+	bed.measured(six, four, (1280-84)&^15)
+	bed.serve(six)
+	to, err := six.Overlay(bed.ctx)
+	bed.must(err)
+	if mbits := bed.bulk(four, to[0], 2); mbits < 1 {
+		t.Errorf("TCP through the relay: got %.2f Mbit/s", mbits)
+	}
 	bed.step("end")
 }
 
