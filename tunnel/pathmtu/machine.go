@@ -11,7 +11,7 @@ import (
  *	          traffic: {Small, Base, Top}                  all known
  *	resting ------------------------------> searching ------------------> resting, settled
  *	   ^  ^                                   |   ^                          |
- *	   |  |            nobody answers         |   | the size in use          | traffic above Base, 5 s later: {Small, size}
+ *	   |  |            nobody answers         |   | the size in use          | traffic above Base, 2 s later: {Small, size}
  *	   |  +---- pause 1 s, 2 s, ... 8 s ------+   | is swallowed             v
  *	   |                                          +---------------------- confirming
  *	   +------------------------------------------------- it is answered ----+

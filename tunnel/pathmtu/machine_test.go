@@ -111,8 +111,8 @@ func TestOrdinaryPathTakesOneRoundTrip(t *testing.T) {
 	if w.run(time.Hour, Base); len(w.sent) > 0 {
 		t.Errorf("with small packets: got probes %v, want none", w.sent)
 	}
-	if w.run(time.Minute, 1376); len(w.sent) < 2*10 || len(w.sent) > 2*12 {
-		t.Errorf("with large packets: got %d probes in a minute, want two every five seconds", len(w.sent))
+	if w.run(time.Minute, 1376); len(w.sent) < 2*27 || len(w.sent) > 2*30 {
+		t.Errorf("with large packets: got %d probes in a minute, want two every two seconds", len(w.sent))
 	}
 }
 
@@ -167,8 +167,8 @@ func TestBlackHole(t *testing.T) {
 	w.mtu = 1220
 	begin := w.now
 	for w.out.Limit.Whole > w.mtu {
-		if w.now.Sub(begin) > 7*time.Second {
-			t.Fatalf("not noticed within 7 s: %+v", w.out)
+		if w.now.Sub(begin) > 3*time.Second {
+			t.Fatalf("not noticed within 3 s: %+v", w.out)
 		}
 		w.run(10*time.Millisecond, 1376)
 	}

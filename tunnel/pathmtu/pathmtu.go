@@ -40,7 +40,7 @@ const (
 	leastWait = 300 * time.Millisecond // for an answer, when the round-trip time is known
 	grace     = 100 * time.Millisecond // for a large answer after the small one, beside another round-trip time
 
-	confirmEvery = 5 * time.Second  // while packets above Base leave: how long a path that has narrowed swallows them
+	confirmEvery = 2 * time.Second  // while packets above Base leave: how long a path that has narrowed swallows them
 	raiseEvery   = 10 * time.Minute // PMTU_RAISE_TIMER of RFC 8899, section 5.1.1
 
 	firstPause = time.Second // after rounds without any answer; doubled up to
