@@ -44,6 +44,41 @@ func blockedFor(w *world) {
 	time.Sleep(10 * time.Second)
 }
 
+// blockedFully waits until a has a stream to each anchor: one to use, and one in reserve.
+func blockedFully(w *world) {
+	block(w)
+	for _, a := range w.anchors {
+		w.byTransport(w.x, a, routeDirect, "tcp")
+	}
+	w.byTransport(w.x, w.y, routeRelay, "tcp")
+}
+
+// relaying is the anchor through which a reaches b.
+func (w *world) relaying() *Node {
+	p, _ := Peer(w.status(w.x), w.y.Name())
+	for _, a := range w.anchors {
+		if a.Name() == p.Path.Via {
+			return a
+		}
+	}
+	w.t.Fatalf("a is relayed by %q, want an anchor", p.Path.Via)
+	return nil
+}
+
+func reviveBlocked(w *world) {
+	for _, n := range w.anchors {
+		if n.Agent() == nil {
+			w.must(n.Start(w.ctx))
+		}
+	}
+}
+
+func mended(w *world) {
+	for _, a := range w.anchors {
+		w.Mend(a.Host)
+	}
+}
+
 func diversionTable() []diversion {
 	const nat, direct = natlab.EIMAPDF, routeDirect
 	return []diversion{
@@ -51,6 +86,9 @@ func diversionTable() []diversion {
 		{event{"udp-blocked/anchor", nat, nat, direct, at(block), reopened}, toAnchor, nil, "stream"},
 		{event{"udp-open/home", nat, nat, "stream/relay", at(unblock), nil}, homes, blockedFor, direct},
 		{event{"udp-open/anchor", nat, nat, "stream", at(unblock), nil}, toAnchor, blockedFor, direct},
+		{event{"anchor-killed/stream", nat, nat, "stream/relay", at(killRelay), reviveBlocked}, homes, blockedFully, "stream/relay"},
+		{event{"anchor-cut/stream", nat, nat, "stream/relay", at(func(w *world) { w.Cut(w.relaying().Host) }), mended}, homes, blockedFully, "stream/relay"},
+		{event{"anchor-restart/stream", nat, nat, "stream/relay", at(restart((*world).relaying)), nil}, homes, blockedFully, "stream/relay"},
 	}
 }
 

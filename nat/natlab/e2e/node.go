@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,7 +44,8 @@ func Build(dir string, race bool) (string, error) {
 // Node is warren on one host of the lab. Its name in the mesh is the host's.
 type Node struct {
 	Host *natlab.Host
-	Mesh string // its name; set by Create and Join
+	Mesh string   // its name; set by Create and Join
+	Env  []string // NAME=VALUE, beside the environment of this process
 
 	binary string
 	agent  *natlab.Process // nil: not running
@@ -58,7 +60,7 @@ func (n *Node) Name() string { return n.Host.Name }
 // Warren runs the program with these arguments and input, and returns its
 // standard output. The error holds what it wrote to standard error.
 func (n *Node) Warren(ctx context.Context, input string, args ...string) (string, error) {
-	cmd := n.Host.Command(ctx, append([]string{n.binary}, args...)...)
+	cmd := n.Host.Command(ctx, n.argv(args)...)
 	cmd.Stdin = strings.NewReader(input)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
@@ -66,6 +68,11 @@ func (n *Node) Warren(ctx context.Context, input string, args ...string) (string
 		return out.String(), &CommandError{Node: n.Name(), Args: args, Stderr: errOut.String(), Err: err}
 	}
 	return out.String(), nil
+}
+
+// argv are the words that run the program in the node's environment.
+func (n *Node) argv(args []string) []string {
+	return slices.Concat([]string{"env"}, n.Env, []string{n.binary}, args)
 }
 
 // CommandError is a command that ended with an exit code other than 0.
@@ -161,7 +168,7 @@ func (n *Node) Launch(args ...string) error {
 	if n.agent != nil {
 		return fmt.Errorf("%s: start agent: it runs already", n.Name())
 	}
-	p, err := n.Host.Start(append([]string{n.binary, "agent"}, args...)...)
+	p, err := n.Host.Start(n.argv(append([]string{"agent"}, args...))...)
 	if err == nil {
 		n.agent = p
 	}
