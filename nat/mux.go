@@ -71,6 +71,9 @@ type trusted struct {
 	over  bool
 	early []early
 	told  []netip.AddrPort // from where something authentic came, as the machine was told
+
+	second   int64 // of the checks answered after the attempt
+	answered int
 }
 
 type early struct {
@@ -79,8 +82,13 @@ type early struct {
 }
 
 const (
-	maxEarly = 8  // checks held: one for each pair of a usual attempt
-	maxTold  = 16 // a peer that checks from more addresses has them from a generator
+	maxEarly = 8 // checks held: one for each pair of a usual attempt
+	// maxTold bounds the addresses of a peer in an attempt: each new one has the agent send checks there. A peer that uses more
+	// has them from a generator, or forges those of others.
+	maxTold = 16
+	// checksAnswered bounds, in each second, the checks under one ufrag that are answered and reported: a path in use has five,
+	// a few more when it is in doubt. One peer must not fill the queue of all.
+	checksAnswered = 50
 )
 
 // waiter is who gets the response of a transaction: an agent, a check, or else the prober.
@@ -92,7 +100,7 @@ type waiter struct {
 	punch string          // own ufrag, of a check that was sent beside ICE's
 	peer  identity.NodeID // of a check
 	id    uint64
-	pwd   string
+	pwd   string // that the answer is signed with; empty: it is not, for it is the prober's
 }
 
 func newMux(conn net.PacketConn, reject func(netip.Addr) bool, notify func(item) bool) *mux {
@@ -169,6 +177,8 @@ func (x *mux) request(p *packet, from netip.AddrPort) {
 		x.drop(DropForged)
 	case !path.IsVirtual(from.Addr()) && x.toAgent(string(ufrag), t, p, from):
 		x.prove(t, from)
+	case !x.mayAnswer(t, time.Now()):
+		x.drop(DropLimited)
 	default:
 		raw, err := response(p.id, from, t.pwd)
 		if err != nil {
@@ -182,12 +192,25 @@ func (x *mux) request(p *packet, from netip.AddrPort) {
 	}
 }
 
+// mayAnswer counts the checks under one ufrag.
+func (x *mux) mayAnswer(t *trusted, now time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if s := now.Unix(); s != t.second {
+		t.second, t.answered = s, 0
+	}
+	t.answered++
+	return t.answered <= checksAnswered
+}
+
 // toAgent hands a check to the attempt that it belongs to, or holds it; false when the attempt is over.
 func (x *mux) toAgent(ufrag string, t *trusted, p *packet, from netip.AddrPort) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	agent := x.agents[ufrag]
 	switch {
+	case !t.over && len(t.told) >= maxTold && !slices.Contains(t.told, from):
+		x.dropped[DropLimited]++
 	case agent != nil:
 		agent.trial.heard(from)
 		if !agent.conn(from.Addr()).deliver(p.raw, from) {
@@ -226,29 +249,27 @@ func (x *mux) prove(t *trusted, from netip.AddrPort) {
 func (x *mux) response(p *packet, from netip.AddrPort) {
 	x.mu.Lock()
 	w, known := x.waiting[p.id]
-	if known && w.to == from {
-		delete(x.waiting, p.id)
-	}
 	x.mu.Unlock()
 	if !known || w.to != from || time.Now().After(w.until) {
 		x.drop(DropUnknown)
 		return
 	}
+	if w.pwd != "" && !p.authentic(w.pwd) {
+		x.drop(DropForged) // the true answer may be right behind
+		return
+	}
+	x.mu.Lock()
+	delete(x.waiting, p.id)
+	x.mu.Unlock()
 	var it item
 	switch {
-	case w.agent != nil || w.check || w.punch != "":
-		if !p.authentic(w.pwd) {
-			x.drop(DropForged)
-			return
-		}
-		if w.agent != nil {
-			x.answered(w.agent, p, from)
-			return
-		}
-		if w.punch != "" {
-			x.proveUnder(w.punch, from)
-			return
-		}
+	case w.agent != nil:
+		x.answered(w.agent, p, from)
+		return
+	case w.punch != "":
+		x.proveUnder(w.punch, from)
+		return
+	case w.check:
 		it = item{peer: w.peer, in: path.CheckAnswered{ID: w.id}}
 	default:
 		addr, ok := p.mapped()

@@ -41,6 +41,7 @@ type packet struct {
 	id        transaction
 	username  []byte
 	integrity bool
+	sealed    uint16 // the last of MESSAGE-INTEGRITY and FINGERPRINT seen: what follows is not covered
 	raw       []byte
 }
 
@@ -80,13 +81,19 @@ func inspect(p []byte) (packet, bool) {
 
 // note takes one attribute in; false means that the packet is not to be touched further.
 func (v *packet) note(kind uint16, value []byte) bool {
+	// Nothing but FINGERPRINT follows MESSAGE-INTEGRITY, and nothing FINGERPRINT (RFC 8489, sections 14.5 and 14.7): the
+	// library would take in what somebody on the way has appended.
+	if v.sealed == attrPrint || v.sealed == attrIntegrity && kind != attrPrint {
+		return false
+	}
 	switch kind {
 	case attrXORPeer, attrXORRelayed, attrXORMapped:
 		return len(value) == 8 || len(value) == 20
 	case attrIntegrity:
-		v.integrity = true
+		v.integrity, v.sealed = true, kind
 		return len(value) == 20
 	case attrPrint:
+		v.sealed = kind
 		return len(value) == 4
 	case attrUsername:
 		if v.username != nil || len(value) == 0 || len(value) > maxUsername {
