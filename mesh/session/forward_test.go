@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -353,6 +354,37 @@ func TestHostileEnvelopes(t *testing.T) {
 			t.Errorf("got %d messages through, want about %d", n, forwardBurst)
 		}
 		expect(t, "sessions", anchor.up(evil) && anchor.up(b), true)
+	})
+}
+
+// TestSplicesArePaced sends more through a forwarding member than one may at once.
+func TestSplicesArePaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := line(t, 3)
+		defer w.stop()
+		a, b := w.nodes[0], w.nodes[2]
+		c, err := a.Open(t.Context(), b.ID, ProtoSync)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const seconds = 3
+		start := time.Now()
+		echoed := make(chan int64)
+		go func() {
+			n, _ := io.Copy(io.Discard, c)
+			echoed <- n
+		}()
+		const all = (spliceBurst + seconds*spliceRate) / 2 // and as much on its way back
+		if _, err := c.Write(make([]byte, all)); err != nil {
+			t.Fatal(err)
+		}
+		c.(interface{ CloseWrite() error }).CloseWrite()
+		if n := <-echoed; n != all {
+			t.Errorf("got %d bytes back, want %d", n, all)
+		}
+		if took := time.Since(start); took < seconds*time.Second || took > (seconds+2)*time.Second {
+			t.Errorf("%d bytes each way took %v, want %d to %d s", all, took, seconds, seconds+2)
+		}
 	})
 }
 

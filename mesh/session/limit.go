@@ -29,6 +29,8 @@ const (
 	forwardBurst         = 800
 	maxSplicesPerSession = 32
 	maxSplices           = 256
+	spliceRate           = 1 << 20 // bytes per second, of all splices that one member has asked for: a store of 10,000 records takes 5 s
+	spliceBurst          = 4 << 20
 	maxStreams           = 64 // open bidirectional streams that one member may have here
 	maxUniStreams        = 16 // large messages on their way from one member
 )
@@ -43,17 +45,28 @@ type bucket struct {
 
 // take reports whether one more event fits rate events per second with bursts of burst.
 func (b *bucket) take(now time.Time, rate, burst float64) bool {
+	b.fill(now, rate, burst)
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
+
+func (b *bucket) fill(now time.Time, rate, burst float64) {
 	if b.last.IsZero() {
 		b.tokens = burst
 	} else {
 		b.tokens = min(burst, b.tokens+now.Sub(b.last).Seconds()*rate)
 	}
 	b.last = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
+}
+
+// spend takes n events, into debt, and returns how long it takes to pay that.
+func (b *bucket) spend(now time.Time, n int, rate, burst float64) time.Duration {
+	b.fill(now, rate, burst)
+	b.tokens -= float64(n)
+	return time.Duration(max(0, -b.tokens) / rate * float64(time.Second))
 }
 
 // gate limits handshakes: their rate, and how many are under way.

@@ -65,6 +65,7 @@ type link struct {
 	pongs     map[uint64]chan struct{}
 	lastCheck time.Time
 	forwards  bucket
+	spliced   bucket
 }
 
 func newLink(conn *quic.Conn, id identity.NodeID, far instance, dialled bool, wait *sync.WaitGroup, dropped func()) *link {
@@ -244,6 +245,22 @@ func (l *link) mayForward() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.forwards.take(time.Now(), forwardsPerSecond, forwardBurst)
+}
+
+// pace waits until n more bytes may be spliced for the far side.
+func (l *link) pace(n int) {
+	l.mu.Lock()
+	wait := l.spliced.spend(time.Now(), n, spliceRate, spliceBurst)
+	l.mu.Unlock()
+	if wait == 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.conn.Context().Done():
+	}
 }
 
 // closeCause says why a connection ended, in the terms of Event.

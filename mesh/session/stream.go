@@ -238,20 +238,22 @@ func (r *router) splice(l *link, st *quic.Stream, h header) {
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
-		pipe(st, on, &active)
+		pipe(st, on, &active, l.pace)
 	}()
-	pipe(on, st, &active)
+	pipe(on, st, &active, l.pace)
 	<-back
 }
 
 // pipe copies from src to dst until src ends or either fails, and hands the end on: FIN as FIN, reset as reset.
-func pipe(dst, src *quic.Stream, active *atomic.Int64) {
+// pace is asked before bytes go on.
+func pipe(dst, src *quic.Stream, active *atomic.Int64, pace func(n int)) {
 	buf := make([]byte, spliceBuffer)
 	for {
 		idleAt := time.Unix(0, active.Load()).Add(spliceIdle)
 		src.SetReadDeadline(idleAt)
 		n, err := src.Read(buf)
 		if n > 0 {
+			pace(n)
 			now := time.Now()
 			active.Store(now.UnixNano())
 			dst.SetWriteDeadline(now.Add(spliceIdle))
