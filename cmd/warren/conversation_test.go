@@ -110,6 +110,8 @@ func (w *world) direct(words []string, body string) {
 		w.write(words[1], strings.ReplaceAll(body, "DIR", w.dir), mode)
 	case "refuse": // the agent refuses to change anything
 		w.refuse = &api.Error{Code: api.CodeRefused, Message: strings.TrimSpace(body), Hint: "take care"}
+	case "net": // net KIND: what netcheck finds
+		w.net = words[1]
 	case "starting":
 		w.status.State = api.StateStarting
 	case "alone":

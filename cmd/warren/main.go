@@ -146,7 +146,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		grouped(groupMesh, a.createCommand(), a.inviteCommand(), a.joinCommand(), a.revokeCommand(), a.leaveCommand())...)
 	root.AddCommand(
-		grouped(groupLook, a.statusCommand(), a.peersCommand(), a.pingCommand())...)
+		grouped(groupLook, a.statusCommand(), a.peersCommand(), a.pingCommand(), a.whyCommand(), a.netcheckCommand())...)
 	root.AddCommand(
 		grouped(groupMachine, a.upCommand(), a.downCommand(), a.agentCommand(), a.serviceCommand(), a.configCommand(),
 			a.versionCommand(), a.completionCommand())...)

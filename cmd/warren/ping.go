@@ -68,9 +68,9 @@ func (a *app) runPing(ctx context.Context, mesh string, req api.PingRequest, unt
 	case err != nil:
 		return err
 	case answers == 0:
-		return hinted(errors.New("no answer"), "why: warren status"+a.meshFlag(mesh))
+		return hinted(errors.New("no answer"), "why: warren why "+req.Peer+a.meshFlag(mesh))
 	case untilDirect:
-		return hinted(errors.New("direct connection not established"), "why: warren status"+a.meshFlag(mesh))
+		return hinted(errors.New("direct connection not established"), "why: warren why "+req.Peer+a.meshFlag(mesh))
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type world struct {
 
 	mu      sync.Mutex
 	status  api.Status
+	net     string                              // what netcheck finds, see exampleNetcheck
 	refuse  *api.Error                          // what the agent answers to everything that changes
 	stop    func()                              // of the running agent; nil when none runs
 	enabled bool                                // the service

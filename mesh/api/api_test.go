@@ -25,12 +25,14 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // fakeBackend answers what it is given and keeps what it was asked.
 type fakeBackend struct {
-	status  Status
-	err     error
-	pings   []PingReply
-	confirm []Confirmation
-	asked   []any
-	block   bool // until the context ends
+	status   Status
+	netcheck Netcheck
+	why      Why
+	err      error
+	pings    []PingReply
+	confirm  []Confirmation
+	asked    []any
+	block    bool // until the context ends
 }
 
 func (b *fakeBackend) Status(context.Context) (Status, error) { return b.status, b.err }
@@ -276,6 +278,9 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/revoke", `{"node":"a","invite":"b"}`, "either a node or an invite"},
 		{"POST", "/v1/revoke", `{"node":"a","reason":"\n"}`, "printable"},
 		{"POST", "/v1/leave", `{"force":"yes"}`, "force"},
+		{"POST", "/v1/why", `{}`, "name, address or ID"},
+		{"POST", "/v1/why", `{"peer":"a","depth":1}`, `unknown field "depth"`},
+		{"GET", "/v1/netcheck", ``, "no such call"},
 		{"GET", "/v2/status", ``, "no such call"},
 		{"DELETE", "/v1/status", ``, "no such call"},
 	}
@@ -391,15 +396,16 @@ func groupOfThisProcess(t *testing.T) string {
 }
 
 func FuzzRequests(f *testing.F) {
-	for _, path := range []string{"ping", "invite", "revoke", "leave", "reload"} {
+	for _, path := range []string{"ping", "why", "invite", "revoke", "leave", "reload"} {
 		f.Add(path, `{"peer":"a","count":1,"interval_ms":1000,"timeout_ms":1000}`)
 		f.Add(path, `{"uses":1,"valid_for_ms":1,"admin":true,"tags":["a"]}`)
 		f.Add(path, `{"node":"a","reason":"b","cascade":true,"wait":true}`)
 		f.Add(path, `{"force":true}`)
+		f.Add(path, `{"peer":"a"}`)
 	}
 	f.Fuzz(func(t *testing.T, path, body string) {
 		switch path {
-		case "ping", "invite", "revoke", "leave", "reload":
+		case "ping", "why", "invite", "revoke", "leave", "reload":
 		default:
 			t.Skip()
 		}

@@ -69,12 +69,8 @@ func (s Status) complete() Status {
 	s.Self.Addresses, s.Self.Tags = orEmpty(s.Self.Addresses), orEmpty(s.Self.Tags)
 	s.Self.Endpoints, s.Self.Anchors = orEmpty(s.Self.Endpoints), orEmpty(s.Self.Anchors)
 	s.Peers = append([]Peer{}, s.Peers...) // a copy: the Backend's slice may be shared
-	for i := range s.Peers {
-		p := &s.Peers[i]
-		p.Addresses, p.Routes, p.Tags = orEmpty(p.Addresses), orEmpty(p.Routes), orEmpty(p.Tags)
-		if p.Path.Kind == "" {
-			p.Path.Kind = PathNone
-		}
+	for i, p := range s.Peers {
+		s.Peers[i] = p.complete()
 	}
 	s.Invites = append([]Invited{}, s.Invites...)
 	for i := range s.Invites {
@@ -85,6 +81,14 @@ func (s Status) complete() Status {
 		s.Dropped = map[string]uint64{}
 	}
 	return s
+}
+
+func (p Peer) complete() Peer {
+	p.Addresses, p.Routes, p.Tags = orEmpty(p.Addresses), orEmpty(p.Routes), orEmpty(p.Tags)
+	if p.Path.Kind == "" {
+		p.Path.Kind = PathNone
+	}
+	return p
 }
 
 func orEmpty[T any](list []T) []T {

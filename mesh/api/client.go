@@ -57,6 +57,20 @@ func (c *Client) Ping(ctx context.Context, req PingRequest, reply func(PingReply
 	return stream(ctx, c, "/v1/ping", req, reply)
 }
 
+// Netcheck measures what the agent's network does with UDP.
+func (c *Client) Netcheck(ctx context.Context) (Netcheck, error) {
+	var report Netcheck
+	err := c.call(ctx, http.MethodPost, "/v1/netcheck", nil, &report)
+	return report, err
+}
+
+// Why asks why a peer is reached as it is.
+func (c *Client) Why(ctx context.Context, req WhyRequest) (Why, error) {
+	var why Why
+	err := c.call(ctx, http.MethodPost, "/v1/why", req, &why)
+	return why, err
+}
+
 // Invite makes an invite.
 func (c *Client) Invite(ctx context.Context, req InviteRequest) (Invite, error) {
 	var invite Invite

@@ -81,6 +81,8 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.reading(s.status))
 	mux.HandleFunc("POST /v1/ping", s.reading(s.ping))
+	mux.HandleFunc("POST /v1/netcheck", s.reading(s.netcheck))
+	mux.HandleFunc("POST /v1/why", s.reading(s.why))
 	mux.HandleFunc("POST /v1/invite", s.changing(s.invite))
 	mux.HandleFunc("POST /v1/revoke", s.changing(s.revoke))
 	mux.HandleFunc("POST /v1/leave", s.changing(s.leave))
@@ -135,6 +137,26 @@ func (s *Server) ping(w http.ResponseWriter, r *http.Request) error {
 	}
 	lines := newLines(w)
 	return lines.end(s.backend.Ping(r.Context(), req, func(reply PingReply) { lines.write(reply) }))
+}
+
+func (s *Server) netcheck(w http.ResponseWriter, r *http.Request) error {
+	report, err := s.backend.Netcheck(r.Context())
+	if err != nil {
+		return err
+	}
+	return s.answer(w, report.complete())
+}
+
+func (s *Server) why(w http.ResponseWriter, r *http.Request) error {
+	var req WhyRequest
+	if err := decode(w, r, &req, req.check); err != nil {
+		return err
+	}
+	why, err := s.backend.Why(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	return s.answer(w, why.complete())
 }
 
 func (s *Server) invite(w http.ResponseWriter, r *http.Request) error {

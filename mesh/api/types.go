@@ -20,6 +20,7 @@ const Schema = 1
 // Backend is the running node as the API sees it. All methods may be called concurrently and end when ctx does.
 // An error that is an *Error is sent as it is; any other is sent as CodeFailed with its text.
 type Backend interface {
+	Diagnosis
 	// Status returns a snapshot. It never waits for the network.
 	Status(ctx context.Context) (Status, error)
 	// Ping sends req.Count pings and calls reply from the calling goroutine for each answer or loss.

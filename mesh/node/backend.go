@@ -96,9 +96,24 @@ func (m *member) find(text string) (roster.Member, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return roster.Member{}, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("no member is called %q", text), Hint: "warren peers lists the members"}
+		return roster.Member{}, m.unknown(text)
 	}
 	return roster.Member{}, &api.Error{Code: api.CodeAmbiguous, Message: fmt.Sprintf("%d members have IDs that start with %q", len(found), text), Hint: "give more of the ID"}
+}
+
+// unknown is the error for a name that nobody has, with those that may have been meant.
+func (m *member) unknown(text string) error {
+	var names []string
+	for _, other := range m.mesh.View().Members {
+		if other.ID != m.self && other.State == roster.Active {
+			names = append(names, other.Name)
+		}
+	}
+	hint := "warren peers lists the members"
+	if guesses := near(text, names); len(guesses) > 0 {
+		hint = "did you mean " + strings.Join(guesses, " or ") + "? " + hint
+	}
+	return &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("no member is called %q", text), Hint: hint}
 }
 
 // Invite makes an invite, spreads its certificate, and returns the token.

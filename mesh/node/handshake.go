@@ -24,6 +24,9 @@ func (m *member) pathChanged(e nat.Event) {
 	p.path, p.sources = e.Path, e.Sources
 	p.endpoint.SetSources(p.allSources())
 	m.moveTo(p, before, e.Controlling, e.PeerRestarted)
+	if e.Path.Kind == nat.Relayed {
+		m.outlook.want()
+	}
 }
 
 // way is where the peer's packets go: nat's path, or a stream when that is preferred or there is no path; zero when

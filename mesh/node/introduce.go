@@ -54,6 +54,7 @@ func roleOf(kind nat.Kind) signal.Role {
 
 // transmit seals a message and sends it. The preshared key of an answer is in place before the answer leaves.
 func (m *member) transmit(out outgoingSignal) {
+	out.message.NAT = m.ownStanding(out.message.Kind)
 	payload, err := out.message.Encode()
 	if err != nil {
 		m.log.Warn("encode signal", "peer", m.nameOf(out.to), "error", err)
@@ -78,6 +79,7 @@ func (m *member) receive(in incomingSignal) {
 	from, opened, psk, err := m.sealer.Open(time.Now(), in.sealed)
 	if err != nil {
 		m.dropped.add("signal: " + reasonOf(err))
+		m.outlook.refused(from, err)
 		m.log.Debug("open signal", "peer", in.from.Short(), "error", err)
 		return
 	}
@@ -89,6 +91,7 @@ func (m *member) receive(in incomingSignal) {
 	if psk != nil && !m.adopt(from, *psk) {
 		return
 	}
+	m.outlook.heard(from, message)
 	m.nat.Deliver(from, message)
 }
 

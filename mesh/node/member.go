@@ -49,6 +49,7 @@ type member struct {
 	lan      *lan
 	streams  *streams
 	share    *relaying
+	outlook  *outlook
 	retry    *time.Timer // of handshakes
 	settings func() Settings
 	setPSK   func(wgtypes.Key, wgtypes.Key) error
@@ -104,7 +105,7 @@ func newMember(n *node, s *state, wireGuard wgtypes.Key) (*member, error) {
 	m := &member{
 		log: n.log, state: s, self: s.nodeID(), meshID: s.meshID(), instance: newInstance(), owners: owners{socket: n.socket},
 		settings: func() Settings { return n.settings }, setPSK: n.setPSK, tunnel: func() *tunnel.Tunnel { return n.tunnel },
-		linkSet: make(chan struct{}, 1), back: newDialBack(), share: newRelaying(), retry: time.NewTimer(time.Hour),
+		linkSet: make(chan struct{}, 1), back: newDialBack(), share: newRelaying(), outlook: newOutlook(), retry: time.NewTimer(time.Hour),
 		incoming: make(chan incomingSignal, signalQueue), outgoing: make(chan outgoingSignal, signalQueue),
 		peers: make(map[identity.NodeID]*peer), up: make(map[identity.NodeID]sessionFacts), refused: make(map[identity.NodeID]refusal),
 	}
@@ -188,6 +189,7 @@ func (m *member) start(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return m.answerProbes(ctx) })
 	group.Go(func() error { return m.watchTraffic(ctx) })
 	group.Go(func() error { return m.lan.beacon.Run(ctx) })
+	group.Go(func() error { return m.measureNAT(ctx) })
 }
 
 func (m *member) events() eventSources {
@@ -257,6 +259,7 @@ func (m *member) networkChanged() {
 	m.mapper.Changed()
 	m.back.machine.NetworkChanged()
 	m.lan.networkChanged()
+	m.outlook.networkChanged()
 }
 
 func (m *member) nameOf(id identity.NodeID) string {

@@ -10,6 +10,7 @@ import (
 	"warren/mesh/roster"
 	"warren/nat"
 	"warren/nat/fallback"
+	"warren/nat/reach"
 	"warren/tunnel/bind"
 )
 
@@ -29,6 +30,8 @@ type routes struct {
 	streams   map[identity.NodeID]streamEnd
 	blocked   string // why streams are used; empty: they are not
 	cutOff    string // why none is up although they are wanted
+	udp       udpFacts
+	reach     []reach.Candidate
 }
 
 // any reports whether there is a session at all.
@@ -95,7 +98,9 @@ func (m *member) publishRoutes() {
 		r.endpoints[id] = p.endpoint
 		r.byHandle[p.endpoint.Handle()] = id
 	}
-	if state, _, reason := m.streams.machine.State(); state != fallback.Open {
+	state, since, reason := m.streams.machine.State()
+	r.udp, r.reach = udpFacts{state, since, reason}, m.back.machine.Snapshot()
+	if state != fallback.Open {
 		// Whether UDP works is asked of all, also of those to whom a stream leads, or nothing.
 		for _, id := range m.streams.anchors[:min(len(m.streams.anchors), maxIntroducers)] {
 			for _, addr := range m.udpAddrs(id) {

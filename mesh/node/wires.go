@@ -94,7 +94,7 @@ func (m *member) onMessage(from identity.NodeID, p session.Proto, payload []byte
 			m.dropped.add("signal: queue full")
 		}
 	case session.ProtoAsk:
-		m.helpDialBack(from, payload)
+		m.asked(from, payload)
 	default:
 		m.dropped.add("session: unknown message")
 	}

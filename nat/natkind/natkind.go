@@ -88,12 +88,36 @@ const (
 	portMappings                    = 7 // how many there are
 )
 
+// String returns a word for the API.
+func (p PortMapping) String() string {
+	switch p {
+	case PortMapped:
+		return "mapped"
+	case PortMappingAbsent:
+		return "absent"
+	case PortMappingRefused:
+		return "refused"
+	case PortMappedInside:
+		return "inside"
+	case PortMappingUnneeded:
+		return "unneeded"
+	case PortMappingOff:
+		return "off"
+	}
+	return "unknown"
+}
+
 // Self is what a node tells its peers of where it stands.
 type Self struct {
 	Mapping     Mapping
 	Filtering   Filtering
 	PortMapping PortMapping
 	UDPBlocked  bool // it sends over TCP, because UDP gets no answer
+}
+
+// LetsIn reports whether packets come in from a peer of which only the address is known beforehand, not the port.
+func (s Self) LetsIn() bool {
+	return s.PortMapping == PortMapped || s.Filtering == FilteredNot || s.Filtering == FilteredByAddress || s.Filtering == FilteredLoosely
 }
 
 // Pack returns s as a number: three bits each for Mapping, Filtering and PortMapping, the lowest first, and one for

@@ -96,7 +96,18 @@ func TestWords(t *testing.T) {
 			t.Errorf("%s: got dependent %v", m, m.Dependent())
 		}
 	}
+	for p := range PortMapping(portMappings) {
+		if (p.String() == "unknown") != (p == PortMappingUnknown) {
+			t.Errorf("port mapping %d: got %q", p, p)
+		}
+		if got, want := (Self{PortMapping: p}).LetsIn(), p == PortMapped; got != want {
+			t.Errorf("%s: got lets in %v", p, got)
+		}
+	}
 	for f := range Filtering(filterings) {
+		if got, want := (Self{Filtering: f}).LetsIn(), f == FilteredNot || f == FilteredByAddress || f == FilteredLoosely; got != want {
+			t.Errorf("%s: got lets in %v", f, got)
+		}
 		if (f.String() == "unknown") != (f == FilteringUnknown) {
 			t.Errorf("filtering %d: got %q", f, f)
 		}

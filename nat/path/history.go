@@ -38,10 +38,15 @@ type Evidence struct {
 	NoRoute    string    // why it had no way to the peer, in words; empty when it had one
 	Refused    bool      // the peer says that it does not know this node
 
-	Failure  string          // how the last attempt failed, in words; empty when it did not
-	NextTry  time.Time       // of the next introduction made unasked; zero when none is planned
-	Anchor   identity.NodeID // of the relay beside the path; zero: there is none
-	AnchorUp bool            // the peer has answered through it
+	Failure string    // how the last attempt failed, in words; empty when it did not
+	NextTry time.Time // of the next introduction made unasked; zero when none is planned
+	Relays  []Beside  // the channels to the peer, the one in use included
+}
+
+// Beside is a channel through one anchor.
+type Beside struct {
+	Anchor identity.NodeID
+	Ready  bool // the peer has answered through it
 }
 
 // Evidence describes the peer in full at now.
@@ -52,12 +57,8 @@ func (m *Machine) Evidence(now time.Time) Evidence {
 	if sig := &m.intro.sig; sig.waiting {
 		e.Unanswered, e.Begun, e.NoRoute, e.Refused = sig.sent, sig.begun, sig.noRoute, sig.refused
 	}
-	if all := &m.route.relays; len(all.list) > 0 {
-		r := all.ready()
-		if r == nil {
-			r = all.list[0]
-		}
-		e.Anchor, e.AnchorUp = r.anchor, r.phase == relayReady
+	for _, r := range m.route.relays.list {
+		e.Relays = append(e.Relays, Beside{Anchor: r.anchor, Ready: r.phase == relayReady})
 	}
 	return e
 }

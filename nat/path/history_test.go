@@ -30,7 +30,7 @@ func TestEvidenceOfRelayAndDirect(t *testing.T) {
 	w.start(1)
 	w.until(Relayed, 2*time.Second, false)
 	w.run(7*time.Second, false)
-	if e := w.side[0].m.Evidence(w.now); e.Anchor != anchorID || !e.AnchorUp || e.Failure == "" || e.NextTry.IsZero() || e.Unanswered != 0 {
+	if e := w.side[0].m.Evidence(w.now); len(e.Relays) != 1 || e.Relays[0] != (Beside{anchorID, true}) || e.Failure == "" || e.NextTry.IsZero() || e.Unanswered != 0 {
 		t.Errorf("relayed: got %+v, want the relay, a failed attempt and the time of the next", e)
 	}
 	w.direct = true

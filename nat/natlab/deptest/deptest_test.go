@@ -42,6 +42,7 @@ var floors = map[string]int{
 	"tunnel/pathmtu": machines,
 	"tunnel/bind":    edges, "tunnel/osnet": edges, "tunnel/sockets": edges, "tunnel/fit": edges,
 	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/fallback": edges, "nat/beacon": edges,
+	"nat/natprobe": edges,
 	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges,
 	"tunnel": owners, "nat": owners, "mesh": owners,
 	"mesh/node": nodes, "mesh/api": nodes,

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"warren/mesh/api"
+)
+
+// shownAnchors keeps the report on one screen; the agent asks no more.
+const shownAnchors = 8
+
+func (a *app) netcheckCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "netcheck",
+		Short: "Measure what this network does with UDP, and what to expect of direct connections",
+		Long: "Measure, within three seconds, whether UDP passes, how the NAT here maps and filters (in the terms of RFC 4787),\n" +
+			"whether a router keeps a port open, and how far the anchors are. Only members are asked: two anchors with public\n" +
+			"addresses are needed to tell everything. It needs the running agent, for it asks in its name.",
+		Example: "  warren netcheck\n  warren netcheck --json | jq -r .verdict",
+		Args:    exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			mesh, err := a.place.pick()
+			if err != nil {
+				return err
+			}
+			report, err := a.place.client(mesh).Netcheck(cmd.Context())
+			switch {
+			case errors.Is(err, api.ErrNotRunning):
+				return fmt.Errorf("%w; a netcheck asks anchors in its name", err)
+			case err != nil:
+				return err
+			case asJSON:
+				return a.printJSON(report)
+			}
+			printNetcheck(a.out, report)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printNetcheck(w io.Writer, n api.Netcheck) {
+	var head facts
+	head.addText("", n.Conclusion)
+	for _, line := range head {
+		fmt.Fprintln(w, line[1])
+	}
+	var f facts
+	f.addText("advice", n.Advice)
+	f.add("UDP over IPv4", shownUDP(n.IPv4))
+	f.add("UDP over IPv6", shownUDP(n.IPv6))
+	if n.IPv4.UDP == api.UDPWorks || n.IPv6.UDP != api.UDPWorks {
+		addNAT(&f, n, n.IPv4, "NAT")
+	}
+	if n.IPv6.UDP == api.UDPWorks {
+		addNAT(&f, n, n.IPv6, "IPv6")
+	}
+	f.add("port mapping", shownRouters(n))
+	f.add("from outside", shownReachable(n.Reachable))
+	f.add("TCP fallback", shownFallback(n))
+	portal := "no sign: " + n.Portal.Reason
+	if n.Portal.Suspected {
+		portal = "likely: " + n.Portal.Reason
+	}
+	f.add("captive portal", portal)
+	fmt.Fprintln(w)
+	f.print(w)
+	if len(n.Anchors) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	var t table
+	t.add("ANCHOR", "SESSION", "STUN", "TCP", "ADDRESS")
+	for _, a := range n.Anchors[:min(shownAnchors, len(n.Anchors))] {
+		session := "down"
+		if a.Session {
+			session = "up"
+			if a.SessionMS > 0 {
+				session = latency(a.SessionMS)
+			}
+		}
+		stun := "no answer"
+		if a.STUNMS > 0 {
+			stun = latency(a.STUNMS)
+		}
+		t.add(a.Name, session, stun, a.TCP, a.Address.String())
+	}
+	t.print(w)
+}
+
+func shownUDP(f api.Family) string {
+	switch f.UDP {
+	case api.UDPWorks:
+		var seen []string
+		for _, s := range f.Seen {
+			seen = append(seen, s.String())
+		}
+		if len(seen) == 0 {
+			return "works"
+		}
+		return "works, seen as " + strings.Join(seen[:min(3, len(seen))], " and ")
+	case api.UDPSilent:
+		return fmt.Sprintf("blocked: none of %s answers", plural(f.Asked, "anchor", "anchors"))
+	case api.UDPUnused:
+		return "not used: " + f.Reason
+	}
+	return "not known: " + f.Reason
+}
+
+// addNAT tells what a NAT, or an IPv6 firewall, does, with the terms of RFC 4787 explained.
+func addNAT(f *facts, n api.Netcheck, family api.Family, name string) {
+	if family.UDP != api.UDPWorks {
+		return
+	}
+	mapping, filtering := family.Mapping, family.Filtering
+	switch mapping {
+	case "none":
+		mapping = "none: this host has the address itself"
+	case "endpoint-independent":
+		mapping += " (all see one address and port)"
+	case "address-dependent":
+		mapping += " (another port for each address written to)"
+	case "address-and-port-dependent":
+		mapping += " (another port for each address and port written to)"
+	case "destination-dependent":
+		mapping += " (another port for each destination; no anchor could tell whether its port counts)"
+	default:
+		mapping += ": " + family.Reason
+	}
+	switch filtering {
+	case "endpoint-independent":
+		filtering += " (anybody is let in to a port in use)"
+	case "address-dependent":
+		filtering += " (let in are the addresses written to)"
+	case "address-and-port-dependent":
+		filtering += " (let in is only who was written to)"
+	case "not port-dependent":
+		filtering += " (to tell whether strangers are let in takes a second anchor)"
+	default:
+		filtering += ": needs the help of an anchor"
+	}
+	f.add(name+" mapping", mapping)
+	f.add(name+" filtering", filtering)
+	if family.Mapping == "none" {
+		return
+	}
+	kept := !slices.ContainsFunc(family.Seen, func(seen netip.AddrPort) bool { return seen.Port() != n.Port })
+	if len(family.Seen) == 0 && family.PortKept != nil {
+		kept = *family.PortKept
+	}
+	words := map[bool]string{true: "kept", false: "changed"}
+	line := fmt.Sprintf("%d is %s", n.Port, words[kept])
+	if family.Hairpin != nil {
+		line += map[bool]string{true: "; hairpin works", false: "; no hairpin"}[*family.Hairpin]
+	}
+	f.add(name+" port", line)
+}
+
+// shownRouters says what came of asking routers to keep the port open.
+func shownRouters(n api.Netcheck) string {
+	if len(n.Routers) == 0 {
+		return "no router was asked"
+	}
+	var texts []string
+	for _, r := range n.Routers {
+		var by, absent []string
+		for _, p := range r.Protocols {
+			if p.State == "absent" {
+				absent = append(absent, p.Name)
+				continue
+			}
+			text := p.Name + " " + shownState(p.State)
+			if r.Mapping != nil && r.Mapping.Protocol == p.Name {
+				text = p.Name + " maps " + r.Mapping.External.String() + shownExpiry(n.Time, r.Mapping.Expires)
+			} else if p.State == "refused" && p.Reason != "" {
+				text += " (" + p.Reason + ")"
+			}
+			by = append(by, text)
+		}
+		if len(absent) > 0 {
+			by = append(by, "no "+strings.Join(absent, " or "))
+		}
+		text := fmt.Sprintf("router %s: %s", r.Gateway, strings.Join(by, ", "))
+		if r.Remark != "" {
+			text += "; " + r.Remark
+		}
+		if allUnneeded(r) {
+			text = "not needed: this host has a public address"
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(slices.Compact(texts), "; ")
+}
+
+func allUnneeded(r api.Router) bool {
+	return !slices.ContainsFunc(r.Protocols, func(p api.RouterProtocol) bool { return p.State != "unneeded" })
+}
+
+func shownState(state string) string {
+	switch state {
+	case "present":
+		return "found"
+	case "asking":
+		return "not answered yet"
+	case "unneeded":
+		return "not needed"
+	}
+	return state
+}
+
+func shownExpiry(now time.Time, at *time.Time) string {
+	if at == nil {
+		return ""
+	}
+	return " (for another " + span(at.Sub(now)) + ")"
+}
+
+func shownReachable(list []api.Reachable) string {
+	var texts []string
+	for _, r := range list {
+		switch r.State {
+		case "reachable":
+			texts = append(texts, r.Address.String()+" can be reached")
+		case "unreachable":
+			texts = append(texts, r.Address.String()+" cannot be reached")
+		default:
+			texts = append(texts, r.Address.String()+" not tried yet")
+		}
+	}
+	return strings.Join(texts[:min(4, len(texts))], ", ")
+}
+
+func shownFallback(n api.Netcheck) string {
+	switch {
+	case n.Fallback.InUse:
+		return "in use" + comma(since(n.Time, n.Fallback.Since)) + ": UDP is " + n.Fallback.State
+	case n.Fallback.State == "open" || n.Fallback.State == "":
+		return "not needed"
+	}
+	return "UDP is " + n.Fallback.State + comma(since(n.Time, n.Fallback.Since))
+}

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"warren/mesh/api"
+)
+
+// What fits a screen; the JSON has everything.
+const (
+	shownPairs   = 8
+	shownChanges = 5
+	textWidth    = 100 // at which sentences are broken
+)
+
+func (a *app) whyCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "why PEER",
+		Short: "Say why a peer is reached as it is, or not at all, and what would help",
+		Long: "Say how a peer, given by name, address or the start of its ID, is reached, why not better, and the most likely\n" +
+			"remedy; then the evidence: the NATs at both ends, the addresses that were tried and how each ended, and the last\n" +
+			"changes of the path. If need be, this network is measured first, which takes up to three seconds.",
+		Example:           "  warren why laptop\n  warren why laptop --json | jq -r .verdict",
+		Args:              exactly(1, "PEER"),
+		ValidArgsFunction: a.completePeers,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			mesh, err := a.place.pick()
+			if err != nil {
+				return err
+			}
+			why, err := a.place.client(mesh).Why(cmd.Context(), api.WhyRequest{Peer: args[0]})
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(why)
+			}
+			a.printWhy(a.out, why)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (a *app) printWhy(w io.Writer, y api.Why) {
+	fmt.Fprintln(w, clean(y.Conclusion))
+	var verdict facts
+	verdict.addText("cause", y.Cause)
+	verdict.addText("fix", y.Fix)
+	if len(verdict) > 0 {
+		fmt.Fprintln(w)
+		verdict.print(w)
+	}
+	if y.Revoked != nil || y.Peer.State == api.PeerLeft {
+		return
+	}
+	var f facts
+	f.add("path", shownWay(y))
+	if y.Peer.PathMTU > 0 {
+		f.add("packets", fmt.Sprintf("up to %d bytes pass", y.Peer.PathMTU))
+	}
+	switch {
+	case y.PingMS > 0:
+		f.add("ping", "answered in "+latency(y.PingMS))
+	case y.Pinged:
+		f.add("ping", "no answer")
+	}
+	f.add("handshake", ago(y.Time, y.Peer.LastHandshake))
+	if !y.Peer.Static {
+		f.add("session", shownSession(y))
+		f.add("gossip", shownGossip(y))
+		f.add("standing by", shownSpares(y.Relays))
+		if y.Signals.Unanswered > 0 {
+			f.add("asked", fmt.Sprintf("%s without an answer, %s", plural(y.Signals.Unanswered, "time", "times"), since(y.Time, y.Signals.Since)))
+		}
+		if y.Peer.Path.Kind != api.PathDirect && y.Signals.NextTry != nil {
+			f.add("next try", "in "+span(y.Signals.NextTry.Sub(y.Time)))
+		}
+	}
+	fmt.Fprintln(w)
+	f.print(w)
+	if !y.Peer.Static {
+		printStandings(w, y)
+	}
+	for _, attempt := range y.Attempts[:min(1, len(y.Attempts))] {
+		printAttempt(w, y.Time, attempt)
+	}
+	printChanges(w, y)
+}
+
+// shownWay is the path with its round trip and age.
+func shownWay(y api.Why) string {
+	p := y.Peer
+	if p.Path.Kind == api.PathNone {
+		return "none" + comma(since(y.Time, p.Since))
+	}
+	text := pongPath(p.Path)
+	if p.Path.Kind == api.PathDirect {
+		text = "direct " + text
+	}
+	return text + comma(latency(p.LatencyMS)) + comma(since(y.Time, p.Since))
+}
+
+func comma(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ", " + text
+}
+
+// since is for how long something has been so.
+func since(now time.Time, t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return ""
+	}
+	return "for " + span(now.Sub(*t))
+}
+
+// shownSession says how introductions go to the peer.
+func shownSession(y api.Why) string {
+	switch {
+	case y.Session == nil:
+		return "none with it: introductions go through other members"
+	case y.Session.Transport == api.TransportTCP:
+		return "up, by TCP" + comma(latency(y.Session.LatencyMS))
+	}
+	return "up" + comma(latency(y.Session.LatencyMS))
+}
+
+// shownGossip is what other members say of the peer.
+func shownGossip(y api.Why) string {
+	switch y.Gossip {
+	case "alive":
+		return "it is alive"
+	case "dead":
+		return "it is dead" + comma(since(y.Time, y.GossipAt))
+	}
+	return ""
+}
+
+// shownSpares lists the relays that would take over.
+func shownSpares(relays []api.RelayCheck) string {
+	var names []string
+	for _, r := range relays {
+		if r.Ready && !r.InUse {
+			names = append(names, "relay "+r.Name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// printStandings shows the NATs at both ends, in the terms of RFC 4787.
+func printStandings(w io.Writer, y api.Why) {
+	var t table
+	t.add("NODE", "NAT MAPPING", "NAT FILTERING", "PORT MAPPING", "UDP", "VERSION")
+	for _, row := range []api.Standing{y.Here, y.There} {
+		udp := ""
+		switch {
+		case row.UDPBlocked:
+			udp = "blocked"
+		case row.Known:
+			udp = "open"
+		}
+		t.add(row.Name, row.Mapping, row.Filtering, shownPortMapping(row.PortMapping), udp, row.Version)
+	}
+	fmt.Fprintln(w)
+	t.print(w)
+}
+
+func shownPortMapping(state string) string {
+	switch state {
+	case "mapped":
+		return "on"
+	case "absent":
+		return "not offered"
+	case "inside":
+		return "on, behind another NAT"
+	case "unneeded":
+		return "not needed"
+	}
+	return state
+}
+
+func printAttempt(w io.Writer, now time.Time, a api.Attempt) {
+	how := fmt.Sprintf("runs since %s", span(now.Sub(a.Started)))
+	if a.Ended != nil {
+		how = fmt.Sprintf("%s ago, in %.1fs: %s", span(now.Sub(a.Started)), a.Ended.Sub(a.Started).Seconds(), a.Result)
+	}
+	fmt.Fprintf(w, "\nlast try for a direct path: %s\n", clean(how))
+	var t table
+	for _, p := range a.Pairs[:min(shownPairs, len(a.Pairs))] {
+		t.add("  "+p.Remote.String(), shownType(p.Type), p.Result)
+	}
+	if more := len(a.Pairs) - shownPairs + a.More; more > 0 && len(a.Pairs) >= shownPairs {
+		t.add("  and more", fmt.Sprint(more), "see --json")
+	}
+	t.print(w)
+}
+
+// shownType says in words how a candidate was learnt (RFC 8445, section 4).
+func shownType(kind string) string {
+	switch kind {
+	case "host":
+		return "its own address"
+	case "srflx":
+		return "as anchors see it"
+	case "prflx":
+		return "where it called from"
+	}
+	return kind
+}
+
+func printChanges(w io.Writer, y api.Why) {
+	if len(y.Changes) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nlast changes of the path:")
+	var t table
+	for _, c := range y.Changes[:min(shownChanges, len(y.Changes))] {
+		way := "none"
+		if c.Path.Kind != api.PathNone {
+			way = shownPath(c.Path)
+		}
+		t.add("  "+span(y.Time.Sub(c.Time))+" ago", way, c.Reason)
+	}
+	t.print(w)
+}
+
+// facts are lines of a name and a value, the values below each other.
+type facts [][2]string
+
+func (f *facts) add(name, value string) {
+	if value != "" {
+		*f = append(*f, [2]string{clean(name), clean(value)})
+	}
+}
+
+// addText adds a sentence, broken into lines that fit a terminal.
+func (f *facts) addText(name, text string) {
+	var line string
+	for word := range strings.FieldsSeq(clean(text)) {
+		if line != "" && len(line)+1+len(word) > textWidth {
+			f.add(name, line)
+			name, line = " ", ""
+		}
+		line = strings.TrimSpace(line + " " + word)
+	}
+	f.add(name, line)
+}
+
+func (f facts) print(w io.Writer) {
+	width := 0
+	for _, line := range f {
+		width = max(width, len(line[0]))
+	}
+	for _, line := range f {
+		fmt.Fprintf(w, "%-*s  %s\n", width, line[0], line[1])
+	}
+}

@@ -1,0 +1,155 @@
+//go:build linux
+
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"warren/mesh/api"
+	"warren/nat/natlab"
+)
+
+// TestWhy asserts that netcheck tells what each network does, and that why names the cause and the remedy: for two homes whose
+// routers map by destination, a network that drops UDP, a router that maps ports, a machine that is off, and a name that
+// nobody has.
+func TestWhy(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 3*time.Minute)
+	founder, second := bed.node("founder", nil), bed.node("second", nil)
+	a := bed.node("a", bed.Router("home-a", natlab.Symmetric))
+	b := bed.node("b", bed.Router("home-b", natlab.Symmetric))
+	plain := bed.node("plain", bed.Router("home-plain", natlab.EIMAPDF))
+	strict := bed.node("strict", bed.Router("home-strict", natlab.UDPBlocked))
+	bed.must(Found(bed.ctx, "home", founder, second, a, b, plain, strict))
+	bed.connected(a, b, api.PathRelay)
+	bed.connected(a, plain, api.PathRelay)
+
+	bed.step("two homes that map by destination")
+	for _, n := range []*Node{a, b} {
+		r := bed.netcheck(n, "address-and-port-dependent", "UPnP")
+		if r.Verdict != api.NetHard || r.IPv4.Mapping != "address-and-port-dependent" || r.IPv4.Filtering != "address-and-port-dependent" || r.IPv4.Answered != 2 {
+			t.Errorf("netcheck on %s: got %s and %+v, want a hard NAT", n.Name(), r.Verdict, r.IPv4)
+		}
+	}
+	bed.eventually("a knows all of b", func() bool { return bed.asked(a, "b").There.Filtering == "address-and-port-dependent" })
+	w := bed.why(a, b, "both-map-by-destination", "the routers of a and b both map ports by destination", "UPnP", "9277", "no answer to", "relay")
+	if !w.Here.Known || !w.There.Known || w.There.Mapping != "address-and-port-dependent" || len(w.Attempts) == 0 || len(w.Changes) == 0 {
+		t.Errorf("why: got %+v, want where both stand, attempts and changes", w)
+	}
+	bed.step("a home that maps by destination and one that filters by port")
+	bed.why(plain, a, "maps-by-destination", "the router of a maps ports by destination")
+
+	bed.step("a home that has one address for all")
+	if r := bed.netcheck(plain, "likely with all peers but"); r.IPv4.Mapping != "endpoint-independent" || r.IPv4.Filtering != "address-and-port-dependent" || !*r.IPv4.PortKept {
+		t.Errorf("netcheck on plain: got %+v, want an endpoint-independent mapping that keeps the port", r.IPv4)
+	}
+	bed.step("hosts on the Internet")
+	if r := bed.netcheck(founder, "with every peer"); r.Verdict != api.NetOpen || r.IPv4.Mapping != "none" || r.IPv6.UDP != api.UDPWorks {
+		t.Errorf("netcheck on founder: got %s, %+v and %+v, want an open one", r.Verdict, r.IPv4, r.IPv6)
+	}
+	bed.connected(founder, plain, api.PathDirect)
+	bed.why(founder, plain, "direct", "plain is reached directly", "answered, chosen")
+
+	bed.step("a network that drops UDP")
+	if r := bed.netcheck(strict, "drops UDP", "in use"); r.Verdict != api.NetBlocked || r.IPv4.UDP != api.UDPSilent || !r.Fallback.InUse || r.Portal.Suspected {
+		t.Errorf("netcheck on strict: got %s, %+v, %+v, %+v, want UDP blocked and TCP in use", r.Verdict, r.IPv4, r.Fallback, r.Portal)
+	}
+	bed.why(strict, plain, "udp-blocked-here", "UDP gets no answer on this network", "let UDP out of the network of strict")
+	bed.why(plain, strict, "udp-blocked-there", "let UDP out of the network of strict")
+
+	bed.step("a machine that is off")
+	bed.kill(b)
+	bed.Cut(b.Host)
+	bed.eventually("it is known to be off", func() bool { return bed.asked(a, "b").Verdict == "off" })
+	bed.why(a, b, "off", "b is not reached", "switched off or offline", "start b")
+
+	bed.step("names that nobody has")
+	_, err := a.Warren(bed.ctx, "", "why", "plian")
+	if err == nil || !strings.Contains(err.Error(), `no member is called "plian"`) || !strings.Contains(err.Error(), "did you mean plain?") {
+		t.Errorf("why plian: got %v, want the names that are near", err)
+	}
+	_, err = founder.Warren(bed.ctx, "", "revoke", "b")
+	bed.must(err)
+	bed.eventually("a knows that b is revoked", func() bool { return bed.asked(a, "b").Verdict == "revoked" })
+}
+
+// TestWhyMapped asserts that netcheck tells of a router that maps the port, and that two homes of which one has it meet.
+func TestWhyMapped(t *testing.T) {
+	t.Parallel()
+	if err := natlab.CheckMapping(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	bed := newBed(t, 2*time.Minute)
+	home := bed.Router("home", natlab.Symmetric)
+	home.OfferMapping(natlab.MappingProtocols{UPnP: true})
+	founder, second, mapped := bed.node("founder", nil), bed.node("second", nil), bed.node("mapped", home)
+	hard := bed.node("hard", bed.Router("hard-home", natlab.Symmetric))
+	bed.must(Found(bed.ctx, "home", founder, second, mapped, hard))
+	_, err := mapped.Wait(bed.ctx, "it is an anchor", func(s api.Status) bool { return s.Self.Anchor })
+	bed.must(err)
+	r := bed.netcheck(mapped, "UPnP maps "+home.Mapped().String(), "can be reached", "with every peer")
+	if r.Verdict != api.NetOpen || len(r.Routers) != 1 || r.Routers[0].Mapping == nil || !r.Routers[0].Mapping.Public {
+		t.Errorf("netcheck: got %s and %+v, want a public mapping", r.Verdict, r.Routers)
+	}
+	bed.connected(hard, mapped, api.PathDirect)
+	if w := bed.why(hard, mapped, "direct", "mapped is reached directly"); w.There.PortMapping != "mapped" {
+		t.Errorf("why: got %+v, want a port mapping there", w.There)
+	}
+}
+
+// netcheck runs it as a person would, and asserts that the report fits a screen and holds the words.
+func (b *bed) netcheck(n *Node, words ...string) (report api.Netcheck) {
+	b.t.Helper()
+	out, err := n.Warren(b.ctx, "", "netcheck")
+	b.must(err)
+	b.said(n, "netcheck", out, words)
+	if lines := strings.Count(out, "\n"); lines > 25 {
+		b.t.Errorf("netcheck on %s: got %d lines, want 25 at most", n.Name(), lines)
+	}
+	out, err = n.Warren(b.ctx, "", "netcheck", "--json")
+	b.must(err)
+	b.must(json.Unmarshal([]byte(out), &report))
+	if report.TookMS > 4000 {
+		b.t.Errorf("netcheck on %s took %.0f ms, want 3 s", n.Name(), report.TookMS)
+	}
+	return report
+}
+
+// why asks one node about another until the verdict is the one wanted, and asserts that the report holds the words.
+func (b *bed) why(n, about *Node, verdict string, words ...string) (answer api.Why) {
+	b.t.Helper()
+	b.eventually("why "+about.Name()+" on "+n.Name()+" says "+verdict, func() bool {
+		answer = b.asked(n, about.Name())
+		return answer.Verdict == verdict
+	})
+	out, err := n.Warren(b.ctx, "", "why", about.Name())
+	b.must(err)
+	b.said(n, "why "+about.Name(), out, words)
+	return answer
+}
+
+func (b *bed) asked(n *Node, peer string) (answer api.Why) {
+	b.t.Helper()
+	out, err := n.Warren(b.ctx, "", "why", "--json", peer)
+	b.must(err)
+	b.must(json.Unmarshal([]byte(out), &answer))
+	return answer
+}
+
+// said logs an output, and asserts that it holds the words.
+func (b *bed) said(n *Node, command, out string, words []string) {
+	b.t.Helper()
+	b.t.Logf("%s: warren %s\n%s", n.Name(), command, out)
+	flat := strings.Join(strings.Fields(out), " ")
+	if i := slices.IndexFunc(words, func(w string) bool { return !strings.Contains(flat, w) }); i >= 0 {
+		b.t.Errorf("%s: warren %s: got\n%s\nwant %q in it", n.Name(), command, out, words[i])
+	}
+}
