@@ -137,6 +137,11 @@ func (s *Sessions) keep(ctx context.Context, t *target) {
 			select {
 			case <-ctx.Done():
 				return
+			case <-l.overdue:
+				if err := s.dial(ctx, t); err != nil && !errors.Is(err, errWoken) && ctx.Err() == nil {
+					t.failed(err, false)
+				}
+				continue
 			case <-l.gone: // out of the table
 			}
 			t.failed(context.Cause(l.conn.Context()), false)

@@ -39,6 +39,10 @@ const (
 // The second comes soon: a far side that sees the first come from a new address proves that before it answers there.
 var checkTimes = [...]time.Duration{0, 60 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1200 * time.Millisecond}
 
+// overdueAt is the ping at which whoever wants the session dials anew beside it: two round trips within a continent have
+// passed, and ending the session is not yet due.
+const overdueAt = 3
+
 // link is one QUIC connection with a verified member, after its hello.
 type link struct {
 	// constant
@@ -52,6 +56,7 @@ type link struct {
 	large    outbox
 	wait     *sync.WaitGroup // of the owner
 	gone     chan struct{}   // closed when the link has ended and is out of the table
+	overdue  chan struct{}   // capacity 1: the answer to a check is
 
 	remote netip.AddrPort // guarded by the table's mu: the far side's address as last told
 
@@ -71,7 +76,7 @@ type link struct {
 func newLink(conn *quic.Conn, id identity.NodeID, far instance, dialled bool, wait *sync.WaitGroup, dropped func()) *link {
 	l := &link{
 		id: id, instance: far, dialled: dialled, conn: conn, chain: conn.ConnectionState().TLS.PeerCertificates,
-		since: time.Now(), wait: wait, pongs: make(map[uint64]chan struct{}), gone: make(chan struct{}), remote: addrPortOf(conn.RemoteAddr()),
+		since: time.Now(), wait: wait, pongs: make(map[uint64]chan struct{}), gone: make(chan struct{}), overdue: make(chan struct{}, 1), remote: addrPortOf(conn.RemoteAddr()),
 	}
 	l.small = outbox{limit: smallQueue, send: l.sendSmall, spawn: func(f func()) { l.spawn(f) }, drop: dropped}
 	l.large = outbox{limit: largeQueue, send: l.sendLarge, spawn: func(f func()) { l.spawn(f) }, drop: dropped}
@@ -221,6 +226,9 @@ func (l *link) ping() bool {
 			return false
 		}
 		l.push(h.appendTo(nil))
+		if next == overdueAt {
+			notify(l.overdue)
+		}
 		next++
 		if next < len(checkTimes) {
 			timer.Reset(checkTimes[next] - time.Since(start))
