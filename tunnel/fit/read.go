@@ -160,7 +160,7 @@ func (r *reader) find(t *table, p []byte) *peer {
 func (d *Device) reduce(b *batch, i int, limit pathmtu.Limit) {
 	packet := b.bufs[i][b.offset:][:b.sizes[i]]
 	// Whoever sends IPv6 may count on 1,280 bytes (RFC 8200, section 5), whatever the path carries.
-	if limit.Split || !wants(packet) || packet[0]>>4 == 6 && len(packet) <= minIPv6 {
+	if limit.Split || !whole(packet) || packet[0]>>4 == 6 && len(packet) <= minIPv6 {
 		if size := d.read.split(b, i, limit.Whole); size > 0 {
 			b.sizes[i] = size
 			return
@@ -180,8 +180,8 @@ func (d *Device) reduce(b *batch, i int, limit pathmtu.Limit) {
 	}
 }
 
-// wants reports whether a packet must not be fragmented on its way: all of IPv6, and IPv4 with DF.
-func wants(p []byte) bool { return p[0]>>4 == 6 || p[6]&flagDF != 0 }
+// whole reports whether a packet must not be fragmented on its way: all of IPv6, and IPv4 with DF.
+func whole(p []byte) bool { return p[0]>>4 == 6 || p[6]&flagDF != 0 }
 
 // bucket rations the ICMP that is sent: one tells the kernel about all packets to a destination.
 type bucket struct {
