@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/natkind"
 	"warren/nat/path"
 )
 
@@ -88,6 +89,7 @@ type Options struct {
 	Doubt     func(peer identity.NodeID)                            // told of each path that answers no checks; must not block; may be nil
 	Answered  func(server netip.AddrPort)                           // told of each answer of an anchor to a probe; may be nil
 	Listen    func() (net.PacketConn, error)                        // opens a UDP socket of its own, for IPv4; nil: ports are not predicted
+	Measured  func() natkind.Mapping                                // of IPv4, where STUN answers do not show it; may be nil
 	Logger    *slog.Logger                                          // nil: none
 }
 
@@ -107,6 +109,7 @@ type NAT struct {
 	peers     map[identity.NodeID]*peer // the run loop writes, others read
 	mapped    []netip.AddrPort
 	sightings []Sighting
+	ports     natkind.Ports
 }
 
 // desired is what the methods asked for since the run loop last looked. It coalesces to the latest.
@@ -256,6 +259,13 @@ func (n *NAT) Mapped() []netip.AddrPort {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return append([]netip.AddrPort(nil), n.mapped...)
+}
+
+// Ports returns how the router before this node gives out ports over IPv4, if that was of use to know.
+func (n *NAT) Ports() natkind.Ports {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ports
 }
 
 // Dropped returns the number of STUN packets dropped so far, by reason.

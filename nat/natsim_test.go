@@ -12,23 +12,25 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/natkind"
 )
 
 // sim is a network in memory: hosts, NATs before them, signalling and a relay, all with one latency.
 // NAT kinds differ only in what is in the keys of their maps (RFC 4787).
 type sim struct {
-	t       *testing.T
-	mu      sync.Mutex
-	latency time.Duration
-	hosts   map[netip.Addr]*simHost     // by public address, or behind a NAT
-	more    map[netip.AddrPort]*simHost // further sockets of hosts
-	boxes   map[netip.Addr]*simNAT      // by public address
-	nodes   map[identity.NodeID]*simNode
-	relays  map[netip.AddrPort]*simChannel
-	cut     bool // signalling
-	packets int
-	tap     func(from *simHost, to netip.AddrPort) // called for each packet, under mu; nil: none
-	blocked *simHost                               // what it sends is lost; nil: none
+	t        *testing.T
+	mu       sync.Mutex
+	latency  time.Duration
+	hosts    map[netip.Addr]*simHost     // by public address, or behind a NAT
+	more     map[netip.AddrPort]*simHost // further sockets of hosts
+	boxes    map[netip.Addr]*simNAT      // by public address
+	nodes    map[identity.NodeID]*simNode
+	relays   map[netip.AddrPort]*simChannel
+	cut      bool // signalling
+	packets  int
+	tap      func(from *simHost, to netip.AddrPort) // called for each packet, under mu; nil: none
+	blocked  *simHost                               // what it sends is lost; nil: none
+	measured natkind.Mapping                        // what nodes know of their NATs beside STUN answers
 }
 
 type simHost struct {
@@ -236,7 +238,7 @@ func (s *sim) start(h *simHost, id identity.NodeID, anchors ...*simNode) *simNod
 	}
 	var err error
 	n.NAT, err = New(Options{
-		Self: id, Instance: instance, STUN: h, Relay: simRelay{n}, Listen: h.listen, Logger: slog.New(slog.DiscardHandler),
+		Self: id, Instance: instance, STUN: h, Relay: simRelay{n}, Listen: h.listen, Measured: func() natkind.Mapping { return s.measured }, Logger: slog.New(slog.DiscardHandler),
 		Port: func() uint16 { return 9277 },
 		Addresses: func() []netip.Addr {
 			s.mu.Lock()

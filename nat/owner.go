@@ -248,9 +248,9 @@ func (l *loop) networkChanged(now time.Time, introduce bool) {
 		l.place.prober.refresh(now, 0)
 	} else {
 		l.place.prober.flush(now)
+		l.predictor.reset()
 		l.publishMapped()
 		l.place.collect(&l.o)
-		l.predictor.reset()
 	}
 	for _, p := range l.peers {
 		l.step(now, p, path.NetworkChanged{Local: l.place.local, Same: same})
@@ -317,7 +317,7 @@ func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 func (l *loop) publishMapped() {
 	mapped, sightings := l.place.prober.mapped(), l.place.prober.sightings()
 	l.mu.Lock()
-	l.mapped, l.sightings = mapped, sightings
+	l.mapped, l.sightings, l.ports = mapped, sightings, l.predictor.ports
 	l.mu.Unlock()
 }
 

@@ -59,8 +59,11 @@ func TestSamplesAreTakenWhereTheyAreOfUse(t *testing.T) {
 	tests := []struct {
 		kind    natKind
 		samples int
+		ports   natkind.Ports
 	}{
-		{public, 0}, {portRestricted, learnSamples + 2*maxBarren}, {symmetric, learnSamples + 2},
+		{public, 0, natkind.PortsUnknown},
+		{portRestricted, learnSamples + 2*maxBarren, natkind.PortsSequential},
+		{symmetric, learnSamples + 2, natkind.PortsRandom},
 	}
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {
@@ -74,6 +77,9 @@ func TestSamplesAreTakenWhereTheyAreOfUse(t *testing.T) {
 			anchor, x, y := pair(s, tt.kind, public)
 			meet(x, y)
 			time.Sleep(time.Second)
+			if got := x.Ports(); got != tt.ports {
+				t.Errorf("%s: got ports %s, want %s", tt.kind, got, tt.ports)
+			}
 			for i := range 20 {
 				time.AfterFunc(time.Duration(i)*10*time.Second, func() { y.Introduce(x.id) })
 			}
@@ -83,6 +89,27 @@ func TestSamplesAreTakenWhereTheyAreOfUse(t *testing.T) {
 				t.Errorf("%s: got %d samples in ten minutes, want %d at most", tt.kind, samples, tt.samples)
 			}
 			s.mu.Unlock()
+			for _, n := range []*simNode{x, y, anchor} {
+				n.halt()
+			}
+		})
+	}
+}
+
+// A node behind a NAT that is known from a measurement not to map by destination takes no samples.
+func TestNoSamplesWhereMeasured(t *testing.T) {
+	for kind, want := range map[natkind.Mapping]bool{
+		natkind.MappingUnknown: true, natkind.MappedDependent: true, natkind.MappedIndependent: false, natkind.Unmapped: false,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSim(t)
+			s.measured = kind
+			anchor, x, y := pair(s, symmetric, public)
+			meet(x, y)
+			time.Sleep(time.Minute)
+			if got := x.Ports() != natkind.PortsUnknown; got != want {
+				t.Errorf("measured %s: got samples %v, want %v", kind, got, want)
+			}
 			for _, n := range []*simNode{x, y, anchor} {
 				n.halt()
 			}

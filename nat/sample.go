@@ -45,7 +45,7 @@ type sampled struct {
 // learnPorts finds out how the router gives out ports, if that is of use.
 func (l *loop) learnPorts(now time.Time) {
 	server, ok := l.place.sampler()
-	if l.o.Listen == nil || !ok || l.place.public() || !l.predictor.learns(now, l.place.mapping()) {
+	if l.o.Listen == nil || !ok || l.place.public() || !l.predictor.learns(now, l.mapping()) {
 		return
 	}
 	l.predictor.begun(now)
@@ -61,7 +61,7 @@ func (l *loop) findMapping(p *peer, candidates []path.Candidate) {
 	}
 	s := p.attempt.start
 	for _, target := range targets(candidates) {
-		if !l.predictor.predicts(time.Now(), l.place.mapping()) {
+		if !l.predictor.predicts(time.Now(), l.mapping()) {
 			return
 		}
 		l.sample(series{server: server, target: target, peer: p.id, attempt: s.Attempt}, 2, func() {
@@ -185,6 +185,7 @@ func (l *loop) sampled(now time.Time, s sampled) {
 	case s.network != l.predictor.network || len(s.samples) == 0:
 	case !s.target.IsValid():
 		l.predictor.learnt(s.samples)
+		l.publishMapped()
 		l.log.Debug("port assignment", "kind", l.predictor.ports, "step", l.predictor.step)
 	case p != nil:
 		ports, ok := p.guesses.between(now, &l.predictor, s.target, s.samples[0], s.samples[1])
@@ -206,7 +207,7 @@ func (l *loop) punch(p *peer, to netip.AddrPort) {
 // punchPredicted takes the ports that a peer has predicted. A NAT of our own that maps by destination would send to each from
 // another port, and none of them where the peer sends to: then nothing is tried.
 func (l *loop) punchPredicted(now time.Time, p *peer, o path.Punch) {
-	if p.attempt == nil || p.attempt.start.Attempt != o.Attempt || l.place.mapping().Dependent() {
+	if p.attempt == nil || p.attempt.start.Attempt != o.Attempt || l.mapping().Dependent() {
 		return
 	}
 	if !l.puncher.add(now, p.id, o) {
@@ -228,6 +229,15 @@ func (l *loop) punchDue(now time.Time) {
 			l.punch(p, addr)
 		}
 	}
+}
+
+// mapping says how the NATs on the way map the shared socket over IPv4, as far as that is known.
+func (l *loop) mapping() natkind.Mapping {
+	kind := l.place.mapping()
+	if kind == natkind.MappingUnknown && l.o.Measured != nil {
+		return l.o.Measured()
+	}
+	return kind
 }
 
 // mapping says how the NATs on the way map the shared socket over IPv4, as far as STUN servers on the Internet show it.

@@ -168,7 +168,7 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	m.nat, err = nat.New(nat.Options{
 		Self: m.self, Instance: m.instance, STUN: m.socket.STUN(), Port: m.socket.Port, Addresses: func() []netip.Addr { return netwatch.Addresses(n.foreign) },
 		Reject: m.inOverlay, Send: m.enqueue, Activity: m.activity, Relay: m.channels, Anchors: m.anchors, External: m.external, Stranger: m.back.stranger,
-		Doubt: m.doubtful, Listen: listenUDP4,
+		Doubt: m.doubtful, Listen: listenUDP4, Measured: m.measuredMapping,
 		Answered: m.streams.signs.udpAnswered, Logger: logger,
 	})
 	return err

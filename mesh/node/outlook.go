@@ -269,7 +269,16 @@ func (m *member) standing() (s natkind.Self, at time.Time) {
 	}
 	s.PortMapping = m.portMapping()
 	s.UDPBlocked = m.routes.Load().blocked != ""
+	s.Ports = m.nat.Ports()
 	return s, at
+}
+
+// measuredMapping is what the last measurement says of IPv4, which sees with one anchor what STUN answers do not.
+func (m *member) measuredMapping() natkind.Mapping {
+	if got, ok := m.outlook.latest(true); ok && got.report.Works() {
+		return got.report.Mapping
+	}
+	return natkind.MappingUnknown
 }
 
 // sighted judges the mapping of the shared socket by what anchors on the Internet last said of it.

@@ -24,7 +24,14 @@ func (e *evidence) bothMap() string {
 
 // oneMaps is why two nodes do not meet of which one has a NAT that maps by destination.
 func oneMaps(hard string, nat natkind.Self, guarded string, guard natkind.Self) string {
-	cause := fmt.Sprintf("the router of %s maps ports by destination (%s), and the one of %s lets in only whom it wrote to", hard, nat.Mapping, guarded)
+	order := ""
+	switch nat.Ports {
+	case natkind.PortsRandom:
+		order = ", at random"
+	case natkind.PortsSequential:
+		order = ", one after the other, but the one for this peer was not found"
+	}
+	cause := fmt.Sprintf("the router of %s maps ports by destination (%s%s), and the one of %s lets in only whom it wrote to", hard, nat.Mapping, order, guarded)
 	if guard.Filtering == natkind.FilteringUnknown {
 		return cause + ", as far as is known"
 	}

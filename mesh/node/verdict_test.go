@@ -120,6 +120,12 @@ func TestVerdicts(t *testing.T) {
 			unanswered(e)
 			e.here, e.there = kinds(sym, strict, absent), kinds(eim, strict, absent)
 		}, "maps-by-destination", []string{"the router of a maps ports by destination (address-and-port-dependent), and the one of b lets in only whom it wrote to"}},
+		{"theirs symmetric with random ports, ours strict", func(e *evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.here, e.there = kinds(eim, strict, absent), kinds(sym, strict, absent)
+			e.there.Ports = natkind.PortsRandom
+		}, "maps-by-destination", []string{"the router of b maps ports by destination (address-and-port-dependent, at random), and the one of a lets in only whom it wrote to"}},
 		{"theirs symmetric, ours not known", func(e *evidence) {
 			viaRelay(e)
 			unanswered(e)

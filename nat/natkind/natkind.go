@@ -113,6 +113,7 @@ type Self struct {
 	Filtering   Filtering
 	PortMapping PortMapping
 	UDPBlocked  bool // it sends over TCP, because UDP gets no answer
+	Ports       Ports
 }
 
 // LetsIn reports whether packets come in from a peer of which only the address is known beforehand, not the port.
@@ -120,10 +121,10 @@ func (s Self) LetsIn() bool {
 	return s.PortMapping == PortMapped || s.Filtering == FilteredNot || s.Filtering == FilteredByAddress || s.Filtering == FilteredLoosely
 }
 
-// Pack returns s as a number: three bits each for Mapping, Filtering and PortMapping, the lowest first, and one for
-// UDPBlocked. Nothing known is 0.
+// Pack returns s as a number: three bits each for Mapping, Filtering and PortMapping, the lowest first, one for
+// UDPBlocked, and two for Ports. Nothing known is 0.
 func (s Self) Pack() uint32 {
-	n := uint32(s.Mapping) | uint32(s.Filtering)<<3 | uint32(s.PortMapping)<<6
+	n := uint32(s.Mapping) | uint32(s.Filtering)<<3 | uint32(s.PortMapping)<<6 | uint32(s.Ports)<<10
 	if s.UDPBlocked {
 		n |= 1 << 9
 	}
@@ -132,7 +133,9 @@ func (s Self) Pack() uint32 {
 
 // Unpack is the reverse of Pack. What it does not know it takes for unknown.
 func Unpack(n uint32) Self {
-	s := Self{Mapping: Mapping(n & 7), Filtering: Filtering(n >> 3 & 7), PortMapping: PortMapping(n >> 6 & 7), UDPBlocked: n>>9&1 == 1}
+	s := Self{
+		Mapping: Mapping(n & 7), Filtering: Filtering(n >> 3 & 7), PortMapping: PortMapping(n >> 6 & 7), UDPBlocked: n>>9&1 == 1, Ports: Ports(n >> 10 & 3),
+	}
 	if s.Mapping >= mappings {
 		s.Mapping = MappingUnknown
 	}

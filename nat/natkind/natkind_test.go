@@ -71,18 +71,20 @@ func TestPack(t *testing.T) {
 		for filtering := range Filtering(filterings) {
 			for port := range PortMapping(portMappings) {
 				for _, blocked := range []bool{false, true} {
-					want := Self{mapping, filtering, port, blocked}
-					if got := Unpack(want.Pack()); got != want {
-						t.Fatalf("%+v: got %+v", want, got)
+					for ports := range PortsRandom + 1 {
+						want := Self{mapping, filtering, port, blocked, ports}
+						if got := Unpack(want.Pack()); got != want {
+							t.Fatalf("%+v: got %+v", want, got)
+						}
 					}
 				}
 			}
 		}
 	}
-	if got, want := (Self{MappedByAddressAndPort, FilteredByAddressAndPort, PortMappingAbsent, true}).Pack(), uint32(4+3<<3+2<<6+1<<9); got != want {
+	if got, want := (Self{MappedByAddressAndPort, FilteredByAddressAndPort, PortMappingAbsent, true, PortsSequential}).Pack(), uint32(4+3<<3+2<<6+1<<9+2<<10); got != want {
 		t.Errorf("got %d, want %d", got, want)
 	}
-	if got, want := Unpack(1<<32-1), (Self{UDPBlocked: true}); got != want {
+	if got, want := Unpack(1<<32-1), (Self{UDPBlocked: true, Ports: PortsRandom}); got != want {
 		t.Errorf("all bits: got %+v, want %+v", got, want)
 	}
 }
