@@ -27,7 +27,7 @@ func TestSwitchLosesNothing(t *testing.T) {
 	bed.connected(x, y, api.PathRelay)
 
 	to := bed.status(y).Self.Addresses[0]
-	numbered, stream := bed.numberDatagrams(x, y, to), bed.stream(x, y, to)
+	numbered, stream := bed.numberDatagrams(x, y, to), bed.flow(x, y, to)
 	bed.step("relayed, and in use")
 	bed.Heal()
 	bed.step("the way is free")
@@ -149,8 +149,8 @@ type flow struct {
 	done    chan struct{}
 }
 
-// stream opens one from a node to an address of another.
-func (b *bed) stream(from, to *Node, addr netip.Addr) *flow {
+// flow opens one from a node to an address of another.
+func (b *bed) flow(from, to *Node, addr netip.Addr) *flow {
 	b.t.Helper()
 	f := &flow{done: make(chan struct{})}
 	var listener net.Listener
