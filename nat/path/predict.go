@@ -73,9 +73,10 @@ func (i *introduction) predicted(now time.Time, in OwnPredicted) {
 }
 
 // punch has checks sent to the peer's predicted ports. They must be at an address that the peer has told as a candidate of
-// this attempt, and so has ICE's checks sent to anyway: a prediction adds ports, bounded for each attempt, but no target.
+// this attempt, and so has ICE's checks sent to anyway: a prediction adds ports, bounded for each attempt, but no target. A
+// NAT is not at a private address, where this node's own router or printer may be.
 func (i *introduction) punch(p Predicted) {
-	if !slices.ContainsFunc(i.try.remote, func(c Candidate) bool { return c.Addr.Addr() == p.Addr }) {
+	if p.Addr.IsPrivate() || !slices.ContainsFunc(i.try.remote, func(c Candidate) bool { return c.Addr.Addr() == p.Addr }) {
 		return
 	}
 	var to []netip.AddrPort

@@ -38,7 +38,10 @@ func tryingMachine(now time.Time) *Machine {
 	m.Step(now, Local{Candidates: []Candidate{NewCandidate(Host, netip.MustParseAddrPort("192.0.2.1:9277"), 0)}})
 	m.Step(now, Received{Message{
 		Kind: KindOffer, Attempt: 5, Instance: [8]byte{1}, Ufrag: "theirufr", Pwd: "theirpasswordtheirpassword",
-		Candidates: []string{NewCandidate(ServerReflexive, netip.MustParseAddrPort("203.0.113.1:4000"), 0).String()},
+		Candidates: []string{
+			NewCandidate(Host, netip.MustParseAddrPort("192.168.1.1:9277"), 0).String(),
+			NewCandidate(ServerReflexive, netip.MustParseAddrPort("203.0.113.1:4000"), 0).String(),
+		},
 	}})
 	return m
 }
@@ -65,6 +68,7 @@ func TestPredictedPortsArePunched(t *testing.T) {
 	step("grown", predictedMessage(5, "203.0.113.1", 4001, 4003), at(4003))
 	step("of another attempt", predictedMessage(4, "203.0.113.1", 4004))
 	step("at an address that is no candidate", predictedMessage(5, "203.0.113.2", 4004))
+	step("at a private address", predictedMessage(5, "192.168.1.1", 4004))
 	step("low ports", predictedMessage(5, "203.0.113.1", 0, 22, 1023, 1024), at(1024))
 	punched := 4
 	for base := uint16(5000); base < 6000; base += MaxPredicted {
