@@ -120,6 +120,9 @@ func (a *app) printStatus(w io.Writer, mesh string, s api.Status) {
 	}
 	fmt.Fprintln(w)
 	t.print(w)
+	if name := worstReached(s.Peers); name != "" {
+		reasons = append(reasons, "why, and what would help: warren why "+name+a.meshFlag(mesh))
+	}
 	if len(reasons) > 0 {
 		fmt.Fprintln(w)
 	}
@@ -134,6 +137,18 @@ func (a *app) printStatus(w io.Writer, mesh string, s api.Status) {
 		}
 		fmt.Fprintln(w, "dropped: "+clean(strings.Join(counts, ", ")))
 	}
+}
+
+// worstReached is a peer to ask about: one that is not reached, else one that only a relay reaches; "" for none.
+func worstReached(peers []api.Peer) string {
+	for _, kind := range []string{api.PathNone, api.PathRelay} {
+		for _, p := range peers {
+			if p.State != api.PeerLeft && !p.Static && p.Path.Kind == kind {
+				return p.Name
+			}
+		}
+	}
+	return ""
 }
 
 func headline(mesh string, s api.Status) string {

@@ -132,7 +132,11 @@ type WhyRequest struct {
 	Peer string `json:"peer"` // name, overlay address or the start of an ID; also of a static peer or a revoked node
 }
 
-// Why is the answer to POST /v1/why and the output of `warren why --json`.
+// Why is the answer to POST /v1/why and the output of `warren why --json`. Its verdicts are: direct, trying, handshake,
+// handshake-unanswered, silent, lost, off, deaf, older-version, clock, isolated, refused, no-route, left, revoked; of a direct
+// path that cannot be had: udp-blocked-here, udp-blocked-there, both-map-by-destination, maps-by-destination, same-router,
+// no-common-family, no-candidates, firewall, firewall-there, unstable, unexplained; of static peers: direct, static-name,
+// static-silent, static-unused, static-unanswered, static-handshake, static-idle.
 type Why struct {
 	Schema     int          `json:"schema"`
 	Time       time.Time    `json:"time"`

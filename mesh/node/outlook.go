@@ -254,17 +254,14 @@ func (m *member) ownStanding(kind nat.Kind) uint32 {
 
 // standing is what is known of this node without asking anybody, for a peer or a person; at is when it was seen.
 func (m *member) standing() (s natkind.Self, at time.Time) {
-	for _, v4 := range []bool{true, false} {
-		if s.Mapping != natkind.MappingUnknown {
-			break
-		}
-		s.Mapping, at = m.sighted(v4)
-		if got, ok := m.outlook.latest(v4); ok && got.report.Works() {
-			s.Filtering = got.report.Filtering
-			// The shared socket was looked at lately; the measurement asked a second port too.
-			if s.Mapping == natkind.MappingUnknown || s.Mapping.Dependent() && got.report.Mapping.Dependent() {
-				s.Mapping, at = got.report.Mapping, got.at
-			}
+	// A NAT is IPv4's business; IPv6 counts where it is all there is.
+	v4 := slices.ContainsFunc(m.hostAddresses(), netip.Addr.Is4)
+	s.Mapping, at = m.sighted(v4)
+	if got, ok := m.outlook.latest(v4); ok && got.report.Works() {
+		s.Filtering = got.report.Filtering
+		// The shared socket was looked at lately; the measurement asked a second port too.
+		if s.Mapping == natkind.MappingUnknown || s.Mapping.Dependent() && got.report.Mapping.Dependent() {
+			s.Mapping, at = got.report.Mapping, got.at
 		}
 	}
 	s.PortMapping = m.portMapping()

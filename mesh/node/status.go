@@ -190,6 +190,10 @@ func (m *member) fillStatus(out *api.Status, f facts, stats map[wgtypes.Key]tunn
 		out.Peers = append(out.Peers, m.peerStatus(other, paths[other.ID], stats[wgtypes.Key(other.Record.WireGuardKey)], names, table.streams))
 	}
 	slices.SortFunc(out.Peers, func(a, b api.Peer) int { return cmp.Compare(a.Name, b.Name) })
+	short := m.shortNames()
+	for i := range out.Peers {
+		out.Peers[i].Reason = inNames(out.Peers[i].Reason, short)
+	}
 	out.Self.Endpoints = m.reachableAt()
 	for _, id := range table.preferred[:min(len(table.preferred), wantedAnchors)] {
 		out.Self.Anchors = append(out.Self.Anchors, shorten(names[id], id))

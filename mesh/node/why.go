@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -58,7 +59,6 @@ func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) 
 	if e.Peer.State != api.PeerLeft {
 		b.look(ctx, e, target)
 	}
-	e.Peer.Reason = m.inNames(e.Peer.Reason)
 	m.gather(e, target)
 	return e.judged(), nil
 }
@@ -164,8 +164,9 @@ func (m *member) introduced(e *evidence, found nat.Evidence) {
 	for _, trial := range slices.Backward(found.Trials) {
 		e.Attempts = append(e.Attempts, attemptOf(trial))
 	}
+	names := m.shortNames()
 	for _, c := range slices.Backward(found.Changes) {
-		e.Changes = append(e.Changes, api.Change{Time: c.At, Reason: m.inNames(c.Reason), Path: pathOf(c.Path, m.nameOf)})
+		e.Changes = append(e.Changes, api.Change{Time: c.At, Reason: inNames(c.Reason, names), Path: pathOf(c.Path, m.nameOf)})
 	}
 	for _, r := range found.Relays {
 		e.Relays = append(e.Relays, api.RelayCheck{Name: m.nameOf(r.Anchor), Ready: r.Ready, InUse: found.Path.Kind == nat.Relayed && found.Path.Via == r.Anchor})
@@ -181,14 +182,21 @@ func (m *member) introduced(e *evidence, found nat.Evidence) {
 	})
 }
 
+// shortID finds what may be the short ID of a node in a text.
+var shortID = regexp.MustCompile(`\b[a-z2-7]{10}\b`)
+
 // inNames puts names in the place of the short IDs in a text of nat, which knows no others.
-func (m *member) inNames(text string) string {
+func inNames(text string, names map[string]string) string {
+	return shortID.ReplaceAllStringFunc(text, func(short string) string { return cmp.Or(names[short], short) })
+}
+
+// shortNames are the names of members by their short IDs.
+func (m *member) shortNames() map[string]string {
+	names := make(map[string]string)
 	for _, other := range m.mesh.View().Members {
-		if short := other.ID.Short(); strings.Contains(text, short) {
-			text = strings.ReplaceAll(text, short, other.Name)
-		}
+		names[other.ID.Short()] = other.Name
 	}
-	return text
+	return names
 }
 
 // pathOf puts a former path into the API's words; the address of a relay that is gone is not known any more.

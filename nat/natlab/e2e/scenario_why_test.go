@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -44,6 +45,11 @@ func TestWhy(t *testing.T) {
 	bed.step("a home that maps by destination and one that filters by port")
 	bed.why(plain, a, "maps-by-destination", "the router of a maps ports by destination")
 
+	out, err := plain.Warren(bed.ctx, "", "ping", "a", "--until-direct", "-c", "2", "-i", "100ms")
+	if ExitCode(errors.Unwrap(err)) != 1 || !strings.Contains(out, "via relay") || !strings.Contains(err.Error(), "warren why a") {
+		t.Errorf("ping --until-direct of a relayed peer: got %q, %v, want answers by the relay, exit code 1 and where to ask", out, err)
+	}
+
 	bed.step("a home that has one address for all")
 	if r := bed.netcheck(plain, "likely with all peers but"); r.IPv4.Mapping != "endpoint-independent" || r.IPv4.Filtering != "address-and-port-dependent" || !*r.IPv4.PortKept {
 		t.Errorf("netcheck on plain: got %+v, want an endpoint-independent mapping that keeps the port", r.IPv4)
@@ -54,6 +60,8 @@ func TestWhy(t *testing.T) {
 	}
 	bed.connected(founder, plain, api.PathDirect)
 	bed.why(founder, plain, "direct", "plain is reached directly", "answered, chosen")
+	_, err = founder.Warren(bed.ctx, "", "ping", "plain", "--until-direct")
+	bed.must(err)
 
 	bed.step("a network that drops UDP")
 	if r := bed.netcheck(strict, "drops UDP", "in use"); r.Verdict != api.NetBlocked || r.IPv4.UDP != api.UDPSilent || !r.Fallback.InUse || r.Portal.Suspected {
@@ -69,7 +77,7 @@ func TestWhy(t *testing.T) {
 	bed.why(a, b, "off", "b is not reached", "switched off or offline", "start b")
 
 	bed.step("names that nobody has")
-	_, err := a.Warren(bed.ctx, "", "why", "plian")
+	_, err = a.Warren(bed.ctx, "", "why", "plian")
 	if err == nil || !strings.Contains(err.Error(), `no member is called "plian"`) || !strings.Contains(err.Error(), "did you mean plain?") {
 		t.Errorf("why plian: got %v, want the names that are near", err)
 	}
