@@ -93,7 +93,7 @@ func (f *fakeAgent) Why(_ context.Context, req api.WhyRequest) (api.Why, error) 
 		y.Peer.Since, y.Verdict, y.Conclusion, y.Gossip = moment(90*time.Second), "both-map-by-destination", "gamma is reached through the relay beta, not directly", "alive"
 		y.Cause = "the routers of alpha and gamma both map ports by destination (address-and-port-dependent), so neither can be told where to send"
 		y.Fix = "the router of alpha refuses port mappings: allow them there, or forward UDP port 9277 to it; or turn on UPnP or NAT-PMP on the router of gamma, or forward UDP port 9277 to it"
-		y.There = api.Standing{Name: "gamma", Known: true, Mapping: "address-and-port-dependent", Filtering: "unknown", PortMapping: "absent", Version: "1.0.0"}
+		y.There = api.Standing{Name: "gamma", Known: true, Ports: "random", Mapping: "address-and-port-dependent", Filtering: "unknown", PortMapping: "absent", Version: "1.0.0"}
 		y.Relays = []api.RelayCheck{{Name: "beta", Ready: true, InUse: true}, {Name: "zeta", Ready: true}, {Name: "eta"}}
 		y.Signals.NextTry = moment(-30 * time.Second)
 		pairs := []api.Pair{{Remote: port("192.168.7.2:9277"), Type: "host", Sent: 110, Result: "no answer to 110 checks"}, {Remote: port("[2001:db8:7::2]:9277"), Type: "host", Result: "not tried: this node has no address of its family"}}

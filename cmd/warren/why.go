@@ -168,7 +168,11 @@ func printStandings(w io.Writer, y api.Why) {
 		case row.Known:
 			udp = "open"
 		}
-		t.add(row.Name, row.Mapping, row.Filtering, shownPortMapping(row.PortMapping), udp, row.Version)
+		mapping := row.Mapping
+		if row.Ports == "sequential" || row.Ports == "random" {
+			mapping += ", " + row.Ports
+		}
+		t.add(row.Name, mapping, row.Filtering, shownPortMapping(row.PortMapping), udp, row.Version)
 	}
 	fmt.Fprintln(w)
 	t.print(w)

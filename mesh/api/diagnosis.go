@@ -167,6 +167,7 @@ type Standing struct {
 	Mapping     string     `json:"mapping"`
 	Filtering   string     `json:"filtering"`
 	PortMapping string     `json:"port_mapping"` // mapped, absent, refused, inside, unneeded, off or unknown
+	Ports       string     `json:"ports"`        // how a NAT that maps by destination picks them: kept, sequential, random or unknown
 	UDPBlocked  bool       `json:"udp_blocked"`
 	Version     string     `json:"version"`
 }

@@ -241,7 +241,7 @@ func attemptOf(t nat.Attempt) api.Attempt {
 // standingOf puts a node's own word into the API's.
 func standingOf(s natkind.Self, at time.Time) api.Standing {
 	return api.Standing{
-		Known: s != (natkind.Self{}), Time: moment(at), Mapping: s.Mapping.String(), Filtering: s.Filtering.String(), PortMapping: s.PortMapping.String(), UDPBlocked: s.UDPBlocked,
+		Known: s != (natkind.Self{}), Time: moment(at), Mapping: s.Mapping.String(), Filtering: s.Filtering.String(), PortMapping: s.PortMapping.String(), Ports: s.Ports.String(), UDPBlocked: s.UDPBlocked,
 	}
 }
 
