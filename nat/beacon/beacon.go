@@ -11,7 +11,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
@@ -278,6 +277,3 @@ func equalLinks(a, b []Link) bool {
 	}
 	return true
 }
-
-// String names a family in errors.
-func (f Family) String() string { return fmt.Sprintf("IPv%d", int(f)) }

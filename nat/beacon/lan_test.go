@@ -105,7 +105,7 @@ func TestMembersFindEachOtherAtOnce(t *testing.T) {
 	})
 }
 
-// What is sent in an hour, in beacons of each family. Many members that are apart speak about four times a minute together.
+// What is sent in an hour, in beacons of each family. Forty members that are apart speak about four times a minute together.
 func TestBudget(t *testing.T) {
 	for _, tt := range []struct {
 		name        string

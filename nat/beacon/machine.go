@@ -8,20 +8,6 @@ import (
 	"warren/mesh/identity"
 )
 
-// Need says how much this node wants to hear of others.
-type Need int
-
-// The needs, each with what it costs on the wire (one beacon here is one for each link and address family).
-const (
-	// Quiet: an anchor answers. Three beacons at a change of the network, answers, and nothing else.
-	Quiet Need = iota
-	// Apart: sessions are up, but none with an anchor. A tell a minute at most, and four a minute of all members on
-	// the link together, so that groups that were formed apart find each other.
-	Apart
-	// Alone: no session is up. Asks, at first three in two seconds, in the end two a minute.
-	Alone
-)
-
 // Timing.
 const (
 	// Window is how far clocks may differ. Introductions bear no more (mesh/signal), so that more would help nobody; and who
@@ -40,63 +26,17 @@ const (
 	answerOnce = 200 * time.Millisecond
 	// wantedAnswers is how many of many members answer one who asks: each does with the probability that makes it so many.
 	wantedAnswers = 8
-	// answerStep spreads the answers: each waits up to so much for every member present, fifty at most.
-	answerStep  = 4 * time.Millisecond
-	maxPending  = 64
-	maxSeeks    = 16 // nonces of own seeks that are remembered
-	burstPerMin = 12 // bursts a minute: an interface that flaps must not flood
-)
-
-// ClocksDiffer is the reason for which a member's beacon is dropped whose time is not within Window of ours.
-const ClocksDiffer = "clocks differ"
-
-// Bounds of State: the keys of the members, the first of which is spoken under, and those of invites. Every one is tried on
-// every beacon that comes in.
-const (
-	MaxSecrets = 4
-	MaxInvites = 32
+	// answerSpread and answerStep spread the answers: each waits up to the one, and up to the other for every member that was
+	// heard lately, fifty at most. Of members that all keep quiet nobody knows how many there are.
+	answerSpread = 20 * time.Millisecond
+	answerStep   = 4 * time.Millisecond
+	maxPending   = 64
+	maxSeeks     = 16 // nonces of own seeks that are remembered
+	burstPerMin  = 12 // bursts a minute: an interface that flaps must not flood
 )
 
 // burst is when the first beacons after a change go out: one may be lost, and a switch port takes a moment to forward.
 var burst = []time.Duration{0, 500 * time.Millisecond, 2 * time.Second}
-
-// State is what a node is told to do. It replaces all that was said before.
-type State struct {
-	Links   []Link
-	Members []Key // between members, the one to speak under first; none: no beacons between members
-	Invites []Key // of open invites; of a joiner: the one of its token
-	Need    Need
-}
-
-// Found is a member that was heard.
-type Found struct {
-	ID    identity.NodeID // zero when it answered a joiner
-	Addrs []netip.AddrPort
-}
-
-// Packet is a beacon that came in.
-type Packet struct {
-	Link int            // index of the interface
-	From netip.AddrPort // with a zone when it is an IPv6 link-local one
-	Raw  []byte
-}
-
-// Send is a beacon that is to go out.
-type Send struct {
-	Link  int
-	Group Family         // the group of this family; zero: to To
-	To    netip.AddrPort // who asked
-	Raw   []byte
-}
-
-// Family is an address family.
-type Family int
-
-// The families.
-const (
-	IPv4 Family = 4
-	IPv6 Family = 6
-)
 
 // Machine decides what to send and whom to believe. It is pure: it has one owner, who passes the time in.
 type Machine struct {
@@ -115,7 +55,7 @@ type Machine struct {
 	nonces  nonces
 	answers bucket
 	pending []answer
-	latest  map[any]time.Time // who was answered when: a NodeID or an AddrPort
+	latest  map[asker]time.Time // who was answered when
 	heard   map[identity.NodeID]time.Time
 	seeks   []echo
 
@@ -129,6 +69,12 @@ type Rand struct {
 	Upto  func(n int64) int64 // uniform in [0, n)
 }
 
+// asker is who gets one answer at a time: a member, or a joiner, which has no ID.
+type asker struct {
+	member identity.NodeID
+	joiner netip.AddrPort
+}
+
 // answer is one that waits for its time.
 type answer struct {
 	at   time.Time
@@ -138,7 +84,7 @@ type answer struct {
 // NewMachine returns the machine of a member, or of a joiner when self is zero.
 func NewMachine(self identity.NodeID, port func() uint16, rand Rand) *Machine {
 	return &Machine{
-		self: self, port: port, rand: rand, latest: make(map[any]time.Time), heard: make(map[identity.NodeID]time.Time), drops: make(map[string]uint64),
+		self: self, port: port, rand: rand, latest: make(map[asker]time.Time), heard: make(map[identity.NodeID]time.Time), drops: make(map[string]uint64),
 	}
 }
 
@@ -326,13 +272,13 @@ func (m *Machine) receive(now time.Time, p Packet) string {
 	if msg.kind == kindSeek {
 		// Whatever its time: a joiner whose clock is wrong is to be told so by the member that it asks.
 		nonce := nonceOf(p.Raw)
-		return m.answer(now, p, link, key, message{kind: kindHere, echo: echo(nonce[:16])}, p.From)
+		return m.answer(now, p, link, key, message{kind: kindHere, echo: echo(nonce[:16])}, asker{joiner: p.From})
 	}
 	if off := now.Sub(msg.at); off > Window || off < -Window {
 		return ClocksDiffer
 	}
 	if msg.kind == kindAsk {
-		if reason := m.answer(now, p, link, key, message{kind: kindTell, id: m.self}, msg.id); reason != "" {
+		if reason := m.answer(now, p, link, key, message{kind: kindTell, id: m.self}, asker{member: msg.id}); reason != "" {
 			m.drops[reason]++
 		}
 	}
@@ -377,7 +323,7 @@ func (m *Machine) report(msg message, link Link, from netip.AddrPort) string {
 }
 
 // answer queues an answer to the sender of p, unless enough others will answer.
-func (m *Machine) answer(now time.Time, p Packet, link Link, key Key, msg message, who any) string {
+func (m *Machine) answer(now time.Time, p Packet, link Link, key Key, msg message, who asker) string {
 	if m.joiner() {
 		return ""
 	}
@@ -401,7 +347,7 @@ func (m *Machine) answer(now time.Time, p Packet, link Link, key Key, msg messag
 		return "too many answers"
 	}
 	m.latest[who] = now
-	delay := m.upto(time.Duration(min(present, 50)) * answerStep)
+	delay := m.upto(answerSpread + time.Duration(min(present, 50))*answerStep)
 	m.pending = append(m.pending, answer{now.Add(delay), Send{Link: p.Link, To: p.From, Raw: msg.seal(key, m.rand.Nonce())}})
 	return ""
 }
