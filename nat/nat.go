@@ -65,10 +65,11 @@ type RelayControl interface {
 
 // Anchor is a member that answers STUN and relays.
 type Anchor struct {
-	ID   identity.NodeID // zero: it only answers STUN
-	Addr netip.AddrPort  // its STUN address, zero when unknown; a stream's is not asked
-	RTT  time.Duration
-	Load uint8 // of its relay, as it told: 0 for none or not known, 255 for all that it can carry
+	ID    identity.NodeID // zero: it only answers STUN
+	Addr  netip.AddrPort  // its STUN address, zero when unknown; a stream's is not asked
+	RTT   time.Duration
+	Since time.Time // when its session came up; zero: not known
+	Load  uint8     // of its relay, as it told: 0 for none or not known, 255 for all that it can carry
 }
 
 // Options are the parts that a NAT works with. Its functions are called by Run's goroutine: they must

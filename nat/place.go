@@ -68,7 +68,7 @@ func (p *place) collect(o *Options) {
 		if a.ID.IsZero() {
 			continue
 		}
-		l.Relays = append(l.Relays, RelayOffer{Anchor: a.ID, RTTms: uint32(min(a.RTT.Milliseconds(), 1<<20)), Load: a.Load})
+		l.Relays = append(l.Relays, RelayOffer{Anchor: a.ID, RTTms: uint32(min(a.RTT.Milliseconds(), 1<<20)), Load: a.Load, Since: a.Since})
 	}
 	slices.SortFunc(l.Relays, func(a, b RelayOffer) int {
 		if a.RTTms != b.RTTms {

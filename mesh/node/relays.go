@@ -131,5 +131,5 @@ func (m *member) relayAnchor(id identity.NodeID, remote netip.AddrPort) nat.Anch
 	if !ok {
 		rtt = m.up[id].rtt
 	}
-	return nat.Anchor{ID: id, Addr: remote, RTT: rtt.Round(time.Millisecond), Load: m.channels.Load(id)}
+	return nat.Anchor{ID: id, Addr: remote, RTT: rtt.Round(time.Millisecond), Since: m.up[id].since, Load: m.channels.Load(id)}
 }

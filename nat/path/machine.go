@@ -223,6 +223,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 			m.intro.routable(now)
 		} else {
 			m.intro.local = in.Local.bounded()
+			m.route.relays.avoided = nil // it may have been this node's network
 			m.intro.begin(now)
 		}
 	case PeerChanged:
@@ -253,6 +254,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		m.route.prove(now, in.From)
 	}
 	m.settle(now)
+	m.seekSpare(now)
 	out, m.core.out = m.core.out, nil
 	return out, m.next()
 }
@@ -299,7 +301,7 @@ func (m *Machine) failed(now time.Time, in Failed) {
 func (m *Machine) settle(now time.Time) {
 	for {
 		m.route.trying = trying{on: m.intro.try.on, started: m.intro.try.started, waiting: m.intro.sig.waiting, begun: m.intro.sig.begun}
-		m.intro.path, m.intro.use = m.route.path, m.route.relayUse(now)
+		m.intro.path, m.intro.use = m.route.path, m.route.relayUse(now, m.intro.local.Relays)
 		intro, route := m.intro.news, m.route.news
 		m.intro.news, m.route.news = introNews{}, routeNews{}
 		switch {

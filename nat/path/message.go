@@ -3,6 +3,7 @@ package path
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -76,6 +77,7 @@ type RelayOffer struct {
 	Anchor identity.NodeID
 	RTTms  uint32
 	Load   uint8
+	Since  time.Time // when the session with it came up, zero for not known; not told to the peer
 }
 
 // messageWire is a Message in CBOR. IDs are slices in it, for an array would take a byte string of any length, cut

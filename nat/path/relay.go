@@ -66,6 +66,8 @@ type relays struct {
 	avoided []avoided
 	eased   time.Time // until when its load is no reason for another introduction
 	eases   int       // such introductions in a row
+	sought  time.Time // the last introduction made for want of a spare one
+	seeks   int       // such introductions in a row
 	why     string    // there is none
 }
 
@@ -80,7 +82,13 @@ func (c choice) has(id identity.NodeID) bool { return !id.IsZero() && (id == c.f
 // avoided is an anchor that failed while another way to the peer worked.
 type avoided struct {
 	anchor identity.NodeID
-	until  time.Time
+	at     time.Time
+}
+
+// over reports whether it may be used again: a session that came up since shows that it works.
+func (a avoided) over(now time.Time, local []RelayOffer) bool {
+	return now.Sub(a.at) >= avoidFor ||
+		slices.ContainsFunc(local, func(o RelayOffer) bool { return o.Anchor == a.anchor && o.Since.After(a.at) })
 }
 
 func (s *relays) by(anchor identity.NodeID) *relay {
@@ -194,7 +202,11 @@ func (t *route) planRelay(now time.Time, agreed choice) {
 		case anchor.IsZero():
 		case r == nil:
 			s.why = ""
-			t.addRelay(&relay{phase: relayPlanned, anchor: anchor, at: now.Add(relayDelay + time.Duration(n)*spareDelay)})
+			at := now.Add(relayDelay + time.Duration(n)*spareDelay)
+			if t.path.Kind == Relayed {
+				at = now // it is wanted whatever becomes of the attempt
+			}
+			t.addRelay(&relay{phase: relayPlanned, anchor: anchor, at: at})
 		default:
 			r.end = time.Time{}
 			fresh := t.path.Kind == Relayed && !t.restarted && now.Sub(r.heard) < idleEvery+2*settle
@@ -428,6 +440,6 @@ func (t *route) closeRelays() {
 
 // avoid puts an anchor last for a while.
 func (t *route) avoid(now time.Time, anchor identity.NodeID) {
-	t.relays.avoided = slices.DeleteFunc(t.relays.avoided, func(a avoided) bool { return a.anchor == anchor || due(now, a.until) })
-	t.relays.avoided = append(t.relays.avoided, avoided{anchor, now.Add(avoidFor)})
+	t.relays.avoided = slices.DeleteFunc(t.relays.avoided, func(a avoided) bool { return a.anchor == anchor || a.over(now, nil) })
+	t.relays.avoided = append(t.relays.avoided, avoided{anchor, now})
 }

@@ -206,3 +206,42 @@ func TestChooseRelays(t *testing.T) {
 		}
 	}
 }
+
+// An anchor that comes up, for the first time or again, is soon the spare one.
+func TestSpareRelayIsSought(t *testing.T) {
+	for seed := range uint64(10) {
+		w := newWorld(t, 40+seed)
+		w.direct = false
+		w.start(0)
+		w.start(1)
+		w.until(Relayed, 2*time.Second, true)
+		w.run(20*time.Second, true)
+		ready := func(what string, want identity.NodeID, limit time.Duration) {
+			t.Helper()
+			begin := w.now
+			for w.side[0].m.Status(w.now).Standby != want || w.side[1].m.Status(w.now).Standby != want {
+				if w.now.Sub(begin) > limit {
+					t.Fatalf("seed %d: %s: got no relay ready after %s: %+v", seed, what, limit, w.side[0].m.route.relays)
+				}
+				w.run(10*time.Millisecond, true)
+			}
+		}
+		for i := range w.side {
+			l := w.local(i, 0, 0)
+			l.Relays[1].Since = w.now
+			w.input(i, l)
+		}
+		ready("an anchor has come up", spareID, 2*time.Second)
+
+		w.dead = anchorID
+		w.moved(spareID, 5*time.Second, true)
+		w.run(10*time.Second, true)
+		w.dead = identity.NodeID{}
+		for i := range w.side {
+			l := w.local(i, 0, 0)
+			l.Relays[0].Since = w.now
+			w.input(i, l)
+		}
+		ready("the one that failed is back", anchorID, 4*time.Second)
+	}
+}

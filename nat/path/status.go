@@ -18,7 +18,7 @@ func (m *Machine) Status(now time.Time) Status {
 		Attempts:   m.intro.try.count,
 		Instance:   m.intro.remote.instance,
 		LastChange: m.route.since,
-		Standby:    m.route.relayUse(now).spare,
+		Standby:    m.route.relayUse(now, nil).spare,
 	}
 	switch {
 	case m.route.path.Kind != None:
