@@ -26,8 +26,9 @@ const (
 	blockFrames = 64
 	maxBlocks   = 64
 
-	// A turn. Long ones keep GSO; with a limit it is what leaves in a millisecond, so that nobody waits long.
-	turnMost  = 32 << 10
+	// A turn. A block is one UDP GSO message; with a limit it is what leaves in a millisecond, so that nobody waits long.
+	// What is less than a packet is kept for the next turn.
+	turnMost  = blockRoom
 	turnLeast = 1500
 )
 
@@ -208,18 +209,29 @@ func (s *share) put(b *block) {
 	b.next, s.free = s.free, b
 }
 
-// parcel is what leaves at once: runs of frames, each run back to back and to one destination.
+// parcel is what leaves at once.
 type parcel struct {
-	list [][]byte
+	list [][]byte // their capacity ends with what is back to back
 	runs []forwardRun
 	done *block // to be given back when it has left
 }
 
-// forwardRun is the next n frames of a parcel.
+// forwardRun is the next n frames of a parcel, to one destination.
 type forwardRun struct {
 	forward *forward
 	n       int
 	bytes   int // of payload
+}
+
+// add appends a run, to the one before if that has the same destination: they are then one call of the sockets, though
+// not one message.
+func (p *parcel) add(run forwardRun) {
+	if last := len(p.runs) - 1; last >= 0 && p.runs[last].forward == run.forward {
+		p.runs[last].n += run.n
+		p.runs[last].bytes += run.bytes
+		return
+	}
+	p.runs = append(p.runs, run)
 }
 
 // take fills an empty parcel with at most so many frames, in turns. When nothing may leave yet it returns for how long.
@@ -236,7 +248,7 @@ func (s *share) take(now time.Time, p *parcel, most int) (wait time.Duration) {
 	}
 	for s.last != nil && len(p.list) < most && budget > 0 {
 		fl := s.last.next
-		if fl.deficit <= 0 {
+		if fl.deficit < turnLeast {
 			fl.deficit += s.turn()
 		}
 		spent := s.drain(fl, p, most, min(budget, fl.deficit))
@@ -246,7 +258,7 @@ func (s *share) take(now time.Time, p *parcel, most int) (wait time.Duration) {
 		switch {
 		case fl.bytes == 0:
 			s.leave(fl, p)
-		case fl.deficit <= 0:
+		case fl.deficit < turnLeast:
 			s.last = fl
 		}
 	}
@@ -289,9 +301,12 @@ func (s *share) drain(fl *flow, p *parcel, most, budget int) (spent int) {
 		for _, f := range b.frames[from:b.head] {
 			p.list = append(p.list, b.buf[f.start:f.end:end])
 		}
-		p.runs = append(p.runs, run)
+		p.add(run)
 		if b.head == b.tail {
 			s.detach(fl, p)
+			if budget-spent < turnLeast {
+				return spent // the rest of the turn would be a small message by itself
+			}
 		}
 	}
 	return spent
