@@ -1,6 +1,13 @@
 package bind
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"math/big"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -35,11 +42,14 @@ func (c *course) round(b *testing.B, bufs [][]byte) {
 }
 
 // BenchmarkBind carries batches of full WireGuard packets over real sockets, in turns: through WireGuard's own bind,
-// through this one directly, as ChannelData to another of these, as ChannelData that a third one forwards, and by a stream
-// over TCP without TLS. The metrics that matter are the ratios; each
-// is of the same run, so that what else the machine does cancels out.
+// through this one directly, as ChannelData to another of these, as ChannelData that a third one forwards, by a stream
+// over TCP without TLS, and as ChannelData that goes by a stream over TLS to a third one and by UDP from there. The metrics that
+// matter are the ratios; each is of the same run, so that what else the machine does cancels out.
 func BenchmarkBind(b *testing.B) {
-	courses := []*course{plainCourse(b), wrappedCourse(b, "direct"), wrappedCourse(b, "relayed"), wrappedCourse(b, "forwarded"), wrappedCourse(b, "stream")}
+	courses := []*course{
+		plainCourse(b), wrappedCourse(b, "direct"), wrappedCourse(b, "relayed"), wrappedCourse(b, "forwarded"),
+		wrappedCourse(b, "stream"), wrappedCourse(b, "stream-forwarded"),
+	}
 	bufs := make([][]byte, conn.IdealBatchSize)
 	bytes := 0
 	for i := range bufs {
@@ -124,12 +134,23 @@ func wrappedCourse(b *testing.B, name string) *course {
 		return c
 	}
 	first, last := toAddr, fromAddr // where each end sees the other end of the channel
-	if name == "forwarded" {
+	if name != "relayed" {
 		relay, relayAddr := open()
-		if _, err := relay.SetForward(Half{fromAddr, 0x4001}, Half{toAddr, 0x4001}); err != nil {
+		first, last = relayAddr, relayAddr
+		source := fromAddr
+		if name == "stream-forwarded" {
+			near, far := tlsPair(b)
+			var err error
+			if first, _, err = from.AttachStream(near, StreamOptions{}); err != nil {
+				b.Fatal(err)
+			}
+			if source, _, err = relay.AttachStream(far, StreamOptions{}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := relay.SetForward(Half{source, 0x4001}, Half{toAddr, 0x4001}); err != nil {
 			b.Fatal(err)
 		}
-		first, last = relayAddr, relayAddr
 	}
 	there, err := from.OpenChannel(first, 0x4001)
 	if err != nil {
@@ -143,6 +164,30 @@ func wrappedCourse(b *testing.B, name string) *course {
 	to.Endpoint([32]byte{2}).SetPath(back)
 	c.send = func(bufs [][]byte) error { return from.Send(bufs, e) }
 	return c
+}
+
+// tlsPair is tcpPair under TLS as streams have it.
+func tlsPair(b *testing.B) (near, far net.Conn) {
+	b.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		b.Fatal(err)
+	}
+	own := []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: private}}
+	rawNear, rawFar := tcpPair(b)
+	client := tls.Client(rawNear, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
+	server := tls.Server(rawFar, &tls.Config{MinVersion: tls.VersionTLS13, Certificates: own, DynamicRecordSizingDisabled: true})
+	done := make(chan error, 1)
+	go func() { done <- server.Handshake() }()
+	if err := errors.Join(client.Handshake(), <-done); err != nil {
+		b.Fatal(err)
+	}
+	return client, server
 }
 
 // drain counts what a receive function yields until its socket closes.

@@ -28,7 +28,8 @@ func TestAnchorsByThemselves(t *testing.T) {
 	mapped := bed.node("mapped", mapping)
 	closed := bed.node("closed", bed.Router("closed-home", natlab.DualStack))
 	symmetric := bed.node("symmetric", bed.Router("symmetric-home", natlab.Symmetric))
-	bed.must(Found(bed.ctx, "home", founder, mapped, closed, symmetric))
+	strict := bed.node("strict", bed.Router("strict-home", natlab.UDPBlocked))
+	bed.must(Found(bed.ctx, "home", founder, mapped, closed, symmetric, strict))
 
 	anchor := func(n *Node, want bool) {
 		t.Helper()
@@ -42,6 +43,10 @@ func TestAnchorsByThemselves(t *testing.T) {
 	bed.step("the mapped home is reached by a symmetric one")
 	bed.connected(symmetric, mapped, api.PathDirect)
 
+	bed.step("and by one without UDP, at the TCP port that its router maps too")
+	bed.byTransport(strict, mapped, api.PathDirect, api.TransportTCP)
+	bed.must(strict.WaitPing(bed.ctx, mapped))
+
 	bed.step("the mapped home admits and introduces while the founder is away")
 	token, err := founder.Invite(bed.ctx)
 	bed.must(err)
@@ -51,4 +56,6 @@ func TestAnchorsByThemselves(t *testing.T) {
 	bed.must(late.Join(bed.ctx, token))
 	bed.must(late.Start(bed.ctx))
 	bed.connected(late, closed, api.PathDirect)
+	bed.step("and carries what the one without UDP sends")
+	bed.meshed(mapped, symmetric, strict, late)
 }

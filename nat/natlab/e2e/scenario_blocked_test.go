@@ -67,6 +67,48 @@ func TestUDPBlocked(t *testing.T) {
 	blocked()
 }
 
+// TestRevokedWithoutUDP asserts that a member that was thrown out while it was away hears so by TCP, and ends.
+func TestRevokedWithoutUDP(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 2*time.Minute)
+	founder, thief := bed.node("founder", nil), bed.node("thief", bed.Router("strict", natlab.UDPBlocked))
+	bed.must(Found(bed.ctx, "home", founder, thief))
+	bed.byTransport(thief, founder, api.PathDirect, api.TransportTCP)
+	bed.must(thief.Stop())
+	_, err := founder.Warren(bed.ctx, "", "revoke", "thief", "--reason", "stolen")
+	bed.must(err)
+	bed.must(thief.Launch())
+	bed.endsWith(thief, 2, "revoked", "founder", "stolen")
+}
+
+// TestPrivateMeshWithoutUDP asserts that members of a mesh in which nobody has a public address use TCP as well, where a
+// firewall between the networks of a company drops UDP.
+func TestPrivateMeshWithoutUDP(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 2*time.Minute)
+	campus := bed.Router("campus", natlab.EIMAPDF)
+	branch := bed.AddRouter(natlab.RouterOptions{Name: "branch", Kind: natlab.UDPBlocked, Behind: campus})
+	founder, desk, guest := bed.node("founder", campus), bed.node("desk", campus), bed.node("guest", branch)
+	bed.must(founder.Create(bed.ctx, "firm"))
+	bed.must(founder.Start(bed.ctx, "--config", bed.configure(founder, "mesh.anchor = \"always\"\n")))
+	bed.must(Admit(bed.ctx, founder, desk))
+	bed.must(Admit(bed.ctx, founder, guest))
+	bed.byTransport(guest, founder, api.PathDirect, api.TransportTCP)
+	bed.byTransport(guest, desk, api.PathRelay, api.TransportTCP)
+	bed.meshed(founder, desk, guest)
+	bed.step("the firewall lets UDP pass")
+	branch.Rule(natlab.EIMAPDF)
+	bed.byTransport(guest, founder, api.PathDirect, "")
+	bed.byTransport(guest, desk, api.PathDirect, "")
+	bed.meshed(founder, desk, guest)
+	bed.step("and drops it again")
+	branch.Rule(natlab.UDPBlocked)
+	bed.must(guest.WaitPing(bed.ctx, desk))
+	bed.byTransport(guest, founder, api.PathDirect, api.TransportTCP)
+	bed.byTransport(guest, desk, api.PathRelay, api.TransportTCP)
+	bed.meshed(founder, desk, guest)
+}
+
 // byTransport asserts the kind of a path and what carries it.
 func (b *bed) byTransport(x, y *Node, kind, transport string) {
 	b.t.Helper()
