@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"warren/mesh/api"
 	"warren/nat/natlab"
 )
 
@@ -44,13 +45,19 @@ func blockedFor(w *world) {
 	time.Sleep(10 * time.Second)
 }
 
-// blockedFully waits until a has a stream to each anchor: one to use, and one in reserve.
+// blockedFully waits until a has a stream to each anchor, and a second relay to b in reserve.
 func blockedFully(w *world) {
 	block(w)
+	w.anchored(w.x, w.y)
 	for _, a := range w.anchors {
 		w.byTransport(w.x, a, routeDirect, "tcp")
 	}
 	w.byTransport(w.x, w.y, routeRelay, "tcp")
+	_, err := w.x.Wait(w.ctx, "a relay in reserve", func(s api.Status) bool {
+		p, _ := Peer(s, w.y.Name())
+		return p.Path.Standby != ""
+	})
+	w.must(err)
 }
 
 // relaying is the anchor through which a reaches b.
