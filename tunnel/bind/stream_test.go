@@ -315,10 +315,9 @@ func TestStreamOfStranger(t *testing.T) {
 	b, _, receive := streamed(t)
 	virtual, far, _ := attach(t, b, StreamOptions{QUICOnly: true})
 	member, farMember, _ := attach(t, b, StreamOptions{})
-	go func() {
-		far.Write(framed(message(1), withAttribute(0x0020, 0, 1, 0, 1, 192, 0, 2, 1), channelData(0x4001, message(1)), quicPacket(7)))
-		farMember.Write(framed(message(2)))
-	}()
+	far.Write(framed(message(1), withAttribute(0x0020, 0, 1, 0, 1, 192, 0, 2, 1), channelData(0x4001, message(1)), quicPacket(7)))
+	until(t, "the stranger's packets are taken in", func() bool { return len(b.streams.inbox) == 1 })
+	farMember.Write(framed(message(2))) // else it might overtake them
 	var got []received
 	for len(got) == 0 {
 		got = receive()
