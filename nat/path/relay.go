@@ -16,20 +16,6 @@ const (
 	relayEvery  = 100 * time.Millisecond // between checks of a new channel
 	relayTime   = 10 * time.Second       // until an unanswered channel is given up
 	relayLinger = 10 * time.Second       // after a better path came up: the peer may switch later, or the path may fail young
-	// spareDelay is how much later than the relay to be used the spare one is opened: most pairs are direct by then.
-	spareDelay = time.Second
-	// spareRetry and spareTries give a spare relay up that answers nothing for so long, while the one in use does.
-	spareRetry = time.Second
-	spareTries = 4
-	// spareEarly is below the time between two checks of an idle spare relay: a peer that checks it sooner doubts the
-	// one in use.
-	spareEarly = 20 * time.Second
-	// doubtFirst is how long the path in use has to answer before the spare one is asked too, and failOver before it
-	// is left for the spare one that did answer: two checks, of which one may be lost.
-	doubtFirst = 100 * time.Millisecond
-	failOver   = 250 * time.Millisecond
-	// avoidFor is how long an anchor that failed comes last: its session takes 40 s to be seen dead.
-	avoidFor = time.Minute
 )
 
 type relayPhase uint8
@@ -78,18 +64,6 @@ const maxChannels = 4
 type choice struct{ first, spare identity.NodeID }
 
 func (c choice) has(id identity.NodeID) bool { return !id.IsZero() && (id == c.first || id == c.spare) }
-
-// avoided is an anchor that failed while another way to the peer worked.
-type avoided struct {
-	anchor identity.NodeID
-	at     time.Time
-}
-
-// over reports whether it may be used again: a session that came up since shows that it works.
-func (a avoided) over(now time.Time, local []RelayOffer) bool {
-	return now.Sub(a.at) >= avoidFor ||
-		slices.ContainsFunc(local, func(o RelayOffer) bool { return o.Anchor == a.anchor && o.Since.After(a.at) })
-}
 
 func (s *relays) by(anchor identity.NodeID) *relay {
 	for _, r := range s.list {
@@ -157,22 +131,6 @@ func (t *route) relayWake() (first time.Time) {
 		first = earlier(first, t.trying.started.Add(preferDirect))
 	}
 	return first
-}
-
-// doubt reports whether a relayed path in use is suspect, and from when the others are asked as well.
-func (t *route) doubt() (from time.Time, in bool) {
-	if t.path.Kind != Relayed || t.life.suspectSince.IsZero() {
-		return time.Time{}, false
-	}
-	return t.life.suspectSince.Add(max(doubtFirst, 3*t.path.RTT/2)), true
-}
-
-// spareCheck is when an idle channel is to be checked: seldom, and often while the one in use is in doubt.
-func (t *route) spareCheck(r *relay) time.Time {
-	if from, in := t.doubt(); in {
-		return earlier(r.at, later(from, r.lastCheck.Add(t.checkInterval())))
-	}
-	return r.at
 }
 
 // planRelay prepares the channels on the agreed anchors. The path in use is left alone until a better one works.
@@ -291,22 +249,6 @@ func (t *route) checkRelay(now time.Time, r *relay) {
 	t.sendCheck(now, r.addr)
 }
 
-// watchSpare checks a channel that works and is not in use.
-func (t *route) watchSpare(now time.Time, r *relay) {
-	if t.uses(r) || !r.end.IsZero() || !due(now, t.spareCheck(r)) {
-		return
-	}
-	if _, in := t.doubt(); !in {
-		if r.tries >= spareTries {
-			t.loseRelay(now, r, fmt.Sprintf("relay through %s does not answer", r.anchor.Short()))
-			return
-		}
-		r.tries++
-	}
-	r.at = now.Add(spareRetry)
-	t.checkRelay(now, r)
-}
-
 // loseRelay closes a channel that is not in use and does not work. It may be the anchor's fault only if something works.
 func (t *route) loseRelay(now time.Time, r *relay, why string) {
 	if t.path.Kind != None && t.life.suspectSince.IsZero() {
@@ -357,50 +299,6 @@ func (t *route) relayAnswered(now time.Time, check pendingCheck) {
 	t.useRelay(now)
 }
 
-// relayChecked notes a check of the peer through one of the channels that is not the path.
-func (t *route) relayChecked(now time.Time, from netip.AddrPort) {
-	r := t.relays.at(from)
-	early := r != nil && now.Sub(r.peerCheck) < spareEarly
-	if r != nil {
-		r.peerCheck = now
-		if r.phase == relayReady && !t.controlling {
-			r.at = later(r.at, now.Add(idleEvery+settle))
-			if last := r.heard.Add(followEvery); r.at.After(last) {
-				r.at = last
-			}
-		}
-	}
-	switch {
-	case now.Sub(t.since) < settle:
-	case t.path.Kind == Direct, t.path.Kind == Relayed && early:
-		// The peer uses or tries another way. It may know why.
-		t.suspect(now)
-	}
-}
-
-// leaveRelay moves to a channel that answers from one that is in doubt and does not.
-func (t *route) leaveRelay(now time.Time) {
-	from, in := t.doubt()
-	if !in || now.Before(from.Add(failOver-doubtFirst)) {
-		return
-	}
-	for _, r := range t.relays.list {
-		if r.phase != relayReady || t.uses(r) || !r.heard.After(t.life.suspectSince) {
-			continue
-		}
-		old := t.relays.at(t.path.Addr)
-		reason := fmt.Sprintf("relay through %s does not answer, that through %s does", t.path.Via.Short(), r.anchor.Short())
-		t.avoid(now, t.path.Via)
-		t.relays.agreed = choice{first: r.anchor}
-		t.moveRelay(now, r, reason)
-		if old != nil {
-			t.closeRelay(old)
-		}
-		t.news.died = true
-		return
-	}
-}
-
 // useRelay moves to a relay when one works, there is nothing better, and ICE has had its time; and from one relay to
 // another when both ends have agreed on that.
 func (t *route) useRelay(now time.Time) {
@@ -436,10 +334,4 @@ func (t *route) closeRelays() {
 	for _, r := range slices.Clone(t.relays.list) {
 		t.closeRelay(r)
 	}
-}
-
-// avoid puts an anchor last for a while.
-func (t *route) avoid(now time.Time, anchor identity.NodeID) {
-	t.relays.avoided = slices.DeleteFunc(t.relays.avoided, func(a avoided) bool { return a.anchor == anchor || a.over(now, nil) })
-	t.relays.avoided = append(t.relays.avoided, avoided{anchor, now})
 }
