@@ -190,6 +190,7 @@ func (m *member) start(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return m.watchTraffic(ctx) })
 	group.Go(func() error { return m.lan.beacon.Run(ctx) })
 	group.Go(func() error { return m.measureNAT(ctx) })
+	group.Go(func() error { return m.helpMeasure(ctx) })
 }
 
 func (m *member) events() eventSources {

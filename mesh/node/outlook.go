@@ -3,9 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -17,31 +15,25 @@ import (
 	"warren/mesh/session"
 	"warren/mesh/signal"
 	"warren/nat"
-	"warren/nat/fallback"
 	"warren/nat/natkind"
 	"warren/nat/natprobe"
 	"warren/nat/portmap"
-	"warren/nat/reach"
 )
 
 /* Where this node stands
  *
- * What the NAT before this node does is measured when someone asks, and once by itself in each network in which a direct path
- * could not be had (package natprobe). Members help: they send from a socket made for it, and answer there.
- *
- *	try   (session message, protocol 6):  version 2 (1) ‖ transaction (12) ‖ port (2, big endian) ‖ address (4 or 16)
- *	told  (the helper's answer):          version 3 (1) ‖ transaction (12) ‖ port of its socket (2)
- *
- * Introductions carry the outcome to the peer (nat.Message.NAT), so that each side can say what stands in the way.
+ * What the NAT before this node does is measured when someone asks, and by itself, ten minutes apart at least, where a direct
+ * path could not be had (package natprobe). Introductions carry the outcome to the peer (nat.Message.NAT), so that each side can
+ * say what stands in the way.
  */
 
 const (
-	tryVersion  = 2
-	toldVersion = 3
 	// measureTime bounds a measurement: a person waits for it.
 	measureTime = 3 * time.Second
 	// measuredFor is how long one is taken to hold, in a network that has not changed.
 	measuredFor = 10 * time.Minute
+	// vagueFor is how long one that nobody has helped with is left alone.
+	vagueFor = 30 * time.Second
 	// sightingFor is how long a STUN answer about the shared socket is: anchors are asked once a minute.
 	sightingFor = 2 * time.Minute
 )
@@ -74,12 +66,6 @@ type toldStanding struct {
 	at     time.Time // of nat; zero: it has not said
 	heard  time.Time
 	skewed time.Time // when a signal of it was last refused because of its clock
-}
-
-type helpOrder struct {
-	from identity.NodeID
-	id   [12]byte
-	addr netip.AddrPort
 }
 
 func newOutlook() *outlook {
@@ -142,18 +128,20 @@ func (o *outlook) of(id identity.NodeID) toldStanding {
 	return o.told[id]
 }
 
-// measureNAT does what others ask for, and measures when it is wanted, until ctx ends.
+// vague reports whether a measurement is worth its while: there is none that counts, or it was made too early to find help.
+func (o *outlook) vague() bool {
+	got, ok := o.latest(true)
+	return !ok || got.report.Filtering == natkind.FilteringUnknown && time.Since(got.at) > vagueFor
+}
+
+// measureNAT measures when it is wanted, until ctx ends.
 func (m *member) measureNAT(ctx context.Context) error {
-	var work sync.WaitGroup
-	defer work.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case h := <-m.outlook.helps:
-			work.Go(func() { m.helpTry(ctx, h) })
 		case <-m.outlook.wanted:
-			if _, known := m.outlook.latest(true); !known {
+			if m.outlook.vague() {
 				m.measure(ctx)
 			}
 		}
@@ -342,89 +330,4 @@ func portMappingOf(r portmap.RouterStatus) natkind.PortMapping {
 		return natkind.PortMappingAbsent
 	}
 	return natkind.PortMappingUnknown
-}
-
-func encodeTry(id [12]byte, addr netip.AddrPort) []byte {
-	raw := encodeDialBack(reach.Ask{ID: id, Addr: addr})
-	raw[0] = tryVersion
-	return raw
-}
-
-func encodeTold(t natprobe.Told) []byte {
-	raw := append([]byte{toldVersion}, t.ID[:]...)
-	return binary.BigEndian.AppendUint16(raw, t.Port)
-}
-
-func decodeTold(raw []byte) (natprobe.Told, error) {
-	if len(raw) != 15 || raw[0] != toldVersion {
-		return natprobe.Told{}, fmt.Errorf("%d bytes: %w", len(raw), errDialBack)
-	}
-	return natprobe.Told{ID: [12]byte(raw[1:13]), Port: binary.BigEndian.Uint16(raw[13:])}, nil
-}
-
-// asked takes a message of protocol 6. It is called by session and must not block.
-func (m *member) asked(from identity.NodeID, raw []byte) {
-	switch {
-	case len(raw) > 0 && raw[0] == tryVersion:
-		m.takeTry(from, raw)
-	case len(raw) > 0 && raw[0] == toldVersion:
-		m.takeTold(raw)
-	default:
-		m.helpDialBack(from, raw)
-	}
-}
-
-func (m *member) takeTry(from identity.NodeID, raw []byte) {
-	raw = slices.Clone(raw)
-	raw[0] = dialBackVersion // it says the same, and is answered in another way
-	id, addr, err := decodeDialBack(raw)
-	if err != nil || !m.active(from) || m.inOverlay(addr.Addr()) {
-		m.dropped.add("dial back: refused")
-		return
-	}
-	if !m.back.maySend(time.Now()) {
-		m.dropped.add("dial back: too many")
-		return
-	}
-	select {
-	case m.outlook.helps <- helpOrder{from: from, id: id, addr: addr}:
-	default:
-		m.dropped.add("dial back: too many")
-	}
-}
-
-// takeTold gives a helper's word to the measurement that asked for help: nobody else knows the transaction.
-func (m *member) takeTold(raw []byte) {
-	told, err := decodeTold(raw)
-	if err != nil {
-		m.dropped.add("dial back: refused")
-		return
-	}
-	m.outlook.mu.Lock()
-	waiting := m.outlook.waiting[told.ID]
-	m.outlook.mu.Unlock()
-	select {
-	case waiting <- told:
-	default: // nobody waits, or it was said before
-	}
-}
-
-// helpTry sends for another member, and answers it, for three seconds.
-func (m *member) helpTry(ctx context.Context, h helpOrder) {
-	listen := func() (net.PacketConn, error) { return listenFamily(h.addr.Addr().Is4()) }
-	err := natprobe.Help(ctx, listen, h.id, h.addr, func(port uint16) {
-		if err := m.sessions.Send(h.from, session.ProtoAsk, encodeTold(natprobe.Told{ID: h.id, Port: port})); err != nil {
-			m.dropped.add("dial back: not answered")
-		}
-	})
-	if err != nil && ctx.Err() == nil {
-		m.log.Debug("no help", "peer", m.nameOf(h.from), "error", err)
-	}
-}
-
-// udpFacts is what is believed of UDP, as the loop last published it.
-type udpFacts struct {
-	state  fallback.State
-	since  time.Time
-	reason string
 }

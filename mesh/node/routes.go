@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"warren/mesh/identity"
 	"warren/mesh/roster"
@@ -32,6 +33,13 @@ type routes struct {
 	cutOff    string // why none is up although they are wanted
 	udp       udpFacts
 	reach     []reach.Candidate
+}
+
+// udpFacts is what is believed of UDP, as the loop last published it.
+type udpFacts struct {
+	state  fallback.State
+	since  time.Time
+	reason string
 }
 
 // any reports whether there is a session at all.

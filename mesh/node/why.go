@@ -69,7 +69,7 @@ func (b *backend) look(ctx context.Context, e *evidence, target roster.Member) {
 	m := b.member
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
-	if _, known := m.outlook.latest(true); !known && e.Peer.Path.Kind != api.PathDirect {
+	if m.outlook.vague() && e.Peer.Path.Kind != api.PathDirect {
 		tasks.Go(func() { m.measure(ctx) })
 	}
 	if e.Peer.Path.Kind == api.PathNone {
