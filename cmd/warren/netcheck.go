@@ -139,11 +139,11 @@ func addNAT(f *facts, n api.Netcheck, family api.Family, name string) {
 	}
 	switch filtering {
 	case "endpoint-independent":
-		filtering += " (anybody is let in to a port in use)"
+		filtering += " (anybody is let in through a port in use)"
 	case "address-dependent":
-		filtering += " (let in are the addresses written to)"
+		filtering += " (only addresses written to are let in)"
 	case "address-and-port-dependent":
-		filtering += " (let in is only who was written to)"
+		filtering += " (only who was written to is let in)"
 	case "not port-dependent":
 		filtering += " (to tell whether strangers are let in takes a second anchor)"
 	default:
