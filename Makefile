@@ -7,12 +7,13 @@ PREFIX    ?= /usr/local
 FUZZTIME  ?= 60s
 TESTFLAGS ?=
 BENCH     ?= .
+SOAK      ?= 30m
 
 # Static, without paths of the machine that built it. The version is given by hand: left to
 # itself the go tool refuses to build in a checkout that another user owns, as many CIs have it.
 GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.release=$(RELEASE)"
 
-.PHONY: demo test bench build install lint fuzz
+.PHONY: demo test bench soak build install lint fuzz
 
 # Three machines behind real NATs on this one, from create to revoke. Needs root.
 demo:
@@ -34,6 +35,11 @@ bench:
 	$(GO) run ./tunnel/bench
 	$(GO) run ./tunnel/bench -relay -rounds 6
 	$(GO) test -run '^$$' -bench '$(BENCH)' -timeout 90m $(TESTFLAGS) ./...
+
+# Random events to eight agents for SOAK; it prints a seed, and WARREN_SEED=N does the same again. Needs root.
+soak:
+	@.ci/setup
+	WARREN_SOAK=$(SOAK) $(GO) test ./nat/natlab/e2e -run 'TestSoak$$' -count=1 -v -timeout 24h $(TESTFLAGS)
 
 # bin/warren for this machine, bin/warren-OS-ARCH for all.
 build:

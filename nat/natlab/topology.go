@@ -310,6 +310,15 @@ func (h *Host) Addr6() netip.Addr { return h.card.addr6.Addr() }
 // Router is the router that the host is behind, or nil.
 func (h *Host) Router() *Router { return h.route }
 
+// Outer is the outermost router of those that its packets pass on their way to
+// the Internet: the carrier's if there is one, else the router itself.
+func (r *Router) Outer() *Router {
+	for r.behind != nil {
+		r = r.behind
+	}
+	return r
+}
+
 // WAN4 is the router's IPv4 address on the side of the Internet, or the zero Addr.
 func (r *Router) WAN4() netip.Addr { return r.wan.addr4.Addr() }
 

@@ -71,32 +71,76 @@ func counter(ifname, way, name string) (float64, error) {
 	return 0, fmt.Errorf("no counters of %s in %s", ifname, filepath.Join("/proc", "net", "dev"))
 }
 
-// BenchmarkIdle measures what a node costs that has nothing to do, in full meshes of two sizes behind NATs with one
+// homes makes a full mesh of direct tunnels, of a public anchor and homes behind NATs, and returns when it stands.
+func (b *bed) homes(size int) []*Node {
+	b.t.Helper()
+	founder := b.node("n0", nil)
+	b.must(founder.Create(b.ctx, "home"))
+	b.must(founder.Start(b.ctx))
+	for i := 1; i < size; i++ {
+		name := fmt.Sprintf("n%d", i)
+		n := b.node(name, b.Router("home-"+name, natlab.EIMAPDF))
+		token, err := founder.Invite(b.ctx)
+		b.must(err)
+		b.must(n.Join(b.ctx, token))
+	}
+	for _, n := range b.nodes[1:] {
+		b.must(n.Launch())
+	}
+	for _, n := range b.nodes {
+		_, err := n.Wait(b.ctx, "all are up", func(s api.Status) bool {
+			up := 0
+			for _, p := range s.Peers {
+				if p.State == api.PeerUp && p.Path.Kind == api.PathDirect {
+					up++
+				}
+			}
+			return up == size-1
+		})
+		b.must(err)
+	}
+	return b.nodes
+}
+
+// TestIdle asserts what a node costs that has nothing to do in a mesh of twenty.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	b := bedWith(t, buildPlain, 2*time.Minute) // the race detector has its own cost
+	nodes := b.homes(20)
+	b.step("every node has a tunnel to every other")
+	b.idle(nodes[1:], 15*time.Second)
+}
+
+// idleBounds are about twice what the dearest of twenty nodes cost in the first minute, in which records spread and
+// ports are sampled: up to 30 packets and 4.2 kB a second, 69 MiB. What BenchmarkIdle measures later is less.
+var idleBounds = struct{ packets, bytes, rss float64 }{packets: 60, bytes: 8400, rss: 140}
+
+// idle asserts that none of these nodes costs more than the bounds, per second and in MiB.
+func (b *bed) idle(nodes []*Node, span time.Duration) {
+	b.t.Helper()
+	before := make(map[*Node]usage)
+	for _, n := range nodes {
+		before[n] = b.use(n)
+	}
+	time.Sleep(span) // nothing happens: there is nothing to wait for
+	for _, n := range nodes {
+		now := b.use(n)
+		packets, bytes := (now.packets-before[n].packets)/span.Seconds(), (now.bytes-before[n].bytes)/span.Seconds()
+		b.step("%s idle: %.1f packets/s, %.0f B/s, %.0f ms CPU/min, %.0f MiB", n.Name(), packets, bytes, (now.cpu-before[n].cpu).Seconds()*1000/span.Minutes(), now.rss)
+		if packets > idleBounds.packets || bytes > idleBounds.bytes || now.rss > idleBounds.rss {
+			b.t.Errorf("%s idle: got %.1f packets/s, %.0f B/s, %.0f MiB, want at most %+v", n.Name(), packets, bytes, now.rss, idleBounds)
+		}
+	}
+}
+
+// BenchmarkIdle measures what a node costs that has nothing to do, in full meshes of three sizes behind NATs with one
 // public anchor: memory and goroutines, CPU time and traffic per minute. The difference between the sizes is what a
 // connected peer costs.
 func BenchmarkIdle(b *testing.B) {
-	for _, size := range []int{3, 12} {
+	for _, size := range []int{3, 12, 20} {
 		b.Run(fmt.Sprintf("nodes=%d", size), func(b *testing.B) {
 			bed := newBenchBed(b)
-			founder := bed.node("n0", nil)
-			nodes := []*Node{founder}
-			for i := 1; i < size; i++ {
-				name := fmt.Sprintf("n%d", i)
-				nodes = append(nodes, bed.node(name, bed.Router("home-"+name, natlab.EIMAPDF)))
-			}
-			bed.must(Found(bed.ctx, "home", founder, nodes[1:]...))
-			for _, n := range nodes {
-				_, err := n.Wait(bed.ctx, "all are up", func(s api.Status) bool {
-					up := 0
-					for _, p := range s.Peers {
-						if p.State == api.PeerUp && p.Path.Kind == api.PathDirect {
-							up++
-						}
-					}
-					return up == size-1
-				})
-				bed.must(err)
-			}
+			nodes := bed.homes(size)
 			last := nodes[size-1]
 			const span = 60 * time.Second
 			for b.Loop() {

@@ -80,11 +80,15 @@ func bedWith(t testing.TB, build func() (string, error), limit time.Duration) *b
 	b := &bed{Lab: l, t: t, ctx: ctx, binary: binary, since: time.Now()}
 	t.Cleanup(func() {
 		defer cancel()
+		var stops sync.WaitGroup
 		for _, n := range b.nodes {
-			if err := n.Stop(); err != nil {
-				t.Errorf("stop agent of %s: %v", n.Name(), err)
-			}
+			stops.Go(func() {
+				if err := n.Stop(); err != nil {
+					t.Errorf("stop agent of %s: %v", n.Name(), err)
+				}
+			})
 		}
+		stops.Wait()
 	})
 	return b
 }
