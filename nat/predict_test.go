@@ -330,3 +330,34 @@ func TestTargets(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+// The router of the other side gets another address, which nobody knows until that side asks for it. Its last answer is
+// young, and its node is idle: the introduction that the first node begins has to make it ask.
+func TestPredictionWhenTheOtherRouterMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		anchor, x, y := pair(s, sequential, portRestricted)
+		meet(x, y)
+		s.until("direct", time.Second, both(x, y, Direct))
+		time.Sleep(4 * time.Second)
+		moved := s.nat(portRestricted, 40)
+		s.mu.Lock()
+		delete(s.boxes, y.host.box.addr)
+		y.host.box = moved
+		s.mu.Unlock()
+		x.mu.Lock()
+		x.sending = true
+		x.mu.Unlock()
+		x.Stirred(y.id)
+		took := s.until("direct again", time.Minute, func() bool {
+			return both(x, y, Direct)() && x.current().Addr.Addr() == moved.addr
+		})
+		t.Logf("direct again after %s", took)
+		if took > 5*time.Second {
+			t.Errorf("got direct again after %s, want 5 s at most", took)
+		}
+		for _, n := range []*simNode{x, y, anchor} {
+			n.halt()
+		}
+	})
+}

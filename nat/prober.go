@@ -15,8 +15,9 @@ const (
 	probeRetry = 30 * time.Second       // after a server did not answer
 	// probeAgain notices a new public address that no local interface shows.
 	probeAgain = time.Minute
-	// probeFresh is the age from which an answer is confirmed when an attempt offers it.
-	probeFresh = 10 * time.Second
+	// probeFresh is the age from which an answer is confirmed when an attempt offers it: the peer may have begun it because
+	// our router has just got another address, of which an idle node knows nothing yet.
+	probeFresh = 2 * time.Second
 	// probeDoubt is the same when a path answers no checks: many do at once.
 	probeDoubt = time.Second
 	maxServers = 8
