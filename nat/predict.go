@@ -37,7 +37,7 @@ const (
 	maxTargets = 2
 	// maxBarren is how many runs in a row may find no new mapping towards a peer until it is taken that the mapping does not
 	// depend on the destination, though the ports are given out in order: then runs rest for barrenRest.
-	maxBarren  = 3
+	maxBarren  = 5
 	barrenRest = 10 * time.Minute
 	// guessLife is how long a found mapping is believed to exist, through attempts that use it: NATs keep UDP mappings for
 	// 30 s at least, mostly two minutes.
@@ -119,29 +119,28 @@ type guesses []guess
 
 // between turns the samples around a check to target into ports. When they leave no room for a new mapping there was one
 // already, which is perhaps known. If not, WireGuard has made it, whose packets went on when the router lost its state: then
-// it lies shortly before the samples by which the ports were learnt anew.
-func (g *guesses) between(now time.Time, p *predictor, target netip.AddrPort, before, after natkind.Sample) (path.Predicted, bool) {
+// it lies shortly before the samples by which the ports were learnt anew. found is false for such a guess.
+func (g *guesses) between(now time.Time, p *predictor, target netip.AddrPort, before, after natkind.Sample) (told path.Predicted, found, ok bool) {
 	if p.ports != natkind.PortsSequential {
-		return path.Predicted{}, false
+		return path.Predicted{}, false, false
 	}
 	*g = slices.DeleteFunc(*g, func(old guess) bool { return old.network != p.network || now.Sub(old.at) > guessLife })
 	same := func(old guess) bool { return old.target == target }
 	ports := natkind.Between(before, after, p.step, path.MaxPredicted)
 	i := slices.IndexFunc(*g, same)
-	p.found(now, len(ports) > 0 || i >= 0)
 	switch {
 	case len(ports) == 0 && i < 0:
 		ports = natkind.Before(p.first, p.step, path.MaxPredicted)
-		return path.Predicted{Addr: p.first.Mapped.Addr(), Ports: ports}, len(ports) > 0
+		return path.Predicted{Addr: p.first.Mapped.Addr(), Ports: ports}, false, len(ports) > 0
 	case len(ports) == 0:
 		(*g)[i].at = now
-		return (*g)[i].ports, true
+		return (*g)[i].ports, true, true
 	}
 	*g = slices.DeleteFunc(*g, same)
 	fresh := guess{target: target, network: p.network, at: now, ports: path.Predicted{Addr: before.Mapped.Addr(), Ports: ports}}
 	*g = append(*g, fresh)
 	*g = (*g)[max(0, len(*g)-2*maxTargets):]
-	return fresh.ports, true
+	return fresh.ports, true, true
 }
 
 // targets returns the addresses among a peer's candidates towards which the router makes mappings.

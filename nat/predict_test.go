@@ -286,7 +286,7 @@ func TestGuesses(t *testing.T) {
 	}
 	other := netip.MustParseAddrPort("192.0.2.8:1234")
 	var g guesses
-	if _, ok := g.between(now, p, remote4, at(2000), at(2001)); ok {
+	if _, _, ok := g.between(now, p, remote4, at(2000), at(2001)); ok {
 		t.Error("got ports without room and without an earlier guess, want none")
 	}
 	want := []uint16{2001}
@@ -305,7 +305,7 @@ func TestGuesses(t *testing.T) {
 		{"ports out of order", remote4, 0, 5000, 2041, nil},
 	} {
 		now = now.Add(step.after)
-		got, _ := g.between(now, p, step.target, at(step.before), at(step.until))
+		got, _, _ := g.between(now, p, step.target, at(step.before), at(step.until))
 		if !slices.Equal(got.Ports, step.want) {
 			t.Errorf("%s: got %v, want %v", step.what, got.Ports, step.want)
 		}
@@ -313,7 +313,7 @@ func TestGuesses(t *testing.T) {
 	g.between(now, p, remote4, at(2000), at(2002))
 	p.reset()
 	p.ports, p.step = natkind.PortsSequential, 1
-	if got, ok := g.between(now, p, remote4, at(2010), at(2011)); ok {
+	if got, _, ok := g.between(now, p, remote4, at(2010), at(2011)); ok {
 		t.Errorf("got %v of another network, want nothing", got)
 	}
 }

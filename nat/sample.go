@@ -188,7 +188,10 @@ func (l *loop) sampled(now time.Time, s sampled) {
 		l.publishMapped()
 		l.log.Debug("port assignment", "kind", l.predictor.ports, "step", l.predictor.step)
 	case p != nil:
-		ports, ok := p.guesses.between(now, &l.predictor, s.target, s.samples[0], s.samples[1])
+		ports, fresh, ok := p.guesses.between(now, &l.predictor, s.target, s.samples[0], s.samples[1])
+		if fresh || !slices.Contains(l.place.servers, s.target) { // that there is a mapping towards a server says nothing
+			l.predictor.found(now, fresh)
+		}
 		if ok {
 			l.step(now, p, path.OwnPredicted{Attempt: s.attempt, Predicted: ports})
 		}
