@@ -169,7 +169,6 @@ func TestOnlyTheAskedAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, _ := inspect(lane.take()[0].raw)
-	forged, _ := response(p.id, remote4, strings.Repeat("f", 24))
 	good, _ := response(p.id, remote4, theirCreds.Pwd)
 	x.dispatch(good, remote6)
 	if len(*items) != 0 {
@@ -187,7 +186,7 @@ func TestOnlyTheAskedAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, _ = inspect(lane.take()[0].raw)
-	forged, _ = response(p.id, remote4, strings.Repeat("f", 24))
+	forged, _ := response(p.id, remote4, strings.Repeat("f", 24))
 	x.dispatch(forged, remote4)
 	if len(*items) != 1 || x.drops()["forged"] != 1 {
 		t.Error("got a forged answer taken, want it dropped and counted")
