@@ -10,8 +10,9 @@ const (
 	// attemptTime is how long candidate pairs are tried. Both sides begin within one signalling round
 	// trip of each other; punching that works, works within two seconds.
 	attemptTime = 6 * time.Second
-	// preferDirect is how long a relay that works already waits for ICE.
-	preferDirect = 300 * time.Millisecond
+	// preferDirect is how long a relay that works already waits for ICE: most pairs need no relay then, and the change to
+	// a direct path that comes later loses nothing.
+	preferDirect = 200 * time.Millisecond
 )
 
 // trickleAgain says when the grown candidate list is repeated: signals may be lost.
