@@ -250,7 +250,7 @@ func (s *state) ownRecord(wireGuard wgtypes.Key, version string) (record.Node, e
 		return record.Node{}, s.damaged(fileSealing, err)
 	}
 	own := record.Node{
-		ID: s.nodeID(), Name: s.settings.Name, WireGuardKey: wireGuard.PublicKey(), SealingKey: sealing, Version: version, Started: time.Now().Unix(),
+		ID: s.nodeID(), Name: s.settings.Name, WireGuardKey: wireGuard.PublicKey(), SealingKey: sealing, Version: record.CleanVersion(version), Started: time.Now().Unix(),
 	}
 	if len(s.chain) > 0 {
 		own.Certificate = s.chain[0].Raw

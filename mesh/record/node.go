@@ -158,6 +158,18 @@ func CleanName(host string) string {
 	return label
 }
 
+// CleanVersion makes a version fit for a record: printable, and no longer than MaxVersion. What the go tool makes of a
+// commit, v0.0.0-20060102150405-abcdefabcdef+dirty, is longer; its beginning tells all.
+func CleanVersion(version string) string {
+	version = strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, version)
+	return version[:min(len(version), MaxVersion)]
+}
+
 func isNameRune(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' }
 
 func (n Node) wire() nodeWire {

@@ -341,6 +341,17 @@ func TestCleanName(t *testing.T) {
 	}
 }
 
+func TestCleanVersion(t *testing.T) {
+	for version, want := range map[string]string{
+		"1.2.3": "1.2.3", "": "", "a b\tc\x7fd\u00e9": "abcd",
+		"v0.0.0-20261122151828-d91079f278f3+dirty": "v0.0.0-20261122151828-d91079f278",
+	} {
+		if got := CleanVersion(version); got != want {
+			t.Errorf("%q: got %q, want %q", version, got, want)
+		}
+	}
+}
+
 func FuzzUnmarshal(f *testing.F) {
 	m := newMesh(f)
 	node, err := SignNode(m.mesh, m.node, m.key)
