@@ -155,41 +155,6 @@ func (m *member) admins() (names []string) {
 	return names
 }
 
-// maxTokenAnchors is how many addresses a token has room for.
-const maxTokenAnchors = 4
-
-// tokenAnchors chooses where a joiner will ask: this node if it is an anchor, up to two anchors that answer now, this
-// node's own addresses for a joiner on the same LAN, then whatever anchors there are.
-func (m *member) tokenAnchors() (out []identity.TokenAnchor) {
-	table := m.routes.Load()
-	add := func(id identity.NodeID, addrs []netip.AddrPort, most int) {
-		for _, addr := range addrs[:min(most, len(addrs))] {
-			if a := (identity.TokenAnchor{Addr: addr, ID: [8]byte(id[:8])}); len(out) < maxTokenAnchors && !slices.Contains(out, a) {
-				out = append(out, a)
-			}
-		}
-	}
-	members := m.mesh.View().Members
-	each := func(wanted func(roster.Member) bool, addresses, upTo int) {
-		for _, other := range members {
-			if len(out) < upTo && other.State == roster.Active && wanted(other) {
-				add(other.ID, other.Record.Endpoints, addresses)
-			}
-		}
-	}
-	each(func(o roster.Member) bool { return o.ID == m.self }, 2, maxTokenAnchors)
-	each(func(o roster.Member) bool { return o.ID != m.self && table.sessions[o.ID] }, 1, 2)
-	var local []netip.AddrPort
-	for _, addr := range m.hostAddresses() {
-		if here := netip.AddrPortFrom(addr, m.socket.Port()); !slices.ContainsFunc(out, func(a identity.TokenAnchor) bool { return a.Addr == here }) {
-			local = append(local, here)
-		}
-	}
-	add(m.self, local, 1)
-	each(func(o roster.Member) bool { return o.ID != m.self }, 1, maxTokenAnchors)
-	return out
-}
-
 // Revoke revokes a node or an invite, and waits for the others when asked to.
 func (b *backend) Revoke(ctx context.Context, req api.RevokeRequest, confirm func(api.Confirmation)) error {
 	m, err := b.inMesh()

@@ -25,12 +25,14 @@ import (
  * made for it: a stranger to every NAT and firewall on the way. If it arrives, strangers can reach that address.
  *
  *	ask (session message, protocol 6):  version 1 (1) ‖ transaction (12) ‖ port (2, big endian) ‖ address (4 or 16)
+ *	unable (the helper's answer, if it cannot send there):  version 4 (1) ‖ transaction (12)
  *
  * A member can make others send 60 bytes to an address of its choice, a few times a second, and no more.
  */
 
 const (
 	dialBackVersion = 1
+	unableVersion   = 4
 	// dialBacksPerSecond bounds what this node sends for others, all together.
 	dialBacksPerSecond = 8
 )
@@ -59,12 +61,27 @@ func decodeDialBack(raw []byte) (id [12]byte, addr netip.AddrPort, err error) {
 	return [12]byte(raw[1:13]), addr, nil
 }
 
+func encodeUnable(id [12]byte) []byte { return append([]byte{unableVersion}, id[:]...) }
+
+func decodeUnable(raw []byte) (id [12]byte, err error) {
+	if len(raw) != 13 || raw[0] != unableVersion {
+		return id, fmt.Errorf("%d bytes: %w", len(raw), errDialBack)
+	}
+	return [12]byte(raw[1:]), nil
+}
+
+// dialBackNews is what became of a test: the packet came in, or the helper has said that it cannot send it.
+type dialBackNews struct {
+	id     [12]byte
+	unable identity.NodeID // zero: it came in
+}
+
 // dialBack finds out which of this node's addresses strangers reach, and helps others to. The machine belongs to the
 // loop; expect and arrived are shared with nat's goroutine.
 type dialBack struct {
-	machine  *reach.Machine
-	timer    *time.Timer
-	arrivals chan [12]byte
+	machine *reach.Machine
+	timer   *time.Timer
+	news    chan dialBackNews
 
 	mu     sync.Mutex
 	expect map[[12]byte]time.Time // transactions under way, and when they are forgotten
@@ -75,7 +92,7 @@ type dialBack struct {
 }
 
 func newDialBack() *dialBack {
-	d := &dialBack{timer: time.NewTimer(time.Hour), arrivals: make(chan [12]byte, 16), expect: make(map[[12]byte]time.Time)}
+	d := &dialBack{timer: time.NewTimer(time.Hour), news: make(chan dialBackNews, 16), expect: make(map[[12]byte]time.Time)}
 	d.timer.Stop()
 	d.machine = reach.New(func() (id [12]byte) { rand.Read(id[:]); return id })
 	return d
@@ -88,10 +105,14 @@ func (d *dialBack) stranger(id [12]byte, _ netip.AddrPort) {
 	delete(d.expect, id)
 	d.mu.Unlock()
 	if asked {
-		select {
-		case d.arrivals <- id:
-		default: // a test more: the machine asks again
-		}
+		d.tell(dialBackNews{id: id})
+	}
+}
+
+func (d *dialBack) tell(news dialBackNews) {
+	select {
+	case d.news <- news:
+	default: // a test more: the machine asks again
 	}
 }
 
@@ -131,9 +152,23 @@ func (m *member) testReach(candidates []netip.AddrPort) {
 	}
 }
 
-// reached notes that a test came in.
-func (m *member) reached(id [12]byte) {
-	m.back.machine.Seen(time.Now(), id)
+// dialledBack notes what became of a test.
+func (m *member) dialledBack(news dialBackNews) {
+	if news.unable.IsZero() {
+		m.back.machine.Seen(time.Now(), news.id)
+	} else {
+		m.back.machine.Unable(time.Now(), news.unable, news.id)
+	}
+}
+
+// takeUnable takes the word of a helper. It is called by session and must not block.
+func (m *member) takeUnable(from identity.NodeID, raw []byte) {
+	id, err := decodeUnable(raw)
+	if err != nil {
+		m.dropped.add("dial back: refused")
+		return
+	}
+	m.back.tell(dialBackNews{id: id, unable: from})
 }
 
 // helpDialBack sends for another member. It is called by session, must not block, and ends its own goroutine.
@@ -147,7 +182,14 @@ func (m *member) helpDialBack(from identity.NodeID, raw []byte) {
 		m.dropped.add("dial back: too many")
 		return
 	}
-	go sendDialBack(id, addr)
+	go func() {
+		if sendDialBack(id, addr) == nil {
+			return
+		}
+		if err := m.sessions.Send(from, session.ProtoAsk, encodeUnable(id)); err != nil {
+			m.dropped.add("dial back: not answered")
+		}
+	}()
 }
 
 func (d *dialBack) maySend(now time.Time) bool {
@@ -160,18 +202,22 @@ func (d *dialBack) maySend(now time.Time) bool {
 	return d.sent <= dialBacksPerSecond
 }
 
-// sendDialBack sends the Binding request from a fresh socket and ends within a second.
-func sendDialBack(id [12]byte, addr netip.AddrPort) {
+// sendDialBack sends the Binding request from a fresh socket and ends within a second. An error means that nothing has left
+// this host: it has no address of the family, or no route.
+func sendDialBack(id [12]byte, addr netip.AddrPort) error {
 	c, err := (&net.Dialer{}).DialContext(context.Background(), "udp", addr.String())
 	if err != nil {
-		return // this node does not have the address family: to the other it looks like a closed door
+		return err
 	}
 	defer c.Close()
 	request := []byte{0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42} // Binding request without attributes, magic cookie
 	request = append(request, id[:]...)
 	start := time.Now()
-	for _, at := range dialBackTimes {
+	for i, at := range dialBackTimes {
 		time.Sleep(time.Until(start.Add(at)))
-		c.Write(request)
+		if _, err := c.Write(request); err != nil && i == 0 { // later ones may be what the far side has answered
+			return err
+		}
 	}
+	return nil
 }

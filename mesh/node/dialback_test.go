@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"warren/nat/natprobe"
 	"warren/nat/reach"
 )
 
@@ -69,7 +70,7 @@ func TestOnlyWhatWasAskedForArrives(t *testing.T) {
 	d.stranger([12]byte{2}, netip.AddrPort{})
 	d.stranger([12]byte{1}, netip.AddrPort{})
 	d.stranger([12]byte{1}, netip.AddrPort{})
-	if n := len(d.arrivals); n != 1 {
+	if n := len(d.news); n != 1 {
 		t.Errorf("got %d arrivals, want the one that was asked for, once", n)
 	}
 	sent := 0
@@ -81,4 +82,29 @@ func TestOnlyWhatWasAskedForArrives(t *testing.T) {
 	if sent != dialBacksPerSecond {
 		t.Errorf("sends %d a second for others, want %d", sent, dialBacksPerSecond)
 	}
+}
+
+func TestWhoCannotSendSaysSo(t *testing.T) {
+	id := [12]byte{1, 2, 3}
+	if got, err := decodeUnable(encodeUnable(id)); err != nil || got != id {
+		t.Errorf("got %v %v, want %v", got, err, id)
+	}
+	for _, raw := range [][]byte{nil, {unableVersion}, append(encodeUnable(id), 0), encodeTold(natprobe.Told{ID: id})} {
+		if _, err := decodeUnable(raw); !errors.Is(err, errDialBack) {
+			t.Errorf("%x: got %v, want %v", raw, err, errDialBack)
+		}
+	}
+	// Without a zone nobody can send to a link-local address.
+	if err := sendDialBack(id, netip.MustParseAddrPort("[fe80::1]:9")); err == nil {
+		t.Error("got no error for an address that this host cannot send to, want one")
+	}
+}
+
+func FuzzDecodeUnable(f *testing.F) {
+	f.Add(encodeUnable([12]byte{1}))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if id, err := decodeUnable(raw); err == nil && string(encodeUnable(id)) != string(raw) {
+			t.Fatalf("%x read as %v is written otherwise", raw, id)
+		}
+	})
 }

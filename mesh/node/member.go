@@ -196,7 +196,7 @@ func (m *member) start(ctx context.Context, group *errgroup.Group) {
 func (m *member) events() eventSources {
 	return eventSources{
 		paths: m.nat.Events(), sessions: m.sessions.Events(), records: m.mesh.Changes(), fatal: m.mesh.Fatal(),
-		incoming: m.incoming, outgoing: m.outgoing, reached: m.back.arrivals, reach: m.back.timer.C, handshakes: m.retry.C, mapped: m.mapper.Events(),
+		incoming: m.incoming, outgoing: m.outgoing, reached: m.back.news, reach: m.back.timer.C, handshakes: m.retry.C, mapped: m.mapper.Events(),
 		streams: m.streams.signs.news, heard: m.lan.beacon.Found(), relays: m.channels.News(),
 	}
 }

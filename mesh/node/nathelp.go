@@ -75,6 +75,8 @@ func (m *member) asked(from identity.NodeID, raw []byte) {
 		m.takeTry(from, raw)
 	case len(raw) > 0 && raw[0] == toldVersion:
 		m.takeTold(raw)
+	case len(raw) > 0 && raw[0] == unableVersion:
+		m.takeUnable(from, raw)
 	default:
 		m.helpDialBack(from, raw)
 	}

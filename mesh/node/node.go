@@ -234,8 +234,8 @@ func (n *node) loop(ctx context.Context) error {
 			if !n.member.heardOnLAN(found) {
 				continue
 			}
-		case id := <-events.reached:
-			n.member.reached(id)
+		case news := <-events.reached:
+			n.member.dialledBack(news)
 		case <-events.reach:
 		case <-events.handshakes:
 			n.member.retryHandshakes()
@@ -403,7 +403,7 @@ type eventSources struct {
 	fatal      <-chan error
 	incoming   <-chan incomingSignal
 	outgoing   <-chan outgoingSignal
-	reached    <-chan [12]byte
+	reached    <-chan dialBackNews
 	reach      <-chan time.Time
 	mapped     <-chan struct{}
 	relays     <-chan struct{}

@@ -8,6 +8,7 @@
 package reach
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -65,6 +66,14 @@ type Machine struct {
 	helpers    []Helper
 	candidates []*candidate
 	turn       int // helpers take turns
+	// unable holds until when helpers are not asked again about a family that they have said not to have.
+	unable map[lack]time.Time
+}
+
+// lack is a helper without an address family.
+type lack struct {
+	helper identity.NodeID
+	v4     bool
 }
 
 type candidate struct {
@@ -77,7 +86,9 @@ type candidate struct {
 
 // New returns a machine without candidates. newID makes unpredictable transaction IDs: who cannot guess one cannot
 // pretend that a test arrived.
-func New(newID func() [12]byte) *Machine { return &Machine{newID: newID} }
+func New(newID func() [12]byte) *Machine {
+	return &Machine{newID: newID, unable: make(map[lack]time.Time)}
+}
 
 // SetCandidates says which addresses the node believes to have. Those known already keep their state.
 func (m *Machine) SetCandidates(now time.Time, addrs []netip.AddrPort) {
@@ -97,7 +108,12 @@ func (m *Machine) SetCandidates(now time.Time, addrs []netip.AddrPort) {
 }
 
 // SetHelpers says whom to ask.
-func (m *Machine) SetHelpers(helpers []Helper) { m.helpers = helpers }
+func (m *Machine) SetHelpers(helpers []Helper) {
+	m.helpers = helpers
+	maps.DeleteFunc(m.unable, func(l lack, _ time.Time) bool {
+		return !slices.ContainsFunc(helpers, func(h Helper) bool { return h.ID == l.helper })
+	})
+}
 
 // NetworkChanged makes all tests start over; what was known holds until they end.
 func (m *Machine) NetworkChanged() {
@@ -113,7 +129,7 @@ func (m *Machine) Step(now time.Time) (asks []Ask, wake time.Time) {
 			c.failed(now)
 		}
 		if c.test == nil && !now.Before(c.next) {
-			helper, ok := m.helper(c.Addr.Addr())
+			helper, ok := m.helper(now, c.Addr.Addr())
 			if !ok {
 				continue // a new helper calls Step
 			}
@@ -164,22 +180,31 @@ func (m *Machine) Seen(now time.Time, id [12]byte) bool {
 	return false
 }
 
-// helper returns whom to ask about an address: a member that is elsewhere. One on the same LAN, or behind the same
-// router, would prove no more than that the router sends packets round in a circle.
-func (m *Machine) helper(about netip.Addr) (identity.NodeID, bool) {
-	for range m.helpers {
-		h := m.helpers[m.turn%len(m.helpers)]
-		m.turn++
-		if h.Addr != about && h.Addr.Is4() == about.Is4() && isElsewhere(h.Addr) {
-			return h.ID, true
+// Unable says that a helper cannot send to the address of this test: it has no address of the family. That is no evidence
+// about the address; another helper is asked. It reports whether it was the answer of the helper of a test.
+func (m *Machine) Unable(now time.Time, helper identity.NodeID, id [12]byte) bool {
+	for _, c := range m.candidates {
+		if c.test != nil && c.test.ID == id && c.test.Helper == helper {
+			c.test, c.next = nil, now
+			m.unable[lack{helper, c.Addr.Addr().Is4()}] = now.Add(retest)
+			return true
 		}
 	}
-	// A helper whose session runs over the other address family may well have this one too.
-	for range m.helpers {
-		h := m.helpers[m.turn%len(m.helpers)]
-		m.turn++
-		if h.Addr.Is4() != about.Is4() && isElsewhere(h.Addr) {
-			return h.ID, true
+	return false
+}
+
+// helper returns whom to ask about an address: a member that is elsewhere. One on the same LAN, or behind the same
+// router, would prove no more than that the router sends packets round in a circle.
+func (m *Machine) helper(now time.Time, about netip.Addr) (identity.NodeID, bool) {
+	// A helper whose session runs over the other address family may well have this one too: it is asked last.
+	for _, sameFamily := range []bool{true, false} {
+		for range m.helpers {
+			h := m.helpers[m.turn%len(m.helpers)]
+			m.turn++
+			able := !now.Before(m.unable[lack{h.ID, about.Is4()}])
+			if able && h.Addr != about && (h.Addr.Is4() == about.Is4()) == sameFamily && isElsewhere(h.Addr) {
+				return h.ID, true
+			}
 		}
 	}
 	return identity.NodeID{}, false

@@ -129,3 +129,37 @@ func TestCandidatesKeepWhatIsKnown(t *testing.T) {
 		t.Fatal("an address that is gone is still there")
 	}
 }
+
+// A founder with both families whose first members have IPv6 only: they cannot tell about its IPv4 address.
+func TestHelperWithoutTheFamilyIsNoEvidence(t *testing.T) {
+	m, now := newMachine(here)
+	one6 := Helper{ID: identity.NodeID{6}, Addr: netip.MustParseAddr("2001:db8:1::1")}
+	two6 := Helper{ID: identity.NodeID{7}, Addr: netip.MustParseAddr("2001:db8:1::2")}
+	m.SetHelpers([]Helper{one6, two6})
+	for range 2 {
+		ask := one(t, m, now)
+		if m.Unable(now, far.ID, ask.ID) {
+			t.Fatal("the word of one who was not asked counted")
+		}
+		if !m.Unable(now, ask.Helper, ask.ID) {
+			t.Fatal("the word of the helper did not count")
+		}
+	}
+	for range 20 {
+		if asks, _ := m.Step(now); len(asks) != 0 {
+			t.Fatalf("got %v, want nobody asked who has said to be unable", asks)
+		}
+		now = now.Add(10 * time.Second)
+	}
+	state(t, m, Untested)
+	if got := m.Usable(); len(got) != 1 {
+		t.Fatalf("got %v, want the address to be used", got)
+	}
+	m.SetHelpers([]Helper{one6, two6, far})
+	ask := one(t, m, now)
+	if ask.Helper != far.ID {
+		t.Fatalf("got helper %v, want the one with IPv4", ask.Helper)
+	}
+	m.Seen(now, ask.ID)
+	state(t, m, Reachable)
+}
