@@ -25,9 +25,10 @@ const (
 	// may have nothing more to send: it would never learn that its own NAT has forgotten it.
 	flowPolls = 3
 	settle    = 3 * time.Second // after a change of path, in which the peer may still try other pairs
-	// lopsided is how much longer a path is kept that brings WireGuard's packets but answers no check,
-	// while another is looked for: our direction is broken, or only the checks are.
-	lopsided = 10 * time.Second
+	// lopsided is how much longer a path is kept that goes on to bring WireGuard's packets but answers no check,
+	// while another is looked for: our direction is broken, or only the checks are. It is dead as soon as they stop.
+	lopsided    = 10 * time.Second
+	stillComing = 1200 * time.Millisecond // since the last of them: more than a ping each second leaves between two
 )
 
 // life is the watch over the current path.
@@ -67,11 +68,17 @@ func (t *route) suspect(now time.Time) {
 	}
 	t.life.suspectSince, t.life.failedChecks, t.life.extended = now, 0, false
 	t.life.doubted, t.life.searched = false, false
-	t.life.grace = max(deadAfter, 4*t.path.RTT)
-	if t.path.RTT == 0 {
-		t.life.grace = firstGrace
-	}
+	t.life.grace = t.path.grace()
 	t.sendCheck(now, t.path.Addr)
+}
+
+// grace is how long a path that is suspect has to answer. A relay that is moved to has been heard before: if that was long
+// ago it may not work any more.
+func (p Path) grace() time.Duration {
+	if p.RTT == 0 {
+		return firstGrace
+	}
+	return max(deadAfter, 4*p.RTT)
 }
 
 func (t *route) sendCheck(now time.Time, to netip.AddrPort) {
@@ -113,15 +120,16 @@ func (t *route) watchSuspect(now time.Time, activity Wake) {
 	l := &t.life
 	since := now.Sub(l.suspectSince)
 	known := t.path.RTT != 0 // else nothing is overdue yet
+	brings := activity.LastRx.After(l.suspectSince) && now.Sub(activity.LastRx) < stillComing
 	switch {
 	case since >= l.grace && t.altWorks(now), known && since >= t.checkInterval() && t.altOK.After(l.suspectSince):
 		t.moveToAlt(now)
 		return
-	case since >= l.grace && !l.extended && activity.LastRx.After(l.suspectSince):
+	case since >= l.grace && !l.extended && brings:
 		l.extended = true
 		l.grace += lopsided
 		t.news.doubtful = true
-	case since >= l.grace:
+	case since >= l.grace, l.extended && !brings:
 		t.dead(now)
 		return
 	case now.Sub(l.lastCheck) >= t.checkInterval():

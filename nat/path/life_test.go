@@ -68,6 +68,41 @@ func (w *watched) run(d, out, in time.Duration) {
 	}
 }
 
+// A path that goes on to bring packets is kept for a while although it answers nothing. One late packet is no such sign: where
+// the peer has moved to another relay, or can send by a stream only, it was the last.
+func TestPathThatBringsPackets(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		in   time.Duration // between packets after the first late one, 0 for none
+		last time.Duration // how long they come
+		kept time.Duration // at least
+		dead time.Duration // by then
+	}{
+		{"one late packet", 0, 0, 900 * time.Millisecond, 2 * time.Second},
+		{"packets that stop", 100 * time.Millisecond, 3 * time.Second, 3 * time.Second, 5 * time.Second},
+		{"a ping a second", time.Second, time.Minute, lopsided, lopsided + 2*time.Second},
+	} {
+		w := newWatched(t)
+		w.run(5*time.Second, 20*time.Millisecond, 20*time.Millisecond)
+		w.answer = false
+		w.step(Suspect{})
+		w.run(50*time.Millisecond, 20*time.Millisecond, 0)
+		begun, took := w.now, time.Duration(0)
+		w.rx = w.now
+		for w.m.route.path.Kind == Direct && took < 20*time.Second {
+			in := tt.in
+			if took >= tt.last {
+				in = 0
+			}
+			w.run(10*time.Millisecond, 20*time.Millisecond, in)
+			took = w.now.Sub(begun)
+		}
+		if took < tt.kept || took > tt.dead {
+			t.Errorf("%s: the path was given up after %s, want %s to %s", tt.name, took, tt.kept, tt.dead)
+		}
+	}
+}
+
 func TestTrafficThatIsAnsweredNeedsNoChecks(t *testing.T) {
 	for _, every := range []time.Duration{20 * time.Millisecond, time.Second, 10 * time.Second} {
 		w := newWatched(t)

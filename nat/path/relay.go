@@ -252,7 +252,7 @@ func (t *route) checkRelay(now time.Time, r *relay) {
 // loseRelay closes a channel that is not in use and does not work. It may be the anchor's fault only if something works.
 func (t *route) loseRelay(now time.Time, r *relay, why string) {
 	if t.path.Kind != None && t.life.suspectSince.IsZero() {
-		t.avoid(now, r.anchor)
+		t.avoid(now, now, r.anchor)
 		t.news.unspared = true
 	}
 	t.closeRelay(r)

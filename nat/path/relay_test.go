@@ -127,6 +127,24 @@ func TestOutageOfAllRelays(t *testing.T) {
 	}
 }
 
+// A relay that worked a while ago takes over, and does not work any more: its own round trip says when to give it up.
+func TestRelayThatWorkedOnceIsGivenUpSoon(t *testing.T) {
+	w := newRelayedWorld(t, 5)
+	w.relayed = false
+	m := w.side[0].m
+	m.route.closeRelay(m.route.relays.by(anchorID))
+	m.route.set(w.now, Path{}, "test")
+	m.route.useRelay(w.now)
+	w.input(0, Wake{})
+	if got := w.via(0); got != spareID {
+		t.Fatalf("got a path through %v, want %v", got, spareID)
+	}
+	w.run(1500*time.Millisecond, false)
+	if got := w.kinds()[0]; got != None {
+		t.Errorf("got a %v path after 1.5 s without an answer, want none", got)
+	}
+}
+
 func TestFullRelayIsLeftWithoutLoss(t *testing.T) {
 	for seed := range uint64(10) {
 		w := newRelayedWorld(t, 20+seed)

@@ -130,7 +130,7 @@ func (t *route) set(now time.Time, p Path, reason string) {
 	if p.Kind != None {
 		t.restarted = false
 		t.life.heard = now
-		t.life.suspectSince, t.life.grace = now, firstGrace
+		t.life.suspectSince, t.life.grace = now, p.grace()
 		t.sendCheck(now, p.Addr)
 	}
 	t.report(restarted)

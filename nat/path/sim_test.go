@@ -44,6 +44,7 @@ type side struct {
 	ice      *StartICE
 	relay    netip.AddrPort // its channel at anchorID
 	opened   map[identity.NodeID]bool
+	away     map[identity.NodeID]bool // the anchors that it has no session with
 	trusted  []Credentials
 	tx, rx   time.Time
 	events   []Event
@@ -94,7 +95,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		w.side[i] = &side{
 			id: identity.NodeID{byte(i + 1)}, index: i,
 			addr:  netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i + 1)}), 9277),
-			relay: channel(i, anchorID),
+			relay: channel(i, anchorID), away: map[identity.NodeID]bool{},
 		}
 	}
 	return w
@@ -260,8 +261,11 @@ func (w *world) check(s, other *side, c Check) {
 // forwards reports whether what is sent to a channel arrives.
 func (w *world) forwards(to netip.AddrPort) bool {
 	anchor := anchorOf(to)
-	return w.relayed && anchor != w.dead && w.side[0].opened[anchor] && w.side[1].opened[anchor]
+	return w.relayed && anchor != w.dead && w.side[0].holds(anchor) && w.side[1].holds(anchor)
 }
+
+// holds reports whether the anchor has the side's half of the relayed path.
+func (s *side) holds(anchor identity.NodeID) bool { return s.opened[anchor] && !s.away[anchor] }
 
 // run lets d pass; traffic says whether both sides have packets to send.
 func (w *world) run(d time.Duration, traffic bool) {
@@ -293,7 +297,7 @@ func (w *world) traffic() {
 			}
 		}
 		theirs := other.m.route.path // only what comes by the path in use counts
-		if p.Kind == Direct && w.direct && p.Addr == other.addr && theirs.Addr == s.addr || p.Kind == Relayed && w.forwards(p.Addr) && theirs.Kind == Relayed {
+		if p.Kind == Direct && w.direct && p.Addr == other.addr && theirs.Addr == s.addr || p.Kind == Relayed && w.forwards(p.Addr) && theirs.Via == p.Via {
 			other.rx = w.now
 		}
 	}

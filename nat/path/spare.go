@@ -104,7 +104,7 @@ func (t *route) leaveRelay(now time.Time) {
 		}
 		old := t.relays.at(t.path.Addr)
 		reason := fmt.Sprintf("relay through %s does not answer, that through %s does", t.path.Via.Short(), r.anchor.Short())
-		t.avoid(now, t.path.Via)
+		t.avoid(now, t.life.suspectSince.Add(-silence), t.path.Via)
 		t.relays.agreed = choice{first: r.anchor}
 		t.moveRelay(now, r, reason)
 		if old != nil {
@@ -115,8 +115,8 @@ func (t *route) leaveRelay(now time.Time) {
 	}
 }
 
-// avoid puts an anchor last for a while.
-func (t *route) avoid(now time.Time, anchor identity.NodeID) {
+// avoid puts an anchor last for a while, unless its session has come up since it failed: then it was restarted.
+func (t *route) avoid(now, failed time.Time, anchor identity.NodeID) {
 	t.relays.avoided = slices.DeleteFunc(t.relays.avoided, func(a avoided) bool { return a.anchor == anchor || a.over(now, nil) })
-	t.relays.avoided = append(t.relays.avoided, avoided{anchor, now})
+	t.relays.avoided = append(t.relays.avoided, avoided{anchor, failed})
 }

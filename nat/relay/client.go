@@ -90,6 +90,7 @@ func (c *Client) Open(ctx context.Context, anchor, peer identity.NodeID) (netip.
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("open channel to %s at %s: %w", peer.Short(), anchor.Short(), err)
 	}
+	c.displace(relay, number, peer)
 	virtual, err := c.options.OpenChannel(relay, number)
 	if err != nil {
 		stream.Close()
@@ -111,6 +112,20 @@ func (c *Client) Open(ctx context.Context, anchor, peer identity.NodeID) (netip.
 	c.open[virtual] = o
 	c.work.Go(func() { c.keep(hold, o, stream) })
 	return virtual, nil
+}
+
+// displace ends a channel to another peer whose number the relay has given anew: it was restarted, and what is sent by that
+// channel goes to the wrong one. Its path is dead, and would take the new one with it.
+func (c *Client) displace(relay netip.AddrPort, number uint16, peer identity.NodeID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for virtual, o := range c.open {
+		if o.relay == relay && o.number == number && o.peer != peer {
+			delete(c.open, virtual)
+			o.stop()
+			c.options.CloseChannel(virtual)
+		}
+	}
 }
 
 // Close gives a channel back. Closing an address that is not open does nothing.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -170,6 +171,53 @@ func TestTwoHalvesAreJoined(t *testing.T) {
 			t.Fatalf("got %v after all clients ended, want no pair", got)
 		}
 	})
+}
+
+// A relay that was restarted gives each channel the number that it had, whichever is asked for first.
+func TestNumbersOutliveTheRelay(t *testing.T) {
+	numbers := func(peers ...identity.NodeID) map[identity.NodeID]uint16 {
+		w, cancel := newWorld(t)
+		defer cancel()
+		got := make(map[identity.NodeID]uint16)
+		for _, peer := range peers {
+			number, status := w.server.open(a, peer, nil)
+			if status != granted {
+				t.Fatalf("channel to %v: got status %d", peer, status)
+			}
+			got[peer] = number
+		}
+		return got
+	}
+	before, after := numbers(b, c), numbers(c, b)
+	if before[b] == before[c] || !maps.Equal(before, after) {
+		t.Errorf("got numbers %v before and %v after, want two that stay", before, after)
+	}
+	alike := c
+	alike[31] = 1
+	if got := numbers(c, alike); got[c] == got[alike] {
+		t.Errorf("got number %#x for two peers", got[c])
+	}
+}
+
+// A number that is given to another peer does not keep the channel that had it.
+func TestNumberGivenAnew(t *testing.T) {
+	w, cancel := newWorld(t)
+	defer cancel()
+	ca, channels := w.client(a)
+	stop := run(t, ca)
+	defer stop()
+	va := open(t, ca, b)
+	ca.mu.Lock()
+	relay, number := ca.open[va].relay, ca.open[va].number
+	ca.mu.Unlock()
+	ca.displace(relay, number, b)
+	if len(channels) != 1 {
+		t.Fatalf("got channels %v after the same one was asked for again, want it kept", channels)
+	}
+	ca.displace(relay, number, c)
+	if len(channels) != 0 || len(ca.Anchors()) != 0 {
+		t.Errorf("got channels %v after the number went to another peer, want none", channels)
+	}
 }
 
 func TestChannelOutlivesItsSession(t *testing.T) {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"encoding/binary"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -132,7 +133,7 @@ func (s *Server) open(from, peer identity.NodeID, c net.Conn) (uint16, status) {
 	}
 	ch := mine[peer]
 	if ch == nil {
-		number := s.freeNumber(from, mine)
+		number := s.freeNumber(from, peer, mine)
 		if number == 0 {
 			return 0, refusedFull
 		}
@@ -149,18 +150,21 @@ func (s *Server) open(from, peer identity.NodeID, c net.Conn) (uint16, status) {
 	return ch.half.Channel, granted
 }
 
-// freeNumber returns the lowest channel number that a member does not use, 0 when it has them all.
-func (s *Server) freeNumber(client identity.NodeID, mine map[identity.NodeID]*channel) uint16 {
+// freeNumber returns a channel number that a member does not use, 0 when it has them all. It is the peer's as long as no other
+// has taken it: so a relay that was restarted gives the number again that the member still uses, in whatever order its
+// channels are asked for.
+func (s *Server) freeNumber(client, peer identity.NodeID, mine map[identity.NodeID]*channel) uint16 {
 	used := make(map[uint16]bool, len(mine))
 	for _, ch := range mine {
 		used[ch.half.Channel] = true
 	}
-	first, last := uint16(firstChannel), uint16(middleChannel-1)
+	first, count := uint16(firstChannel), uint16(middleChannel-firstChannel)
 	if s.options.Self.Compare(client) > 0 {
-		first, last = middleChannel, lastChannel
+		first, count = middleChannel, lastChannel-middleChannel+1
 	}
-	for number := first; number <= last; number++ {
-		if !used[number] {
+	at := binary.BigEndian.Uint16(peer[:])
+	for n := range count {
+		if number := first + (at%count+n)%count; !used[number] {
 			return number
 		}
 	}

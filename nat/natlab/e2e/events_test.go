@@ -156,6 +156,8 @@ func eventTable() []event {
 		{"crash/a", nat, nat, direct, at(crash(sideA)), nil},
 		{"crash/b", nat, nat, direct, at(crash(sideB)), nil},
 		{"relay-killed", sym, sym, routeRelay, at(killRelay), revive},
+		{"relay-restart", sym, sym, routeRelay, at(restart((*world).relaying)), anchoredAgain},
+		{"relay-crash", sym, sym, routeRelay, at(crash((*world).relaying)), anchoredAgain},
 		{"anchor-killed/direct", nat, nat, direct, at(func(w *world) { w.kill(w.anchors[0]) }), revive},
 		{"cut-20s", nat, nat, direct, func(w *world) time.Time {
 			w.Cut(w.homeY)
@@ -175,6 +177,9 @@ func killRelay(w *world) {
 	}
 	w.kill(w.anchors[i])
 }
+
+// anchoredAgain waits for the sessions with an anchor that was restarted.
+func anchoredAgain(w *world) { w.anchored(w.x, w.y) }
 
 // revive starts the anchors that were killed.
 func revive(w *world) {

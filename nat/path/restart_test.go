@@ -1,0 +1,75 @@
+package path
+
+import (
+	"testing"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// restartAnchor has an anchor forget its channels. Each side has a session with it again after a time of its own, and
+// then takes up the channels that it still wants.
+func (w *world) restartAnchor(anchor identity.NodeID, back [2]time.Duration) {
+	for i, s := range w.side {
+		s.away[anchor] = true
+		w.input(i, w.known(i, nil))
+		w.after(back[i], func() {
+			delete(s.away, anchor)
+			since := map[identity.NodeID]time.Time{anchor: w.clock(i)}
+			w.input(i, w.known(i, since))
+		})
+	}
+}
+
+// known is local without the anchors that the side has no session with.
+func (w *world) known(i int, since map[identity.NodeID]time.Time) Local {
+	l := w.local(i, 0, 0)
+	var there []RelayOffer
+	for _, o := range l.Relays {
+		if !w.side[i].away[o.Anchor] {
+			o.Since = since[o.Anchor]
+			there = append(there, o)
+		}
+	}
+	l.Relays = there
+	return l
+}
+
+// arrives reports whether what a side sends reaches the other.
+func (w *world) arrives(i int) bool {
+	p := w.side[i].m.route.path
+	return p.Kind == Relayed && w.forwards(p.Addr)
+}
+
+// The restarted relay is the spare one again before the next restart, and the pair never waits for one.
+func TestRelayThatRestarts(t *testing.T) {
+	for seed := range uint64(100) {
+		w := newRelayedWorld(t, 1000+seed)
+		w.run(time.Duration(w.rnd.IntN(40_000))*time.Millisecond, true)
+		for round := range 3 {
+			anchor := w.via(0)
+			ms := func(n int) time.Duration { return time.Duration(w.rnd.IntN(n)) * time.Millisecond }
+			both := 300*time.Millisecond + ms(700)
+			back := [2]time.Duration{both + ms(300), both + ms(300)}
+			if w.rnd.IntN(3) == 0 {
+				back[w.rnd.IntN(2)] += ms(3000)
+			}
+			begun := w.now
+			w.restartAnchor(anchor, back)
+			var silent, longest time.Duration
+			for w.now.Sub(begun) < 30*time.Second {
+				w.run(10*time.Millisecond, true)
+				silent += 10 * time.Millisecond
+				if w.arrives(0) && w.arrives(1) {
+					silent = 0
+				}
+				longest = max(longest, silent)
+			}
+			if longest > 2*time.Second {
+				t.Errorf("seed %d, round %d: silent for %s when the relay was back after %v, want 2 s at most", seed, round, longest, back)
+				break
+			}
+			w.run(ms(20_000), true)
+		}
+	}
+}
