@@ -22,7 +22,6 @@ import (
 	"warren/mesh/store"
 	"warren/nat"
 	"warren/nat/fallback"
-	"warren/nat/netwatch"
 	"warren/nat/portmap"
 	"warren/nat/relay"
 	"warren/tunnel"
@@ -50,6 +49,7 @@ type member struct {
 	streams  *streams
 	share    *relaying
 	outlook  *outlook
+	hosted   *hosted
 	retry    *time.Timer // of handshakes
 	settings func() Settings
 	setPSK   func(wgtypes.Key, wgtypes.Key) error
@@ -105,7 +105,7 @@ func newMember(n *node, s *state, wireGuard wgtypes.Key) (*member, error) {
 	m := &member{
 		log: n.log, state: s, self: s.nodeID(), meshID: s.meshID(), instance: newInstance(), owners: owners{socket: n.socket},
 		settings: func() Settings { return n.settings }, setPSK: n.setPSK, tunnel: func() *tunnel.Tunnel { return n.tunnel },
-		linkSet: make(chan struct{}, 1), back: newDialBack(), share: newRelaying(), outlook: newOutlook(), retry: time.NewTimer(time.Hour),
+		linkSet: make(chan struct{}, 1), back: newDialBack(), share: newRelaying(), outlook: newOutlook(), hosted: newHosted(n), retry: time.NewTimer(time.Hour),
 		incoming: make(chan incomingSignal, signalQueue), outgoing: make(chan outgoingSignal, signalQueue),
 		peers: make(map[identity.NodeID]*peer), up: make(map[identity.NodeID]sessionFacts), refused: make(map[identity.NodeID]refusal),
 	}
@@ -166,7 +166,7 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 		return err
 	}
 	m.nat, err = nat.New(nat.Options{
-		Self: m.self, Instance: m.instance, STUN: m.socket.STUN(), Port: m.socket.Port, Addresses: func() []netip.Addr { return netwatch.Addresses(n.foreign) },
+		Self: m.self, Instance: m.instance, STUN: m.socket.STUN(), Port: m.socket.Port, Addresses: m.hostAddresses,
 		Reject: m.inOverlay, Send: m.enqueue, Activity: m.activity, Relay: m.channels, Anchors: m.anchors, External: m.external, Stranger: m.back.stranger,
 		Doubt: m.doubtful, Listen: listenUDP4, Measured: m.measuredMapping,
 		Answered: m.streams.signs.udpAnswered, Logger: logger,

@@ -9,7 +9,6 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
-	"warren/nat/netwatch"
 )
 
 // Bounds of what a node says and keeps of itself.
@@ -79,9 +78,7 @@ func (m *member) mappingSecret() []byte {
 	return secret
 }
 
-func (m *member) hostAddresses() []netip.Addr {
-	return netwatch.Addresses(func(ifname string) bool { return ifname == m.tunnel().Name() })
-}
+func (m *member) hostAddresses() []netip.Addr { return m.hosted.addresses() }
 
 // notPublic are the ranges that mean nothing, or another machine, elsewhere: private, shared (RFC 6598), ULA,
 // link-local, loopback and the like are excluded by netip or below.

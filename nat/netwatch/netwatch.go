@@ -9,6 +9,7 @@ package netwatch
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,6 +25,8 @@ const (
 	// still while a machine sleeps; the wall clock does not.
 	sleepCheck = 5 * time.Second
 	asleep     = 4 * time.Second
+	// lookAgain is when the system is asked again that could not be asked.
+	lookAgain = time.Second
 	// maxPerInterface bounds an interface's addresses of one family: privacy extensions make many.
 	maxPerInterface = 3
 )
@@ -48,13 +51,13 @@ type link struct {
 
 // Addresses returns the addresses that may be offered to peers, best first: those of interfaces with a
 // default route, IPv4 before IPv6. skip reports the names of interfaces to leave out besides the known
-// virtual ones (the node's own TUN device); it may be nil. When the system cannot be asked there are none.
-func Addresses(skip func(ifname string) bool) []netip.Addr {
+// virtual ones (the node's own TUN device); it may be nil. An error says that the system could not be asked just now.
+func Addresses(skip func(ifname string) bool) ([]netip.Addr, error) {
 	links, _, err := query()
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("look for this host's addresses: %w", err)
 	}
-	return choose(links, skip)
+	return choose(links, skip), nil
 }
 
 // Watch returns a channel that gets a value, coalesced, after each change of what Addresses(skip)
@@ -103,7 +106,8 @@ func watch(ctx context.Context, notices <-chan struct{}, look func() (network, b
 			}
 		}
 		now := time.Now()
-		if seen, ok := look(); ok {
+		seen, ok := look()
+		if ok {
 			p.see(now, seen)
 		}
 		if slept || p.ready(now) {
@@ -113,7 +117,10 @@ func watch(ctx context.Context, notices <-chan struct{}, look func() (network, b
 			default:
 			}
 		}
-		if at := p.due(); !at.IsZero() {
+		switch at := p.due(); {
+		case !ok:
+			held.Reset(lookAgain)
+		case !at.IsZero():
 			held.Reset(time.Until(at))
 		}
 	}

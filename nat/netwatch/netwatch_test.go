@@ -131,7 +131,11 @@ func TestHasSlept(t *testing.T) {
 
 // The real system, whichever it is, can be asked and watched.
 func TestSystem(t *testing.T) {
-	for _, addr := range Addresses(nil) {
+	list, err := Addresses(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range list {
 		if !addr.IsGlobalUnicast() || addr.IsLoopback() {
 			t.Errorf("got address %s, want only global unicast", addr)
 		}
@@ -153,4 +157,34 @@ func TestSystem(t *testing.T) {
 			t.Fatal("got no end of the watch within 5 s after its context, want one")
 		}
 	}
+}
+
+// A change whose notice came while the system could not be asked is told all the same.
+func TestWatchLooksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		notices, changes := make(chan struct{}, 1), make(chan struct{}, 1)
+		calls := 0
+		look := func() (network, bool) {
+			calls++
+			switch calls {
+			case 1:
+				return network{addrs: addrs("192.168.1.5")}, true
+			case 2:
+				return network{}, false
+			}
+			return network{addrs: addrs("10.0.0.5")}, true
+		}
+		go watch(ctx, notices, look, changes)
+		synctest.Wait()
+		notices <- struct{}{}
+		time.Sleep(3 * time.Second)
+		select {
+		case <-changes:
+		default:
+			t.Error("got no change, want one once the system can be asked")
+		}
+		cancel()
+		synctest.Wait()
+	})
 }
