@@ -124,13 +124,15 @@ func (s *Sealer) answer(now time.Time, to identity.NodeID, attempt uint64) ([]by
 	return h.enc, &psk, nil
 }
 
-// heardAnswer derives the preshared key from the encapsulated secret. The first answer to an attempt counts.
+// heardAnswer derives the preshared key from the encapsulated secret. The first answer to an attempt counts. One that was
+// overtaken by the answer to a newer attempt is refused: the peer has left its key behind.
 func (s *Sealer) heardAnswer(now time.Time, from identity.NodeID, in body) (*PSK, error) {
 	hash := sha256.Sum256(in.KEM)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := s.peer(now, from).offered[in.Attempt]
-	if o == nil {
+	p := s.peer(now, from)
+	o := p.offered[in.Attempt]
+	if o == nil || in.Attempt < p.answered {
 		return nil, ErrNoOffer
 	}
 	if o.psk == nil {
@@ -148,6 +150,7 @@ func (s *Sealer) heardAnswer(now time.Time, from identity.NodeID, in body) (*PSK
 	} else if o.from != hash {
 		return nil, fmt.Errorf("second answer to attempt %d: %w", in.Attempt, ErrMalformed)
 	}
+	p.answered = in.Attempt
 	psk := *o.psk
 	return &psk, nil
 }

@@ -103,6 +103,8 @@ type peerState struct {
 	seen    map[[16]byte]time.Time
 	offered map[uint64]*offered
 	heard   map[uint64]*heard
+	// answered is the newest attempt that the peer has answered.
+	answered uint64
 }
 
 // offered is an own offer: the private key is needed once, for the answer.

@@ -84,6 +84,29 @@ func TestOfferAndAnswerAgreeOnOneKey(t *testing.T) {
 	}
 }
 
+// An answer that comes after the one to a newer attempt would bring back a key that the peer has left.
+func TestOvertakenAnswer(t *testing.T) {
+	alice, bob, _ := pair(t)
+	now := time.Unix(1_800_000_000, 0)
+	var answers [2][]byte
+	var newest PSK
+	for i := range answers {
+		attempt := uint64(7 + i)
+		offer, _ := seal(t, alice, now, bob, Message{Role: Offer, Attempt: attempt})
+		if _, _, _, err := bob.Open(now, offer); err != nil {
+			t.Fatal(err)
+		}
+		answer, psk := seal(t, bob, now, alice, Message{Role: Answer, Attempt: attempt})
+		answers[i], newest = answer, *psk
+	}
+	if _, _, psk, err := alice.Open(now, answers[1]); err != nil || *psk != newest {
+		t.Fatalf("the newer answer: got %v, want bob's newest key", err)
+	}
+	if _, _, psk, err := alice.Open(now, answers[0]); !errors.Is(err, ErrNoOffer) || psk != nil {
+		t.Errorf("the older answer: got key %v, error %v, want none and ErrNoOffer", psk, err)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	cases := []struct {
