@@ -46,61 +46,88 @@ func (p *peer) allSources() []netip.AddrPort {
 	return append([]netip.AddrPort{p.stream.virtual}, p.sources...)
 }
 
-// moveTo has the peer's endpoint follow its way, which was another one before, and starts the handshake.
+// moveTo has the peer's endpoint follow its way, which was another one before, and sees to the handshake.
 func (m *member) moveTo(p *peer, before netip.AddrPort, controlling, restarted bool) {
 	way := p.way()
 	flushed := p.endpoint.SetPath(way)
 	switch {
 	case !way.IsValid():
 	case flushed:
-		m.await(p)
-	case controlling && (restarted || way != before && !m.keysAreGood(p.key)):
-		m.handshake(p)
+		m.await(p, controlling)
+	case restarted || way != before && !m.keysAreGood(p.key):
+		m.handshake(p, controlling)
 	}
+}
+
+// handshake starts one, unless one was started just now: two in a row cross, and the peer takes the second for a flood.
+// The side that is not controlling leaves that to the other, and looks whether it comes about.
+func (m *member) handshake(p *peer, controlling bool) {
+	switch {
+	case !controlling:
+		m.await(p, false)
+	case time.Since(p.shake.since) < handshakeRetry:
+		p.shake.since = time.Now()
+	default:
+		m.tunnel().Initiate(p.key, true)
+		m.await(p, true)
+	}
+}
+
+// await has the handshake that was started, or should be by the peer, looked after.
+func (m *member) await(p *peer, controlling bool) {
+	p.shake = awaited{since: time.Now(), controlling: controlling}
+	m.retry.Reset(handshakeRetry)
 }
 
 // Handshakes. WireGuard repeats one that got no answer after five seconds, which suits a peer that may be away; here a
-// path has just been proved, so that an answer that is missing after handshakeRetry was lost.
+// path has just been proved, so that an answer that is missing after handshakeRetry was lost. The other side knows of a
+// handshake only when the first packet under the new keys comes. If that one is lost and there is nothing to say, it
+// would wait for ever: after handshakeTurn it starts one itself, later than WireGuard's own repetition.
 const (
 	handshakeRetry = 700 * time.Millisecond
+	handshakeTurn  = 6 * time.Second
 	handshakeTries = 4
 )
 
-// handshake starts one, unless one was started just now: two in a row cross, and the peer takes the second for a flood.
-func (m *member) handshake(p *peer) {
-	if time.Since(p.awaits) < handshakeRetry {
-		p.awaits = time.Now()
-		return
-	}
-	m.tunnel().Initiate(p.key, true)
-	m.await(p)
+// awaited is a handshake that is looked for.
+type awaited struct {
+	since       time.Time // zero: none is
+	tries       int       // made after the first
+	controlling bool
 }
 
-// await has the handshake that was started looked after.
-func (m *member) await(p *peer) {
-	p.awaits, p.tries = time.Now(), 0
-	m.retry.Reset(handshakeRetry)
+// look says whether to start the handshake (again) now, given the last one that was done. It ends the wait when one was,
+// and after the last try: WireGuard goes on by itself for 90 s from there.
+func (a *awaited) look(now, done time.Time) (start bool) {
+	every, early := handshakeRetry, time.Duration(0)
+	if !a.controlling {
+		// The peer may have been told of the path, and have done it, before this side was.
+		every, early = handshakeTurn, handshakeTurn
+	}
+	switch {
+	case a.since.IsZero():
+	case a.tries == handshakeTries || done.After(a.since.Add(-early)):
+		a.since = time.Time{}
+	case now.Sub(a.since) >= time.Duration(a.tries+1)*every:
+		a.tries++
+		return true
+	}
+	return false
 }
 
 // retryHandshakes starts those again that had no answer.
 func (m *member) retryHandshakes() {
 	stats, err := m.tunnel().Snapshot()
-	if err != nil {
-		return
-	}
-	again := false
+	again := err != nil
 	for _, p := range m.peers {
-		switch {
-		case p.awaits.IsZero():
-		case !p.way().IsValid() || p.tries == handshakeTries || stats[p.key].LastHandshake.After(p.awaits):
-			p.awaits = time.Time{}
-		case time.Since(p.awaits) < time.Duration(p.tries+1)*handshakeRetry:
-			again = true
-		default:
-			p.tries++
-			m.tunnel().Initiate(p.key, true)
-			again = true
+		if !p.way().IsValid() {
+			p.shake = awaited{}
 		}
+		if err == nil && p.shake.look(time.Now(), stats[p.key].LastHandshake) {
+			// The session of the side that is not controlling may be good, though not confirmed: it is not given up.
+			m.tunnel().Initiate(p.key, p.shake.controlling)
+		}
+		again = again || !p.shake.since.IsZero()
 	}
 	if again {
 		m.retry.Reset(handshakeRetry)
@@ -119,6 +146,7 @@ const staleKeys = 180 * time.Second
 
 // introduceStale asks for new introductions to the peers whose path works and carries packets one way, while WireGuard
 // agrees on no keys: the two ends then have different preshared keys, because every answer of an introduction was lost.
+// WireGuard gives up after 90 s without traffic, so a handshake that was never done is started anew as well.
 func (m *member) introduceStale(now time.Time) {
 	stats, err := m.tunnel().Snapshot()
 	if err != nil {
@@ -126,9 +154,15 @@ func (m *member) introduceStale(now time.Time) {
 	}
 	for id, p := range m.peers {
 		handshake := stats[p.key].LastHandshake
-		if p.way().IsValid() && now.Sub(p.endpoint.Activity().LastTx) < tickEvery && now.Sub(handshake) > staleKeys {
+		if !p.way().IsValid() || now.Sub(handshake) <= staleKeys {
+			continue
+		}
+		if now.Sub(p.endpoint.Activity().LastTx) < tickEvery {
 			m.log.Info("no keys agreed, introducing anew", "peer", m.nameOf(id))
 			m.nat.Introduce(id)
+		}
+		if handshake.IsZero() && p.shake.since.IsZero() {
+			m.handshake(p, m.self.Compare(id) < 0)
 		}
 	}
 }

@@ -96,8 +96,7 @@ type peer struct {
 	size         tunnel.Path
 	sources      []netip.AddrPort
 	said         whereabouts
-	awaits       time.Time // since when a handshake is looked for; zero: none is
-	tries        int       // of that handshake, after the first
+	shake        awaited
 }
 
 // newMember loads what the state directory holds and makes the owners. Nothing runs yet.

@@ -1,0 +1,47 @@
+package node
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// TestAwaitedHandshake asserts when a handshake that is looked for is started again, on either side.
+func TestAwaitedHandshake(t *testing.T) {
+	began := time.Unix(1000, 0)
+	for _, c := range []struct {
+		name        string
+		controlling bool
+		done        time.Duration // of a handshake, from the beginning; 0: none ever is
+		want        []time.Duration
+	}{
+		{"no answer comes", true, 0, []time.Duration{700 * time.Millisecond, 1400 * time.Millisecond, 2100 * time.Millisecond, 2800 * time.Millisecond}},
+		{"the second is answered", true, time.Second, []time.Duration{700 * time.Millisecond}},
+		{"the one before this path does not count", true, -time.Second, []time.Duration{700 * time.Millisecond, 1400 * time.Millisecond, 2100 * time.Millisecond, 2800 * time.Millisecond}},
+		{"the peer's is never confirmed", false, 0, []time.Duration{6 * time.Second, 12 * time.Second, 18 * time.Second, 24 * time.Second}},
+		{"the peer's is confirmed", false, 3 * time.Second, nil},
+		{"the peer's was confirmed before the path was known", false, -time.Second, nil},
+		{"the one before the peer's is long ago", false, -time.Minute, []time.Duration{6 * time.Second, 12 * time.Second, 18 * time.Second, 24 * time.Second}},
+		{"our own is answered", false, 7 * time.Second, []time.Duration{6 * time.Second}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := awaited{since: began, controlling: c.controlling}
+			var got []time.Duration
+			for after := time.Duration(0); after < time.Minute; after += 100 * time.Millisecond {
+				var done time.Time
+				if c.done != 0 && after >= c.done {
+					done = began.Add(c.done)
+				}
+				if a.look(began.Add(after), done) {
+					got = append(got, after)
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("started again after %v, want %v", got, c.want)
+			}
+			if !a.since.IsZero() {
+				t.Error("it is looked for after the last try")
+			}
+		})
+	}
+}
