@@ -198,6 +198,9 @@ func (t *route) checkAnswered(now time.Time, id uint64) {
 	switch p.to {
 	case t.path.Addr:
 		t.path.RTT = max(now.Sub(p.at), time.Microsecond)
+		if t.restarted && t.path.Kind == Relayed && t.agreed == t.newest {
+			t.set(now, t.path, "the peer has restarted")
+		}
 		t.believe(now)
 	case t.alt:
 		t.altOK = now

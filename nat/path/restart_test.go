@@ -73,3 +73,27 @@ func TestRelayThatRestarts(t *testing.T) {
 		}
 	}
 }
+
+// A peer whose process was restarted is spoken to by the relay in use under what was agreed on last: the process that knew what
+// was agreed before is gone.
+func TestPeerBehindRelayRestarts(t *testing.T) {
+	for seed := range uint64(60) {
+		w := newRelayedWorld(t, 3000+seed)
+		w.run(20*time.Second, true)
+		again := int(seed % 2)
+		events := len(w.side[1-again].events)
+		w.start(again)
+		w.input(again, w.local(again, 0, 0))
+		begun := w.now
+		for told := false; !told || !w.arrives(0) || !w.arrives(1); {
+			w.run(10*time.Millisecond, true)
+			for _, e := range w.side[1-again].events[events:] {
+				told = told || e.PeerRestarted
+			}
+			if took := w.now.Sub(begun); took > time.Second {
+				t.Errorf("seed %d: silent for %s after the peer restarted, want 1 s at most", seed, took)
+				break
+			}
+		}
+	}
+}

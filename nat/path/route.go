@@ -76,6 +76,9 @@ func (t *route) attempt(now time.Time, keys exchange, anchors choice) {
 	t.newest = keys
 	if t.path.Kind == None {
 		t.agree()
+	} else if t.restarted && t.path.Kind == Relayed {
+		t.agree() // nobody is left to answer under the old ones, and the relay is the same
+		t.life.pending = [16]pendingCheck{}
 	}
 	t.planRelay(now, anchors)
 }

@@ -153,6 +153,7 @@ func eventTable() []event {
 		{"address/b", nat, nat, direct, at(func(w *world) { w.y.Host.Renumber() }), nil},
 		{"restart/a", nat, nat, direct, at(restart(sideA)), nil},
 		{"restart/b", nat, nat, direct, at(restart(sideB)), nil},
+		{"restart/relayed", sym, sym, routeRelay, at(restart(sideA)), anchoredAgain},
 		{"crash/a", nat, nat, direct, at(crash(sideA)), nil},
 		{"crash/b", nat, nat, direct, at(crash(sideB)), nil},
 		{"relay-killed", sym, sym, routeRelay, at(killRelay), revive},
