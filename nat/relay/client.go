@@ -31,7 +31,9 @@ type ClientOptions struct {
 // Client opens channels at anchors and keeps them open until they are closed.
 type Client struct {
 	options ClientOptions
-	done    chan struct{} // closed when Run returns
+	done    chan struct{}   // closed when Run's context ends
+	ending  context.Context // ends with it
+	end     context.CancelFunc
 	news    chan struct{}
 	work    sync.WaitGroup
 
@@ -61,8 +63,9 @@ func NewClient(options ClientOptions) *Client {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	options.Logger = options.Logger.With("part", "relay")
+	ending, end := context.WithCancel(context.Background())
 	return &Client{
-		options: options, done: make(chan struct{}), news: make(chan struct{}, 1), open: make(map[netip.AddrPort]*opened),
+		options: options, ending: ending, end: end, done: make(chan struct{}), news: make(chan struct{}, 1), open: make(map[netip.AddrPort]*opened),
 		asking: make(map[identity.NodeID]int), follows: make(map[identity.NodeID]*followed),
 	}
 }
@@ -73,6 +76,7 @@ func (c *Client) Run(ctx context.Context) error {
 	c.mu.Lock()
 	c.closed = true
 	close(c.done)
+	c.end()
 	for _, f := range c.follows {
 		f.stop()
 	}
@@ -193,7 +197,9 @@ func (c *Client) keep(hold context.Context, o *opened, stream net.Conn) {
 				return
 			}
 			attempt, done := context.WithTimeout(ctx, requestTimeout)
+			unneeded := context.AfterFunc(c.ending, done) // the anchor may be gone for good: Run must not wait for it
 			next, relay, number, err := c.request(attempt, o.anchor, o.peer)
+			unneeded()
 			done()
 			if err == nil && number == o.number && c.move(o, relay) {
 				stream, backoff = next, 200*time.Millisecond
