@@ -72,6 +72,14 @@ func (t *route) suspect(now time.Time) {
 	t.sendCheck(now, t.path.Addr)
 }
 
+// suspectIfQuiet is suspect for a direct path of which nothing was heard lately: the peer begins an introduction when it finds
+// the path broken, and this side may have nothing to send by which it would notice. Relayed peers try for a direct path anyway.
+func (t *route) suspectIfQuiet(now time.Time) {
+	if t.path.Kind == Direct && now.Sub(later(t.life.heard, t.life.lastRx)) >= silence {
+		t.suspect(now)
+	}
+}
+
 // grace is how long a path that is suspect has to answer. A relay that is moved to has been heard before: if that was long
 // ago it may not work any more.
 func (p Path) grace() time.Duration {

@@ -303,3 +303,19 @@ func TestPeerChanged(t *testing.T) {
 		t.Errorf("got %d attempts for a hundred changes in ten seconds, want 4 at most", got)
 	}
 }
+
+// One side finds the direct path dead; the other sends nothing, and would not notice before its next idle check.
+func TestIntroductionMakesAQuietPathSuspect(t *testing.T) {
+	for i := range 2 {
+		w := newWorld(t, 12)
+		w.start(0)
+		w.start(1)
+		w.until(Direct, 2*time.Second, false)
+		w.run(8*time.Second, false)
+		w.direct = false
+		w.input(i, Suspect{})
+		if took := w.until(Relayed, 30*time.Second, false); took > 4*time.Second {
+			t.Errorf("side %d noticed: got both relayed after %s, want it within 4 s", i, took)
+		}
+	}
+}

@@ -221,7 +221,7 @@ func (t *route) watchRelay(now time.Time) {
 		case relayPlanned:
 			switch {
 			case !due(now, r.at):
-			case t.path.Kind == Direct:
+			case t.path.Kind == Direct && t.life.suspectSince.IsZero():
 				// Nothing needs it now. Should the path die, the next attempt plans one.
 				t.closeRelay(r)
 			default:
