@@ -30,16 +30,17 @@ func (m *member) tokenAnchors() []identity.TokenAnchor {
 
 // chooseTokenAnchors returns this node if it is an anchor, up to two anchors that answer now, one of this node's own addresses for
 // a joiner on the same LAN, then whatever anchors there are. A joiner may have one address family only, so both are in it as
-// far as they are known; the second anchor is of the other family than the first, because IPv6 addresses of several nodes do not
-// leave room for more.
+// far as they are known, and one of the other family comes second, because IPv6 addresses of several nodes do not leave room for
+// more. Of each other anchor it is IPv4 that counts: a joiner that has nothing else must not depend on a single member.
 func chooseTokenAnchors(f tokenFacts) (out []identity.TokenAnchor) {
 	knows := func(v4 bool) bool {
 		return slices.ContainsFunc(out, func(a identity.TokenAnchor) bool { return a.Addr.Addr().Is4() == v4 && isPublic(a.Addr.Addr()) })
 	}
 	isNew := func(a netip.AddrPort) bool { return !knows(a.Addr().Is4()) }
-	add := func(id identity.NodeID, addrs []netip.AddrPort, most int) {
+	is4 := func(a netip.AddrPort) bool { return a.Addr().Is4() }
+	add := func(id identity.NodeID, addrs []netip.AddrPort, most int, better func(netip.AddrPort) bool) {
 		for addrs = slices.Clone(addrs); most > 0 && len(addrs) > 0 && len(out) < maxTokenAnchors; {
-			i := max(0, slices.IndexFunc(addrs, isNew))
+			i := max(0, slices.IndexFunc(addrs, better))
 			a := identity.TokenAnchor{Addr: addrs[i], ID: [8]byte(id[:8])}
 			addrs = slices.Delete(addrs, i, i+1)
 			if !slices.Contains(out, a) {
@@ -48,18 +49,18 @@ func chooseTokenAnchors(f tokenFacts) (out []identity.TokenAnchor) {
 			}
 		}
 	}
-	each := func(wanted func(roster.Member) bool, addresses, upTo int) {
+	each := func(wanted func(roster.Member) bool, addresses, upTo int, better func(netip.AddrPort) bool) {
 		for _, other := range f.members {
 			if len(out) < upTo && other.State == roster.Active && wanted(other) {
-				add(other.ID, other.Record.Endpoints, addresses)
+				add(other.ID, other.Record.Endpoints, addresses, better)
 			}
 		}
 	}
-	each(func(o roster.Member) bool { return o.ID == f.self }, 2, maxTokenAnchors)
-	each(func(o roster.Member) bool { return o.ID != f.self && f.up[o.ID] }, 1, 2)
-	add(f.self, f.local, 1)
-	each(func(o roster.Member) bool { return o.ID != f.self && slices.ContainsFunc(o.Record.Endpoints, isNew) }, 1, maxTokenAnchors)
-	each(func(o roster.Member) bool { return o.ID != f.self }, 1, maxTokenAnchors)
+	each(func(o roster.Member) bool { return o.ID == f.self }, 2, maxTokenAnchors, isNew)
+	each(func(o roster.Member) bool { return o.ID != f.self && f.up[o.ID] }, 1, 2, is4)
+	add(f.self, f.local, 1, isNew)
+	each(func(o roster.Member) bool { return o.ID != f.self && slices.ContainsFunc(o.Record.Endpoints, isNew) }, 1, maxTokenAnchors, isNew)
+	each(func(o roster.Member) bool { return o.ID != f.self }, 1, maxTokenAnchors, is4)
 	if len(out) > 2 {
 		advance(out)
 	}

@@ -41,7 +41,7 @@ func TestTokenHoldsBothFamilies(t *testing.T) {
 			[]string{here6, "198.51.100.7:9277", "[2001:db8:2::1]:9277"}},
 		{"behind a NAT", []string{home},
 			[]roster.Member{member(self), member(one, "198.51.100.7:9277", "[2001:db8:1::1]:9277"), member(two, "198.51.100.8:9277", "[2001:db8:2::1]:9277")},
-			[]string{"198.51.100.7:9277", "[2001:db8:2::1]:9277", home}},
+			[]string{"198.51.100.7:9277", "[2001:db8:1::1]:9277", "198.51.100.8:9277", home}},
 		{"IPv4 only", []string{here4}, []roster.Member{member(self, here4), member(one, "198.51.100.7:9277")}, []string{here4, "198.51.100.7:9277"}},
 		{"alone on a LAN", []string{home}, []roster.Member{member(self)}, []string{home}},
 	} {

@@ -23,6 +23,11 @@ func TestFounderGone(t *testing.T) {
 	bed.must(Found(bed.ctx, "home", founder, gate))
 	bed.must(Admit(bed.ctx, founder, alice, "--admin"))
 	bed.meshed(founder, gate, alice)
+	_, err := alice.Wait(bed.ctx, "gate is an anchor", func(s api.Status) bool {
+		p, _ := Peer(s, gate.Name())
+		return p.Anchor
+	})
+	bed.must(err)
 
 	bed.step("the founder is lost")
 	bed.kill(founder)
@@ -38,7 +43,7 @@ func TestFounderGone(t *testing.T) {
 
 	bed.step("news goes round")
 	before := bed.status(alice)
-	_, err := alice.Invite(bed.ctx, "--tag", "late")
+	_, err = alice.Invite(bed.ctx, "--tag", "late")
 	bed.must(err)
 	for _, n := range rest {
 		_, err := n.Wait(bed.ctx, "the new invite is known", func(s api.Status) bool {
