@@ -97,7 +97,7 @@ func (s *state) write(dir string, more func(dir string) error) (err error) {
 		return fmt.Errorf("make state directory %s: %w", dir, err)
 	}
 	s.dir = dir
-	return syncDir(parent)
+	return identity.SyncDir(parent)
 }
 
 func (s *state) writeFiles(dir string) error {
@@ -229,18 +229,6 @@ func lockState(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lock state %s: an agent is running on it: %w", dir, err)
 	}
 	return file, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync directory %s: %w", dir, err)
-	}
-	return nil
 }
 
 // ownRecord is this node's record as far as the state directory knows it; mesh gives it its sequence number.

@@ -22,6 +22,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"warren/mesh/identity"
 )
 
 // The layout of the file. Each value ends in the CRC-32C of its key and value, since bbolt has no checksum of
@@ -120,17 +122,7 @@ func setAside(path string) (string, error) {
 	if err := os.Rename(path, aside); err != nil {
 		return "", err
 	}
-	return aside, syncDir(filepath.Dir(path))
-}
-
-// syncDir makes a rename or a new file survive a power cut.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = d.Close() }()
-	return d.Sync()
+	return aside, identity.SyncDir(filepath.Dir(path))
 }
 
 // open opens, creates and checks the file. What bbolt panics about, and faults in its memory map (a file that is shorter
@@ -165,7 +157,7 @@ func open(path string) (s *Store, err error) {
 		return nil, err
 	}
 	if statErr != nil {
-		if err := syncDir(filepath.Dir(path)); err != nil {
+		if err := identity.SyncDir(filepath.Dir(path)); err != nil {
 			return nil, err
 		}
 	}
