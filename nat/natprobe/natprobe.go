@@ -206,9 +206,14 @@ func (r *run) filtering(wide, narrow *socket, report *Report) {
 		return natkind.Untested // the helper has not said that it sends: an older version, or busy
 	}
 	report.Filtering = natkind.FilteringOf(natkind.Arrivals{OtherPort: outcome(port), OtherAddress: outcome(address)})
+	// Where a packet came from is known better than where the helper says that it sent from, and perhaps before it.
+	helper := r.arrived[key{narrow, port}].Port()
+	if helper == 0 {
+		helper = r.told[port]
+	}
 	var second *question
-	if told := r.told[port]; told != 0 {
-		second = r.ask(wide, port, netip.AddrPortFrom(server.Server.Addr.Addr(), told))
+	if helper != 0 {
+		second = r.ask(wide, port, netip.AddrPortFrom(server.Server.Addr.Addr(), helper))
 	}
 	circled := func() bool { return true }
 	if report.Mapping != natkind.Unmapped {

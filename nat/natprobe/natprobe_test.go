@@ -174,7 +174,8 @@ type members struct {
 	told  chan Told
 	tasks sync.WaitGroup
 	all   []Server
-	mute  bool // they do not understand asks for help
+	mute  bool          // they do not understand asks for help
+	late  time.Duration // how much longer their word takes than their packets
 }
 
 func newMembers(t *testing.T, ctx context.Context, i *internet, n int) *members {
@@ -208,7 +209,7 @@ func (m *members) ask(helper identity.NodeID, id [12]byte, addr netip.AddrPort) 
 	}
 	m.tasks.Go(func() {
 		err := Help(m.ctx, listen, id, addr, func(port uint16) {
-			time.AfterFunc(m.net.latency, func() { m.told <- Told{id, port} })
+			time.AfterFunc(m.net.latency+m.late, func() { m.told <- Told{id, port} })
 		})
 		if err != nil && !errors.Is(err, context.Canceled) {
 			m.t.Errorf("help: %v", err)
@@ -314,6 +315,17 @@ func TestTooLittleEvidence(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWordOfHelperIsLate: what a helper sends may come in before its word of it, and tells as much.
+func TestWordOfHelperIsLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := newInternet(natkind.MappedByAddressAndPort, natkind.FilteredNot)
+		got, _ := measure(t, i, 3, func(m *members) { m.late = time.Second })
+		if got.Mapping != natkind.MappedByAddressAndPort || got.Filtering != natkind.FilteredNot {
+			t.Errorf("got mapping %s and filtering %s, want %s and %s", got.Mapping, got.Filtering, natkind.MappedByAddressAndPort, natkind.FilteredNot)
+		}
+	})
 }
 
 func TestSilence(t *testing.T) {
