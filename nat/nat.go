@@ -70,6 +70,8 @@ type Anchor struct {
 	RTT   time.Duration
 	Since time.Time // when its session came up; zero: not known
 	Load  uint8     // of its relay, as it told: 0 for none or not known, 255 for all that it can carry
+	// Private says that it is no anchor to strangers: a neighbour, which the peer may have no session with.
+	Private bool
 }
 
 // Options are the parts that a NAT works with. Its functions are called by Run's goroutine: they must
@@ -87,7 +89,9 @@ type Options struct {
 	Anchors   func() []Anchor                                       // may be nil
 	External  func() []netip.AddrPort                               // where routers map the shared port to, now; may be nil
 	Stranger  func(id [12]byte, from netip.AddrPort)                // told of each bare Binding request; must not block; may be nil
-	Doubt     func(peer identity.NodeID)                            // told of each path that answers no checks; must not block; may be nil
+	Doubt     func(peer, via identity.NodeID)                       // told of each path that answers no checks, and its relay if it has one; must not block; may be nil
+	NoUDP     func() bool                                           // whether UDP from here to the Internet gets no answer; may be nil
+	Dialable  func(anchor identity.NodeID) bool                     // whether a session with it could be had; nil: with all; called concurrently
 	Answered  func(server netip.AddrPort)                           // told of each answer of an anchor to a probe; may be nil
 	Listen    func() (net.PacketConn, error)                        // opens a UDP socket of its own, for IPv4; nil: ports are not predicted
 	Measured  func() natkind.Mapping                                // of IPv4, where STUN answers do not show it; may be nil

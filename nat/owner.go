@@ -324,11 +324,12 @@ func (l *loop) publishMapped() {
 func (l *loop) localChanged(now time.Time) {
 	before := l.place.local
 	l.place.collect(&l.o)
-	if slices.Equal(before.Candidates, l.place.local.Candidates) && slices.Equal(before.Relays, l.place.local.Relays) {
+	after := l.place.local
+	if slices.Equal(before.Candidates, after.Candidates) && slices.Equal(before.Relays, after.Relays) && before.NoUDP == after.NoUDP {
 		return
 	}
 	for _, p := range l.peers {
-		l.step(now, p, path.Local(l.place.local))
+		l.step(now, p, after)
 	}
 }
 

@@ -3,6 +3,8 @@ package nat
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
+	"log/slog"
 	mathrand "math/rand/v2"
 	"time"
 
@@ -34,7 +36,7 @@ type peer struct {
 
 func (l *loop) addPeer(now time.Time, id identity.NodeID) {
 	p := &peer{id: id, index: -1, machine: path.New(path.Config{
-		Self: l.o.Self, Peer: id, Instance: l.o.Instance, Random: randomText, Jitter: mathrand.Float64, Reject: l.o.Reject,
+		Self: l.o.Self, Peer: id, Instance: l.o.Instance, Random: randomText, Jitter: mathrand.Float64, Reject: l.o.Reject, Dialable: l.o.Dialable,
 	}, now)}
 	l.mu.Lock()
 	l.peers[id] = p
@@ -72,7 +74,27 @@ func (l *loop) step(now time.Time, p *peer, in path.Input) {
 	out, wake := p.machine.Step(now, in)
 	l.mu.Unlock()
 	l.wakes.plan(p, wake)
+	l.trace(p, in)
 	l.carryOut(p, out)
+}
+
+// trace logs what happens to a peer, as far as it belongs to introductions and relays. Checks and looks at traffic do not.
+func (l *loop) trace(p *peer, in path.Input) {
+	if !l.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	switch in := in.(type) {
+	case path.Received:
+		l.log.Debug("signal received", "peer", p.id.Short(), "signal", in.Message)
+	case path.Unroutable:
+		l.log.Debug("signal not sent", "peer", p.id.Short(), "kind", in.Kind, "reason", in.Text)
+	case path.Failed:
+		l.log.Debug("ICE failed", "peer", p.id.Short(), "attempt", in.Attempt, "reason", in.Text)
+	case path.RelayOpened:
+		l.log.Debug("relay opened", "peer", p.id.Short(), "anchor", in.Anchor.Short(), "addr", in.Addr, "error", in.Text)
+	case path.Suspect, path.NetworkChanged, path.PeerChanged, path.Introduce:
+		l.log.Debug("told", "peer", p.id.Short(), "what", fmt.Sprintf("%T", in))
+	}
 }
 
 // halt ends what a machine has under way.
@@ -89,6 +111,7 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 		switch o := o.(type) {
 		case path.Send:
 			l.confirmMapped(o.Message.Kind)
+			l.log.Debug("signal sent", "peer", p.id.Short(), "signal", o.Message)
 			if err := l.o.Send(p.id, o.Message); err != nil {
 				l.step(time.Now(), p, path.Unroutable{Kind: o.Message.Kind, Text: err.Error()})
 			}
@@ -110,8 +133,9 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 				l.log.Warn("check not sent", "peer", p.id.Short(), "err", err)
 			}
 		case path.Doubt:
-			l.doubt(time.Now(), p)
+			l.doubt(time.Now(), p, o.Via)
 		case path.OpenRelay:
+			l.log.Debug("open relay", "peer", p.id.Short(), "anchor", o.Anchor.Short())
 			l.openRelay(p, o.Anchor)
 		case path.CloseRelay:
 			l.relayCall(p, func(context.Context) { l.o.Relay.Close(o.Addr) })
@@ -135,13 +159,13 @@ func (l *loop) confirmMapped(kind Kind) {
 }
 
 // doubt finds out whether more than one path is broken: what this node's address is now, and which sessions live.
-func (l *loop) doubt(now time.Time, p *peer) {
+func (l *loop) doubt(now time.Time, p *peer, via identity.NodeID) {
 	l.log.Debug("path in doubt", "peer", p.id.Short())
 	if l.place.prober.refresh(now, probeDoubt) {
 		l.sendProbes(now)
 	}
 	if l.o.Doubt != nil {
-		l.o.Doubt(p.id)
+		l.o.Doubt(p.id, via)
 	}
 }
 

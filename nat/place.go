@@ -60,6 +60,7 @@ func (p *place) collect(o *Options) {
 			}
 		}
 	}
+	l.NoUDP = o.NoUDP != nil && o.NoUDP()
 	p.local = l
 	if o.Relay == nil {
 		return
@@ -68,7 +69,7 @@ func (p *place) collect(o *Options) {
 		if a.ID.IsZero() {
 			continue
 		}
-		l.Relays = append(l.Relays, RelayOffer{Anchor: a.ID, RTTms: uint32(min(a.RTT.Milliseconds(), 1<<20)), Load: a.Load, Since: a.Since})
+		l.Relays = append(l.Relays, RelayOffer{Anchor: a.ID, RTTms: uint32(min(a.RTT.Milliseconds(), 1<<20)), Load: a.Load, Since: a.Since, Private: a.Private})
 	}
 	slices.SortFunc(l.Relays, func(a, b RelayOffer) int {
 		if a.RTTms != b.RTTms {

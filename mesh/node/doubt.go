@@ -9,10 +9,13 @@ import (
 	"warren/mesh/roster"
 )
 
-// doubtful is told by nat that the path to a peer answers no checks. What broke it may have broken the sessions too, and
-// the way back leads over them.
-func (m *member) doubtful(id identity.NodeID) {
+// doubtful is told by nat that the path to a peer, perhaps by a relay, answers no checks. What broke it may have broken the
+// sessions too, and the way back leads over them.
+func (m *member) doubtful(id, via identity.NodeID) {
 	m.sessions.Doubt(id)
+	if !via.IsZero() {
+		m.sessions.Doubt(via)
+	}
 	m.streams.signs.pathSilent(id)
 }
 

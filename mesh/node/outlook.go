@@ -237,6 +237,7 @@ func (m *member) ownStanding(kind nat.Kind) uint32 {
 		o.self, o.selfAt = self, time.Now()
 		o.mu.Unlock()
 	}
+	self.UDPBlocked = m.routes.Load().forlorn // not old
 	return self.Pack()
 }
 

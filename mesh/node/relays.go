@@ -126,10 +126,10 @@ func relayed(t relay.Traffic) api.Relayed {
 
 // relayAnchor describes a member with a session as nat sees it. Its round trip is measured anew: that of the handshake is
 // rough, and relays are chosen by it.
-func (m *member) relayAnchor(id identity.NodeID, remote netip.AddrPort) nat.Anchor {
+func (m *member) relayAnchor(id identity.NodeID, remote netip.AddrPort, private bool) nat.Anchor {
 	rtt, ok := m.sessions.RTT(id)
 	if !ok {
 		rtt = m.up[id].rtt
 	}
-	return nat.Anchor{ID: id, Addr: remote, RTT: rtt.Round(time.Millisecond), Since: m.up[id].since, Load: m.channels.Load(id)}
+	return nat.Anchor{ID: id, Addr: remote, RTT: rtt.Round(time.Millisecond), Since: m.up[id].since, Load: m.channels.Load(id), Private: private}
 }

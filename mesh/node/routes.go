@@ -32,6 +32,8 @@ type routes struct {
 	blocked   string // why streams are used; empty: they are not
 	cutOff    string // why none is up although they are wanted
 	udp       udpFacts
+	forlorn   bool                     // UDP gets no answer from the Internet, as far as it looks
+	dialable  map[identity.NodeID]bool // anchors that could be had a session with
 	reach     []reach.Candidate
 }
 
@@ -70,6 +72,9 @@ func (m *member) publishRoutes() {
 		endpoints: make(map[identity.NodeID]*bind.Endpoint, len(m.peers)), byHandle: make(map[netip.AddrPort]identity.NodeID, len(m.peers)), relaying: m.settings().Anchor != AnchorNever, refused: maps.Clone(m.refused),
 		streams: m.streams.ends(),
 	}
+	state, since, reason := m.streams.machine.State()
+	r.udp, r.reach = udpFacts{state, since, reason}, m.back.machine.Snapshot()
+	r.forlorn = state == fallback.Blocked || state == fallback.Trying && len(m.streams.udp) == 0 && len(m.streams.targets()) > 0
 	isAnchor := make(map[identity.NodeID]bool)
 	for _, other := range view.Members {
 		if other.State != roster.Active {
@@ -96,8 +101,12 @@ func (m *member) publishRoutes() {
 	})
 	var followed []identity.NodeID
 	for _, id := range r.preferred[:min(len(r.preferred), maxIntroducers)] {
-		if remote, ok := m.sessions.Remote(id); ok && (!bind.IsStream(remote.Addr()) || m.streams.dialled[id] != nil) {
-			r.anchors = append(r.anchors, m.relayAnchor(id, remote))
+		remote, ok := m.sessions.Remote(id)
+		switch {
+		case !ok, bind.IsStream(remote.Addr()) && m.streams.dialled[id] == nil:
+		case state == fallback.Blocked && m.byUDP(id): // not seen yet that it is dead
+		default:
+			r.anchors = append(r.anchors, m.relayAnchor(id, remote, !isAnchor[id]))
 			followed = append(followed, id)
 		}
 	}
@@ -106,8 +115,6 @@ func (m *member) publishRoutes() {
 		r.endpoints[id] = p.endpoint
 		r.byHandle[p.endpoint.Handle()] = id
 	}
-	state, since, reason := m.streams.machine.State()
-	r.udp, r.reach = udpFacts{state, since, reason}, m.back.machine.Snapshot()
 	if state != fallback.Open {
 		// Whether UDP works is asked of all, also of those to whom a stream leads, or nothing.
 		for _, id := range m.streams.anchors[:min(len(m.streams.anchors), maxIntroducers)] {
@@ -123,5 +130,11 @@ func (m *member) publishRoutes() {
 			r.cutOff = m.streams.trouble
 		}
 	}
+	if !r.forlorn {
+		r.dialable = isAnchor
+	}
 	m.routes.Store(r)
 }
+
+// dialable reports whether a session with an anchor could be had, if there is none.
+func (m *member) dialable(anchor identity.NodeID) bool { return m.routes.Load().dialable[anchor] }

@@ -61,6 +61,7 @@ type streamEnd struct {
 	virtual netip.AddrPort
 	remote  netip.AddrPort // of TCP
 	local   netip.Addr     // of TCP
+	since   time.Time      // when it came up
 }
 
 // dialledStream is a stream that the machine has asked for.
@@ -163,7 +164,7 @@ func endOf(virtual netip.AddrPort, c net.Conn) streamEnd {
 		}
 		return netip.AddrPort{}
 	}
-	return streamEnd{virtual: virtual, remote: plain(c.RemoteAddr()), local: plain(c.LocalAddr()).Addr()}
+	return streamEnd{virtual: virtual, remote: plain(c.RemoteAddr()), local: plain(c.LocalAddr()).Addr(), since: time.Now()}
 }
 
 // dialStreams dials what is ordered until ctx ends, and ends those streams then.
@@ -306,8 +307,9 @@ func (m *member) followStreams() {
 	changed := false
 	for id, p := range m.peers {
 		end := m.streams.to(id)
-		// Whoever opened a stream to this node takes UDP to be blocked, and is the one to know.
-		prefer := end.virtual.IsValid() && (blocked || end == m.streams.accepted[id]) && (p.path.Kind == nat.Relayed || m.streams.signs.counts(p.path.Addr.Addr()))
+		// Whoever opened a stream to this node takes UDP to be blocked, and is the one to know, until its session comes by UDP.
+		theirs := end == m.streams.accepted[id] && !m.returned(id, end.since)
+		prefer := end.virtual.IsValid() && (blocked || theirs) && (p.path.Kind == nat.Relayed || m.streams.signs.counts(p.path.Addr.Addr()))
 		if end == p.stream && prefer == p.preferStream {
 			continue
 		}
@@ -322,6 +324,13 @@ func (m *member) followStreams() {
 	if changed {
 		m.publishRoutes()
 	}
+}
+
+// returned reports whether a member's session is by UDP and younger than its stream: it has left the network of the stream,
+// whose end may be told late or never.
+func (m *member) returned(id identity.NodeID, stream time.Time) bool {
+	s, up := m.up[id]
+	return up && !bind.IsVirtual(s.remote.Addr()) && s.since.After(stream)
 }
 
 // usesStream reports whether packets for a peer go by a stream. It may be called from any goroutine.

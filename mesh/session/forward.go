@@ -186,6 +186,7 @@ func (r *router) receiveEnvelope(l *link, h header, frame, payload []byte) {
 	if h.to == r.self {
 		// Whoever has a session with us but sends by others may have found it dead.
 		if direct := r.table.link(h.from); direct != nil {
+			direct.evade()
 			direct.checkSoon(checkPause)
 		}
 		r.deliver(h.from, h.proto, payload)

@@ -63,6 +63,7 @@ type link struct {
 	// atomic
 	checks  atomic.Int32 // under way: the link is doubtful
 	heard   atomic.Int64 // of the last frame, as nanoseconds after since
+	evaded  atomic.Int64 // of the last message of the far side that came another way, likewise
 	splices atomic.Int32
 
 	mu        sync.Mutex // guards the rest
@@ -181,8 +182,13 @@ func (l *link) hear() { l.heard.Store(int64(time.Since(l.since))) }
 // quiet is how long no frame has come in.
 func (l *link) quiet() time.Duration { return time.Since(l.since) - time.Duration(l.heard.Load()) }
 
+// evade notes that the far side sent something another way: it may have found this one dead.
+func (l *link) evade() { l.evaded.Store(int64(time.Since(l.since))) }
+
 // sure reports whether what is sent now will most likely arrive.
-func (l *link) sure() bool { return !l.doubtful() && l.quiet() < recent }
+func (l *link) sure() bool {
+	return !l.doubtful() && l.quiet() < recent && l.heard.Load() >= l.evaded.Load()
+}
 
 // checkSoon is check for reasons that come often: it does nothing within pause of the last time.
 func (l *link) checkSoon(pause time.Duration) {

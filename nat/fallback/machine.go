@@ -20,7 +20,7 @@ const (
 	headStart = 100 * time.Millisecond
 	// decisive is how old a trial has to be for a stream to end it. A stream takes three round trips and the head start, so that
 	// the answers to the first probes were due long before it is up; this leaves room for some that were lost.
-	decisive = 300 * time.Millisecond
+	decisive = 200 * time.Millisecond
 
 	// spared is how long UDP is not taken to be blocked because members that are no anchors still answer by it: most
 	// likely the anchors are dead. After that streams are tried all the same, for some firewalls let UDP pass to a few

@@ -108,7 +108,7 @@ func New(o Options) (*Lab, error) {
 
 // ForTest makes a lab that ends with the test. Where a lab cannot be made the
 // test is skipped and says why, unless the environment variable CI is set:
-// there it fails. When the test has failed, the ends of all captured outputs are logged.
+// there it fails. When the test has failed, or with WARREN_LOG in the environment, the ends of all captured outputs are logged.
 func ForTest(t testing.TB) *Lab {
 	t.Helper()
 	if err := Check(); err != nil {
@@ -122,7 +122,7 @@ func ForTest(t testing.TB) *Lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
+		if t.Failed() || os.Getenv("WARREN_LOG") != "" {
 			l.dump(t)
 		}
 		if err := l.Close(); err != nil {

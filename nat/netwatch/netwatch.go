@@ -63,7 +63,7 @@ func Addresses(skip func(ifname string) bool) ([]netip.Addr, error) {
 // Watch returns a channel that gets a value, coalesced, after each change of what Addresses(skip)
 // returns or of the default routes, and after a sleep of the machine. The first change is told at once; while
 // more follow they are told seldom, so that an interface that flaps does not start one recovery after the
-// other. What has changed and changed back is told too: the link may lead elsewhere now. The channel is closed
+// other; whoever goes to other networks again and again waits a second at most. What has changed and changed back is told too: the link may lead elsewhere now. The channel is closed
 // when ctx ends. An error means that the system gives no notice of changes.
 func Watch(ctx context.Context, skip func(ifname string) bool) (<-chan struct{}, error) {
 	notices, err := subscribe(ctx)
@@ -84,6 +84,7 @@ func watch(ctx context.Context, notices <-chan struct{}, look func() (network, b
 	defer close(changes)
 	var p pace
 	p.now, _ = look()
+	p.known = p.now
 	ticker := time.NewTicker(sleepCheck)
 	defer ticker.Stop()
 	held := time.NewTimer(time.Hour)

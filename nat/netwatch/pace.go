@@ -4,7 +4,7 @@ import "time"
 
 const (
 	// firstHold is the least time between two changes that are told. It doubles with each that follows, up to
-	// lastHold, and is forgotten after calm.
+	// lastHold, and is forgotten after calm; but another network than the one last told waits for firstHold alone.
 	firstHold = time.Second
 	lastHold  = 4 * time.Second
 	calm      = 10 * time.Second
@@ -16,6 +16,7 @@ const (
 // pace says when changes are told. It is pure.
 type pace struct {
 	now     network
+	known   network   // as last told
 	changed time.Time // since when there is something to tell, zero for nothing
 	down    time.Time // since when the host has no address, zero while it has
 	last    time.Time // when a change was told
@@ -44,8 +45,11 @@ func (p *pace) due() time.Time {
 	if p.changed.IsZero() {
 		return time.Time{}
 	}
-	at := p.changed
-	if next := p.last.Add(p.hold); next.After(at) {
+	at, hold := p.changed, p.hold
+	if len(p.now.addrs) > 0 && !p.now.equal(p.known) {
+		hold = min(hold, firstHold)
+	}
+	if next := p.last.Add(hold); next.After(at) {
 		at = next
 	}
 	if end := p.down.Add(downFor); !p.down.IsZero() && end.After(at) {
@@ -62,5 +66,5 @@ func (p *pace) told(now time.Time) {
 		p.hold = 0
 	}
 	p.hold = min(max(2*p.hold, firstHold), lastHold)
-	p.last, p.changed = now, time.Time{}
+	p.last, p.changed, p.known = now, time.Time{}, p.now
 }

@@ -9,7 +9,7 @@ import (
 // told plays what the system says at which time, and returns when it is told. The last state stays for a minute.
 func told(script map[time.Duration]network, begin network) (all []time.Duration) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	p := pace{now: begin}
+	p := pace{now: begin, known: begin}
 	for at := time.Duration(0); at < time.Minute; at += 10 * time.Millisecond {
 		now := start.Add(at)
 		if seen, ok := script[at]; ok {
@@ -46,6 +46,9 @@ func TestPace(t *testing.T) {
 		{"down for a moment", map[time.Duration]network{50 * ms: down, 350 * ms: home}, []time.Duration{350 * ms}},
 		{"two changes", map[time.Duration]network{0: cafe, 100 * ms: home}, []time.Duration{0, 1000 * ms}},
 		{"two changes, far apart", map[time.Duration]network{0: cafe, 20 * time.Second: home, 20100 * ms: cafe}, []time.Duration{0, 20 * time.Second, 21 * time.Second}},
+		{"to and fro between two networks", map[time.Duration]network{
+			0: cafe, 1500 * ms: home, 3 * time.Second: cafe, 3500 * ms: home, 6 * time.Second: cafe,
+		}, []time.Duration{0, 1500 * ms, 3 * time.Second, 4 * time.Second, 6 * time.Second}},
 		{"ten flaps in ten seconds", flaps(10, 500*ms, home), []time.Duration{500 * ms, 1500 * ms, 3500 * ms, 7500 * ms, 11500 * ms}},
 	} {
 		if got := told(c.script, home); !slices.Equal(got, c.want) {

@@ -21,7 +21,7 @@ const (
 	costFar     = 20      // more than twice as far and this is worth a change
 	costFull    = 1 << 16 // for an anchor that is full
 	costAbsent  = 1 << 12 // for one that the chooser has no session with yet, twice for the peer: the answer tells what it opens
-	costAvoided = 1 << 18 // for one that failed lately
+	costAvoided = 1 << 18 // for one that failed lately, or that one side can hardly get a session with
 )
 
 const (
@@ -95,8 +95,8 @@ func keep(bids []bid, anchor identity.NodeID) {
 
 // chooseRelays picks the anchor with the shortest way from peer to peer that is not full, and the next best as spare.
 // With none in common, it is the one nearest to the peer. What is in use stays unless another is better by far, so that
-// a retry for a direct path leaves the relayed one alone.
-func (l Local) chooseRelays(cfg *Config, use relayUse, offers []RelayOffer) choice {
+// a retry for a direct path leaves the relayed one alone. only says that the peer can use what it offers, and nothing else.
+func (l Local) chooseRelays(cfg *Config, use relayUse, only bool, offers []RelayOffer) choice {
 	var bids []bid
 	add := func(o RelayOffer, cost uint64) {
 		if o.Anchor == cfg.Self || o.Anchor == cfg.Peer {
@@ -116,7 +116,11 @@ func (l Local) chooseRelays(cfg *Config, use relayUse, offers []RelayOffer) choi
 	for _, theirs := range offers {
 		at := slices.IndexFunc(l.Relays, func(o RelayOffer) bool { return o.Anchor == theirs.Anchor })
 		if at < 0 {
-			add(theirs, costAbsent)
+			cost := uint64(costAbsent)
+			if l.NoUDP || cfg.Dialable != nil && !cfg.Dialable(theirs.Anchor) {
+				cost = costAvoided
+			}
+			add(theirs, cost)
 			continue
 		}
 		ours := l.Relays[at]
@@ -125,7 +129,11 @@ func (l Local) chooseRelays(cfg *Config, use relayUse, offers []RelayOffer) choi
 	for _, ours := range l.Relays {
 		if !slices.ContainsFunc(offers, func(o RelayOffer) bool { return o.Anchor == ours.Anchor }) {
 			// The peer may have left it out because it failed, or have made its offer before it had a session.
-			add(ours, 2*costAbsent)
+			cost := uint64(2 * costAbsent)
+			if only || ours.Private {
+				cost = costAvoided
+			}
+			add(ours, cost)
 		}
 	}
 	slices.SortFunc(bids, func(a, b bid) int { return cmp.Or(cmp.Compare(a.cost, b.cost), a.anchor.Compare(b.anchor)) })

@@ -1,6 +1,10 @@
 package path
 
-import "time"
+import (
+	"time"
+
+	"warren/nat/natkind"
+)
 
 // Times of signalling.
 const (
@@ -10,7 +14,9 @@ const (
 	lastRepeat  = time.Minute // towards a peer that is switched off
 	// askSpacing bounds how often the peer can make this node offer anew.
 	askSpacing = 300 * time.Millisecond
-	refusedFor = 5 * time.Second
+	// routeSpacing gathers the sessions that come up together: each may be the first that leads to the peer.
+	routeSpacing = 100 * time.Millisecond
+	refusedFor   = 5 * time.Second
 	// offerSpacing bounds how often the peer can make this node start an agent.
 	offerSpacing = 100 * time.Millisecond
 	// spareRepeats is how often an offer is repeated while there is a path that it might improve.
@@ -75,6 +81,7 @@ type introNews struct {
 type remote struct {
 	instance, previous [8]byte
 	changed            time.Time // when it took the place of previous
+	noUDP              bool      // it uses what it offers as relays, and nothing else
 }
 
 // wake is the earliest time at which something is due.
@@ -164,7 +171,8 @@ func (i *introduction) unroutable(now time.Time, in Unroutable) {
 // routable sends at once what waits for a route or an answer.
 func (i *introduction) routable(now time.Time) {
 	switch {
-	case i.sig.waiting && i.sig.noRoute == "" && now.Sub(i.sig.last) < askSpacing:
+	case i.sig.waiting && i.sig.noRoute == "" && now.Sub(i.sig.last) < routeSpacing:
+		i.sig.next = earlier(i.sig.next, i.sig.last.Add(routeSpacing)) // what was sent may have gone the wrong way
 	case i.sig.waiting:
 		i.sig.tries, i.sig.rung = 0, 0
 		i.transmit(now)
@@ -182,6 +190,9 @@ func (i *introduction) received(now time.Time, msg Message) {
 		i.newInstance(now, msg.Instance)
 	}
 	i.sig.rung = 0
+	if msg.Kind == KindAsk || msg.Kind == KindOffer || msg.Kind == KindAnswer {
+		i.remote.noUDP = natkind.Unpack(msg.NAT).UDPBlocked
+	}
 	switch {
 	case msg.Kind == KindAsk && i.controlling:
 		i.asked(now, msg)
@@ -246,7 +257,7 @@ func (i *introduction) offered(now time.Time, msg Message) {
 	i.sig.number, i.sig.waiting, i.sig.noRoute = msg.Attempt, false, ""
 	i.retry.at = time.Time{}
 	own := i.newCredentials()
-	chosen := i.local.chooseRelays(&i.cfg, i.use, msg.Relays)
+	chosen := i.local.chooseRelays(&i.cfg, i.use, i.remote.noUDP, msg.Relays)
 	remote := ParseCandidates(msg.Candidates, i.cfg.Reject)
 	if i.sig.early.Attempt == msg.Attempt {
 		remote, _ = merge(remote, ParseCandidates(i.sig.early.Candidates, i.cfg.Reject))

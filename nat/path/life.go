@@ -74,8 +74,9 @@ func (t *route) suspect(now time.Time) {
 
 // suspectIfQuiet is suspect for a direct path of which nothing was heard lately: the peer begins an introduction when it finds
 // the path broken, and this side may have nothing to send by which it would notice. Relayed peers try for a direct path anyway.
+// That UDP is blocked at one end is a reason by itself.
 func (t *route) suspectIfQuiet(now time.Time) {
-	if t.path.Kind == Direct && now.Sub(later(t.life.heard, t.life.lastRx)) >= silence {
+	if t.path.Kind == Direct && (t.trying.forlorn || now.Sub(later(t.life.heard, t.life.lastRx)) >= silence) {
 		t.suspect(now)
 	}
 }
@@ -130,6 +131,8 @@ func (t *route) watchSuspect(now time.Time, activity Wake) {
 	known := t.path.RTT != 0 // else nothing is overdue yet
 	brings := activity.LastRx.After(l.suspectSince) && now.Sub(activity.LastRx) < stillComing
 	switch {
+	case t.leaveDirect(now):
+		return
 	case since >= l.grace && t.altWorks(now), known && since >= t.checkInterval() && t.altOK.After(l.suspectSince):
 		t.moveToAlt(now)
 		return
@@ -145,13 +148,27 @@ func (t *route) watchSuspect(now time.Time, activity Wake) {
 	}
 	if known && !l.doubted && since >= t.checkInterval() {
 		l.doubted = true
-		t.emit(Doubt{})
+		t.emit(Doubt{Via: t.path.Via})
 	}
 	if known && !l.searched && since >= 2*t.checkInterval() {
 		l.searched = true
 		t.news.failing = true
 	}
 }
+
+// leaveDirect gives a direct path up that answers no check, when UDP is blocked at one of its ends and a relay works. There
+// is nothing to wait for then; on a LAN there may be.
+func (t *route) leaveDirect(now time.Time) bool {
+	l := &t.life
+	if !t.trying.forlorn || t.path.Kind != Direct || local(t.path.Addr.Addr()) || l.suspectSince.IsZero() || now.Sub(l.suspectSince) < t.checkInterval() || t.relays.ready() == nil {
+		return false
+	}
+	t.dead(now)
+	return true
+}
+
+// local reports whether an address may be reached without the Internet.
+func local(addr netip.Addr) bool { return addr.IsPrivate() || addr.IsLinkLocalUnicast() }
 
 // silent reports whether the peer should have been heard by now.
 func (t *route) silent(now time.Time, activity Wake) bool {

@@ -2,6 +2,7 @@ package path
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"warren/mesh/identity"
@@ -14,6 +15,8 @@ type Config struct {
 	Random     func(n int) string    // n unguessable characters of IceAlphabet
 	Jitter     func() float64        // in [0, 1)
 	Reject     func(netip.Addr) bool // addresses that are never candidates; may be nil
+	// Dialable says whether this node can get a session with an anchor that it has none with; nil: with all.
+	Dialable func(anchor identity.NodeID) bool
 }
 
 // Input is one of the types below.
@@ -26,6 +29,7 @@ type (
 	Local struct {
 		Candidates []Candidate
 		Relays     []RelayOffer
+		NoUDP      bool // nothing gets an answer from the Internet by UDP: no direct path is worth waiting for
 	}
 	// Received is a verified message from the peer.
 	Received struct{ Message Message }
@@ -131,7 +135,7 @@ type (
 	}
 	// Doubt says that the path answers no check in its time: whatever else leads to the peer should be looked at, and
 	// whether this node still has its address.
-	Doubt      struct{}
+	Doubt      struct{ Via identity.NodeID } // the relay of the path, zero for a direct one
 	OpenRelay  struct{ Anchor identity.NodeID }
 	CloseRelay struct{ Addr netip.AddrPort }
 	// Report tells the world.
@@ -201,11 +205,10 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Stirred:
 		m.route.watch(now, Wake(in))
 	case Local:
-		late := len(m.intro.local.Relays) == 0 && len(in.Relays) > 0
+		stranded := m.stranded(in) || in.NoUDP && !m.intro.local.NoUDP && m.route.path.Kind != Relayed // the peer is to know
 		m.intro.setLocal(now, in)
 		m.ease(now)
-		if late && m.intro.try.on && m.route.path.Kind == None && m.route.relays.agreed.first.IsZero() {
-			// The attempt began before any session was known here: neither side could name a relay.
+		if stranded {
 			m.intro.begin(now)
 		}
 	case Received:
@@ -300,7 +303,10 @@ func (m *Machine) failed(now time.Time, in Failed) {
 // settle passes news between the parts until there is none.
 func (m *Machine) settle(now time.Time) {
 	for {
-		m.route.trying = trying{on: m.intro.try.on, started: m.intro.try.started, waiting: m.intro.sig.waiting, begun: m.intro.sig.begun}
+		m.route.trying = trying{
+			on: m.intro.try.on, started: m.intro.try.started, waiting: m.intro.sig.waiting, begun: m.intro.sig.begun,
+			forlorn: m.intro.local.NoUDP || m.intro.remote.noUDP,
+		}
 		m.intro.path, m.intro.use = m.route.path, m.route.relayUse(now, m.intro.local.Relays)
 		intro, route := m.intro.news, m.route.news
 		m.intro.news, m.route.news = introNews{}, routeNews{}
@@ -332,6 +338,25 @@ func (m *Machine) settle(now time.Time) {
 			m.intro.hurry(now)
 		}
 	}
+}
+
+// stranded reports whether an attempt that looks for any path has no relay although there could be one now: no session was
+// known when it began, or those with the anchors agreed on have ended since.
+func (m *Machine) stranded(now Local) bool {
+	agreed := m.route.relays.agreed
+	if !m.intro.try.on || m.route.path.Kind != None || len(now.Relays) == 0 || m.route.relays.ready() != nil {
+		return false
+	}
+	if agreed.first.IsZero() {
+		return len(m.intro.local.Relays) == 0
+	}
+	had, lost := false, true
+	for _, anchor := range []identity.NodeID{agreed.first, agreed.spare} {
+		is := func(o RelayOffer) bool { return o.Anchor == anchor }
+		had = had || slices.ContainsFunc(m.intro.local.Relays, is)
+		lost = lost && !slices.ContainsFunc(now.Relays, is)
+	}
+	return had && lost
 }
 
 // search makes sure that a better path is being looked for, and that a running attempt has its relay.

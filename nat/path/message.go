@@ -3,6 +3,7 @@ package path
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -71,6 +72,21 @@ type Message struct {
 	Spare      identity.NodeID // Answer: the anchor to hold ready beside it, zero for none
 }
 
+// LogValue leaves out what is secret, and what would fill the line.
+func (m Message) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("kind", m.Kind.String()), slog.Uint64("attempt", m.Attempt)}
+	if len(m.Candidates) > 0 {
+		attrs = append(attrs, slog.Int("candidates", len(m.Candidates)))
+	}
+	for _, o := range m.Relays {
+		attrs = append(attrs, slog.Uint64("offers."+o.Anchor.Short(), uint64(o.RTTms)))
+	}
+	if !m.Relay.IsZero() {
+		attrs = append(attrs, slog.String("relay", m.Relay.Short()), slog.String("spare", m.Spare.Short()))
+	}
+	return slog.GroupValue(attrs...)
+}
+
 // RelayOffer names an anchor, the sender's round-trip time to it in milliseconds, and what the anchor told of its load:
 // 0 for none or not known, 255 for all that it can carry.
 type RelayOffer struct {
@@ -78,6 +94,8 @@ type RelayOffer struct {
 	RTTms  uint32
 	Load   uint8
 	Since  time.Time // when the session with it came up, zero for not known; not told to the peer
+	// Private says that strangers cannot reach it, so that the peer may have no session with it; not told to the peer.
+	Private bool
 }
 
 // messageWire is a Message in CBOR. IDs are slices in it, for an array would take a byte string of any length, cut

@@ -128,7 +128,7 @@ func (t *route) relayWake() (first time.Time) {
 		}
 	}
 	if t.path.Kind == None && t.trying.on && t.relays.ready() != nil {
-		first = earlier(first, t.trying.started.Add(preferDirect))
+		first = earlier(first, t.trying.started.Add(t.headStart()))
 	}
 	return first
 }
@@ -161,7 +161,7 @@ func (t *route) planRelay(now time.Time, agreed choice) {
 		case r == nil:
 			s.why = ""
 			at := now.Add(relayDelay + time.Duration(n)*spareDelay)
-			if t.path.Kind == Relayed {
+			if t.path.Kind == Relayed || n == 0 && t.trying.forlorn {
 				at = now // it is wanted whatever becomes of the attempt
 			}
 			t.addRelay(&relay{phase: relayPlanned, anchor: anchor, at: at})
@@ -221,7 +221,7 @@ func (t *route) watchRelay(now time.Time) {
 		case relayPlanned:
 			switch {
 			case !due(now, r.at):
-			case t.path.Kind == Direct && t.life.suspectSince.IsZero():
+			case t.path.Kind == Direct && t.life.suspectSince.IsZero() && !t.trying.forlorn:
 				// Nothing needs it now. Should the path die, the next attempt plans one.
 				t.closeRelay(r)
 			default:
@@ -296,6 +296,7 @@ func (t *route) relayAnswered(now time.Time, check pendingCheck) {
 		r.phase, t.relays.why = relayReady, ""
 	}
 	t.leaveRelay(now)
+	t.leaveDirect(now)
 	t.useRelay(now)
 }
 
@@ -305,7 +306,7 @@ func (t *route) useRelay(now time.Time) {
 	best := t.relays.ready()
 	switch {
 	case best == nil || t.uses(best):
-	case t.path.Kind == None && !(t.trying.on && now.Sub(t.trying.started) < preferDirect):
+	case t.path.Kind == None && !(t.trying.on && now.Sub(t.trying.started) < t.headStart()):
 		t.moveRelay(now, best, "no direct path yet")
 		t.news.relayed = true
 	case t.path.Kind == Relayed && best.anchor == t.relays.agreed.first:
@@ -315,6 +316,14 @@ func (t *route) useRelay(now time.Time) {
 			t.retire(now, old)
 		}
 	}
+}
+
+// headStart is how long a relay that works waits for ICE.
+func (t *route) headStart() time.Duration {
+	if t.trying.forlorn {
+		return 0
+	}
+	return preferDirect
 }
 
 func (t *route) moveRelay(now time.Time, r *relay, reason string) {

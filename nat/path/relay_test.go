@@ -219,8 +219,91 @@ func TestChooseRelays(t *testing.T) {
 		{"an offer without any: our nearest", list{offer(2, 1), offer(7, 3), offer(8, 9)}, nil, relayUse{}, choice{id(7), id(8)}},
 		{"nobody knows one", nil, nil, relayUse{}, choice{}},
 	} {
-		if got := (Local{Relays: tt.ours}).chooseRelays(cfg, tt.use, tt.theirs); got != tt.want {
+		if got := (Local{Relays: tt.ours}).chooseRelays(cfg, tt.use, false, tt.theirs); got != tt.want {
 			t.Errorf("%s: got %d and %d, want %d and %d", tt.name, got.first[0], got.spare[0], tt.want.first[0], tt.want.spare[0])
+		}
+	}
+}
+
+// Where UDP is blocked, or an anchor is none to strangers, what one side has no session with is the last choice.
+func TestChooseRelaysThatBothCanHave(t *testing.T) {
+	id := func(n byte) identity.NodeID { return identity.NodeID{n} }
+	type list = []RelayOffer
+	neighbour := func(anchor identity.NodeID) bool { return anchor != id(9) }
+	for _, tt := range []struct {
+		name   string
+		ours   Local
+		only   bool
+		theirs list
+		want   choice
+	}{
+		{"no UDP here: ours, although the peer left it out", Local{Relays: list{{Anchor: id(7)}}, NoUDP: true}, false, list{{Anchor: id(8)}}, choice{first: id(7)}},
+		{"no UDP there: what it offers", Local{Relays: list{{Anchor: id(7)}}}, true, list{{Anchor: id(8)}}, choice{first: id(8)}},
+		{"a neighbour of the peer's, which we cannot dial", Local{Relays: list{{Anchor: id(7)}}}, false, list{{Anchor: id(9)}}, choice{first: id(7)}},
+		{"a neighbour of ours, which the peer cannot dial", Local{Relays: list{{Anchor: id(9), Private: true}}}, false, list{{Anchor: id(8)}}, choice{first: id(8)}},
+		{"a neighbour of both", Local{Relays: list{{Anchor: id(9), Private: true}, {Anchor: id(7)}}}, true, list{{Anchor: id(9)}}, choice{first: id(9)}},
+		{"nothing better", Local{NoUDP: true}, true, list{{Anchor: id(9)}}, choice{first: id(9)}},
+	} {
+		cfg := &Config{Self: id(1), Peer: id(2), Dialable: neighbour}
+		if got := tt.ours.chooseRelays(cfg, relayUse{}, tt.only, tt.theirs); got != tt.want {
+			t.Errorf("%s: got %d and %d, want %d and %d", tt.name, got.first[0], got.spare[0], tt.want.first[0], tt.want.spare[0])
+		}
+	}
+}
+
+// The sessions with the anchors agreed on end before there is a path, as when UDP is found to be blocked: another introduction
+// names those that are left, at once.
+func TestRelaysThatVanishAreReplaced(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newWorld(t, 70+seed)
+		w.direct = false
+		w.dead = anchorID
+		w.start(0)
+		w.start(1)
+		w.run(300*time.Millisecond, false)
+		for i := range w.side {
+			w.input(i, Local{Candidates: []Candidate{NewCandidate(Host, w.side[i].addr, 0)}, Relays: []RelayOffer{{Anchor: spareID, RTTms: 30}}, NoUDP: i == int(seed%2)})
+		}
+		if took := w.until(Relayed, time.Second, false); took > 500*time.Millisecond {
+			t.Errorf("seed %d: got a path after %s, want 0.5 s at most", seed, took)
+		}
+		if w.via(0) != spareID || w.via(1) != spareID {
+			t.Errorf("seed %d: got paths through %v and %v, want %v", seed, w.via(0), w.via(1), spareID)
+		}
+	}
+}
+
+// With a side that has no UDP nobody waits for a direct path.
+func TestRelayAtOnceWithoutUDP(t *testing.T) {
+	w := newWorld(t, 90)
+	w.direct = false
+	w.noUDP[1] = true
+	w.start(0)
+	w.start(1)
+	if took := w.until(Relayed, time.Second, false); took > 100*time.Millisecond {
+		t.Errorf("got a relayed path after %s, want 0.1 s at most", took)
+	}
+}
+
+// A side goes to a network without UDP, and finds that out after 0.2 s: both leave the direct path as soon as a relay works,
+// whichever of them offers, with and without traffic.
+func TestDirectPathIsLeftWithoutUDP(t *testing.T) {
+	for seed := range uint64(40) {
+		mover, traffic := int(seed%2), seed%4 < 2
+		w := newWorld(t, 100+seed)
+		w.start(0)
+		w.start(1)
+		w.until(Direct, time.Second, true)
+		w.run(30*time.Second, traffic)
+		w.direct = false
+		here := Local{Candidates: []Candidate{NewCandidate(Host, w.side[mover].addr, 0)}, Relays: []RelayOffer{{Anchor: anchorID, RTTms: 10}}}
+		w.input(mover, NetworkChanged{Local: here})
+		w.run(200*time.Millisecond, traffic)
+		w.noUDP[mover], here.NoUDP = true, true
+		w.input(mover, here)
+		w.input(mover, Routable{})
+		if took := w.until(Relayed, 2*time.Second, traffic); took > 400*time.Millisecond {
+			t.Errorf("seed %d: relayed after another %s, want 0.4 s at most", seed, took)
 		}
 	}
 }

@@ -46,6 +46,7 @@ type trying struct {
 	started time.Time
 	waiting bool // an ask or offer is out
 	begun   time.Time
+	forlorn bool // one side has no UDP: a direct path, as on one LAN, would be a surprise
 }
 
 // routeNews is what the introduction has to know.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/natkind"
 )
 
 // world runs two machines against each other in its own time. Everything that package nat does for a
@@ -22,6 +23,7 @@ type world struct {
 	serial int
 	side   [2]*side
 	skew   [2]time.Duration // of the sides' clocks
+	noUDP  [2]bool          // the sides are where UDP is blocked
 
 	// The network, changed by tests.
 	direct   bool            // do packets pass straight
@@ -129,6 +131,7 @@ func (w *world) begin(i int) {
 	w.input(i, Local{
 		Candidates: []Candidate{NewCandidate(Host, s.addr, 0)},
 		Relays:     []RelayOffer{{Anchor: anchorID, RTTms: 10}},
+		NoUDP:      w.noUDP[i],
 	})
 	w.input(i, Routable{})
 }
@@ -183,6 +186,7 @@ func (w *world) do(s *side, o Output) {
 		if w.rnd.Float64() < w.loss {
 			return
 		}
+		o.Message.NAT = natkind.Self{UDPBlocked: w.noUDP[s.index]}.Pack()
 		raw, err := o.Message.Encode()
 		if err != nil {
 			w.t.Fatal(err)

@@ -23,8 +23,9 @@ const (
 	// is left for the spare one that did answer: two checks, of which one may be lost.
 	doubtFirst = 100 * time.Millisecond
 	failOver   = 250 * time.Millisecond
-	// avoidFor is how long an anchor that failed comes last: its session takes 40 s to be seen dead.
-	avoidFor = time.Minute
+	// avoidFor is how long an anchor that failed comes last. If it is dead, its session ends within 2 s, since the path in
+	// doubt has it checked; if that lives on, it was the peer's end of the relay that failed, and the peer knows.
+	avoidFor = 5 * time.Second
 )
 
 // avoided is an anchor that failed while another way to the peer worked.
@@ -77,6 +78,11 @@ func (t *route) relayChecked(now time.Time, from netip.AddrPort) {
 	early := r != nil && now.Sub(r.peerCheck) < spareEarly
 	if r != nil {
 		r.peerCheck = now
+		if r.phase == relayChecking && now.Sub(r.lastCheck) >= relayEvery/10 {
+			// The peer has opened its half since our last check, which was lost.
+			r.at = now.Add(relayEvery)
+			t.checkRelay(now, r)
+		}
 		if r.phase == relayReady && !t.controlling {
 			r.at = later(r.at, now.Add(idleEvery+settle))
 			if last := r.heard.Add(followEvery); r.at.After(last) {

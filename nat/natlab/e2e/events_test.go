@@ -56,17 +56,7 @@ type world struct {
 // newWorld is worldOf for a benchmark.
 func newWorld(b *testing.B, x, y natlab.Kind) *world {
 	b.Helper()
-	w := worldOf(newBenchBed(b), x, y)
-	if os.Getenv("WARREN_LOG") != "" {
-		b.Cleanup(func() {
-			for _, n := range w.nodes {
-				if n.Agent() != nil {
-					b.Logf("log of %s:\n%s", n.Name(), n.Agent().Output())
-				}
-			}
-		})
-	}
-	return w
+	return worldOf(newBenchBed(b), x, y)
 }
 
 // worldOf founds a mesh of two anchors and two homes of these kinds.

@@ -164,12 +164,16 @@ func (n *Node) Start(ctx context.Context, args ...string) error {
 	return err
 }
 
-// Launch starts the agent and does not wait for it.
+// Launch starts the agent and does not wait for it. With WARREN_DEBUG in the environment it logs all that it can.
 func (n *Node) Launch(args ...string) error {
 	if n.agent != nil {
 		return fmt.Errorf("%s: start agent: it runs already", n.Name())
 	}
-	p, err := n.Host.Start(n.argv(append([]string{"agent"}, args...))...)
+	args = append([]string{"agent"}, args...)
+	if os.Getenv("WARREN_DEBUG") != "" {
+		args = append(args, "--log-level", "debug")
+	}
+	p, err := n.Host.Start(n.argv(args)...)
 	if err == nil {
 		n.agent = p
 	}

@@ -22,7 +22,11 @@ import (
 func (s *soak) settled(what string) (talk, routes time.Duration) {
 	s.t.Helper()
 	begin := time.Now()
-	if silent := s.silentPairs(begin.Add(s.limits.talk)); len(silent) > 0 {
+	silent, slow := s.silentPairs(begin, begin.Add(s.limits.talk))
+	for _, pair := range slow {
+		s.step("slow: %s", pair)
+	}
+	if len(silent) > 0 {
 		s.t.Fatalf("%s: after %v no echo yet\n  %s\nthe lab:\n%s", what, s.limits.talk, strings.Join(silent, "\n  "), s.state())
 	}
 	talk = time.Since(begin)
@@ -44,9 +48,12 @@ func (s *soak) settled(what string) (talk, routes time.Duration) {
 	return talk, time.Since(begin)
 }
 
+// slowAnswer is what an event may cost a pair without being told in the log.
+const slowAnswer = 2 * time.Second
+
 // silentPairs has each node send echoes to those after it that it can talk to, and returns those that have not answered
-// at the deadline. An echo shows both directions.
-func (s *soak) silentPairs(deadline time.Time) (silent []string) {
+// at the deadline, and those that took long. An echo shows both directions.
+func (s *soak) silentPairs(begin, deadline time.Time) (silent, slow []string) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for i, x := range s.all {
@@ -57,7 +64,14 @@ func (s *soak) silentPairs(deadline time.Time) (silent []string) {
 			}
 		}
 		all.Go(func() {
-			if err := x.Host.Do(func() error { return echoes(wanted, deadline) }); err != nil {
+			answered := func(y *resident) {
+				if took := time.Since(begin); took > slowAnswer {
+					mu.Lock()
+					defer mu.Unlock()
+					slow = append(slow, fmt.Sprintf("%s and %s after %.1f s", x, y, took.Seconds()))
+				}
+			}
+			if err := x.Host.Do(func() error { return echoes(wanted, deadline, answered) }); err != nil {
 				s.t.Errorf("%s: %v", x, err)
 			}
 			mu.Lock()
@@ -68,12 +82,12 @@ func (s *soak) silentPairs(deadline time.Time) (silent []string) {
 		})
 	}
 	all.Wait()
-	return silent
+	return silent, slow
 }
 
 // echoes sends echo requests from the namespace that it is called in until all of the addresses have answered, and takes
-// out of the map those that have.
-func echoes(wanted map[netip.Addr]*resident, deadline time.Time) error {
+// out of the map those that have, and tells them.
+func echoes(wanted map[netip.Addr]*resident, deadline time.Time, answered func(*resident)) error {
 	c, err := icmp.ListenPacket("ip4:icmp", "0.0.0.0")
 	if err != nil {
 		return err
@@ -91,8 +105,9 @@ func echoes(wanted map[netip.Addr]*resident, deadline time.Time) error {
 			if err != nil {
 				break
 			}
-			for to := range wanted {
+			for to, y := range wanted {
 				if isEcho(buf[:n], from, to, id) {
+					answered(y)
 					delete(wanted, to)
 				}
 			}

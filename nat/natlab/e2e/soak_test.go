@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,6 +20,9 @@ import (
 // hour. With the seed that a run prints, the same events come in the same order:
 //
 //	WARREN_SOAK=30m WARREN_SEED=1234 go test ./nat/natlab/e2e -run TestSoak -v -timeout 60m
+//
+// WARREN_EVENTS is a regular expression for the events to choose from, as "roam udp-blocked|crash anchor2";
+// WARREN_DEBUG=1 has the agents log all that they can.
 //
 // In `make test` it is short and always the same, and the limits are wide: other tests have the machine at the same time.
 
@@ -85,6 +89,7 @@ type soak struct {
 	*bed
 	limits  soakLimits
 	rng     *rand.Rand
+	only    *regexp.Regexp // the events to choose from
 	all     []*resident
 	anchors []*resident // the first two of all
 	split   bool
@@ -94,7 +99,11 @@ type soak struct {
 
 func newSoak(b *bed, limits soakLimits, seed uint64) *soak {
 	b.t.Helper()
-	s := &soak{bed: b, limits: limits, rng: rand.New(rand.NewPCG(seed, 0))}
+	only, err := regexp.Compile(os.Getenv("WARREN_EVENTS"))
+	if err != nil {
+		b.t.Fatalf("WARREN_EVENTS: %v", err)
+	}
+	s := &soak{bed: b, limits: limits, rng: rand.New(rand.NewPCG(seed, 0)), only: only}
 	for i, name := range []string{"anchor1", "anchor2"} {
 		s.all = append(s.all, &resident{Node: b.node(name, nil), steadfast: i == 0})
 	}
@@ -125,7 +134,9 @@ type action struct {
 // is always an anchor that both of a pair can reach, or there is nothing to ask of the pair.
 func (s *soak) actions() (all []action) {
 	add := func(weight int, do func(), format string, args ...any) {
-		all = append(all, action{weight, fmt.Sprintf(format, args...), do})
+		if name := fmt.Sprintf(format, args...); s.only.MatchString(name) {
+			all = append(all, action{weight, name, do})
+		}
 	}
 	trouble := s.split
 	for _, r := range s.all {
