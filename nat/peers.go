@@ -29,13 +29,13 @@ type peer struct {
 	wake    time.Time
 	index   int // in the wake heap, -1 for not
 	attempt *attempt
-	trials  []*trial      // the latest attempts, oldest first; guarded by NAT.mu
-	guesses guesses       // at the ports of this node that the peer may send to
-	relays  chan struct{} // closed when the last relay call is done, nil before the first
+	trials  []*trial                          // the latest attempts, oldest first; guarded by NAT.mu
+	guesses guesses                           // at the ports of this node that the peer may send to
+	relays  map[identity.NodeID]chan struct{} // by anchor: closed when the last call to it is done
 }
 
 func (l *loop) addPeer(now time.Time, id identity.NodeID) {
-	p := &peer{id: id, index: -1, machine: path.New(path.Config{
+	p := &peer{id: id, index: -1, relays: make(map[identity.NodeID]chan struct{}), machine: path.New(path.Config{
 		Self: l.o.Self, Peer: id, Instance: l.o.Instance, Random: randomText, Jitter: mathrand.Float64, Reject: l.o.Reject, Dialable: l.o.Dialable,
 	}, now)}
 	l.mu.Lock()
@@ -138,7 +138,7 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 			l.log.Debug("open relay", "peer", p.id.Short(), "anchor", o.Anchor.Short())
 			l.openRelay(p, o.Anchor)
 		case path.CloseRelay:
-			l.relayCall(p, func(context.Context) { l.o.Relay.Close(o.Addr) })
+			l.relayCall(p, o.Anchor, func(context.Context) { l.o.Relay.Close(o.Addr) })
 		case path.Report:
 			e := o.Event
 			if e.Path.Kind == Direct {
@@ -233,13 +233,21 @@ func (a *attempt) add(candidates []path.Candidate) {
 	}
 }
 
-// relayCall runs calls to the relay control for one peer after each other.
-func (l *loop) relayCall(p *peer, call func(ctx context.Context)) {
+// relayCall runs calls to one anchor for one peer after each other. A call to an anchor that is dead takes its time, and must
+// not hold up one to another.
+func (l *loop) relayCall(p *peer, anchor identity.NodeID, call func(ctx context.Context)) {
 	if l.o.Relay == nil {
 		return
 	}
-	before, done := p.relays, make(chan struct{})
-	p.relays = done
+	for id, done := range p.relays {
+		select {
+		case <-done:
+			delete(p.relays, id)
+		default:
+		}
+	}
+	before, done := p.relays[anchor], make(chan struct{})
+	p.relays[anchor] = done
 	l.spawn(func(ctx context.Context) {
 		defer close(done)
 		if before != nil {
@@ -255,7 +263,7 @@ func (l *loop) openRelay(p *peer, anchor identity.NodeID) {
 		return
 	}
 	id := p.id
-	l.relayCall(p, func(ctx context.Context) {
+	l.relayCall(p, anchor, func(ctx context.Context) {
 		limited, cancel := context.WithTimeout(ctx, relayTime)
 		defer cancel()
 		opened := path.RelayOpened{Anchor: anchor}

@@ -21,7 +21,8 @@ const (
 	costFar     = 20      // more than twice as far and this is worth a change
 	costFull    = 1 << 16 // for an anchor that is full
 	costAbsent  = 1 << 12 // for one that the chooser has no session with yet, twice for the peer: the answer tells what it opens
-	costAvoided = 1 << 18 // for one that failed lately, or that one side can hardly get a session with
+	costAvoided = 1 << 18 // for one that failed lately
+	costBarred  = 1 << 20 // for one that one side can hardly get a session with
 )
 
 const (
@@ -118,7 +119,7 @@ func (l Local) chooseRelays(cfg *Config, use relayUse, only bool, offers []Relay
 		if at < 0 {
 			cost := uint64(costAbsent)
 			if l.NoUDP || cfg.Dialable != nil && !cfg.Dialable(theirs.Anchor) {
-				cost = costAvoided
+				cost = costBarred
 			}
 			add(theirs, cost)
 			continue
@@ -131,7 +132,7 @@ func (l Local) chooseRelays(cfg *Config, use relayUse, only bool, offers []Relay
 			// The peer may have left it out because it failed, or have made its offer before it had a session.
 			cost := uint64(2 * costAbsent)
 			if only || ours.Private {
-				cost = costAvoided
+				cost = costBarred
 			}
 			add(ours, cost)
 		}
@@ -150,6 +151,11 @@ func (l Local) chooseRelays(cfg *Config, use relayUse, only bool, offers []Relay
 		c.spare = bids[1].anchor
 	}
 	return c
+}
+
+// reaches reports whether there is a session with one of the anchors.
+func (l Local) reaches(anchors choice) bool {
+	return slices.ContainsFunc(l.Relays, func(o RelayOffer) bool { return anchors.has(o.Anchor) })
 }
 
 // ease plans an introduction when the relay in use is full and another is not. It comes at a time of chance, for all

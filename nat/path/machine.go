@@ -2,7 +2,6 @@ package path
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"warren/mesh/identity"
@@ -137,7 +136,10 @@ type (
 	// whether this node still has its address.
 	Doubt      struct{ Via identity.NodeID } // the relay of the path, zero for a direct one
 	OpenRelay  struct{ Anchor identity.NodeID }
-	CloseRelay struct{ Addr netip.AddrPort }
+	CloseRelay struct {
+		Anchor identity.NodeID
+		Addr   netip.AddrPort
+	}
 	// Report tells the world.
 	Report struct{ Event Event }
 )
@@ -207,6 +209,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Local:
 		stranded := m.stranded(in) || in.NoUDP && !m.intro.local.NoUDP && m.route.path.Kind != Relayed // the peer is to know
 		m.intro.setLocal(now, in)
+		m.route.renewRelays(now, in.Relays)
 		m.ease(now)
 		if stranded {
 			m.intro.begin(now)
@@ -350,21 +353,15 @@ func (m *Machine) stranded(now Local) bool {
 	if agreed.first.IsZero() {
 		return len(m.intro.local.Relays) == 0
 	}
-	had, lost := false, true
-	for _, anchor := range []identity.NodeID{agreed.first, agreed.spare} {
-		is := func(o RelayOffer) bool { return o.Anchor == anchor }
-		had = had || slices.ContainsFunc(m.intro.local.Relays, is)
-		lost = lost && !slices.ContainsFunc(now.Relays, is)
-	}
-	return had && lost
+	return m.intro.local.reaches(agreed) && !now.reaches(agreed)
 }
 
 // search makes sure that a better path is being looked for, and that a running attempt has its relay.
 func (m *Machine) search(now time.Time) {
 	switch {
-	case m.intro.try.on && len(m.route.relays.list) == 0:
+	case m.intro.try.on && len(m.route.relays.list) == 0 && (m.intro.local.reaches(m.intro.try.relays) || len(m.intro.local.Relays) == 0):
 		m.route.planRelay(now, m.intro.try.relays)
-	case !m.intro.try.on && !m.intro.sig.waiting:
+	case !m.intro.try.on && !m.intro.sig.waiting, m.intro.try.on && len(m.route.relays.list) == 0:
 		m.intro.begin(now)
 	}
 }

@@ -16,6 +16,7 @@ const (
 	relayEvery  = 100 * time.Millisecond // between checks of a new channel
 	relayTime   = 10 * time.Second       // until an unanswered channel is given up
 	relayLinger = 10 * time.Second       // after a better path came up: the peer may switch later, or the path may fail young
+	renewAfter  = time.Second            // of checks without an answer, at a new introduction
 )
 
 type relayPhase uint8
@@ -169,9 +170,9 @@ func (t *route) planRelay(now time.Time, agreed choice) {
 			r.end = time.Time{}
 			fresh := t.path.Kind == Relayed && !t.restarted && now.Sub(r.heard) < idleEvery+2*settle
 			switch {
-			case r.phase == relayReady && !t.uses(r) && !fresh:
-				// It worked before; whether it still does is not known.
-				r.phase, r.since, r.at = relayChecking, now, now
+			case r.phase == relayReady && !t.uses(r) && !fresh, r.phase == relayChecking && now.Sub(r.since) >= renewAfter:
+				// It worked before, or should; whether the anchor still has it is not known.
+				t.openRelay(now, r)
 			case r.phase == relayChecking:
 				r.since = now
 			}
@@ -225,8 +226,7 @@ func (t *route) watchRelay(now time.Time) {
 				// Nothing needs it now. Should the path die, the next attempt plans one.
 				t.closeRelay(r)
 			default:
-				r.phase, r.since = relayOpening, now
-				t.emit(OpenRelay{Anchor: r.anchor})
+				t.openRelay(now, r)
 			}
 		case relayOpening:
 		case relayChecking:
@@ -242,6 +242,22 @@ func (t *route) watchRelay(now time.Time) {
 	}
 	t.leaveRelay(now)
 	t.useRelay(now)
+}
+
+// openRelay asks the anchor for the channel, or once more for one that it may have forgotten: if it has not, nothing changes.
+func (t *route) openRelay(now time.Time, r *relay) {
+	r.phase, r.since = relayOpening, now
+	t.emit(OpenRelay{Anchor: r.anchor})
+}
+
+// renewRelays opens the idle channels anew whose anchor this node has another session with: it may have been restarted.
+func (t *route) renewRelays(now time.Time, local []RelayOffer) {
+	for _, r := range t.relays.list {
+		newer := func(o RelayOffer) bool { return o.Anchor == r.anchor && o.Since.After(r.since) }
+		if r.phase == relayReady && !t.uses(r) && r.end.IsZero() && slices.ContainsFunc(local, newer) {
+			t.openRelay(now, r)
+		}
+	}
 }
 
 func (t *route) checkRelay(now time.Time, r *relay) {
@@ -263,7 +279,7 @@ func (t *route) relayOpened(now time.Time, in RelayOpened) {
 	r := t.relays.by(in.Anchor)
 	if r == nil || r.phase != relayOpening {
 		if in.Addr.IsValid() && (r == nil || in.Addr != r.addr) {
-			t.emit(CloseRelay{Addr: in.Addr})
+			t.emit(CloseRelay{Anchor: in.Anchor, Addr: in.Addr})
 		}
 		return
 	}
@@ -273,6 +289,9 @@ func (t *route) relayOpened(now time.Time, in RelayOpened) {
 			spare.at = now
 		}
 		return
+	}
+	if r.addr.IsValid() && r.addr != in.Addr {
+		t.emit(CloseRelay{Anchor: r.anchor, Addr: r.addr})
 	}
 	r.phase, r.addr, r.since, r.at = relayChecking, in.Addr, now, now.Add(relayEvery)
 	t.relays.why = ""
@@ -334,7 +353,7 @@ func (t *route) moveRelay(now time.Time, r *relay, reason string) {
 // closeRelay forgets a channel.
 func (t *route) closeRelay(r *relay) {
 	if r.addr.IsValid() {
-		t.emit(CloseRelay{Addr: r.addr})
+		t.emit(CloseRelay{Anchor: r.anchor, Addr: r.addr})
 	}
 	t.relays.list = slices.DeleteFunc(t.relays.list, func(o *relay) bool { return o == r })
 }

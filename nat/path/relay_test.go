@@ -237,6 +237,7 @@ func TestChooseRelaysThatBothCanHave(t *testing.T) {
 		theirs list
 		want   choice
 	}{
+		{"no UDP there: what it offers, although it failed here", Local{Relays: list{{Anchor: id(7)}, {Anchor: id(6)}}}, true, list{{Anchor: id(6)}}, choice{first: id(6)}},
 		{"no UDP here: ours, although the peer left it out", Local{Relays: list{{Anchor: id(7)}}, NoUDP: true}, false, list{{Anchor: id(8)}}, choice{first: id(7)}},
 		{"no UDP there: what it offers", Local{Relays: list{{Anchor: id(7)}}}, true, list{{Anchor: id(8)}}, choice{first: id(8)}},
 		{"a neighbour of the peer's, which we cannot dial", Local{Relays: list{{Anchor: id(7)}}}, false, list{{Anchor: id(9)}}, choice{first: id(7)}},
@@ -245,7 +246,7 @@ func TestChooseRelaysThatBothCanHave(t *testing.T) {
 		{"nothing better", Local{NoUDP: true}, true, list{{Anchor: id(9)}}, choice{first: id(9)}},
 	} {
 		cfg := &Config{Self: id(1), Peer: id(2), Dialable: neighbour}
-		if got := tt.ours.chooseRelays(cfg, relayUse{}, tt.only, tt.theirs); got != tt.want {
+		if got := tt.ours.chooseRelays(cfg, relayUse{avoided: []identity.NodeID{id(6)}}, tt.only, tt.theirs); got != tt.want {
 			t.Errorf("%s: got %d and %d, want %d and %d", tt.name, got.first[0], got.spare[0], tt.want.first[0], tt.want.spare[0])
 		}
 	}
@@ -304,6 +305,40 @@ func TestDirectPathIsLeftWithoutUDP(t *testing.T) {
 		w.input(mover, Routable{})
 		if took := w.until(Relayed, 2*time.Second, traffic); took > 400*time.Millisecond {
 			t.Errorf("seed %d: relayed after another %s, want 0.4 s at most", seed, took)
+		}
+	}
+}
+
+// An anchor that was restarted has forgotten the channels that were held ready there. They are opened anew, when the session
+// with it shows that, or at the latest when an introduction needs them.
+func TestChannelsThatTheAnchorForgot(t *testing.T) {
+	for seed := range uint64(10) {
+		for _, told := range []bool{true, false} {
+			w := newRelayedWorld(t, 150+seed)
+			w.run(time.Minute, true)
+			for i, s := range w.side {
+				delete(s.opened, spareID)
+				if told {
+					l := w.local(i, 0, 0)
+					l.Relays[1].Since = w.now
+					w.input(i, l)
+				}
+			}
+			if told {
+				w.run(200*time.Millisecond, true)
+				w.dead = anchorID
+				if took := w.moved(spareID, 5*time.Second, true); took > 1500*time.Millisecond {
+					t.Errorf("seed %d: moved to the relay that was restarted after %s, want 1.5 s at most", seed, took)
+				}
+				continue
+			}
+			w.dead = anchorID
+			only := w.local(1, 0, 0)
+			only.Relays = only.Relays[1:]
+			w.start(1)
+			w.input(1, only)
+			w.until(Relayed, 1500*time.Millisecond, true)
+			w.moved(spareID, 2500*time.Millisecond, true)
 		}
 	}
 }
