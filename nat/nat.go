@@ -90,6 +90,7 @@ type Options struct {
 	External  func() []netip.AddrPort                               // where routers map the shared port to, now; may be nil
 	Stranger  func(id [12]byte, from netip.AddrPort)                // told of each bare Binding request; must not block; may be nil
 	Doubt     func(peer, via identity.NodeID)                       // told of each path that answers no checks, and its relay if it has one; must not block; may be nil
+	Moved     func()                                                // told when the NAT has given this node another address; must not block; may be nil
 	NoUDP     func() bool                                           // whether UDP from here to the Internet gets no answer; may be nil
 	Dialable  func(anchor identity.NodeID) bool                     // whether a session with it could be had; nil: with all; called concurrently
 	Answered  func(server netip.AddrPort)                           // told of each answer of an anchor to a probe; may be nil

@@ -309,6 +309,9 @@ func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 		return
 	}
 	l.log.Info("mapped address changed", "addr", a.addr, "server", a.server)
+	if l.o.Moved != nil {
+		l.o.Moved()
+	}
 	for _, p := range l.peers {
 		l.step(now, p, path.Suspect{})
 	}

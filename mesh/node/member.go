@@ -167,7 +167,7 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	m.nat, err = nat.New(nat.Options{
 		Self: m.self, Instance: m.instance, STUN: m.socket.STUN(), Port: m.socket.Port, Addresses: m.hostAddresses,
 		Reject: m.inOverlay, Send: m.enqueue, Activity: m.activity, Relay: m.channels, Anchors: m.anchors, External: m.external, Stranger: m.back.stranger,
-		Doubt: m.doubtful, NoUDP: func() bool { return m.routes.Load().forlorn }, Dialable: m.dialable, Listen: listenUDP4, Measured: m.measuredMapping,
+		Doubt: m.doubtful, Moved: m.sessions.CheckAll, NoUDP: func() bool { return m.routes.Load().forlorn }, Dialable: m.dialable, Listen: listenUDP4, Measured: m.measuredMapping,
 		Answered: m.streams.signs.udpAnswered, Logger: logger,
 	})
 	return err

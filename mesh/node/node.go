@@ -304,7 +304,7 @@ var ready = func() chan struct{} { c := make(chan struct{}); close(c); return c 
 // reconcile plans, and tells the owners the difference. What fails is tried again soon and shown as a warning; only
 // what nothing but a person can mend ends the agent.
 func (n *node) reconcile(ctx context.Context) error {
-	f := facts{settings: n.settings, mtu: n.mtu(), statics: n.names.Resolve(n.settings.Static)}
+	f := facts{now: time.Now(), settings: n.settings, mtu: n.mtu(), statics: n.names.Resolve(n.settings.Static)}
 	endpoints := n.settings.Endpoints
 	if n.member != nil {
 		n.member.addFacts(&f)

@@ -11,6 +11,7 @@ import (
 	"warren/mesh/roster"
 	"warren/mesh/session"
 	"warren/tunnel"
+	"warren/tunnel/bind"
 	"warren/tunnel/osnet"
 )
 
@@ -21,10 +22,15 @@ const (
 	dialledAnchors   = 32 // when fewer than wantedAnchors answer
 	wantedNeighbours = 3  // on each side of the ring of IDs
 	smallMesh        = 8  // up to so many direct peers a session to each costs less than choosing
+
+	// youngSession is how long a session stays wanted once it is up: it may just have been named as a relay, or be
+	// wanted again in a moment.
+	youngSession = 30 * time.Second
 )
 
 // facts is all that plan decides from: a snapshot, so that plan is a function.
 type facts struct {
+	now      time.Time
 	self     identity.NodeID
 	members  []roster.Member // all known members, this node included
 	prefix4  netip.Prefix    // zero: none
@@ -176,6 +182,11 @@ func planTargets(f facts) []session.Target {
 			if !slices.ContainsFunc(f.members, func(m roster.Member) bool { return m.ID == c.ID && m.State != roster.Active }) {
 				add(c.ID, c.Addr)
 			}
+		}
+	}
+	for id, s := range f.sessions {
+		if f.now.Sub(s.since) < youngSession && !bind.IsVirtual(s.remote.Addr()) && s.remote.IsValid() {
+			add(id, s.remote)
 		}
 	}
 	for _, id := range planNeighbours(f, anchorsUp) {

@@ -48,6 +48,24 @@ func TestPlanDialsTheRelaysThatAreNeeded(t *testing.T) {
 	}
 }
 
+// A session that came up stays for a while, whatever it was for.
+func TestPlanKeepsYoungSessions(t *testing.T) {
+	now, met := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), netip.MustParseAddrPort("203.0.113.7:9277")
+	f := testFacts(testMember(1), testMember(2, "192.0.2.2:9277"), testMember(7))
+	f.sessions[id(2)] = sessionFacts{since: now.Add(-time.Hour)}
+	f.contacts = []contact{{id(7), met}}
+	for age, want := range map[time.Duration][]byte{10 * time.Second: {2, 7}, time.Minute: {2}} {
+		f.now, f.sessions[id(7)] = now, sessionFacts{remote: met, since: now.Add(-age)}
+		if got := targetIDs(plan(f).targets); !slices.Equal(got, want) {
+			t.Errorf("%v after its beginning: got targets %v, want %v", age, got, want)
+		}
+	}
+	f.sessions[id(7)] = sessionFacts{remote: netip.MustParseAddrPort("[100::300:0:0:1]:9"), since: now}
+	if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{2}) {
+		t.Errorf("by a stream: got targets %v, want none but the anchor", got)
+	}
+}
+
 func targetIDs(targets []session.Target) (out []byte) {
 	for _, t := range targets {
 		out = append(out, t.ID[0])

@@ -75,6 +75,7 @@ func (m *member) dialRelay(ctx context.Context, anchor identity.NodeID, wait boo
 	for {
 		up := m.share.nextUp()
 		if remote, ok := m.sessions.Remote(anchor); ok {
+			m.sessions.Doubt(anchor) // an anchor that is dead ought to be found so before the request has waited its time
 			stream, err := m.sessions.OpenDirect(ctx, anchor, session.ProtoRelay)
 			return stream, remote, err
 		}

@@ -309,6 +309,13 @@ func (s *Sessions) Redial() {
 		t.rouse()
 	}
 	s.mu.Unlock()
+	s.CheckAll()
+}
+
+// CheckAll is to be called when this node's NAT has given it another address: a session that the far side dialled cannot
+// follow that (RFC 9000, section 9: servers do not migrate), and neither side would notice for long. Each is checked as
+// after Redial.
+func (s *Sessions) CheckAll() {
 	for _, l := range s.table.links(identity.NodeID{}) {
 		l.check(nil)
 	}

@@ -359,7 +359,7 @@ func (m *Machine) stranded(now Local) bool {
 // search makes sure that a better path is being looked for, and that a running attempt has its relay.
 func (m *Machine) search(now time.Time) {
 	switch {
-	case m.intro.try.on && len(m.route.relays.list) == 0 && (m.intro.local.reaches(m.intro.try.relays) || len(m.intro.local.Relays) == 0):
+	case m.intro.try.on && (m.intro.local.reaches(m.intro.try.relays) || len(m.intro.local.Relays) == 0):
 		m.route.planRelay(now, m.intro.try.relays)
 	case !m.intro.try.on && !m.intro.sig.waiting, m.intro.try.on && len(m.route.relays.list) == 0:
 		m.intro.begin(now)

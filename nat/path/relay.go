@@ -161,7 +161,7 @@ func (t *route) planRelay(now time.Time, agreed choice) {
 		case anchor.IsZero():
 		case r == nil:
 			s.why = ""
-			at := now.Add(relayDelay + time.Duration(n)*spareDelay)
+			at := t.trying.started.Add(relayDelay + time.Duration(n)*spareDelay)
 			if t.path.Kind == Relayed || n == 0 && t.trying.forlorn {
 				at = now // it is wanted whatever becomes of the attempt
 			}
@@ -268,7 +268,7 @@ func (t *route) checkRelay(now time.Time, r *relay) {
 // loseRelay closes a channel that is not in use and does not work. It may be the anchor's fault only if something works.
 func (t *route) loseRelay(now time.Time, r *relay, why string) {
 	if t.path.Kind != None && t.life.suspectSince.IsZero() {
-		t.avoid(now, now, r.anchor)
+		t.avoid(now, later(r.since, r.heard), r.anchor)
 		t.news.unspared = true
 	}
 	t.closeRelay(r)

@@ -176,6 +176,7 @@ func TestRelayThatCannotBeOpened(t *testing.T) {
 	m := w.side[0].m
 	m.route.closeRelays()
 	m.route.set(w.now, Path{}, "test")
+	m.intro.try.started, m.route.trying.started = w.now, w.now
 	m.route.planRelay(w.now, choice{anchorID, spareID})
 	w.now = w.now.Add(relayDelay)
 	m.Step(w.now, Wake{})

@@ -31,13 +31,14 @@ const (
 // avoided is an anchor that failed while another way to the peer worked.
 type avoided struct {
 	anchor identity.NodeID
-	at     time.Time
+	failed time.Time // since when
+	until  time.Time
 }
 
 // over reports whether it may be used again: a session that came up since shows that it works.
 func (a avoided) over(now time.Time, local []RelayOffer) bool {
-	return now.Sub(a.at) >= avoidFor ||
-		slices.ContainsFunc(local, func(o RelayOffer) bool { return o.Anchor == a.anchor && o.Since.After(a.at) })
+	return !now.Before(a.until) ||
+		slices.ContainsFunc(local, func(o RelayOffer) bool { return o.Anchor == a.anchor && o.Since.After(a.failed) })
 }
 
 // doubt reports whether a relayed path in use is suspect, and from when the others are asked as well.
@@ -124,5 +125,5 @@ func (t *route) leaveRelay(now time.Time) {
 // avoid puts an anchor last for a while, unless its session has come up since it failed: then it was restarted.
 func (t *route) avoid(now, failed time.Time, anchor identity.NodeID) {
 	t.relays.avoided = slices.DeleteFunc(t.relays.avoided, func(a avoided) bool { return a.anchor == anchor || a.over(now, nil) })
-	t.relays.avoided = append(t.relays.avoided, avoided{anchor, failed})
+	t.relays.avoided = append(t.relays.avoided, avoided{anchor, failed, now.Add(avoidFor)})
 }
