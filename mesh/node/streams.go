@@ -319,7 +319,7 @@ func (m *member) followStreams() {
 		p.stream, p.preferStream = end, prefer
 		p.endpoint.SetSources(p.allSources())
 		// Whoever opens a stream may have started anew and lost its keys.
-		m.moveTo(p, before, m.self.Compare(id) < 0, opened && !p.path.Addr.IsValid())
+		m.moveTo(p, before, m.self.Compare(id) < 0, opened && p.way() == end.virtual)
 	}
 	if changed {
 		m.publishRoutes()

@@ -17,8 +17,8 @@ import (
 // The way of a message: Send → link.push → datagram or unidirectional stream → receive on the far side, which delivers
 // it, or passes it on, or parks it.
 
-// maxWays bounds the members that carry copies of one message.
-const maxWays = 2
+// maxCopies bounds the members that are chosen to carry one message.
+const maxCopies = 2
 
 // router carries messages and streams over the links of a table, and passes them on for others. Its methods may be called
 // concurrently.
@@ -32,6 +32,7 @@ type router struct {
 	table     *table
 	parking   *parking
 	counters  *counters
+	ways      *ways
 
 	splices atomic.Int32
 }
@@ -61,17 +62,30 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 			return nil
 		}
 	}
-	for i, l := range r.hops(to, true) {
-		if i == maxWays {
-			break
-		}
+	by := func(l *link) bool {
 		h := header{kind: frameEnvelope, hops: maxHops, to: to, from: r.self, proto: p}
 		frame := h.appendTo(make([]byte, 0, envelopeSize+len(payload)))
-		pushed := l.push(append(frame, payload...))
-		sent = sent || pushed
-		if pushed && reliable(l) {
-			return nil
+		return l.push(append(frame, payload...))
+	}
+	var back *link // by which the node's own signal came
+	if p == ProtoSignal {
+		back = r.table.link(r.ways.back(time.Now(), to))
+	}
+	for i, l := range r.hops(to, true) {
+		if i == maxCopies {
+			break
 		}
+		pushed := by(l)
+		sent = sent || pushed
+		if l == back {
+			back = nil
+		}
+		if pushed && reliable(l) {
+			break
+		}
+	}
+	if back != nil && by(back) {
+		sent = true
 	}
 	if !sent {
 		return fmt.Errorf("send to %s: %w", to.Short(), ErrNoRoute)
@@ -188,6 +202,9 @@ func (r *router) receiveEnvelope(l *link, h header, frame, payload []byte) {
 		if direct := r.table.link(h.from); direct != nil {
 			direct.evade()
 			direct.checkSoon(checkPause)
+		}
+		if h.proto == ProtoSignal {
+			r.ways.note(time.Now(), h.from, l.id)
 		}
 		r.deliver(h.from, h.proto, payload)
 		return

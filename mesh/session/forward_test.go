@@ -249,6 +249,42 @@ func TestSignalTakesAnotherWay(t *testing.T) {
 	})
 }
 
+// TestAnswerGoesBackTheWay has a session die right after it was heard, so that it is relied on: the answer to a signal that came
+// another way arrives all the same.
+func TestAnswerGoesBackTheWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b, first, second := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
+		for _, n := range w.nodes {
+			n.start(nil)
+		}
+		a.target(first, second)
+		b.target(first, second)
+		w.until(time.Second, "sessions", func() bool { return a.up(first) && a.up(second) && b.up(first) && b.up(second) })
+		a.nextHops = []identity.NodeID{first.ID, second.ID}
+		b.nextHops = []identity.NodeID{second.ID}
+		time.Sleep(10 * time.Second)
+		if err := first.Send(a.ID, ProtoGossip, []byte("heard")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+		w.net.Cut(a.addr.Addr(), first.addr.Addr(), true)
+		if err := b.Send(a.ID, ProtoSignal, []byte("offer")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+		expectList(t, "at a", a.takeMessages(), "2 1 heard", "1 3 offer")
+		for _, payload := range []string{"answer", "answer again"} {
+			if err := a.Send(b.ID, ProtoSignal, []byte(payload)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+		expectList(t, "at b", b.takeMessages(), "0 3 answer", "0 3 answer again")
+	})
+}
+
 // TestStrangersForwardNothing has a node whose chain is right, but which the others do not know as a member: it speaks
 // for itself, and cannot carry or forge what is another's.
 func TestStrangersForwardNothing(t *testing.T) {

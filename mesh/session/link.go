@@ -31,7 +31,7 @@ const (
 	doubtPause   = time.Second     // between checks that paths in doubt cause
 	doubtQuiet   = 100 * time.Millisecond
 	// recent is how lately a frame must have come in for a signal to rely on this one way.
-	recent    = time.Second
+	recent    = 300 * time.Millisecond
 	maxReason = 256
 )
 

@@ -184,7 +184,7 @@ func New(o Options) (*Sessions, error) {
 	}
 	s.router = &router{
 		self: o.Self, member: o.Member, nextHops: o.NextHops, onMessage: o.OnMessage, onStream: o.OnStream,
-		table: s.table, parking: newParking(), counters: &s.counters,
+		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters,
 	}
 	s.dialler = &dialler{o.Credential, o.Verify, s.transport, s.lane, s.instance, &s.wait}
 	return s, nil
