@@ -92,6 +92,9 @@ func (h *Host) Renumber() {
 	b := old.Addr().As4()
 	b[3] ^= 1 << (31 - old.Bits())
 	h.card.addr4 = netip.PrefixFrom(netip.AddrFrom4(b), old.Bits())
+	own := h.route.leases[h.space.ns]
+	own.addr4 = h.card.addr4
+	h.route.leases[h.space.ns] = own
 	h.lab.must(h.space.ip(
 		fmt.Sprintf("addr del %s dev eth0", old),
 		fmt.Sprintf("addr add %s dev eth0", h.card.addr4),

@@ -94,8 +94,8 @@ func TestMove(t *testing.T) {
 	l.Cut(h)
 	for _, to := range []*Router{l.Router("cafe", EIMAPDF), nil, home} {
 		h.Move(to)
-		if h.Addr4() == old {
-			t.Errorf("moved to %v, still has %v", to, old)
+		if back := to == home; (h.Addr4() == old) != back {
+			t.Errorf("moved to %v: got %v, want the address %v only at home", to, h.Addr4(), old)
 		}
 		reach(t, h, public.Addr4())
 	}

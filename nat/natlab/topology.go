@@ -46,8 +46,17 @@ type Router struct {
 	lan4   netip.Prefix
 	lan6   netip.Prefix
 	ports  int // of the LAN, used so far
+	// leases are the addresses that hosts of the LAN had last, by namespace: whoever comes back gets its own again, as from a
+	// DHCP server.
+	leases map[string]lease
 
 	isolated bool // a Switch
+}
+
+// lease is what a router remembers of a host.
+type lease struct {
+	last  int // byte of its addresses
+	addr4 netip.Prefix
 }
 
 // RouterOptions say how to make a router.
@@ -234,16 +243,26 @@ func (l *Lab) connect(s *space, ifname string, v4, v6 bool, mtu int) cable {
 func (r *Router) connect(s *space, ifname string) cable {
 	r.ports++
 	c := cable{near: s, far: r.space, nearIf: ifname, farIf: fmt.Sprintf("p%d", r.ports), isolated: r.isolated}
-	last := 9 + r.ports
-	if r.Kind == Public {
-		last = 1 + r.ports // of the 14 that a /28 has
+	own, back := r.leases[s.ns]
+	if !back {
+		own.last = 9 + r.ports
+		if r.Kind == Public {
+			own.last = 1 + r.ports // of the 14 that a /28 has
+		}
+		if r.lan4.IsValid() {
+			own.addr4 = r.lanHost4(own.last)
+		}
+		if r.leases == nil {
+			r.leases = make(map[string]lease)
+		}
+		r.leases[s.ns] = own
 	}
 	if r.lan4.IsValid() {
-		c.addr4, c.gate4 = r.lanHost4(last), r.lanHost4(1).Addr()
+		c.addr4, c.gate4 = own.addr4, r.lanHost4(1).Addr()
 	}
 	if r.lan6.IsValid() {
 		base := r.lan6.Addr().As16()
-		base[15] = byte(last)
+		base[15] = byte(own.last)
 		c.addr6 = netip.PrefixFrom(netip.AddrFrom16(base), 64)
 	}
 	r.lab.must(r.space.ip(

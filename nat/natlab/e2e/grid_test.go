@@ -183,6 +183,21 @@ func TestOtherPairs(t *testing.T) {
 	bed.connected(six1, four, routeRelay) // no family in common
 }
 
+// TestTwoOfOneHome has two hosts behind one router that keeps ports where they are free, as most do: each reaches a host of
+// another home directly. With one port for both, the second would get another mapping for each destination that the first
+// has spoken to.
+func TestTwoOfOneHome(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 2*time.Minute)
+	home := bed.Router("home", natlab.EIMAPDF)
+	founder, far := bed.node("founder", nil), bed.node("far", bed.Router("far-home", natlab.EIMAPDF))
+	first, second := bed.node("first", home), bed.node("second", home)
+	bed.must(Found(bed.ctx, "home", founder, far, first, second))
+	bed.connected(first, far, routeDirect)
+	bed.connected(second, far, routeDirect)
+	bed.connected(first, second, routeDirect)
+}
+
 // TestSameLAN asserts that two hosts of one home use each other's own
 // addresses, and go on when the home's line is cut.
 func TestSameLAN(t *testing.T) {
