@@ -261,6 +261,16 @@ func without(err, target error) error {
 	return errors.Join(rest...)
 }
 
+// Confirm sends an empty packet to a peer, if none waits to be sent: whoever answered a handshake uses the new keys only
+// once a packet under them has come in (WireGuard, section 5.4.5). A peer that is not set is ignored.
+func (t *Tunnel) Confirm(key wgtypes.Key) {
+	if dev := t.device.Load(); dev != nil {
+		if peer := dev.LookupPeer(device.NoisePublicKey(key)); peer != nil {
+			peer.SendKeepalive()
+		}
+	}
+}
+
 // Initiate starts a handshake with a peer now, unless one was started within the last five seconds (WireGuard's
 // RekeyTimeout). fresh says that the peer has restarted and lost its session: the session is then given up
 // on this side too, packets wait for the new one, and the five seconds do not count. A peer that is not set is ignored.

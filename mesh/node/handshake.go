@@ -82,23 +82,26 @@ func (m *member) await(p *peer, controlling bool) {
 // Handshakes. WireGuard repeats one that got no answer after five seconds, which suits a peer that may be away; here a
 // path has just been proved, so that an answer that is missing after handshakeRetry was lost. The other side knows of a
 // handshake only when the first packet under the new keys comes. If that one is lost and there is nothing to say, it
-// would wait for ever: after handshakeTurn it starts one itself, later than WireGuard's own repetition.
+// would wait for ever: so that packet is sent twice more, and after handshakeTurn the other side starts a handshake
+// itself, later than WireGuard's own repetition.
 const (
 	handshakeRetry = 700 * time.Millisecond
 	handshakeTurn  = 6 * time.Second
 	handshakeTries = 4
+	confirmTries   = 2
 )
 
 // awaited is a handshake that is looked for.
 type awaited struct {
 	since       time.Time // zero: none is
 	tries       int       // made after the first
+	confirms    int       // sent
 	controlling bool
 }
 
-// look says whether to start the handshake (again) now, given the last one that was done. It ends the wait when one was,
-// and after the last try: WireGuard goes on by itself for 90 s from there.
-func (a *awaited) look(now, done time.Time) (start bool) {
+// look says whether to start the handshake (again) now, or to confirm it once more, given the last one that was done. It
+// ends the wait when one was, and after the last try: WireGuard goes on by itself for 90 s from there.
+func (a *awaited) look(now, done time.Time) (start, confirm bool) {
 	every, early := handshakeRetry, time.Duration(0)
 	if !a.controlling {
 		// The peer may have been told of the path, and have done it, before this side was.
@@ -106,13 +109,16 @@ func (a *awaited) look(now, done time.Time) (start bool) {
 	}
 	switch {
 	case a.since.IsZero():
+	case a.controlling && a.confirms < confirmTries && done.After(a.since):
+		a.confirms++
+		return false, true
 	case a.tries == handshakeTries || done.After(a.since.Add(-early)):
 		a.since = time.Time{}
 	case now.Sub(a.since) >= time.Duration(a.tries+1)*every:
 		a.tries++
-		return true
+		return true, false
 	}
-	return false
+	return false, false
 }
 
 // retryHandshakes starts those again that had no answer.
@@ -123,9 +129,15 @@ func (m *member) retryHandshakes() {
 		if !p.way().IsValid() {
 			p.shake = awaited{}
 		}
-		if err == nil && p.shake.look(time.Now(), stats[p.key].LastHandshake) {
-			// The session of the side that is not controlling may be good, though not confirmed: it is not given up.
-			m.tunnel().Initiate(p.key, p.shake.controlling)
+		if err == nil {
+			start, confirm := p.shake.look(time.Now(), stats[p.key].LastHandshake)
+			switch {
+			case start:
+				// The session of the side that is not controlling may be good, though not confirmed: it is not given up.
+				m.tunnel().Initiate(p.key, p.shake.controlling)
+			case confirm:
+				m.tunnel().Confirm(p.key)
+			}
 		}
 		again = again || !p.shake.since.IsZero()
 	}

@@ -27,14 +27,26 @@ func TestAwaitedHandshake(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			a := awaited{since: began, controlling: c.controlling}
 			var got []time.Duration
+			confirmed := 0
 			for after := time.Duration(0); after < time.Minute; after += 100 * time.Millisecond {
 				var done time.Time
 				if c.done != 0 && after >= c.done {
 					done = began.Add(c.done)
 				}
-				if a.look(began.Add(after), done) {
+				start, confirm := a.look(began.Add(after), done)
+				if start {
 					got = append(got, after)
 				}
+				if confirm {
+					confirmed++
+				}
+			}
+			want := 0
+			if c.controlling && c.done > 0 {
+				want = confirmTries // whoever answered it may not have heard the first packet
+			}
+			if confirmed != want {
+				t.Errorf("confirmed %d times, want %d", confirmed, want)
 			}
 			if !slices.Equal(got, c.want) {
 				t.Errorf("started again after %v, want %v", got, c.want)
