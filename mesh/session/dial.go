@@ -24,7 +24,7 @@ const (
 	stagger      = 50 * time.Millisecond // between the starts of two addresses of one target (RFC 8305, section 5, is slower)
 	shortDial    = 1500 * time.Millisecond
 	longDial     = 4 * time.Second
-	shortDials   = 3 // the first rounds are short: QUIC's own repetitions soon get too far apart for a node that restarts
+	longDialEach = 4 // most rounds are short, for QUIC's own repetitions soon get too far apart; every fourth is for long ways
 	helloTimeout = 3 * time.Second
 	refusalDelay = 20 * time.Millisecond
 	maxAddresses = 8
@@ -118,14 +118,14 @@ func (t *target) pause(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
-// backOff is the ladder of waits: 0.2 s, half as long again each time up to 30 s, each with a quarter of jitter either way.
-// An outage of a few seconds, or of twenty, is over soon after its cause.
+// backOff is the ladder of waits: 0.2 s, a fifth longer each time up to 30 s, each with a quarter of jitter either way. With the time of the dials the
+// wait is about a tenth of the outage: one of a minute is over some seconds after its cause.
 type backOff struct{ last time.Duration }
 
 func (b *backOff) reset() { b.last = 0 }
 
 func (b *backOff) next() time.Duration {
-	b.last = min(max(b.last+b.last/2, firstBackOff), maxBackOff)
+	b.last = min(max(b.last+b.last/5, firstBackOff), maxBackOff)
 	return b.last*3/4 + rand.N(b.last/2)
 }
 
@@ -177,9 +177,9 @@ type dialled struct {
 // dial makes one session with the target, racing its addresses.
 func (s *Sessions) dial(ctx context.Context, t *target) error {
 	t.mu.Lock()
-	addrs, limit := slices.Clone(t.addrs), longDial
-	if t.attempts < shortDials {
-		limit = shortDial
+	addrs, limit := slices.Clone(t.addrs), shortDial
+	if t.attempts%longDialEach == longDialEach-1 {
+		limit = longDial
 	}
 	t.mu.Unlock()
 	if len(addrs) == 0 {

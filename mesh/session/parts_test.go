@@ -183,7 +183,7 @@ func TestBucket(t *testing.T) {
 
 func TestBackOffLadder(t *testing.T) {
 	var b backOff
-	for i, want := range []time.Duration{200, 300, 450, 675, 1012, 1518, 2277, 3416, 5125, 7688, 11533, 17299, 25949, 30000, 30000} {
+	for i, want := range []time.Duration{200, 240, 288, 346, 415, 498, 597, 717, 860, 1032, 1238, 1486, 1783, 2140, 2568, 3081, 3698, 4437, 5325, 6390, 7668, 9201, 11041, 13249, 15899, 19079, 22895, 27474, 30000, 30000, 30000} {
 		want *= time.Millisecond
 		got := b.next()
 		if got < want*3/4-2*time.Millisecond || got >= want*5/4+2*time.Millisecond {

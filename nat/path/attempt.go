@@ -77,6 +77,11 @@ func (i *introduction) start(now time.Time, number uint64, keys exchange, remote
 // end stops what is under way.
 func (i *introduction) end() {
 	i.sig.waiting = false
+	i.stop()
+}
+
+// stop ends the attempt, if one is under way.
+func (i *introduction) stop() {
 	if i.try.on {
 		i.try.on = false
 		i.emit(StopICE{Attempt: i.try.number})

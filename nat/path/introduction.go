@@ -208,12 +208,13 @@ func (i *introduction) received(now time.Time, msg Message) {
 	}
 }
 
-// newInstance notes the peer's process. One that replaces another has forgotten all that was agreed.
+// newInstance notes the peer's process. One that replaces another has forgotten all that was agreed, but may well answer the
+// ask or offer that is out: an anchor kept it, or it was repeated.
 func (i *introduction) newInstance(now time.Time, instance [8]byte) {
 	if i.remote.instance != ([8]byte{}) {
 		i.remote.previous, i.remote.changed = i.remote.instance, now
 		i.news.restarted = true
-		i.end()
+		i.stop()
 		if !i.controlling {
 			i.sig.number = 0
 		}

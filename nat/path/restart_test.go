@@ -97,3 +97,22 @@ func TestPeerBehindRelayRestarts(t *testing.T) {
 		}
 	}
 }
+
+// The peer restarts while nothing gets through. When it does again, the new process answers the offer that is out: that answer
+// begins the attempt, although it is the first word of this process.
+func TestFirstWordOfANewProcessIsAnAnswer(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newWorld(t, 2000+seed)
+		w.start(0)
+		w.start(1)
+		w.until(Direct, time.Second, true)
+		w.run(10*time.Second, true)
+		w.direct, w.relayed, w.loss = false, false, 1
+		w.run(3*time.Second, true)
+		w.start(1)
+		w.run(7*time.Second, true)
+		w.direct, w.relayed, w.loss = true, true, 0
+		w.input(0, Routable{})
+		w.until(Direct, 300*time.Millisecond, true)
+	}
+}
