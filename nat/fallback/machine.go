@@ -51,7 +51,12 @@ const (
 	mostOpening   = 6
 	reopenFirst   = 500 * time.Millisecond // doubled for each failure
 	reopenMost    = time.Minute
-	steady        = 5 * time.Second // a stream that lived this long is opened again at once
+	// provenFailures is how many failures are left of an anchor's once a stream to it is up: it lives, or lives again.
+	provenFailures = 1
+	// lonelyFirst and lonelyShare bound the wait while no stream is up at all: 3 s and a tenth of the time without one.
+	lonelyFirst = 3 * time.Second
+	lonelyShare = 10
+	steady      = 5 * time.Second // a stream that lived this long is opened again at once
 )
 
 // Machine decides whether UDP is blocked and which streams to have. It is pure: time comes in with each step.
@@ -75,6 +80,7 @@ type Machine struct {
 	heard     time.Time     // the last packet of a member that is no anchor
 	confirm   time.Duration // the next return takes so long
 	left      time.Time     // the last return
+	lonely    time.Time     // since when no stream is up, zero while one is
 	distrust  bool          // answers to probes prove nothing
 }
 
@@ -160,6 +166,7 @@ func (m *Machine) take(now time.Time, in Input) {
 	case StreamUp:
 		if s := m.streams[in.ID]; s != nil && s.serial == in.Serial && s.phase == streamOpening {
 			s.phase, s.since = streamUp, now
+			s.failures = min(s.failures, provenFailures)
 		}
 	case StreamDown:
 		m.streamEnded(now, in.Ref)

@@ -228,6 +228,41 @@ func TestDeadAnchors(t *testing.T) {
 	}
 }
 
+// Whoever has no stream waits a tenth of the time without one, whatever the ladder says.
+func TestLonely(t *testing.T) {
+	for _, away := range []time.Duration{20 * time.Second, time.Minute, 3 * time.Minute} {
+		n := newNetwork(false)
+		n.step(Anchors{[]identity.NodeID{anchor(1)}})
+		n.run(away)
+		n.streams[1] = true
+		begin := n.now
+		for len(n.up) == 0 && n.now.Sub(begin) < time.Minute {
+			n.run(100 * time.Millisecond)
+		}
+		// A dial that began before takes its 5 s, and the wait after it a tenth.
+		if got, most := n.now.Sub(begin), 5*time.Second+lonelyFirst+away/8+time.Second; got > most {
+			t.Errorf("after %v without: a stream after %v, want %v at most", away, got, most)
+		}
+	}
+}
+
+// An anchor that comes and goes is dialled soon each time: that it came shows that it can.
+func TestAnchorThatFlaps(t *testing.T) {
+	n := newNetwork(false, 1)
+	n.step(Anchors{[]identity.NodeID{anchor(1)}})
+	n.run(time.Second)
+	for round := range 8 {
+		if len(n.up) != 1 {
+			t.Fatalf("round %d: got %d streams, want one", round, len(n.up))
+		}
+		for ref := range n.up {
+			delete(n.up, ref)
+			n.step(StreamDown{ref})
+		}
+		n.run(2 * time.Second)
+	}
+}
+
 // Some networks let STUN pass and nothing else.
 func TestSessionsBlockedOnly(t *testing.T) {
 	n := newNetwork(true, 1)

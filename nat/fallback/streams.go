@@ -46,12 +46,19 @@ func (m *Machine) arrange(now time.Time) {
 			opening++
 		}
 	}
-	if !m.streaming(now) {
+	streaming := m.streaming(now)
+	switch {
+	case up > 0 || !streaming:
+		m.lonely = time.Time{}
+	case m.lonely.IsZero():
+		m.lonely = now
+	}
+	if !streaming {
 		return
 	}
 	for _, id := range m.anchors {
 		s := m.streams[id]
-		if s.phase != streamDown || now.Before(s.at) {
+		if s.phase != streamDown || now.Before(m.openAt(now, s)) {
 			continue
 		}
 		if opening >= m.mayOpen(now, up) {
@@ -62,6 +69,21 @@ func (m *Machine) arrange(now time.Time) {
 		opening++
 		m.emit(OpenStream{Ref{id, s.serial}})
 	}
+}
+
+// openAt is when a stream that is down may be opened.
+func (m *Machine) openAt(now time.Time, s *stream) time.Time {
+	if m.lonely.IsZero() || s.at.IsZero() {
+		return s.at
+	}
+	return earlier(s.at, s.since.Add(lonelyFirst+now.Sub(m.lonely)/lonelyShare))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // streaming reports whether streams are wanted.
@@ -104,10 +126,10 @@ func (m *Machine) wake(now time.Time) (first time.Time) {
 	}
 	for _, s := range m.streams {
 		if s.phase == streamDown && m.streaming(now) && up < wantedStreams {
-			if !s.at.After(now) {
+			if at := m.openAt(now, s); !at.After(now) {
 				ready = true
 			} else {
-				due(s.at)
+				due(at)
 			}
 		}
 	}
