@@ -327,6 +327,27 @@ func TestDoubt(t *testing.T) {
 	})
 }
 
+// TestCheckAllEndsWhatCannotFollow has a node's NAT give it another address: the session that the node dialled follows; the one
+// that dialled the node cannot, and ends instead of being taken for alive.
+func TestCheckAllEndsWhatCannotFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, sessiontest.Options{Latency: 10 * time.Millisecond})
+		defer w.stop()
+		a, anchor, peer := w.nodes[0], w.nodes[1], w.nodes[2]
+		for _, n := range w.nodes {
+			n.start(nil)
+		}
+		a.target(anchor)
+		peer.target(a)
+		w.until(time.Second, "sessions", func() bool { return a.up(anchor) && a.up(peer) })
+		time.Sleep(5 * time.Second)
+		a.conn.Move(netip.MustParseAddrPort("192.0.2.7:4711"))
+		a.CheckAll()
+		w.until(2*time.Second, "the one that cannot follow ends", func() bool { return !a.up(peer) })
+		expect(t, "the other one lives", a.up(anchor), true)
+	})
+}
+
 func TestRacesAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, sessiontest.Options{Latency: lan})

@@ -207,11 +207,11 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Stirred:
 		m.route.watch(now, Wake(in))
 	case Local:
-		stranded := m.stranded(in) || in.NoUDP && !m.intro.local.NoUDP && m.route.path.Kind != Relayed // the peer is to know
+		again := m.stranded(in) || in.NoUDP && !m.intro.local.NoUDP && m.route.path.Kind != Relayed // the peer is to know
 		m.intro.setLocal(now, in)
 		m.route.renewRelays(now, in.Relays)
 		m.ease(now)
-		if stranded {
+		if again {
 			m.intro.begin(now)
 		}
 	case Received:
