@@ -66,7 +66,7 @@ func (m *member) handshake(p *peer, controlling bool) {
 	case !controlling:
 		m.await(p, false)
 	case time.Since(p.shake.since) < handshakeRetry:
-		p.shake.since = time.Now()
+		m.await(p, true)
 	default:
 		m.tunnel().Initiate(p.key, true)
 		m.await(p, true)

@@ -93,6 +93,23 @@ func (m *member) receive(in incomingSignal) {
 	}
 	m.outlook.heard(from, message)
 	m.nat.Deliver(from, message)
+	if message.Kind == nat.KindAnswer {
+		m.agreed(m.peers[from], message.Instance)
+	}
+}
+
+// agreed is told that this side, which is controlling, and an instance of the peer have agreed on a preshared key. A handshake
+// that was tried before could not succeed, and a new process has no session: both begin anew at once, by a way that there
+// is; one that comes will see to it by itself.
+func (m *member) agreed(p *peer, instance [8]byte) {
+	if p == nil {
+		return
+	}
+	another := p.instance != instance
+	p.instance = instance
+	if p.way().IsValid() && (another || !p.shake.since.IsZero() || !m.keysAreGood(p.key)) {
+		m.handshake(p, true)
+	}
 }
 
 // adopt makes psk the preshared key of the tunnel to a peer.

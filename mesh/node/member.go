@@ -96,6 +96,7 @@ type peer struct {
 	size         tunnel.Path
 	sources      []netip.AddrPort
 	said         whereabouts
+	instance     [8]byte // that answered last
 	shake        awaited
 }
 

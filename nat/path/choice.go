@@ -19,6 +19,7 @@ const (
 const (
 	costBusy    = 2       // for each step of load above loadBusy
 	costFar     = 20      // more than twice as far and this is worth a change
+	costPrivate = 50      // for a neighbour that is no anchor: it may be a laptop, about to be carried away
 	costFull    = 1 << 16 // for an anchor that is full
 	costAbsent  = 1 << 12 // for one that the chooser has no session with yet, twice for the peer: the answer tells what it opens
 	costAvoided = 1 << 18 // for one that failed lately
@@ -124,8 +125,11 @@ func (l Local) chooseRelays(cfg *Config, use relayUse, only bool, offers []Relay
 			add(theirs, cost)
 			continue
 		}
-		ours := l.Relays[at]
-		add(RelayOffer{Anchor: ours.Anchor, Load: max(ours.Load, theirs.Load), RTTms: ours.RTTms}, min(uint64(theirs.RTTms), costAbsent-1))
+		ours, cost := l.Relays[at], uint64(theirs.RTTms)
+		if ours.Private {
+			cost += costPrivate
+		}
+		add(RelayOffer{Anchor: ours.Anchor, Load: max(ours.Load, theirs.Load), RTTms: ours.RTTms}, min(cost, costAbsent-1))
 	}
 	for _, ours := range l.Relays {
 		if !slices.ContainsFunc(offers, func(o RelayOffer) bool { return o.Anchor == ours.Anchor }) {

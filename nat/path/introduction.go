@@ -123,7 +123,14 @@ func (i *introduction) again(now time.Time) {
 
 // hurry is again for those who cannot wait six seconds: two in a row may follow at once, more may not.
 func (i *introduction) hurry(now time.Time) {
-	if i.try.on || i.sig.waiting || now.Sub(i.hurried[0]) < hurryTime {
+	if !i.try.on && !i.sig.waiting {
+		i.rush(now)
+	}
+}
+
+// rush is hurry for those whom the attempt under way cannot help.
+func (i *introduction) rush(now time.Time) {
+	if now.Sub(i.hurried[0]) < hurryTime {
 		return
 	}
 	i.hurried = [2]time.Time{i.hurried[1], now}

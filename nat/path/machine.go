@@ -251,6 +251,9 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		m.intro.predicted(now, in)
 	case RelayOpened:
 		m.route.relayOpened(now, in)
+		if in.Text != "" && m.route.path.Kind == None && len(m.route.relays.list) == 0 && m.intro.try.on {
+			m.intro.rush(now) // this attempt has no relay any more, and others may be had
+		}
 	case CheckAnswered:
 		m.route.checkAnswered(now, in.ID)
 	case PeerChecked:

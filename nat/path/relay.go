@@ -265,10 +265,14 @@ func (t *route) checkRelay(now time.Time, r *relay) {
 	t.sendCheck(now, r.addr)
 }
 
-// loseRelay closes a channel that is not in use and does not work. It may be the anchor's fault only if something works.
+// loseRelay closes a channel that is not in use and does not work. If it is open, that may be the anchor's fault only if
+// something works.
 func (t *route) loseRelay(now time.Time, r *relay, why string) {
-	if t.path.Kind != None && t.life.suspectSince.IsZero() {
+	works := t.path.Kind != None && t.life.suspectSince.IsZero()
+	if works || r.phase == relayOpening {
 		t.avoid(now, later(r.since, r.heard), r.anchor)
+	}
+	if works {
 		t.news.unspared = true
 	}
 	t.closeRelay(r)

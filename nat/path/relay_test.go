@@ -238,6 +238,8 @@ func TestChooseRelaysThatBothCanHave(t *testing.T) {
 		theirs list
 		want   choice
 	}{
+		{"an anchor before a neighbour", Local{Relays: list{{Anchor: id(9), Private: true}, {Anchor: id(7), RTTms: 30}}}, false, list{{Anchor: id(9)}, {Anchor: id(7)}}, choice{id(7), id(9)}},
+		{"unless it is far", Local{Relays: list{{Anchor: id(9), Private: true}, {Anchor: id(7), RTTms: 80}}}, false, list{{Anchor: id(9)}, {Anchor: id(7)}}, choice{id(9), id(7)}},
 		{"no UDP there: what it offers, although it failed here", Local{Relays: list{{Anchor: id(7)}, {Anchor: id(6)}}}, true, list{{Anchor: id(6)}}, choice{first: id(6)}},
 		{"no UDP here: ours, although the peer left it out", Local{Relays: list{{Anchor: id(7)}}, NoUDP: true}, false, list{{Anchor: id(8)}}, choice{first: id(7)}},
 		{"no UDP there: what it offers", Local{Relays: list{{Anchor: id(7)}}}, true, list{{Anchor: id(8)}}, choice{first: id(8)}},
@@ -340,6 +342,27 @@ func TestChannelsThatTheAnchorForgot(t *testing.T) {
 			w.input(1, only)
 			w.until(Relayed, 1500*time.Millisecond, true)
 			w.moved(spareID, 2500*time.Millisecond, true)
+		}
+	}
+}
+
+// Both relays agreed on die while ICE still runs, and others could be had: they are agreed on at once, not when it ends.
+func TestRelaysThatDieInAnAttempt(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newWorld(t, 170+seed)
+		w.direct = false
+		w.refused = map[identity.NodeID]bool{anchorID: true}
+		w.start(0)
+		w.start(1)
+		w.run(100*time.Millisecond, false)
+		for i := range w.side {
+			w.input(i, w.local(i, 0, 0))
+		}
+		if took := w.until(Relayed, 2*time.Second, false); took > time.Second {
+			t.Errorf("seed %d: got a path after %s, want 1 s at most", seed, took)
+		}
+		if w.via(0) != spareID || w.via(1) != spareID {
+			t.Errorf("seed %d: got paths through %v and %v, want %v", seed, w.via(0), w.via(1), spareID)
 		}
 	}
 }

@@ -26,13 +26,14 @@ type world struct {
 	noUDP  [2]bool          // the sides are where UDP is blocked
 
 	// The network, changed by tests.
-	direct   bool            // do packets pass straight
-	relayed  bool            // do the anchors forward
-	dead     identity.NodeID // the one that does not
-	signals  bool            // is there a route for signals
-	loss     float64         // of signals
-	latency  time.Duration   // of everything, one way
-	punching time.Duration   // of ICE, once both try
+	direct   bool                     // do packets pass straight
+	relayed  bool                     // do the anchors forward
+	dead     identity.NodeID          // the one that does not
+	refused  map[identity.NodeID]bool // those that grant no channel
+	signals  bool                     // is there a route for signals
+	loss     float64                  // of signals
+	latency  time.Duration            // of everything, one way
+	punching time.Duration            // of ICE, once both try
 }
 
 type side struct {
@@ -210,6 +211,10 @@ func (w *world) do(s *side, o Output) {
 		w.check(s, other, o)
 	case OpenRelay:
 		w.after(4*w.latency, func() {
+			if w.refused[o.Anchor] {
+				w.input(s.index, RelayOpened{Anchor: o.Anchor, Text: "refused"})
+				return
+			}
 			s.opened[o.Anchor] = true
 			w.input(s.index, RelayOpened{Anchor: o.Anchor, Addr: channel(s.index, o.Anchor)})
 		})
