@@ -23,7 +23,7 @@ const (
 	costFull    = 1 << 16 // for an anchor that is full
 	costAbsent  = 1 << 12 // for one that the chooser has no session with yet, twice for the peer: the answer tells what it opens
 	costAvoided = 1 << 18 // for one that failed lately
-	costBarred  = 1 << 20 // for one that one side can hardly get a session with
+	costBarred  = 1 << 20 // for one that is no anchor, as far as is known, so that one side can hardly get a session with it
 )
 
 const (
@@ -118,11 +118,13 @@ func (l Local) chooseRelays(cfg *Config, use relayUse, only bool, offers []Relay
 	for _, theirs := range offers {
 		at := slices.IndexFunc(l.Relays, func(o RelayOffer) bool { return o.Anchor == theirs.Anchor })
 		if at < 0 {
-			cost := uint64(costAbsent)
-			if l.NoUDP || cfg.Dialable != nil && !cfg.Dialable(theirs.Anchor) {
-				cost = costBarred
+			switch {
+			case l.NoUDP: // none can be had
+			case cfg.Dialable != nil && !cfg.Dialable(theirs.Anchor):
+				add(theirs, costBarred)
+			default:
+				add(theirs, costAbsent)
 			}
-			add(theirs, cost)
 			continue
 		}
 		ours, cost := l.Relays[at], uint64(theirs.RTTms)
@@ -134,11 +136,13 @@ func (l Local) chooseRelays(cfg *Config, use relayUse, only bool, offers []Relay
 	for _, ours := range l.Relays {
 		if !slices.ContainsFunc(offers, func(o RelayOffer) bool { return o.Anchor == ours.Anchor }) {
 			// The peer may have left it out because it failed, or have made its offer before it had a session.
-			cost := uint64(2 * costAbsent)
-			if only || ours.Private {
-				cost = costBarred
+			switch {
+			case only:
+			case ours.Private:
+				add(ours, costBarred)
+			default:
+				add(ours, 2*costAbsent)
 			}
-			add(ours, cost)
 		}
 	}
 	slices.SortFunc(bids, func(a, b bid) int { return cmp.Or(cmp.Compare(a.cost, b.cost), a.anchor.Compare(b.anchor)) })

@@ -207,7 +207,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Stirred:
 		m.route.watch(now, Wake(in))
 	case Local:
-		again := m.stranded(in) || in.NoUDP && !m.intro.local.NoUDP && m.route.path.Kind != Relayed // the peer is to know
+		again := m.stranded(in) || m.cornered(in)
 		m.intro.setLocal(now, in)
 		m.route.renewRelays(now, in.Relays)
 		m.ease(now)
@@ -357,6 +357,12 @@ func (m *Machine) stranded(now Local) bool {
 		return len(m.intro.local.Relays) == 0
 	}
 	return m.intro.local.reaches(agreed) && !now.reaches(agreed)
+}
+
+// cornered reports whether UDP has been found to be blocked here, and there is a relay to name: the peer is to know both.
+func (m *Machine) cornered(now Local) bool {
+	before := m.intro.local
+	return now.NoUDP && len(now.Relays) > 0 && m.route.path.Kind != Relayed && (!before.NoUDP || len(before.Relays) == 0)
 }
 
 // search makes sure that a better path is being looked for, and that a running attempt has its relay.

@@ -246,7 +246,9 @@ func TestChooseRelaysThatBothCanHave(t *testing.T) {
 		{"a neighbour of the peer's, which we cannot dial", Local{Relays: list{{Anchor: id(7)}}}, false, list{{Anchor: id(9)}}, choice{first: id(7)}},
 		{"a neighbour of ours, which the peer cannot dial", Local{Relays: list{{Anchor: id(9), Private: true}}}, false, list{{Anchor: id(8)}}, choice{first: id(8)}},
 		{"a neighbour of both", Local{Relays: list{{Anchor: id(9), Private: true}, {Anchor: id(7)}}}, true, list{{Anchor: id(9)}}, choice{first: id(9)}},
-		{"nothing better", Local{NoUDP: true}, true, list{{Anchor: id(9)}}, choice{first: id(9)}},
+		{"nothing better", Local{}, false, list{{Anchor: id(9)}}, choice{first: id(9)}},
+		{"none that the other has, without UDP here", Local{NoUDP: true}, false, list{{Anchor: id(9)}}, choice{}},
+		{"nor there", Local{Relays: list{{Anchor: id(7)}}}, true, nil, choice{}},
 	} {
 		cfg := &Config{Self: id(1), Peer: id(2), Dialable: neighbour}
 		if got := tt.ours.chooseRelays(cfg, relayUse{avoided: []identity.NodeID{id(6)}}, tt.only, tt.theirs); got != tt.want {
