@@ -235,9 +235,23 @@ func (m *Machine) evidence(now time.Time, good bool, reason string) {
 	case Trying:
 		m.open(now, reason)
 	case Blocked:
+		if !m.anyStream() {
+			m.open(now, reason) // it was an outage of everything, and there is nothing to leave
+			return
+		}
 		m.enter(now, Returning, reason)
 		m.probeAt = now.Add(confirmEvery)
 	}
+}
+
+// anyStream reports whether a stream is up.
+func (m *Machine) anyStream() bool {
+	for _, s := range m.streams {
+		if s.phase == streamUp {
+			return true
+		}
+	}
+	return false
 }
 
 // block begins the use of streams.

@@ -228,6 +228,29 @@ func TestDeadAnchors(t *testing.T) {
 	}
 }
 
+// A cut line drops UDP and TCP alike. When it is mended UDP is used at once, however often that happens: nothing was blocked.
+func TestOutage(t *testing.T) {
+	n := newNetwork(true, 1)
+	n.step(Anchors{[]identity.NodeID{anchor(1)}})
+	n.run(time.Second)
+	for round := range 6 {
+		n.udp, n.streams = false, map[byte]bool{}
+		n.step(Doubt{})
+		n.run(20 * time.Second)
+		if s, _, _ := n.m.State(); s != Blocked {
+			t.Fatalf("round %d: got %v while the line is cut, want blocked", round, s)
+		}
+		n.udp = true
+		n.step(SessionUp{ID: anchor(1)})
+		if s, _, _ := n.m.State(); s != Open {
+			t.Fatalf("round %d: got %v with a session by UDP and no stream, want open", round, s)
+		}
+		n.run(time.Second)
+		n.step(SessionDown{ID: anchor(1)})
+		n.log = nil
+	}
+}
+
 // Whoever has no stream waits a tenth of the time without one, whatever the ladder says.
 func TestLonely(t *testing.T) {
 	for _, away := range []time.Duration{20 * time.Second, time.Minute, 3 * time.Minute} {

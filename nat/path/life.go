@@ -72,11 +72,10 @@ func (t *route) suspect(now time.Time) {
 	t.sendCheck(now, t.path.Addr)
 }
 
-// suspectIfQuiet is suspect for a direct path of which nothing was heard lately: the peer begins an introduction when it finds
-// the path broken, and this side may have nothing to send by which it would notice. Relayed peers try for a direct path anyway.
-// That UDP is blocked at one end is a reason by itself.
-func (t *route) suspectIfQuiet(now time.Time) {
-	if t.path.Kind == Direct && (t.trying.forlorn || now.Sub(later(t.life.heard, t.life.lastRx)) >= silence) {
+// suspectDirect is suspect for a direct path: the peer begins an introduction when it finds the path broken or has moved, and
+// this side may have nothing to send by which it would notice. Relayed peers try for a direct path anyway.
+func (t *route) suspectDirect(now time.Time) {
+	if t.path.Kind == Direct {
 		t.suspect(now)
 	}
 }

@@ -319,3 +319,21 @@ func TestIntroductionMakesAQuietPathSuspect(t *testing.T) {
 		}
 	}
 }
+
+// The peer goes to another network and has something to send; this side has not, and was heard from a moment ago. It leaves its
+// direct path, which is dead, with the introduction that the peer begins.
+func TestPeerThatMovesIsBelieved(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newWorld(t, 300+seed)
+		w.start(0)
+		w.start(1)
+		w.until(Direct, time.Second, true)
+		w.run(400*time.Millisecond, true)
+		mover := int(seed % 2)
+		w.direct = false
+		w.input(mover, NetworkChanged{Local: w.local(mover, 0, 0)})
+		if took := w.until(Relayed, 3*time.Second, false); took > 1500*time.Millisecond {
+			t.Errorf("seed %d: relayed after %s, want 1.5 s at most", seed, took)
+		}
+	}
+}

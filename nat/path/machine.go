@@ -325,7 +325,7 @@ func (m *Machine) settle(now time.Time) {
 		}
 		if intro.started {
 			m.route.attempt(now, m.intro.try.exchange, m.intro.try.relays)
-			m.route.suspectIfQuiet(now)
+			m.route.suspectDirect(now)
 		}
 		if route.moved {
 			m.intro.succeed()
