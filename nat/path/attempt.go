@@ -10,6 +10,10 @@ const (
 	// attemptTime is how long candidate pairs are tried. Both sides begin within one signalling round
 	// trip of each other; punching that works, works within two seconds.
 	attemptTime = 6 * time.Second
+	// shortAttempt is the same for the first shortAttempts in a row without any path, as long as no relay works either: a packet
+	// may have been lost that matters, and the next attempt is worth more than the end of this one.
+	shortAttempt  = 3 * time.Second
+	shortAttempts = 3
 	// preferDirect is how long a relay that works already waits for ICE: most pairs need no relay then, and the change to
 	// a direct path that comes later loses nothing.
 	preferDirect = 200 * time.Millisecond
@@ -25,7 +29,7 @@ var (
 		2 * time.Minute, 5 * time.Minute, 10 * time.Minute,
 	}
 	noneLadder = [...]time.Duration{
-		time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second,
+		300 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second,
 		20 * time.Second, 40 * time.Second, time.Minute,
 	}
 )
@@ -65,7 +69,7 @@ type ladder struct {
 // start runs ICE with what both sides have told.
 func (i *introduction) start(now time.Time, number uint64, keys exchange, remote []Candidate, relays choice) {
 	i.try = attempt{
-		number: number, on: true, exchange: keys, started: now, deadline: now.Add(attemptTime), relays: relays,
+		number: number, on: true, exchange: keys, started: now, deadline: now.Add(i.attemptLimit()), relays: relays,
 		remote: remote, repeats: -1, count: i.try.count + 1, failure: i.try.failure,
 	}
 	i.emit(StartICE{
@@ -73,6 +77,17 @@ func (i *introduction) start(now time.Time, number uint64, keys exchange, remote
 	})
 	i.news.started = true
 }
+
+// attemptLimit is how long an attempt may take that begins now.
+func (i *introduction) attemptLimit() time.Duration {
+	if i.path.Kind == None && i.retry.rung < shortAttempts {
+		return shortAttempt
+	}
+	return attemptTime
+}
+
+// extend gives the attempt its whole time: a relayed path can be used meanwhile.
+func (i *introduction) extend() { i.try.deadline = later(i.try.deadline, i.try.started.Add(attemptTime)) }
 
 // end stops what is under way.
 func (i *introduction) end() {
@@ -205,7 +220,7 @@ func (i *introduction) climb(now time.Time) {
 	}
 	wait := i.backoff(steps[min(i.retry.rung, len(steps)-1)], time.Hour, 0)
 	if !i.controlling {
-		wait += wait/2 + time.Second
+		wait += wait/2 + min(2*wait, time.Second)
 	}
 	i.retry.at = now.Add(wait)
 	i.retry.rung++

@@ -286,7 +286,7 @@ func (i *introduction) answer() Message {
 func (i *introduction) offeredAgain(now time.Time, msg Message) {
 	switch {
 	case i.try.on:
-		i.try.deadline = now.Add(attemptTime)
+		i.try.deadline = now.Add(i.attemptLimit())
 		i.addRemote(ParseCandidates(msg.Candidates, i.cfg.Reject))
 		i.send(i.answer())
 	case i.try.won:

@@ -330,6 +330,9 @@ func (m *Machine) settle(now time.Time) {
 		if route.moved {
 			m.intro.succeed()
 		}
+		if route.relayed {
+			m.intro.extend()
+		}
 		if route.relayed || route.unspared {
 			m.intro.retry.rung = 0
 			m.intro.climbIfIdle(now)
