@@ -4,9 +4,10 @@ import (
 	"net/netip"
 	"time"
 
-	"warren/nat"
-
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/nat"
+	"warren/tunnel/bind"
 )
 
 // pathChanged moves the peer's endpoint and, on the controlling side, starts the WireGuard handshake that the new
@@ -49,6 +50,7 @@ func (p *peer) allSources() []netip.AddrPort {
 // moveTo has the peer's endpoint follow its way, which was another one before, and sees to the handshake.
 func (m *member) moveTo(p *peer, before netip.AddrPort, controlling, restarted bool) {
 	way := p.way()
+	p.strayed = time.Time{}
 	flushed := p.endpoint.SetPath(way)
 	switch {
 	case !way.IsValid():
@@ -139,7 +141,7 @@ func (m *member) retryHandshakes() {
 				m.tunnel().Confirm(p.key)
 			}
 		}
-		again = again || !p.shake.since.IsZero()
+		again = p.recall(time.Now()) || again || !p.shake.since.IsZero()
 	}
 	if again {
 		m.retry.Reset(handshakeRetry)
@@ -179,15 +181,42 @@ func (m *member) introduceStale(now time.Time) {
 	}
 }
 
-// roamed is told that WireGuard authenticated the peer with this key from an address that nat did not choose.
+// strayFor is how long a peer's packets follow it to an address that nat did not choose. By then nat has found its own path
+// dead and moved, or alive.
+const strayFor = 2 * time.Second
+
+// roamed is told that WireGuard authenticated the peer with this key from an address that nat did not choose. Its endpoint is
+// put right at once; the packets to it go there for a moment, while nat looks at its own path. Where a relay or a stream
+// brought the packet says nothing of where to send.
 func (m *member) roamed(key wgtypes.Key, addr netip.AddrPort) {
 	for id, p := range m.peers {
-		if p.key == key {
-			m.log.Info("peer roamed", "peer", m.nameOf(id), "address", addr.String())
+		if p.key != key {
+			continue
+		}
+		m.log.Info("peer roamed", "peer", m.nameOf(id), "address", addr.String())
+		if !bind.IsVirtual(addr.Addr()) {
 			p.endpoint.SetPath(addr)
-			if err := m.tunnel().SetEndpoint(key, p.endpoint.Handle()); err != nil {
-				m.log.Warn("peer roamed", "peer", m.nameOf(id), "error", err)
-			}
+			p.strayed = time.Now()
+			m.nat.Check(id)
+			m.retry.Reset(handshakeRetry)
+		}
+		if err := m.tunnel().SetEndpoint(key, p.endpoint.Handle()); err != nil {
+			m.log.Warn("peer roamed", "peer", m.nameOf(id), "error", err)
 		}
 	}
+}
+
+// recall sends a peer's packets by nat's path again when it has strayed long enough; it reports whether it still strays.
+func (p *peer) recall(now time.Time) (strays bool) {
+	switch {
+	case p.strayed.IsZero():
+		return false
+	case now.Sub(p.strayed) < strayFor:
+		return true
+	}
+	p.strayed = time.Time{}
+	if way := p.way(); way.IsValid() {
+		p.endpoint.SetPath(way)
+	}
+	return false
 }

@@ -98,6 +98,7 @@ type peer struct {
 	said         whereabouts
 	instance     [8]byte // that answered last
 	shake        awaited
+	strayed      time.Time // when its packets began to go where nat did not choose; zero: they do not
 }
 
 // newMember loads what the state directory holds and makes the owners. Nothing runs yet.

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	strayInterval = 10 * time.Second // as long as the device goes on sending there, somebody should know
+	strayInterval = time.Second // as long as the device goes on sending there, somebody should know
 	strayBuffer   = 64
 	straysKnown   = 512
 )
