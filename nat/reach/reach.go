@@ -24,8 +24,10 @@ const (
 	answerTime = 2 * time.Second
 	// tries is how many tests in a row have to fail, with different helpers where there are some.
 	tries = 3
-	// retest is how long an address that was not reachable is left alone; a change of the network starts over.
-	retest = 5 * time.Minute
+	// retest is how long an address that was not reachable is left alone; a change of the network starts over. One that was
+	// reachable before may be so again soon, when a line is mended: it is tested after lostRetest, then twice as long each time.
+	retest     = 5 * time.Minute
+	lostRetest = 5 * time.Second
 )
 
 // State is what is known of an address.
@@ -79,6 +81,8 @@ type lack struct {
 type candidate struct {
 	Candidate
 	failures int
+	reached  bool      // ever
+	lost     int       // rounds of tests that failed since it was last reached
 	next     time.Time // of the next test
 	test     *Ask      // under way
 	deadline time.Time
@@ -157,7 +161,12 @@ func (c *candidate) failed(now time.Time) {
 		return
 	}
 	c.become(now, Unreachable)
-	c.next = now.Add(retest)
+	wait := retest
+	if c.reached {
+		wait = min(lostRetest<<min(c.lost, 10), retest)
+		c.lost++
+	}
+	c.next = now.Add(wait)
 }
 
 func (c *candidate) become(now time.Time, s State) {
@@ -173,6 +182,7 @@ func (m *Machine) Seen(now time.Time, id [12]byte) bool {
 		if c.test != nil && c.test.ID == id {
 			c.Helper, c.test = c.test.Helper, nil
 			c.become(now, Reachable)
+			c.reached, c.lost = true, 0
 			c.next = now.Add(Recheck)
 			return true
 		}

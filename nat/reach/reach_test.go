@@ -163,3 +163,38 @@ func TestHelperWithoutTheFamilyIsNoEvidence(t *testing.T) {
 	m.Seen(now, ask.ID)
 	state(t, m, Reachable)
 }
+
+// An address that was reachable before its line was cut is announced soon after the line is mended; one that never was is left
+// alone for minutes.
+func TestLostAddressIsTriedSoon(t *testing.T) {
+	for _, reachedBefore := range []bool{true, false} {
+		m, now := newMachine(here)
+		m.SetHelpers([]Helper{far, farther})
+		if reachedBefore {
+			m.Seen(now, one(t, m, now).ID)
+		}
+		rounds := 0
+		for start := now; now.Sub(start) < 2*time.Minute; { // nothing arrives
+			asks, wake := m.Step(now)
+			rounds += len(asks)
+			now = wake
+		}
+		state(t, m, Unreachable)
+		for mended := now; m.Snapshot()[0].State != Reachable; {
+			asks, wake := m.Step(now)
+			for _, a := range asks {
+				m.Seen(now, a.ID)
+			}
+			if wait := wake.Sub(mended); m.Snapshot()[0].State != Reachable && wait > time.Minute {
+				if reachedBefore {
+					t.Errorf("the next test after %v, want one within a minute", wait)
+				}
+				break
+			}
+			now = wake
+		}
+		if !reachedBefore && rounds != tries {
+			t.Errorf("got %d tests of an address that never was reachable, want %d", rounds, tries)
+		}
+	}
+}
