@@ -87,7 +87,9 @@ func (i *introduction) attemptLimit() time.Duration {
 }
 
 // extend gives the attempt its whole time: a relayed path can be used meanwhile.
-func (i *introduction) extend() { i.try.deadline = later(i.try.deadline, i.try.started.Add(attemptTime)) }
+func (i *introduction) extend() {
+	i.try.deadline = later(i.try.deadline, i.try.started.Add(attemptTime))
+}
 
 // end stops what is under way.
 func (i *introduction) end() {
