@@ -47,6 +47,7 @@ type signalling struct {
 	noRoute string
 	refused bool
 	early   Message // candidates that overtook their offer
+	told    int     // controlling: candidates in the first offer of this number, perhaps the one that is answered
 }
 
 func (s *signalling) wake() time.Time {
@@ -149,6 +150,9 @@ func (i *introduction) transmit(now time.Time) {
 		msg = Message{
 			Kind: KindOffer, Attempt: i.sig.number, Ufrag: i.sig.own.Ufrag, Pwd: i.sig.own.Pwd,
 			Candidates: Lines(i.local.Candidates), Relays: i.use.offers(i.local.Relays),
+		}
+		if i.sig.sent == 0 {
+			i.sig.told = len(msg.Candidates)
 		}
 	}
 	i.sig.next = now.Add(i.backoff(firstRepeat, lastRepeat, i.sig.rung))
@@ -308,6 +312,9 @@ func (i *introduction) answered(now time.Time, msg Message) {
 	}
 	i.sig.waiting, i.sig.noRoute = false, ""
 	i.start(now, msg.Attempt, exchange{i.sig.own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, choice{msg.Relay, msg.Spare})
+	if len(i.local.Candidates) > i.sig.told {
+		i.tellMore(now) // what was trickled since may have been lost, as when the peer was on its way to another network
+	}
 }
 
 // trickled takes candidates that were found after the offer or answer.

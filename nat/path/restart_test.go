@@ -1,6 +1,7 @@
 package path
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -114,5 +115,38 @@ func TestFirstWordOfANewProcessIsAnAnswer(t *testing.T) {
 		w.direct, w.relayed, w.loss = true, true, 0
 		w.input(0, Routable{})
 		w.until(Direct, 300*time.Millisecond, true)
+	}
+}
+
+// The controlling side learns an address of its own while its offer is out. The peer answers that offer, and may never have heard of
+// the address: it is told with the attempt, and again.
+func TestCandidatesSinceTheOfferAreToldAgain(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	m := New(Config{
+		Self: identity.NodeID{1}, Peer: identity.NodeID{2}, Instance: [8]byte{1},
+		Random: func(n int) string { return "abcdefghijklmnopqrstuvwxyz"[:n] }, Jitter: func() float64 { return 0.5 },
+	}, now)
+	host := NewCandidate(Host, netip.MustParseAddrPort("192.168.1.1:9277"), 0)
+	mapped := NewCandidate(ServerReflexive, netip.MustParseAddrPort("203.0.113.1:9277"), 0)
+	m.Step(now, Local{Candidates: []Candidate{host}})
+	m.Step(now, Routable{})
+	m.Step(now, Local{Candidates: []Candidate{host, mapped}}) // told once, and lost
+	out, wake := m.Step(now, Received{Message{Kind: KindAnswer, Attempt: m.intro.sig.number, Instance: [8]byte{2}, Ufrag: "theirufr", Pwd: "theirpasswordtheirpassword"}})
+	told := 0
+	count := func(out []Output) {
+		for _, o := range out {
+			if s, ok := o.(Send); ok && s.Message.Kind == KindCandidates && len(s.Message.Candidates) == 2 {
+				told++
+			}
+		}
+	}
+	count(out)
+	for wake.Sub(now) < 2*time.Second {
+		at := wake
+		out, wake = m.Step(at, Wake{})
+		count(out)
+	}
+	if want := 1 + len(trickleAgain); told != want {
+		t.Errorf("told %d times, want %d", told, want)
 	}
 }
