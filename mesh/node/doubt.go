@@ -12,10 +12,7 @@ import (
 // doubtful is told by nat that the path to a peer, perhaps by a relay, answers no checks. What broke it may have broken the
 // sessions too, and the way back leads over them.
 func (m *member) doubtful(id, via identity.NodeID) {
-	m.sessions.Doubt(id)
-	if !via.IsZero() {
-		m.sessions.Doubt(via)
-	}
+	m.sessions.Doubt(id, via)
 	m.streams.signs.pathSilent(id)
 }
 

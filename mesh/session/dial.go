@@ -118,8 +118,8 @@ func (t *target) pause(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
-// backOff is the ladder of waits: 0.2 s, a fifth longer each time up to 30 s, each with a quarter of jitter either way. With the time of the dials the
-// wait is about a tenth of the outage: one of a minute is over some seconds after its cause.
+// backOff is the ladder of waits: 0.2 s, a fifth longer each time up to 30 s, each with a quarter of jitter either way. With
+// the time of the dials the wait is about a tenth of the outage: one of a minute is over some seconds after its cause.
 type backOff struct{ last time.Duration }
 
 func (b *backOff) reset() { b.last = 0 }

@@ -321,12 +321,12 @@ func (s *Sessions) CheckAll() {
 	}
 }
 
-// Doubt is to be called when a path to a node answers no checks: the session with it is checked as after Redial, and so are
-// those that this side dialled, since this node's own address may be another now. Sessions that were just checked, or
+// Doubt is to be called when a path to a node, perhaps by another, answers no checks: the sessions with these are checked as
+// after Redial, and so are those that this side dialled, since this node's own address may be another now. Sessions that were just checked, or
 // heard from, are left alone, so that it may be called often.
-func (s *Sessions) Doubt(id identity.NodeID) {
+func (s *Sessions) Doubt(ids ...identity.NodeID) {
 	for _, l := range s.table.links(identity.NodeID{}) {
-		if (l.dialled || l.id == id) && l.quiet() >= doubtQuiet {
+		if (l.dialled || slices.Contains(ids, l.id)) && l.quiet() >= doubtQuiet {
 			l.checkSoon(doubtPause)
 		}
 	}

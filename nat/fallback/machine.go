@@ -235,23 +235,13 @@ func (m *Machine) evidence(now time.Time, good bool, reason string) {
 	case Trying:
 		m.open(now, reason)
 	case Blocked:
-		if !m.anyStream() {
+		if !m.streamSince(time.Time{}) {
 			m.open(now, reason) // it was an outage of everything, and there is nothing to leave
 			return
 		}
 		m.enter(now, Returning, reason)
 		m.probeAt = now.Add(confirmEvery)
 	}
-}
-
-// anyStream reports whether a stream is up.
-func (m *Machine) anyStream() bool {
-	for _, s := range m.streams {
-		if s.phase == streamUp {
-			return true
-		}
-	}
-	return false
 }
 
 // block begins the use of streams.
@@ -333,7 +323,7 @@ func (m *Machine) decideTrial(now time.Time) {
 	age := now.Sub(m.since)
 	switch {
 	case m.spares(now):
-	case age >= trialTime, age >= decisive && m.freshStream():
+	case age >= trialTime, age >= decisive && m.streamSince(m.since):
 		m.block(now, fmt.Sprintf("%d anchors asked by UDP, no answer in %v", len(m.anchors), age.Round(10*time.Millisecond)))
 		return
 	}
@@ -346,10 +336,11 @@ func (m *Machine) decideTrial(now time.Time) {
 	}
 }
 
-// freshStream reports whether a stream has come up since the trial began: then the network works, and only UDP does not.
-func (m *Machine) freshStream() bool {
+// streamSince reports whether a stream is up that has come up since then. If that is since a trial began, the network works,
+// and only UDP does not.
+func (m *Machine) streamSince(begin time.Time) bool {
 	for _, s := range m.streams {
-		if s.phase == streamUp && !s.since.Before(m.since) {
+		if s.phase == streamUp && !s.since.Before(begin) {
 			return true
 		}
 	}
