@@ -61,7 +61,6 @@ type streamEnd struct {
 	virtual netip.AddrPort
 	remote  netip.AddrPort // of TCP
 	local   netip.Addr     // of TCP
-	since   time.Time      // when it came up
 }
 
 // dialledStream is a stream that the machine has asked for.
@@ -164,7 +163,7 @@ func endOf(virtual netip.AddrPort, c net.Conn) streamEnd {
 		}
 		return netip.AddrPort{}
 	}
-	return streamEnd{virtual: virtual, remote: plain(c.RemoteAddr()), local: plain(c.LocalAddr()).Addr(), since: time.Now()}
+	return streamEnd{virtual: virtual, remote: plain(c.RemoteAddr()), local: plain(c.LocalAddr()).Addr()}
 }
 
 // dialStreams dials what is ordered until ctx ends, and ends those streams then.
@@ -307,8 +306,8 @@ func (m *member) followStreams() {
 	changed := false
 	for id, p := range m.peers {
 		end := m.streams.to(id)
-		// Whoever opened a stream to this node takes UDP to be blocked, and is the one to know, until its session comes by UDP.
-		theirs := end == m.streams.accepted[id] && !m.returned(id, end.since)
+		// Whoever opened a stream to this node may take UDP to be blocked, and is the one to know: its session tells.
+		theirs := end == m.streams.accepted[id] && m.speaksBy(id, end.virtual)
 		prefer := end.virtual.IsValid() && (blocked || theirs) && (p.path.Kind == nat.Relayed || m.streams.signs.counts(p.path.Addr.Addr()))
 		if end == p.stream && prefer == p.preferStream {
 			continue
@@ -320,17 +319,20 @@ func (m *member) followStreams() {
 		p.endpoint.SetSources(p.allSources())
 		// Whoever opens a stream may have started anew and lost its keys.
 		m.moveTo(p, before, m.self.Compare(id) < 0, opened && p.way() == end.virtual)
+		if bind.IsStream(before.Addr()) && !bind.IsStream(p.way().Addr()) {
+			m.nat.Check(id) // nat saw no traffic by which to watch the path
+		}
 	}
 	if changed {
 		m.publishRoutes()
 	}
 }
 
-// returned reports whether a member's session is by UDP and younger than its stream: it has left the network of the stream,
-// whose end may be told late or never.
-func (m *member) returned(id identity.NodeID, stream time.Time) bool {
+// speaksBy reports whether a member's session goes by a stream, or may be about to since it has none. A peer that has left a
+// stream, or never used it, goes on speaking by UDP; the end of the stream may be told late or never.
+func (m *member) speaksBy(id identity.NodeID, stream netip.AddrPort) bool {
 	s, up := m.up[id]
-	return up && !bind.IsVirtual(s.remote.Addr()) && s.since.After(stream)
+	return !up || s.remote == stream
 }
 
 // usesStream reports whether packets for a peer go by a stream. It may be called from any goroutine.

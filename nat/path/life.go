@@ -251,7 +251,7 @@ func (t *route) peerChecked(now time.Time, from netip.AddrPort) {
 	case IsVirtual(from.Addr()):
 		t.relayChecked(now, from)
 	case t.cfg.Reject != nil && t.cfg.Reject(from.Addr()) || !t.agreed.ok():
-	case t.path.Kind == Direct && now.Sub(t.since) < settle || now.Sub(l.lastAlt) < checkEvery:
+	case t.path.Kind == Direct && t.path.RTT == 0 && now.Sub(t.since) < settle, now.Sub(l.lastAlt) < checkEvery:
 	case t.trying.waiting && now.Sub(t.trying.begun) < settle:
 		// ICE is about to choose.
 	default:

@@ -177,7 +177,8 @@ func TestIdleMachineSleeps(t *testing.T) {
 	}
 }
 
-// A peer that checks from elsewhere, while the path answers nothing, has moved: the path follows at the next answer.
+// A peer that checks from elsewhere, while the path answers nothing, has moved: the path follows at the next answer, and
+// again when it moves again.
 func TestMovedPeerIsFollowedAtOnce(t *testing.T) {
 	w := newWorld(t, 22)
 	w.start(0)
@@ -185,10 +186,12 @@ func TestMovedPeerIsFollowedAtOnce(t *testing.T) {
 	w.until(Direct, time.Second, true)
 	w.run(10*time.Second, true)
 	w.signals, w.relayed = false, false
-	w.side[1].addr = netipPort(w.side[1].addr, 2222)
-	w.run(900*time.Millisecond, true)
-	if got, want := w.side[0].m.route.path.Addr, w.side[1].addr; got != want {
-		t.Errorf("0.9 s after the peer moved: got path to %v, want %s: %s", got, want, w.reason(0))
+	for _, port := range []uint16{2222, 3333, 4444} {
+		w.side[1].addr = netipPort(w.side[1].addr, port)
+		w.run(time.Second, true)
+		if got, want := w.side[0].m.route.path, w.side[1].addr; got.Addr != want {
+			t.Errorf("1 s after the peer moved: got path to %v, want %s: %s", got.Addr, want, w.reason(0))
+		}
 	}
 }
 
