@@ -242,6 +242,7 @@ func (n *node) loop(ctx context.Context) error {
 		case <-events.relays:
 			n.member.relaysChanged()
 		case <-events.mapped:
+			n.member.outlook.mapped()
 			n.member.nat.AnchorsChanged()
 		case addr := <-n.socket.Strays():
 			n.stray(addr)

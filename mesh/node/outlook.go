@@ -48,7 +48,7 @@ type outlook struct {
 	measured map[bool]measurement
 	told     map[identity.NodeID]toldStanding
 	waiting  map[[12]byte]chan<- natprobe.Told
-	self     natkind.Self // what introductions say; made anew once a second
+	self     natkind.Self // what introductions say; made anew a second after selfAt
 	selfAt   time.Time
 }
 
@@ -88,6 +88,14 @@ func (o *outlook) networkChanged() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.network++
+	o.selfAt = time.Time{}
+}
+
+// mapped makes introductions say at once that a router maps the port: they carry the address too.
+func (o *outlook) mapped() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.selfAt = time.Time{}
 }
 
 // latest returns the last measurement of a family, if it counts still.
