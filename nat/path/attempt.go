@@ -150,11 +150,8 @@ func (i *introduction) addRemote(more []Candidate) {
 func (i *introduction) setLocal(now time.Time, l Local) {
 	before := i.local.Candidates
 	i.local = l.bounded()
-	fresh := slices.ContainsFunc(l.Candidates, func(c Candidate) bool {
-		return !slices.ContainsFunc(before, func(b Candidate) bool { return b.Addr == c.Addr })
-	})
 	switch {
-	case !fresh:
+	case !anyNew(before, i.local.Candidates):
 	case i.try.on:
 		i.tellMore(now)
 	case i.controlling && i.sig.waiting && i.sig.sent > 0 && i.sig.noRoute == "":
@@ -162,6 +159,13 @@ func (i *introduction) setLocal(now time.Time, l Local) {
 	case i.path.Kind == Relayed:
 		i.hurry(now) // it may be what was missing for a direct path
 	}
+}
+
+// anyNew reports whether a list has an address that the one before had not.
+func anyNew(before, after []Candidate) bool {
+	return slices.ContainsFunc(after, func(c Candidate) bool {
+		return !slices.ContainsFunc(before, func(b Candidate) bool { return b.Addr == c.Addr })
+	})
 }
 
 func (l Local) bounded() Local {

@@ -46,8 +46,8 @@ type signalling struct {
 	next    time.Time
 	noRoute string
 	refused bool
-	early   Message // candidates that overtook their offer
-	told    int     // controlling: candidates in the first offer of this number, perhaps the one that is answered
+	early   Message     // candidates that overtook their offer
+	told    []Candidate // controlling: in the first offer of this number, perhaps the one that is answered
 }
 
 func (s *signalling) wake() time.Time {
@@ -152,7 +152,7 @@ func (i *introduction) transmit(now time.Time) {
 			Candidates: Lines(i.local.Candidates), Relays: i.use.offers(i.local.Relays),
 		}
 		if i.sig.sent == 0 {
-			i.sig.told = len(msg.Candidates)
+			i.sig.told = i.local.Candidates
 		}
 	}
 	i.sig.next = now.Add(i.backoff(firstRepeat, lastRepeat, i.sig.rung))
@@ -312,7 +312,7 @@ func (i *introduction) answered(now time.Time, msg Message) {
 	}
 	i.sig.waiting, i.sig.noRoute = false, ""
 	i.start(now, msg.Attempt, exchange{i.sig.own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, choice{msg.Relay, msg.Spare})
-	if len(i.local.Candidates) > i.sig.told {
+	if anyNew(i.sig.told, i.local.Candidates) {
 		i.tellMore(now) // what was trickled since may have been lost, as when the peer was on its way to another network
 	}
 }

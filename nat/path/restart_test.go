@@ -2,6 +2,7 @@ package path
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -121,32 +122,43 @@ func TestFirstWordOfANewProcessIsAnAnswer(t *testing.T) {
 // The controlling side learns an address of its own while its offer is out. The peer answers that offer, and may never have heard of
 // the address: it is told with the attempt, and again.
 func TestCandidatesSinceTheOfferAreToldAgain(t *testing.T) {
-	now := time.Unix(1e9, 0)
-	m := New(Config{
-		Self: identity.NodeID{1}, Peer: identity.NodeID{2}, Instance: [8]byte{1},
-		Random: func(n int) string { return "abcdefghijklmnopqrstuvwxyz"[:n] }, Jitter: func() float64 { return 0.5 },
-	}, now)
 	host := NewCandidate(Host, netip.MustParseAddrPort("192.168.1.1:9277"), 0)
 	mapped := NewCandidate(ServerReflexive, netip.MustParseAddrPort("203.0.113.1:9277"), 0)
-	m.Step(now, Local{Candidates: []Candidate{host}})
-	m.Step(now, Routable{})
-	m.Step(now, Local{Candidates: []Candidate{host, mapped}}) // told once, and lost
-	out, wake := m.Step(now, Received{Message{Kind: KindAnswer, Attempt: m.intro.sig.number, Instance: [8]byte{2}, Ufrag: "theirufr", Pwd: "theirpasswordtheirpassword"}})
-	told := 0
-	count := func(out []Output) {
-		for _, o := range out {
-			if s, ok := o.(Send); ok && s.Message.Kind == KindCandidates && len(s.Message.Candidates) == 2 {
-				told++
+	moved := NewCandidate(Host, netip.MustParseAddrPort("192.168.7.1:9277"), 0)
+	for _, tt := range []struct {
+		name  string
+		since []Candidate // told once, and lost
+		want  int
+	}{
+		{"nothing new", []Candidate{host}, 0},
+		{"one more", []Candidate{host, mapped}, 1 + len(trickleAgain)},
+		{"another one instead", []Candidate{moved}, 1 + len(trickleAgain)},
+	} {
+		now := time.Unix(1e9, 0)
+		m := New(Config{
+			Self: identity.NodeID{1}, Peer: identity.NodeID{2}, Instance: [8]byte{1},
+			Random: func(n int) string { return "abcdefghijklmnopqrstuvwxyz"[:n] }, Jitter: func() float64 { return 0.5 },
+		}, now)
+		m.Step(now, Local{Candidates: []Candidate{host}})
+		m.Step(now, Routable{})
+		m.Step(now, Local{Candidates: tt.since})
+		out, wake := m.Step(now, Received{Message{Kind: KindAnswer, Attempt: m.intro.sig.number, Instance: [8]byte{2}, Ufrag: "theirufr", Pwd: "theirpasswordtheirpassword"}})
+		told := 0
+		count := func(out []Output) {
+			for _, o := range out {
+				if s, ok := o.(Send); ok && s.Message.Kind == KindCandidates && slices.Equal(s.Message.Candidates, Lines(tt.since)) {
+					told++
+				}
 			}
 		}
-	}
-	count(out)
-	for wake.Sub(now) < 2*time.Second {
-		at := wake
-		out, wake = m.Step(at, Wake{})
 		count(out)
-	}
-	if want := 1 + len(trickleAgain); told != want {
-		t.Errorf("told %d times, want %d", told, want)
+		for wake.Sub(now) < 2*time.Second {
+			at := wake
+			out, wake = m.Step(at, Wake{})
+			count(out)
+		}
+		if told != tt.want {
+			t.Errorf("%s: told %d times, want %d", tt.name, told, tt.want)
+		}
 	}
 }
