@@ -7,7 +7,6 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/nat"
-	"warren/tunnel/bind"
 )
 
 // pathChanged moves the peer's endpoint and, on the controlling side, starts the WireGuard handshake that the new
@@ -179,44 +178,4 @@ func (m *member) introduceStale(now time.Time) {
 			m.handshake(p, m.self.Compare(id) < 0)
 		}
 	}
-}
-
-// strayFor is how long a peer's packets follow it to an address that nat did not choose. By then nat has found its own path
-// dead and moved, or alive.
-const strayFor = 2 * time.Second
-
-// roamed is told that WireGuard authenticated the peer with this key from an address that nat did not choose. Its endpoint is
-// put right at once; the packets to it go there for a moment, while nat looks at its own path. Where a relay or a stream
-// brought the packet says nothing of where to send.
-func (m *member) roamed(key wgtypes.Key, addr netip.AddrPort) {
-	for id, p := range m.peers {
-		if p.key != key {
-			continue
-		}
-		m.log.Info("peer roamed", "peer", m.nameOf(id), "address", addr.String())
-		if !bind.IsVirtual(addr.Addr()) {
-			p.endpoint.SetPath(addr)
-			p.strayed = time.Now()
-			m.nat.Check(id)
-			m.retry.Reset(handshakeRetry)
-		}
-		if err := m.tunnel().SetEndpoint(key, p.endpoint.Handle()); err != nil {
-			m.log.Warn("peer roamed", "peer", m.nameOf(id), "error", err)
-		}
-	}
-}
-
-// recall sends a peer's packets by nat's path again when it has strayed long enough; it reports whether it still strays.
-func (p *peer) recall(now time.Time) (strays bool) {
-	switch {
-	case p.strayed.IsZero():
-		return false
-	case now.Sub(p.strayed) < strayFor:
-		return true
-	}
-	p.strayed = time.Time{}
-	if way := p.way(); way.IsValid() {
-		p.endpoint.SetPath(way)
-	}
-	return false
 }

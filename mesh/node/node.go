@@ -379,24 +379,7 @@ func newInstance() (instance [8]byte) {
 // recordsPath is where the store of a mesh is kept.
 func recordsPath(stateDir string) string { return filepath.Join(stateDir, fileRecords) }
 
-// stray handles an endpoint that WireGuard took over from a packet of an unknown source: for a member, nat
-// learns the address and the peer gets its own endpoint back.
-func (n *node) stray(addr netip.AddrPort) {
-	if n.member == nil {
-		return
-	}
-	stats, err := n.tunnel.Snapshot()
-	if err != nil {
-		return
-	}
-	for key, s := range stats {
-		if s.Endpoint == addr {
-			n.member.roamed(key, addr)
-		}
-	}
-}
-
-// idle is what the events of a node without a mesh are: never.
+// eventSources are what the loop waits for; those of a mesh are nil, which is never, without one.
 type eventSources struct {
 	paths      <-chan nat.Event
 	sessions   <-chan sessionEvent
