@@ -115,7 +115,10 @@ func (r *Router) Rebind() {
 	if r.behind != nil || !r.wan.addr4.IsValid() {
 		l.fatal(fmt.Errorf("rebind router %s: it has no public IPv4 address", r.Name))
 	}
-	gate, addr := link4(l.nextPlug())
+	line := l.nextLine()
+	l.returned = append(l.returned, r.wan.line)
+	r.wan.line = line
+	gate, addr := link4(line)
 	l.must(l.core.ip(
 		fmt.Sprintf("addr del %s/30 dev %s", r.wan.gate4, r.wan.farIf),
 		fmt.Sprintf("addr add %s dev %s", gate, r.wan.farIf),

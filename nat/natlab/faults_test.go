@@ -167,6 +167,15 @@ func TestRebindChangesTheAddress(t *testing.T) {
 			if _, ok := a.receive(); !ok {
 				t.Error("no answer through the mapping after Rebind")
 			}
+			l.plugs = maxPlugs
+			for range 2 {
+				home.Rebind()
+				again := a.mapped(p, at)
+				if again.Addr() == after.Addr() {
+					t.Errorf("no address is left that nobody had: seen as %v after Rebind, as before", again)
+				}
+				after = again
+			}
 		})
 	}
 }

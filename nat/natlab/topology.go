@@ -31,6 +31,7 @@ type cable struct {
 	addr4, addr6  netip.Prefix // of the near end; zero: none
 	gate4         netip.Addr
 	number        int // of the link, at the core only
+	line          int // whose IPv4 addresses the link has: its own, until a Rebind
 	isolated      bool
 }
 
@@ -210,10 +211,21 @@ func (l *Lab) nextPlug() int {
 	return l.plugs - 1
 }
 
+// nextLine takes the number of the IPv4 addresses of a link that gets others: new ones while there are any, then those that
+// were given back the longest ago, as providers do.
+func (l *Lab) nextLine() int {
+	if l.plugs < maxPlugs || len(l.returned) == 0 {
+		return l.nextPlug()
+	}
+	n := l.returned[0]
+	l.returned = l.returned[1:]
+	return n
+}
+
 // connect plugs s into the Internet.
 func (l *Lab) connect(s *space, ifname string, v4, v6 bool, mtu int) cable {
 	n := l.nextPlug()
-	c := cable{near: s, far: l.core, nearIf: ifname, farIf: fmt.Sprintf("c%d", n), number: n}
+	c := cable{near: s, far: l.core, nearIf: ifname, farIf: fmt.Sprintf("c%d", n), number: n, line: n}
 	if mtu == 0 {
 		mtu = 1500
 	}
