@@ -43,7 +43,7 @@ type Lab struct {
 	fatal func(error)
 
 	// Owned by the goroutine that changes the lab.
-	names map[string]bool
+	names    map[string]bool
 	plugs    int   // links to the core made so far
 	returned []int // lines that routers have given back, first the one that was longest ago
 	homes    int   // private prefixes handed out so far
