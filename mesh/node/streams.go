@@ -306,9 +306,12 @@ func (m *member) followStreams() {
 	changed := false
 	for id, p := range m.peers {
 		end := m.streams.to(id)
-		// Whoever opened a stream to this node may take UDP to be blocked, and is the one to know: its session tells.
-		theirs := end == m.streams.accepted[id] && m.speaksBy(id, end.virtual)
-		prefer := end.virtual.IsValid() && (blocked || theirs) && (p.path.Kind == nat.Relayed || m.streams.signs.counts(p.path.Addr.Addr()))
+		wanted := blocked
+		if end == m.streams.accepted[id] {
+			// Whoever opened a stream to this node may take UDP to be blocked, and is the one to know: its session tells.
+			wanted = m.speaksBy(id, end.virtual)
+		}
+		prefer := end.virtual.IsValid() && wanted && (p.path.Kind == nat.Relayed || m.streams.signs.counts(p.path.Addr.Addr()))
 		if end == p.stream && prefer == p.preferStream {
 			continue
 		}

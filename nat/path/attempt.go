@@ -91,6 +91,13 @@ func (i *introduction) extend() {
 	i.try.deadline = later(i.try.deadline, i.try.started.Add(attemptTime))
 }
 
+// shorten gives an attempt that had a path when it began the time of one without.
+func (i *introduction) shorten(now time.Time) {
+	if i.path.Kind == None && i.try.on {
+		i.try.deadline = earlier(i.try.deadline, now.Add(shortAttempt))
+	}
+}
+
 // end stops what is under way.
 func (i *introduction) end() {
 	i.sig.waiting = false

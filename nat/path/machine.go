@@ -339,6 +339,7 @@ func (m *Machine) settle(now time.Time) {
 		}
 		if route.died {
 			m.intro.retry.rung = 0
+			m.intro.shorten(now)
 		}
 		switch {
 		case route.died || route.doubtful:

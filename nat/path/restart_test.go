@@ -162,3 +162,24 @@ func TestCandidatesSinceTheOfferAreToldAgain(t *testing.T) {
 		}
 	}
 }
+
+// The relay that an attempt began with dies, and the attempt has no other: it does not take the time that one with a path has.
+func TestAttemptWhoseRelayDiedIsShort(t *testing.T) {
+	w := newWorld(t, 31)
+	w.direct = false
+	w.start(0)
+	w.start(1)
+	w.until(Relayed, 2*time.Second, true)
+	w.run(time.Minute, true)
+	before := w.attempts()
+	w.input(0, Introduce{})
+	w.run(100*time.Millisecond, true)
+	if got := w.attempts() - before; got != 1 || !w.side[0].m.intro.try.on {
+		t.Fatalf("got %d attempts, want one under way", got)
+	}
+	w.relayed = false
+	w.run(5200*time.Millisecond, true)
+	if got := w.attempts() - before; got < 2 {
+		t.Errorf("5.2 s after the relay died: got %d attempts, want another one", got)
+	}
+}
