@@ -88,7 +88,8 @@ func (m *member) await(p *peer, controlling bool) {
 const (
 	handshakeRetry = 700 * time.Millisecond
 	handshakeTurn  = 6 * time.Second
-	handshakeTries = 4
+	handshakeTries = 10 // of the controlling side: a relay on a bad line may lose a third of all packets
+	handshakeTurns = 4  // of the other
 	confirmTries   = 2
 )
 
@@ -103,17 +104,17 @@ type awaited struct {
 // look says whether to start the handshake (again) now, or to confirm it once more, given the last one that was done. It
 // ends the wait when one was, and after the last try: WireGuard goes on by itself for 90 s from there.
 func (a *awaited) look(now, done time.Time) (start, confirm bool) {
-	every, early := handshakeRetry, time.Duration(0)
+	every, early, most := handshakeRetry, time.Duration(0), handshakeTries
 	if !a.controlling {
 		// The peer may have been told of the path, and have done it, before this side was.
-		every, early = handshakeTurn, handshakeTurn
+		every, early, most = handshakeTurn, handshakeTurn, handshakeTurns
 	}
 	switch {
 	case a.since.IsZero():
 	case a.controlling && a.confirms < confirmTries && done.After(a.since):
 		a.confirms++
 		return false, true
-	case a.tries == handshakeTries || done.After(a.since.Add(-early)):
+	case a.tries == most || done.After(a.since.Add(-early)):
 		a.since = time.Time{}
 	case now.Sub(a.since) >= time.Duration(a.tries+1)*every:
 		a.tries++
