@@ -252,6 +252,7 @@ func (t *route) peerChecked(now time.Time, from netip.AddrPort) {
 		t.relayChecked(now, from)
 	case t.cfg.Reject != nil && t.cfg.Reject(from.Addr()) || !t.agreed.ok():
 	case t.path.Kind == Direct && t.path.RTT == 0 && now.Sub(t.since) < settle, now.Sub(l.lastAlt) < checkEvery:
+		// A new path is to answer first, and one check is enough.
 	case t.trying.waiting && now.Sub(t.trying.begun) < settle:
 		// ICE is about to choose.
 	default:
