@@ -19,7 +19,7 @@ GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X
 demo:
 	@.ci/setup demo
 	@$(GOBUILD) -o bin/warren ./cmd/warren
-	@$(GOBUILD) -o bin/warren-demo ./nat/natlab/demo
+	@$(GOBUILD) -o bin/warren-demo ./cmd/warren-demo
 	@bin/warren-demo bin/warren
 
 # Everything, with the race detector. Never cached: the lab's tests run programs
@@ -32,14 +32,14 @@ test:
 # benchmarks of the packages, those in the lab included. Needs root.
 bench:
 	@.ci/setup
-	$(GO) run ./tunnel/bench
-	$(GO) run ./tunnel/bench -relay -rounds 6
+	$(GO) run ./cmd/warren-bench
+	$(GO) run ./cmd/warren-bench -relay -rounds 6
 	$(GO) test -run '^$$' -bench '$(BENCH)' -timeout 90m $(TESTFLAGS) ./...
 
 # Random events to eight agents for SOAK; it prints a seed, and WARREN_SEED=N does the same again. Needs root.
 soak:
 	@.ci/setup
-	WARREN_SOAK=$(SOAK) $(GO) test ./nat/natlab/e2e -run 'TestSoak$$' -count=1 -v -timeout 24h $(TESTFLAGS)
+	WARREN_SOAK=$(SOAK) $(GO) test ./cmd/warren/e2e -run 'TestSoak$$' -count=1 -v -timeout 24h $(TESTFLAGS)
 
 # bin/warren for this machine, bin/warren-OS-ARCH for all.
 build:

@@ -7,6 +7,7 @@ import (
 
 	"warren/nat/natkind"
 	"warren/nat/path"
+	"warren/nat/ranges"
 )
 
 /* Prediction of ports
@@ -154,10 +155,8 @@ func targets(candidates []path.Candidate) []netip.AddrPort {
 	return list
 }
 
-var shared = netip.MustParsePrefix("100.64.0.0/10")
-
 // isInternet4 reports whether an address is one of the Internet over IPv4, beyond all NATs: neither private (RFC 1918) nor
 // of a carrier (RFC 6598). IPv6 is not translated by port.
 func isInternet4(a netip.Addr) bool {
-	return a.Is4() && path.Usable(a) && !a.IsPrivate() && !shared.Contains(a)
+	return a.Is4() && path.Usable(a) && ranges.IsPublic(a)
 }

@@ -4,10 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"net/netip"
-)
 
-// cgnat is the shared address space (RFC 6598) out of which IPv4 overlay networks are taken.
-var cgnat = netip.MustParsePrefix("100.64.0.0/10")
+	"warren/nat/ranges"
+)
 
 // Prefix6 returns the mesh's IPv6 overlay network: a unique local /48 (RFC 4193) whose 40-bit global ID is the
 // start of the mesh ID, a hash.
@@ -31,7 +30,7 @@ func Addr6(mesh MeshID, node NodeID) netip.Addr {
 func Prefix4(mesh MeshID, avoid []netip.Prefix) netip.Prefix {
 	start := hash64("warren prefix4 v1", mesh[:])
 	for i := range uint64(64) {
-		base := cgnat.Addr().As4()
+		base := ranges.Carrier.Addr().As4()
 		base[1] += byte((start + i) % 64)
 		if prefix := netip.PrefixFrom(netip.AddrFrom4(base), 16); !overlaps(prefix, avoid) {
 			return prefix

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"warren/nat/ranges"
 )
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -337,7 +339,7 @@ func TestOverlayAddresses(t *testing.T) {
 		t.Errorf("IPv6 addresses: %s, %s", x, y)
 	}
 	free := Prefix4(mesh, nil)
-	if free.Bits() != 16 || !cgnat.Contains(free.Addr()) || free != free.Masked() {
+	if free.Bits() != 16 || !ranges.Carrier.Contains(free.Addr()) || free != free.Masked() {
 		t.Errorf("IPv4 network: %s", free)
 	}
 	var avoid []netip.Prefix

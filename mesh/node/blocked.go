@@ -11,6 +11,7 @@ import (
 	"warren/mesh/session"
 	"warren/nat"
 	"warren/nat/fallback"
+	"warren/nat/ranges"
 	"warren/tunnel/bind"
 )
 
@@ -113,7 +114,7 @@ func streamAnchors(f facts) (ids []identity.NodeID, private bool) {
 		}
 		return ids
 	}
-	if ids = list(isPublic); len(ids) > 0 {
+	if ids = list(ranges.IsPublic); len(ids) > 0 {
 		return ids, false
 	}
 	return list(netip.Addr.IsGlobalUnicast), true

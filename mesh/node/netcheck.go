@@ -15,6 +15,7 @@ import (
 	"warren/nat/fallback"
 	"warren/nat/natkind"
 	"warren/nat/natprobe"
+	"warren/nat/ranges"
 )
 
 // maxAnchorChecks bounds the anchors that a netcheck lists and connects to.
@@ -35,7 +36,7 @@ func (b *backend) Netcheck(ctx context.Context) (api.Netcheck, error) {
 	anchors := m.anchorChecks()
 	looks := make([]tcpLook, len(anchors))
 	for i, a := range anchors {
-		if isPublic(a.address.Addr()) {
+		if ranges.IsPublic(a.address.Addr()) {
 			tasks.Go(func() { looks[i] = lookTCP(ctx, m.verify, a.id, a.address) })
 		}
 	}
@@ -80,7 +81,7 @@ func (m *member) anchorChecks() (out []anchorSeen) {
 			continue
 		}
 		a := anchorSeen{id: other.ID, address: other.Record.Endpoints[0], check: api.AnchorCheck{Name: other.Name, Session: table.sessions[other.ID]}}
-		if public := publicOf(other.Record.Endpoints); len(public) > 0 {
+		if public := ranges.PublicOf(other.Record.Endpoints); len(public) > 0 {
 			a.address = public[0]
 		}
 		a.check.Address = a.address
@@ -214,7 +215,7 @@ func portalOf(ctx context.Context, n api.Netcheck, anchors []anchorSeen, looks [
 		}
 	}
 	for _, a := range anchors {
-		if isPublic(a.address.Addr()) {
+		if ranges.IsPublic(a.address.Addr()) {
 			if detail := lookHTTP(ctx, netip.AddrPortFrom(a.address.Addr(), 80)); detail != "" {
 				return api.Portal{Suspected: true, Reason: detail}
 			}
@@ -222,14 +223,4 @@ func portalOf(ctx context.Context, n api.Netcheck, anchors []anchorSeen, looks [
 		}
 	}
 	return api.Portal{Reason: "nothing answers in the anchors' place"}
-}
-
-// publicOf keeps the addresses that the Internet can reach.
-func publicOf(addrs []netip.AddrPort) (out []netip.AddrPort) {
-	for _, a := range addrs {
-		if isPublic(a.Addr()) {
-			out = append(out, a)
-		}
-	}
-	return out
 }

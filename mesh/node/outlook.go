@@ -18,6 +18,7 @@ import (
 	"warren/nat/natkind"
 	"warren/nat/natprobe"
 	"warren/nat/portmap"
+	"warren/nat/ranges"
 )
 
 /* Where this node stands
@@ -213,7 +214,7 @@ func (m *member) stunServers(v4 bool, local []netip.Addr) (out []natprobe.Server
 		if other.ID == m.self || other.State != roster.Active {
 			continue
 		}
-		for _, addr := range publicOf(other.Record.Endpoints) {
+		for _, addr := range ranges.PublicOf(other.Record.Endpoints) {
 			if addr.Addr().Is4() == v4 && !slices.Contains(local, addr.Addr()) {
 				out = append(out, natprobe.Server{ID: other.ID, Addr: addr, Helps: table.any()})
 				break
@@ -293,7 +294,7 @@ func (m *member) sighted(v4 bool) (kind natkind.Mapping, at time.Time) {
 func (m *member) sightings(v4 bool) (out []nat.Sighting) {
 	var anchors []netip.AddrPort
 	for _, other := range m.mesh.View().Members {
-		anchors = append(anchors, publicOf(other.Record.Endpoints)...)
+		anchors = append(anchors, ranges.PublicOf(other.Record.Endpoints)...)
 	}
 	for _, s := range m.nat.Sightings() {
 		if s.Server.Addr().Is4() == v4 && slices.Contains(anchors, s.Server) && time.Since(s.At) < sightingFor {

@@ -9,6 +9,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
+	"warren/nat/ranges"
 )
 
 // Bounds of what a node says and keeps of itself.
@@ -44,7 +45,7 @@ func (m *member) ownEndpoints(f facts) []netip.AddrPort {
 	}
 	candidates := slices.Clone(f.endpoints)
 	for _, addr := range m.hostAddresses() {
-		if isPublic(addr) || mode == AnchorAlways && len(f.endpoints) == 0 {
+		if ranges.IsPublic(addr) || mode == AnchorAlways && len(f.endpoints) == 0 {
 			candidates = append(candidates, netip.AddrPortFrom(addr, m.socket.Port()))
 		}
 	}
@@ -79,19 +80,6 @@ func (m *member) mappingSecret() []byte {
 }
 
 func (m *member) hostAddresses() []netip.Addr { return m.hosted.addresses() }
-
-// notPublic are the ranges that mean nothing, or another machine, elsewhere: private, shared (RFC 6598), ULA,
-// link-local, loopback and the like are excluded by netip or below.
-var notPublic = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("240.0.0.0/4"),
-}
-
-func isPublic(addr netip.Addr) bool {
-	if !addr.IsGlobalUnicast() || addr.IsPrivate() {
-		return false
-	}
-	return !slices.ContainsFunc(notPublic, func(p netip.Prefix) bool { return p.Contains(addr) })
-}
 
 // ownAnchors returns the members through which this node can be reached: those said before as far as their sessions
 // are up, then others, anchors first.

@@ -6,6 +6,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/roster"
+	"warren/nat/ranges"
 )
 
 // maxTokenAnchors is how many addresses a token has room for.
@@ -34,7 +35,7 @@ func (m *member) tokenAnchors() []identity.TokenAnchor {
 // more. Of each other anchor it is IPv4 that counts: a joiner that has nothing else must not depend on a single member.
 func chooseTokenAnchors(f tokenFacts) (out []identity.TokenAnchor) {
 	knows := func(v4 bool) bool {
-		return slices.ContainsFunc(out, func(a identity.TokenAnchor) bool { return a.Addr.Addr().Is4() == v4 && isPublic(a.Addr.Addr()) })
+		return slices.ContainsFunc(out, func(a identity.TokenAnchor) bool { return a.Addr.Addr().Is4() == v4 && ranges.IsPublic(a.Addr.Addr()) })
 	}
 	isNew := func(a netip.AddrPort) bool { return !knows(a.Addr().Is4()) }
 	is4 := func(a netip.AddrPort) bool { return a.Addr().Is4() }
@@ -69,7 +70,7 @@ func chooseTokenAnchors(f tokenFacts) (out []identity.TokenAnchor) {
 
 // advance makes the first anchor of another family than the first one the second, one that the Internet can reach if there is one.
 func advance(anchors []identity.TokenAnchor) {
-	for _, wanted := range []func(netip.Addr) bool{isPublic, netip.Addr.IsValid} {
+	for _, wanted := range []func(netip.Addr) bool{ranges.IsPublic, netip.Addr.IsValid} {
 		for i, a := range anchors {
 			if a.Addr.Addr().Is4() != anchors[0].Addr.Addr().Is4() && wanted(a.Addr.Addr()) {
 				copy(anchors[2:i+1], anchors[1:i])

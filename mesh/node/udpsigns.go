@@ -9,6 +9,7 @@ import (
 	"warren/mesh/identity"
 	"warren/nat"
 	"warren/nat/fallback"
+	"warren/nat/ranges"
 	"warren/tunnel/bind"
 )
 
@@ -51,7 +52,7 @@ func (s *udpSigns) poke() {
 // counts reports whether what happens at an address is evidence about UDP, and whether streams may lead there. In a mesh with
 // anchors on the Internet those in the own network prove nothing: UDP may end at the router.
 func (s *udpSigns) counts(addr netip.Addr) bool {
-	return isPublic(addr) || s.everywhere.Load() && addr.IsGlobalUnicast() && !bind.IsVirtual(addr)
+	return ranges.IsPublic(addr) || s.everywhere.Load() && addr.IsGlobalUnicast() && !bind.IsVirtual(addr)
 }
 
 // counting returns the addresses that count.

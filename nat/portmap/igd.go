@@ -17,6 +17,8 @@ import (
 	"github.com/huin/goupnp"
 	"github.com/huin/goupnp/dcps/internetgateway2"
 	"github.com/huin/goupnp/soap"
+
+	"warren/nat/ranges"
 )
 
 const (
@@ -200,7 +202,7 @@ func (c *igd) probe(ctx context.Context) error {
 	}
 	c.service = services[0]
 	for _, s := range services {
-		if addr, err := externalOf(ctx, s); err == nil && kindOf(addr) != uselessAddr {
+		if addr, err := externalOf(ctx, s); err == nil && ranges.Of(addr) != ranges.Useless {
 			c.service = s
 			break
 		}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"warren/nat/ranges"
 )
 
 // A protocol is spoken to one router. Its methods are not called concurrently.
@@ -89,7 +91,7 @@ func (l *line) again() {
 }
 
 func (l *line) run(ctx context.Context) {
-	if l.p.local.Is4() && kindOf(l.p.local) == publicAddr {
+	if l.p.local.Is4() && ranges.IsPublic(l.p.local) {
 		for i := range l.report.Protocols {
 			l.report.Protocols[i].State = Unneeded
 			l.report.Protocols[i].Reason = "this host has a public address itself"

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+
+	"warren/nat/ranges"
 )
 
 // Network is what a Mapper needs of the system's network. Package portmaptest has one in memory.
@@ -53,9 +55,9 @@ func (systemNetwork) Source(gateway netip.Addr) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("find address towards %v: %w", gateway, err)
 	}
-	on = slices.DeleteFunc(on, func(a netip.Addr) bool { return !a.Is6() || kindOf(a) != publicAddr })
+	on = slices.DeleteFunc(on, func(a netip.Addr) bool { return !a.Is6() || !ranges.IsPublic(a) })
 	switch {
-	case gateway.Zone() == "" && kindOf(local) == publicAddr, slices.Contains(on, local):
+	case gateway.Zone() == "" && ranges.IsPublic(local), slices.Contains(on, local):
 		return local, nil
 	case len(on) > 0:
 		return on[0], nil

@@ -17,6 +17,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"warren/nat/ranges"
 )
 
 // The protocols, as Mapping.Protocol and ProtocolStatus.Name have them.
@@ -67,7 +69,7 @@ type Mapping struct {
 
 // Public reports whether the external address is one of the Internet. If not, another NAT stands behind the router:
 // the mapping is of use only for those on that NAT's inside.
-func (m Mapping) Public() bool { return kindOf(m.External.Addr()) == publicAddr }
+func (m Mapping) Public() bool { return ranges.IsPublic(m.External.Addr()) }
 
 // same reports whether only the expiry differs.
 func (m Mapping) same(o Mapping) bool {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/ranges"
 )
 
 // Timing. A reachable address is tested often enough that its loss is known within a minute: every Recheck, and then
@@ -222,7 +223,8 @@ func (m *Machine) helper(now time.Time, about netip.Addr) (identity.NodeID, bool
 
 // isElsewhere reports whether an address lies outside the LAN.
 func isElsewhere(addr netip.Addr) bool {
-	return addr.IsGlobalUnicast() && !addr.IsPrivate()
+	kind := ranges.Of(addr)
+	return kind == ranges.Public || kind == ranges.Shared
 }
 
 // Snapshot lists the candidates.

@@ -19,11 +19,11 @@ import (
 // What an event costs, measured by an echo every 20 ms in each direction, and then once more to a stream of iperf3. All
 // of them, five times each:
 //
-//	go test ./nat/natlab/e2e -run '^$' -bench Events -timeout 60m
+//	go test ./cmd/warren/e2e -run '^$' -bench Events -timeout 60m
 //
 // One of them, once, with what happened in the log of -v (see eventTable for the names; flush/a is below flush):
 //
-//	WARREN_ROUNDS=1 go test ./nat/natlab/e2e -run '^$' -bench 'Events/rebind/a' -v
+//	WARREN_ROUNDS=1 go test ./cmd/warren/e2e -run '^$' -bench 'Events/rebind/a' -v
 //
 // WARREN_BINARY names a program to measure instead of the one built from this tree, WARREN_LOG=1 prints the agents'
 // logs in the end.

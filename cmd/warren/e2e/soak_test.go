@@ -19,7 +19,7 @@ import (
 // Random events over eight nodes, one at a time; after each, all who can talk have to. `make soak` does so for half an
 // hour. With the seed that a run prints, the same events come in the same order:
 //
-//	WARREN_SOAK=30m WARREN_SEED=1234 go test ./nat/natlab/e2e -run TestSoak -v -timeout 60m
+//	WARREN_SOAK=30m WARREN_SEED=1234 go test ./cmd/warren/e2e -run TestSoak -v -timeout 60m
 //
 // WARREN_EVENTS is a regular expression for the events to choose from, as "roam udp-blocked|crash anchor2";
 // WARREN_DEBUG=1 has the agents log all that they can.

@@ -11,9 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"warren/cmd/warren/e2e"
 	"warren/mesh/api"
 	"warren/nat/natlab"
-	"warren/nat/natlab/e2e"
 )
 
 // story is the demo under way.

@@ -2,7 +2,7 @@
 // plain wireguard-go, built from the very module in go.mod, in the same namespaces over the same veth pair in the
 // same minute. It prints the ratio, and what it ran on, since only the ratio means anything elsewhere.
 //
-//	go run ./tunnel/bench [-rounds 8] [-time 2s] [-streams 1]
+//	go run ./cmd/warren-bench [-rounds 8] [-time 2s] [-streams 1]
 //
 // With -relay it measures instead the tunnel straight, through a relay as an agent runs it, and through pion's TURN
 // server and client, and the processor time of the relay for each byte.

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Command demo shows warren on one machine: a server on the Internet and homes
+// Command warren-demo shows warren on one machine: a server on the Internet and homes
 // behind NATs, out of network namespaces, in which the real program makes a
 // mesh, loses its founder, and goes on.
 //
