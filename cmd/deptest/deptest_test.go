@@ -29,7 +29,7 @@ const (
 	values   = iota // no behaviour of their own
 	machines        // pure: no goroutine, socket or clock
 	edges           // one kind of socket, file or kernel interface each
-	owners          // the three that own goroutines; they never know each other
+	owners          // those that own goroutines; they never know each other
 	nodes           // plug the owners together; what the outside sees
 	programs        // command lines
 	tests           // in-memory twins, the lab: never part of a program
@@ -44,7 +44,8 @@ var floors = map[string]int{
 	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/fallback": edges, "nat/beacon": edges,
 	"nat/natprobe": edges,
 	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges,
-	"tunnel": owners, "nat": owners, "mesh": owners,
+	// mesh/place has an owner, Contacts, and takes edges to join: session, store, join, beacon, the tunnel in TCP.
+	"tunnel": owners, "nat": owners, "mesh": owners, "mesh/place": owners,
 	"mesh/node": nodes, "mesh/api": nodes,
 	"cmd/warren": programs, "cmd/warren-bench": programs,
 	"nat/natlab": tests, "cmd/warren-demo": tests, "cmd/warren/e2e": tests, "cmd/deptest": tests,

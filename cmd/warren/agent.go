@@ -36,13 +36,13 @@ func (a *app) agentCommand() *cobra.Command {
 
 func (a *app) runAgent(ctx context.Context, mesh string, level slog.Leveler) error {
 	if mesh != staticMesh {
-		if err := a.place.requireState(mesh); err != nil {
+		if err := a.dirs.requireState(mesh); err != nil {
 			return err
 		}
 	}
 	notify := notifier{socket: os.Getenv("NOTIFY_SOCKET")}
 	options := node.Options{
-		Mesh: mesh, StateDir: a.place.stateDir(mesh), Socket: a.place.socket(mesh), Group: socketGroup,
+		Mesh: mesh, StateDir: a.dirs.stateDir(mesh), Socket: a.dirs.socket(mesh), Group: socketGroup,
 		Version: version(),
 		Load:    func() (node.Settings, error) { return a.settings(mesh) },
 		Ready:   func() { notify.send("READY=1") },

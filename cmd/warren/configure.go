@@ -10,7 +10,7 @@ import (
 
 	"warren/config"
 	"warren/mesh/api"
-	"warren/mesh/node"
+	"warren/mesh/place"
 )
 
 func (a *app) configCommand() *cobra.Command {
@@ -37,7 +37,7 @@ func (a *app) configCommand() *cobra.Command {
 		Args:    between(0, 1, "[FILE]"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				a.place.config = args[0]
+				a.dirs.config = args[0]
 			}
 			return a.runConfigCheck()
 		},
@@ -47,7 +47,7 @@ func (a *app) configCommand() *cobra.Command {
 
 // configMesh is the mesh whose file is meant; the common file when there is none or several.
 func (a *app) configMesh() string {
-	mesh, err := a.place.pick()
+	mesh, err := a.dirs.pick()
 	if err != nil {
 		return ""
 	}
@@ -55,7 +55,7 @@ func (a *app) configMesh() string {
 }
 
 func (a *app) runConfigCheck() error {
-	path, _ := a.place.configPath(a.configMesh())
+	path, _ := a.dirs.configPath(a.configMesh())
 	c, err := a.loadConfig(a.configMesh())
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func shown(path string, c config.Config) shownConfig {
 }
 
 func (a *app) runConfigShow(asJSON bool) error {
-	path, _ := a.place.configPath(a.configMesh())
+	path, _ := a.dirs.configPath(a.configMesh())
 	c, err := a.loadConfig(a.configMesh())
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func (a *app) runConfigShow(asJSON bool) error {
 	text.line("# %s", path)
 	text.line("[interface]")
 	text.setting("name", fmt.Sprintf("%q", s.Interface.Name), s.Interface.Name != "", "warren0, or the next free one")
-	text.setting("port", fmt.Sprint(s.Interface.Port), s.Interface.Port != 0, fmt.Sprintf("the one chosen at create or join, else %d", node.DefaultPort))
+	text.setting("port", fmt.Sprint(s.Interface.Port), s.Interface.Port != 0, fmt.Sprintf("the one chosen at create or join, else %d", place.DefaultPort))
 	text.setting("mtu", fmt.Sprint(s.Interface.MTU), s.Interface.MTU != 0, "what fits every path")
 	text.setting("private_key_file", fmt.Sprintf("%q", s.Interface.PrivateKeyFile), s.Interface.PrivateKeyFile != "", "the key in the state directory")
 	text.setting("addresses", quoted(s.Interface.Addresses), len(s.Interface.Addresses) > 0, "those of the mesh")

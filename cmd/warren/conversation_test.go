@@ -92,7 +92,7 @@ func (w *world) neutral(out string) string {
 func (w *world) direct(words []string, body string) {
 	switch words[0] {
 	case "state": // state MESH: there is one on disk
-		if err := os.Mkdir(w.place.stateDir(words[1]), 0o700); err != nil {
+		if err := os.Mkdir(w.dirs.stateDir(words[1]), 0o700); err != nil {
 			w.t.Fatal(err)
 		}
 	case "agent": // agent MESH: runs, started by hand
@@ -159,7 +159,7 @@ func TestAgentOptions(t *testing.T) {
 		t.Fatalf("agent: got %d, %s", code, out)
 	}
 	got := w.ran
-	if got.Mesh != "home" || got.StateDir != w.place.stateDir("home") || got.Socket != w.place.socket("home") || got.Group != socketGroup {
+	if got.Mesh != "home" || got.StateDir != w.dirs.stateDir("home") || got.Socket != w.dirs.socket("home") || got.Group != socketGroup {
 		t.Errorf("options: got %+v", got)
 	}
 	if settings, err := got.Load(); err != nil || settings.Anchor != node.AnchorAuto {
@@ -202,7 +202,7 @@ func TestServiceNeedsAProperPath(t *testing.T) {
 	w := newWorld(t)
 	a := newApp()
 	var out strings.Builder
-	a.out, a.err, a.usual = &out, &out, w.place
+	a.out, a.err, a.usual = &out, &out, w.dirs
 	a.executable = func() (string, error) { return "/home/me/warren", nil }
 	a.service = func() (packaging.Service, error) { return (*fakeService)(w), nil }
 	w.direct([]string{"state", "home"}, "")

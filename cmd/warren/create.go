@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"warren/config"
-	"warren/mesh/node"
+	"warren/mesh/place"
 )
 
 // nodeFlags are the flags that create and join share.
@@ -27,7 +27,7 @@ func (f *nodeFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.name, "name", "", "name of this node (default: the host name)")
 	flags.StringSliceVar(&f.endpoints, "endpoint", nil, "HOST:PORT at which others reach this machine, if you know it; may be repeated")
-	flags.Uint16Var(&f.port, "port", 0, fmt.Sprintf("UDP port (default %d)", node.DefaultPort))
+	flags.Uint16Var(&f.port, "port", 0, fmt.Sprintf("UDP port (default %d)", place.DefaultPort))
 	flags.BoolVar(&f.noStart, "no-start", false, "do not install and start the service")
 }
 
@@ -35,7 +35,7 @@ func (f *nodeFlags) check() error {
 	if f.name == "" {
 		f.name = hostName()
 	}
-	if err := node.ValidName(f.name); err != nil {
+	if err := place.ValidName(f.name); err != nil {
 		return &usageError{message: "--name: " + err.Error()}
 	}
 	for _, endpoint := range f.endpoints {
@@ -71,22 +71,21 @@ func (a *app) createCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) createOptions(mesh, ipv4 string, flags *nodeFlags) (node.CreateOptions, error) {
-	if err := node.ValidName(mesh); err != nil {
-		return node.CreateOptions{}, &usageError{message: "mesh: " + err.Error()}
+func (a *app) createOptions(mesh, ipv4 string, flags *nodeFlags) (place.CreateOptions, error) {
+	if err := place.ValidName(mesh); err != nil {
+		return place.CreateOptions{}, &usageError{message: "mesh: " + err.Error()}
 	}
 	if mesh == staticMesh {
-		return node.CreateOptions{}, &usageError{message: fmt.Sprintf("mesh: the name %q is taken by the agent without a mesh", mesh)}
+		return place.CreateOptions{}, &usageError{message: fmt.Sprintf("mesh: the name %q is taken by the agent without a mesh", mesh)}
 	}
-	if a.place.mesh != "" && a.place.mesh != mesh {
-		return node.CreateOptions{}, &usageError{message: fmt.Sprintf("two names: %q and --mesh %q", mesh, a.place.mesh)}
+	if a.dirs.mesh != "" && a.dirs.mesh != mesh {
+		return place.CreateOptions{}, &usageError{message: fmt.Sprintf("two names: %q and --mesh %q", mesh, a.dirs.mesh)}
 	}
 	if err := flags.check(); err != nil {
-		return node.CreateOptions{}, err
+		return place.CreateOptions{}, err
 	}
-	options := node.CreateOptions{
-		Mesh: mesh, StateRoot: a.place.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
-		Version: version(), Logger: a.quietLogger(),
+	options := place.CreateOptions{
+		Mesh: mesh, StateRoot: a.dirs.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
 	}
 	switch ipv4 {
 	case "auto":
@@ -95,7 +94,7 @@ func (a *app) createOptions(mesh, ipv4 string, flags *nodeFlags) (node.CreateOpt
 	default:
 		prefix, err := netip.ParsePrefix(ipv4)
 		if err != nil || !prefix.Addr().Is4() || prefix != prefix.Masked() || prefix.Bits() > 28 {
-			return node.CreateOptions{}, &usageError{message: fmt.Sprintf("--ipv4 %q: want an IPv4 prefix of at most 28 bits, auto or none", ipv4),
+			return place.CreateOptions{}, &usageError{message: fmt.Sprintf("--ipv4 %q: want an IPv4 prefix of at most 28 bits, auto or none", ipv4),
 				hint: "like: --ipv4 10.77.0.0/16"}
 		}
 		options.IPv4 = prefix
@@ -103,8 +102,8 @@ func (a *app) createOptions(mesh, ipv4 string, flags *nodeFlags) (node.CreateOpt
 	return options, nil
 }
 
-func (a *app) runCreate(ctx context.Context, options node.CreateOptions, noStart bool) error {
-	made, err := a.create(ctx, options)
+func (a *app) runCreate(ctx context.Context, options place.CreateOptions, noStart bool) error {
+	made, err := a.create(options)
 	if errors.Is(err, fs.ErrExist) {
 		return hinted(fmt.Errorf("mesh %s is here already", options.Mesh), "see: warren status --mesh "+options.Mesh)
 	}
@@ -119,7 +118,7 @@ func (a *app) runCreate(ctx context.Context, options node.CreateOptions, noStart
 	return nil
 }
 
-func addressList(m node.Membership) string {
+func addressList(m place.Membership) string {
 	var list []string
 	for _, addr := range []netip.Addr{m.Addr4, m.Addr6} {
 		if addr.IsValid() {
@@ -131,7 +130,7 @@ func addressList(m node.Membership) string {
 
 // meshFlag returns what has to be added to a suggested command so that it means this mesh.
 func (a *app) meshFlag(mesh string) string {
-	if meshes, _ := a.place.present(); len(meshes) > 1 {
+	if meshes, _ := a.dirs.present(); len(meshes) > 1 {
 		return " --mesh " + mesh
 	}
 	return ""

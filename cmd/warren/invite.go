@@ -34,7 +34,7 @@ func (a *app) inviteCommand() *cobra.Command {
 			if err != nil {
 				return &usageError{message: fmt.Sprintf("--expires %q: %v", expires, err)}
 			}
-			mesh, err := a.place.pick()
+			mesh, err := a.dirs.pick()
 			if err != nil {
 				return err
 			}
@@ -53,7 +53,7 @@ func (a *app) inviteCommand() *cobra.Command {
 }
 
 func (a *app) runInvite(ctx context.Context, mesh string, req api.InviteRequest, showQR, asJSON bool) error {
-	invite, err := a.place.client(mesh).Invite(ctx, req)
+	invite, err := a.dirs.client(mesh).Invite(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -81,11 +81,11 @@ func (a *app) inviteListCommand() *cobra.Command {
 		Example: "  warren invite list",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, err := a.place.pick()
+			mesh, err := a.dirs.pick()
 			if err != nil {
 				return err
 			}
-			status, err := a.place.client(mesh).Status(cmd.Context())
+			status, err := a.dirs.client(mesh).Status(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"warren/mesh/api"
-	"warren/mesh/node"
+	"warren/mesh/place"
 )
 
 const (
@@ -43,8 +43,8 @@ func (a *app) joinCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.runJoin(cmd.Context(), node.JoinOptions{
-				Token: token, StateRoot: a.place.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
+			return a.runJoin(cmd.Context(), place.JoinOptions{
+				Token: token, StateRoot: a.dirs.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
 				Version: version(), Logger: a.quietLogger(),
 			}, flags.noStart)
 		},
@@ -83,20 +83,20 @@ func (a *app) token(args []string) (string, error) {
 	return text, nil
 }
 
-func (a *app) runJoin(ctx context.Context, options node.JoinOptions, noStart bool) error {
+func (a *app) runJoin(ctx context.Context, options place.JoinOptions, noStart bool) error {
 	show := &progress{w: a.err, terminal: a.terminal}
 	limited, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	made, err := a.join(limited, options, func(p node.JoinProgress) {
+	made, err := a.join(limited, options, func(p place.JoinProgress) {
 		switch p.Stage {
-		case node.StageContacting:
+		case place.StageContacting:
 			show.set("contacting %s", p.Anchor)
-		case node.StageSeeking:
+		case place.StageSeeking:
 			show.set("looking for members on the local network")
-		case node.StageAdmitted:
+		case place.StageAdmitted:
 			show.set("admitted to %s by %s", p.Mesh, p.By)
 			show.keep()
-		case node.StageSynced:
+		case place.StageSynced:
 			show.set("syncing %d records", p.Records)
 		}
 	})
@@ -118,7 +118,7 @@ func (a *app) runJoin(ctx context.Context, options node.JoinOptions, noStart boo
 func (a *app) watchConnecting(ctx context.Context, mesh string, show *progress) error {
 	var last api.Status
 	err := poll(ctx, connectTime, func(ctx context.Context) (bool, error) {
-		status, err := a.place.client(mesh).Status(ctx)
+		status, err := a.dirs.client(mesh).Status(ctx)
 		if errors.Is(err, api.ErrNotRunning) {
 			return true, nil // no service manager started it: nothing to watch
 		}

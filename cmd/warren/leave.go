@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"warren/mesh/api"
-	"warren/mesh/node"
+	"warren/mesh/place"
 	"warren/packaging"
 )
 
@@ -29,7 +29,7 @@ func (a *app) leaveCommand() *cobra.Command {
 		Example: "  sudo warren leave --mesh home",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, err := a.place.pick()
+			mesh, err := a.dirs.pick()
 			if err != nil {
 				return err
 			}
@@ -41,7 +41,7 @@ func (a *app) leaveCommand() *cobra.Command {
 }
 
 func (a *app) runLeave(ctx context.Context, mesh string, force bool) error {
-	err := a.place.client(mesh).Leave(ctx, api.LeaveRequest{Force: force})
+	err := a.dirs.client(mesh).Leave(ctx, api.LeaveRequest{Force: force})
 	told := err == nil
 	switch {
 	case told:
@@ -76,7 +76,7 @@ func (a *app) removeState(ctx context.Context, mesh string, ending bool) error {
 	var held error
 	err := poll(ctx, leaveTime, func(ctx context.Context) (bool, error) {
 		// The agent has asked already whether the root key may go; offline, force has said so.
-		err := a.leave(ctx, node.LeaveOptions{StateDir: a.place.stateDir(mesh), Force: true})
+		err := a.leave(place.LeaveOptions{StateDir: a.dirs.stateDir(mesh), Force: true})
 		if held = err; ending && errors.Is(err, syscall.EWOULDBLOCK) {
 			return false, nil
 		}
@@ -92,7 +92,7 @@ func (a *app) removeState(ctx context.Context, mesh string, ending bool) error {
 // on the state.
 func (a *app) waitForEnd(ctx context.Context, mesh string) {
 	_ = poll(ctx, leaveTime, func(ctx context.Context) (bool, error) {
-		_, err := a.place.client(mesh).Status(ctx)
+		_, err := a.dirs.client(mesh).Status(ctx)
 		return errors.Is(err, api.ErrNotRunning), nil
 	}, errLate)
 }

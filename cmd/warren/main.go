@@ -22,6 +22,7 @@ import (
 
 	"warren/mesh/api"
 	"warren/mesh/node"
+	"warren/mesh/place"
 	"warren/packaging"
 )
 
@@ -40,16 +41,16 @@ type app struct {
 	err      io.Writer
 	terminal bool // err is a terminal: progress may rewrite its line
 	now      func() time.Time
-	usual    place // where the service keeps everything
-	place    place // where this invocation shall look
+	usual    dirs // where the service keeps everything
+	dirs     dirs // where this invocation shall look
 
 	// What the commands do outside of this program; tests put their own here.
 	readSecret func() (string, error) // reads a line without echo; nil when in is no terminal
 	executable func() (string, error) // path of this program, without symbolic links
 	service    func() (packaging.Service, error)
-	create     func(context.Context, node.CreateOptions) (node.Membership, error)
-	join       func(context.Context, node.JoinOptions, func(node.JoinProgress)) (node.Membership, error)
-	leave      func(context.Context, node.LeaveOptions) error
+	create     func(place.CreateOptions) (place.Membership, error)
+	join       func(context.Context, place.JoinOptions, func(place.JoinProgress)) (place.Membership, error)
+	leave      func(place.LeaveOptions) error
 	agent      func(context.Context, node.Options) error
 }
 
@@ -58,13 +59,13 @@ func newApp() *app {
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		terminal: term.IsTerminal(int(os.Stderr.Fd())),
 		now:      time.Now,
-		usual:    place{stateRoot: defaultStateRoot, runDir: defaultRunDir, configDir: "/etc/warren"},
+		usual:    dirs{stateRoot: defaultStateRoot, runDir: defaultRunDir, configDir: "/etc/warren"},
 
 		executable: executable,
 		service:    packaging.Detect,
-		create:     node.Create,
-		join:       node.Join,
-		leave:      node.LeaveOffline,
+		create:     place.Create,
+		join:       place.Join,
+		leave:      place.LeaveOffline,
 		agent:      node.Run,
 	}
 	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
@@ -79,8 +80,8 @@ func newApp() *app {
 // standard reports whether the service, which uses the usual directories, would find what this invocation uses.
 func (a *app) standard() bool {
 	usual := a.usual
-	usual.mesh = a.place.mesh
-	return a.place == usual
+	usual.mesh = a.dirs.mesh
+	return a.dirs == usual
 }
 
 // run executes one command line and returns the exit status.
@@ -133,11 +134,11 @@ func (a *app) rootCommand() *cobra.Command {
 		return &usageError{message: err.Error(), hint: "see: " + cmd.CommandPath() + " --help"}
 	})
 	flags := root.PersistentFlags()
-	a.place = a.usual
-	flags.StringVar(&a.place.mesh, "mesh", "", "name of the mesh (default: the only one here)")
-	flags.StringVar(&a.place.stateRoot, "state-dir", a.usual.stateRoot, "directory of the state of all meshes")
-	flags.StringVar(&a.place.runDir, "run-dir", a.usual.runDir, "directory of the agents' sockets")
-	flags.StringVar(&a.place.config, "config", "", fmt.Sprintf("config file (default: %[1]s/MESH.toml if it is there, else %[1]s/warren.toml)", a.usual.configDir))
+	a.dirs = a.usual
+	flags.StringVar(&a.dirs.mesh, "mesh", "", "name of the mesh (default: the only one here)")
+	flags.StringVar(&a.dirs.stateRoot, "state-dir", a.usual.stateRoot, "directory of the state of all meshes")
+	flags.StringVar(&a.dirs.runDir, "run-dir", a.usual.runDir, "directory of the agents' sockets")
+	flags.StringVar(&a.dirs.config, "config", "", fmt.Sprintf("config file (default: %[1]s/MESH.toml if it is there, else %[1]s/warren.toml)", a.usual.configDir))
 	root.AddGroup(
 		&cobra.Group{ID: groupMesh, Title: "Meshes:"},
 		&cobra.Group{ID: groupLook, Title: "Looking:"},

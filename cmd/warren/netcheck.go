@@ -28,11 +28,11 @@ func (a *app) netcheckCommand() *cobra.Command {
 		Example: "  warren netcheck\n  warren netcheck --json | jq -r .verdict",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, err := a.place.pick()
+			mesh, err := a.dirs.pick()
 			if err != nil {
 				return err
 			}
-			report, err := a.place.client(mesh).Netcheck(cmd.Context())
+			report, err := a.dirs.client(mesh).Netcheck(cmd.Context())
 			switch {
 			case errors.Is(err, api.ErrNotRunning):
 				return fmt.Errorf("%w; a netcheck asks anchors in its name", err)

@@ -18,11 +18,11 @@ func (a *app) peersCommand() *cobra.Command {
 		Example: "  warren peers\n  warren peers --all --json",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, err := a.place.pick()
+			mesh, err := a.dirs.pick()
 			if err != nil {
 				return err
 			}
-			status, err := a.place.client(mesh).Status(cmd.Context())
+			status, err := a.dirs.client(mesh).Status(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -87,13 +87,13 @@ func role(p api.Peer) string {
 
 // completePeers offers the names of the members to the shell.
 func (a *app) completePeers(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	mesh, err := a.place.pick()
+	mesh, err := a.dirs.pick()
 	if err != nil || len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	status, err := a.place.client(mesh).Status(ctx)
+	status, err := a.dirs.client(mesh).Status(ctx)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -24,7 +24,7 @@ func (a *app) pingCommand() *cobra.Command {
 		Args:              exactly(1, "PEER"),
 		ValidArgsFunction: a.completePeers,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			mesh, err := a.place.pick()
+			mesh, err := a.dirs.pick()
 			if err != nil {
 				return err
 			}
@@ -43,7 +43,7 @@ func (a *app) runPing(ctx context.Context, mesh string, req api.PingRequest, unt
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	answers, direct := 0, false
-	err := a.place.client(mesh).Ping(ctx, req, func(r api.PingReply) {
+	err := a.dirs.client(mesh).Ping(ctx, req, func(r api.PingReply) {
 		if direct && untilDirect {
 			return
 		}

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"warren/mesh/node"
+	"warren/mesh/place"
 )
 
 func TestNumbers(t *testing.T) {
@@ -49,7 +49,7 @@ func TestValidName(t *testing.T) {
 		"Laptop.local": "laptop", "my_box": "my-box", "-x-": "x", "": "node", "日本": "node",
 		strings.Repeat("a", 62) + "-b": strings.Repeat("a", 62),
 	} {
-		if got := validName(host); got != want || node.ValidName(got) != nil {
+		if got := validName(host); got != want || place.ValidName(got) != nil {
 			t.Errorf("validName(%q): got %q, want %q", host, got, want)
 		}
 	}

@@ -32,7 +32,7 @@ func (a *app) revokeCommand() *cobra.Command {
 			if req.Cascade && req.Node == "" {
 				return &usageError{message: "revoke: --cascade needs a node: an invite's machines are members by themselves"}
 			}
-			mesh, err := a.place.pick()
+			mesh, err := a.dirs.pick()
 			if err != nil {
 				return err
 			}
@@ -48,7 +48,7 @@ func (a *app) revokeCommand() *cobra.Command {
 
 func (a *app) runRevoke(ctx context.Context, mesh string, req api.RevokeRequest) error {
 	done, waiting := false, 0
-	err := a.place.client(mesh).Revoke(ctx, req, func(c api.Confirmation) {
+	err := a.dirs.client(mesh).Revoke(ctx, req, func(c api.Confirmation) {
 		waiting = c.Waiting
 		if !done {
 			done = true

@@ -41,7 +41,7 @@ func (a *app) serviceCommand() *cobra.Command {
 			Use: "install", Short: "Start the agent now and with the machine", Example: "  sudo warren service install --mesh home",
 			Args: exactly(0, ""),
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				mesh, err := a.place.pick()
+				mesh, err := a.dirs.pick()
 				if err != nil {
 					return err
 				}
@@ -56,7 +56,7 @@ func (a *app) serviceCommand() *cobra.Command {
 			Use: "uninstall", Short: "Stop the agent and do not start it any more", Example: "  sudo warren service uninstall --mesh home",
 			Args: exactly(0, ""),
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				mesh, err := a.place.pick()
+				mesh, err := a.dirs.pick()
 				if err != nil {
 					return err
 				}
@@ -73,7 +73,7 @@ func (a *app) serviceCommand() *cobra.Command {
 }
 
 func (a *app) runServiceStatus(ctx context.Context, asJSON bool) error {
-	mesh, err := a.place.pick()
+	mesh, err := a.dirs.pick()
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (a *app) startService(ctx context.Context, mesh string) error {
 			"run the agent yourself: sudo warren agent")
 	}
 	if mesh != staticMesh {
-		if err := a.place.requireState(mesh); err != nil {
+		if err := a.dirs.requireState(mesh); err != nil {
 			return err
 		}
 	}
@@ -174,7 +174,7 @@ func executable() (string, error) {
 // waitForAgent returns when the agent answers and is ready.
 func (a *app) waitForAgent(ctx context.Context, mesh string, limit time.Duration) error {
 	return poll(ctx, limit, func(ctx context.Context) (bool, error) {
-		status, err := a.place.client(mesh).Status(ctx)
+		status, err := a.dirs.client(mesh).Status(ctx)
 		if err != nil && !errors.Is(err, api.ErrNotRunning) {
 			return false, err
 		}

@@ -12,7 +12,7 @@ import (
 
 // loadConfig reads the config file of a mesh. That there is none is fine, unless it was asked for.
 func (a *app) loadConfig(mesh string) (config.Config, error) {
-	path, required := a.place.configPath(mesh)
+	path, required := a.dirs.configPath(mesh)
 	c, err := config.Load(path)
 	if errors.Is(err, fs.ErrNotExist) && !required {
 		return config.Parse(path, nil)
@@ -31,7 +31,7 @@ func (a *app) settings(mesh string) (node.Settings, error) {
 		return node.Settings{}, err
 	}
 	if mesh == staticMesh {
-		path, _ := a.place.configPath(mesh)
+		path, _ := a.dirs.configPath(mesh)
 		return s, checkStatic(path, c)
 	}
 	return s, nil

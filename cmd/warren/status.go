@@ -36,14 +36,14 @@ func (a *app) statusCommand() *cobra.Command {
 			if check != "" && check != "live" && check != "ready" {
 				return &usageError{message: fmt.Sprintf("--check %q: want live or ready", check)}
 			}
-			mesh, err := a.place.pick()
+			mesh, err := a.dirs.pick()
 			if err != nil {
 				return err
 			}
 			if watch && check == "" && !asJSON {
 				return a.watchStatus(cmd.Context(), mesh)
 			}
-			status, err := a.place.client(mesh).Status(cmd.Context())
+			status, err := a.dirs.client(mesh).Status(cmd.Context())
 			switch {
 			case err != nil:
 				return err
@@ -75,7 +75,7 @@ func (a *app) watchStatus(ctx context.Context, mesh string) error {
 	ticker := time.NewTicker(watchTime)
 	defer ticker.Stop()
 	for {
-		status, err := a.place.client(mesh).Status(ctx)
+		status, err := a.dirs.client(mesh).Status(ctx)
 		var screen strings.Builder
 		switch {
 		case ctx.Err() != nil:

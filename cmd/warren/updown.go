@@ -33,7 +33,7 @@ func (a *app) runUp(ctx context.Context, mesh string) error {
 	if _, err := a.settings(mesh); err != nil {
 		return err
 	}
-	err := a.place.client(mesh).Reload(ctx)
+	err := a.dirs.client(mesh).Reload(ctx)
 	if err == nil {
 		fmt.Fprintf(a.out, "%s is up; its config has been read again\n", mesh)
 		return nil
@@ -79,7 +79,7 @@ func (a *app) runDown(ctx context.Context, mesh string) error {
 			return nil
 		}
 	}
-	if _, err := a.place.client(mesh).Status(ctx); errors.Is(err, api.ErrNotRunning) {
+	if _, err := a.dirs.client(mesh).Status(ctx); errors.Is(err, api.ErrNotRunning) {
 		fmt.Fprintf(a.out, "%s is down already\n", mesh)
 		return nil
 	}
@@ -89,11 +89,11 @@ func (a *app) runDown(ctx context.Context, mesh string) error {
 // pickToRun is pick for the commands that start an agent: with no mesh here and static peers in the config, it
 // is these that are meant.
 func (a *app) pickToRun() (string, error) {
-	mesh, err := a.place.pick()
-	if err == nil || a.place.mesh != "" {
+	mesh, err := a.dirs.pick()
+	if err == nil || a.dirs.mesh != "" {
 		return mesh, err
 	}
-	if meshes, readErr := a.place.present(); len(meshes) > 0 || readErr != nil {
+	if meshes, readErr := a.dirs.present(); len(meshes) > 0 || readErr != nil {
 		return "", err
 	}
 	if c, configErr := a.loadConfig(staticMesh); configErr != nil {

@@ -30,11 +30,11 @@ func (a *app) whyCommand() *cobra.Command {
 		Args:              exactly(1, "PEER"),
 		ValidArgsFunction: a.completePeers,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			mesh, err := a.place.pick()
+			mesh, err := a.dirs.pick()
 			if err != nil {
 				return err
 			}
-			why, err := a.place.client(mesh).Why(cmd.Context(), api.WhyRequest{Peer: args[0]})
+			why, err := a.dirs.client(mesh).Why(cmd.Context(), api.WhyRequest{Peer: args[0]})
 			if err != nil {
 				return err
 			}

@@ -16,6 +16,7 @@ import (
 
 	"warren/mesh/api"
 	"warren/mesh/node"
+	"warren/mesh/place"
 	"warren/packaging"
 )
 
@@ -24,7 +25,7 @@ import (
 type world struct {
 	t      *testing.T
 	dir    string
-	place  place
+	dirs   dirs
 	noInit bool // no service manager
 
 	mu      sync.Mutex
@@ -44,8 +45,8 @@ var exampleTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func newWorld(t *testing.T) *world {
 	dir := t.TempDir()
 	w := &world{t: t, dir: dir, status: exampleStatus(),
-		place: place{stateRoot: filepath.Join(dir, "state"), runDir: filepath.Join(dir, "run"), configDir: filepath.Join(dir, "etc")}}
-	for _, sub := range []string{w.place.stateRoot, w.place.configDir} {
+		dirs: dirs{stateRoot: filepath.Join(dir, "state"), runDir: filepath.Join(dir, "run"), configDir: filepath.Join(dir, "etc")}}
+	for _, sub := range []string{w.dirs.stateRoot, w.dirs.configDir} {
 		if err := os.Mkdir(sub, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +89,7 @@ func (w *world) say(stdin string, args ...string) (string, int) {
 	a.in, a.out, a.err = bytes.NewBufferString(stdin), &out, &out
 	a.readSecret, a.terminal = nil, false
 	a.now = func() time.Time { return exampleTime }
-	a.usual = w.place
+	a.usual = w.dirs
 	a.executable = func() (string, error) { return packaging.Binary, nil }
 	a.service = func() (packaging.Service, error) {
 		if w.noInit {
@@ -101,29 +102,29 @@ func (w *world) say(stdin string, args ...string) (string, int) {
 	return out.String(), code
 }
 
-func (w *world) membership(mesh, name string) (node.Membership, error) {
-	state := w.place.stateDir(mesh)
+func (w *world) membership(mesh, name string) (place.Membership, error) {
+	state := w.dirs.stateDir(mesh)
 	if err := os.Mkdir(state, 0o700); err != nil {
-		return node.Membership{}, err
+		return place.Membership{}, err
 	}
-	return node.Membership{Mesh: mesh, StateDir: state, Name: name, Addr4: netip.MustParseAddr("100.71.0.1"), Addr6: netip.MustParseAddr("fd00:1122:3344::1")}, nil
+	return place.Membership{Mesh: mesh, StateDir: state, Name: name, Addr4: netip.MustParseAddr("100.71.0.1"), Addr6: netip.MustParseAddr("fd00:1122:3344::1")}, nil
 }
 
-func (w *world) create(_ context.Context, o node.CreateOptions) (node.Membership, error) {
+func (w *world) create(o place.CreateOptions) (place.Membership, error) {
 	return w.membership(o.Mesh, o.Name)
 }
 
-func (w *world) join(_ context.Context, o node.JoinOptions, progress func(node.JoinProgress)) (node.Membership, error) {
-	progress(node.JoinProgress{Stage: node.StageContacting, Anchor: netip.MustParseAddrPort("203.0.113.5:9277")})
+func (w *world) join(_ context.Context, o place.JoinOptions, progress func(place.JoinProgress)) (place.Membership, error) {
+	progress(place.JoinProgress{Stage: place.StageContacting, Anchor: netip.MustParseAddrPort("203.0.113.5:9277")})
 	if o.Token != "warren1good\n" && o.Token != "warren1good" {
-		return node.Membership{}, errors.New("token: mistyped")
+		return place.Membership{}, errors.New("token: mistyped")
 	}
-	progress(node.JoinProgress{Stage: node.StageAdmitted, Mesh: "home", By: "beta"})
-	progress(node.JoinProgress{Stage: node.StageSynced, Mesh: "home", Records: 9})
+	progress(place.JoinProgress{Stage: place.StageAdmitted, Mesh: "home", By: "beta"})
+	progress(place.JoinProgress{Stage: place.StageSynced, Mesh: "home", Records: 9})
 	return w.membership("home", o.Name)
 }
 
-func (w *world) leave(_ context.Context, o node.LeaveOptions) error { return os.RemoveAll(o.StateDir) }
+func (w *world) leave(o place.LeaveOptions) error { return os.RemoveAll(o.StateDir) }
 
 func (w *world) agent(ctx context.Context, o node.Options) error {
 	w.ran = &o
@@ -139,7 +140,7 @@ func (w *world) agent(ctx context.Context, o node.Options) error {
 
 // agentUp serves the API for the mesh home on the socket of this machine.
 func (w *world) agentUp(mesh string) {
-	l, err := api.Listen(w.place.socket(mesh), "")
+	l, err := api.Listen(w.dirs.socket(mesh), "")
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"warren/mesh/api"
 	"warren/mesh/identity"
+	"warren/mesh/place"
 	"warren/mesh/roster"
 )
 
@@ -122,7 +123,7 @@ func (b *backend) Invite(_ context.Context, req api.InviteRequest) (api.Invite, 
 	if err != nil {
 		return api.Invite{}, err
 	}
-	authority := identity.Authority{Cert: m.state.chain[0], Key: m.state.key}
+	authority := identity.Authority{Cert: m.state.Chain[0], Key: m.state.Key}
 	if !identity.IsAdmin(authority.Cert) {
 		return api.Invite{}, &api.Error{Code: api.CodeRefused, Message: "only an admin can invite, and this node is none", Hint: "run warren invite on an admin: " + strings.Join(m.admins(), ", ")}
 	}
@@ -146,6 +147,15 @@ func (b *backend) Invite(_ context.Context, req api.InviteRequest) (api.Invite, 
 	return out, nil
 }
 
+// tokenAnchors chooses where a joiner will ask.
+func (m *member) tokenAnchors() []identity.TokenAnchor {
+	f := place.TokenFacts{Self: m.self, Members: m.mesh.View().Members, Up: m.routes.Load().sessions}
+	for _, addr := range m.hostAddresses() {
+		f.Local = append(f.Local, netip.AddrPortFrom(addr, m.socket.Port()))
+	}
+	return place.TokenAnchors(f)
+}
+
 func (m *member) admins() (names []string) {
 	for _, other := range m.mesh.View().Members {
 		if other.Admin && other.State == roster.Active {
@@ -161,7 +171,7 @@ func (b *backend) Revoke(ctx context.Context, req api.RevokeRequest, confirm fun
 	if err != nil {
 		return err
 	}
-	if !identity.IsAdmin(m.state.chain[0]) {
+	if !identity.IsAdmin(m.state.Chain[0]) {
 		return &api.Error{Code: api.CodeRefused, Message: "only an admin can revoke, and this node is none", Hint: "run warren revoke on an admin: " + strings.Join(m.admins(), ", ")}
 	}
 	target, name, err := m.revocable(req)
@@ -229,8 +239,8 @@ func (b *backend) Leave(ctx context.Context, req api.LeaveRequest) error {
 	if err != nil {
 		return err
 	}
-	if m.state.rootKey != nil && !req.Force {
-		return &api.Error{Code: api.CodeRefused, Message: errRootKey(m.state.dir).Error(), Hint: "warren leave --force"}
+	if err := m.state.Expendable(); err != nil && !req.Force {
+		return &api.Error{Code: api.CodeRefused, Message: err.Error(), Hint: "warren leave --force"}
 	}
 	if err := m.mesh.Leave(ctx); err != nil && !req.Force {
 		return &api.Error{Code: api.CodeRefused, Message: "nobody could be told: " + err.Error(), Hint: "warren leave --force leaves all the same"}
@@ -291,9 +301,9 @@ func (m *member) revocations(names map[identity.NodeID]string) []api.Revoked {
 
 // warnings says in words what a person should look at.
 func (m *member) warnings(table *routes) (out []string) {
-	left := time.Until(m.state.chain[0].NotAfter)
+	left := time.Until(m.state.Chain[0].NotAfter)
 	if left < 30*24*time.Hour {
-		out = append(out, fmt.Sprintf("this node's certificate ends in %d days, on %s: invite it anew before then", int(left.Hours()/24), m.state.chain[0].NotAfter.Format(time.DateOnly)))
+		out = append(out, fmt.Sprintf("this node's certificate ends in %d days, on %s: invite it anew before then", int(left.Hours()/24), m.state.Chain[0].NotAfter.Format(time.DateOnly)))
 	}
 	view := m.mesh.View()
 	if view.Conflict != "" {

@@ -1,8 +1,6 @@
 package node
 
 import (
-	"crypto/hkdf"
-	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,6 +8,7 @@ import (
 
 	"warren/mesh"
 	"warren/mesh/identity"
+	"warren/mesh/place"
 	"warren/mesh/roster"
 	"warren/nat/beacon"
 	"warren/nat/netwatch"
@@ -55,17 +54,6 @@ func newLAN(n *node, m *member) (*lan, error) {
 		beacon: b, mesh: m.meshID, foreign: n.foreign, warn: func(text string) { n.status.warn("LAN", text) },
 		heard: make(map[identity.NodeID]lanNeighbour),
 	}, nil
-}
-
-// lanSecret is what an admin's record gives the members for their beacons. The mesh ID would not do: a stranger who connects
-// to any member gets it with the certificate chain, and could then tell this mesh's members on every LAN. It is
-// derived from the node key, so that it needs no storage and is the same after a loss of records.
-func (s *state) lanSecret() [16]byte {
-	secret, err := hkdf.Key(sha256.New, s.key.Seed(), nil, "warren LAN secret v1", 16)
-	if err != nil {
-		panic("internal error: derive the LAN secret: " + err.Error())
-	}
-	return [16]byte(secret)
 }
 
 // networkChanged has the interfaces read again.
@@ -173,7 +161,7 @@ func (m *member) heardOnLAN(f beacon.Found) bool {
 
 // contacts returns where to dial neighbours: those whose IDs are next to self in the ring, which connects all of them
 // however many there are.
-func (l *lan) contacts(self identity.NodeID) (out []contact) {
+func (l *lan) contacts(self identity.NodeID) (out []place.Contact) {
 	var ring []identity.NodeID
 	for id := range l.heard {
 		ring = append(ring, id)
@@ -189,7 +177,7 @@ func (l *lan) contacts(self identity.NodeID) (out []contact) {
 	}
 	for _, id := range ring {
 		for _, addr := range l.heard[id].addrs {
-			out = append(out, contact{ID: id, Addr: addr})
+			out = append(out, place.Contact{ID: id, Addr: addr})
 		}
 	}
 	return out

@@ -9,6 +9,7 @@ import (
 
 	"warren/mesh"
 	"warren/mesh/identity"
+	"warren/mesh/place"
 	"warren/mesh/roster"
 	"warren/nat/beacon"
 )
@@ -38,7 +39,7 @@ func TestNeedOfNeighbours(t *testing.T) {
 		for _, n := range tt.up {
 			f.sessions[id(n)] = sessionFacts{}
 		}
-		f.contacts = make([]contact, tt.contacts)
+		f.contacts = make([]place.Contact, tt.contacts)
 		if got := lanNeed(f); got != tt.want {
 			t.Errorf("%s: got need %d, want %d", tt.name, got, tt.want)
 		}
@@ -50,7 +51,7 @@ func TestNeighboursAreDialledWhileNoAnchorAnswers(t *testing.T) {
 	left.State = roster.Left
 	f := testFacts(testMember(1), testMember(2), left, testMember(5, "203.0.113.1:9277"))
 	for n := byte(1); n <= 4; n++ {
-		f.neighbours = append(f.neighbours, contact{id(n), netip.AddrPortFrom(netip.MustParseAddr("192.168.1.2"), uint16(n))})
+		f.neighbours = append(f.neighbours, place.Contact{ID: id(n), Addr: netip.AddrPortFrom(netip.MustParseAddr("192.168.1.2"), uint16(n))})
 	}
 	if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{2, 4, 5}) {
 		t.Errorf("got %v, want 2, the unknown 4 and the anchor: not self, and not 3, which has left", got)

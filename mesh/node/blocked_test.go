@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"warren/mesh/identity"
+	"warren/mesh/place"
 	"warren/mesh/roster"
 )
 
@@ -18,15 +19,15 @@ func TestStreamsLeadToPublicAnchors(t *testing.T) {
 		name     string
 		members  []roster.Member
 		sessions []byte
-		contacts []contact
+		contacts []place.Contact
 		want     []identity.NodeID
 		private  bool
 	}{
 		{"public ones", []roster.Member{testMember(2, private), testMember(3, private, public)}, nil, nil, []identity.NodeID{id(3)}, false},
 		{"the nearest first", []roster.Member{testMember(2, public), testMember(3, public)}, []byte{3}, nil, []identity.NodeID{id(3), id(2)}, false},
-		{"contacts while no anchor answers", []roster.Member{testMember(2, public), left}, nil, []contact{{id(7), met}, {id(5), met}, {id(2), met}, {id(1), met}}, []identity.NodeID{id(2), id(7)}, false},
-		{"no contacts when one answers", []roster.Member{testMember(2, public)}, []byte{2}, []contact{{id(7), met}}, []identity.NodeID{id(2)}, false},
-		{"a mesh of private networks", []roster.Member{testMember(2, private)}, nil, []contact{{id(7), netip.MustParseAddrPort(private)}}, []identity.NodeID{id(2), id(7)}, true},
+		{"contacts while no anchor answers", []roster.Member{testMember(2, public), left}, nil, []place.Contact{{ID: id(7), Addr: met}, {ID: id(5), Addr: met}, {ID: id(2), Addr: met}, {ID: id(1), Addr: met}}, []identity.NodeID{id(2), id(7)}, false},
+		{"no contacts when one answers", []roster.Member{testMember(2, public)}, []byte{2}, []place.Contact{{ID: id(7), Addr: met}}, []identity.NodeID{id(2)}, false},
+		{"a mesh of private networks", []roster.Member{testMember(2, private)}, nil, []place.Contact{{ID: id(7), Addr: netip.MustParseAddrPort(private)}}, []identity.NodeID{id(2), id(7)}, true},
 		{"nobody", nil, nil, nil, nil, true},
 	} {
 		f := testFacts(append(tt.members, testMember(1, public))...)

@@ -16,6 +16,7 @@ import (
 
 	"warren/mesh"
 	"warren/mesh/identity"
+	"warren/mesh/place"
 	"warren/mesh/roster"
 	"warren/mesh/session"
 	"warren/mesh/signal"
@@ -39,7 +40,7 @@ type sessionEvent = session.Event
 type member struct {
 	// constant after newMember
 	log      *slog.Logger
-	state    *state
+	state    *place.State
 	self     identity.NodeID
 	meshID   identity.MeshID
 	instance [8]byte
@@ -65,10 +66,9 @@ type member struct {
 	dropped dropCounters
 
 	// owned by the loop
-	peers    map[identity.NodeID]*peer
-	up       map[identity.NodeID]sessionFacts
-	contacts []contact
-	refused  map[identity.NodeID]refusal
+	peers   map[identity.NodeID]*peer
+	up      map[identity.NodeID]sessionFacts
+	refused map[identity.NodeID]refusal
 }
 
 // owners are what a member plugs together.
@@ -82,6 +82,7 @@ type owners struct {
 	relays   *relay.Server
 	channels *relay.Client
 	mapper   *portmap.Mapper
+	contacts *place.Contacts
 }
 
 // peer is what the loop keeps of another active member.
@@ -102,16 +103,16 @@ type peer struct {
 }
 
 // newMember loads what the state directory holds and makes the owners. Nothing runs yet.
-func newMember(n *node, s *state, wireGuard wgtypes.Key) (*member, error) {
+func newMember(n *node, s *place.State, wireGuard wgtypes.Key) (*member, error) {
 	m := &member{
-		log: n.log, state: s, self: s.nodeID(), meshID: s.meshID(), instance: newInstance(), owners: owners{socket: n.socket},
+		log: n.log, state: s, self: s.NodeID(), meshID: s.MeshID(), instance: newInstance(), owners: owners{socket: n.socket},
 		settings: func() Settings { return n.settings }, setPSK: n.setPSK, tunnel: func() *tunnel.Tunnel { return n.tunnel },
 		linkSet: make(chan struct{}, 1), back: newDialBack(), share: newRelaying(), outlook: newOutlook(), hosted: newHosted(n), retry: time.NewTimer(time.Hour),
 		incoming: make(chan incomingSignal, signalQueue), outgoing: make(chan outgoingSignal, signalQueue),
 		peers: make(map[identity.NodeID]*peer), up: make(map[identity.NodeID]sessionFacts), refused: make(map[identity.NodeID]refusal),
 	}
 	m.routes.Store(&routes{})
-	records, aside, err := store.Open(recordsPath(s.dir))
+	records, aside, err := store.Open(s.RecordsPath())
 	if err != nil {
 		return nil, err
 	}
@@ -130,11 +131,11 @@ func newMember(n *node, s *state, wireGuard wgtypes.Key) (*member, error) {
 func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	logger := n.options.Logger
 	var damage string
-	if m.contacts, damage = loadContacts(m.state, n.started); damage != "" {
+	if m.contacts, damage = place.OpenContacts(m.state, logger); damage != "" {
 		n.log.Warn("contacts", "error", damage)
 		n.status.warn("contacts", damage)
 	}
-	own, err := m.state.ownRecord(wireGuard, n.options.Version)
+	own, err := m.state.OwnRecord(wireGuard, n.options.Version)
 	if err != nil {
 		return err
 	}
@@ -147,19 +148,19 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 		return err
 	}
 	m.mesh, err = mesh.New(mesh.Options{
-		Root: m.state.root(), Key: m.state.key, Chain: m.state.chain, Store: m.store, Sessions: gossipLane{m}, Logger: logger, Own: own,
+		Root: m.state.Root(), Key: m.state.Key, Chain: m.state.Chain, Store: m.store, Sessions: gossipLane{m}, Logger: logger, Own: own,
 	})
 	if err != nil {
 		return err
 	}
 	m.sealer, err = signal.New(signal.Options{
-		Mesh: m.meshID, Self: m.self, Signing: m.state.key, Sealing: m.state.sealing, Lookup: m.keysOf,
+		Mesh: m.meshID, Self: m.self, Signing: m.state.Key, Sealing: m.state.Sealing, Lookup: m.keysOf,
 	})
 	if err != nil {
 		return err
 	}
 	m.relays, m.channels = m.newRelayServer(logger), m.newRelayClient(logger)
-	m.mapper = portmap.New(portmap.Options{Port: m.socket.Port, TCP: func() bool { return m.streams.listening.Load() }, Secret: m.mappingSecret(), Logger: logger})
+	m.mapper = portmap.New(portmap.Options{Port: m.socket.Port, TCP: func() bool { return m.streams.listening.Load() }, Secret: m.state.MappingSecret(), Logger: logger})
 	if err := m.assembleStreams(n); err != nil {
 		return err
 	}
@@ -179,6 +180,7 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 func (m *member) start(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return m.sessions.Run(ctx) })
 	group.Go(func() error { return m.mesh.Run(ctx) })
+	group.Go(func() error { return m.contacts.Run(ctx) })
 	group.Go(func() error { return m.nat.Run(ctx) })
 	group.Go(func() error { return m.channels.Run(ctx) })
 	group.Go(func() error { return m.relays.Run(ctx) })
@@ -225,7 +227,7 @@ func (m *member) sessionChanged(e sessionEvent) {
 		m.share.sessionUp()
 		m.mesh.SessionUp(e.ID)
 		if e.Dialled && !bind.IsVirtual(e.Remote.Addr()) {
-			m.remember(contact{ID: e.ID, Addr: e.Remote})
+			m.contacts.Add(e.ID, e.Remote)
 		}
 		m.publishRoutes()
 		m.nat.AnchorsChanged()
@@ -273,7 +275,7 @@ func (m *member) nameOf(id identity.NodeID) string {
 func (m *member) addFacts(f *facts) {
 	view := m.mesh.View()
 	f.self, f.members, f.prefix4, f.prefix6 = m.self, view.Members, view.Prefix4, view.Prefix6
-	f.sessions, f.contacts, f.streams, f.relays = m.up, m.contacts, m.streams.targets(), m.channels.Anchors()
+	f.sessions, f.contacts, f.streams, f.relays = m.up, m.contacts.Snapshot(), m.streams.targets(), m.channels.Anchors()
 	f.neighbours = m.lan.contacts(m.self)
 	f.peers = make(map[identity.NodeID]peerFacts, len(view.Members))
 	seen := make(map[identity.NodeID]bool, len(view.Members))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"warren/mesh"
 	"warren/mesh/api"
 	"warren/mesh/identity"
+	"warren/mesh/place"
 	"warren/mesh/roster"
 	"warren/nat"
 	"warren/nat/beacon"
@@ -74,12 +74,12 @@ func Run(ctx context.Context, o Options) error {
 	n.status = newStatusBoard(o, n.started)
 	n.retry.Stop()
 
-	var s *state
+	var s *place.State
 	if o.Mesh != "" {
-		if s, err = loadState(o.StateDir); err != nil {
+		if s, err = place.Load(o.StateDir); err != nil {
 			return err
 		}
-		lock, err := lockState(o.StateDir)
+		lock, err := place.Lock(o.StateDir)
 		if err != nil {
 			return err
 		}
@@ -96,16 +96,16 @@ func Run(ctx context.Context, o Options) error {
 }
 
 // assemble makes the owners. Nothing runs yet.
-func (n *node) assemble(s *state) error {
+func (n *node) assemble(s *place.State) error {
 	inner := sockets.New()
 	n.socket = bind.New(bind.Options{Inner: inner, Logger: n.options.Logger})
 	private, port := n.settings.Interface.PrivateKey, n.settings.Interface.Port
 	if s != nil {
 		if private == (wgtypes.Key{}) {
-			private = s.wireGuard
+			private = s.WireGuard
 		}
 		if port == 0 {
-			port = s.settings.Port
+			port = s.Settings.Port
 		}
 		member, err := newMember(n, s, private)
 		if err != nil {
@@ -114,7 +114,7 @@ func (n *node) assemble(s *state) error {
 		n.member = member
 	}
 	if port == 0 {
-		port = DefaultPort
+		port = place.DefaultPort
 	}
 	n.public = private.PublicKey()
 	name := n.settings.Interface.Name
@@ -310,7 +310,7 @@ func (n *node) reconcile(ctx context.Context) error {
 	if n.member != nil {
 		n.member.addFacts(&f)
 		if len(endpoints) == 0 {
-			endpoints = n.member.state.settings.Endpoints
+			endpoints = n.member.state.Settings.Endpoints
 		}
 	}
 	f.endpoints = n.names.Endpoints(endpoints)
@@ -375,9 +375,6 @@ func newInstance() (instance [8]byte) {
 	rand.Read(instance[:])
 	return instance
 }
-
-// recordsPath is where the store of a mesh is kept.
-func recordsPath(stateDir string) string { return filepath.Join(stateDir, fileRecords) }
 
 // eventSources are what the loop waits for; those of a mesh are nil, which is never, without one.
 type eventSources struct {

@@ -1,8 +1,6 @@
 package node
 
 import (
-	"crypto/hkdf"
-	"crypto/sha256"
 	"net/netip"
 	"slices"
 
@@ -68,15 +66,6 @@ func (m *member) external() (out []netip.AddrPort) {
 		}
 	}
 	return out
-}
-
-// mappingSecret is a lasting secret for the nonces of port mappings, which tells routers nothing about the node's key.
-func (m *member) mappingSecret() []byte {
-	secret, err := hkdf.Key(sha256.New, m.state.key.Seed(), nil, "warren port mapping v1", 32)
-	if err != nil {
-		panic("internal error: derive the port mapping secret: " + err.Error())
-	}
-	return secret
 }
 
 func (m *member) hostAddresses() []netip.Addr { return m.hosted.addresses() }

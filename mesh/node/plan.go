@@ -8,6 +8,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/mesh/identity"
+	"warren/mesh/place"
 	"warren/mesh/roster"
 	"warren/mesh/session"
 	"warren/tunnel"
@@ -50,9 +51,9 @@ type facts struct {
 	// relays are the anchors on which this node has or wants a channel.
 	relays []identity.NodeID
 	// contacts are addresses at which members were reached before, from the state directory.
-	contacts []contact
+	contacts []place.Contact
 	// neighbours are addresses on the local network that members have told by beacons.
-	neighbours []contact
+	neighbours []place.Contact
 }
 
 type peerFacts struct {

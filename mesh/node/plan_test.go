@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/mesh/place"
 	"warren/mesh/record"
 	"warren/mesh/roster"
 	"warren/mesh/session"
@@ -53,7 +54,7 @@ func TestPlanKeepsYoungSessions(t *testing.T) {
 	now, met := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), netip.MustParseAddrPort("203.0.113.7:9277")
 	f := testFacts(testMember(1), testMember(2, "192.0.2.2:9277"), testMember(7))
 	f.sessions[id(2)] = sessionFacts{since: now.Add(-time.Hour)}
-	f.contacts = []contact{{id(7), met}}
+	f.contacts = []place.Contact{{ID: id(7), Addr: met}}
 	for age, want := range map[time.Duration][]byte{10 * time.Second: {2, 7}, time.Minute: {2}} {
 		f.now, f.sessions[id(7)] = now, sessionFacts{remote: met, since: now.Add(-age)}
 		if got := targetIDs(plan(f).targets); !slices.Equal(got, want) {
@@ -163,7 +164,7 @@ func TestTargets(t *testing.T) {
 		left.State = roster.Left
 		f := testFacts(testMember(1), testMember(2), left)
 		for n := byte(2); n <= 4; n++ {
-			f.contacts = append(f.contacts, contact{id(n), netip.AddrPortFrom(netip.MustParseAddr("192.168.1.2"), uint16(n))})
+			f.contacts = append(f.contacts, place.Contact{ID: id(n), Addr: netip.AddrPortFrom(netip.MustParseAddr("192.168.1.2"), uint16(n))})
 		}
 		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{2, 4}) {
 			t.Errorf("got %v, want 2 and the unknown 4, not 3, which has left", got)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"warren/mesh/api"
+	"warren/mesh/place"
 	"warren/nat/natkind"
 )
 
@@ -77,7 +78,7 @@ func openAt(name string, s natkind.Self, port uint16) string {
 }
 
 func (e *evidence) letOut(name string) string {
-	return fmt.Sprintf("let UDP out of the network of %s, at least to port %d of the anchors", name, DefaultPort)
+	return fmt.Sprintf("let UDP out of the network of %s, at least to port %d of the anchors", name, place.DefaultPort)
 }
 
 // dropped is why checks get lost that no NAT explains.

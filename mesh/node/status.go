@@ -173,7 +173,7 @@ func (m *member) fillStatus(out *api.Status, f facts, stats map[wgtypes.Key]tunn
 	}
 	table := m.routes.Load()
 	out.Mesh = &api.Mesh{
-		Name: m.state.settings.Mesh, ID: m.meshID.String(), Prefix4: view.Prefix4, Prefix6: view.Prefix6,
+		Name: m.state.Settings.Mesh, ID: m.meshID.String(), Prefix4: view.Prefix4, Prefix6: view.Prefix6,
 		Records: view.Records, Syncing: view.Missing,
 	}
 	paths := m.nat.Snapshot()

@@ -281,7 +281,7 @@ func (m *member) udpAddrs(id identity.NodeID) (out []netip.AddrPort) {
 	if other, ok := m.mesh.View().Member(id); ok {
 		out = m.streams.signs.counting(other.Record.Endpoints)
 	}
-	for _, c := range m.contacts {
+	for _, c := range m.contacts.Snapshot() {
 		if c.ID == id && m.streams.signs.counts(c.Addr.Addr()) && !slices.Contains(out, c.Addr) {
 			out = append(out, c.Addr)
 		}

@@ -13,6 +13,7 @@ import (
 	"warren/mesh"
 	"warren/mesh/api"
 	"warren/mesh/identity"
+	"warren/mesh/place"
 	"warren/mesh/roster"
 	"warren/nat"
 	"warren/nat/natkind"
@@ -254,7 +255,7 @@ func portOf(attempts []api.Attempt) uint16 {
 			}
 		}
 	}
-	return DefaultPort
+	return place.DefaultPort
 }
 
 func gossipWord(life mesh.Liveness) string {

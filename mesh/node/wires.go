@@ -21,8 +21,8 @@ import (
 // credential is what this node shows in handshakes: its chain, root included, so that a member that lacks records
 // can still verify it.
 func (m *member) credential() tls.Certificate {
-	c := tls.Certificate{PrivateKey: m.state.key, Leaf: m.state.chain[0]}
-	for _, cert := range m.state.chain {
+	c := tls.Certificate{PrivateKey: m.state.Key, Leaf: m.state.Chain[0]}
+	for _, cert := range m.state.Chain {
 		c.Certificate = append(c.Certificate, cert.Raw)
 	}
 	return c

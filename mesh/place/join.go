@@ -1,10 +1,11 @@
-package node
+package place
 
 import (
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -20,6 +21,37 @@ import (
 	"warren/mesh/store"
 	"warren/nat/fallback"
 )
+
+// JoinOptions say how to join a mesh with a token.
+type JoinOptions struct {
+	Token     string // as typed: may hold spaces and line breaks; never logged
+	StateRoot string // the state is made in StateRoot/MESH, MESH being the name in the root certificate
+	Name      string // wanted name of this node, a ValidName
+	Endpoints []string
+	Port      uint16 // 0: DefaultPort; kept in the state directory
+	Version   string
+	Logger    *slog.Logger
+}
+
+// JoinStage is a step of Join.
+type JoinStage int
+
+// The steps of Join, in order. StageContacting comes once for each address that is tried.
+const (
+	StageContacting JoinStage = iota + 1
+	StageAdmitted
+	StageSynced
+	StageSeeking // in place of the first when the token names nobody: members on the local network are looked for
+)
+
+// JoinProgress tells a step that Join has reached.
+type JoinProgress struct {
+	Stage   JoinStage
+	Anchor  netip.AddrPort // StageContacting: who is asked
+	Mesh    string         // from StageAdmitted on
+	By      string         // StageAdmitted: name of the member that admitted us
+	Records int            // StageSynced: records received with the admission
+}
 
 const (
 	joinTimeout = 15 * time.Second
@@ -44,25 +76,25 @@ func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Memb
 	if err != nil {
 		return Membership{}, err
 	}
-	s.settings.Name = o.Name
-	own, err := s.ownRecord(s.wireGuard, o.Version)
+	s.Settings.Name = o.Name
+	own, err := s.OwnRecord(s.WireGuard, o.Version)
 	if err != nil {
 		return Membership{}, err
 	}
-	joiner := join.NewJoiner(join.Options{Seed: token.Seed, Key: s.key, Own: own})
+	joiner := join.NewJoiner(join.Options{Seed: token.Seed, Key: s.Key, Own: own})
 	admitted, anchor, err := askAll(ctx, token, joiner, o.Logger, progress)
 	if err != nil {
 		return Membership{}, err
 	}
-	s.chain = admitted.Chain
-	terms, err := identity.RootTermsOf(s.root())
+	s.Chain = admitted.Chain
+	terms, err := identity.RootTermsOf(s.Root())
 	if err != nil {
 		return Membership{}, fmt.Errorf("join: %w", err)
 	}
 	if err := ValidName(terms.Name); err != nil || terms.Name == StaticMesh {
 		return Membership{}, fmt.Errorf("join: the mesh is called %q, which cannot be kept here: %w", terms.Name, errors.Join(err, ErrName))
 	}
-	s.settings = stored{
+	s.Settings = Settings{
 		Schema: storedSchema, Mesh: terms.Name, Name: o.Name, Port: o.Port, Endpoints: o.Endpoints, Admission: &admitted.Admission,
 		Contacts: []netip.AddrPort{anchor}, Admitter: admitted.Admission.Signer,
 	}
@@ -82,7 +114,7 @@ func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Memb
 
 // writeRecords gives the new state the records that came with the admission. The agent verifies them when it starts.
 func writeRecords(dir string, admitted *join.Result) error {
-	records, _, err := store.Open(recordsPath(dir))
+	records, _, err := store.Open(filepath.Join(dir, fileRecords))
 	if err != nil {
 		return err
 	}

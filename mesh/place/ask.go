@@ -1,4 +1,4 @@
-package node
+package place
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/join"
 	"warren/nat/beacon"
+	"warren/nat/netwatch"
 )
 
 // Timing of askAll. The next address is tried joinStagger after the last, or at once when that has failed, so that a dead
@@ -155,7 +156,11 @@ func seek(ctx context.Context, token identity.Token, logger *slog.Logger) (found
 		return nil, func() {}
 	}
 	invite := identity.KeyIDOf(ed25519.NewKeyFromSeed(token.Seed[:]).Public().(ed25519.PublicKey))
-	b.Set(beacon.State{Links: lanLinks(nil), Invites: []beacon.Key{beacon.InviteKey(token.Mesh, invite)}, Need: beacon.Alone})
+	var links []beacon.Link
+	for _, link := range netwatch.Links(nil) {
+		links = append(links, beacon.Link(link))
+	}
+	b.Set(beacon.State{Links: links, Invites: []beacon.Key{beacon.InviteKey(token.Mesh, invite)}, Need: beacon.Alone})
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {

@@ -10,18 +10,18 @@ import (
 	"strings"
 
 	"warren/mesh/api"
-	"warren/mesh/node"
+	"warren/mesh/place"
 )
 
 const (
 	// socketGroup may read the agents' status.
 	socketGroup = "warren"
 	// staticMesh stands for "no mesh" where an agent that runs static peers only has to have a name.
-	staticMesh = node.StaticMesh
+	staticMesh = place.StaticMesh
 )
 
-// place is where this machine keeps its meshes.
-type place struct {
+// dirs are where this machine keeps its meshes.
+type dirs struct {
 	mesh      string // "": the only one
 	stateRoot string
 	runDir    string
@@ -29,34 +29,34 @@ type place struct {
 	config    string // "": the default files in configDir
 }
 
-func (p place) stateDir(mesh string) string { return filepath.Join(p.stateRoot, mesh) }
+func (d dirs) stateDir(mesh string) string { return filepath.Join(d.stateRoot, mesh) }
 
-func (p place) socket(mesh string) string { return filepath.Join(p.runDir, mesh+".sock") }
+func (d dirs) socket(mesh string) string { return filepath.Join(d.runDir, mesh+".sock") }
 
-func (p place) client(mesh string) *api.Client { return api.NewClient(p.socket(mesh)) }
+func (d dirs) client(mesh string) *api.Client { return api.NewClient(d.socket(mesh)) }
 
 // configPath returns the config file of a mesh, and whether it has to exist.
-func (p place) configPath(mesh string) (path string, required bool) {
-	if p.config != "" {
-		return p.config, true
+func (d dirs) configPath(mesh string) (path string, required bool) {
+	if d.config != "" {
+		return d.config, true
 	}
-	if own := filepath.Join(p.configDir, mesh+".toml"); mesh != "" {
+	if own := filepath.Join(d.configDir, mesh+".toml"); mesh != "" {
 		if _, err := os.Stat(own); err == nil {
 			return own, true
 		}
 	}
-	return filepath.Join(p.configDir, "warren.toml"), false
+	return filepath.Join(d.configDir, "warren.toml"), false
 }
 
 // pick returns the mesh that is meant: the one given by --mesh, else the only one that has state or an agent.
-func (p place) pick() (string, error) {
-	if p.mesh != "" {
-		if err := node.ValidName(p.mesh); err != nil && p.mesh != staticMesh {
+func (d dirs) pick() (string, error) {
+	if d.mesh != "" {
+		if err := place.ValidName(d.mesh); err != nil && d.mesh != staticMesh {
 			return "", &usageError{message: "--mesh: " + err.Error()}
 		}
-		return p.mesh, nil
+		return d.mesh, nil
 	}
-	meshes, err := p.present()
+	meshes, err := d.present()
 	switch {
 	case len(meshes) == 1:
 		return meshes[0], nil
@@ -71,9 +71,9 @@ func (p place) pick() (string, error) {
 
 // present returns the names of the meshes that have state or an agent here, sorted. Users who may not read the
 // state still find the sockets; the error tells what could not be read.
-func (p place) present() ([]string, error) {
-	sockets, socketErr := names(p.runDir, func(e fs.DirEntry) (string, bool) { return strings.CutSuffix(e.Name(), ".sock") })
-	states, stateErr := names(p.stateRoot, func(e fs.DirEntry) (string, bool) { return e.Name(), e.IsDir() })
+func (d dirs) present() ([]string, error) {
+	sockets, socketErr := names(d.runDir, func(e fs.DirEntry) (string, bool) { return strings.CutSuffix(e.Name(), ".sock") })
+	states, stateErr := names(d.stateRoot, func(e fs.DirEntry) (string, bool) { return e.Name(), e.IsDir() })
 	all := append(sockets, states...)
 	slices.Sort(all)
 	return slices.Compact(all), errors.Join(stateErr, socketErr)
@@ -86,7 +86,7 @@ func names(dir string, take func(fs.DirEntry) (string, bool)) ([]string, error) 
 	}
 	var found []string
 	for _, e := range entries {
-		if name, ok := take(e); ok && (name == staticMesh || node.ValidName(name) == nil) {
+		if name, ok := take(e); ok && (name == staticMesh || place.ValidName(name) == nil) {
 			found = append(found, name)
 		}
 	}
@@ -94,10 +94,10 @@ func names(dir string, take func(fs.DirEntry) (string, bool)) ([]string, error) 
 }
 
 // requireState fails when a mesh has no state here.
-func (p place) requireState(mesh string) error {
-	_, err := os.Stat(p.stateDir(mesh))
+func (d dirs) requireState(mesh string) error {
+	_, err := os.Stat(d.stateDir(mesh))
 	if errors.Is(err, fs.ErrNotExist) {
-		return hinted(fmt.Errorf("mesh %s has no state in %s", mesh, p.stateRoot),
+		return hinted(fmt.Errorf("mesh %s has no state in %s", mesh, d.stateRoot),
 			"make it with: sudo warren create "+mesh+", or join it with: sudo warren join")
 	}
 	if err != nil {
@@ -123,8 +123,8 @@ func validName(host string) string {
 		}
 		return '-'
 	}, first), "-")
-	if len(name) > node.MaxName {
-		name = strings.TrimRight(name[:node.MaxName], "-")
+	if len(name) > place.MaxName {
+		name = strings.TrimRight(name[:place.MaxName], "-")
 	}
 	if name == "" {
 		return "node"

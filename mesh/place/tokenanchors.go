@@ -1,4 +1,4 @@
-package node
+package place
 
 import (
 	"net/netip"
@@ -12,28 +12,19 @@ import (
 // maxTokenAnchors is how many addresses a token has room for.
 const maxTokenAnchors = 4
 
-// tokenFacts is what the anchors of a token are chosen from.
-type tokenFacts struct {
-	self    identity.NodeID
-	local   []netip.AddrPort // this host's own addresses, best first
-	members []roster.Member
-	up      map[identity.NodeID]bool // members with a session
+// TokenFacts is what the anchors of a token are chosen from.
+type TokenFacts struct {
+	Self    identity.NodeID
+	Local   []netip.AddrPort         // this host's own addresses, best first
+	Members []roster.Member          // all that are known
+	Up      map[identity.NodeID]bool // those with a session
 }
 
-// tokenAnchors chooses where a joiner will ask.
-func (m *member) tokenAnchors() []identity.TokenAnchor {
-	f := tokenFacts{self: m.self, members: m.mesh.View().Members, up: m.routes.Load().sessions}
-	for _, addr := range m.hostAddresses() {
-		f.local = append(f.local, netip.AddrPortFrom(addr, m.socket.Port()))
-	}
-	return chooseTokenAnchors(f)
-}
-
-// chooseTokenAnchors returns this node if it is an anchor, up to two anchors that answer now, one of this node's own addresses for
+// TokenAnchors chooses where a joiner will ask: at most the four addresses that a token has room for. They are this node if it is an anchor, up to two anchors that answer now, one of this node's own addresses for
 // a joiner on the same LAN, then whatever anchors there are. A joiner may have one address family only, so both are in it as
 // far as they are known, and one of the other family comes second, because IPv6 addresses of several nodes do not leave room for
 // more. Of each other anchor it is IPv4 that counts: a joiner that has nothing else must not depend on a single member.
-func chooseTokenAnchors(f tokenFacts) (out []identity.TokenAnchor) {
+func TokenAnchors(f TokenFacts) (out []identity.TokenAnchor) {
 	knows := func(v4 bool) bool {
 		return slices.ContainsFunc(out, func(a identity.TokenAnchor) bool { return a.Addr.Addr().Is4() == v4 && ranges.IsPublic(a.Addr.Addr()) })
 	}
@@ -51,17 +42,17 @@ func chooseTokenAnchors(f tokenFacts) (out []identity.TokenAnchor) {
 		}
 	}
 	each := func(wanted func(roster.Member) bool, addresses, upTo int, better func(netip.AddrPort) bool) {
-		for _, other := range f.members {
+		for _, other := range f.Members {
 			if len(out) < upTo && other.State == roster.Active && wanted(other) {
 				add(other.ID, other.Record.Endpoints, addresses, better)
 			}
 		}
 	}
-	each(func(o roster.Member) bool { return o.ID == f.self }, 2, maxTokenAnchors, isNew)
-	each(func(o roster.Member) bool { return o.ID != f.self && f.up[o.ID] }, 1, 2, is4)
-	add(f.self, f.local, 1, isNew)
-	each(func(o roster.Member) bool { return o.ID != f.self && slices.ContainsFunc(o.Record.Endpoints, isNew) }, 1, maxTokenAnchors, isNew)
-	each(func(o roster.Member) bool { return o.ID != f.self }, 1, maxTokenAnchors, is4)
+	each(func(o roster.Member) bool { return o.ID == f.Self }, 2, maxTokenAnchors, isNew)
+	each(func(o roster.Member) bool { return o.ID != f.Self && f.Up[o.ID] }, 1, 2, is4)
+	add(f.Self, f.Local, 1, isNew)
+	each(func(o roster.Member) bool { return o.ID != f.Self && slices.ContainsFunc(o.Record.Endpoints, isNew) }, 1, maxTokenAnchors, isNew)
+	each(func(o roster.Member) bool { return o.ID != f.Self }, 1, maxTokenAnchors, is4)
 	if len(out) > 2 {
 		advance(out)
 	}

@@ -1,4 +1,4 @@
-package node
+package place
 
 import (
 	"errors"
@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"warren/mesh/identity"
 )
@@ -17,7 +16,7 @@ import (
 func created(t testing.TB) (root string, m Membership) {
 	t.Helper()
 	root = t.TempDir()
-	m, err := Create(t.Context(), CreateOptions{
+	m, err := Create(CreateOptions{
 		Mesh: "home", StateRoot: root, Name: "alpha", IPv4: netip.MustParsePrefix("100.70.0.0/16"), Endpoints: []string{"vpn.example.org:9277"}, Port: 4242,
 	})
 	if err != nil {
@@ -28,17 +27,17 @@ func created(t testing.TB) (root string, m Membership) {
 
 func TestCreatedStateIsReadBack(t *testing.T) {
 	root, m := created(t)
-	s, err := loadState(m.StateDir)
+	s, err := Load(m.StateDir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.nodeID() != m.ID || s.meshID() != m.MeshID || s.settings.Name != "alpha" || s.settings.Port != 4242 || s.rootKey == nil {
-		t.Errorf("got state %+v, want that of %+v", s.settings, m)
+	if s.NodeID() != m.ID || s.MeshID() != m.MeshID || s.Settings.Name != "alpha" || s.Settings.Port != 4242 || s.RootKey == nil {
+		t.Errorf("got state %+v, want that of %+v", s.Settings, m)
 	}
 	if !m.Prefix4.Contains(m.Addr4) || !m.Prefix6.Contains(m.Addr6) || m.Members != 1 {
 		t.Errorf("got %+v, want addresses of the mesh and one member", m)
 	}
-	if !identity.IsAdmin(s.chain[0]) {
+	if !identity.IsAdmin(s.Chain[0]) {
 		t.Error("the founder is no admin")
 	}
 	entries, err := os.ReadDir(m.StateDir)
@@ -50,10 +49,10 @@ func TestCreatedStateIsReadBack(t *testing.T) {
 			t.Errorf("%s: got mode %v, want 0600: it may hold a secret", e.Name(), info.Mode())
 		}
 	}
-	if _, err := Create(t.Context(), CreateOptions{Mesh: "home", StateRoot: root, Name: "beta"}); !errors.Is(err, os.ErrExist) {
+	if _, err := Create(CreateOptions{Mesh: "home", StateRoot: root, Name: "beta"}); !errors.Is(err, os.ErrExist) {
 		t.Errorf("creating it again: got %v, want %v", err, os.ErrExist)
 	}
-	if again, err := loadState(m.StateDir); err != nil || again.nodeID() != m.ID {
+	if again, err := Load(m.StateDir); err != nil || again.NodeID() != m.ID {
 		t.Errorf("a refused create changed what was there: %v", err)
 	}
 }
@@ -65,7 +64,7 @@ func TestNothingIsLeftOfAFailedCreate(t *testing.T) {
 		{Mesh: "home", Name: "alpha", IPv4: netip.MustParsePrefix("fd00::/48")},
 	} {
 		o.StateRoot = root
-		if _, err := Create(t.Context(), o); err == nil {
+		if _, err := Create(o); err == nil {
 			t.Errorf("create %+v: got no error", o)
 		}
 	}
@@ -92,7 +91,7 @@ func TestDamagedStateNamesTheFile(t *testing.T) {
 				if err := os.WriteFile(path, bad, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := loadState(m.StateDir); err == nil || !strings.Contains(err.Error(), file) {
+				if _, err := Load(m.StateDir); err == nil || !strings.Contains(err.Error(), file) {
 					t.Errorf("got error %v, want one that names %s", err, file)
 				}
 				if now, err := os.ReadFile(path); err != nil || !slices.Equal(now, bad) {
@@ -105,51 +104,22 @@ func TestDamagedStateNamesTheFile(t *testing.T) {
 
 func TestLeaveOfflineKeepsTheRootKey(t *testing.T) {
 	_, m := created(t)
-	if err := LeaveOffline(t.Context(), LeaveOptions{StateDir: m.StateDir}); err == nil || !strings.Contains(err.Error(), fileRootKey) {
+	if err := LeaveOffline(LeaveOptions{StateDir: m.StateDir}); err == nil || !strings.Contains(err.Error(), fileRootKey) {
 		t.Errorf("got %v, want a refusal that names %s", err, fileRootKey)
 	}
-	lock, err := lockState(m.StateDir)
+	lock, err := Lock(m.StateDir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := LeaveOffline(t.Context(), LeaveOptions{StateDir: m.StateDir, Force: true}); err == nil {
+	if err := LeaveOffline(LeaveOptions{StateDir: m.StateDir, Force: true}); err == nil {
 		t.Error("left while an agent holds the state")
 	}
 	lock.Close()
-	if err := LeaveOffline(t.Context(), LeaveOptions{StateDir: m.StateDir, Force: true}); err != nil {
+	if err := LeaveOffline(LeaveOptions{StateDir: m.StateDir, Force: true}); err != nil {
 		t.Errorf("got %v, want success by force", err)
 	}
 	if _, err := os.Stat(m.StateDir); !os.IsNotExist(err) {
 		t.Errorf("got %v, want no state directory", err)
-	}
-}
-
-func TestContactsAreKeptNewestFirst(t *testing.T) {
-	_, m := created(t)
-	s, err := loadState(m.StateDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keeper := &member{state: s}
-	for n := range byte(maxContacts + 5) {
-		keeper.remember(contact{ID: id(n), Addr: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), 1+uint16(n))})
-	}
-	keeper.remember(contact{ID: id(30), Addr: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), 31)})
-	got, warning := loadContacts(s, time.Now())
-	if warning != "" || len(got) != maxContacts || got[0].ID != id(30) || got[1].ID != id(maxContacts+4) {
-		t.Errorf("got %d contacts, first %v and %v, warning %q; want %d with the last two reached in front", len(got), got[0], got[1], warning, maxContacts)
-	}
-
-	path := filepath.Join(m.StateDir, fileContacts)
-	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got, warning = loadContacts(s, time.Now()); len(got) != 0 || !strings.Contains(warning, "set aside") {
-		t.Errorf("got %v and %q from a damaged list, want none and a warning", got, warning)
-	}
-	aside, err := filepath.Glob(path + ".corrupt-*")
-	if err != nil || len(aside) != 1 {
-		t.Errorf("got files set aside %v (%v), want one", aside, err)
 	}
 }
 
@@ -165,8 +135,8 @@ func FuzzSettings(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(root, "home", fileSettings), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if s, err := loadState(m.StateDir); err == nil && (ValidName(s.settings.Mesh) != nil || ValidName(s.settings.Name) != nil) {
-			t.Errorf("accepted names %q and %q", s.settings.Mesh, s.settings.Name)
+		if s, err := Load(m.StateDir); err == nil && (ValidName(s.Settings.Mesh) != nil || ValidName(s.Settings.Name) != nil) {
+			t.Errorf("accepted names %q and %q", s.Settings.Mesh, s.Settings.Name)
 		}
 	})
 }
@@ -184,6 +154,6 @@ func FuzzChain(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		loadState(m.StateDir)
+		Load(m.StateDir)
 	})
 }

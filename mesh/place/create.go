@@ -1,7 +1,6 @@
-package node
+package place
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
@@ -18,9 +17,20 @@ import (
 	"warren/tunnel/osnet"
 )
 
+// CreateOptions say how to make a mesh of which this machine is the founder.
+type CreateOptions struct {
+	Mesh      string       // a ValidName
+	StateRoot string       // the state is made in StateRoot/Mesh, which must not exist
+	Name      string       // of this node, a ValidName
+	IPv4      netip.Prefix // zero: chosen from the mesh ID, clear of local routes
+	NoIPv4    bool
+	Endpoints []string // host:port, kept in the state directory
+	Port      uint16   // 0: DefaultPort; kept in the state directory
+}
+
 // Create makes the keys, the root certificate and the first node of a new mesh. Nothing is left behind when
 // it fails. The error wraps os.ErrExist when there already is such a mesh.
-func Create(_ context.Context, o CreateOptions) (Membership, error) {
+func Create(o CreateOptions) (Membership, error) {
 	for _, name := range []string{o.Mesh, o.Name} {
 		if err := ValidName(name); err != nil {
 			return Membership{}, err
@@ -50,12 +60,12 @@ func Create(_ context.Context, o CreateOptions) (Membership, error) {
 	if err != nil {
 		return Membership{}, err
 	}
-	leaf, err := identity.NewNode(identity.Authority{Cert: root, Key: rootKey}, s.key.Public().(ed25519.PublicKey), identity.NodeTerms{Admin: true, NotBefore: now})
+	leaf, err := identity.NewNode(identity.Authority{Cert: root, Key: rootKey}, s.Key.Public().(ed25519.PublicKey), identity.NodeTerms{Admin: true, NotBefore: now})
 	if err != nil {
 		return Membership{}, err
 	}
-	s.chain, s.rootKey = []*x509.Certificate{leaf, root}, rootKey
-	s.settings = stored{Schema: storedSchema, Mesh: o.Mesh, Name: o.Name, Port: o.Port, Endpoints: o.Endpoints}
+	s.Chain, s.RootKey = []*x509.Certificate{leaf, root}, rootKey
+	s.Settings = Settings{Schema: storedSchema, Mesh: o.Mesh, Name: o.Name, Port: o.Port, Endpoints: o.Endpoints}
 	if err := s.write(dir, nil); err != nil {
 		return Membership{}, err
 	}
@@ -83,7 +93,7 @@ func choosePrefix4(o CreateOptions, mesh identity.MeshID) (netip.Prefix, error) 
 }
 
 // newState makes the keys of a node.
-func newState() (*state, error) {
+func newState() (*State, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make node key: %w", err)
@@ -96,50 +106,5 @@ func newState() (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &state{key: key, wireGuard: wireGuard, sealing: sealing}, nil
-}
-
-// membership describes the place that the state gives this machine.
-func (s *state) membership() Membership {
-	terms, _ := identity.RootTermsOf(s.root())
-	out := Membership{
-		Mesh: s.settings.Mesh, MeshID: s.meshID(), StateDir: s.dir, ID: s.nodeID(), Name: s.settings.Name,
-		Prefix4: terms.Prefix4, Prefix6: s.meshID().Prefix6(), Addr6: identity.Addr6(s.meshID(), s.nodeID()),
-	}
-	if terms.Prefix4.IsValid() {
-		out.Addr4 = identity.Addr4(terms.Prefix4, s.nodeID(), 0)
-	}
-	return out
-}
-
-// LeaveOffline removes the state directory of a mesh whose agent is not running. It tells nobody. It refuses while an
-// agent holds the state, and without Force when the root key of the mesh would be lost. The interface of a
-// killed agent needs no removal: it ended with the process.
-func LeaveOffline(_ context.Context, o LeaveOptions) error {
-	if _, err := os.Stat(o.StateDir); err != nil {
-		return fmt.Errorf("leave: %w", err)
-	}
-	lock, err := lockState(o.StateDir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	if !o.Force {
-		s, err := loadState(o.StateDir)
-		if err != nil {
-			return err
-		}
-		if s.rootKey != nil {
-			return errRootKey(o.StateDir)
-		}
-	}
-	if err := os.RemoveAll(o.StateDir); err != nil {
-		return fmt.Errorf("remove state: %w", err)
-	}
-	return nil
-}
-
-// errRootKey refuses to lose what nobody could make again.
-func errRootKey(dir string) error {
-	return fmt.Errorf("leave: %s holds the root key of the mesh, which would be lost: keep a copy of it elsewhere, then leave with --force", filepath.Join(dir, fileRootKey))
+	return &State{Key: key, WireGuard: wireGuard, Sealing: sealing}, nil
 }

@@ -1,4 +1,4 @@
-package node
+package place
 
 import (
 	"net/netip"
@@ -45,11 +45,11 @@ func TestTokenHoldsBothFamilies(t *testing.T) {
 		{"IPv4 only", []string{here4}, []roster.Member{member(self, here4), member(one, "198.51.100.7:9277")}, []string{here4, "198.51.100.7:9277"}},
 		{"alone on a LAN", []string{home}, []roster.Member{member(self)}, []string{home}},
 	} {
-		f := tokenFacts{self: self, members: c.members, up: map[identity.NodeID]bool{one: true, two: true}}
+		f := TokenFacts{Self: self, Members: c.members, Up: map[identity.NodeID]bool{one: true, two: true}}
 		for _, l := range c.local {
-			f.local = append(f.local, netip.MustParseAddrPort(l))
+			f.Local = append(f.Local, netip.MustParseAddrPort(l))
 		}
-		token, err := identity.ParseToken(identity.Token{Anchors: chooseTokenAnchors(f)}.Encode())
+		token, err := identity.ParseToken(identity.Token{Anchors: TokenAnchors(f)}.Encode())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,244 @@
+package place
+
+import (
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"crypto/x509"
+
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/mesh/identity"
+	"warren/mesh/record"
+	"warren/mesh/signal"
+)
+
+// storedSchema is the version of node.json.
+const storedSchema = 1
+
+// Settings is what create or join settled: the content of node.json.
+type Settings struct {
+	Schema    int               `json:"schema"`
+	Mesh      string            `json:"mesh"`                // a ValidName, that of the directory
+	Name      string            `json:"name"`                // wanted by this node, a ValidName
+	Port      uint16            `json:"port"`                // UDP; 0: DefaultPort
+	Endpoints []string          `json:"endpoints,omitempty"` // host:port of this node as others reach it
+	Admission *record.Admission `json:"admission,omitempty"` // nil for the founder
+	Contacts  []netip.AddrPort  `json:"contacts,omitempty"`  // where the admitting member was reached
+	Admitter  identity.NodeID   `json:"admitter,omitzero"`
+}
+
+// State is a state directory in memory, as Load read it. It holds secrets: logged, it is its mesh and name.
+type State struct {
+	Dir       string
+	Settings  Settings
+	Chain     []*x509.Certificate // this node's certificate first, the root last; two at least
+	Key       ed25519.PrivateKey  // this node's
+	RootKey   ed25519.PrivateKey  // the mesh's; nil when it is not here
+	WireGuard wgtypes.Key         // private
+	Sealing   [32]byte            // private, X25519
+}
+
+// Root is the certificate of the mesh.
+func (s *State) Root() *x509.Certificate { return s.Chain[len(s.Chain)-1] }
+
+// MeshID is the ID of the mesh, that of its root's key.
+func (s *State) MeshID() identity.MeshID {
+	return identity.MeshIDOf(s.Root().PublicKey.(ed25519.PublicKey))
+}
+
+// NodeID is the ID of this node.
+func (s *State) NodeID() identity.NodeID {
+	return identity.NodeIDOf(s.Key.Public().(ed25519.PublicKey))
+}
+
+// LogValue keeps the keys out of logs.
+func (s *State) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("mesh", s.Settings.Mesh), slog.String("node", s.Settings.Name))
+}
+
+// write makes the state directory dir with s in it, and what more puts there: whole, or not at all.
+func (s *State) write(dir string, more func(dir string) error) (err error) {
+	parent := filepath.Dir(dir)
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	temporary, err := os.MkdirTemp(parent, "."+filepath.Base(dir)+"-")
+	if err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(temporary)
+		}
+	}()
+	if err := s.writeFiles(temporary); err != nil {
+		return err
+	}
+	if more != nil {
+		if err := more(temporary); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(dir); err == nil {
+		return fmt.Errorf("make state directory %s: %w", dir, os.ErrExist)
+	}
+	if err := os.Rename(temporary, dir); err != nil {
+		return fmt.Errorf("make state directory %s: %w", dir, err)
+	}
+	s.Dir = dir
+	return identity.SyncDir(parent)
+}
+
+func (s *State) writeFiles(dir string) error {
+	nodeKey, err := identity.EncodePrivateKey(s.Key)
+	if err != nil {
+		return err
+	}
+	settings, err := json.MarshalIndent(s.Settings, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", fileSettings, err)
+	}
+	files := map[string][]byte{
+		fileNodeKey: nodeKey, fileSettings: append(settings, '\n'), fileChain: identity.EncodeCerts(s.Chain...),
+		fileWireGuard: []byte(s.WireGuard.String() + "\n"), fileSealing: []byte(wgtypes.Key(s.Sealing).String() + "\n"),
+	}
+	if s.RootKey != nil {
+		if files[fileRootKey], err = identity.EncodePrivateKey(s.RootKey); err != nil {
+			return err
+		}
+	}
+	for name, data := range files {
+		if err := identity.WriteFileAtomic(filepath.Join(dir, name), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Load reads a state directory. Errors name the file that is wrong and what to do about it; nothing is changed. They wrap
+// os.ErrNotExist when the directory, or a file in it, is missing.
+func Load(dir string) (*State, error) {
+	s := &State{Dir: dir}
+	raw, err := s.read(fileSettings)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(raw, &s.Settings); err != nil {
+		return nil, s.damaged(fileSettings, err)
+	}
+	if s.Settings.Schema != storedSchema {
+		return nil, s.damaged(fileSettings, fmt.Errorf("schema %d, this program knows %d", s.Settings.Schema, storedSchema))
+	}
+	if err := ValidName(s.Settings.Mesh); err != nil {
+		return nil, s.damaged(fileSettings, err)
+	}
+	if err := ValidName(s.Settings.Name); err != nil {
+		return nil, s.damaged(fileSettings, err)
+	}
+	if err := s.readChain(); err != nil {
+		return nil, err
+	}
+	if s.Key, err = s.readKey(fileNodeKey); err != nil {
+		return nil, err
+	}
+	if s.RootKey, err = s.readKey(fileRootKey); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if s.WireGuard, err = s.readBase64(fileWireGuard); err != nil {
+		return nil, err
+	}
+	sealing, err := s.readBase64(fileSealing)
+	if err != nil {
+		return nil, err
+	}
+	s.Sealing = sealing
+	if leaf, ok := s.Chain[0].PublicKey.(ed25519.PublicKey); !ok || !leaf.Equal(s.Key.Public()) {
+		return nil, s.damaged(fileChain, fmt.Errorf("its first certificate is not for the key in %s", fileNodeKey))
+	}
+	return s, nil
+}
+
+func (s *State) readKey(file string) (ed25519.PrivateKey, error) {
+	data, err := s.read(file)
+	if err != nil {
+		return nil, err
+	}
+	key, err := identity.DecodePrivateKey(data)
+	if err != nil {
+		return nil, s.damaged(file, err)
+	}
+	return key, nil
+}
+
+func (s *State) readBase64(file string) (wgtypes.Key, error) {
+	data, err := s.read(file)
+	if err != nil {
+		return wgtypes.Key{}, err
+	}
+	key, err := wgtypes.ParseKey(strings.TrimSpace(string(data)))
+	if err != nil {
+		return wgtypes.Key{}, s.damaged(file, err)
+	}
+	return key, nil
+}
+
+func (s *State) readChain() error {
+	raw, err := s.read(fileChain)
+	if err != nil {
+		return err
+	}
+	if s.Chain, err = identity.DecodeCerts(raw); err != nil {
+		return s.damaged(fileChain, err)
+	}
+	if len(s.Chain) < 2 {
+		return s.damaged(fileChain, fmt.Errorf("%d certificates, want this node's and its issuers'", len(s.Chain)))
+	}
+	return nil
+}
+
+// Lock takes the lock of a state directory until it is closed, or the process ends. The error wraps syscall.EWOULDBLOCK
+// when an agent holds it.
+func Lock(dir string) (io.Closer, error) {
+	file, err := os.OpenFile(filepath.Join(dir, fileLock), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock state: %w", err)
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("lock state %s: an agent is running on it: %w", dir, err)
+	}
+	return file, nil
+}
+
+// OwnRecord is this node's record as far as the state directory knows it; mesh gives it its sequence number, and signs it.
+// wireGuard is the private key in use: s.WireGuard, unless the config file names another one.
+func (s *State) OwnRecord(wireGuard wgtypes.Key, version string) (record.Node, error) {
+	sealing, err := signal.SealingPublic(s.Sealing)
+	if err != nil {
+		return record.Node{}, s.damaged(fileSealing, err)
+	}
+	own := record.Node{
+		ID: s.NodeID(), Name: s.Settings.Name, WireGuardKey: wireGuard.PublicKey(), SealingKey: sealing, Version: record.CleanVersion(version), Started: time.Now().Unix(),
+	}
+	if len(s.Chain) > 0 {
+		own.Certificate = s.Chain[0].Raw
+		if identity.IsAdmin(s.Chain[0]) {
+			own.LANSecret = s.LANSecret()
+		}
+	}
+	if s.Settings.Admission != nil {
+		own.Admission = *s.Settings.Admission
+	}
+	return own, nil
+}
