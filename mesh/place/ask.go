@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"warren/mesh/identity"
@@ -43,6 +44,7 @@ type asking struct {
 	joiner   *join.Joiner
 	progress func(JoinProgress)
 	results  chan attempt
+	asks     *sync.WaitGroup        // those that run
 	next     []identity.TokenAnchor // to be asked, in turn
 	asked    []netip.AddrPort
 	open     int // asked and not answered
@@ -56,12 +58,14 @@ type asking struct {
 // everything else leaves the others to ask.
 func askAll(ctx context.Context, token identity.Token, joiner *join.Joiner, logger *slog.Logger, progress func(JoinProgress)) (*join.Result, netip.AddrPort, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	var asks sync.WaitGroup
+	defer asks.Wait()
 	defer cancel()
 	found, stop := seek(ctx, token, logger)
 	defer stop()
 	a := &asking{
-		token: token, joiner: joiner, progress: progress, next: slices.Clone(token.Anchors),
-		results: make(chan attempt, len(token.Anchors)+maxLANAsked), // nobody waits for the last ones
+		token: token, joiner: joiner, progress: progress, asks: &asks, next: slices.Clone(token.Anchors),
+		results: make(chan attempt, len(token.Anchors)+maxLANAsked), // nobody takes the last ones
 	}
 	search := lanSearch
 	if len(token.Anchors) == 0 {
@@ -124,12 +128,12 @@ func (a *asking) askNext(ctx context.Context) {
 	a.asked = append(a.asked, anchor.Addr)
 	a.open++
 	a.progress(JoinProgress{Stage: StageContacting, Anchor: anchor.Addr})
-	go func() {
+	a.asks.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 		defer cancel()
 		admitted, err := askOne(ctx, a.token.Mesh, anchor, a.joiner)
 		a.results <- attempt{anchor, admitted, err}
-	}()
+	})
 }
 
 // hear asks a member that answered on the LAN at once, ahead of the anchors that have not been asked; its other addresses

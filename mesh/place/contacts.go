@@ -78,14 +78,22 @@ func readContacts(path string) (list []Contact, warning string) {
 	if err != nil {
 		return nil, fmt.Sprintf("the list of contacts cannot be read: %v", err)
 	}
-	if err := json.Unmarshal(raw, &list); err != nil {
+	if list, err = decodeContacts(raw); err != nil {
 		aside := fmt.Sprintf("%s.corrupt-%s", path, time.Now().UTC().Format("20060102T150405Z"))
 		if renameErr := os.Rename(path, aside); renameErr != nil {
 			return nil, fmt.Sprintf("the list of contacts is damaged and cannot be set aside: %v", renameErr)
 		}
 		return nil, fmt.Sprintf("the list of contacts was damaged (%v); it was set aside as %s and begins anew", err, aside)
 	}
-	return slices.DeleteFunc(list, func(c Contact) bool { return !c.Addr.IsValid() || c.Addr.Port() == 0 }), ""
+	return list, ""
+}
+
+// decodeContacts reads the content of contacts.json; what cannot be dialled is left out.
+func decodeContacts(raw []byte) (list []Contact, err error) {
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list, func(c Contact) bool { return !c.Addr.IsValid() || c.Addr.Port() == 0 }), nil
 }
 
 // Snapshot returns the contacts, the newest first. The slice is shared: nobody changes it.
@@ -124,7 +132,7 @@ func (c *Contacts) touch() {
 	}
 }
 
-// Run writes the list to disk after each change, until ctx ends: then once more if it has changed since.
+// Run writes the list to disk after each change, until ctx ends: then once more if it has changed since. It returns nil.
 func (c *Contacts) Run(ctx context.Context) error {
 	var failed error // the last write
 	for ctx.Err() == nil {
@@ -147,7 +155,7 @@ func (c *Contacts) Run(ctx context.Context) error {
 		c.keep(failed)
 	default:
 	}
-	return ctx.Err()
+	return nil
 }
 
 // keep writes the list as it is now. A failure is logged unless the write before, whose error is given, failed as well.

@@ -68,8 +68,8 @@ func keeper(t *testing.T, f *fileTwin, log *bytes.Buffer) (c *Contacts, stop fun
 	return c, func() {
 		t.Helper()
 		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v from Run, want %v", err, context.Canceled)
+		if err := <-done; err != nil {
+			t.Errorf("got %v from Run, want nil", err)
 		}
 	}
 }
@@ -214,18 +214,11 @@ func FuzzContacts(f *testing.F) {
 	f.Add(raw)
 	f.Add([]byte(`[{"id":"","addr":""}]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := &State{Dir: t.TempDir()}
-		if err := os.WriteFile(filepath.Join(s.Dir, fileContacts), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		c, _ := OpenContacts(s, nil)
-		for _, got := range c.Snapshot() {
-			if !got.Addr.IsValid() || got.Addr.Port() == 0 {
-				t.Errorf("got contact %v, which cannot be dialled", got)
+		list, err := decodeContacts(data)
+		for _, got := range list {
+			if err != nil || !got.Addr.IsValid() || got.Addr.Port() == 0 {
+				t.Errorf("got contact %v (%v), which cannot be dialled", got, err)
 			}
-		}
-		if len(c.Snapshot()) > maxContacts {
-			t.Errorf("got %d contacts, want %d at most", len(c.Snapshot()), maxContacts)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -168,9 +169,11 @@ func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, j
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
 	defer socket.Close()
+	var dials sync.WaitGroup
+	defer dials.Wait() // nothing dials on the socket when it is closed
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	g := greet(ctx, socket, mesh, a)
+	g := greet(ctx, &dials, socket, mesh, a)
 	if g.err != nil {
 		return nil, g.err
 	}
@@ -186,13 +189,13 @@ type greeting struct {
 }
 
 // greet connects to a member by UDP and, when that fails or takes long, by TCP as well. The first connection wins. What
-// still runs then ends with ctx.
-func greet(ctx context.Context, socket net.PacketConn, mesh identity.MeshID, a identity.TokenAnchor) greeting {
+// still runs then is counted by dials, and ends with ctx.
+func greet(ctx context.Context, dials *sync.WaitGroup, socket net.PacketConn, mesh identity.MeshID, a identity.TokenAnchor) greeting {
 	byUDP, byTCP := make(chan greeting, 1), make(chan greeting, 1)
-	go func() {
+	dials.Go(func() {
 		conn, root, _, err := session.DialJoin(ctx, socket, a.Addr, mesh, a.ID)
 		byUDP <- greeting{conn, root, err}
-	}()
+	})
 	var failed error
 	select {
 	case g := <-byUDP:
@@ -202,19 +205,19 @@ func greet(ctx context.Context, socket net.PacketConn, mesh identity.MeshID, a i
 		byUDP = nil
 	case <-time.After(joinByTCP):
 	}
-	go func() { byTCP <- greetByTCP(ctx, mesh, a) }()
+	dials.Go(func() { byTCP <- greetByTCP(ctx, mesh, a) })
 	for range 2 {
 		select {
 		case g := <-byUDP:
 			if g.err == nil {
-				go dismiss(byTCP)
+				dials.Go(func() { dismiss(byTCP) })
 				return g
 			}
 			byUDP, failed = nil, g.err
 		case g := <-byTCP:
 			if g.err == nil {
 				if byUDP != nil {
-					go dismiss(byUDP)
+					dials.Go(func() { dismiss(byUDP) })
 				}
 				return g
 			}

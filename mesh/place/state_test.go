@@ -1,15 +1,24 @@
 package place
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
 	"warren/mesh/identity"
+	"warren/mesh/store"
 )
 
 // created makes a mesh in a directory of the test's own.
@@ -102,6 +111,139 @@ func TestDamagedStateNamesTheFile(t *testing.T) {
 	}
 }
 
+// What the error about a damaged file tells a person to do.
+func TestDamagedStateSaysWhatToDo(t *testing.T) {
+	const anew = "(restore it from a backup, or leave with --force and join anew)"
+	for _, tt := range []struct {
+		file    string
+		founder bool
+		want    string
+	}{
+		{fileSettings, false, anew},
+		{fileChain, false, anew},
+		{fileNodeKey, false, anew},
+		{fileNodeKey, true, "(restore it from a backup, or keep a copy of root.key, leave with --force and join anew)"},
+		{fileRootKey, true, "the agent runs without it"},
+		{fileWireGuard, true, "wg genkey"},
+		{fileSealing, true, "wg genkey"},
+	} {
+		for _, lost := range []bool{false, true} {
+			_, m := created(t)
+			if !tt.founder {
+				if err := os.Remove(filepath.Join(m.StateDir, fileRootKey)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := filepath.Join(m.StateDir, tt.file)
+			err := os.WriteFile(path, []byte("noise"), 0o600)
+			if lost {
+				err = os.Remove(path)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Load(m.StateDir)
+			if lost && tt.file == fileRootKey {
+				if err != nil {
+					t.Errorf("without %s: got %v, want success", tt.file, err)
+				}
+				continue
+			}
+			if err == nil || strings.Count(err.Error(), path) != 1 || !strings.Contains(err.Error(), tt.want) || lost != errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s, lost %t: got %v, want it once with %q", tt.file, lost, err, tt.want)
+			}
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "home")
+	if _, err := Load(dir); !errors.Is(err, os.ErrNotExist) || strings.Contains(err.Error(), "restore") {
+		t.Errorf("no state directory: got %v, want %v and no advice", err, os.ErrNotExist)
+	}
+}
+
+// What the advice about keys promises: another key does as well.
+func TestAnotherKeyIsReadInPlaceOfALostOne(t *testing.T) {
+	_, m := created(t)
+	fresh, err := wgtypes.GeneratePrivateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{fileWireGuard, fileSealing} {
+		if err := os.WriteFile(filepath.Join(m.StateDir, file), []byte(fresh.String()+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := Load(m.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := s.OwnRecord(s.WireGuard, "1.2.3")
+	if want := fresh.PublicKey(); err != nil || own.ID != m.ID || own.WireGuardKey != want || own.SealingKey != want {
+		t.Errorf("got %+v (%v), want a record of %s with %s", own, err, m.ID.Short(), want)
+	}
+}
+
+// TestEveryFileIsExplained holds files.go to what lies in a directory that an agent has had.
+func TestEveryFileIsExplained(t *testing.T) {
+	_, m := created(t)
+	s, err := Load(m.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := Lock(m.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	records, _, err := store.Open(s.RecordsPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer records.Close()
+	c, _ := OpenContacts(s, nil)
+	if err := c.keep(nil); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(m.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if want := slices.Sorted(maps.Keys(remedies)); !slices.Equal(got, want) {
+		t.Errorf("got files %v, want those that are explained: %v", got, want)
+	}
+}
+
+// TestSecretsStayTheSame: members compare LAN secrets, and routers nonces of mappings, with those of earlier versions.
+func TestSecretsStayTheSame(t *testing.T) {
+	var seed [ed25519.SeedSize]byte
+	for i := range seed {
+		seed[i] = byte(i)
+	}
+	s := &State{Key: ed25519.NewKeyFromSeed(seed[:])}
+	if got, want := fmt.Sprintf("%x", s.LANSecret()), "0122f4d6da04fccef06a34aaa08c6fdb"; got != want {
+		t.Errorf("got LAN secret %s, want %s", got, want)
+	}
+	if got, want := fmt.Sprintf("%x", s.MappingSecret()), "5234e27964020e96d7ac9d888cf11d7f31809baf7a1df07516a8ed0127f440f4"; got != want {
+		t.Errorf("got mapping secret %s, want %s", got, want)
+	}
+}
+
+func TestNoKeyIsLogged(t *testing.T) {
+	_, m := created(t)
+	s, err := Load(m.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("loaded", "state", s)
+	if got, want := log.String(), "state.mesh=home state.node=alpha\n"; !strings.HasSuffix(got, want) {
+		t.Errorf("got %q, want it to end in %q", got, want)
+	}
+}
+
 func TestLeaveOfflineKeepsTheRootKey(t *testing.T) {
 	_, m := created(t)
 	if err := LeaveOffline(LeaveOptions{StateDir: m.StateDir}); err == nil || !strings.Contains(err.Error(), fileRootKey) {
@@ -113,6 +255,9 @@ func TestLeaveOfflineKeepsTheRootKey(t *testing.T) {
 	}
 	if err := LeaveOffline(LeaveOptions{StateDir: m.StateDir, Force: true}); err == nil {
 		t.Error("left while an agent holds the state")
+	}
+	if _, err := Lock(m.StateDir); !errors.Is(err, syscall.EWOULDBLOCK) {
+		t.Errorf("a second lock: got %v, want %v", err, syscall.EWOULDBLOCK)
 	}
 	lock.Close()
 	if err := LeaveOffline(LeaveOptions{StateDir: m.StateDir, Force: true}); err != nil {
