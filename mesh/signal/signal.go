@@ -98,8 +98,10 @@ type Sealer struct {
 	peers map[identity.NodeID]*peerState
 }
 
-// peerState is what is remembered of one peer. Guarded by Sealer.mu.
+// peerState is what is remembered of one peer. Its lock is held for the key agreement with that peer, so that those with others
+// do not wait for it; it is taken without Sealer.mu.
 type peerState struct {
+	mu      sync.Mutex // guards the rest
 	seen    map[[16]byte]time.Time
 	offered map[uint64]*offered
 	heard   map[uint64]*heard
