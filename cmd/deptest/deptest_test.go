@@ -43,7 +43,7 @@ var floors = map[string]int{
 	"tunnel/bind":    edges, "tunnel/osnet": edges, "tunnel/sockets": edges, "tunnel/fit": edges,
 	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/fallback": edges, "nat/beacon": edges,
 	"nat/natprobe": edges,
-	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges,
+	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges, "mesh/resolve": edges,
 	// mesh/place has an owner, Contacts, and takes edges to join: session, store, join, beacon, the tunnel in TCP.
 	"tunnel": owners, "nat": owners, "mesh": owners, "mesh/place": owners,
 	"mesh/node": nodes, "mesh/api": nodes,
