@@ -45,7 +45,7 @@ var floors = map[string]int{
 	"nat/natprobe": edges,
 	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges, "mesh/resolve": edges,
 	// mesh/place has an owner, Contacts, and takes edges to join: session, store, join, beacon, the tunnel in TCP.
-	"tunnel": owners, "nat": owners, "mesh": owners, "mesh/place": owners,
+	"tunnel": owners, "nat": owners, "mesh": owners, "mesh/place": owners, "mesh/neighbours": owners,
 	"mesh/node": nodes, "mesh/api": nodes,
 	"cmd/warren": programs, "cmd/warren-bench": programs,
 	"nat/natlab": tests, "cmd/warren-demo": tests, "cmd/warren/e2e": tests, "cmd/deptest": tests,
