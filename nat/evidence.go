@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/natkind"
 	"warren/nat/path"
 )
 
@@ -68,10 +69,7 @@ func (n *NAT) Sightings() []Sighting {
 }
 
 // Sighting is the latest answer of one STUN server about the shared socket.
-type Sighting struct {
-	Server, Mapped netip.AddrPort
-	At             time.Time
-}
+type Sighting = natkind.Sighting
 
 // trial records one attempt while it runs. Its methods may be called concurrently.
 type trial struct {
