@@ -46,7 +46,7 @@ var floors = map[string]int{
 	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges,
 	"tunnel": owners, "nat": owners, "mesh": owners,
 	"nat/standing": owners,
-	"mesh/node": nodes, "mesh/api": nodes,
+	"mesh/node":    nodes, "mesh/api": nodes,
 	"cmd/warren": programs, "cmd/warren-bench": programs,
 	"nat/natlab": tests, "cmd/warren-demo": tests, "cmd/warren/e2e": tests, "cmd/deptest": tests,
 }

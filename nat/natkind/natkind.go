@@ -1,7 +1,7 @@
 // Package natkind names what the NATs and firewalls before a node do with UDP, in the terms of RFC 4787, and judges it from what
 // was seen, after RFC 5780.
 //
-// It only judges: asking STUN servers, and having others send, is the business of mesh/node and nat.
+// It only judges: asking STUN servers, and having others send, is the business of nat and nat/standing.
 //
 // It has values and pure functions, safe for concurrent use.
 package natkind

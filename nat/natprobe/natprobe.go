@@ -1,7 +1,7 @@
 // Package natprobe finds out what the NATs and firewalls before this host do with UDP, after RFC 5780: it asks members that
 // answer STUN from sockets of its own, and has members send to these from sockets that they were never written to.
 //
-// What it sees is judged by natkind; how members are asked to help, and which ones, is left to mesh/node. It does not touch the
+// What it sees is judged by natkind; how members are asked to help, and which ones, is left to nat/standing. It does not touch the
 // shared socket: a fresh one has written to nobody yet, which is what a test of filtering needs.
 //
 // Measure and Help may be called concurrently; each ends what it has started before it returns.

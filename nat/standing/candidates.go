@@ -87,7 +87,7 @@ func (l *loop) testReach(now time.Time, d *Desired) (next time.Time) {
 	for _, ask := range asks {
 		l.o.STUN.Expect(ask.ID, now.Add(expectFor))
 		if err := l.o.Sessions.Send(ask.Helper, session.ProtoAsk, encode(message{version: versionDialBack, id: ask.ID, addr: ask.Addr})); err != nil {
-			l.drop(notAsked)
+			l.dropped.add(notAsked)
 		}
 	}
 	usable := candidates

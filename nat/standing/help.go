@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"warren/mesh/identity"
@@ -24,8 +25,8 @@ import (
  * A member can make others send 60 bytes to an address of its choice, a few times a second, and no more.
  */
 
-// helpsPerSecond bounds what this node sends for others, all together: so many asks at once, and one more for each of their parts
-// of a second.
+// helpsPerSecond bounds what this node sends for others, all together: so many asks at once, and another one each eighth of a
+// second.
 const helpsPerSecond = 8
 
 // dialBackTimes are when the helper sends: a loss must not look like a firewall.
@@ -60,7 +61,10 @@ func (r reason) String() string {
 	return [...]string{"dial back: refused", "dial back: too many", "dial back: not asked", "dial back: not answered"}[r]
 }
 
-func (s *Standing) drop(r reason) { s.dropped[r].Add(1) }
+// counters count what was dropped. Their methods may be called concurrently.
+type counters [reasons]atomic.Uint64
+
+func (c *counters) add(r reason) { c[r].Add(1) }
 
 // Dropped returns how many messages went nowhere so far, by reason.
 func (s *Standing) Dropped() map[string]uint64 {
@@ -77,7 +81,7 @@ func (s *Standing) Dropped() map[string]uint64 {
 func (s *Standing) Asked(from identity.NodeID, raw []byte) {
 	m, err := decode(raw)
 	if err != nil {
-		s.drop(refused)
+		s.dropped.add(refused)
 		return
 	}
 	switch m.version {
@@ -96,24 +100,23 @@ func (s *Standing) Asked(from identity.NodeID, raw []byte) {
 // takeAsk grants what a member asks for, within limits.
 func (s *Standing) takeAsk(from identity.NodeID, m message) {
 	switch {
-	case !s.o.Members.Member(from) || s.inOverlay(m.addr.Addr()):
-		s.drop(refused)
+	case !s.o.Members.Member(from) || s.desired.Load().inOverlay(m.addr.Addr()):
+		s.dropped.add(refused)
 		return
 	case !s.mayHelp.Allow():
-		s.drop(tooMany)
+		s.dropped.add(tooMany)
 		return
 	}
 	select {
 	case s.orders <- order{from, m}:
 	default:
-		s.drop(tooMany)
+		s.dropped.add(tooMany)
 	}
 }
 
 // inOverlay keeps addresses of the mesh itself from being sent to: what comes through a tunnel says nothing of the way there. All
 // are, until Set has told which.
-func (s *Standing) inOverlay(addr netip.Addr) bool {
-	d := s.desired.Load()
+func (d *Desired) inOverlay(addr netip.Addr) bool {
 	return d == nil || slices.ContainsFunc(d.Overlay, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
@@ -125,7 +128,7 @@ func (s *Standing) takeTold(from identity.NodeID, m message) {
 	switch {
 	case !known: // late
 	case w.helper != from:
-		s.drop(refused)
+		s.dropped.add(refused)
 	default:
 		select {
 		case w.told <- natprobe.Told{ID: m.id, Port: m.addr.Port()}:
@@ -153,7 +156,7 @@ func (s *Standing) help(ctx context.Context, o order) {
 
 func (s *Standing) answer(to identity.NodeID, m message) {
 	if err := s.o.Sessions.Send(to, session.ProtoAsk, encode(m)); err != nil {
-		s.drop(notAnswered)
+		s.dropped.add(notAnswered)
 	}
 }
 

@@ -190,7 +190,7 @@ type Standing struct {
 	desired  atomic.Pointer[Desired] // nil: Set was not called
 	snapshot atomic.Pointer[Snapshot]
 	told     atomic.Pointer[told]
-	dropped  [reasons]atomic.Uint64
+	dropped  counters
 
 	// Guarded by mu.
 	mu      sync.Mutex
