@@ -44,9 +44,8 @@ var floors = map[string]int{
 	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/fallback": edges, "nat/beacon": edges,
 	"nat/natprobe": edges, "nat/portal": edges,
 	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges,
-	"tunnel": owners, "nat": owners, "mesh": owners,
-	"nat/standing": owners,
-	"mesh/node":    nodes, "mesh/api": nodes,
+	"tunnel": owners, "nat": owners, "mesh": owners, "nat/standing": owners,
+	"mesh/node": nodes, "mesh/api": nodes,
 	"cmd/warren": programs, "cmd/warren-bench": programs,
 	"nat/natlab": tests, "cmd/warren-demo": tests, "cmd/warren/e2e": tests, "cmd/deptest": tests,
 }
