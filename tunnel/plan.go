@@ -10,111 +10,27 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/mesh/identity"
 )
 
-// SetPeers makes the device have just these peers. It compares with what the device has, so it also undoes what somebody
-// else has changed, and touches only the difference: a peer that stays is never removed, and keeps its session.
-// When two peers want the same prefix the one further up in the list has it, and the error wraps ErrConflict.
-func (t *Tunnel) SetPeers(peers []Peer) error {
-	return t.do(func(o *open) error {
-		have, err := o.read()
-		if err != nil {
-			return err
-		}
-		want, conflicts := clean(peers, o.publicKey)
-		changes := plan(have.Peers, want, o.endpoints)
-		o.memory.limit(len(want))
-		o.sizes.setPeers(want)
-		if len(changes) > 0 {
-			if err := o.configure(wgtypes.Config{Peers: changes}); err != nil {
-				return errors.Join(err, conflicts)
-			}
-			t.log.Debug("peers changed", "count", len(changes))
-		}
-		clear(o.endpoints)
-		for _, p := range want {
-			o.endpoints[p.PublicKey] = p.Endpoint
-		}
-		return conflicts
-	})
-}
-
-// SetEndpoint points the device at an address for a peer now, even when the same was set before: it takes back
-// what the peer's roaming has changed. A peer that is not set is ignored.
-func (t *Tunnel) SetEndpoint(key wgtypes.Key, endpoint netip.AddrPort) error {
-	return t.do(func(o *open) error {
-		err := o.configure(wgtypes.Config{Peers: []wgtypes.PeerConfig{{
-			PublicKey: key, UpdateOnly: true, Endpoint: net.UDPAddrFromAddrPort(endpoint),
-		}}})
-		if _, ok := o.endpoints[key]; ok && err == nil {
-			o.endpoints[key] = endpoint
-		}
-		return err
-	})
-}
-
-// SetPort moves the UDP socket to another port; 0 lets the kernel choose. If the port cannot be opened the old one stays
-// open and the error says why.
-func (t *Tunnel) SetPort(port uint16) error {
-	return t.do(func(o *open) error {
-		if port != 0 && port == o.bind.Port() {
-			return nil
-		}
-		p := int(port)
-		if err := o.configure(wgtypes.Config{ListenPort: &p}); err != nil {
-			return err
-		}
-		return o.bind.refusal()
-	})
-}
-
-// Snapshot returns what the device knows about its peers.
-func (t *Tunnel) Snapshot() (map[wgtypes.Key]PeerStats, error) {
-	var stats map[wgtypes.Key]PeerStats
-	err := t.do(func(o *open) error {
-		have, err := o.read()
-		if err != nil {
-			return err
-		}
-		verified := o.sizes.fit.Verified()
-		stats = make(map[wgtypes.Key]PeerStats, len(have.Peers))
-		for _, p := range have.Peers {
-			stats[p.PublicKey] = PeerStats{
-				Endpoint: addrPort(p.Endpoint), LastHandshake: p.LastHandshakeTime,
-				RxBytes: uint64(p.ReceiveBytes), TxBytes: uint64(p.TransmitBytes), PathMTU: verified[p.PublicKey],
-			}
-		}
-		return nil
-	})
-	return stats, err
-}
-
-// addrPort converts; zero for nil.
-func addrPort(a *net.UDPAddr) netip.AddrPort {
-	if a == nil {
-		return netip.AddrPort{}
-	}
-	ap := a.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-}
-
-// clean returns the peers with masked, sorted prefixes, each prefix for one peer and each key once, and all
+// clean returns the peers with masked, sorted prefixes, each prefix for one peer and each key and member once, and all
 // conflicts as an error.
 func clean(peers []Peer, self wgtypes.Key) ([]Peer, error) {
 	var errs []error
 	owner := make(map[netip.Prefix]wgtypes.Key)
-	seen := make(map[wgtypes.Key]bool)
+	seen, members := make(map[wgtypes.Key]bool), make(map[identity.NodeID]bool)
 	out := make([]Peer, 0, len(peers))
 	for _, p := range peers {
 		switch {
 		case p.PublicKey == self:
 			errs = append(errs, fmt.Errorf("set peer %v: it has this node's own key", p.PublicKey))
 			continue
-		case seen[p.PublicKey]:
+		case seen[p.PublicKey], members[p.ID]:
 			errs = append(errs, fmt.Errorf("set peer %v: listed twice", p.PublicKey))
 			continue
 		}
-		seen[p.PublicKey] = true
+		seen[p.PublicKey], members[p.ID] = true, !p.ID.IsZero()
 		var allowed []netip.Prefix
 		for _, prefix := range p.AllowedIPs {
 			prefix = prefix.Masked()
@@ -135,8 +51,8 @@ func clean(peers []Peer, self wgtypes.Key) ([]Peer, error) {
 	return out, errors.Join(errs...)
 }
 
-// plan returns the changes that lead from what the device has to what is wanted: removals first, so that their
-// prefixes are free. endpoints are those last set.
+// plan returns the changes that lead from what the device has, or is known to have, to what is wanted: removals first, so that
+// their prefixes are free. endpoints are those last set.
 func plan(have []wgtypes.Peer, want []Peer, endpoints map[wgtypes.Key]netip.AddrPort) []wgtypes.PeerConfig {
 	there := make(map[wgtypes.Key]wgtypes.Peer, len(have))
 	for _, p := range have {
@@ -209,6 +125,13 @@ func changed(old wgtypes.Peer, p Peer, endpoint netip.AddrPort) (c wgtypes.PeerC
 		c.AllowedIPs, differs = ipNets(add), true
 	}
 	return c, differs
+}
+
+// as is what the device has of a peer once the peer is set.
+func as(p Peer) wgtypes.Peer {
+	return wgtypes.Peer{
+		PublicKey: p.PublicKey, PresharedKey: p.PresharedKey, PersistentKeepaliveInterval: wholeSeconds(p.Keepalive), AllowedIPs: ipNets(p.AllowedIPs),
+	}
 }
 
 // wholeSeconds rounds a keepalive up to what WireGuard can have.

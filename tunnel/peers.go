@@ -1,0 +1,185 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/mesh/identity"
+)
+
+// compareEvery is how often what the device has is compared with what it should have, so that what others have changed is
+// undone. SetPeers itself goes by what was last set: a thousand peers take tens of milliseconds to read.
+const compareEvery = time.Minute
+
+// peerSet is what the device was last told about its peers. It belongs to the run loop.
+type peerSet struct {
+	want      []Peer                         // cleaned, with the handles and preshared keys of members; nil: none was ever set
+	have      []wgtypes.Peer                 // what the device has for all that is known
+	unsure    bool                           // a change failed, so have may be wrong
+	endpoints map[wgtypes.Key]netip.AddrPort // as last set
+	agreed    map[identity.NodeID]agreedKey  // the members' preshared keys
+}
+
+// agreedKey is a preshared key that was agreed with a member while it had this key of its own.
+type agreedKey struct{ key, psk wgtypes.Key }
+
+// SetPeers makes the device have just these peers. It touches only the difference to what was last set: a peer that stays is
+// never removed, and keeps its session. Once a minute the device is read and compared as well, which undoes what somebody
+// else has changed. When two peers want the same prefix the one further up in the list has it, and the error wraps
+// ErrConflict.
+func (t *Tunnel) SetPeers(peers []Peer) error {
+	return t.do(func(o *open) error {
+		want, conflicts := clean(peers, o.publicKey)
+		want, members, without := t.ways.prepare(want)
+		o.memory.limit(len(want))
+		o.sizes.setPeers(want)
+		o.setWanted(want)
+		changes, err := o.converge(false)
+		t.ways.publish(members)
+		if changes > 0 {
+			t.log.Debug("peers changed", "count", changes)
+		}
+		return errors.Join(err, conflicts, without)
+	})
+}
+
+// SetPresharedKey sets the preshared key that was agreed with a member, and touches that peer only. The key is kept until the
+// member has another one, is set no more, or comes with another WireGuard key. The error wraps ErrNoPeer when the member is
+// not set.
+func (t *Tunnel) SetPresharedKey(id identity.NodeID, psk [32]byte) error {
+	return t.do(func(o *open) error { return o.setPresharedKey(id, psk) })
+}
+
+// SetEndpoint points the device at an address for a peer now, even when the same was set before: it takes back
+// what the peer's roaming has changed. A peer that is not set is ignored. It is for peers without an ID.
+func (t *Tunnel) SetEndpoint(key wgtypes.Key, endpoint netip.AddrPort) error {
+	return t.do(func(o *open) error {
+		err := o.configure(wgtypes.Config{Peers: []wgtypes.PeerConfig{{
+			PublicKey: key, UpdateOnly: true, Endpoint: net.UDPAddrFromAddrPort(endpoint),
+		}}})
+		if _, ok := o.peers.endpoints[key]; ok && err == nil {
+			o.peers.endpoints[key] = endpoint
+		}
+		return err
+	})
+}
+
+// SetPort moves the UDP socket to another port; 0 lets the kernel choose. If the port cannot be opened the old one stays
+// open and the error says why.
+func (t *Tunnel) SetPort(port uint16) error {
+	return t.do(func(o *open) error {
+		if port != 0 && port == o.bind.Port() {
+			return nil
+		}
+		p := int(port)
+		if err := o.configure(wgtypes.Config{ListenPort: &p}); err != nil {
+			return err
+		}
+		return o.bind.refusal()
+	})
+}
+
+// Snapshot returns what the device knows about its peers. It reads all of it.
+func (t *Tunnel) Snapshot() (map[wgtypes.Key]PeerStats, error) {
+	var stats map[wgtypes.Key]PeerStats
+	err := t.do(func(o *open) error {
+		have, err := o.read()
+		if err != nil {
+			return err
+		}
+		verified := o.sizes.fit.Verified()
+		stats = make(map[wgtypes.Key]PeerStats, len(have.Peers))
+		for _, p := range have.Peers {
+			stats[p.PublicKey] = PeerStats{
+				Endpoint: addrPort(p.Endpoint), LastHandshake: p.LastHandshakeTime,
+				RxBytes: uint64(p.ReceiveBytes), TxBytes: uint64(p.TransmitBytes), PathMTU: verified[p.PublicKey],
+			}
+		}
+		return nil
+	})
+	return stats, err
+}
+
+// addrPort converts; zero for nil.
+func addrPort(a *net.UDPAddr) netip.AddrPort {
+	if a == nil {
+		return netip.AddrPort{}
+	}
+	ap := a.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// setWanted notes what peers there should be, the members with the preshared keys that were agreed with them.
+func (o *open) setWanted(want []Peer) {
+	agreed := make(map[identity.NodeID]agreedKey, len(want))
+	for i, p := range want {
+		if p.ID.IsZero() {
+			continue
+		}
+		want[i].PresharedKey = wgtypes.Key{}
+		if a, ok := o.peers.agreed[p.ID]; ok && a.key == p.PublicKey {
+			want[i].PresharedKey, agreed[p.ID] = a.psk, a
+		}
+	}
+	o.peers.want, o.peers.agreed = want, agreed
+}
+
+// converge makes the device have the peers that are wanted, and returns how many it has changed. It goes by what the device was
+// last told, or by the device itself when all of it is to be read or that is not known.
+func (o *open) converge(all bool) (changes int, err error) {
+	p := &o.peers
+	if all || p.unsure {
+		have, err := o.read()
+		if err != nil {
+			return 0, err
+		}
+		p.have, p.unsure = have.Peers, false
+	}
+	todo := plan(p.have, p.want, p.endpoints)
+	if len(todo) > 0 {
+		if err := o.configure(wgtypes.Config{Peers: todo}); err != nil {
+			p.unsure = true
+			return 0, err
+		}
+	}
+	if all || len(todo) > 0 {
+		p.have = p.have[:0:0]
+		for _, w := range p.want {
+			p.have = append(p.have, as(w))
+		}
+	}
+	clear(p.endpoints)
+	for _, w := range p.want {
+		p.endpoints[w.PublicKey] = w.Endpoint
+	}
+	return len(todo), nil
+}
+
+// setPresharedKey changes one member's preshared key and nothing else.
+func (o *open) setPresharedKey(id identity.NodeID, psk wgtypes.Key) error {
+	p := &o.peers
+	i := slices.IndexFunc(p.want, func(w Peer) bool { return w.ID == id })
+	if id.IsZero() || i < 0 {
+		return fmt.Errorf("set preshared key of %s: %w", id.Short(), ErrNoPeer)
+	}
+	key := p.want[i].PublicKey
+	if p.want[i].PresharedKey == psk {
+		return nil
+	}
+	if err := o.configure(wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: key, UpdateOnly: true, PresharedKey: &psk}}}); err != nil {
+		p.unsure = true
+		return err
+	}
+	p.want[i].PresharedKey = psk
+	p.agreed[id] = agreedKey{key, psk}
+	if j := slices.IndexFunc(p.have, func(h wgtypes.Peer) bool { return h.PublicKey == key }); j >= 0 {
+		p.have[j].PresharedKey = psk
+	}
+	return nil
+}
