@@ -35,7 +35,7 @@ func (w *ways) findRoamers(ctx context.Context) {
 	for {
 		select {
 		case addr := <-w.bind.Strays():
-			for _, r := range w.whoIs(w.moreStrays(addr)) {
+			for _, r := range w.whoIs(moreStrays(addr, w.bind.Strays())) {
 				select {
 				case w.roamers <- r:
 				case <-ctx.Done():
@@ -49,11 +49,11 @@ func (w *ways) findRoamers(ctx context.Context) {
 }
 
 // moreStrays takes what else has come up.
-func (w *ways) moreStrays(first netip.AddrPort) map[netip.AddrPort]bool {
+func moreStrays(first netip.AddrPort, from <-chan netip.AddrPort) map[netip.AddrPort]bool {
 	strays := map[netip.AddrPort]bool{first: true}
 	for len(strays) < manyStrays {
 		select {
-		case addr := <-w.bind.Strays():
+		case addr := <-from:
 			strays[addr] = true
 		default:
 			return strays

@@ -298,7 +298,7 @@ func TestHandshakeIsConfirmedTwice(t *testing.T) {
 		w.SetWay(id('a'), Way{Addr: away})
 		w.radio.forgetSizes()
 		w.expect(w.at())
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		w.SetWay(id('a'), Way{Addr: home})
 		w.radio.forgetSizes()
 		w.expect(w.at(), fmt.Sprintf("%v initiate afresh a", w.at()))
@@ -382,7 +382,7 @@ func TestStrayIsFollowedAndRecalled(t *testing.T) {
 		time.Sleep(strayFor - 1)
 		w.SetWay(id('a'), Way{Addr: home}) // the same again, as a loop that reconciles tells it
 		w.path(id('a'), away)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		w.path(id('a'), home)
 		w.expect(20 * time.Second)
 
@@ -456,12 +456,12 @@ func TestStirsAndStaleKeysAreTold(t *testing.T) {
 		time.Sleep(59*time.Second - 1)
 		w.send(key('a'), packet)
 		same(t, "events", w.events(), []string{"stirred a"})
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		same(t, "events", w.events(), []string{"stale a"})
 		time.Sleep(time.Minute - 2)
 		same(t, "events", w.events(), nil)
 		// Nothing was sent for a minute: nobody misses the keys.
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		same(t, "events", w.events(), nil)
 	})
 }

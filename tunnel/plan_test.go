@@ -119,13 +119,15 @@ func TestClean(t *testing.T) {
 		{PublicKey: key('s')},
 		{PublicKey: key('b'), AllowedIPs: append(prefixes("10.0.0.0/24 10.0.0.0/25"), netip.Prefix{})},
 		{PublicKey: key('a')},
+		{PublicKey: key('m'), ID: id('m')},
+		{PublicKey: key('n'), ID: id('m')},
 	}
 	out, err := clean(in, key('s'))
 	var got []string
 	for _, p := range out {
 		got = append(got, fmt.Sprint(string(p.PublicKey[0]), p.AllowedIPs))
 	}
-	if want := "a[10.0.0.0/24 fd01::1/128] b[10.0.0.0/25]"; strings.Join(got, " ") != want {
+	if want := "a[10.0.0.0/24 fd01::1/128] b[10.0.0.0/25] m[]"; strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
 	if !errors.Is(err, ErrConflict) {
