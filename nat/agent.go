@@ -62,7 +62,7 @@ func newAgentMux(x *mux, own, remote path.Credentials, hosts []netip.AddrPort) *
 		}
 		a.bases = append(a.bases, base)
 	}
-	a.trial = &trial{able: func(addr netip.Addr) bool { return a.conn(addr) != nil }}
+	a.trial = &trial{v4: a.v4 != nil, v6: a.v6 != nil}
 	return a
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"warren/mesh/identity"
@@ -47,13 +48,13 @@ func (r Reason) String() string {
 type mux struct {
 	// Constant after newMux.
 	conn   net.PacketConn
-	reject func(netip.Addr) bool
 	notify func(item) bool // never blocks; false when the queue is full
-	// onStranger is told of bare Binding requests; nil: nobody is.
-	onStranger func(id [12]byte, from netip.AddrPort)
+	wake   func()          // never blocks: there is something in arrived
+	limit  answerLimit
 
-	limit answerLimit
+	overlay atomic.Pointer[[]netip.Prefix] // as Local last said
 
+	// Guarded by mu.
 	mu      sync.Mutex
 	agents  map[string]*agentMux // by own ufrag
 	trusted map[string]*trusted  // by own ufrag
@@ -61,6 +62,9 @@ type mux struct {
 	waiting map[transaction]waiter
 	order   []transaction // of waiting, oldest first; may name some that are gone
 	dropped [reasons]uint64
+
+	expected []expected // bare requests, oldest first
+	arrived  [][12]byte // of expected, for the run loop
 }
 
 // trusted says whose checks are taken under a ufrag. Until its attempt is over they are its agent's,
@@ -91,12 +95,14 @@ const (
 	checksAnswered = 50
 )
 
-func newMux(conn net.PacketConn, reject func(netip.Addr) bool, notify func(item) bool) *mux {
-	return &mux{
-		conn: conn, reject: reject, notify: notify,
+func newMux(conn net.PacketConn, notify func(item) bool, wake func()) *mux {
+	x := &mux{
+		conn: conn, notify: notify, wake: wake,
 		agents: make(map[string]*agentMux), trusted: make(map[string]*trusted),
 		byPeer: make(map[identity.NodeID][]path.Credentials), waiting: make(map[transaction]waiter),
 	}
+	x.overlay.Store(new([]netip.Prefix))
+	return x
 }
 
 // read dispatches packets until ctx has ended and a read deadline passes.
@@ -122,7 +128,7 @@ func (x *mux) dispatch(raw []byte, from netip.AddrPort) {
 	switch {
 	case !ok:
 		x.drop(DropMalformed)
-	case !path.IsVirtual(from.Addr()) && x.reject != nil && x.reject(from.Addr()):
+	case path.InOverlay(*x.overlay.Load(), from.Addr()):
 		// A check that came through a tunnel would make the tunnel its own underlay.
 		x.drop(DropRejected)
 	case p.class == classSuccess:
@@ -295,8 +301,8 @@ func (x *mux) proveUnder(ufrag string, from netip.AddrPort) {
 // That is what makes an anchor useful before there is a session; the limits keep it from being of use
 // against others.
 func (x *mux) stranger(p *packet, from netip.AddrPort) {
-	if x.onStranger != nil && !path.IsVirtual(from.Addr()) {
-		x.onStranger(p.id, from)
+	if !path.IsVirtual(from.Addr()) && x.came(p.id) {
+		x.wake()
 	}
 	raw, err := response(p.id, from, "")
 	if err != nil || len(raw) > len(p.raw) || path.IsVirtual(from.Addr()) || !x.limit.allow(time.Now(), from.Addr()) {

@@ -51,8 +51,9 @@ var (
 
 func newTestMux() (*mux, *tap, *[]item) {
 	lane, items := &tap{}, &[]item{}
-	reject := func(a netip.Addr) bool { return netip.MustParsePrefix("100.64.0.0/10").Contains(a) }
-	return newMux(lane, reject, func(it item) bool { *items = append(*items, it); return true }), lane, items
+	x := newMux(lane, func(it item) bool { *items = append(*items, it); return true }, func() {})
+	x.overlay.Store(&[]netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")})
+	return x, lane, items
 }
 
 func mustCheck(t *testing.T, own, remote path.Credentials) []byte {

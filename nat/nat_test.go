@@ -120,7 +120,7 @@ func TestNetworkChanged(t *testing.T) {
 		s.until("direct", time.Second, both(x, y, Direct))
 		time.Sleep(10 * time.Second)
 		s.move(x.host, s.nat(portRestricted, 30), 30)
-		x.NetworkChanged()
+		x.networkChanged()
 		took := s.until("the new address", time.Second, func() bool {
 			return y.current().Kind == Direct && y.current().Addr.Addr() == netip.AddrFrom4([4]byte{203, 0, 113, 30})
 		})

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
-	mathrand "math/rand/v2"
 	"time"
 
 	"warren/mesh/identity"
@@ -22,25 +21,23 @@ const (
 	relayTime = 5 * time.Second
 )
 
-// peer is the shell around one machine. The run loop owns it; its machine is also read under NAT.mu.
+// peer is the shell around one machine. The run loop owns it.
 type peer struct {
 	id      identity.NodeID
 	machine *path.Machine
 	wake    time.Time
 	index   int // in the wake heap, -1 for not
 	attempt *attempt
-	trials  []*trial                          // the latest attempts, oldest first; guarded by NAT.mu
+	trials  []*trial                          // the latest attempts, oldest first; what was published of it is not written to
 	guesses guesses                           // at the ports of this node that the peer may send to
 	relays  map[identity.NodeID]chan struct{} // by anchor: closed when the last call to it is done
 }
 
 func (l *loop) addPeer(now time.Time, id identity.NodeID) {
-	p := &peer{id: id, index: -1, relays: make(map[identity.NodeID]chan struct{}), machine: path.New(path.Config{
-		Self: l.o.Self, Peer: id, Instance: l.o.Instance, Random: randomText, Jitter: mathrand.Float64, Reject: l.o.Reject, Dialable: l.o.Dialable,
-	}, now)}
-	l.mu.Lock()
+	cfg := path.Config{Self: l.o.Self, Peer: id, Instance: l.o.Instance}
+	_, _ = rand.Read(cfg.Seed[:]) // never fails
+	p := &peer{id: id, index: -1, relays: make(map[identity.NodeID]chan struct{}), machine: path.New(cfg, now)}
 	l.peers[id] = p
-	l.mu.Unlock()
 	l.step(now, p, path.Local(l.place.local))
 	if early, ok := l.parked[id]; ok {
 		delete(l.parked, id)
@@ -52,30 +49,28 @@ func (l *loop) addPeer(now time.Time, id identity.NodeID) {
 func (l *loop) removePeer(p *peer) {
 	l.halt(p)
 	l.wakes.plan(p, time.Time{})
-	l.news.drop(p.id)
-	l.mu.Lock()
+	l.paths.drop(p.id)
 	delete(l.peers, p.id)
+	l.mu.Lock()
+	delete(l.shown, p.id)
 	l.mu.Unlock()
-}
-
-// randomText returns n characters that carry six random bits each.
-func randomText(n int) string {
-	b := make([]byte, n)
-	_, _ = rand.Read(b) // never fails
-	for i := range b {
-		b[i] = path.IceAlphabet[b[i]&63]
-	}
-	return string(b)
 }
 
 // step feeds a machine and does what it says.
 func (l *loop) step(now time.Time, p *peer, in path.Input) {
-	l.mu.Lock()
 	out, wake := p.machine.Step(now, in)
-	l.mu.Unlock()
+	l.publish(p)
 	l.wakes.plan(p, wake)
 	l.trace(p, in)
 	l.carryOut(p, out)
+}
+
+// publish lets others see what a peer is now.
+func (l *loop) publish(p *peer) {
+	s := shown{view: p.machine.View(), trials: p.trials}
+	l.mu.Lock()
+	l.shown[p.id] = s
+	l.mu.Unlock()
 }
 
 // trace logs what happens to a peer, as far as it belongs to introductions and relays. Checks and looks at traffic do not.
@@ -91,7 +86,7 @@ func (l *loop) trace(p *peer, in path.Input) {
 	case path.Failed:
 		l.log.Debug("ICE failed", "peer", p.id.Short(), "attempt", in.Attempt, "reason", in.Text)
 	case path.RelayOpened:
-		l.log.Debug("relay opened", "peer", p.id.Short(), "anchor", in.Anchor.Short(), "addr", in.Addr, "error", in.Text)
+		l.log.Debug("relay opened", "peer", p.id.Short(), "anchor", in.Anchor.Short(), "address", in.Addr, "error", in.Text)
 	case path.Suspect, path.NetworkChanged, path.PeerChanged, path.Introduce:
 		l.log.Debug("told", "peer", p.id.Short(), "what", fmt.Sprintf("%T", in))
 	}
@@ -99,10 +94,7 @@ func (l *loop) trace(p *peer, in path.Input) {
 
 // halt ends what a machine has under way.
 func (l *loop) halt(p *peer) {
-	l.mu.Lock()
-	out := p.machine.Stop()
-	l.mu.Unlock()
-	l.carryOut(p, out)
+	l.carryOut(p, p.machine.Stop())
 }
 
 // carryOut does what a machine said, in order.
@@ -112,7 +104,7 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 		case path.Send:
 			l.confirmMapped(o.Message.Kind)
 			l.log.Debug("signal sent", "peer", p.id.Short(), "signal", o.Message)
-			if err := l.o.Send(p.id, o.Message); err != nil {
+			if err := l.o.Signals.Send(p.id, o.Message); err != nil {
 				l.step(time.Now(), p, path.Unroutable{Kind: o.Message.Kind, Text: err.Error()})
 			}
 		case path.StartICE:
@@ -130,7 +122,7 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 			l.mux.trust(p.id, o.Own)
 		case path.Check:
 			if err := l.mux.check(p.id, o); err != nil {
-				l.log.Warn("check not sent", "peer", p.id.Short(), "err", err)
+				l.log.Warn("check not sent", "peer", p.id.Short(), "error", err)
 			}
 		case path.Doubt:
 			l.doubt(time.Now(), p, o.Via)
@@ -144,8 +136,8 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 			if e.Path.Kind == Direct {
 				l.puncher.won(p.id)
 			}
-			l.news.put(e)
-			l.log.Debug("path", "peer", p.id.Short(), "kind", e.Path.Kind, "addr", e.Path.Addr, "reason", e.Reason)
+			l.paths.put(e)
+			l.log.Debug("path", "peer", p.id.Short(), "kind", e.Path.Kind, "address", e.Path.Addr, "reason", e.Reason)
 		}
 	}
 }
@@ -164,9 +156,7 @@ func (l *loop) doubt(now time.Time, p *peer, via identity.NodeID) {
 	if l.place.prober.refresh(now, probeDoubt) {
 		l.sendProbes(now)
 	}
-	if l.o.Doubt != nil {
-		l.o.Doubt(p.id, via)
-	}
+	l.untold.Doubts = addOnce(l.untold.Doubts, Doubt{Peer: p.id, Via: via})
 }
 
 func (l *loop) startICE(p *peer, s path.StartICE) {
@@ -187,10 +177,8 @@ func (l *loop) startICE(p *peer, s path.StartICE) {
 func (l *loop) record(p *peer) {
 	t := p.attempt.mux.trial
 	t.begun(time.Now(), p.attempt.start)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p.trials = append(p.trials, t)
-	p.trials = p.trials[max(0, len(p.trials)-maxTrials):]
+	p.trials = append(p.trials[max(0, len(p.trials)+1-maxTrials):], t)
+	l.publish(p)
 }
 
 // startQueued starts the attempts that have a slot now.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"warren/nat/natkind"
 	"warren/nat/path"
 )
 
@@ -143,14 +144,14 @@ func (p *prober) mapped() []netip.AddrPort {
 }
 
 // sightings returns the answers that are there, in a fixed order.
-func (p *prober) sightings() []Sighting {
-	var list []Sighting
+func (p *prober) sightings() []natkind.Sighting {
+	var list []natkind.Sighting
 	for server, q := range p.servers {
 		if q.mapped.IsValid() {
-			list = append(list, Sighting{Server: server, Mapped: q.mapped, At: q.seen})
+			list = append(list, natkind.Sighting{Server: server, Mapped: q.mapped, At: q.seen})
 		}
 	}
-	slices.SortFunc(list, func(a, b Sighting) int { return a.Server.Compare(b.Server) })
+	slices.SortFunc(list, func(a, b natkind.Sighting) int { return a.Server.Compare(b.Server) })
 	return list
 }
 

@@ -45,7 +45,7 @@ type sampled struct {
 // learnPorts finds out how the router gives out ports, if that is of use.
 func (l *loop) learnPorts(now time.Time) {
 	server, ok := l.place.sampler()
-	if l.o.Listen == nil || !ok || l.place.public() || !l.predictor.learns(now, l.mapping()) {
+	if l.o.Listen == nil || !ok || l.place.public() || !l.predictor.learns(now, l.place.mapping()) {
 		return
 	}
 	l.predictor.begun(now)
@@ -61,7 +61,7 @@ func (l *loop) findMapping(p *peer, candidates []path.Candidate) {
 	}
 	s := p.attempt.start
 	for _, target := range targets(candidates) {
-		if !l.predictor.predicts(time.Now(), l.mapping()) {
+		if !l.predictor.predicts(time.Now(), l.place.mapping()) {
 			return
 		}
 		l.sample(series{server: server, target: target, peer: p.id, attempt: s.Attempt}, 2, func() {
@@ -203,14 +203,14 @@ func (l *loop) punch(p *peer, to netip.AddrPort) {
 	s := p.attempt.start
 	p.attempt.mux.trial.sent(to)
 	if err := l.mux.punch(s.Local, s.Remote, to); err != nil {
-		l.log.Warn("check not sent", "peer", p.id.Short(), "err", err)
+		l.log.Warn("check not sent", "peer", p.id.Short(), "error", err)
 	}
 }
 
 // punchPredicted takes the ports that a peer has predicted. A NAT of our own that maps by destination would send to each from
 // another port, and none of them where the peer sends to: then nothing is tried.
 func (l *loop) punchPredicted(now time.Time, p *peer, o path.Punch) {
-	if p.attempt == nil || p.attempt.start.Attempt != o.Attempt || l.mapping().Dependent() {
+	if p.attempt == nil || p.attempt.start.Attempt != o.Attempt || l.place.mapping().Dependent() {
 		return
 	}
 	if !l.puncher.add(now, p.id, o) {
@@ -234,16 +234,8 @@ func (l *loop) punchDue(now time.Time) {
 	}
 }
 
-// mapping says how the NATs on the way map the shared socket over IPv4, as far as that is known.
-func (l *loop) mapping() natkind.Mapping {
-	kind := l.place.mapping()
-	if kind == natkind.MappingUnknown && l.o.Measured != nil {
-		return l.o.Measured()
-	}
-	return kind
-}
-
-// mapping says how the NATs on the way map the shared socket over IPv4, as far as STUN servers on the Internet show it.
+// mapping says how the NATs on the way map the shared socket over IPv4, as far as STUN servers on the Internet show it, or a
+// measurement did.
 func (p *place) mapping() natkind.Mapping {
 	var seen []natkind.Seen
 	for _, s := range p.prober.sightings() {
@@ -251,9 +243,13 @@ func (p *place) mapping() natkind.Mapping {
 			seen = append(seen, natkind.Seen{Server: s.Server, Mapped: s.Mapped})
 		}
 	}
-	return natkind.MappingOf(seen, func(a netip.Addr) bool {
+	kind := natkind.MappingOf(seen, func(a netip.Addr) bool {
 		return slices.ContainsFunc(p.hosts, func(h netip.AddrPort) bool { return h.Addr() == a })
 	})
+	if kind == natkind.MappingUnknown {
+		return p.own.Mapping
+	}
+	return kind
 }
 
 // public reports whether this host has an IPv4 address of the Internet itself.

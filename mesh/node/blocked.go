@@ -59,7 +59,7 @@ func (m *member) udpChanged(before, now fallback.State, reason string) {
 	}
 	level("UDP", "state", now.String(), "reason", reason)
 	m.publishRoutes()
-	m.nat.AnchorsChanged() // others are to be asked
+	m.tellNAT() // others are to be asked
 	if now == fallback.Blocked && before != fallback.Returning {
 		m.nat.Check() // what does not answer either makes room for a relay
 	}
@@ -128,7 +128,7 @@ func (m *member) followAnchors(f facts) {
 		s.anchors = ids
 		s.signs.everywhere.Store(private)
 		m.publishRoutes()
-		m.nat.AnchorsChanged()
+		m.tellNAT()
 		m.stream(fallback.Anchors{IDs: ids})
 	}
 	for id := range s.udp {

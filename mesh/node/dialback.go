@@ -77,36 +77,23 @@ type dialBackNews struct {
 }
 
 // dialBack finds out which of this node's addresses strangers reach, and helps others to. The machine belongs to the
-// loop; expect and arrived are shared with nat's goroutine.
+// loop.
 type dialBack struct {
 	machine *reach.Machine
 	timer   *time.Timer
 	news    chan dialBackNews
 
-	mu     sync.Mutex
-	expect map[[12]byte]time.Time // transactions under way, and when they are forgotten
-
 	// What is sent for others.
+	mu     sync.Mutex
 	second int64
 	sent   int
 }
 
 func newDialBack() *dialBack {
-	d := &dialBack{timer: time.NewTimer(time.Hour), news: make(chan dialBackNews, 16), expect: make(map[[12]byte]time.Time)}
+	d := &dialBack{timer: time.NewTimer(time.Hour), news: make(chan dialBackNews, 16)}
 	d.timer.Stop()
 	d.machine = reach.New(func() (id [12]byte) { rand.Read(id[:]); return id })
 	return d
-}
-
-// stranger is called by nat for each bare Binding request: only those asked for go further.
-func (d *dialBack) stranger(id [12]byte, _ netip.AddrPort) {
-	d.mu.Lock()
-	_, asked := d.expect[id]
-	delete(d.expect, id)
-	d.mu.Unlock()
-	if asked {
-		d.tell(dialBackNews{id: id})
-	}
 }
 
 func (d *dialBack) tell(news dialBackNews) {
@@ -114,17 +101,6 @@ func (d *dialBack) tell(news dialBackNews) {
 	case d.news <- news:
 	default: // a test more: the machine asks again
 	}
-}
-
-func (d *dialBack) remember(id [12]byte, now time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for old, until := range d.expect {
-		if now.After(until) {
-			delete(d.expect, old)
-		}
-	}
-	d.expect[id] = now.Add(10 * time.Second)
 }
 
 // testReach has the addresses that this node believes to have tested, as far as they are due.
@@ -142,7 +118,7 @@ func (m *member) testReach(candidates []netip.AddrPort) {
 	d.machine.SetHelpers(helpers)
 	asks, wake := d.machine.Step(now)
 	for _, ask := range asks {
-		d.remember(ask.ID, now)
+		m.nat.Expect(ask.ID, now.Add(10*time.Second))
 		if err := m.sessions.Send(ask.Helper, session.ProtoAsk, encodeDialBack(ask)); err != nil {
 			m.dropped.add("dial back: not asked")
 		}

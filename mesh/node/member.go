@@ -69,6 +69,7 @@ type member struct {
 	peers   map[identity.NodeID]*peer
 	up      map[identity.NodeID]sessionFacts
 	refused map[identity.NodeID]refusal
+	network uint64 // counts the changes of the network
 }
 
 // owners are what a member plugs together.
@@ -168,10 +169,8 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 		return err
 	}
 	m.nat, err = nat.New(nat.Options{
-		Self: m.self, Instance: m.instance, STUN: m.socket.STUN(), Port: m.socket.Port, Addresses: m.hostAddresses,
-		Reject: m.inOverlay, Send: m.enqueue, Activity: m.activity, Relay: m.channels, Anchors: m.anchors, External: m.external, Stranger: m.back.stranger,
-		Doubt: m.doubtful, Moved: m.sessions.CheckAll, NoUDP: func() bool { return m.routes.Load().forlorn }, Dialable: m.dialable, Listen: listenUDP4, Measured: m.measuredMapping,
-		Answered: m.streams.signs.udpAnswered, Logger: logger,
+		Self: m.self, Instance: m.instance, STUN: m.socket.STUN(), Signals: natLane{m}, Traffic: natLane{m}, Relay: m.channels,
+		Listen: listenUDP4, Logger: logger,
 	})
 	return err
 }
@@ -182,6 +181,7 @@ func (m *member) start(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return m.mesh.Run(ctx) })
 	group.Go(func() error { return m.contacts.Run(ctx) })
 	group.Go(func() error { return m.nat.Run(ctx) })
+	group.Go(func() error { return m.followNAT(ctx) })
 	group.Go(func() error { return m.channels.Run(ctx) })
 	group.Go(func() error { return m.relays.Run(ctx) })
 	if m.settings().Anchor != AnchorNever {
@@ -230,7 +230,7 @@ func (m *member) sessionChanged(e sessionEvent) {
 			m.contacts.Add(e.ID, e.Remote)
 		}
 		m.publishRoutes()
-		m.nat.AnchorsChanged()
+		m.tellNAT()
 		m.nat.SignalReady()
 	case session.Moved:
 		m.relays.Moved(e.ID, e.Remote)
@@ -240,12 +240,12 @@ func (m *member) sessionChanged(e sessionEvent) {
 			m.up[e.ID] = s
 		}
 		m.publishRoutes()
-		m.nat.AnchorsChanged()
+		m.tellNAT()
 	case session.Down:
 		m.streamSessionDown(e)
 		delete(m.up, e.ID)
 		m.publishRoutes()
-		m.nat.AnchorsChanged()
+		m.tellNAT()
 		if e.ByPeer && e.Code >= session.CodeFirstFree {
 			m.refuse(e)
 		}
@@ -256,7 +256,8 @@ func (m *member) sessionChanged(e sessionEvent) {
 
 // networkChanged is told that addresses or routes of this machine are others now.
 func (m *member) networkChanged() {
-	m.nat.NetworkChanged()
+	m.network++
+	m.tellNAT()
 	m.sessions.Redial()
 	m.leaveNetwork()
 	m.stream(fallback.NetworkChanged{})
@@ -328,6 +329,7 @@ func (m *member) part(id identity.NodeID, p *peer) {
 func (m *member) apply(_ context.Context, f facts, want desired) error {
 	m.limitRelay()
 	m.publishRoutes()
+	m.tellNAT()
 	m.nat.SetPeers(want.reach)
 	m.sessions.SetTargets(want.targets)
 	m.followAnchors(f)

@@ -243,7 +243,7 @@ func (n *node) loop(ctx context.Context) error {
 			n.member.relaysChanged()
 		case <-events.mapped:
 			n.member.outlook.mapped()
-			n.member.nat.AnchorsChanged()
+			n.member.tellNAT()
 		case addr := <-n.socket.Strays():
 			n.stray(addr)
 		case <-events.records:

@@ -152,6 +152,7 @@ func (m *member) measureNAT(ctx context.Context) error {
 		case <-m.outlook.wanted:
 			if m.outlook.vague() {
 				m.measure(ctx)
+				m.streams.signs.poke() // the loop tells nat what came of it
 			}
 		}
 	}
@@ -291,7 +292,7 @@ func (m *member) sighted(v4 bool) (kind natkind.Mapping, at time.Time) {
 
 // sightings are what anchors on the Internet lately said of the shared socket. Other members answer STUN too, but one that came in
 // by a port mapping sees that.
-func (m *member) sightings(v4 bool) (out []nat.Sighting) {
+func (m *member) sightings(v4 bool) (out []natkind.Sighting) {
 	var anchors []netip.AddrPort
 	for _, other := range m.mesh.View().Members {
 		anchors = append(anchors, ranges.PublicOf(other.Record.Endpoints)...)

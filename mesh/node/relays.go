@@ -93,7 +93,7 @@ func (m *member) dialRelay(ctx context.Context, anchor identity.NodeID, wait boo
 // relaysChanged is told that a relay has another load, or that another one is needed.
 func (m *member) relaysChanged() {
 	m.publishRoutes()
-	m.nat.AnchorsChanged()
+	m.tellNAT()
 }
 
 // limitRelay applies the setting.

@@ -23,7 +23,7 @@ type routes struct {
 	sessions  map[identity.NodeID]bool
 	preferred []identity.NodeID // the sessions that are up, anchors first, nearest first
 	anchorsOf map[identity.NodeID][]identity.NodeID
-	anchors   []nat.Anchor
+	anchors   []nat.Anchor // the members with a session, nearest first: any of them can say what address it sees, and relay
 	endpoints map[identity.NodeID]*bind.Endpoint
 	byHandle  map[netip.AddrPort]identity.NodeID // of endpoints
 	relaying  bool
@@ -135,6 +135,3 @@ func (m *member) publishRoutes() {
 	}
 	m.routes.Store(r)
 }
-
-// dialable reports whether a session with an anchor could be had, if there is none.
-func (m *member) dialable(anchor identity.NodeID) bool { return m.routes.Load().dialable[anchor] }

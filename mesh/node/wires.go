@@ -67,7 +67,16 @@ func (m *member) inOverlay(addr netip.Addr) bool {
 	return view.Prefix6.Contains(addr) || view.Prefix4.IsValid() && view.Prefix4.Contains(addr)
 }
 
-// activity is called by nat for each peer: the path is alive while packets come in.
+// natLane is what nat uses of a member.
+type natLane struct{ m *member }
+
+// Send hands a message for a peer to the loop.
+func (l natLane) Send(to identity.NodeID, message nat.Message) error { return l.m.enqueue(to, message) }
+
+// Activity is activity.
+func (l natLane) Activity(id identity.NodeID) (lastTx, lastRx time.Time) { return l.m.activity(id) }
+
+// activity says when a peer was sent to and heard of: the path is alive while packets come in.
 func (m *member) activity(id identity.NodeID) (lastTx, lastRx time.Time) {
 	// What goes by a stream says nothing about the path that nat knows.
 	if e := m.routes.Load().endpoints[id]; e != nil && !m.usesStream(id) {
@@ -77,8 +86,37 @@ func (m *member) activity(id identity.NodeID) (lastTx, lastRx time.Time) {
 	return lastTx, lastRx
 }
 
-// anchors lists the members with a session, nearest first: any of them can say what address it sees, and relay.
-func (m *member) anchors() []nat.Anchor { return m.routes.Load().anchors }
+// tellNAT tells nat what this node knows of itself. It belongs to the loop, and follows whatever may have changed it.
+func (m *member) tellNAT() {
+	view, table := m.mesh.View(), m.routes.Load()
+	m.nat.Set(nat.Local{
+		Network: m.network, Port: m.socket.Port(), Hosts: m.hostAddresses(), External: m.external(), Anchors: table.anchors,
+		Overlay: []netip.Prefix{view.Prefix6, view.Prefix4}, NoUDP: table.forlorn, Mapping: m.measuredMapping(), Dialable: table.dialable,
+	})
+}
+
+// followNAT passes on what nat has seen, until ctx ends.
+func (m *member) followNAT(ctx context.Context) error {
+	for {
+		select {
+		case news := <-m.nat.News():
+			for _, d := range news.Doubts {
+				m.doubtful(d.Peer, d.Via)
+			}
+			for _, server := range news.Answered {
+				m.streams.signs.udpAnswered(server)
+			}
+			for _, id := range news.Arrived {
+				m.back.tell(dialBackNews{id: id})
+			}
+			if news.Moved {
+				m.sessions.CheckAll()
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
 
 func (m *member) nextHops(dst identity.NodeID) []identity.NodeID { return m.routes.Load().towards(dst) }
 

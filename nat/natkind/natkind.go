@@ -6,7 +6,10 @@
 // It has values and pure functions, safe for concurrent use.
 package natkind
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Mapping says how a NAT chooses the outside address and port of a socket (RFC 4787, section 4.1). The numbers go over the
 // wire.
@@ -152,6 +155,12 @@ func Unpack(n uint32) Self {
 type Seen struct {
 	Server netip.AddrPort
 	Mapped netip.AddrPort
+}
+
+// Sighting is the latest answer of one STUN server about one socket.
+type Sighting struct {
+	Server, Mapped netip.AddrPort
+	At             time.Time
 }
 
 // MappingOf judges by what STUN servers saw of one socket, all over the same address family and at about the same time. local

@@ -1,6 +1,7 @@
 package path
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"time"
 
@@ -10,12 +11,9 @@ import (
 // Config is what a Machine is made of.
 type Config struct {
 	Self, Peer identity.NodeID
-	Instance   [8]byte               // of this process
-	Random     func(n int) string    // n unguessable characters of IceAlphabet
-	Jitter     func() float64        // in [0, 1)
-	Reject     func(netip.Addr) bool // addresses that are never candidates; may be nil
-	// Dialable says whether this node can get a session with an anchor that it has none with; nil: with all.
-	Dialable func(anchor identity.NodeID) bool
+	Instance   [8]byte // of this process
+	// Seed is where all chance comes from, ICE passwords included: nobody may know it, and no two machines share one.
+	Seed [32]byte
 }
 
 // Input is one of the types below.
@@ -24,11 +22,15 @@ type Input interface{ input() }
 type (
 	// Wake is due at the time that Step returned. It carries the peer's WireGuard activity, zero for never.
 	Wake struct{ LastTx, LastRx time.Time }
-	// Local replaces this node's candidates and the anchors that it can relay through.
+	// Local replaces what this node knows of itself: its candidates, the anchors that it can relay through, and the
+	// prefixes of its overlay, in which no address is ever a candidate or a source. The machine keeps what it refers to.
 	Local struct {
 		Candidates []Candidate
 		Relays     []RelayOffer
 		NoUDP      bool // nothing gets an answer from the Internet by UDP: no direct path is worth waiting for
+		Overlay    []netip.Prefix
+		// Dialable holds the anchors with which this node could get a session, as far as it has none; nil: all.
+		Dialable map[identity.NodeID]bool
 	}
 	// Received is a verified message from the peer.
 	Received struct{ Message Message }
@@ -172,9 +174,11 @@ type core struct {
 	cfg         Config
 	controlling bool
 
-	own    []Credentials // of the newest attempts, newest first
-	agreed exchange
-	out    []Output
+	random  *rand.Rand
+	overlay []netip.Prefix // as Local last said
+	own     []Credentials  // of the newest attempts, newest first
+	agreed  exchange
+	out     []Output
 }
 
 // exchange is a pair of credentials that both sides hold. Checks are made under the one agreed on last.
@@ -187,7 +191,7 @@ func (e exchange) ok() bool { return e.own.Ufrag != "" }
 // New returns the machine of a peer with no path. The first Step should be Local, the second
 // Routable, which starts the introduction.
 func New(cfg Config, now time.Time) *Machine {
-	c := &core{cfg: cfg, controlling: cfg.Self.Compare(cfg.Peer) < 0}
+	c := &core{cfg: cfg, controlling: cfg.Self.Compare(cfg.Peer) < 0, random: rand.New(rand.NewChaCha8(cfg.Seed))}
 	return &Machine{
 		core:  c,
 		intro: introduction{core: c},
@@ -207,6 +211,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Stirred:
 		m.route.watch(now, Wake(in))
 	case Local:
+		m.core.overlay = in.Overlay
 		again := m.stranded(in) || m.cornered(in)
 		m.intro.setLocal(now, in)
 		m.route.renewRelays(now, in.Relays)
@@ -221,6 +226,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Unroutable:
 		m.intro.unroutable(now, in)
 	case NetworkChanged:
+		m.core.overlay = in.Local.Overlay
 		m.intro.retry.rung = 0
 		m.route.life.suspectSince = time.Time{} // checks that went nowhere while the link was down prove nothing
 		m.route.suspect(now)
@@ -385,11 +391,24 @@ func (m *Machine) next() time.Time {
 	return earlier(first, m.route.wake())
 }
 
+// rejects reports whether an address lies in the overlay: a tunnel must not become its own underlay.
+func (c *core) rejects(addr netip.Addr) bool { return InOverlay(c.overlay, addr) }
+
+// text returns n characters that carry six random bits each. ChaCha8 is strong enough for passwords as long as its seed is
+// secret.
+func (c *core) text(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = IceAlphabet[c.random.Uint64()&63]
+	}
+	return string(b)
+}
+
 func (c *core) emit(o Output) { c.out = append(c.out, o) }
 
 // newCredentials makes those of a new attempt, and has the peer's checks under them answered.
 func (c *core) newCredentials() Credentials {
-	fresh := Credentials{Ufrag: c.cfg.Random(8), Pwd: c.cfg.Random(24)}
+	fresh := Credentials{Ufrag: c.text(8), Pwd: c.text(24)}
 	c.own = append([]Credentials{fresh}, c.own...)
 	if len(c.own) > trustedMax {
 		// The pair agreed on last stays, however many offers were never answered: the path lives on it.
@@ -409,7 +428,7 @@ func (c *core) backoff(base, limit time.Duration, n int) time.Duration {
 	if d > limit || d <= 0 {
 		d = limit
 	}
-	return time.Duration(float64(d) * (0.85 + 0.3*c.cfg.Jitter()))
+	return time.Duration(float64(d) * (0.85 + 0.3*c.random.Float64()))
 }
 
 func due(now, at time.Time) bool { return !at.IsZero() && !at.After(now) }

@@ -94,23 +94,6 @@ func (s *relays) ready() (best *relay) {
 	return best
 }
 
-// progress says in words what becomes of them, for after a semicolon; empty when there is nothing to say.
-func (s *relays) progress() string {
-	for _, r := range s.list {
-		switch r.phase {
-		case relayPlanned, relayOpening:
-			return fmt.Sprintf("; opening a relay through %s", r.anchor.Short())
-		case relayChecking:
-			return fmt.Sprintf("; waiting for the peer on the relay through %s", r.anchor.Short())
-		case relayReady:
-		}
-	}
-	if s.why != "" {
-		return "; " + s.why
-	}
-	return ""
-}
-
 // uses reports whether r is the path.
 func (t *route) uses(r *relay) bool { return t.path.Kind == Relayed && r.addr == t.path.Addr }
 
@@ -311,7 +294,7 @@ func (t *route) relayAnswered(now time.Time, check pendingCheck) {
 	}
 	r.heard, r.rtt, r.tries = now, max(now.Sub(check.at), time.Microsecond), 0
 	// The session with the anchor keeps the mapping open; this only finds out.
-	r.at = now.Add(idleEvery + time.Duration(t.cfg.Jitter()*float64(settle)))
+	r.at = now.Add(idleEvery + time.Duration(t.random.Float64()*float64(settle)))
 	if !t.controlling && now.Sub(r.peerCheck) < idleEvery+2*settle {
 		r.at = now.Add(followEvery)
 	}

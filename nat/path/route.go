@@ -100,7 +100,7 @@ func (t *route) prove(now time.Time, addr netip.AddrPort) {
 
 // note is prove without the report; it tells whether the address is new.
 func (t *route) note(now time.Time, addr netip.AddrPort) bool {
-	if !addr.IsValid() || IsVirtual(addr.Addr()) || t.cfg.Reject != nil && t.cfg.Reject(addr.Addr()) {
+	if !addr.IsValid() || IsVirtual(addr.Addr()) || t.rejects(addr.Addr()) {
 		return false
 	}
 	known := false
