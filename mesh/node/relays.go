@@ -44,29 +44,42 @@ func (r *relaying) nextUp() <-chan struct{} {
 
 // newRelayServer returns this node's relay, whose data path is the socket's.
 func (m *member) newRelayServer(logger *slog.Logger) *relay.Server {
-	return relay.NewServer(relay.ServerOptions{
-		Self: m.self,
-		Forward: func(from, to relay.Half) func() relay.Traffic {
-			counters, err := m.socket.SetForward(bind.Half(from), bind.Half(to))
-			if err != nil {
-				m.log.Warn("forward", "from", from.Addr.String(), "to", to.Addr.String(), "error", err)
-				return nil
-			}
-			return func() relay.Traffic {
-				s := counters.Load()
-				return relay.Traffic{Packets: s.Packets, Bytes: s.Bytes, Dropped: s.Dropped, Last: s.Last}
-			}
-		},
-		Unforward: func(from relay.Half) { m.socket.RemoveForward(bind.Half(from)) },
-		Remote:    m.sessions.Remote, Member: m.active, Enabled: m.relaying,
-		Limit: func() int { return int(m.share.limit.Load()) }, Fill: m.socket.RelayFill, Logger: logger,
-	})
+	return relay.NewServer(relay.ServerOptions{Self: m.self, Socket: relaySocket{m.socket}, Members: relayLane{m}, Logger: logger})
+}
+
+// relaySocket is the data path of a relay.
+type relaySocket struct{ socket *bind.Bind }
+
+func (s relaySocket) Forward(from, to relay.Half) (relay.Counter, error) {
+	counters, err := s.socket.SetForward(bind.Half(from), bind.Half(to))
+	return relayCounter{counters}, err
+}
+
+func (s relaySocket) Unforward(from relay.Half) { s.socket.RemoveForward(bind.Half(from)) }
+
+func (s relaySocket) Fill() float64 { return s.socket.RelayFill() }
+
+type relayCounter struct{ *bind.ForwardCounters }
+
+func (c relayCounter) Traffic() relay.Traffic {
+	s := c.Load()
+	return relay.Traffic{Packets: s.Packets, Bytes: s.Bytes, Dropped: s.Dropped, Last: s.Last}
 }
 
 func (m *member) newRelayClient(logger *slog.Logger) *relay.Client {
-	return relay.NewClient(relay.ClientOptions{
-		Dial: m.dialRelay, OpenChannel: m.socket.OpenChannel, CloseChannel: m.socket.CloseChannel, MoveChannel: m.socket.MoveChannel, Logger: logger,
-	})
+	return relay.NewClient(relay.ClientOptions{Dialer: relayLane{m}, Channels: m.socket, Logger: logger})
+}
+
+// relayLane is what a relay and its clients use of a member.
+type relayLane struct{ m *member }
+
+func (l relayLane) Remote(id identity.NodeID) (netip.AddrPort, bool) { return l.m.sessions.Remote(id) }
+
+func (l relayLane) Member(id identity.NodeID) bool { return l.m.active(id) }
+
+// DialRelay is dialRelay.
+func (l relayLane) DialRelay(ctx context.Context, anchor identity.NodeID, wait bool) (net.Conn, netip.AddrPort, error) {
+	return l.m.dialRelay(ctx, anchor, wait)
 }
 
 // dialRelay opens a relay control stream on the session with an anchor. If there is none and it is to wait, the loop dials
@@ -101,6 +114,7 @@ func (m *member) limitRelay() {
 	limit := m.settings().RelayLimit
 	m.share.limit.Store(int64(limit))
 	m.socket.SetRelayLimit(limit)
+	m.relays.Set(relay.Terms{Enabled: m.settings().Anchor != AnchorNever, Limit: limit})
 }
 
 // relayStatus says what is forwarded for others; nil when nothing is or was.
