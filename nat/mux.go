@@ -13,6 +13,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/nat/path"
+	"warren/nat/stunwire"
 )
 
 // Bounds of the transactions that wait for an answer: pion forgets its own after four seconds.
@@ -59,8 +60,8 @@ type mux struct {
 	agents  map[string]*agentMux // by own ufrag
 	trusted map[string]*trusted  // by own ufrag
 	byPeer  map[identity.NodeID][]path.Credentials
-	waiting map[transaction]waiter
-	order   []transaction // of waiting, oldest first; may name some that are gone
+	waiting map[stunwire.ID]waiter
+	order   []stunwire.ID // of waiting, oldest first; may name some that are gone
 	dropped [reasons]uint64
 
 	expected []expected // bare requests, oldest first
@@ -99,7 +100,7 @@ func newMux(conn net.PacketConn, notify func(item) bool, wake func()) *mux {
 	x := &mux{
 		conn: conn, notify: notify, wake: wake,
 		agents: make(map[string]*agentMux), trusted: make(map[string]*trusted),
-		byPeer: make(map[identity.NodeID][]path.Credentials), waiting: make(map[transaction]waiter),
+		byPeer: make(map[identity.NodeID][]path.Credentials), waiting: make(map[stunwire.ID]waiter),
 	}
 	x.overlay.Store(new([]netip.Prefix))
 	return x
@@ -124,16 +125,16 @@ func (x *mux) read(ctx context.Context) error {
 }
 
 func (x *mux) dispatch(raw []byte, from netip.AddrPort) {
-	p, ok := inspect(raw)
+	p, ok := stunwire.Inspect(raw)
 	switch {
 	case !ok:
 		x.drop(DropMalformed)
 	case path.InOverlay(*x.overlay.Load(), from.Addr()):
 		// A check that came through a tunnel would make the tunnel its own underlay.
 		x.drop(DropRejected)
-	case p.class == classSuccess:
+	case p.Class == stunwire.Success:
 		x.response(&p, from)
-	case p.username == nil:
+	case p.Username == nil:
 		x.stranger(&p, from)
 	default:
 		x.request(&p, from)
@@ -159,22 +160,22 @@ func (x *mux) drops() map[string]uint64 {
 
 // request gives an authentic check to the agent of its attempt, while there is one, or answers it.
 // Checks over a relay are never the agent's: relays are no candidates.
-func (x *mux) request(p *packet, from netip.AddrPort) {
-	ufrag, _, found := bytes.Cut(p.username, []byte{':'})
+func (x *mux) request(p *stunwire.Packet, from netip.AddrPort) {
+	ufrag, _, found := bytes.Cut(p.Username, []byte{':'})
 	x.mu.Lock()
 	t := x.trusted[string(ufrag)]
 	x.mu.Unlock()
 	switch {
 	case !found || t == nil:
 		x.drop(DropUnknown)
-	case !p.authentic(t.pwd):
+	case !p.Authentic(t.pwd):
 		x.drop(DropForged)
 	case !path.IsVirtual(from.Addr()) && x.toAgent(string(ufrag), t, p, from):
 		x.prove(t, from)
 	case !x.mayAnswer(t, time.Now()):
 		x.drop(DropLimited)
 	default:
-		raw, err := response(p.id, from, t.pwd)
+		raw, err := stunwire.Answer(p.ID, from, t.pwd)
 		if err != nil {
 			x.drop(DropMalformed)
 			return
@@ -198,7 +199,7 @@ func (x *mux) mayAnswer(t *trusted, now time.Time) bool {
 }
 
 // toAgent hands a check to the attempt that it belongs to, or holds it; false when the attempt is over.
-func (x *mux) toAgent(ufrag string, t *trusted, p *packet, from netip.AddrPort) bool {
+func (x *mux) toAgent(ufrag string, t *trusted, p *stunwire.Packet, from netip.AddrPort) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	agent := x.agents[ufrag]
@@ -207,13 +208,13 @@ func (x *mux) toAgent(ufrag string, t *trusted, p *packet, from netip.AddrPort) 
 		x.dropped[DropLimited]++
 	case agent != nil:
 		agent.trial.heard(from)
-		if !agent.conn(from.Addr()).deliver(p.raw, from) {
+		if !agent.conn(from.Addr()).deliver(p.Raw, from) {
 			x.dropped[DropQueue]++
 		}
 	case t.over:
 		return false
 	case len(t.early) < maxEarly:
-		t.early = append(t.early, early{raw: append([]byte(nil), p.raw...), from: from})
+		t.early = append(t.early, early{raw: append([]byte(nil), p.Raw...), from: from})
 	default:
 		x.dropped[DropQueue]++
 	}
@@ -240,20 +241,20 @@ func (x *mux) prove(t *trusted, from netip.AddrPort) {
 
 // response gives a response to whoever asked. It must come from where the request went: another source
 // means a NAT that no pair could use (RFC 8445, section 7.2.5.2.1), or a forger.
-func (x *mux) response(p *packet, from netip.AddrPort) {
+func (x *mux) response(p *stunwire.Packet, from netip.AddrPort) {
 	x.mu.Lock()
-	w, known := x.waiting[p.id]
+	w, known := x.waiting[p.ID]
 	x.mu.Unlock()
 	if !known || w.to != from || time.Now().After(w.until) {
 		x.drop(DropUnknown)
 		return
 	}
-	if w.pwd != "" && !p.authentic(w.pwd) {
+	if w.pwd != "" && !p.Authentic(w.pwd) {
 		x.drop(DropForged) // the true answer may be right behind
 		return
 	}
 	x.mu.Lock()
-	delete(x.waiting, p.id)
+	delete(x.waiting, p.ID)
 	x.mu.Unlock()
 	var it item
 	switch {
@@ -266,12 +267,12 @@ func (x *mux) response(p *packet, from netip.AddrPort) {
 	case w.check:
 		it = item{peer: w.peer, in: path.CheckAnswered{ID: w.id}}
 	default:
-		addr, ok := p.mapped()
+		addr, ok := p.Mapped()
 		if !ok {
 			x.drop(DropMalformed)
 			return
 		}
-		it = item{mapped: &mappedAnswer{server: from, id: p.id, addr: addr}}
+		it = item{mapped: &mappedAnswer{server: from, id: p.ID, addr: addr}}
 	}
 	if !x.notify(it) {
 		x.drop(DropQueue)
@@ -279,9 +280,9 @@ func (x *mux) response(p *packet, from netip.AddrPort) {
 }
 
 // answered gives an agent the authentic response to its check.
-func (x *mux) answered(agent *agentConn, p *packet, from netip.AddrPort) {
+func (x *mux) answered(agent *agentConn, p *stunwire.Packet, from netip.AddrPort) {
 	agent.owner.trial.answered(from)
-	if !agent.deliver(p.raw, from) {
+	if !agent.deliver(p.Raw, from) {
 		x.drop(DropQueue)
 	}
 	x.proveUnder(agent.owner.own.Ufrag, from)
@@ -300,12 +301,12 @@ func (x *mux) proveUnder(ufrag string, from netip.AddrPort) {
 // stranger tells the sender of a bare Binding request its address, as any STUN server does (RFC 8489).
 // That is what makes an anchor useful before there is a session; the limits keep it from being of use
 // against others.
-func (x *mux) stranger(p *packet, from netip.AddrPort) {
-	if !path.IsVirtual(from.Addr()) && x.came(p.id) {
+func (x *mux) stranger(p *stunwire.Packet, from netip.AddrPort) {
+	if !path.IsVirtual(from.Addr()) && x.came(p.ID) {
 		x.wake()
 	}
-	raw, err := response(p.id, from, "")
-	if err != nil || len(raw) > len(p.raw) || path.IsVirtual(from.Addr()) || !x.limit.allow(time.Now(), from.Addr()) {
+	raw, err := stunwire.Answer(p.ID, from, "")
+	if err != nil || len(raw) > len(p.Raw) || path.IsVirtual(from.Addr()) || !x.limit.allow(time.Now(), from.Addr()) {
 		x.drop(DropLimited)
 		return
 	}

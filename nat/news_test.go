@@ -8,15 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/pion/stun/v3"
-
 	"warren/mesh/identity"
+	"warren/nat/stunwire"
 )
-
-// bare is a Binding request without attributes, as who dials back sends it.
-func bare(id [12]byte) []byte {
-	return stun.MustBuild(stun.NewTransactionIDSetter(id), stun.BindingRequest).Raw
-}
 
 // What is expected and comes in is told once, whoever sends it; what is not, or too late, is told never.
 func TestOnlyWhatIsExpectedArrives(t *testing.T) {
@@ -36,22 +30,22 @@ func TestOnlyWhatIsExpectedArrives(t *testing.T) {
 		x.Expect([12]byte{1}, time.Now().Add(10*time.Second))
 		x.Expect([12]byte{2}, time.Now().Add(10*time.Second))
 		for _, id := range [][12]byte{{1}, {3}, {1}, {2}} {
-			s.send(other, bare(id), x.host.addr)
+			s.send(other, stunwire.Bare(id), x.host.addr)
 		}
 		if got, want := arrived(), [][12]byte{{1}, {2}}; !slices.Equal(got, want) {
 			t.Errorf("got %v told, want %v", got, want)
 		}
 		x.Expect([12]byte{4}, time.Now().Add(time.Second))
 		time.Sleep(time.Second)
-		s.send(other, bare([12]byte{4}), x.host.addr)
+		s.send(other, stunwire.Bare(stunwire.ID{4}), x.host.addr)
 		if got := arrived(); len(got) != 0 {
 			t.Errorf("got %v told, which came too late, want nothing", got)
 		}
 		for i := range 2 * maxExpected {
 			x.Expect([12]byte{5, byte(i), byte(i >> 8)}, time.Now().Add(time.Minute))
 		}
-		s.send(other, bare([12]byte{5}), x.host.addr)
-		s.send(other, bare([12]byte{5, 255, 1}), x.host.addr)
+		s.send(other, stunwire.Bare(stunwire.ID{5}), x.host.addr)
+		s.send(other, stunwire.Bare(stunwire.ID{5, 255, 1}), x.host.addr)
 		if got, want := arrived(), [][12]byte{{5, 255, 1}}; !slices.Equal(got, want) {
 			t.Errorf("got %v told of too many, want the newest ones only, %v", got, want)
 		}
@@ -81,7 +75,7 @@ func TestNewsWait(t *testing.T) {
 		h.box.reset()
 		s.mu.Unlock()
 		time.Sleep(time.Minute)
-		s.send(anchor.host, bare([12]byte{1}), x.Mapped()[0])
+		s.send(anchor.host, stunwire.Bare(stunwire.ID{1}), x.Mapped()[0])
 		time.Sleep(time.Second)
 		got := <-x.News()
 		if !got.Moved || !slices.Equal(got.Answered, []netip.AddrPort{anchor.host.addr}) || !slices.Equal(got.Arrived, [][12]byte{{1}}) || len(got.Doubts) != 0 {

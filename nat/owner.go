@@ -301,12 +301,7 @@ func (l *loop) setServers(now time.Time) {
 
 func (l *loop) sendProbes(now time.Time) {
 	for _, server := range l.place.prober.due(now) {
-		id, err := l.mux.probe(server)
-		if err != nil {
-			l.log.Warn("probe not sent", "server", server, "error", err)
-			continue
-		}
-		l.place.prober.sent(server, id)
+		l.place.prober.sent(server, l.mux.probe(server))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"warren/nat/natkind"
 	"warren/nat/path"
+	"warren/nat/stunwire"
 )
 
 // Times of probing.
@@ -29,7 +30,7 @@ const (
 // mappedAnswer is a STUN server's answer.
 type mappedAnswer struct {
 	server netip.AddrPort
-	id     transaction
+	id     stunwire.ID
 	addr   netip.AddrPort
 }
 
@@ -40,7 +41,7 @@ type probe struct {
 	at     time.Time // of the answer, or of giving up on one
 	sent   int
 	next   time.Time
-	ids    []transaction // of the last questions without an answer
+	ids    []stunwire.ID // of the last questions without an answer
 }
 
 // prober keeps this node's server-reflexive addresses, one cache for all attempts. It is pure: its
@@ -111,7 +112,7 @@ func (p *prober) due(now time.Time) []netip.AddrPort {
 	return list
 }
 
-func (p *prober) sent(server netip.AddrPort, id transaction) {
+func (p *prober) sent(server netip.AddrPort, id stunwire.ID) {
 	if q := p.servers[server]; q != nil {
 		q.ids = append(q.ids, id)
 		q.ids = q.ids[max(0, len(q.ids)-maxIDs):]

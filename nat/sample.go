@@ -10,6 +10,7 @@ import (
 	"warren/mesh/identity"
 	"warren/nat/natkind"
 	"warren/nat/path"
+	"warren/nat/stunwire"
 )
 
 // sampleTimes are when a sample is asked for, until it is answered. A repetition uses the mapping that the first packet
@@ -33,7 +34,7 @@ type series struct {
 
 type question struct {
 	raw []byte
-	id  transaction
+	id  stunwire.ID
 }
 
 // sampled is what came of a series; samples is empty when not all questions were answered.
@@ -80,11 +81,8 @@ func (l *loop) sample(s series, n int, ahead func()) {
 			break
 		}
 		s.sockets = append(s.sockets, c)
-		raw, id, err := probeRequest()
-		if err != nil {
-			break
-		}
-		s.asked = append(s.asked, question{raw, id})
+		id := stunwire.NewID()
+		s.asked = append(s.asked, question{stunwire.Probe(id), id})
 	}
 	if len(s.asked) < n {
 		s.close()
@@ -167,14 +165,14 @@ func (s *series) await(i int, start time.Time) (natkind.Sample, bool) {
 func (s *series) answer(i int, raw []byte, addr net.Addr) (natkind.Sample, bool) {
 	from, isUDP := addr.(*net.UDPAddr)
 	local, ok := s.sockets[i].LocalAddr().(*net.UDPAddr)
-	p, sound := inspect(raw)
-	if !isUDP || !ok || !sound || p.class != classSuccess || p.id != s.asked[i].id {
+	p, sound := stunwire.Inspect(raw)
+	if !isUDP || !ok || !sound || p.Class != stunwire.Success || p.ID != s.asked[i].id {
 		return natkind.Sample{}, false
 	}
 	if at := from.AddrPort(); netip.AddrPortFrom(at.Addr().Unmap(), at.Port()) != s.server {
 		return natkind.Sample{}, false
 	}
-	mapped, ok := p.mapped()
+	mapped, ok := p.Mapped()
 	return natkind.Sample{Local: local.AddrPort().Port(), Mapped: mapped}, ok && path.Usable(mapped.Addr())
 }
 

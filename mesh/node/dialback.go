@@ -15,6 +15,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/session"
 	"warren/nat/reach"
+	"warren/nat/stunwire"
 	"warren/tunnel/bind"
 )
 
@@ -186,8 +187,7 @@ func sendDialBack(id [12]byte, addr netip.AddrPort) error {
 		return err
 	}
 	defer c.Close()
-	request := []byte{0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42} // Binding request without attributes, magic cookie
-	request = append(request, id[:]...)
+	request := stunwire.Bare(id)
 	start := time.Now()
 	for i, at := range dialBackTimes {
 		time.Sleep(time.Until(start.Add(at)))

@@ -14,6 +14,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/nat/natkind"
+	"warren/nat/stunwire"
 )
 
 // internet is a network in memory: public hosts, and one NAT with a host behind it. Kinds of NATs differ only in what is in the
@@ -366,7 +367,7 @@ func TestHelperAnswersItsAskerOnly(t *testing.T) {
 		for range len(asker.queue) {
 			<-asker.queue
 		}
-		for _, raw := range [][]byte{request([12]byte{2}, true), request(id, false), []byte("nonsense")} {
+		for _, raw := range [][]byte{stunwire.Probe([12]byte{2}), stunwire.Bare(id), []byte("nonsense")} {
 			asker.WriteTo(raw, net.UDPAddrFromAddrPort(helper.addr))
 		}
 		time.Sleep(time.Second)
@@ -374,7 +375,7 @@ func TestHelperAnswersItsAskerOnly(t *testing.T) {
 			t.Errorf("got %d answers, want none", len(asker.queue))
 		}
 		for range 2 * maxAnswers {
-			asker.WriteTo(request(id, true), net.UDPAddrFromAddrPort(helper.addr))
+			asker.WriteTo(stunwire.Probe(id), net.UDPAddrFromAddrPort(helper.addr))
 			time.Sleep(5 * time.Millisecond)
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -388,7 +389,7 @@ func TestHelperAnswersItsAskerOnly(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(request([12]byte{1}, true))
+	f.Add(stunwire.Probe([12]byte{1}))
 	f.Add(answer([12]byte{1}, netip.MustParseAddrPort("192.0.2.1:9277")))
 	f.Add(answer([12]byte{1}, netip.MustParseAddrPort("[2001:db8::1]:9277")))
 	f.Fuzz(func(t *testing.T, raw []byte) {
