@@ -11,7 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"warren/mesh/identity"
+	"warren/nat/limit"
 	"warren/nat/path"
 	"warren/nat/stunwire"
 )
@@ -49,9 +52,9 @@ func (r Reason) String() string {
 type mux struct {
 	// Constant after newMux.
 	conn   net.PacketConn
-	notify func(item) bool // never blocks; false when the queue is full
-	wake   func()          // never blocks: there is something in arrived
-	limit  answerLimit
+	notify func(item) bool              // never blocks; false when the queue is full
+	wake   func()                       // never blocks: there is something in arrived
+	limit  *limit.Sources[netip.Prefix] // of answers to strangers, by limit.Host
 
 	overlay atomic.Pointer[[]netip.Prefix] // as Local last said
 
@@ -77,8 +80,7 @@ type trusted struct {
 	early []early
 	told  []netip.AddrPort // from where something authentic came, as the machine was told
 
-	second   int64 // of the checks answered after the attempt
-	answered int
+	answers *rate.Limiter // constant: of checks after the attempt
 }
 
 type early struct {
@@ -98,7 +100,7 @@ const (
 
 func newMux(conn net.PacketConn, notify func(item) bool, wake func()) *mux {
 	x := &mux{
-		conn: conn, notify: notify, wake: wake,
+		conn: conn, notify: notify, wake: wake, limit: newAnswerLimit(),
 		agents: make(map[string]*agentMux), trusted: make(map[string]*trusted),
 		byPeer: make(map[identity.NodeID][]path.Credentials), waiting: make(map[stunwire.ID]waiter),
 	}
@@ -172,7 +174,7 @@ func (x *mux) request(p *stunwire.Packet, from netip.AddrPort) {
 		x.drop(DropForged)
 	case !path.IsVirtual(from.Addr()) && x.toAgent(string(ufrag), t, p, from):
 		x.prove(t, from)
-	case !x.mayAnswer(t, time.Now()):
+	case !t.answers.AllowN(time.Now(), 1):
 		x.drop(DropLimited)
 	default:
 		raw, err := stunwire.Answer(p.ID, from, t.pwd)
@@ -187,36 +189,27 @@ func (x *mux) request(p *stunwire.Packet, from netip.AddrPort) {
 	}
 }
 
-// mayAnswer counts the checks under one ufrag.
-func (x *mux) mayAnswer(t *trusted, now time.Time) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if s := now.Unix(); s != t.second {
-		t.second, t.answered = s, 0
-	}
-	t.answered++
-	return t.answered <= checksAnswered
-}
-
 // toAgent hands a check to the attempt that it belongs to, or holds it; false when the attempt is over.
 func (x *mux) toAgent(ufrag string, t *trusted, p *stunwire.Packet, from netip.AddrPort) bool {
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	agent := x.agents[ufrag]
+	agent, over := x.agents[ufrag], t.over
 	switch {
-	case !t.over && len(t.told) >= maxTold && !slices.Contains(t.told, from):
+	case !over && len(t.told) >= maxTold && !slices.Contains(t.told, from):
 		x.dropped[DropLimited]++
-	case agent != nil:
-		agent.trial.heard(from)
-		if !agent.conn(from.Addr()).deliver(p.Raw, from) {
-			x.dropped[DropQueue]++
-		}
-	case t.over:
-		return false
+		agent, over = nil, false
+	case agent != nil, over:
 	case len(t.early) < maxEarly:
 		t.early = append(t.early, early{raw: append([]byte(nil), p.Raw...), from: from})
 	default:
 		x.dropped[DropQueue]++
+	}
+	x.mu.Unlock()
+	if agent == nil {
+		return !over
+	}
+	agent.trial.heard(from)
+	if !agent.conn(from.Addr()).deliver(p.Raw, from) {
+		x.drop(DropQueue)
 	}
 	return true
 }
@@ -306,7 +299,7 @@ func (x *mux) stranger(p *stunwire.Packet, from netip.AddrPort) {
 		x.wake()
 	}
 	raw, err := stunwire.Answer(p.ID, from, "")
-	if err != nil || len(raw) > len(p.Raw) || path.IsVirtual(from.Addr()) || !x.limit.allow(time.Now(), from.Addr()) {
+	if err != nil || len(raw) > len(p.Raw) || path.IsVirtual(from.Addr()) || !x.limit.Allow(time.Now(), limit.Host(from.Addr())) {
 		x.drop(DropLimited)
 		return
 	}
@@ -342,21 +335,22 @@ func (x *mux) trust(peer identity.NodeID, own []path.Credentials) {
 	for _, c := range own {
 		x.trusted[c.Ufrag] = before[c.Ufrag]
 		if before[c.Ufrag] == nil {
-			x.trusted[c.Ufrag] = &trusted{peer: peer, pwd: c.Pwd}
+			x.trusted[c.Ufrag] = &trusted{peer: peer, pwd: c.Pwd, answers: rate.NewLimiter(checksAnswered, checksAnswered)}
 		}
 	}
 }
 
 func (x *mux) addAgent(a *agentMux) {
+	var held []early
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	x.agents[a.own.Ufrag] = a
 	if t := x.trusted[a.own.Ufrag]; t != nil {
-		for _, e := range t.early {
-			a.trial.heard(e.from)
-			a.conn(e.from.Addr()).deliver(e.raw, e.from)
-		}
-		t.early = nil
+		held, t.early = t.early, nil
+	}
+	x.mu.Unlock()
+	for _, e := range held {
+		a.trial.heard(e.from)
+		a.conn(e.from.Addr()).deliver(e.raw, e.from)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"warren/nat/limit"
 	"warren/nat/path"
 	"warren/nat/stunwire"
 )
@@ -91,30 +92,26 @@ func TestStrangersGetNoLargerAnswer(t *testing.T) {
 }
 
 func TestAnswerLimit(t *testing.T) {
-	var l answerLimit
+	l := newAnswerLimit()
 	now := time.Unix(1000, 0)
-	count := 0
-	for range 1000 {
-		if l.allow(now, remote4.Addr()) {
-			count++
+	answered := func(n int, source func(i int) netip.Addr) (count int) {
+		for i := range n {
+			if l.Allow(now, limit.Host(source(i))) {
+				count++
+			}
 		}
+		return count
 	}
-	if count != answersPerSource {
-		t.Errorf("got %d answers to one source, want %d", count, answersPerSource)
+	one := func(int) netip.Addr { return remote4.Addr() }
+	if got := answered(1000, one); got != answersPerSource {
+		t.Errorf("got %d answers to one source, want %d", got, answersPerSource)
 	}
-	count = 0
-	for i := range 5000 {
-		if l.allow(now, netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})) {
-			count++
-		}
+	many := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+	if got := answered(5000, many); got != answersPerSecond-answersPerSource {
+		t.Errorf("got %d answers to many sources, want %d", got, answersPerSecond-answersPerSource)
 	}
-	if count != answersPerSecond-answersPerSource {
-		t.Errorf("got %d answers to many sources, want %d", count, answersPerSecond-answersPerSource)
-	}
-	if len(l.source) > answersPerSecond {
-		t.Errorf("got %d sources kept, want no more than answers", len(l.source))
-	}
-	if !l.allow(now.Add(time.Second), remote4.Addr()) {
+	now = now.Add(time.Second)
+	if got := answered(1, one); got != 1 {
 		t.Error("got no answer a second later, want one")
 	}
 }

@@ -1,11 +1,14 @@
 package fallback
 
 import (
-	"hash/maphash"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
+
+	"warren/nat/limit"
 )
 
 // Limits on what strangers can make this node do. A handshake costs half a millisecond of one core.
@@ -14,7 +17,6 @@ const (
 	handshakeBurst      = 200
 	sourcePerSecond     = 10 // from one IPv4 address or IPv6 /64: a whole office may be behind it
 	sourceBurst         = 50
-	sourceBuckets       = 256
 	maxHalfOpen         = 128 // connections that have not finished the handshake
 	maxHalfOpenSource   = 32  // of them from one source: who dawdles (slow loris) must not fill all places
 	maxStreams          = 512
@@ -30,48 +32,11 @@ const (
 	joinOutBurst = 1 << 20
 )
 
-// bucket is a token bucket. It is not safe for concurrent use.
-type bucket struct {
-	tokens float64
-	last   time.Time
-}
-
-func (b *bucket) fill(now time.Time, rate, burst float64) {
-	if b.last.IsZero() {
-		b.tokens = burst
-	} else {
-		b.tokens = min(burst, b.tokens+now.Sub(b.last).Seconds()*rate)
-	}
-	b.last = now
-}
-
-// take reports whether one more event fits rate events per second with bursts of burst.
-func (b *bucket) take(now time.Time, rate, burst float64) bool {
-	b.fill(now, rate, burst)
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
-}
-
-// spend takes n tokens, into debt, and returns how long to wait until the debt is paid.
-func (b *bucket) spend(now time.Time, n int, rate, burst float64) time.Duration {
-	b.fill(now, rate, burst)
-	b.tokens -= float64(n)
-	if b.tokens >= 0 {
-		return 0
-	}
-	return time.Duration(-b.tokens / rate * float64(time.Second))
-}
-
 // gate limits handshakes and joiners: their rate, and how many are under way.
 type gate struct {
-	seed maphash.Seed // constant
+	handshakes *limit.Sources[netip.Prefix] // constant
 
 	mu       sync.Mutex // guards the rest
-	all      bucket
-	sources  [sourceBuckets]bucket // by hash: bounded, and a collision only shares a limit
 	halfOpen places
 	joins    places
 }
@@ -100,19 +65,20 @@ func (p *places) leave(from netip.Prefix) {
 
 func newGate() *gate {
 	return &gate{
-		seed:     maphash.MakeSeed(),
+		handshakes: limit.NewSources[netip.Prefix](
+			limit.Rate{PerSecond: handshakesPerSecond, Burst: handshakeBurst}, limit.Rate{PerSecond: sourcePerSecond, Burst: sourceBurst},
+		),
 		halfOpen: places{bySource: make(map[netip.Prefix]int)}, joins: places{bySource: make(map[netip.Prefix]int)},
 	}
 }
 
 // enter admits one connection to the handshake; leave gives its place back.
 func (g *gate) enter(from netip.Prefix, now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.sources[maphash.Comparable(g.seed, from)%sourceBuckets].take(now, sourcePerSecond, sourceBurst) ||
-		!g.all.take(now, handshakesPerSecond, handshakeBurst) {
+	if !g.handshakes.Allow(now, from) {
 		return false
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	return g.halfOpen.enter(from, maxHalfOpen, maxHalfOpenSource)
 }
 
@@ -140,13 +106,7 @@ func sourceOf(addr net.Addr) netip.Prefix {
 	if !ok {
 		return netip.Prefix{}
 	}
-	ip := tcp.AddrPort().Addr().Unmap()
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	prefix, _ := ip.Prefix(bits) // zero for what is no address
-	return prefix
+	return limit.Host(tcp.AddrPort().Addr())
 }
 
 // limited is a joiner's stream: slow, and over after joinLife whatever happens.
@@ -154,24 +114,37 @@ type limited struct {
 	net.Conn
 	closed chan struct{}
 	once   sync.Once
-	in     bucket // owned by the reader
-	out    bucket // owned by the writer
+	in     *rate.Limiter
+	out    *rate.Limiter
 }
 
 func newLimited(c net.Conn) *limited {
 	c.SetDeadline(time.Now().Add(joinLife))
-	return &limited{Conn: c, closed: make(chan struct{})}
+	return &limited{
+		Conn: c, closed: make(chan struct{}), in: rate.NewLimiter(joinInRate, joinInBurst), out: rate.NewLimiter(joinOutRate, joinOutBurst),
+	}
 }
 
 func (c *limited) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.pause(c.in.spend(time.Now(), n, joinInRate, joinInBurst))
+	c.pause(spend(c.in, n))
 	return n, err
 }
 
 func (c *limited) Write(p []byte) (int, error) {
-	c.pause(c.out.spend(time.Now(), len(p), joinOutRate, joinOutBurst))
+	c.pause(spend(c.out, len(p)))
 	return c.Conn.Write(p)
+}
+
+// spend takes n tokens, into debt, and returns how long to wait until the debt is paid.
+func spend(l *rate.Limiter, n int) (wait time.Duration) {
+	now := time.Now()
+	for n > 0 { // no more than a burst can be reserved at once
+		part := min(n, l.Burst())
+		wait = l.ReserveN(now, part).DelayFrom(now)
+		n -= part
+	}
+	return wait
 }
 
 // pause waits unless the stream is closed.

@@ -205,7 +205,7 @@ func (t *table) drop(id identity.NodeID) {
 func (t *table) account(id identity.NodeID) *account {
 	a := t.accounts[id]
 	if a == nil {
-		a = new(account)
+		a = &account{asks: asks.Limiter()}
 		t.accounts[id], t.dirty = a, true
 	}
 	return a
