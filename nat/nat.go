@@ -5,8 +5,8 @@
 // What to do when is decided by package nat/path, one pure machine per peer; this package is its shell.
 // Sealing and carrying signals, relay allocation and moving WireGuard's endpoints are the business of
 // whoever plugs it in. Files in the order of an introduction: owner.go (the run loop), peers.go (what a
-// machine says is done), local.go and place.go (what this node knows of itself, and can be reached at), agent.go (one
-// ICE attempt), mux.go (every STUN packet), news.go (what others should look at).
+// machine says is done), local.go and place.go (what this node knows of itself, and can be reached at), work.go (the
+// goroutines), agent.go (one ICE attempt), mux.go (every STUN packet), news.go (what others should look at).
 //
 // All methods may be called concurrently, with Run or before it; none but Run blocks.
 package nat

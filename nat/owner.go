@@ -22,18 +22,16 @@ const (
 // loop is Run: the one goroutine that steps the machines and starts all others.
 type loop struct {
 	*NAT
-	spawn  func(task func(ctx context.Context)) // starts a goroutine that Run waits for and whose ctx ends with it
-	peers  map[identity.NodeID]*peer
-	wanted []identity.NodeID // as SetPeers last said
-	wakes  wakeHeap
-	place  place
-	slots  slots
-	parked map[identity.NodeID]parked
-	paths  outbox // for Events
-	untold News   // for News
-
-	predictor predictor
-	puncher   *puncher
+	work       *work
+	peers      map[identity.NodeID]*peer
+	wanted     []identity.NodeID // as SetPeers last said
+	wakes      wakeHeap
+	place      place
+	attempts   attempts
+	prediction prediction
+	parked     map[identity.NodeID]parked
+	paths      outbox // for Events
+	untold     News   // for News
 }
 
 type parked struct {
@@ -45,16 +43,17 @@ type parked struct {
 func (n *NAT) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	w := &work{spawn: func(task func(ctx context.Context)) { n.tasks.Go(func() { task(ctx) }) }, inbox: n.inbox}
 	l := &loop{
-		NAT:    n,
-		spawn:  func(task func(ctx context.Context)) { n.tasks.Go(func() { task(ctx) }) },
-		peers:  make(map[identity.NodeID]*peer),
-		parked: make(map[identity.NodeID]parked),
-		paths:  outbox{pending: make(map[identity.NodeID]Event)},
-
-		puncher: newPuncher(),
+		NAT:      n,
+		work:     w,
+		attempts: attempts{work: w, mux: n.mux, log: n.log},
+		peers:    make(map[identity.NodeID]*peer),
+		parked:   make(map[identity.NodeID]parked),
+		paths:    outbox{pending: make(map[identity.NodeID]Event)},
 	}
-	l.slots.init()
+	l.prediction = prediction{work: w, mux: n.mux, log: n.log, listen: n.o.Listen, place: &l.place, puncher: newPuncher()}
+	l.attempts.slots.init()
 	if err := n.o.STUN.SetReadDeadline(time.Time{}); err != nil {
 		return fmt.Errorf("run nat: %w", err)
 	}
@@ -116,7 +115,7 @@ func (l *loop) turn(ctx context.Context, timer *time.Timer) {
 // nextWake is the earliest time at which something is due.
 func (l *loop) nextWake() time.Time {
 	next := time.Now().Add(noDeadline)
-	times := []time.Time{l.place.prober.wake(), l.slots.wake(), l.puncher.wake()}
+	times := []time.Time{l.place.prober.wake(), l.attempts.slots.wake(), l.prediction.puncher.wake()}
 	if len(l.wakes) > 0 {
 		times = append(times, l.wakes[0].wake)
 	}
@@ -139,8 +138,8 @@ func (l *loop) tick(now time.Time) {
 		l.step(now, p, path.Wake{LastTx: tx, LastRx: rx})
 	}
 	l.sendProbes(now)
-	l.startQueued(now)
-	l.punchDue(now)
+	l.attempts.startQueued(now)
+	l.prediction.punchDue(now, l.peers)
 	for id, p := range l.parked {
 		if !p.until.After(now) {
 			delete(l.parked, id)
@@ -261,7 +260,7 @@ func (l *loop) know(now time.Time, own *Local) {
 	}
 	l.setServers(now)
 	l.sendProbes(now)
-	l.learnPorts(now)
+	l.prediction.learn(now)
 	l.localChanged(now)
 }
 
@@ -277,7 +276,7 @@ func (l *loop) networkChanged(now time.Time, introduce bool) {
 		l.place.prober.refresh(now, 0)
 	} else {
 		l.place.prober.flush(now)
-		l.predictor.reset()
+		l.prediction.predictor.reset()
 		l.publishMapped()
 		l.place.collect(l.o.Relay != nil)
 	}
@@ -286,7 +285,7 @@ func (l *loop) networkChanged(now time.Time, introduce bool) {
 	}
 	l.sendProbes(now)
 	if !same {
-		l.learnPorts(now)
+		l.prediction.learn(now)
 	}
 }
 
@@ -310,12 +309,12 @@ func (l *loop) sendProbes(now time.Time) {
 func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 	genuine, changed, moved := l.place.prober.answered(now, a)
 	if moved {
-		l.predictor.reset()
+		l.prediction.predictor.reset()
 	}
 	if genuine {
 		l.untold.Answered = addOnce(l.untold.Answered, a.server)
 		l.publishMapped()
-		l.learnPorts(now)
+		l.prediction.learn(now)
 	}
 	if changed {
 		l.localChanged(now)
@@ -333,7 +332,7 @@ func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 func (l *loop) publishMapped() {
 	mapped, sightings := l.place.prober.mapped(), l.place.prober.sightings()
 	l.mu.Lock()
-	l.mapped, l.sightings, l.ports = mapped, sightings, l.predictor.ports
+	l.mapped, l.sightings, l.ports = mapped, sightings, l.prediction.predictor.ports
 	l.mu.Unlock()
 }
 

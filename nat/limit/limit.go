@@ -24,7 +24,9 @@ type Rate struct {
 func (r Rate) Limiter() *rate.Limiter { return rate.NewLimiter(rate.Limit(r.PerSecond), r.Burst) }
 
 // rest is how long a limiter takes to be as new.
-func (r Rate) rest() time.Duration { return time.Duration(float64(r.Burst) / r.PerSecond * float64(time.Second)) }
+func (r Rate) rest() time.Duration {
+	return time.Duration(float64(r.Burst) / r.PerSecond * float64(time.Second))
+}
 
 const (
 	// maxSources bounds the memory that strangers can take, who make up as many sources as they like.
