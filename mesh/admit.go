@@ -61,6 +61,9 @@ func (p pendings) save(s *saver) error {
 
 // admit checks a joiner's certificate and countersigns it, or repeats the admission given for it before.
 func (b *book) admit(cert *x509.Certificate, now time.Time) (record.Admission, error) {
+	if err := b.checkJoiner(cert); err != nil {
+		return record.Admission{}, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	node, invite, name := identity.NodeIDOfCert(cert), identity.IssuerOf(cert), cert.Issuer.CommonName
@@ -85,6 +88,21 @@ func (b *book) admit(cert *x509.Certificate, now time.Time) (record.Admission, e
 	}
 	b.pending = append(b.pending, pending{Node: node, Invite: invite, Name: name, Cert: cert.Raw, Time: admission.Time, Expires: terms.Expires.Unix()})
 	return admission, b.pending.save(b.saver)
+}
+
+// checkJoiner verifies, without the lock, that a certificate was made with its invite. What else is wrong with it, and that the invite is not
+// known, is found later.
+func (b *book) checkJoiner(cert *x509.Certificate) error {
+	if identity.CheckForm(cert) != nil {
+		return nil
+	}
+	b.mu.Lock()
+	invite := b.roster.InviteOf(cert)
+	b.mu.Unlock()
+	if invite == nil {
+		return nil
+	}
+	return b.chains.CheckJoiner(cert, invite)
 }
 
 // checkPending counts the uses of an invite that the set does not show yet.

@@ -114,6 +114,9 @@ func (l *loop) run() {
 			l.plan(l.m.asks.take(), time.Now())
 		case r := <-l.results:
 			l.finished(r, time.Now())
+		case line := <-l.r.swim.lines:
+			l.m.log.Debug("memberlist", "text", line)
+			continue
 		case <-l.timer.C:
 		case <-tick.C:
 			l.tick(time.Now())

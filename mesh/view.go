@@ -11,7 +11,8 @@ import (
 	"warren/mesh/roster"
 )
 
-// View is what the records say, at one moment. It is shared: nothing in it may be changed.
+// View is what the records say, at one moment. It is made by whoever changes the records, and shared: nothing in it may be
+// changed.
 type View struct {
 	Members  []roster.Member // in the order of their admission, this node and those that have left included
 	Revoked  []Revocation
@@ -19,7 +20,6 @@ type View struct {
 	Prefix4  netip.Prefix // overlay network; zero: none
 	Prefix6  netip.Prefix
 	Records  int
-	Missing  int    // records that others have and that are being fetched
 	Conflict string // in words: this node's key lives on another machine too; "" when it does not
 
 	members map[identity.NodeID]int
@@ -75,12 +75,11 @@ func (v *View) RevokedNode(id identity.NodeID) (Revocation, bool) {
 	return v.Revoked[i], true
 }
 
-// View returns the current view. It is made when it is first asked for after a change.
-func (m *Mesh) View() *View {
-	v := *m.book.currentView()
-	v.Missing = int(max(0, m.missing.Load()))
-	return &v
-}
+// View returns the current view. It takes no lock and costs nothing, so it may be called for each packet and under locks of others.
+func (m *Mesh) View() *View { return m.book.view.Load() }
+
+// Missing returns how many records others have that are being fetched.
+func (m *Mesh) Missing() int { return int(max(0, m.missing.Load())) }
 
 // newView reads the roster; the book's lock is held.
 func (b *book) newView() *View {

@@ -174,7 +174,7 @@ func (m *member) fillStatus(out *api.Status, f facts, stats map[wgtypes.Key]tunn
 	table := m.routes.Load()
 	out.Mesh = &api.Mesh{
 		Name: m.state.settings.Mesh, ID: m.meshID.String(), Prefix4: view.Prefix4, Prefix6: view.Prefix6,
-		Records: view.Records, Syncing: view.Missing,
+		Records: view.Records, Syncing: m.mesh.Missing(),
 	}
 	paths := m.nat.Snapshot()
 	for _, other := range view.Members {

@@ -45,7 +45,7 @@ const (
 	ProtoSignal       Proto = 3 // message: a sealed introduction; parked for a destination that is not there yet
 	ProtoSync         Proto = 4 // stream: anti-entropy of records
 	ProtoRelay        Proto = 5 // stream: relay control
-	ProtoAsk          Proto = 6 // reserved
+	ProtoAsk          Proto = 6 // message: asks a member to dial back, or to help measure the NAT, and what it answers
 )
 
 // MaxMessage is the largest payload, in bytes, that Send takes. Up to about 1,100 bytes travel as one QUIC datagram
