@@ -14,6 +14,15 @@ type gossipLane struct{ member *member }
 
 var _ mesh.Sessions = gossipLane{}
 
+// records answers session's questions about members. The sessions are made before the mesh, and ask only when they run.
+type records struct{ member *member }
+
+var _ session.Roster = records{}
+
+func (r records) Member(id identity.NodeID) bool                 { return r.member.mesh.Member(id) }
+func (r records) Anchor(id identity.NodeID) bool                 { return r.member.mesh.Anchor(id) }
+func (r records) AnchorsOf(id identity.NodeID) []identity.NodeID { return r.member.mesh.AnchorsOf(id) }
+
 func (g gossipLane) SendGossip(to identity.NodeID, payload []byte) error {
 	return g.member.sessions.Send(to, session.ProtoGossip, payload)
 }
@@ -26,4 +35,4 @@ func (g gossipLane) OpenSync(ctx context.Context, to identity.NodeID) (net.Conn,
 	return g.member.sessions.Open(ctx, to, session.ProtoSync)
 }
 
-func (g gossipLane) Neighbours() []identity.NodeID { return g.member.routes.Load().preferred }
+func (g gossipLane) Neighbours() []identity.NodeID { return g.member.sessions.Preferred() }

@@ -106,7 +106,7 @@ func newMember(n *node, s *state, wireGuard wgtypes.Key) (*member, error) {
 	m := &member{
 		log: n.log, state: s, self: s.nodeID(), meshID: s.meshID(), instance: newInstance(), owners: owners{socket: n.socket},
 		settings: func() Settings { return n.settings }, setPSK: n.setPSK, tunnel: func() *tunnel.Tunnel { return n.tunnel },
-		linkSet: make(chan struct{}, 1), back: newDialBack(), share: newRelaying(), outlook: newOutlook(), hosted: newHosted(n), retry: time.NewTimer(time.Hour),
+		linkSet: make(chan struct{}, 1), back: newDialBack(), share: new(relaying), outlook: newOutlook(), hosted: newHosted(n), retry: time.NewTimer(time.Hour),
 		incoming: make(chan incomingSignal, signalQueue), outgoing: make(chan outgoingSignal, signalQueue),
 		peers: make(map[identity.NodeID]*peer), up: make(map[identity.NodeID]sessionFacts), refused: make(map[identity.NodeID]refusal),
 	}
@@ -140,7 +140,7 @@ func (m *member) assemble(n *node, wireGuard wgtypes.Key) (err error) {
 	}
 	own.Instance = m.instance
 	m.sessions, err = session.New(session.Options{
-		Conn: m.socket.QUIC(), Self: m.self, Credential: m.credential, Verify: m.verify, Member: m.active, NextHops: m.nextHops,
+		Conn: m.socket.QUIC(), Self: m.self, Credential: m.credential, Verify: m.verify, Roster: records{m},
 		OnMessage: m.onMessage, OnStream: m.onStream, OnJoin: m.admit, Logger: logger,
 	})
 	if err != nil {
@@ -222,7 +222,6 @@ func (m *member) sessionChanged(e sessionEvent) {
 		delete(m.refused, e.ID)
 		m.relays.Moved(e.ID, e.Remote)
 		m.channels.Moved(e.ID, e.Remote)
-		m.share.sessionUp()
 		m.mesh.SessionUp(e.ID)
 		if e.Dialled && !bind.IsVirtual(e.Remote.Addr()) {
 			m.remember(contact{ID: e.ID, Addr: e.Remote})

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,28 +17,9 @@ import (
 	"warren/tunnel/bind"
 )
 
-// relaying is this node's part in relaying: as a relay for others, and as a user of theirs.
+// relaying is this node's part in relaying for others.
 type relaying struct {
 	limit atomic.Int64 // bytes a second that are forwarded for others; 0: no limit
-
-	mu sync.Mutex
-	up chan struct{} // closed and replaced when a session comes up
-}
-
-func newRelaying() *relaying { return &relaying{up: make(chan struct{})} }
-
-// sessionUp wakes those that wait for a session with an anchor.
-func (r *relaying) sessionUp() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	close(r.up)
-	r.up = make(chan struct{})
-}
-
-func (r *relaying) nextUp() <-chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.up
 }
 
 // newRelayServer returns this node's relay, whose data path is the socket's.
@@ -72,22 +52,18 @@ func (m *member) newRelayClient(logger *slog.Logger) *relay.Client {
 // dialRelay opens a relay control stream on the session with an anchor. If there is none and it is to wait, the loop dials
 // the anchor (see planTargets), since the client says that it needs it.
 func (m *member) dialRelay(ctx context.Context, anchor identity.NodeID, wait bool) (net.Conn, netip.AddrPort, error) {
-	for {
-		up := m.share.nextUp()
-		if remote, ok := m.sessions.Remote(anchor); ok {
-			m.sessions.Doubt(anchor) // an anchor that is dead ought to be found so before the request has waited its time
-			stream, err := m.sessions.OpenDirect(ctx, anchor, session.ProtoRelay)
-			return stream, remote, err
+	remote, ok := m.sessions.Remote(anchor)
+	if !ok && wait {
+		var err error
+		if remote, err = m.sessions.Await(ctx, anchor); err != nil {
+			return nil, netip.AddrPort{}, fmt.Errorf("dial relay: %w", err)
 		}
-		if !wait {
-			return nil, netip.AddrPort{}, fmt.Errorf("dial relay: %w", session.ErrNoRoute)
-		}
-		select {
-		case <-up:
-		case <-ctx.Done():
-			return nil, netip.AddrPort{}, fmt.Errorf("dial relay: %w", session.ErrNoRoute)
-		}
+	} else if !ok {
+		return nil, netip.AddrPort{}, fmt.Errorf("dial relay: %w", session.ErrNoRoute)
 	}
+	m.sessions.Doubt(anchor) // an anchor that is dead ought to be found so before the request has waited its time
+	stream, err := m.sessions.OpenDirect(ctx, anchor, session.ProtoRelay)
+	return stream, remote, err
 }
 
 // relaysChanged is told that a relay has another load, or that another one is needed.

@@ -15,14 +15,13 @@ import (
 	"warren/tunnel/bind"
 )
 
-// maxIntroducers bounds the members that are asked for the own address, offered as relays, or tried as next hops.
+// maxIntroducers bounds the members that are asked for the own address or offered as relays.
 const maxIntroducers = 8
 
 // routes is what the owners' goroutines read of the loop's knowledge: an immutable table, replaced as a whole.
 type routes struct {
 	sessions  map[identity.NodeID]bool
 	preferred []identity.NodeID // the sessions that are up, anchors first, nearest first
-	anchorsOf map[identity.NodeID][]identity.NodeID
 	anchors   []nat.Anchor
 	endpoints map[identity.NodeID]*bind.Endpoint
 	byHandle  map[netip.AddrPort]identity.NodeID // of endpoints
@@ -47,28 +46,11 @@ type udpFacts struct {
 // any reports whether there is a session at all.
 func (r *routes) any() bool { return len(r.preferred) > 0 }
 
-// towards lists the members that may lead to dst: first its own anchors with which there is a session, then
-// whoever else there is a session with, anchors first.
-func (r *routes) towards(dst identity.NodeID) []identity.NodeID {
-	var hops []identity.NodeID
-	for _, id := range r.anchorsOf[dst] {
-		if r.sessions[id] && id != dst {
-			hops = append(hops, id)
-		}
-	}
-	for _, id := range r.preferred {
-		if id != dst && !slices.Contains(hops, id) {
-			hops = append(hops, id)
-		}
-	}
-	return hops[:min(len(hops), maxIntroducers)]
-}
-
 // publishRoutes makes the table anew from the loop's state.
 func (m *member) publishRoutes() {
 	view := m.mesh.View()
 	r := &routes{
-		sessions: make(map[identity.NodeID]bool, len(m.up)), anchorsOf: make(map[identity.NodeID][]identity.NodeID),
+		sessions:  make(map[identity.NodeID]bool, len(m.up)),
 		endpoints: make(map[identity.NodeID]*bind.Endpoint, len(m.peers)), byHandle: make(map[netip.AddrPort]identity.NodeID, len(m.peers)), relaying: m.settings().Anchor != AnchorNever, refused: maps.Clone(m.refused),
 		streams: m.streams.ends(),
 	}
@@ -81,7 +63,6 @@ func (m *member) publishRoutes() {
 			continue
 		}
 		isAnchor[other.ID] = len(other.Record.Endpoints) > 0
-		r.anchorsOf[other.ID] = other.Record.Anchors
 	}
 	for id := range m.up {
 		if !m.active(id) {

@@ -53,10 +53,7 @@ func (m *member) publicKey(other roster.Member) (ed25519.PublicKey, bool) {
 	return public, ok
 }
 
-func (m *member) active(id identity.NodeID) bool {
-	other, ok := m.mesh.View().Member(id)
-	return ok && other.State == roster.Active
-}
+func (m *member) active(id identity.NodeID) bool { return m.mesh.Member(id) }
 
 // relaying reports whether this node relays for others: whoever can be reached does, unless told not to.
 func (m *member) relaying() bool { return m.routes.Load().relaying }
@@ -79,8 +76,6 @@ func (m *member) activity(id identity.NodeID) (lastTx, lastRx time.Time) {
 
 // anchors lists the members with a session, nearest first: any of them can say what address it sees, and relay.
 func (m *member) anchors() []nat.Anchor { return m.routes.Load().anchors }
-
-func (m *member) nextHops(dst identity.NodeID) []identity.NodeID { return m.routes.Load().towards(dst) }
 
 // onMessage is called by session, from its goroutines.
 func (m *member) onMessage(from identity.NodeID, p session.Proto, payload []byte) {

@@ -52,6 +52,7 @@ type link struct {
 	conn     *quic.Conn
 	chain    []*x509.Certificate
 	since    time.Time
+	near     time.Duration // the round trip when the link came up: an order that does not change by itself
 	small    outbox
 	large    outbox
 	wait     *sync.WaitGroup // of the owner
@@ -77,10 +78,10 @@ type link struct {
 func newLink(conn *quic.Conn, id identity.NodeID, far instance, dialled bool, wait *sync.WaitGroup, dropped func()) *link {
 	l := &link{
 		id: id, instance: far, dialled: dialled, conn: conn, chain: conn.ConnectionState().TLS.PeerCertificates,
-		since: time.Now(), wait: wait, pongs: make(map[uint64]chan struct{}), gone: make(chan struct{}), overdue: make(chan struct{}, 1), remote: addrPortOf(conn.RemoteAddr()),
+		since: time.Now(), near: conn.ConnectionStats().SmoothedRTT, wait: wait, pongs: make(map[uint64]chan struct{}), gone: make(chan struct{}), overdue: make(chan struct{}, 1), remote: addrPortOf(conn.RemoteAddr()),
 	}
-	l.small = outbox{limit: smallQueue, send: l.sendSmall, spawn: func(f func()) { l.spawn(f) }, drop: dropped}
-	l.large = outbox{limit: largeQueue, send: l.sendLarge, spawn: func(f func()) { l.spawn(f) }, drop: dropped}
+	l.small = outbox{limit: smallQueue, send: l.sendSmall, spawn: l.spawn, drop: dropped}
+	l.large = outbox{limit: largeQueue, send: l.sendLarge, spawn: l.spawn, drop: dropped}
 	return l
 }
 

@@ -147,7 +147,7 @@ func TestOutboxDropsTheOldest(t *testing.T) {
 	o := outbox{
 		limit: 3,
 		send:  func(b []byte) error { sent = append(sent, string(b)); return nil },
-		spawn: func(f func()) { start = append(start, f) },
+		spawn: func(f func()) bool { start = append(start, f); return true },
 		drop:  func() { dropped++ },
 	}
 	for _, s := range []string{"a", "b", "c", "d", "e"} {
