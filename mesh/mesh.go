@@ -223,7 +223,7 @@ func (m *Mesh) Standing(id identity.NodeID) error { return m.book.standing(id) }
 
 // FatalError says why this node cannot go on as a member.
 type FatalError struct {
-	Reason roster.Reason // ReasonNone when the key lives elsewhere too
+	Reason roster.Reason // ReasonNone when no record says it: the key lives elsewhere too, or all members refuse this node
 	Text   string
 }
 

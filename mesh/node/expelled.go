@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"warren/mesh/identity"
 	"warren/mesh/roster"
@@ -16,9 +15,6 @@ import (
 // codeNotMember is told to a node that was a member, or had an invite, and is none for good.
 const codeNotMember = session.CodeFirstFree
 
-// believeRefusals is how long a node that nobody takes in waits for one that does, before it believes the others.
-const believeRefusals = 10 * time.Second
-
 // finalReasons are those that no record still to come, and no clock set right, can cure.
 var finalReasons = []roster.Reason{
 	roster.ReasonRevoked, roster.ReasonIssuerRevoked, roster.ReasonInviteRevoked, roster.ReasonInviteUsed,
@@ -28,7 +24,6 @@ var finalReasons = []roster.Reason{
 type refusal struct {
 	code   uint64
 	reason string
-	at     time.Time
 }
 
 // verify is session's question whether a chain is a member's.
@@ -49,27 +44,16 @@ func (m *member) verifyStream(chain []*x509.Certificate) (identity.NodeID, error
 	return id, err
 }
 
-// refuse keeps why a member wants no session.
+// refuse keeps why a member wants no session. Whether this node is out is for mesh to say.
 func (m *member) refuse(e sessionEvent) {
+	if e.Code == codeNotMember {
+		m.mesh.Refused(e.ID, e.Reason)
+	}
 	if before, known := m.refused[e.ID]; known && before.code == e.Code {
 		return
 	}
-	m.refused[e.ID] = refusal{code: e.Code, reason: e.Reason, at: time.Now()}
+	m.refused[e.ID] = refusal{code: e.Code, reason: e.Reason}
 	m.log.Warn("session refused", "peer", m.nameOf(e.ID), "reason", e.Reason)
-}
-
-// expelled reports that this node is out. One member's word proves nothing, and the records that would prove it
-// may not reach a node that is out: so it is believed when some say so and nobody at all takes this node in.
-func (m *member) expelled() error {
-	if len(m.up) > 0 {
-		return nil
-	}
-	for id, r := range m.refused {
-		if r.code == codeNotMember && time.Since(r.at) > believeRefusals {
-			return fmt.Errorf("%s says: %s", m.nameOf(id), r.reason)
-		}
-	}
-	return nil
 }
 
 // refusals puts the refusals into words, for status.

@@ -327,12 +327,6 @@ func (n *node) reconcile(ctx context.Context) error {
 		if err := n.member.apply(ctx, f, want); err != nil {
 			failed = errors.Join(failed, err)
 		}
-		if err := n.member.expelled(); err != nil {
-			return fmt.Errorf("%w: %w", ErrFinal, err)
-		}
-		if len(n.member.refused) > 0 && len(n.member.up) == 0 {
-			n.retry.Reset(believeRefusals + time.Second)
-		}
 	}
 	n.last = want
 	n.status.reconciled(f, failed)
