@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"warren/mesh/identity"
 	"warren/mesh/join"
 	"warren/mesh/record"
@@ -24,6 +22,8 @@ const metaPending = "admissions"
 
 // maxPending bounds them: a joiner shows its record within the same conversation, unless that breaks off.
 const maxPending = 200
+
+var pendingDecoding = record.Strict(maxPending, 16)
 
 // pending is one such admission. roster keeps those of this run; here they survive a restart, for as long as the invite lives:
 // the joiner may bring its record at any time, and until then the use is taken, here at least.
@@ -44,14 +44,14 @@ func (p *pendings) restore(s *store.Store) error {
 	if err != nil || raw == nil {
 		return err
 	}
-	if cbor.Unmarshal(raw, p) != nil {
+	if pendingDecoding.Unmarshal(raw, p) != nil {
 		*p = nil
 	}
 	return nil
 }
 
 func (p pendings) save(s *saver) error {
-	raw, err := cbor.Marshal(p)
+	raw, err := record.Deterministic().Marshal(p)
 	if err != nil {
 		return fmt.Errorf("encode admissions: %w", err)
 	}

@@ -19,9 +19,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"warren/mesh/identity"
+	"warren/mesh/record"
 )
 
 // Role says what a message does in the key agreement.
@@ -146,16 +145,10 @@ const (
 	pskInfo  = "warren psk v1"
 )
 
-var decoding = func() cbor.DecMode {
-	mode, err := cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-		MaxNestedLevels: 4, MaxArrayElements: 64, MaxMapPairs: 32, UTF8: cbor.UTF8RejectInvalid,
-	}.DecMode()
-	if err != nil {
-		panic("internal error: CBOR options: " + err.Error())
-	}
-	return mode
-}()
+var (
+	encoding = record.Deterministic()
+	decoding = record.Strict(64, 32)
+)
 
 // New returns a sealer. It fails on a sealing key that is no X25519 key.
 func New(options Options) (*Sealer, error) {
@@ -207,11 +200,11 @@ func (s *Sealer) Seal(now time.Time, to identity.NodeID, m Message) (sealed []by
 	if err != nil {
 		return nil, nil, fmt.Errorf("seal signal for %s: %w", to.Short(), err)
 	}
-	bytes, err := cbor.Marshal(in)
+	bytes, err := encoding.Marshal(in)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode signal for %s: %w", to.Short(), err)
 	}
-	plain, err := cbor.Marshal(clear{Body: bytes, Signature: ed25519.Sign(s.options.Signing, s.toSign(to, bytes))})
+	plain, err := encoding.Marshal(clear{Body: bytes, Signature: ed25519.Sign(s.options.Signing, s.toSign(to, bytes))})
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode signal for %s: %w", to.Short(), err)
 	}
