@@ -165,22 +165,6 @@ func TestOutboxDropsTheOldest(t *testing.T) {
 	expect(t, "sent", strings.Join(sent, ""), "cde")
 }
 
-func TestBucket(t *testing.T) {
-	var b bucket
-	now := time.Unix(1000, 0)
-	count := func() (n int) {
-		for b.take(now, 10, 5) {
-			n++
-		}
-		return n
-	}
-	expect(t, "burst", count(), 5)
-	now = now.Add(250 * time.Millisecond)
-	expect(t, "after a quarter second", count(), 2)
-	now = now.Add(time.Hour)
-	expect(t, "after an hour", count(), 5)
-}
-
 func TestBackOffLadder(t *testing.T) {
 	var b backOff
 	for i, want := range []time.Duration{200, 240, 288, 346, 415, 498, 597, 717, 860, 1032, 1238, 1486, 1783, 2140, 2568, 3081, 3698, 4437, 5325, 6390, 7668, 9201, 11041, 13249, 15899, 19079, 22895, 27474, 30000, 30000, 30000} {
