@@ -118,60 +118,83 @@ func (r *Roster) prove(c claim) error {
 
 // Due lists the signatures that AddBatch would verify now, and reports whether there are any.
 func (r *Roster) Due(b *Batch) bool {
-	w := &outlook{r: r, b: b, certs: make(map[ref]*x509.Certificate), listed: make(map[claimID]bool), seen: make(map[*entry]bool)}
+	w := &outlook{
+		Roster: r, b: b, stands: make(map[*entry]bool), certs: make(map[ref]*x509.Certificate),
+		listed: make(map[claimID]bool), seen: make(map[*entry]bool), mixed: make(map[record.Key]bool),
+	}
 	var coming []*entry
 	for i, d := range b.records {
-		if b.errs[i] != nil {
-			continue
-		}
-		if r.isOld(d) {
+		if b.errs[i] != nil || w.isOld(d) {
 			continue
 		}
 		e, refusal := r.readEntry(d)
 		if refusal != nil {
 			continue
 		}
+		in := r.set[d.Key]
+		w.mixed[d.Key] = w.mixed[d.Key] || in != nil && !in.sameAdmission(d)
 		for _, other := range r.aside {
 			if other.sameAdmission(d) {
 				e.certOK, e.signedOK = other.certOK, other.signedOK
+			} else if other.Key == d.Key {
+				w.mixed[d.Key] = true
 			}
 		}
 		coming = append(coming, e)
-		w.note(e)
 	}
-	for _, e := range r.aside {
-		w.note(e)
-	}
+	w.findStanding(append(slices.Clone(coming), r.aside...))
 	for _, e := range coming {
 		w.look(e)
 	}
 	return len(b.due) > 0
 }
 
+// outlook is one look at what a batch will bring about.
+type outlook struct {
+	*Roster
+	b      *Batch
+	stands map[*entry]bool           // of what is coming or aside: all that it rests on is in the set, or stands too
+	certs  map[ref]*x509.Certificate // of those; all of one ref have the same key
+	listed map[claimID]bool
+	seen   map[*entry]bool
+	mixed  map[record.Key]bool // nodes of which more than one admission is known
+}
+
 // isOld reports whether a record will bring nothing new, whatever else comes in with it: what is known may lose its place.
-func (r *Roster) isOld(d record.Decoded) bool {
-	if in := r.set[d.Key]; in != nil && !d.Version.Newer(in.Version) && (d.Node == nil || in.sameAdmission(d)) {
+func (w *outlook) isOld(d record.Decoded) bool {
+	if in := w.set[d.Key]; in != nil && !d.Version.Newer(in.Version) && (d.Node == nil || in.sameAdmission(d)) {
 		return true
 	}
-	return slices.ContainsFunc(r.aside, func(e *entry) bool {
+	return slices.ContainsFunc(w.aside, func(e *entry) bool {
 		return e.Key == d.Key && e.Version == d.Version && bytes.Equal(e.Signature, d.Signature)
 	})
 }
 
-// outlook is one look at what a batch will bring about.
-type outlook struct {
-	r      *Roster
-	b      *Batch
-	certs  map[ref]*x509.Certificate // of what is coming or aside: whoever is to verify under it has its key
-	listed map[claimID]bool
-	seen   map[*entry]bool
-}
-
-func (w *outlook) note(e *entry) {
-	if e.ref != (ref{}) {
-		w.certs[e.ref] = e.Certificate
+// findStanding finds out which of the records may get into the set, signatures aside. Circles stand on nothing.
+func (w *outlook) findStanding(records []*entry) {
+	waiting := make(map[ref][]*entry)
+	for _, e := range records {
+		waiting[e.parent] = append(waiting[e.parent], e)
+		if e.signer() != (ref{}) {
+			waiting[e.signer()] = append(waiting[e.signer()], e)
+		}
+	}
+	for len(records) > 0 {
+		e := records[len(records)-1]
+		records = records[:len(records)-1]
+		if w.stands[e] || !w.holds(e.parent) || !w.holds(e.signer()) {
+			continue
+		}
+		w.stands[e] = true
+		if e.ref != (ref{}) && w.certs[e.ref] == nil {
+			w.certs[e.ref] = e.Certificate
+			records = append(records, waiting[e.ref]...)
+		}
 	}
 }
+
+// holds reports whether what is known by a ref is in the set or may get there. The root, which has none, is there.
+func (w *outlook) holds(on ref) bool { return on == (ref{}) || w.cert(on) != nil }
 
 // look lists what a record on its way in needs, and what rests on it and waits.
 func (w *outlook) look(first *entry) {
@@ -183,29 +206,29 @@ func (w *outlook) look(first *entry) {
 			continue
 		}
 		w.seen[e] = true
-		if known := w.r.set[e.Key]; known != nil && known != e && known.sameAdmission(e.Decoded) {
-			w.list(recordClaim(w.r.mesh, e.Signed, e.Certificate)) // only what the node says of itself is new
+		if known := w.set[e.Key]; known != nil && known != e && known.sameAdmission(e.Decoded) && !w.mixed[e.Key] {
+			w.list(recordClaim(w.mesh, e.Signed, e.Certificate)) // only what the node says of itself is new
 			continue
 		}
-		if !e.in && !w.mayStand(e, first == e) || e.ref == (ref{}) {
+		if !e.in && !w.listNext(e, first == e) || e.ref == (ref{}) {
 			continue
 		}
-		for other := range w.r.rests[e.ref] {
+		for other := range w.rests[e.ref] {
 			stack = append(stack, other)
 		}
 	}
 }
 
-// mayStand lists what is due of a record, and reports whether to look at what rests on it. Of a fresh one that is the next signature, and the
-// rest waits for all of them: who sends forgeries shall not make us verify what hangs on them. What waits aside has passed before.
-func (w *outlook) mayStand(e *entry, fresh bool) bool {
-	for _, c := range w.r.claims(e, w.cert, fresh) {
+// listNext lists what is due of a record, and reports whether to look at what rests on it. Of a fresh one that is the next signature, and the
+// rest waits for all of them: who sends forgeries, or what must wait itself, shall not make us verify what hangs on that.
+func (w *outlook) listNext(e *entry, fresh bool) bool {
+	for _, c := range w.claims(e, fresh) {
 		switch right, done := w.list(c); {
 		case done && !right, fresh && !done:
 			return false
 		}
 	}
-	return true
+	return w.stands[e]
 }
 
 // list returns what came of a claim, and lists one that is not done.
@@ -220,40 +243,36 @@ func (w *outlook) list(c claim) (right, done bool) {
 
 // cert finds the certificate of a node or an invite, in the set or on its way there.
 func (w *outlook) cert(on ref) *x509.Certificate {
-	if e := w.r.nodes[identity.NodeID(on)]; e != nil {
+	if e := w.nodes[identity.NodeID(on)]; e != nil {
 		return e.Certificate
 	}
-	if e := w.r.invites[on]; e != nil {
+	if e := w.invites[on]; e != nil {
 		return e.Certificate
 	}
 	return w.certs[on]
 }
 
-// claims returns the signatures of a record that are still to be verified, in the order in which newEntry and judge do that. As long as it has
+// claims returns the signatures of a record that are still to be verified, in the order in which newEntry and judge do that. While it has
 // to wait for what it rests on, those of others are not among them.
-func (r *Roster) claims(e *entry, cert func(ref) *x509.Certificate, fresh bool) (claims []claim) {
+func (w *outlook) claims(e *entry, fresh bool) (claims []claim) {
 	if e.Node != nil && fresh {
-		claims = append(claims, recordClaim(r.mesh, e.Signed, e.Certificate))
+		claims = append(claims, recordClaim(w.mesh, e.Signed, e.Certificate))
 	}
-	issuer, signer := r.root, (*x509.Certificate)(nil)
+	if !w.stands[e] {
+		return claims
+	}
+	issuer := w.root
 	if !e.byRoot() {
-		if issuer = cert(e.parent); issuer == nil {
-			return claims
-		}
-	}
-	if e.Node != nil && !e.byRoot() {
-		if signer = cert(e.signer()); signer == nil {
-			return claims
-		}
+		issuer = w.cert(e.parent)
 	}
 	switch {
 	case e.Revocation != nil && !e.signedOK:
-		claims = append(claims, recordClaim(r.mesh, e.Signed, issuer))
+		claims = append(claims, recordClaim(w.mesh, e.Signed, issuer))
 	case e.Certificate != nil && !e.certOK:
 		claims = append(claims, certClaim(e.Certificate, issuer))
 	}
-	if signer != nil && !e.signedOK {
-		claims = append(claims, admissionClaim(r.mesh, e.Node, signer))
+	if e.Node != nil && !e.byRoot() && !e.signedOK {
+		claims = append(claims, admissionClaim(w.mesh, e.Node, w.cert(e.signer())))
 	}
 	return claims
 }

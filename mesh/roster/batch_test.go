@@ -112,3 +112,33 @@ func TestForgeryCostsOneVerification(t *testing.T) {
 		t.Errorf("own word: got %d signatures verified, want none", got)
 	}
 }
+
+// What must wait itself makes nobody verify what waits for it: anybody can make such records.
+func TestWaitingRecordCostsOneVerification(t *testing.T) {
+	m := newMesh(t)
+	invite := m.invite(m.founder.authority(), identity.InviteTerms{Uses: 100}, at(0))
+	unknown := m.invite(m.founder.authority(), identity.InviteTerms{Uses: 100}, at(0))
+	first := m.join("first", unknown, m.founder, at(1))
+	second := m.join("second", unknown, first, at(2))
+	r := New(m.root.Cert)
+	_, _ = r.AddAll([]record.Signed{m.founder.rec, invite.rec, first.rec}, at(3))
+	for i := range 20 {
+		_, _ = r.Add(m.join(fmt.Sprint("n", i), invite, second, at(3)).rec, at(4))
+	}
+	b := Read([]record.Signed{second.rec})
+	if got := prepare(r, b); got != 1 {
+		t.Errorf("got %d signatures verified, want 1", got)
+	}
+	r.unprepared = 0
+	if out, errs := r.AddBatch(b, at(4)); errs[0] != nil || !out.Parked || r.unprepared != 0 {
+		t.Errorf("got %+v, %v, and %d signatures verified within, want it parked and none", out, errs[0], r.unprepared)
+	}
+	// With the invite all can be verified: it itself, two nodes' certificates and admissions, and those of the twenty.
+	b = Read([]record.Signed{unknown.rec})
+	if got := prepare(r, b); got != 1+2*2+2*20 {
+		t.Errorf("with the invite: got %d signatures verified, want 45", got)
+	}
+	if out, errs := r.AddBatch(b, at(4)); errs[0] != nil || len(out.Changed) != 22 || r.unprepared != 0 {
+		t.Errorf("with the invite: got %d members, %v, and %d signatures verified within, want 22 and none", len(out.Changed), errs[0], r.unprepared)
+	}
+}
