@@ -248,7 +248,7 @@ func (l *loop) finished(r result, now time.Time) {
 	j := l.jobs[r.id]
 	j.busy = false
 	if r.err != nil {
-		l.m.log.Debug("sync failed", "member", r.id.Short(), "error", r.err)
+		l.m.log.Debug("sync failed", "peer", l.m.nameOf(r.id), "error", r.err)
 		if j.failures++; j.failures <= maxRetries && l.isNeighbour(r.id) {
 			delay := time.Second << j.failures
 			j.at, j.asked = now.Add(delay/2+rand.N(delay)), now
@@ -258,7 +258,7 @@ func (l *loop) finished(r result, now time.Time) {
 	}
 	j.failures = 0
 	if r.stats.got+r.stats.sent > 0 {
-		l.m.log.Debug("synced", "member", r.id.Short(), "got", r.stats.got, "sent", r.stats.sent, "refused", r.stats.refused)
+		l.m.log.Debug("synced", "peer", l.m.nameOf(r.id), "got", r.stats.got, "sent", r.stats.sent, "refused", r.stats.refused)
 	} else if !r.stats.equal {
 		j.settled, j.settledUntil = r.pair, now.Add(settledFor)
 	}
