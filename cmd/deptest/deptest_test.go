@@ -41,11 +41,11 @@ var floors = map[string]int{
 	"mesh/roster": machines, "mesh/signal": machines, "nat/path": machines, "nat/reach": machines, "config": machines,
 	"tunnel/pathmtu": machines,
 	"tunnel/bind":    edges, "tunnel/osnet": edges, "tunnel/sockets": edges, "tunnel/fit": edges,
-	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/fallback": edges, "nat/beacon": edges,
+	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/stream": edges, "nat/beacon": edges,
 	"nat/natprobe": edges,
 	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges,
 	// mesh/place has an owner, Contacts, and takes edges to join: session, store, join, beacon, the tunnel in TCP.
-	"tunnel": owners, "nat": owners, "mesh": owners, "mesh/place": owners,
+	"tunnel": owners, "nat": owners, "mesh": owners, "mesh/place": owners, "nat/streams": owners,
 	"mesh/node": nodes, "mesh/api": nodes,
 	"cmd/warren": programs, "cmd/warren-bench": programs,
 	"nat/natlab": tests, "cmd/warren-demo": tests, "cmd/warren/e2e": tests, "cmd/deptest": tests,

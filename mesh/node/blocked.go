@@ -10,34 +10,34 @@ import (
 	"warren/mesh/roster"
 	"warren/mesh/session"
 	"warren/nat"
-	"warren/nat/fallback"
 	"warren/nat/ranges"
+	"warren/nat/streams"
 	"warren/tunnel/bind"
 )
 
-// Whether UDP is blocked: the evidence that the loop has for fallback's machine, and doing what that says.
+// Whether UDP is blocked: the evidence that the loop has for the machine of package streams, and doing what that says.
 
 // dialsSeenEvery is how often failed dials are looked for while nothing else says that UDP works.
 const dialsSeenEvery = 5 * time.Second
 
 // stream tells the machine one thing and does what it says.
-func (m *member) stream(in fallback.Input) {
+func (m *member) stream(in streams.Input) {
 	s := m.streams
 	before, _, _ := s.machine.State()
-	var out []fallback.Output
+	var out []streams.Output
 	out, s.wake = s.machine.Step(time.Now(), in)
 	for _, o := range out {
 		switch o := o.(type) {
-		case fallback.Probe:
+		case streams.Probe:
 			m.nat.Probe()
-		case fallback.OpenStream:
+		case streams.OpenStream:
 			m.openStream(o.Ref)
-		case fallback.LeaveStream:
+		case streams.LeaveStream:
 			if d := s.dialled[o.ID]; d != nil && d.serial == o.Serial {
 				d.leaving = true
 				s.leave = append(s.leave, o.ID)
 			}
-		case fallback.CloseStream:
+		case streams.CloseStream:
 			if d := s.dialled[o.ID]; d != nil && d.serial == o.Serial {
 				delete(s.dialled, o.ID)
 				d.cancel()
@@ -52,18 +52,18 @@ func (m *member) stream(in fallback.Input) {
 }
 
 // udpChanged is told that the machine believes something else of UDP now.
-func (m *member) udpChanged(before, now fallback.State, reason string) {
+func (m *member) udpChanged(before, now streams.State, reason string) {
 	level := m.log.Debug
-	if now == fallback.Blocked || before == fallback.Returning {
+	if now == streams.Blocked || before == streams.Returning {
 		level = m.log.Info
 	}
 	level("UDP", "state", now.String(), "reason", reason)
 	m.publishRoutes()
 	m.nat.AnchorsChanged() // others are to be asked
-	if now == fallback.Blocked && before != fallback.Returning {
+	if now == streams.Blocked && before != streams.Returning {
 		m.nat.Check() // what does not answer either makes room for a relay
 	}
-	if before != fallback.Returning || now != fallback.Open {
+	if before != streams.Returning || now != streams.Open {
 		return
 	}
 	for id, p := range m.peers {
@@ -80,7 +80,7 @@ func (m *member) planStreamWake() {
 	if poll := s.seen.Add(dialsSeenEvery); m.mayDoubtDials() && (wake.IsZero() || poll.Before(wake)) {
 		wake = poll
 	}
-	if state, _, _ := s.machine.State(); state == fallback.Blocked {
+	if state, _, _ := s.machine.State(); state == streams.Blocked {
 		if look := time.Now().Add(blockedLookEvery); wake.IsZero() || look.Before(wake) {
 			wake = look
 		}
@@ -129,20 +129,20 @@ func (m *member) followAnchors(f facts) {
 		s.signs.everywhere.Store(private)
 		m.publishRoutes()
 		m.nat.AnchorsChanged()
-		m.stream(fallback.Anchors{IDs: ids})
+		m.stream(streams.Anchors{IDs: ids})
 	}
 	for id := range s.udp {
 		if !slices.Contains(s.anchors, id) || !m.byUDP(id) {
 			delete(s.udp, id)
-			m.stream(fallback.SessionDown{ID: id})
+			m.stream(streams.SessionDown{ID: id})
 		}
 	}
 	state, since, _ := s.machine.State()
 	for _, id := range s.anchors {
 		// A session that was there before UDP was doubted proves nothing.
-		if !s.udp[id] && m.byUDP(id) && (state == fallback.Open || m.up[id].since.After(since)) {
+		if !s.udp[id] && m.byUDP(id) && (state == streams.Open || m.up[id].since.After(since)) {
 			s.udp[id] = true
-			m.stream(fallback.SessionUp{ID: id})
+			m.stream(streams.SessionUp{ID: id})
 		}
 	}
 	for _, id := range s.leave {
@@ -158,7 +158,7 @@ func (m *member) followAnchors(f facts) {
 // moveSessions ends the sessions by UDP with the anchors to which a stream leads, so that they are dialled through it: left
 // alone they would take long to notice. It comes after the targets have been told the streams.
 func (m *member) moveSessions() {
-	if state, _, _ := m.streams.machine.State(); state != fallback.Blocked {
+	if state, _, _ := m.streams.machine.State(); state != streams.Blocked {
 		return
 	}
 	for id := range m.streams.targets() {
@@ -203,14 +203,14 @@ func (m *member) streamSessionDown(e sessionEvent) {
 	case bind.IsStream(remote.Addr()):
 		m.socket.DetachStream(remote)
 	case m.streams.udp[e.ID]:
-		m.stream(fallback.Doubt{})
+		m.stream(streams.Doubt{})
 	}
 }
 
 // mayDoubtDials reports whether failed dials are the only evidence.
 func (m *member) mayDoubtDials() bool {
 	state, _, _ := m.streams.machine.State()
-	return state == fallback.Open && len(m.streams.anchors) > 0 && len(m.streams.udp) == 0
+	return state == streams.Open && len(m.streams.anchors) > 0 && len(m.streams.udp) == 0
 }
 
 // seeDials tells the machine of rounds of dialling anchors that ended without an answer.
@@ -229,7 +229,7 @@ func (m *member) seeDials(now time.Time) {
 			continue
 		}
 		if status.Attempts > s.attempts[status.ID] && status.Silent {
-			m.stream(fallback.DialFailed{ID: status.ID})
+			m.stream(streams.DialFailed{ID: status.ID})
 		}
 		s.attempts[status.ID] = status.Attempts
 	}

@@ -10,7 +10,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/roster"
 	"warren/mesh/session"
-	"warren/nat/fallback"
+	"warren/nat/stream"
 )
 
 // codeNotMember is told to a node that was a member, or had an invite, and is none for good.
@@ -44,7 +44,7 @@ func (m *member) verify(chain []*x509.Certificate) (identity.NodeID, error) {
 func (m *member) verifyStream(chain []*x509.Certificate) (identity.NodeID, error) {
 	id, err := m.verify(chain)
 	if no, ok := errors.AsType[*session.Refusal](err); ok {
-		err = &fallback.Refusal{Code: uint16(no.Code), Reason: no.Reason}
+		err = &stream.Refusal{Code: uint16(no.Code), Reason: no.Reason}
 	}
 	return id, err
 }

@@ -22,9 +22,9 @@ import (
 	"warren/mesh/signal"
 	"warren/mesh/store"
 	"warren/nat"
-	"warren/nat/fallback"
 	"warren/nat/portmap"
 	"warren/nat/relay"
+	"warren/nat/streams"
 	"warren/tunnel"
 	"warren/tunnel/bind"
 )
@@ -47,7 +47,7 @@ type member struct {
 	owners
 	back     *dialBack
 	lan      *lan
-	streams  *streams
+	streams  *streaming
 	share    *relaying
 	outlook  *outlook
 	hosted   *hosted
@@ -259,7 +259,7 @@ func (m *member) networkChanged() {
 	m.nat.NetworkChanged()
 	m.sessions.Redial()
 	m.leaveNetwork()
-	m.stream(fallback.NetworkChanged{})
+	m.stream(streams.NetworkChanged{})
 	m.mapper.Changed()
 	m.back.machine.NetworkChanged()
 	m.lan.networkChanged()

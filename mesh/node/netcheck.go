@@ -12,10 +12,10 @@ import (
 	"warren/mesh/api"
 	"warren/mesh/identity"
 	"warren/mesh/roster"
-	"warren/nat/fallback"
 	"warren/nat/natkind"
 	"warren/nat/natprobe"
 	"warren/nat/ranges"
+	"warren/nat/streams"
 )
 
 // maxAnchorChecks bounds the anchors that a netcheck lists and connects to.
@@ -51,7 +51,7 @@ func (b *backend) Netcheck(ctx context.Context) (api.Netcheck, error) {
 		out.Reachable = append(out.Reachable, api.Reachable{Address: r.Addr, State: string(r.State)})
 	}
 	out.Fallback = api.Fallback{State: table.udp.state.String(), InUse: table.blocked != "", Since: moment(table.udp.since), Reason: table.udp.reason}
-	if table.udp.state == fallback.Open {
+	if table.udp.state == streams.Open {
 		out.Fallback.Reason = ""
 	}
 	for i, a := range anchors {

@@ -16,7 +16,7 @@ import (
 
 	"warren/mesh/api"
 	"warren/mesh/identity"
-	"warren/nat/fallback"
+	"warren/nat/stream"
 )
 
 // Whether something stands between this node and its anchors that answers in their place: a captive portal, or a proxy that
@@ -41,8 +41,8 @@ type chainVerifier func([]*x509.Certificate) (identity.NodeID, error)
 func lookTCP(ctx context.Context, verify chainVerifier, id identity.NodeID, addr netip.AddrPort) tcpLook {
 	looks := make(chan tcpLook, 2)
 	ports := []uint16{addr.Port()}
-	if addr.Port() != fallback.AlternatePort {
-		ports = append(ports, fallback.AlternatePort)
+	if addr.Port() != stream.AlternatePort {
+		ports = append(ports, stream.AlternatePort)
 	}
 	for _, port := range ports {
 		go func() { looks <- lookTLS(ctx, verify, id, netip.AddrPortFrom(addr.Addr(), port)) }() // ends with ctx

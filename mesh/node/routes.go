@@ -10,8 +10,8 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/roster"
 	"warren/nat"
-	"warren/nat/fallback"
 	"warren/nat/reach"
+	"warren/nat/streams"
 	"warren/tunnel/bind"
 )
 
@@ -39,7 +39,7 @@ type routes struct {
 
 // udpFacts is what is believed of UDP, as the loop last published it.
 type udpFacts struct {
-	state  fallback.State
+	state  streams.State
 	since  time.Time
 	reason string
 }
@@ -74,7 +74,7 @@ func (m *member) publishRoutes() {
 	}
 	state, since, reason := m.streams.machine.State()
 	r.udp, r.reach = udpFacts{state, since, reason}, m.back.machine.Snapshot()
-	r.forlorn = state == fallback.Blocked || state == fallback.Trying && len(m.streams.udp) == 0 && len(m.streams.targets()) > 0
+	r.forlorn = state == streams.Blocked || state == streams.Trying && len(m.streams.udp) == 0 && len(m.streams.targets()) > 0
 	isAnchor := make(map[identity.NodeID]bool)
 	for _, other := range view.Members {
 		if other.State != roster.Active {
@@ -104,7 +104,7 @@ func (m *member) publishRoutes() {
 		remote, ok := m.sessions.Remote(id)
 		switch {
 		case !ok, bind.IsStream(remote.Addr()) && m.streams.dialled[id] == nil:
-		case state == fallback.Blocked && m.byUDP(id): // not seen yet that it is dead
+		case state == streams.Blocked && m.byUDP(id): // not seen yet that it is dead
 		default:
 			r.anchors = append(r.anchors, m.relayAnchor(id, remote, !isAnchor[id]))
 			followed = append(followed, id)
@@ -115,7 +115,7 @@ func (m *member) publishRoutes() {
 		r.endpoints[id] = p.endpoint
 		r.byHandle[p.endpoint.Handle()] = id
 	}
-	if state != fallback.Open {
+	if state != streams.Open {
 		// Whether UDP works is asked of all, also of those to whom a stream leads, or nothing.
 		for _, id := range m.streams.anchors[:min(len(m.streams.anchors), maxIntroducers)] {
 			for _, addr := range m.udpAddrs(id) {
@@ -123,7 +123,7 @@ func (m *member) publishRoutes() {
 			}
 		}
 		switch {
-		case state == fallback.Trying:
+		case state == streams.Trying:
 		case len(m.streams.targets()) > 0:
 			r.blocked = reason
 		default:

@@ -15,13 +15,14 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/session"
 	"warren/nat"
-	"warren/nat/fallback"
+	"warren/nat/stream"
+	"warren/nat/streams"
 	"warren/tunnel/bind"
 )
 
 /* Streams
  *
- * Where UDP is blocked, datagrams go over TLS streams to anchors (package fallback). Its machine, stepped by the loop,
+ * Where UDP is blocked, datagrams go over TLS streams to anchors (package stream). The machine of package streams, stepped by the loop,
  * says when; what it wants is done here. A stream is an address of the socket like any other, so that a session, what
  * is relayed, and the tunnel to the anchor itself only have to be told to go there:
  *
@@ -31,11 +32,11 @@ import (
 
 const streamDialTime = 10 * time.Second
 
-// streams is what a member keeps of its streams.
-type streams struct {
+// streaming is what a member keeps of its streams.
+type streaming struct {
 	// constant
-	server *fallback.Server
-	client *fallback.Client
+	server *stream.Server
+	client *stream.Client
 	orders chan streamOrder
 	signs  *udpSigns
 
@@ -43,7 +44,7 @@ type streams struct {
 	listening atomic.Bool // streams are to be accepted
 
 	// owned by the loop
-	machine  *fallback.Machine
+	machine  *streams.Machine
 	timer    *time.Timer // pokes the signs
 	wake     time.Time   // of the machine
 	anchors  []identity.NodeID
@@ -73,22 +74,22 @@ type dialledStream struct {
 
 // streamOrder asks for a stream to be dialled; ctx ends the dialling and the stream.
 type streamOrder struct {
-	ref   fallback.Ref
+	ref   streams.Ref
 	addrs []netip.AddrPort
 	ctx   context.Context
 }
 
 // streamNews says that a stream is up or has ended. Those that were accepted have no serial number.
 type streamNews struct {
-	fallback.Ref
+	streams.Ref
 	end streamEnd
 	up  bool
 	err error // why it is not up
 }
 
-func newStreams() *streams {
-	s := &streams{
-		orders: make(chan streamOrder, 64), signs: newUDPSigns(), machine: fallback.NewMachine(rand.Float64),
+func newStreaming() *streaming {
+	s := &streaming{
+		orders: make(chan streamOrder, 64), signs: newUDPSigns(), machine: streams.NewMachine(rand.Float64),
 		udp: make(map[identity.NodeID]bool), attempts: make(map[identity.NodeID]int),
 		dialled: make(map[identity.NodeID]*dialledStream), accepted: make(map[identity.NodeID]streamEnd),
 	}
@@ -97,7 +98,7 @@ func newStreams() *streams {
 }
 
 // to returns the stream that leads to or from a member.
-func (s *streams) to(id identity.NodeID) streamEnd {
+func (s *streaming) to(id identity.NodeID) streamEnd {
 	if d := s.dialled[id]; d != nil && d.end.virtual.IsValid() {
 		return d.end
 	}
@@ -105,7 +106,7 @@ func (s *streams) to(id identity.NodeID) streamEnd {
 }
 
 // ends returns all streams that are up.
-func (s *streams) ends() map[identity.NodeID]streamEnd {
+func (s *streaming) ends() map[identity.NodeID]streamEnd {
 	out := make(map[identity.NodeID]streamEnd, len(s.accepted)+len(s.dialled))
 	for id := range s.accepted {
 		out[id] = s.to(id)
@@ -119,7 +120,7 @@ func (s *streams) ends() map[identity.NodeID]streamEnd {
 }
 
 // targets returns the addresses at which sessions are to be dialled through streams.
-func (s *streams) targets() map[identity.NodeID]netip.AddrPort {
+func (s *streaming) targets() map[identity.NodeID]netip.AddrPort {
 	out := make(map[identity.NodeID]netip.AddrPort)
 	for id, d := range s.dialled {
 		if d.end.virtual.IsValid() && !d.leaving {
@@ -131,22 +132,22 @@ func (s *streams) targets() map[identity.NodeID]netip.AddrPort {
 
 // assembleStreams makes the two sides of streams.
 func (m *member) assembleStreams(n *node) (err error) {
-	m.streams = newStreams()
-	m.streams.client = fallback.NewClient(fallback.ClientOptions{Credential: m.credential, Verify: m.verify})
-	m.streams.server, err = fallback.New(fallback.Options{
+	m.streams = newStreaming()
+	m.streams.client = stream.NewClient(stream.ClientOptions{Credential: m.credential, Verify: m.verify})
+	m.streams.server, err = stream.New(stream.Options{
 		Credential: m.credential, Verify: m.verifyStream, Attach: m.acceptStream, Joins: func() bool { return true },
 		Changed: m.streams.signs.poke, Logger: n.options.Logger,
 	})
 	return err
 }
 
-// acceptStream is called by the fallback server for each stream of a member or a joiner.
+// acceptStream is called by the server for each stream of a member or a joiner.
 func (m *member) acceptStream(from identity.NodeID, c net.Conn) (<-chan struct{}, error) {
 	virtual, done, err := m.socket.AttachStream(c, bind.StreamOptions{QUICOnly: from.IsZero()})
 	if err != nil || from.IsZero() {
 		return done, err
 	}
-	news := streamNews{Ref: fallback.Ref{ID: from}, end: endOf(virtual, c), up: true}
+	news := streamNews{Ref: streams.Ref{ID: from}, end: endOf(virtual, c), up: true}
 	m.streams.signs.tell(news)
 	go func() { // ends with the stream, which the server ends at the latest with itself
 		<-done
@@ -233,7 +234,7 @@ func (m *member) streamDialled(n streamNews) {
 		m.log.Info("stream up", "peer", m.nameOf(n.ID), "address", n.end.remote.String())
 		d.end = n.end
 		m.streams.trouble = ""
-		m.stream(fallback.StreamUp{Ref: n.Ref})
+		m.stream(streams.StreamUp{Ref: n.Ref})
 	case !n.up:
 		if known {
 			delete(m.streams.dialled, n.ID)
@@ -243,7 +244,7 @@ func (m *member) streamDialled(n streamNews) {
 		if n.err != nil {
 			m.streamFailed(n.ID, n.err)
 		}
-		m.stream(fallback.StreamDown{Ref: n.Ref})
+		m.stream(streams.StreamDown{Ref: n.Ref})
 	}
 }
 
@@ -251,10 +252,10 @@ func (m *member) streamDialled(n streamNews) {
 func (m *member) streamFailed(id identity.NodeID, err error) {
 	m.log.Debug("stream not up", "peer", m.nameOf(id), "error", err)
 	m.streams.trouble = strings.ReplaceAll(err.Error(), "\n", "; ")
-	if proxy, ok := errors.AsType[*fallback.ProxyError](err); ok {
+	if proxy, ok := errors.AsType[*stream.ProxyError](err); ok {
 		m.streams.trouble = proxy.Error() // the same for all addresses
 	}
-	if no, ok := errors.AsType[*fallback.Refusal](err); ok {
+	if no, ok := errors.AsType[*stream.Refusal](err); ok {
 		m.refuse(sessionEvent{ID: id, Code: uint64(no.Code), Reason: no.Reason})
 	}
 }
@@ -266,7 +267,7 @@ func (m *member) streamLost(id identity.NodeID, end streamEnd) {
 	}
 }
 
-func (m *member) openStream(ref fallback.Ref) {
+func (m *member) openStream(ref streams.Ref) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.streams.dialled[ref.ID] = &dialledStream{serial: ref.Serial, cancel: cancel}
 	select {
@@ -296,13 +297,13 @@ func (m *member) streamAddrs(id identity.NodeID) []netip.AddrPort {
 			return out
 		}
 	}
-	return fallback.Guess(m.udpAddrs(id))
+	return stream.Guess(m.udpAddrs(id))
 }
 
 // followStreams moves the tunnels of the peers to which a stream leads, and back.
 func (m *member) followStreams() {
 	state, _, _ := m.streams.machine.State()
-	blocked := state == fallback.Blocked || state == fallback.Returning
+	blocked := state == streams.Blocked || state == streams.Returning
 	changed := false
 	for id, p := range m.peers {
 		end := m.streams.to(id)

@@ -8,8 +8,8 @@ import (
 
 	"warren/mesh/identity"
 	"warren/nat"
-	"warren/nat/fallback"
 	"warren/nat/ranges"
+	"warren/nat/streams"
 	"warren/tunnel/bind"
 )
 
@@ -116,19 +116,19 @@ func (m *member) streamsChanged() {
 	}
 	for _, id := range silent {
 		if p := m.peers[id]; p != nil && m.byInternet(p.path) {
-			m.stream(fallback.Doubt{})
+			m.stream(streams.Doubt{})
 			break
 		}
 	}
 	now := time.Now()
-	if state, since, _ := m.streams.machine.State(); state == fallback.Trying && m.peerHeard(since.Add(underway)) {
-		m.stream(fallback.PeerAnswered{})
+	if state, since, _ := m.streams.machine.State(); state == streams.Trying && m.peerHeard(since.Add(underway)) {
+		m.stream(streams.PeerAnswered{})
 	}
 	if answered {
-		m.stream(fallback.Answered{})
+		m.stream(streams.Answered{})
 	}
 	m.seeDials(now)
-	m.stream(fallback.Tick{Busy: m.streamsBusy(now)})
+	m.stream(streams.Tick{Busy: m.streamsBusy(now)})
 	m.followStreams()
 }
 

@@ -1,4 +1,4 @@
-package fallback
+package stream
 
 import (
 	"context"
@@ -80,13 +80,13 @@ type Port struct {
 // New returns a server that listens nowhere.
 func New(o Options) (*Server, error) {
 	if o.Credential == nil || o.Verify == nil || o.Attach == nil {
-		return nil, errors.New("new fallback server: Credential, Verify and Attach are needed")
+		return nil, errors.New("new stream server: Credential, Verify and Attach are needed")
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		o: o, log: o.Logger.With("part", "fallback"), gate: newGate(), changed: make(chan struct{}, 1), listen: listenTCP,
+		o: o, log: o.Logger.With("part", "stream"), gate: newGate(), changed: make(chan struct{}, 1), listen: listenTCP,
 		ports: make(map[uint16]error), streams: make(map[*served]struct{}),
 	}
 	s.tls = s.serverTLS()

@@ -1,13 +1,12 @@
-// Package fallback makes streams for networks that drop UDP: TLS connections over TCP to anchors, on the number of
-// their UDP port and on 443, through an HTTP proxy where the environment names one. A stream carries the datagrams
-// that would have gone by UDP. Server accepts streams, Client dials them, and Machine, which is pure, decides when a node
-// needs them.
+// Package stream carries datagrams over TCP for networks that drop UDP: in TLS connections to anchors, on the number of
+// their UDP port and on 443, through an HTTP proxy where the environment names one. A stream carries what would have
+// gone by UDP. Server accepts streams, Client dials them; when a node needs them is decided in package streams.
 //
 // What the datagrams mean is the business of whoever takes a stream over (in an agent, the shared socket); who is a
 // member is decided by Options.Verify. The protocols inside prove their far ends again, so a stream is only asked
 // whether its far end is a member at all.
 //
-// Server and Client may be used by several goroutines at once; a Machine has one owner.
+// Server and Client may be used by several goroutines at once.
 //
 // The wire: TLS 1.3, ALPN "warren-tcp/1" with certificates of the mesh on both sides, or "warren-tcp-join/1" of a joiner
 // that has none yet. Then, in both directions, frames:
@@ -19,7 +18,7 @@
 //	code (2, big endian) ‖ reason (UTF-8, at most 256 bytes)
 //
 // and the end. Later frames of length 0 mean nothing.
-package fallback
+package stream
 
 import (
 	"crypto/tls"

@@ -1,6 +1,6 @@
 //go:build linux || darwin
 
-package fallback
+package stream
 
 import (
 	"net"

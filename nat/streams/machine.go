@@ -1,4 +1,5 @@
-package fallback
+// Package streams keeps a node's streams: it decides whether UDP is blocked, and holds streams to anchors while it is.
+package streams
 
 import (
 	"fmt"
