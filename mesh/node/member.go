@@ -187,7 +187,7 @@ func (m *member) start(ctx context.Context, group *errgroup.Group) {
 	if m.settings().Anchor != AnchorNever {
 		group.Go(func() error { return m.mapper.Run(ctx) })
 	}
-	group.Go(func() error { return m.streams.server.Run(ctx) })
+	group.Go(func() error { return m.streams.server.Run(ctx, streamTaker{m}) })
 	group.Go(func() error { return m.dialStreams(ctx) })
 	group.Go(func() error { return m.answerProbes(ctx) })
 	group.Go(func() error { return m.watchTraffic(ctx) })

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -133,16 +135,28 @@ func (s *streaming) targets() map[identity.NodeID]netip.AddrPort {
 // assembleStreams makes the two sides of streams.
 func (m *member) assembleStreams(n *node) (err error) {
 	m.streams = newStreaming()
-	m.streams.client = stream.NewClient(stream.ClientOptions{Credential: m.credential, Verify: m.verify})
-	m.streams.server, err = stream.New(stream.Options{
-		Credential: m.credential, Verify: m.verifyStream, Attach: m.acceptStream, Joins: func() bool { return true },
-		Changed: m.streams.signs.poke, Logger: n.options.Logger,
-	})
+	members := streamMembers{m}
+	m.streams.client = stream.NewClient(stream.ClientOptions{Members: members})
+	m.streams.server, err = stream.New(stream.Options{Members: members, Joins: true, Logger: n.options.Logger})
 	return err
 }
 
-// acceptStream is called by the server for each stream of a member or a joiner.
-func (m *member) acceptStream(from identity.NodeID, c net.Conn) (<-chan struct{}, error) {
+// streamMembers is what the two sides of streams ask.
+type streamMembers struct{ *member }
+
+func (m streamMembers) Credential() tls.Certificate { return m.credential() }
+
+func (m streamMembers) Verify(chain []*x509.Certificate) (identity.NodeID, error) {
+	return m.verifyStream(chain)
+}
+
+// streamTaker takes over what the server accepts.
+type streamTaker struct{ *member }
+
+func (m streamTaker) PortsChanged() { m.streams.signs.poke() }
+
+// Accept is called by the server for each stream of a member or a joiner.
+func (m streamTaker) Accept(from identity.NodeID, c net.Conn) (<-chan struct{}, error) {
 	virtual, done, err := m.socket.AttachStream(c, bind.StreamOptions{QUICOnly: from.IsZero()})
 	if err != nil || from.IsZero() {
 		return done, err

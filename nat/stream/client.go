@@ -26,11 +26,12 @@ var ErrWrongMember = errors.New("another member answers, or none")
 
 // ClientOptions are what a Client needs from its node.
 type ClientOptions struct {
-	Credential func() tls.Certificate                                      // for Dial
-	Verify     func(chain []*x509.Certificate) (identity.NodeID, error)    // for Dial; concurrent
-	Proxy      func(target *url.URL) (proxy *url.URL, err error)           // nil: what the environment says at NewClient
-	dial       func(ctx context.Context, address string) (net.Conn, error) // for tests
-	alternate  uint16                                                      // for tests
+	Members Members // for Dial
+
+	// for tests
+	proxy     func(target *url.URL) (proxy *url.URL, err error) // nil: what the environment says at NewClient
+	dial      func(ctx context.Context, address string) (net.Conn, error)
+	alternate uint16
 }
 
 // Client dials streams. See NewClient.
@@ -38,8 +39,8 @@ type Client struct{ o ClientOptions }
 
 // NewClient returns a client. A joiner's needs no options.
 func NewClient(o ClientOptions) *Client {
-	if o.Proxy == nil {
-		o.Proxy = environmentProxy()
+	if o.proxy == nil {
+		o.proxy = environmentProxy()
 	}
 	if o.dial == nil {
 		o.dial = func(ctx context.Context, address string) (net.Conn, error) {
@@ -55,13 +56,13 @@ func NewClient(o ClientOptions) *Client {
 // Dial returns a stream to the member id at one of its TCP addresses, the first that answers, directly or through the proxy. The stream's deadlines are its own: it fails when nothing comes for 45 s. The error wraps a
 // Refusal, a ProxyError or ErrWrongMember where that was one of the reasons.
 func (c *Client) Dial(ctx context.Context, id identity.NodeID, addrs []netip.AddrPort) (net.Conn, error) {
-	if c.o.Credential == nil || c.o.Verify == nil {
-		return nil, errors.New("dial stream: Credential and Verify are needed")
+	if c.o.Members == nil {
+		return nil, errors.New("dial stream: Members is needed")
 	}
 	config := baseTLS(alpnMember)
 	config.InsecureSkipVerify = true // names mean nothing here: VerifyConnection checks the chain and the key
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		cert := c.o.Credential()
+		cert := c.o.Members.Credential()
 		return &cert, nil
 	}
 	config.VerifyConnection = func(state tls.ConnectionState) error {
@@ -71,9 +72,12 @@ func (c *Client) Dial(ctx context.Context, id identity.NodeID, addrs []netip.Add
 		if leaf := identity.NodeIDOfCert(state.PeerCertificates[0]); leaf != id {
 			return fmt.Errorf("node %s: %w", leaf.Short(), ErrWrongMember)
 		}
-		got, err := c.o.Verify(state.PeerCertificates)
-		if err == nil && got != id {
-			err = fmt.Errorf("node %s: %w", got.Short(), ErrWrongMember)
+		got, err := c.o.Members.Verify(state.PeerCertificates)
+		switch no, refusal := errors.AsType[*Refusal](err); {
+		case refusal:
+			return errors.New(no.Reason) // it is this node that refuses, which must not be taken for the anchor's no
+		case err == nil && got != id:
+			return fmt.Errorf("node %s: %w", got.Short(), ErrWrongMember)
 		}
 		return err
 	}

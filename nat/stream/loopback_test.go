@@ -85,20 +85,29 @@ func newHost(t *testing.T, mesh *sessiontest.Mesh, addr string) *host {
 	return h
 }
 
+// attaching takes streams over into a socket, and tells their virtual addresses.
+type attaching struct {
+	socket   *bind.Bind
+	attached chan netip.AddrPort
+}
+
+// Accept implements Taker.
+func (a *attaching) Accept(from identity.NodeID, c net.Conn) (<-chan struct{}, error) {
+	virtual, done, err := a.socket.AttachStream(c, bind.StreamOptions{QUICOnly: from.IsZero()})
+	if err == nil {
+		a.attached <- virtual
+	}
+	return done, err
+}
+
+// PortsChanged implements Taker.
+func (a *attaching) PortsChanged() {}
+
 // serve runs a server of the host on a free port of the loopback.
 func (h *host) serve(t *testing.T, mesh *sessiontest.Mesh) (*Server, netip.AddrPort, <-chan netip.AddrPort) {
 	t.Helper()
 	attached := make(chan netip.AddrPort, 10)
-	s, err := New(Options{
-		Credential: h.Credential, Verify: mesh.Verify, Joins: func() bool { return true },
-		Attach: func(from identity.NodeID, c net.Conn) (<-chan struct{}, error) {
-			virtual, done, err := h.socket.AttachStream(c, bind.StreamOptions{QUICOnly: from.IsZero()})
-			if err == nil {
-				attached <- virtual
-			}
-			return done, err
-		},
-	})
+	s, err := New(Options{Members: members{h.Node, mesh.Verify}, Joins: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +119,7 @@ func (h *host) serve(t *testing.T, mesh *sessiontest.Mesh) (*Server, netip.AddrP
 	s.SetPorts(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- s.Run(ctx, &attaching{h.socket, attached}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
@@ -130,7 +139,7 @@ func TestSessionOverStream(t *testing.T) {
 	anchor, member := newHost(t, mesh, "192.0.2.1"), newHost(t, mesh, "198.51.100.2")
 	_, at, attached := anchor.serve(t, mesh)
 	proxy := newProxy(t, "")
-	client := NewClient(ClientOptions{Credential: member.Credential, Verify: mesh.Verify, Proxy: always(proxy.url)})
+	client := NewClient(ClientOptions{Members: members{member.Node, mesh.Verify}, proxy: always(proxy.url)})
 	c, err := client.Dial(t.Context(), anchor.ID, []netip.AddrPort{at})
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +172,7 @@ func TestSessionOverStream(t *testing.T) {
 		t.Errorf("got %d tunnels through the proxy, want 1", proxy.count())
 	}
 
-	joiner := NewClient(ClientOptions{Proxy: noProxy})
+	joiner := NewClient(ClientOptions{proxy: noProxy})
 	meshID := identity.MeshIDOf(mesh.Root.Cert.PublicKey.(ed25519.PublicKey))
 	pin := [8]byte(anchor.ID[:8])
 	stream, err := joiner.DialJoin(t.Context(), meshID, pin, []netip.AddrPort{at})
@@ -206,16 +215,13 @@ func TestPortsAreRetried(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := uint16(taken.Addr().(*net.TCPAddr).Port)
-	s, err := New(Options{
-		Credential: n.Credential, Verify: mesh.Verify,
-		Attach: func(identity.NodeID, net.Conn) (<-chan struct{}, error) { return nil, errors.New("no") },
-	})
+	s, err := New(Options{Members: members{n, mesh.Verify}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- s.Run(ctx, &attaching{}) }()
 	wait := func(what string, ok func([]Port) bool) {
 		t.Helper()
 		for end := time.Now().Add(10 * time.Second); !ok(s.Ports()); time.Sleep(time.Millisecond) {
@@ -335,7 +341,7 @@ func TestTunnel(t *testing.T) {
 		if test.fails == "502" {
 			to = "127.0.0.1:1"
 		}
-		c, err := NewClient(ClientOptions{Proxy: always(test.proxy)}).connect(t.Context(), to)
+		c, err := NewClient(ClientOptions{proxy: always(test.proxy)}).connect(t.Context(), to)
 		if err != nil {
 			if test.fails == "" || !strings.Contains(err.Error(), test.fails) {
 				t.Errorf("%s: got %v, want %q", test.name, err, test.fails)

@@ -80,7 +80,7 @@ func (p proxies) find(target *url.URL) (*url.URL, error) {
 
 // connect makes a connection to host:port, through the proxy if there is one for it.
 func (c *Client) connect(ctx context.Context, target string) (net.Conn, error) {
-	proxy, err := c.o.Proxy(&url.URL{Scheme: "https", Host: target})
+	proxy, err := c.o.proxy(&url.URL{Scheme: "https", Host: target})
 	if err != nil {
 		return nil, fmt.Errorf("find proxy: %w", err)
 	}

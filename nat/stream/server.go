@@ -20,19 +20,30 @@ import (
 // relisten is the time between two tries to listen on a port that somebody else has, or that we may not have.
 const relisten = time.Minute
 
-// Options are what a Server needs from its node. Credential, Verify and Attach are required.
+// Options are what a Server needs from its node.
 type Options struct {
-	Credential func() tls.Certificate // the node's chain, leaf first, root last
-	// Verify checks a member's chain, leaf first. It is called twice for each stream, so that a revocation that falls
-	// between the handshake and Drop is not missed. Concurrent.
-	Verify func(chain []*x509.Certificate) (identity.NodeID, error)
-	// Attach takes a stream over. A zero ID is a joiner: its stream is slow, ends after 30 s, and is to carry
-	// nothing but QUIC. done closes when the stream has ended and c is closed. With an error c stays the Server's.
-	Attach func(from identity.NodeID, c net.Conn) (done <-chan struct{}, err error)
-	Joins  func() bool // whether joiners are let in now; nil: never
-	// Changed is called, from Run's goroutine, when Ports returns something else than before. Nil: nobody wants to know.
-	Changed func()
+	Members Members      // required; Verify is called twice for each stream, so that a revocation that falls between the handshake and Drop is not missed
+	Joins   bool         // joiners are let in
 	Logger  *slog.Logger // nil: none
+}
+
+// Members proves this node to others and tells who is a member. Both methods are called concurrently, without any lock held.
+type Members interface {
+	// Credential returns the node's chain, leaf first, root last.
+	Credential() tls.Certificate
+	// Verify checks a member's chain, leaf first, and returns the leaf's node ID. Its error may wrap a Refusal, which a
+	// Server gives to the refused node.
+	Verify(chain []*x509.Certificate) (identity.NodeID, error)
+}
+
+// Taker takes over what a Server accepts.
+type Taker interface {
+	// Accept takes a stream over, from a goroutine of the stream's own. A zero ID is a joiner: its stream is slow, ends after
+	// 30 s, and is to carry nothing but QUIC. done closes when the stream has ended and c is closed. With an error c stays
+	// the Server's.
+	Accept(from identity.NodeID, c net.Conn) (done <-chan struct{}, err error)
+	// PortsChanged says, from Run's goroutine, that Ports returns something else than before.
+	PortsChanged()
 }
 
 // Server accepts streams. See New.
@@ -79,8 +90,8 @@ type Port struct {
 
 // New returns a server that listens nowhere.
 func New(o Options) (*Server, error) {
-	if o.Credential == nil || o.Verify == nil || o.Attach == nil {
-		return nil, errors.New("new stream server: Credential, Verify and Attach are needed")
+	if o.Members == nil {
+		return nil, errors.New("new stream server: Members is needed")
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -100,7 +111,7 @@ func listenTCP(port uint16) (net.Listener, error) {
 // serverTLS tells members and joiners apart by their ALPN. Who knows neither gets no further.
 func (s *Server) serverTLS() *tls.Config {
 	credential := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		c := s.o.Credential()
+		c := s.o.Members.Credential()
 		return &c, nil
 	}
 	member, join := baseTLS(alpnMember), baseTLS(alpnJoin)
@@ -111,7 +122,7 @@ func (s *Server) serverTLS() *tls.Config {
 		switch {
 		case slices.Contains(hello.SupportedProtos, alpnMember):
 			return member, nil
-		case slices.Contains(hello.SupportedProtos, alpnJoin) && s.o.Joins != nil && s.o.Joins():
+		case slices.Contains(hello.SupportedProtos, alpnJoin) && s.o.Joins:
 			return join, nil
 		}
 		return nil, errors.New("protocol not offered")
@@ -171,13 +182,14 @@ func (s *Server) Drop(id identity.NodeID) {
 	}
 }
 
-// Run listens until ctx ends; then it closes everything and returns ctx's error.
-func (s *Server) Run(ctx context.Context) error {
+// Run listens until ctx ends and gives what it accepts to t; then it closes everything, waits until all streams have ended, and
+// returns ctx's error.
+func (s *Server) Run(ctx context.Context, t Taker) error {
 	open := make(map[uint16]net.Listener)
 	retry := time.NewTicker(relisten)
 	defer retry.Stop()
 	for {
-		s.reconcile(ctx, open)
+		s.reconcile(ctx, open, t)
 		select {
 		case <-ctx.Done():
 			for _, l := range open {
@@ -192,7 +204,7 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // reconcile opens and closes listeners until they are those wanted.
-func (s *Server) reconcile(ctx context.Context, open map[uint16]net.Listener) {
+func (s *Server) reconcile(ctx context.Context, open map[uint16]net.Listener, t Taker) {
 	s.mu.Lock()
 	wanted := s.wanted
 	s.mu.Unlock()
@@ -215,19 +227,19 @@ func (s *Server) reconcile(ctx context.Context, open map[uint16]net.Listener) {
 		}
 		s.log.Info("listening", "port", port)
 		open[port] = l
-		s.working.Go(func() { s.accept(ctx, l) })
+		s.working.Go(func() { s.accept(ctx, l, t) })
 	}
 	s.mu.Lock()
 	same := maps.EqualFunc(s.ports, tried, func(a, b error) bool { return (a == nil) == (b == nil) })
 	s.ports = tried
 	s.mu.Unlock()
-	if !same && s.o.Changed != nil {
-		s.o.Changed()
+	if !same {
+		t.PortsChanged()
 	}
 }
 
 // accept takes connections until the listener is closed.
-func (s *Server) accept(ctx context.Context, l net.Listener) {
+func (s *Server) accept(ctx context.Context, l net.Listener, t Taker) {
 	for {
 		c, err := l.Accept()
 		switch {
@@ -253,19 +265,19 @@ func (s *Server) accept(ctx context.Context, l net.Listener) {
 			defer c.Close()
 			stop := context.AfterFunc(ctx, func() { c.Close() })
 			defer stop()
-			s.serve(ctx, c, leave)
+			s.serve(ctx, c, t, leave)
 		})
 	}
 }
 
 // serve shakes hands and keeps one stream until it ends. shaken is called when the handshake is over.
-func (s *Server) serve(ctx context.Context, c net.Conn, shaken func()) {
+func (s *Server) serve(ctx context.Context, c net.Conn, taker Taker, shaken func()) {
 	tune(c)
 	c.SetDeadline(time.Now().Add(handshakeTimeout)) // the whole of it, however slowly the bytes come
 	t := tls.Server(c, s.tls)
 	if err := t.HandshakeContext(ctx); err != nil {
 		s.count(func(n *Counts) *uint64 { return &n.Failed })
-		s.log.Debug("no handshake", "remote", c.RemoteAddr().String(), "error", err)
+		s.log.Debug("no handshake", "address", c.RemoteAddr().String(), "error", err)
 		return
 	}
 	if t.ConnectionState().NegotiatedProtocol == alpnJoin {
@@ -277,24 +289,24 @@ func (s *Server) serve(ctx context.Context, c net.Conn, shaken func()) {
 		}
 		defer s.gate.leaveJoin(from)
 		s.count(func(n *Counts) *uint64 { return &n.Joins })
-		s.keep(&served{conn: newLimited(t)}, shaken)
+		s.keep(&served{conn: newLimited(t)}, taker, shaken)
 		return
 	}
-	id, err := s.o.Verify(t.ConnectionState().PeerCertificates)
+	id, err := s.o.Members.Verify(t.ConnectionState().PeerCertificates)
 	if err == nil {
 		m := &served{from: id, conn: timed{t}, since: time.Now()}
 		if err = s.enter(m); err == nil {
 			defer s.leave(m)
 			// Whoever was revoked since the handshake was not found by Drop, but is refused here.
-			if _, err = s.o.Verify(t.ConnectionState().PeerCertificates); err == nil {
+			if _, err = s.o.Members.Verify(t.ConnectionState().PeerCertificates); err == nil {
 				s.count(func(n *Counts) *uint64 { return &n.Accepted })
-				s.keep(m, shaken)
+				s.keep(m, taker, shaken)
 				return
 			}
 		}
 	}
 	s.count(func(n *Counts) *uint64 { return &n.Refused })
-	s.log.Debug("stream refused", "remote", c.RemoteAddr().String(), "error", err)
+	s.log.Debug("stream refused", "address", c.RemoteAddr().String(), "error", err)
 	no, ok := errors.AsType[*Refusal](err)
 	if !ok {
 		no = &Refusal{Reason: err.Error()}
@@ -304,7 +316,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn, shaken func()) {
 }
 
 // keep greets, hands the stream over, and returns when it has ended.
-func (s *Server) keep(m *served, shaken func()) {
+func (s *Server) keep(m *served, taker Taker, shaken func()) {
 	if err := writeGreeting(m.conn, nil); err != nil {
 		return
 	}
@@ -312,7 +324,7 @@ func (s *Server) keep(m *served, shaken func()) {
 		m.conn.SetDeadline(time.Time{}) // from here on, of each read and write
 	}
 	shaken()
-	done, err := s.o.Attach(m.from, m.conn)
+	done, err := taker.Accept(m.from, m.conn)
 	if err != nil {
 		s.log.Warn("stream not attached", "error", err)
 		m.conn.Close()

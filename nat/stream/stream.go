@@ -3,7 +3,7 @@
 // gone by UDP. Server accepts streams, Client dials them; when a node needs them is decided in package streams.
 //
 // What the datagrams mean is the business of whoever takes a stream over (in an agent, the shared socket); who is a
-// member is decided by Options.Verify. The protocols inside prove their far ends again, so a stream is only asked
+// member is decided by Members. The protocols inside prove their far ends again, so a stream is only asked
 // whether its far end is a member at all.
 //
 // Server and Client may be used by several goroutines at once.
@@ -47,7 +47,7 @@ const (
 	writeTimeout = 10 * time.Second
 )
 
-// Refusal is wrapped by the error of a dial when the anchor did not take the stream. Options.Verify may return one (also
+// Refusal is wrapped by the error of a dial when the anchor did not take the stream. Members.Verify may return one (also
 // wrapped) to choose the code, which is the user's; with any other error it is 0.
 type Refusal struct {
 	Code   uint16

@@ -98,6 +98,26 @@ type world struct {
 	attached chan taken
 }
 
+// members is what one node knows of its mesh.
+type members struct {
+	sessiontest.Node
+	verify func(chain []*x509.Certificate) (identity.NodeID, error)
+}
+
+func (m members) Credential() tls.Certificate { return m.Node.Credential() }
+
+func (m members) Verify(chain []*x509.Certificate) (identity.NodeID, error) { return m.verify(chain) }
+
+// Accept implements Taker.
+func (w *world) Accept(from identity.NodeID, c net.Conn) (<-chan struct{}, error) {
+	done := make(chan struct{})
+	w.attached <- taken{from, c, sync.OnceFunc(func() { c.Close(); close(done) })}
+	return done, nil
+}
+
+// PortsChanged implements Taker.
+func (w *world) PortsChanged() {}
+
 // taken is a stream that the anchor has taken over. The test ends it by end.
 type taken struct {
 	from identity.NodeID
@@ -119,14 +139,7 @@ func newWorld(t *testing.T, edit func(*Options)) *world {
 			t.Fatal(err)
 		}
 	}
-	o := Options{
-		Credential: w.anchor.Credential, Verify: mesh.Verify, Joins: func() bool { return true },
-		Attach: func(from identity.NodeID, c net.Conn) (<-chan struct{}, error) {
-			done := make(chan struct{})
-			w.attached <- taken{from, c, sync.OnceFunc(func() { c.Close(); close(done) })}
-			return done, nil
-		},
-	}
+	o := Options{Members: members{w.anchor, mesh.Verify}, Joins: true}
 	if edit != nil {
 		edit(&o)
 	}
@@ -139,7 +152,7 @@ func newWorld(t *testing.T, edit func(*Options)) *world {
 	w.server.SetPorts(anchorAddr.Port())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); w.server.Run(ctx) }()
+	go func() { defer close(done); w.server.Run(ctx, w) }()
 	t.Cleanup(func() { // the bubble's main goroutine would end before the context of the test does
 		cancel()
 		for {
@@ -157,7 +170,7 @@ func newWorld(t *testing.T, edit func(*Options)) *world {
 }
 
 func (w *world) client(n sessiontest.Node) *Client {
-	return NewClient(ClientOptions{Credential: n.Credential, Verify: w.mesh.Verify, dial: w.from("198.51.100.7"), Proxy: noProxy})
+	return NewClient(ClientOptions{Members: members{n, w.mesh.Verify}, dial: w.from("198.51.100.7"), proxy: noProxy})
 }
 
 func noProxy(*url.URL) (*url.URL, error) { return nil, nil }
@@ -222,6 +235,10 @@ func TestRefused(t *testing.T) {
 		if err := dial(w.member, w.anchor.ID); err == nil || refused(err) {
 			t.Errorf("revoked anchor: got %v, want our own refusal", err)
 		}
+		w.mesh.Refuse(w.anchor.ID, &Refusal{Code: 0x100, Reason: "revoked"})
+		if err := dial(w.member, w.anchor.ID); err == nil || refused(err) || !strings.Contains(err.Error(), "revoked") {
+			t.Errorf("revoked anchor, with a code: got %v, want our own refusal", err)
+		}
 		if len(w.attached) > 0 {
 			t.Error("got a stream attached")
 		}
@@ -234,13 +251,13 @@ func TestDrop(t *testing.T) {
 		var w *world
 		calls := 0
 		w = newWorld(t, func(o *Options) {
-			verify := o.Verify
-			o.Verify = func(chain []*x509.Certificate) (identity.NodeID, error) {
+			before := o.Members.(members)
+			o.Members = members{before.Node, func(chain []*x509.Certificate) (identity.NodeID, error) {
 				if calls++; calls == 2 {
 					return identity.NodeID{}, errors.New("revoked just now")
 				}
-				return verify(chain)
-			}
+				return before.verify(chain)
+			}}
 		})
 		c := w.client(w.member)
 		if _, err := c.Dial(t.Context(), w.anchor.ID, []netip.AddrPort{anchorAddr}); !refused(err) {
@@ -331,7 +348,7 @@ func TestSlowLoris(t *testing.T) {
 func TestJoiner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		c := NewClient(ClientOptions{dial: w.from("198.51.100.7"), Proxy: noProxy})
+		c := NewClient(ClientOptions{dial: w.from("198.51.100.7"), proxy: noProxy})
 		meshID := identity.MeshIDOf(w.mesh.Root.Cert.PublicKey.(ed25519.PublicKey))
 		pin := [8]byte(w.anchor.ID[:8])
 		addrs := []netip.AddrPort{anchorAddr}
@@ -374,9 +391,8 @@ func TestJoiner(t *testing.T) {
 
 func TestJoinsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		joins := true
-		w := newWorld(t, func(o *Options) { o.Joins = func() bool { return joins } })
-		c := NewClient(ClientOptions{dial: w.from("198.51.100.7"), Proxy: noProxy})
+		w := newWorld(t, nil)
+		c := NewClient(ClientOptions{dial: w.from("198.51.100.7"), proxy: noProxy})
 		meshID := identity.MeshIDOf(w.mesh.Root.Cert.PublicKey.(ed25519.PublicKey))
 		var open []net.Conn
 		for i := range maxJoinsSource + 1 {
@@ -388,13 +404,17 @@ func TestJoinsAreLimited(t *testing.T) {
 				open = append(open, near)
 			}
 		}
-		joins = false
-		if _, err := c.DialJoin(t.Context(), meshID, [8]byte{}, []netip.AddrPort{anchorAddr}); err == nil {
-			t.Error("joins off: got no error")
-		}
 		for _, near := range open {
 			(<-w.attached).end()
 			near.Close()
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *Options) { o.Joins = false })
+		c := NewClient(ClientOptions{dial: w.from("198.51.100.7"), proxy: noProxy})
+		meshID := identity.MeshIDOf(w.mesh.Root.Cert.PublicKey.(ed25519.PublicKey))
+		if _, err := c.DialJoin(t.Context(), meshID, [8]byte{}, []netip.AddrPort{anchorAddr}); err == nil {
+			t.Error("joins off: got no error")
 		}
 	})
 }
