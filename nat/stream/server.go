@@ -22,7 +22,9 @@ const relisten = time.Minute
 
 // Options are what a Server needs from its node.
 type Options struct {
-	Members Members      // required; Verify is called twice for each stream, so that a revocation that falls between the handshake and Drop is not missed
+	// Members is required. Verify is called twice for each stream, so that a revocation that falls between the handshake and
+	// Drop is not missed.
+	Members Members
 	Joins   bool         // joiners are let in
 	Logger  *slog.Logger // nil: none
 }

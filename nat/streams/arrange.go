@@ -9,9 +9,9 @@ import (
 // The streams that the machine has opened and closed, to have as many as it wants.
 
 // close ends a stream, which may be opened again at any time.
-func (m *Machine) close(id identity.NodeID, s *stream) {
+func (m *Machine) close(id identity.NodeID, s *slot) {
 	m.emit(CloseStream{Ref{id, s.serial}})
-	*s = stream{serial: s.serial}
+	*s = slot{serial: s.serial}
 }
 
 func (m *Machine) streamEnded(now time.Time, ref Ref) {
@@ -20,7 +20,7 @@ func (m *Machine) streamEnded(now time.Time, ref Ref) {
 		return
 	}
 	if s.phase != streamOpening && now.Sub(s.since) >= steady {
-		*s = stream{serial: s.serial, at: now}
+		*s = slot{serial: s.serial, at: now}
 		return
 	}
 	s.failures++
@@ -72,7 +72,7 @@ func (m *Machine) arrange(now time.Time) {
 }
 
 // openAt is when a stream that is down may be opened.
-func (m *Machine) openAt(now time.Time, s *stream) time.Time {
+func (m *Machine) openAt(now time.Time, s *slot) time.Time {
 	if m.lonely.IsZero() || s.at.IsZero() {
 		return s.at
 	}

@@ -1,4 +1,3 @@
-// Package streams keeps a node's streams: it decides whether UDP is blocked, and holds streams to anchors while it is.
 package streams
 
 import (
@@ -71,7 +70,7 @@ type Machine struct {
 	anchors  []identity.NodeID
 	sessions map[identity.NodeID]bool // by UDP
 	failures map[identity.NodeID]int  // of dialling by UDP, since the last session
-	streams  map[identity.NodeID]*stream
+	streams  map[identity.NodeID]*slot
 	serial   uint64
 	out      []Output
 
@@ -94,7 +93,7 @@ const (
 	streamLeaving // up, and to be closed soon
 )
 
-type stream struct {
+type slot struct {
 	serial   uint64 // of the one that is or was last open
 	phase    phase
 	since    time.Time
@@ -106,7 +105,7 @@ type stream struct {
 func NewMachine(jitter func() float64) *Machine {
 	return &Machine{
 		jitter: jitter, confirm: confirmFirst, sessions: make(map[identity.NodeID]bool),
-		failures: make(map[identity.NodeID]int), streams: make(map[identity.NodeID]*stream),
+		failures: make(map[identity.NodeID]int), streams: make(map[identity.NodeID]*slot),
 	}
 }
 
@@ -195,7 +194,7 @@ func (m *Machine) setAnchors(ids []identity.NodeID) {
 	}
 	for _, id := range ids {
 		if m.streams[id] == nil {
-			m.streams[id] = &stream{}
+			m.streams[id] = &slot{}
 		}
 	}
 }
