@@ -27,42 +27,35 @@ var ErrWrongMember = errors.New("another member answers, or none")
 // ClientOptions are what a Client needs from its node.
 type ClientOptions struct {
 	Members Members // for Dial
-
-	// for tests
-	proxy     func(target *url.URL) (proxy *url.URL, err error) // nil: what the environment says at NewClient
-	dial      func(ctx context.Context, address string) (net.Conn, error)
-	alternate uint16
 }
 
 // Client dials streams. See NewClient.
-type Client struct{ o ClientOptions }
+type Client struct {
+	// constant after NewClient; all but members for tests
+	members Members
+	proxy   func(target *url.URL) (proxy *url.URL, err error)
+	dial    func(ctx context.Context, address string) (net.Conn, error)
+}
 
-// NewClient returns a client. A joiner's needs no options.
+// NewClient returns a client, which goes by the proxy that the environment names now. A joiner's needs no options.
 func NewClient(o ClientOptions) *Client {
-	if o.proxy == nil {
-		o.proxy = environmentProxy()
-	}
-	if o.dial == nil {
-		o.dial = func(ctx context.Context, address string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		}
-	}
-	if o.alternate == 0 {
-		o.alternate = AlternatePort
-	}
-	return &Client{o}
+	return &Client{members: o.Members, proxy: environmentProxy(), dial: dialTCP}
+}
+
+func dialTCP(ctx context.Context, address string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 }
 
 // Dial returns a stream to the member id at one of its TCP addresses, the first that answers, directly or through the proxy. The stream's deadlines are its own: it fails when nothing comes for 45 s. The error wraps a
 // Refusal, a ProxyError or ErrWrongMember where that was one of the reasons.
 func (c *Client) Dial(ctx context.Context, id identity.NodeID, addrs []netip.AddrPort) (net.Conn, error) {
-	if c.o.Members == nil {
+	if c.members == nil {
 		return nil, errors.New("dial stream: Members is needed")
 	}
 	config := baseTLS(alpnMember)
 	config.InsecureSkipVerify = true // names mean nothing here: VerifyConnection checks the chain and the key
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		cert := c.o.Members.Credential()
+		cert := c.members.Credential()
 		return &cert, nil
 	}
 	config.VerifyConnection = func(state tls.ConnectionState) error {
@@ -72,7 +65,7 @@ func (c *Client) Dial(ctx context.Context, id identity.NodeID, addrs []netip.Add
 		if leaf := identity.NodeIDOfCert(state.PeerCertificates[0]); leaf != id {
 			return fmt.Errorf("node %s: %w", leaf.Short(), ErrWrongMember)
 		}
-		got, err := c.o.Members.Verify(state.PeerCertificates)
+		got, err := c.members.Verify(state.PeerCertificates)
 		switch no, refusal := errors.AsType[*Refusal](err); {
 		case refusal:
 			return errors.New(no.Reason) // it is this node that refuses, which must not be taken for the anchor's no
@@ -105,7 +98,7 @@ func (c *Client) DialJoin(ctx context.Context, mesh identity.MeshID, pin [8]byte
 		}
 		return nil
 	}
-	conn, err := c.race(ctx, config, guess(addrs, c.o.alternate))
+	conn, err := c.race(ctx, config, Guess(addrs))
 	if err != nil {
 		return nil, fmt.Errorf("dial stream to join: %w", err)
 	}
@@ -126,11 +119,9 @@ func checkForm(chain []*x509.Certificate) error {
 
 // Guess returns where a member may accept streams of which only UDP addresses are known: on the same port numbers, and on
 // 443.
-func Guess(addrs []netip.AddrPort) []netip.AddrPort { return guess(addrs, AlternatePort) }
-
-func guess(addrs []netip.AddrPort, alternate uint16) (out []netip.AddrPort) {
+func Guess(addrs []netip.AddrPort) (out []netip.AddrPort) {
 	for _, a := range addrs {
-		out = append(out, a, netip.AddrPortFrom(a.Addr(), alternate))
+		out = append(out, a, netip.AddrPortFrom(a.Addr(), AlternatePort))
 	}
 	return unmapped(out)
 }

@@ -139,7 +139,7 @@ func TestSessionOverStream(t *testing.T) {
 	anchor, member := newHost(t, mesh, "192.0.2.1"), newHost(t, mesh, "198.51.100.2")
 	_, at, attached := anchor.serve(t, mesh)
 	proxy := newProxy(t, "")
-	client := NewClient(ClientOptions{Members: members{member.Node, mesh.Verify}, proxy: always(proxy.url)})
+	client := newClient(members{member.Node, mesh.Verify}, dialTCP, always(proxy.url))
 	c, err := client.Dial(t.Context(), anchor.ID, []netip.AddrPort{at})
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func TestSessionOverStream(t *testing.T) {
 		t.Errorf("got %d tunnels through the proxy, want 1", proxy.count())
 	}
 
-	joiner := NewClient(ClientOptions{proxy: noProxy})
+	joiner := newClient(nil, dialTCP, noProxy)
 	meshID := identity.MeshIDOf(mesh.Root.Cert.PublicKey.(ed25519.PublicKey))
 	pin := [8]byte(anchor.ID[:8])
 	stream, err := joiner.DialJoin(t.Context(), meshID, pin, []netip.AddrPort{at})
@@ -341,7 +341,7 @@ func TestTunnel(t *testing.T) {
 		if test.fails == "502" {
 			to = "127.0.0.1:1"
 		}
-		c, err := NewClient(ClientOptions{proxy: always(test.proxy)}).connect(t.Context(), to)
+		c, err := newClient(nil, dialTCP, always(test.proxy)).connect(t.Context(), to)
 		if err != nil {
 			if test.fails == "" || !strings.Contains(err.Error(), test.fails) {
 				t.Errorf("%s: got %v, want %q", test.name, err, test.fails)

@@ -80,12 +80,12 @@ func (p proxies) find(target *url.URL) (*url.URL, error) {
 
 // connect makes a connection to host:port, through the proxy if there is one for it.
 func (c *Client) connect(ctx context.Context, target string) (net.Conn, error) {
-	proxy, err := c.o.proxy(&url.URL{Scheme: "https", Host: target})
+	proxy, err := c.proxy(&url.URL{Scheme: "https", Host: target})
 	if err != nil {
 		return nil, fmt.Errorf("find proxy: %w", err)
 	}
 	if proxy == nil {
-		conn, err := c.o.dial(ctx, target)
+		conn, err := c.dial(ctx, target)
 		if err == nil {
 			tune(conn)
 		}
@@ -116,7 +116,7 @@ func (c *Client) tunnel(ctx context.Context, proxy *url.URL, target string) (net
 	if port == "" {
 		return nil, fmt.Errorf("scheme %q: want http or https", proxy.Scheme)
 	}
-	conn, err := c.o.dial(ctx, net.JoinHostPort(proxy.Hostname(), cmp.Or(proxy.Port(), port)))
+	conn, err := c.dial(ctx, net.JoinHostPort(proxy.Hostname(), cmp.Or(proxy.Port(), port)))
 	if err != nil {
 		return nil, err
 	}

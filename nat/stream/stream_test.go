@@ -170,7 +170,14 @@ func newWorld(t *testing.T, edit func(*Options)) *world {
 }
 
 func (w *world) client(n sessiontest.Node) *Client {
-	return NewClient(ClientOptions{Members: members{n, w.mesh.Verify}, dial: w.from("198.51.100.7"), proxy: noProxy})
+	return newClient(members{n, w.mesh.Verify}, w.from("198.51.100.7"), noProxy)
+}
+
+// newClient returns a client in a network of its own.
+func newClient(m Members, dial func(context.Context, string) (net.Conn, error), proxy func(*url.URL) (*url.URL, error)) *Client {
+	c := NewClient(ClientOptions{Members: m})
+	c.dial, c.proxy = dial, proxy
+	return c
 }
 
 func noProxy(*url.URL) (*url.URL, error) { return nil, nil }
@@ -348,7 +355,7 @@ func TestSlowLoris(t *testing.T) {
 func TestJoiner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		c := NewClient(ClientOptions{dial: w.from("198.51.100.7"), proxy: noProxy})
+		c := newClient(nil, w.from("198.51.100.7"), noProxy)
 		meshID := identity.MeshIDOf(w.mesh.Root.Cert.PublicKey.(ed25519.PublicKey))
 		pin := [8]byte(w.anchor.ID[:8])
 		addrs := []netip.AddrPort{anchorAddr}
@@ -392,7 +399,7 @@ func TestJoiner(t *testing.T) {
 func TestJoinsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		c := NewClient(ClientOptions{dial: w.from("198.51.100.7"), proxy: noProxy})
+		c := newClient(nil, w.from("198.51.100.7"), noProxy)
 		meshID := identity.MeshIDOf(w.mesh.Root.Cert.PublicKey.(ed25519.PublicKey))
 		var open []net.Conn
 		for i := range maxJoinsSource + 1 {
@@ -411,7 +418,7 @@ func TestJoinsAreLimited(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(o *Options) { o.Joins = false })
-		c := NewClient(ClientOptions{dial: w.from("198.51.100.7"), proxy: noProxy})
+		c := newClient(nil, w.from("198.51.100.7"), noProxy)
 		meshID := identity.MeshIDOf(w.mesh.Root.Cert.PublicKey.(ed25519.PublicKey))
 		if _, err := c.DialJoin(t.Context(), meshID, [8]byte{}, []netip.AddrPort{anchorAddr}); err == nil {
 			t.Error("joins off: got no error")

@@ -81,7 +81,6 @@ func (l *loop) turn(ctx context.Context, now time.Time) {
 	}
 	l.weigh(ctx, now, in)
 	l.step(ctx, Tick{Busy: l.busy(now)})
-	l.seeSessions(ctx)
 	l.endSessions()
 	l.publish()
 }

@@ -1,6 +1,7 @@
 package streams
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"warren/mesh/identity"
 	"warren/nat/path"
 	"warren/nat/stream"
 	"warren/tunnel/bind"
@@ -88,7 +90,7 @@ func TestBlockedUnderSession(t *testing.T) {
 		}},
 	} {
 		inWorld(t, true, []byte{1, 2}, func(w *world) {
-			w.hubTime = tt.hubTime
+			w.change(func() { w.hubTime = tt.hubTime })
 			w.until(second)
 			w.session(1, public(1))
 			w.change(func() {
@@ -440,12 +442,12 @@ func TestRefused(t *testing.T) {
 	inWorld(t, false, []byte{1}, func(w *world) {
 		w.setStreams(1, &stream.Refusal{Code: 256, Reason: "revoked by root"}, true)
 		w.change(func() { w.want.Sessions[anchor(1)] = Session{Remote: private(1), Since: w.begin} })
-		w.until(900 * ms)
+		w.until(700 * ms)
 		if got := w.Snapshot().Refusals; len(got) != 1 {
 			t.Errorf("older session: got %v, want a refusal", got)
 		}
 		w.session(1, private(1))
-		w.until(910 * ms)
+		w.until(710 * ms)
 		if got := w.Snapshot().Refusals; len(got) != 0 {
 			t.Errorf("younger session: got %v, want none", got)
 		}
@@ -513,24 +515,79 @@ func TestNetworkChange(t *testing.T) {
 			t.Errorf("got %d returns, want none: the change of the network is what others act on", got.Returned)
 		}
 	})
-	// An answer that waited in the inbox while the network changed is one of the old network.
-	inWorld(t, true, []byte{1}, func(w *world) {
-		w.until(second)
-		w.expect("0s in doubt", "50ms open")
+	// An answer that came while the machine looked for its addresses is one of the old network.
+	inWorld(t, false, []byte{1}, func(w *world) {
+		w.blocked()
+		w.until(10 * second)
+		w.change(func() {
+			w.want.Network++
+			w.looking = 10 * ms
+		})
+		w.until(10010 * ms)
+		w.Answered(public(1))
+		w.until(12 * second)
+		w.expect("10.015s in doubt", "11.015s blocked")
+	})
+}
+
+// While a stream is there and UDP is in doubt, whoever has no session by UDP is to look for no answers by it.
+func TestForlorn(t *testing.T) {
+	inWorld(t, false, []byte{1, 2}, func(w *world) {
+		w.blocked()
+		w.until(10 * second)
+		w.change(func() { w.want.Network++ })
+		w.until(10100 * ms)
+		w.expectState(Trying, "", "", true)
+	})
+	inWorld(t, true, []byte{1, 2}, func(w *world) {
+		w.session(1, public(1))
+		w.until(10 * second)
 		w.setUDP(false)
+		w.change(func() { w.want.Network++ })
+		w.change(func() {
+			w.want.Paths[anchor(9)], w.ways[anchor(9)] = path.Path{Kind: path.Direct, Addr: public(9)}, public(9)
+		})
+		w.until(10180 * ms) // streams are dialled, and would be up soon
+		w.change(func() { w.traffic[anchor(9)] = bind.Activity{LastRx: time.Now()} })
+		w.until(10300 * ms)
+		if got := w.Snapshot(); len(got.Targets) == 0 {
+			t.Errorf("got %+v, want streams", got)
+		}
+		w.expectState(Trying, "", "", false)
+	})
+}
+
+// What a turn finds it weighs in a fixed order: a session that came up in the trial comes before the time that ends the trial, and
+// the change of the network before both.
+func TestOrderOfATurn(t *testing.T) {
+	inWorld(t, false, nil, func(w *world) {
 		l := newLoop(w.Streams)
-		l.follow(w.Context(), w.want)
-		l.trial = time.Now()
-		in := signs{answered: time.Now().Add(-1)}
-		l.weigh(w.Context(), time.Now(), in)
-		if state, _, _ := l.machine.State(); state != Trying {
-			t.Errorf("an answer from before: got %v, want in doubt", state)
+		l.inbox, l.holder = newInbox(), &holder{client: w, socket: w, inbox: newInbox(), log: l.log}
+		ctx, cancel := context.WithCancel(context.Background())
+		d := Desired{Anchors: []Anchor{{ID: anchor(1), UDP: []netip.AddrPort{public(1)}}}}
+		turn := func(want State) {
+			t.Helper()
+			l.turn(ctx, time.Now())
+			if got, _, _ := l.machine.State(); got != want {
+				t.Errorf("got %v, want %v", got, want)
+			}
 		}
-		in.answered = time.Now()
-		l.weigh(w.Context(), time.Now(), in)
-		if state, _, _ := l.machine.State(); state != Open {
-			t.Errorf("an answer: got %v, want open", state)
-		}
+		l.inbox.set(d)
+		turn(Trying)
+		up := time.Now().Add(900 * ms)
+		time.Sleep(2 * second)
+		d.Sessions = map[identity.NodeID]Session{anchor(1): {Remote: public(1), Since: up}}
+		l.inbox.set(d)
+		turn(Open)
+		d.Network++
+		l.inbox.set(d)
+		turn(Trying)
+		time.Sleep(2 * second)
+		d.Network++
+		l.inbox.set(d)
+		turn(Trying) // a new trial; the old one would have ended
+		cancel()
+		l.holder.work.Wait()
 	})
 }
 
@@ -713,7 +770,7 @@ func TestNewAndRunTwice(t *testing.T) {
 	}
 	inWorld(t, true, nil, func(w *world) {
 		w.until(0)
-		if err := w.Streams.Run(t.Context()); err == nil {
+		if err := w.Streams.Run(context.Background()); err == nil {
 			t.Error("got no error for a second run")
 		}
 	})

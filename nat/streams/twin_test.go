@@ -53,13 +53,13 @@ type world struct {
 
 	want    Desired                            // what the user sets, but for the targets
 	targets map[identity.NodeID]netip.AddrPort // what the sessions were told
-	dialing map[identity.NodeID]bool           // sessions
 	failed  map[identity.NodeID]int            // dials in silence
 	traffic map[identity.NodeID]bind.Activity  // of peers
 	ways    map[identity.NodeID]netip.AddrPort // of peers
 	streams map[netip.AddrPort]*twinConn       // attached
 	serial  uint64
-	local   string // this machine's address
+	local   string        // this machine's address
+	looking time.Duration // takes so long
 	taker   stream.Taker
 	ports   []stream.Port
 }
@@ -103,7 +103,7 @@ func inWorld(t *testing.T, udp bool, anchors []byte, test func(w *world)) {
 		w := &world{
 			T: t, begin: time.Now(), hubTime: 5 * time.Millisecond, poked: make(chan struct{}, 1), udp: udp,
 			anchors: make(map[identity.NodeID]anchorTwin), targets: make(map[identity.NodeID]netip.AddrPort),
-			dialing: make(map[identity.NodeID]bool), failed: make(map[identity.NodeID]int), traffic: make(map[identity.NodeID]bind.Activity),
+			failed: make(map[identity.NodeID]int), traffic: make(map[identity.NodeID]bind.Activity),
 			ways: make(map[identity.NodeID]netip.AddrPort), streams: make(map[netip.AddrPort]*twinConn), local: "192.168.1.5",
 		}
 		w.want.Sessions, w.want.Paths = make(map[identity.NodeID]Session), make(map[identity.NodeID]path.Path)
@@ -119,8 +119,10 @@ func inWorld(t *testing.T, udp bool, anchors []byte, test func(w *world)) {
 		w.jitter = func() float64 { return 0.5 }
 		w.hosts = func() ([]net.Addr, error) {
 			w.mu.Lock()
-			defer w.mu.Unlock()
-			return []net.Addr{&net.IPNet{IP: net.ParseIP(w.local), Mask: net.CIDRMask(24, 32)}}, nil
+			took, local := w.looking, w.local
+			w.mu.Unlock()
+			time.Sleep(took)
+			return []net.Addr{&net.IPNet{IP: net.ParseIP(local), Mask: net.CIDRMask(24, 32)}}, nil
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		var running sync.WaitGroup
