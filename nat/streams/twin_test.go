@@ -2,7 +2,6 @@ package streams
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,7 +29,12 @@ var (
 	_ Sessions = (*session.Sessions)(nil)
 )
 
-const rtt = 50 * time.Millisecond
+const (
+	ms     = time.Millisecond
+	second = time.Second
+
+	rtt = 50 * ms
+)
 
 // world is what Streams live in: a network that lets UDP pass or not, anchors that take streams or not, sessions that are
 // dialled where they were told, and a user of Streams that takes hubTime from what it reads to what it sets.
@@ -61,6 +65,9 @@ type world struct {
 	local   string        // this machine's address
 	looking time.Duration // takes so long
 	taker   stream.Taker
+	broken  chan error // ends the server
+	fails   error      // what Run is to return
+	full    bool       // no stream can be attached
 	ports   []stream.Port
 }
 
@@ -79,7 +86,6 @@ type twinConn struct {
 	local, remote string
 	virtual       netip.AddrPort
 	o             bind.StreamOptions
-	once          sync.Once
 	done          chan struct{}
 }
 
@@ -101,7 +107,7 @@ func private(n byte) netip.AddrPort {
 func inWorld(t *testing.T, udp bool, anchors []byte, test func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{
-			T: t, begin: time.Now(), hubTime: 5 * time.Millisecond, poked: make(chan struct{}, 1), udp: udp,
+			T: t, begin: time.Now(), hubTime: 5 * time.Millisecond, poked: make(chan struct{}, 1), broken: make(chan error), udp: udp,
 			anchors: make(map[identity.NodeID]anchorTwin), targets: make(map[identity.NodeID]netip.AddrPort),
 			failed: make(map[identity.NodeID]int), traffic: make(map[identity.NodeID]bind.Activity),
 			ways: make(map[identity.NodeID]netip.AddrPort), streams: make(map[netip.AddrPort]*twinConn), local: "192.168.1.5",
@@ -127,8 +133,8 @@ func inWorld(t *testing.T, udp bool, anchors []byte, test func(w *world)) {
 		ctx, cancel := context.WithCancel(context.Background())
 		var running sync.WaitGroup
 		running.Go(func() {
-			if err := w.Streams.Run(ctx); err != nil {
-				t.Errorf("run: got %v, want nil", err)
+			if err := w.Streams.Run(ctx); !errors.Is(err, w.fails) {
+				t.Errorf("run: got %v, want %v", err, w.fails)
 			}
 		})
 		running.Go(func() { w.hub(ctx) })
@@ -248,203 +254,6 @@ func (l logTwin) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// Probe implements STUN.
-func (w *world) Probe() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.probes++
-	if w.udp || w.stun {
-		at := w.want.Anchors[0].UDP[0]
-		time.AfterFunc(rtt, func() { w.Answered(at) })
-	}
-}
-
-// Activity implements Traffic.
-func (w *world) Activity(peer identity.NodeID) (bind.Activity, netip.AddrPort) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.traffic[peer], w.ways[peer]
-}
-
-// Dial implements Client: TCP, TLS, and the anchor's answer, three round trips, and 10 ms more for each further anchor.
-func (w *world) Dial(ctx context.Context, id identity.NodeID, addrs []netip.AddrPort) (net.Conn, error) {
-	w.mu.Lock()
-	w.note("dial %d at %v", id[0], addrs)
-	a, there := w.anchors[id]
-	w.mu.Unlock()
-	if there {
-		select {
-		case <-time.After(3*rtt + time.Duration(id[0]-1)*10*time.Millisecond):
-			if a.err != nil {
-				return nil, fmt.Errorf("dial stream to %s: %w", id.Short(), a.err)
-			}
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return &twinConn{id: id, local: w.local + ":40000", remote: addrs[0].String()}, nil
-		case <-ctx.Done():
-		}
-	}
-	<-ctx.Done()
-	return nil, ctx.Err()
-}
-
-// AttachStream implements Socket.
-func (w *world) AttachStream(c net.Conn, o bind.StreamOptions) (netip.AddrPort, <-chan struct{}, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	s := c.(*twinConn)
-	w.serial++
-	a := netip.MustParseAddr("100::300:0:0:0").As16()
-	binary.BigEndian.PutUint32(a[12:], uint32(w.serial))
-	s.virtual, s.done, s.o = netip.AddrPortFrom(netip.AddrFrom16(a), 9), make(chan struct{}), o
-	w.streams[s.virtual] = s
-	return s.virtual, s.done, nil
-}
-
-// DetachStream implements Socket.
-func (w *world) DetachStream(virtual netip.AddrPort) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if s := w.streams[virtual]; s != nil {
-		delete(w.streams, virtual)
-		w.note("stream of %d ends", s.id[0])
-		close(s.done)
-	}
-}
-
-// streamTo returns the stream to or from a member.
-func (w *world) streamTo(n byte) netip.AddrPort {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for virtual, s := range w.streams {
-		if s.id == anchor(n) {
-			return virtual
-		}
-	}
-	return netip.AddrPort{}
-}
-
-// serverTwin takes streams when accept is called.
-type serverTwin struct{ w *world }
-
-func (s serverTwin) Run(ctx context.Context, t stream.Taker) error {
-	s.w.mu.Lock()
-	s.w.taker = t
-	s.w.mu.Unlock()
-	<-ctx.Done()
-	for range 10 {
-		s.w.mu.Lock()
-		all := slices.Collect(maps.Keys(s.w.streams))
-		s.w.mu.Unlock()
-		for _, virtual := range all {
-			s.w.DetachStream(virtual)
-		}
-	}
-	return ctx.Err()
-}
-
-func (s serverTwin) SetPorts(ports ...uint16) {
-	s.w.mu.Lock()
-	before := s.w.ports
-	s.w.ports = nil
-	for _, p := range ports {
-		port := stream.Port{Port: p}
-		if p < 1024 {
-			port.Err = errors.New("taken")
-		}
-		s.w.ports = append(s.w.ports, port)
-	}
-	same := len(before) == len(ports)
-	t := s.w.taker
-	s.w.mu.Unlock()
-	if !same && t != nil {
-		t.PortsChanged()
-	}
-}
-
-func (s serverTwin) Ports() []stream.Port {
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
-	return slices.Clone(s.w.ports)
-}
-
-func (s serverTwin) Counts() stream.Counts { return stream.Counts{Accepted: 7} }
-
-func (s serverTwin) Drop(id identity.NodeID) {
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
-	s.w.note("drop streams of %d", id[0])
-}
-
-// accept has a member open a stream to this node.
-func (w *world) accept(n byte) netip.AddrPort {
-	w.Helper()
-	c := &twinConn{local: w.local + ":9277", remote: "198.51.100.7:40001"}
-	if n > 0 {
-		c.id = anchor(n)
-	}
-	if _, err := w.taker.Accept(c.id, c); err != nil {
-		w.Fatal(err)
-	}
-	synctest.Wait()
-	return c.virtual
-}
-
-// sessionsTwin dials anew whatever is dropped or lost, where it was told: a session takes two round trips.
-type sessionsTwin struct{ w *world }
-
-func (s sessionsTwin) Drop(id identity.NodeID, code uint64, reason string) {
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
-	target := "none"
-	if _, ok := s.w.targets[id]; ok {
-		target = "stream"
-	}
-	s.w.note("drop %d: %s; target %s", id[0], reason, target)
-	e, up := s.w.want.Sessions[id]
-	if !up {
-		return
-	}
-	delete(s.w.want.Sessions, id)
-	if code == session.CodeLost || code == session.CodeUnresponsive {
-		go s.w.SessionLost(id, e.Remote) // as the user does for each session that this side found dead
-	}
-	go s.w.redial(id)
-	go s.w.poke()
-}
-
-func (s sessionsTwin) Dials(id identity.NodeID) (int, bool) {
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
-	return s.w.failed[id], s.w.failed[id] > 0
-}
-
-// redial keeps dialling a session, for a minute at most.
-func (w *world) redial(id identity.NodeID) {
-	for range 600 {
-		time.Sleep(2 * rtt)
-		w.mu.Lock()
-		remote, by := w.targets[id], "a stream"
-		if w.streams[remote] == nil {
-			remote, by = public(id[0]), "UDP"
-		}
-		if by == "UDP" && !w.udp {
-			w.mu.Unlock()
-			continue
-		}
-		w.want.Sessions[id] = Session{Remote: remote, Since: time.Now()}
-		w.note("session with %d by %s", id[0], by)
-		w.mu.Unlock()
-		w.poke()
-		return
-	}
-}
-
-// session has a session with an anchor come up.
-func (w *world) session(n byte, remote netip.AddrPort) {
-	w.change(func() { w.want.Sessions[anchor(n)] = Session{Remote: remote, Since: time.Now()} })
-}
-
 // setUDP has UDP pass, or not.
 func (w *world) setUDP(passes bool) {
 	w.mu.Lock()
@@ -459,5 +268,21 @@ func (w *world) setStreams(n byte, err error, answers bool) {
 	delete(w.anchors, anchor(n))
 	if answers {
 		w.anchors[anchor(n)] = anchorTwin{err}
+	}
+}
+
+// blocked brings the world, in which UDP is blocked, to where it has streams to the anchors 1 and 2.
+func (w *world) blocked() {
+	w.until(second)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.log, w.probes = nil, 0
+}
+
+func (w *world) expectState(state State, blocked, cutOff string, forlorn bool) {
+	w.Helper()
+	got := w.Snapshot()
+	if got.State != state || got.Blocked != blocked || got.CutOff != cutOff || got.Forlorn != forlorn {
+		w.Errorf("got %v, blocked %q, cut off %q, forlorn %t, want %v, %q, %q, %t", got.State, got.Blocked, got.CutOff, got.Forlorn, state, blocked, cutOff, forlorn)
 	}
 }
