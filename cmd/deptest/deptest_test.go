@@ -38,7 +38,7 @@ const (
 
 var floors = map[string]int{
 	"mesh/identity": values, "mesh/record": values, "nat/natkind": values, "nat/ranges": values, "packaging": values,
-	"mesh/roster": machines, "mesh/signal": machines, "nat/path": machines, "nat/reach": machines, "config": machines,
+	"mesh/roster": machines, "mesh/signal": machines, "mesh/verdict": machines, "nat/path": machines, "nat/reach": machines, "config": machines,
 	"tunnel/pathmtu": machines,
 	"tunnel/bind":    edges, "tunnel/osnet": edges, "tunnel/sockets": edges, "tunnel/fit": edges,
 	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/fallback": edges, "nat/beacon": edges,

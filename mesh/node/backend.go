@@ -319,5 +319,8 @@ func (m *member) warnings(table *routes) (out []string) {
 		out = append(out, "no anchor answers by UDP, and none can be reached by TCP: "+table.cutOff)
 	}
 	out = append(out, m.deafPorts()...)
-	return append(out, m.refusals()...)
+	for _, r := range m.refusals() {
+		out = append(out, r.Words(m.nameOf))
+	}
+	return out
 }

@@ -10,6 +10,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/roster"
 	"warren/mesh/session"
+	"warren/mesh/verdict"
 	"warren/nat/fallback"
 )
 
@@ -72,11 +73,10 @@ func (m *member) expelled() error {
 	return nil
 }
 
-// refusals puts the refusals into words, for status.
-func (m *member) refusals() (out []string) {
-	table := m.routes.Load()
-	for id, r := range table.refused {
-		out = append(out, fmt.Sprintf("%s refuses a control session: %s", m.nameOf(id), r.reason))
+// refusals are the members that want no session with this node, for status and verdicts.
+func (m *member) refusals() (out []verdict.Refusal) {
+	for id, r := range m.routes.Load().refused {
+		out = append(out, verdict.Refusal{By: id, Reason: r.reason})
 	}
 	return out
 }

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,10 +11,12 @@ import (
 	"warren/mesh/api"
 	"warren/mesh/identity"
 	"warren/mesh/roster"
+	"warren/mesh/verdict"
 	"warren/nat/fallback"
 	"warren/nat/natkind"
-	"warren/nat/natprobe"
+	"warren/nat/portmap"
 	"warren/nat/ranges"
+	"warren/nat/reach"
 )
 
 // maxAnchorChecks bounds the anchors that a netcheck lists and connects to.
@@ -34,7 +35,7 @@ func (b *backend) Netcheck(ctx context.Context) (api.Netcheck, error) {
 	var tasks sync.WaitGroup
 	tasks.Go(func() { m.measure(ctx) })
 	anchors := m.anchorChecks()
-	looks := make([]tcpLook, len(anchors))
+	looks := make([]verdict.Look, len(anchors))
 	for i, a := range anchors {
 		if ranges.IsPublic(a.address.Addr()) {
 			tasks.Go(func() { looks[i] = lookTCP(ctx, m.verify, a.id, a.address) })
@@ -42,26 +43,33 @@ func (b *backend) Netcheck(ctx context.Context) (api.Netcheck, error) {
 	}
 	tasks.Wait()
 
-	out := api.Netcheck{
-		Schema: api.Schema, Time: start, Name: m.nameOf(m.self), Port: m.socket.Port(),
-		IPv4: m.familyCheck(true), IPv6: m.familyCheck(false), Routers: m.routerChecks(),
-	}
+	facts4, facts6 := m.familyFacts(true), m.familyFacts(false)
+	network := verdict.Network{Port: m.socket.Port(), IPv4: facts4, IPv6: facts6, Looks: looks}
+	out := api.Netcheck{Schema: api.Schema, Time: start, Name: m.nameOf(m.self), Port: network.Port, IPv4: m.familyCheck(facts4), IPv6: m.familyCheck(facts6)}
+	out.Routers, network.Routers = m.routerChecks()
 	table := m.routes.Load()
 	for _, r := range table.reach {
 		out.Reachable = append(out.Reachable, api.Reachable{Address: r.Addr, State: string(r.State)})
+		if r.State == reach.Reachable && !network.Open.IsValid() {
+			network.Open = r.Addr
+		}
 	}
-	out.Fallback = api.Fallback{State: table.udp.state.String(), InUse: table.blocked != "", Since: moment(table.udp.since), Reason: table.udp.reason}
+	network.Streams = table.blocked != ""
+	out.Fallback = api.Fallback{State: table.udp.state.String(), InUse: network.Streams, Since: moment(table.udp.since), Reason: table.udp.reason}
 	if table.udp.state == fallback.Open {
 		out.Fallback.Reason = ""
 	}
 	for i, a := range anchors {
 		check := a.check
-		check.TCP = looks[i].state
+		check.TCP = looks[i].TCP.String()
 		check.STUNMS = m.stunTime(a.id)
 		out.Anchors = append(out.Anchors, check)
 	}
-	out.Portal = portalOf(ctx, out, anchors, looks)
-	concludeNet(&out)
+	network.Portal = portalOf(ctx, network, anchors)
+	out.Portal = api.Portal(network.Portal)
+	v := verdict.JudgeNetwork(network)
+	out.Verdict = v.Kind.String()
+	out.Conclusion, out.Advice = v.Words()
 	out.TookMS = float64(time.Since(start).Microseconds()) / 1000
 	return out, nil
 }
@@ -117,110 +125,86 @@ func (m *member) stunTime(id identity.NodeID) (ms float64) {
 	return ms
 }
 
-// familyCheck puts the last measurement of a family into the API's words.
-func (m *member) familyCheck(v4 bool) api.Family {
-	name, got := familyName(v4), measurement{}
-	got, _ = m.outlook.latest(v4)
-	f := api.Family{Mapping: natkind.MappingUnknown.String(), Filtering: natkind.FilteringUnknown.String(), Asked: len(got.report.Answers)}
-	for _, addr := range m.hostAddresses() {
-		if addr.Is4() == v4 {
-			f.Addresses = append(f.Addresses, addr)
-		}
+// familyFacts is what the last measurement of a family found out.
+func (m *member) familyFacts(v4 bool) verdict.Family {
+	got, _ := m.outlook.latest(v4)
+	f := verdict.Family{V4: v4, Asked: len(got.report.Answers), Mapping: got.report.Mapping, Filtering: got.report.Filtering}
+	f.Present = slices.ContainsFunc(m.hostAddresses(), func(a netip.Addr) bool { return a.Is4() == v4 })
+	if got.err != nil {
+		f.Trouble = got.err.Error()
 	}
 	for _, a := range got.report.Answers {
 		if a.Mapped.IsValid() {
 			f.Answered++
 		}
 	}
-	switch {
-	case len(f.Addresses) == 0:
-		f.UDP, f.Reason = api.UDPUnused, "this host has no "+name+" address"
-		return f
-	case got.err != nil:
-		f.UDP, f.Reason = api.UDPUnsure, got.err.Error()
-		return f
-	case f.Asked == 0:
-		f.UDP, f.Reason = api.UDPUnsure, "no other anchor has a public "+name+" address"
-		return f
-	case f.Answered == 0:
-		f.UDP, f.Reason = api.UDPSilent, "no anchor answers by UDP"
+	return f
+}
+
+// familyCheck puts what was found out into the API's words.
+func (m *member) familyCheck(facts verdict.Family) api.Family {
+	f := api.Family{
+		UDP: facts.UDP().String(), Mapping: natkind.MappingUnknown.String(), Filtering: natkind.FilteringUnknown.String(), Asked: facts.Asked, Answered: facts.Answered,
+	}
+	for _, addr := range m.hostAddresses() {
+		if addr.Is4() == facts.V4 {
+			f.Addresses = append(f.Addresses, addr)
+		}
+	}
+	if lack := facts.Lack(); lack != nil {
+		f.Reason = lack.Words(m.nameOf)
+	}
+	if facts.UDP() != verdict.UDPWorks {
 		return f
 	}
-	f.UDP, f.Mapping, f.Filtering = api.UDPWorks, got.report.Mapping.String(), got.report.Filtering.String()
-	for _, s := range m.sightings(v4) {
+	f.Mapping, f.Filtering = facts.Mapping.String(), facts.Filtering.String()
+	for _, s := range m.sightings(facts.V4) {
 		if !slices.Contains(f.Seen, s.Mapped) {
 			f.Seen = append(f.Seen, s.Mapped)
 		}
 	}
+	got, _ := m.outlook.latest(facts.V4)
 	kept := got.report.PortKept()
 	f.PortKept = &kept
 	if got.report.Hairpin != natkind.Untested {
 		works := got.report.Hairpin == natkind.Arrived
 		f.Hairpin = &works
 	}
-	f.Reason = unknownReason(got.report, f)
 	return f
 }
 
-func familyName(v4 bool) string {
-	if v4 {
-		return "IPv4"
-	}
-	return "IPv6"
-}
-
-// unknownReason says what is missing for a kind that is not known.
-func unknownReason(r natprobe.Report, f api.Family) string {
-	switch {
-	case r.Mapping == natkind.MappingUnknown:
-		return fmt.Sprintf("needs two anchors at different addresses, and %d of %d answers", f.Answered, f.Asked)
-	case r.Filtering == natkind.FilteringUnknown:
-		return "no anchor has helped to find out how packets are filtered"
-	}
-	return ""
-}
-
-// routerChecks puts what routers said into the API's words.
-func (m *member) routerChecks() (out []api.Router) {
+// routerChecks puts what routers said into the API's words, and into a verdict's.
+func (m *member) routerChecks() (out []api.Router, judged []verdict.Router) {
 	if !m.relaying() {
-		return nil // as configured, none is asked
+		return nil, nil // as configured, none is asked
 	}
 	for _, r := range m.mapper.Snapshot().Routers {
-		router := api.Router{Gateway: r.Gateway, Remark: r.Remark}
+		router, facts := api.Router{Gateway: r.Gateway, Remark: r.Remark}, verdict.Router{Gateway: r.Gateway}
 		for _, p := range r.Protocols {
+			if p.State == portmap.Refused && facts.RefusedBy == "" {
+				facts.RefusedBy, facts.Reason = p.Name, p.Reason
+			}
 			router.Protocols = append(router.Protocols, api.RouterProtocol{Name: p.Name, State: string(p.State), Reason: p.Reason})
 		}
 		if r.Mapping != nil {
 			router.Mapping = &api.PortMapping{Protocol: r.Mapping.Protocol, External: r.Mapping.External, Public: r.Mapping.Public(), Expires: moment(r.Mapping.Expires)}
+			facts.Mapped, facts.External, facts.Public = true, r.Mapping.External, r.Mapping.Public()
 		}
-		out = append(out, router)
+		out, judged = append(out, router), append(judged, facts)
 	}
-	return out
+	return out, judged
 }
 
 // portalOf judges whether something answers in the anchors' place.
-func portalOf(ctx context.Context, n api.Netcheck, anchors []anchorSeen, looks []tcpLook) api.Portal {
-	asked := n.IPv4.Asked + n.IPv6.Asked
-	switch {
-	case n.IPv4.Answered+n.IPv6.Answered > 0:
-		return api.Portal{Reason: "anchors answer by UDP"}
-	case slices.ContainsFunc(looks, func(l tcpLook) bool { return l.state == api.TCPOpen }):
-		return api.Portal{Reason: "anchors answer by TCP with the mesh's certificates"}
-	case asked == 0:
-		return api.Portal{Reason: "there is no anchor to ask"}
-	}
-	for _, look := range looks {
-		if look.state == api.TCPForeign {
-			return api.Portal{Suspected: true, Reason: look.detail}
-		}
+func portalOf(ctx context.Context, n verdict.Network, anchors []anchorSeen) verdict.Portal {
+	portal, sure := verdict.JudgePortal(n)
+	if sure {
+		return portal
 	}
 	for _, a := range anchors {
-		if ranges.IsPublic(a.address.Addr()) {
-			if detail := lookHTTP(ctx, netip.AddrPortFrom(a.address.Addr(), 80)); detail != "" {
-				return api.Portal{Suspected: true, Reason: detail}
-			}
-			break // one is enough, and the time is short
+		if ranges.IsPublic(a.address.Addr()) { // one is enough, and the time is short
+			return portal.PageAt(lookHTTP(ctx, netip.AddrPortFrom(a.address.Addr(), 80)))
 		}
 	}
-	return api.Portal{Reason: "nothing answers in the anchors' place"}
+	return portal
 }

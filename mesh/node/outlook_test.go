@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,4 +95,25 @@ func TestPortMappingOf(t *testing.T) {
 			t.Errorf("%+v: got %s, want %s", tt.r, got, tt.want)
 		}
 	}
+}
+
+func TestTold(t *testing.T) {
+	raw := encodeTry([12]byte{7}, netip.MustParseAddrPort("192.0.2.1:9277"))
+	if raw[0] != tryVersion || len(raw) != 19 {
+		t.Errorf("got %x, want an ask of version 2", raw)
+	}
+	for _, raw := range [][]byte{nil, {3}, make([]byte, 15), append([]byte{3}, make([]byte, 15)...)} {
+		if got, err := decodeTold(raw); err == nil {
+			t.Errorf("%x: got %+v, want it refused", raw, got)
+		}
+	}
+}
+
+func FuzzTold(f *testing.F) {
+	f.Add(append([]byte{3}, make([]byte, 14)...))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if told, err := decodeTold(raw); err == nil && string(encodeTold(told)) != string(raw) {
+			t.Errorf("%x: got %+v, which is encoded in another way", raw, told)
+		}
+	})
 }

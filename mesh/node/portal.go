@@ -14,8 +14,8 @@ import (
 	"syscall"
 	"time"
 
-	"warren/mesh/api"
 	"warren/mesh/identity"
+	"warren/mesh/verdict"
 	"warren/nat/fallback"
 )
 
@@ -28,18 +28,12 @@ const tcpTime = 1200 * time.Millisecond
 // errSeen ends a handshake that has told what was to be known: whose certificate is shown.
 var errSeen = errors.New("certificate seen")
 
-// tcpLook is what a TCP connection to an anchor ended at.
-type tcpLook struct {
-	state  string // one of api's
-	detail string // of api.TCPForeign, in words
-}
-
 // chainVerifier says whose chain it is, or why it is no member's.
 type chainVerifier func([]*x509.Certificate) (identity.NodeID, error)
 
 // lookTCP connects to an anchor where it takes streams, and on port 443, and hangs up when it has seen who answers.
-func lookTCP(ctx context.Context, verify chainVerifier, id identity.NodeID, addr netip.AddrPort) tcpLook {
-	looks := make(chan tcpLook, 2)
+func lookTCP(ctx context.Context, verify chainVerifier, id identity.NodeID, addr netip.AddrPort) verdict.Look {
+	looks := make(chan verdict.Look, 2)
 	ports := []uint16{addr.Port()}
 	if addr.Port() != fallback.AlternatePort {
 		ports = append(ports, fallback.AlternatePort)
@@ -47,36 +41,35 @@ func lookTCP(ctx context.Context, verify chainVerifier, id identity.NodeID, addr
 	for _, port := range ports {
 		go func() { looks <- lookTLS(ctx, verify, id, netip.AddrPortFrom(addr.Addr(), port)) }() // ends with ctx
 	}
-	best := tcpLook{state: api.TCPSilent}
-	worth := map[string]int{api.TCPSilent: 0, api.TCPClosed: 1, api.TCPForeign: 2, api.TCPOpen: 3}
+	best := verdict.Look{TCP: verdict.TCPSilent}
 	for range ports {
-		if look := <-looks; worth[look.state] > worth[best.state] {
+		if look := <-looks; look.TCP > best.TCP {
 			best = look
 		}
 	}
 	return best
 }
 
-func lookTLS(ctx context.Context, verify chainVerifier, id identity.NodeID, at netip.AddrPort) tcpLook {
+func lookTLS(ctx context.Context, verify chainVerifier, id identity.NodeID, at netip.AddrPort) verdict.Look {
 	ctx, cancel := context.WithTimeout(ctx, tcpTime)
 	defer cancel()
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", at.String())
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return tcpLook{state: api.TCPClosed}
+		return verdict.Look{TCP: verdict.TCPClosed}
 	case err != nil:
-		return tcpLook{state: api.TCPSilent}
+		return verdict.Look{TCP: verdict.TCPSilent}
 	}
 	defer raw.Close()
-	look := tcpLook{state: api.TCPSilent}
+	look := verdict.Look{TCP: verdict.TCPSilent}
 	err = tls.Client(raw, &tls.Config{
 		MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, // what is shown is judged below, and nothing is said
 		NextProtos: []string{"warren-tcp/1"},
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if got, err := verify(s.PeerCertificates); err == nil && got == id {
-				look.state = api.TCPOpen
+				look.TCP = verdict.TCPOpen
 			} else {
-				look = tcpLook{api.TCPForeign, fmt.Sprintf("%s shows the certificate of %q", at, s.PeerCertificates[0].Subject.CommonName)}
+				look = verdict.Look{TCP: verdict.TCPForeign, Detail: fmt.Sprintf("%s shows the certificate of %q", at, s.PeerCertificates[0].Subject.CommonName)}
 			}
 			return errSeen
 		},
@@ -85,9 +78,9 @@ func lookTLS(ctx context.Context, verify chainVerifier, id identity.NodeID, at n
 	var alert *net.OpError
 	switch {
 	case errors.As(err, &notTLS):
-		look = tcpLook{api.TCPForeign, at.String() + " answers, but not with TLS"}
+		look = verdict.Look{TCP: verdict.TCPForeign, Detail: at.String() + " answers, but not with TLS"}
 	case errors.As(err, &alert) && alert.Op == "remote error": // as crypto/tls has an alert of the other side
-		look = tcpLook{api.TCPForeign, at.String() + " speaks TLS, but not the mesh's protocol"}
+		look = verdict.Look{TCP: verdict.TCPForeign, Detail: at.String() + " speaks TLS, but not the mesh's protocol"}
 	}
 	return look
 }

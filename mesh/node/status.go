@@ -14,13 +14,11 @@ import (
 	"warren/mesh/api"
 	"warren/mesh/identity"
 	"warren/mesh/roster"
+	"warren/mesh/verdict"
 	"warren/nat"
 	"warren/tunnel"
 	"warren/tunnel/bind"
 )
-
-// idleAfter is when a static peer without a new handshake counts as idle: WireGuard refuses keys after 180 s.
-const idleAfter = 180 * time.Second
 
 // statusBoard collects what status shows: the loop pins its facts to it, the API reads.
 type statusBoard struct {
@@ -143,7 +141,7 @@ func staticStatus(s StaticPeer, stats tunnel.PeerStats) api.Peer {
 		p.Path = api.Path{Kind: api.PathDirect, Address: stats.Endpoint}
 	}
 	switch {
-	case time.Since(stats.LastHandshake) < idleAfter:
+	case time.Since(stats.LastHandshake) < verdict.IdleAfter:
 		p.State = api.PeerUp
 	case !stats.Endpoint.IsValid() && s.Endpoint != "":
 		p.Reason = "the address of " + s.Endpoint + " is not known: the name does not resolve"
@@ -167,11 +165,7 @@ func moment(t time.Time) *time.Time {
 // fillStatus adds the mesh's part and returns its warnings.
 func (m *member) fillStatus(out *api.Status, f facts, stats map[wgtypes.Key]tunnel.PeerStats) (warnings []string) {
 	view := m.mesh.View()
-	names := make(map[identity.NodeID]string, len(view.Members))
-	for _, other := range view.Members {
-		names[other.ID] = other.Name
-	}
-	table := m.routes.Load()
+	names, table := m.names(), m.routes.Load()
 	out.Mesh = &api.Mesh{
 		Name: m.state.Settings.Mesh, ID: m.meshID.String(), Prefix4: view.Prefix4, Prefix6: view.Prefix6,
 		Records: view.Records, Syncing: view.Missing,
@@ -187,7 +181,8 @@ func (m *member) fillStatus(out *api.Status, f facts, stats map[wgtypes.Key]tunn
 			out.Self.Anchor = len(other.Record.Endpoints) > 0
 			continue
 		}
-		out.Peers = append(out.Peers, m.peerStatus(other, paths[other.ID], stats[wgtypes.Key(other.Record.WireGuardKey)], names, table.streams))
+		p, _ := m.peerStatus(other, paths[other.ID], stats[wgtypes.Key(other.Record.WireGuardKey)], names, table.streams)
+		out.Peers = append(out.Peers, p)
 	}
 	slices.SortFunc(out.Peers, func(a, b api.Peer) int { return cmp.Compare(a.Name, b.Name) })
 	short := m.shortNames()
@@ -220,9 +215,9 @@ func addressesOf(m roster.Member) []netip.Addr {
 	return out
 }
 
-// peerStatus says how a member is reached, or why not.
-func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunnel.PeerStats, names map[identity.NodeID]string, streams map[identity.NodeID]streamEnd) api.Peer {
-	p := api.Peer{
+// peerStatus says how a member is reached, or why not: for people, and for a verdict.
+func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunnel.PeerStats, names map[identity.NodeID]string, streams map[identity.NodeID]streamEnd) (p api.Peer, path verdict.Path) {
+	p = api.Peer{
 		ID: other.ID.String(), Name: other.Name, Addresses: addressesOf(other), Routes: nonNil(other.Record.Routes),
 		PublicKey: wgtypes.Key(other.Record.WireGuardKey).String(), Path: api.Path{Kind: api.PathNone}, Version: other.Record.Version,
 		Admin: other.Admin, Anchor: len(other.Record.Endpoints) > 0, Tags: nonNil(other.Tags), AdmittedBy: names[other.AdmittedBy],
@@ -230,16 +225,17 @@ func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunne
 	}
 	if other.State == roster.Left {
 		p.State, p.Reason = api.PeerLeft, "left the mesh"
-		return p
+		return p, path
 	}
 	switch way.Path.Kind {
 	case nat.Direct:
-		p.Path = api.Path{Kind: api.PathDirect, Address: way.Path.Addr}
+		p.Path, path.Kind = api.Path{Kind: api.PathDirect, Address: way.Path.Addr}, verdict.DirectPath
 	case nat.Relayed:
 		relay, _ := m.sessions.Remote(way.Path.Via)
 		p.Path = api.Path{Kind: api.PathRelay, Address: relay, Via: shorten(names[way.Path.Via], way.Path.Via)}
+		path.Kind, path.Via = verdict.RelayedPath, way.Path.Via
 		if bind.IsStream(relay.Addr()) {
-			p.Path.Address, p.Path.Transport = streams[way.Path.Via].remote, api.TransportTCP
+			p.Path.Address, p.Path.Transport, path.TCP = streams[way.Path.Via].remote, api.TransportTCP, true
 		}
 		if !way.Standby.IsZero() {
 			p.Path.Standby = shorten(names[way.Standby], way.Standby)
@@ -247,12 +243,13 @@ func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunne
 	}
 	if end, ok := streams[other.ID]; ok && m.usesStream(other.ID) {
 		p.Path = api.Path{Kind: api.PathDirect, Address: end.remote, Transport: api.TransportTCP}
+		path = verdict.Path{Kind: verdict.DirectPath, TCP: true}
 		way.RTT, _ = m.sessions.RTT(other.ID)
 		way.Reason = "UDP does not get through"
 	}
 	p.LatencyMS = float64(way.RTT.Microseconds()) / 1000
 	switch {
-	case p.Path.Kind == api.PathNone:
+	case path.Kind == verdict.NoPath:
 		p.State, p.Reason, p.LatencyMS = api.PeerConnecting, way.Reason, 0
 		if way.Attempts > 2 {
 			p.State = api.PeerDown
@@ -262,7 +259,17 @@ func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunne
 	default:
 		p.State, p.Reason = api.PeerUp, way.Reason
 	}
-	return p
+	return p, path
+}
+
+// names are the names of the members, this node and those that have left included.
+func (m *member) names() map[identity.NodeID]string {
+	view := m.mesh.View()
+	names := make(map[identity.NodeID]string, len(view.Members))
+	for _, other := range view.Members {
+		names[other.ID] = other.Name
+	}
+	return names
 }
 
 // reachableAt lists the underlay addresses under which this node is seen: announced, then mapped by NATs.

@@ -3,20 +3,22 @@ package node
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
 	"warren/mesh"
 	"warren/mesh/api"
 	"warren/mesh/identity"
-	"warren/mesh/place"
 	"warren/mesh/roster"
+	"warren/mesh/verdict"
 	"warren/nat"
 	"warren/nat/natkind"
+	"warren/nat/path"
 	"warren/tunnel/bind"
 )
 
@@ -30,12 +32,8 @@ func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) 
 	if err != nil {
 		return api.Why{}, err
 	}
-	e := &evidence{self: status.Self.Name, port: b.socket.Port(), key: status.Self.PublicKey}
-	e.Schema, e.Time = api.Schema, status.Time
 	if i := slices.IndexFunc(status.Peers, func(p api.Peer) bool { return p.Static && p.Name == req.Peer }); i >= 0 {
-		e.Peer = status.Peers[i]
-		e.endpoint = b.staticEndpoint(req.Peer)
-		return e.judged(), nil
+		return b.whyStatic(status, status.Peers[i]), nil
 	}
 	m, err := b.inMesh()
 	if err != nil {
@@ -44,56 +42,79 @@ func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) 
 	target, err := m.find(req.Peer)
 	if err != nil {
 		if r, ok := revokedNode(status.Revoked, req.Peer); ok {
-			e.Peer, e.Revoked = api.Peer{ID: r.ID, Name: cmp.Or(r.Name, r.ID[:min(10, len(r.ID))])}, &r
-			return e.judged(), nil
+			return m.whyRevoked(status, r), nil
 		}
 		return api.Why{}, err
 	}
 	if target.ID == m.self {
 		return api.Why{}, &api.Error{Code: api.CodeRefused, Message: target.Name + " is this node", Hint: "what its network does: warren netcheck"}
 	}
-	i := slices.IndexFunc(status.Peers, func(p api.Peer) bool { return p.ID == target.ID.String() })
-	if i < 0 {
-		return api.Why{}, refused("%s became a member just now: ask again", target.Name)
-	}
-	e.Peer = status.Peers[i]
-	if e.Peer.State != api.PeerLeft {
-		b.look(ctx, e, target)
-	}
-	m.gather(e, target)
-	return e.judged(), nil
+	c := &inquiry{}
+	b.look(ctx, c, target)
+	m.gather(c, target)
+	return judged(c.Why, verdict.Judge(c.evidence), m.nameOf), nil
+}
+
+// inquiry is what is known of one peer: what is shown, and what is judged.
+type inquiry struct {
+	api.Why
+	evidence verdict.Evidence
+}
+
+// whyStatic judges a static peer.
+func (b *backend) whyStatic(status api.Status, peer api.Peer) api.Why {
+	return judged(api.Why{Schema: api.Schema, Time: status.Time, Peer: peer}, verdict.JudgeStatic(verdict.StaticPeer{
+		Now: status.Time, Name: peer.Name, Endpoint: b.staticEndpoint(peer.Name), Addr: peer.Path.Address, LastHandshake: timeOf(peer.LastHandshake),
+		RxBytes: peer.RxBytes, TxBytes: peer.TxBytes, Port: b.socket.Port(), PublicKey: status.Self.PublicKey,
+	}), nil)
+}
+
+// whyRevoked judges a node that is a member no more.
+func (m *member) whyRevoked(status api.Status, r api.Revoked) api.Why {
+	name := cmp.Or(r.Name, r.ID[:min(10, len(r.ID))])
+	return judged(api.Why{Schema: api.Schema, Time: status.Time, Peer: api.Peer{ID: r.ID, Name: name}, Revoked: &r},
+		verdict.JudgeRevoked(verdict.RevokedNode{Name: name, By: r.By, At: r.Time, Reason: r.Reason}), nil)
 }
 
 // look finds out what is not known: whether the peer answers through the path that it has, and, without a direct one, what the
 // NAT here does.
-func (b *backend) look(ctx context.Context, e *evidence, target roster.Member) {
+func (b *backend) look(ctx context.Context, c *inquiry, target roster.Member) {
 	m := b.member
-	var tasks sync.WaitGroup
-	defer tasks.Wait()
-	if m.outlook.vague() && e.Peer.Path.Kind != api.PathDirect {
-		tasks.Go(func() { m.measure(ctx) })
-	}
-	if e.Peer.Path.Kind == api.PathNone {
+	b.row(c, target)
+	path := c.evidence.Path.Kind
+	if target.State == roster.Left {
 		return
 	}
-	e.Pinged = true
-	if rtt, err := probe(ctx, target.Addr6, pingTime); err == nil {
-		e.PingMS = milliseconds(rtt)
-	} else if status, err := b.Status(ctx); err == nil {
-		// The question was traffic without an answer: an idle path that was dead is known to be so by now.
-		for _, p := range status.Peers {
-			if p.ID == e.Peer.ID {
-				e.Peer, e.Time = p, status.Time
-			}
-		}
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	if m.outlook.vague() && path != verdict.DirectPath {
+		tasks.Go(func() { m.measure(ctx) })
 	}
+	if path == verdict.NoPath {
+		return
+	}
+	c.Pinged = true
+	rtt, err := probe(ctx, target.Addr6, pingTime)
+	if err != nil {
+		b.row(c, target) // it was traffic without an answer: an idle path that was dead is known to be so by now
+		return
+	}
+	c.PingMS = milliseconds(rtt)
+}
+
+// row takes what status would show of the peer now.
+func (b *backend) row(c *inquiry, target roster.Member) {
+	m := b.member
+	stats, _ := b.tunnel.Snapshot()
+	c.Schema, c.Time = api.Schema, time.Now()
+	c.Peer, c.evidence.Path = m.peerStatus(target, m.nat.Snapshot()[target.ID], stats[wgtypes.Key(target.Record.WireGuardKey)], m.names(), m.routes.Load().streams)
+	c.Peer.Reason = inNames(c.Peer.Reason, m.shortNames())
 }
 
 // judged adds the verdict.
-func (e *evidence) judged() api.Why {
-	v := e.judge()
-	w := e.Why
-	w.Verdict, w.Conclusion, w.Cause, w.Fix = v.word, v.conclusion, v.cause, v.fix
+func judged(w api.Why, v verdict.Verdict, names verdict.Names) api.Why {
+	text := v.Words(names)
+	w.Verdict, w.Conclusion, w.Cause, w.Fix = v.Kind.String(), text.Conclusion, text.Cause, text.Fix
 	return w
 }
 
@@ -120,23 +141,30 @@ func revokedNode(revoked []api.Revoked, text string) (api.Revoked, bool) {
 }
 
 // gather collects what the owners know of a member.
-func (m *member) gather(e *evidence, target roster.Member) {
+func (m *member) gather(c *inquiry, target roster.Member) {
 	table := m.routes.Load()
-	e.sessions, e.refusals = len(table.sessions), strings.Join(m.refusals(), "; ")
+	e := &c.evidence
+	e.Now, e.Left = c.Time, target.State == roster.Left
+	e.Since, e.LastHandshake = timeOf(c.Peer.Since), timeOf(c.Peer.LastHandshake)
+	e.Ping = verdict.Ping{Asked: c.Pinged, Answered: c.PingMS > 0}
+	e.Sessions, e.Refusals = len(table.sessions), m.refusals()
 
 	here, at := m.standing()
-	e.here, e.Here = here, standingOf(here, at)
-	e.Here.Name, e.Here.Version = e.self, m.ownVersion()
+	e.Here = verdict.Node{ID: m.self, Port: m.socket.Port(), NAT: here, Version: m.ownVersion()}
+	c.Here = standingOf(here, at)
+	c.Here.Name, c.Here.Version = m.nameOf(m.self), e.Here.Version
 	told := m.outlook.of(target.ID)
-	e.there, e.There = told.nat, standingOf(told.nat, told.at)
-	e.There.Name, e.There.Version = e.Peer.Name, e.Peer.Version
-	e.skewed = !told.skewed.IsZero() && e.Time.Sub(told.skewed) < 2*time.Minute
-	e.Signals.LastHeard = moment(told.heard)
+	e.There = verdict.Node{ID: target.ID, NAT: told.nat, Version: target.Record.Version}
+	c.There = standingOf(told.nat, told.at)
+	c.There.Name, c.There.Version = target.Name, target.Record.Version
+	e.Signals.Heard, e.Signals.Skewed = told.heard, !told.skewed.IsZero() && c.Time.Sub(told.skewed) < 2*time.Minute
+	c.Signals.LastHeard = moment(told.heard)
 	lastTx, _ := m.activity(target.ID)
-	e.sending = e.Time.Sub(lastTx) < 10*time.Second
+	e.Sending = c.Time.Sub(lastTx) < 10*time.Second
 
 	life, since := m.mesh.Alive(target.ID)
-	e.Gossip, e.GossipAt = gossipWord(life), moment(since)
+	e.Life = lifeOf(life)
+	c.Gossip, c.GossipAt = e.Life.String(), moment(since)
 	if remote, up := m.sessions.Remote(target.ID); up {
 		s := api.Session{Address: remote}
 		if bind.IsVirtual(remote.Addr()) {
@@ -145,42 +173,50 @@ func (m *member) gather(e *evidence, target roster.Member) {
 		if rtt, ok := m.sessions.RTT(target.ID); ok {
 			s.LatencyMS = milliseconds(rtt)
 		}
-		e.Session = &s
+		c.Session, e.Session = &s, true
+	}
+	for _, mine := range m.nat.Mapped() {
+		e.Mapped = append(e.Mapped, mine.Addr())
 	}
 	if found, ok := m.nat.Evidence(target.ID); ok {
-		m.introduced(e, found)
+		m.introduced(c, found)
 	}
-	e.peerPort = portOf(e.Attempts)
-	for _, mine := range m.nat.Mapped() {
-		for _, a := range e.Attempts {
-			e.sameNAT = e.sameNAT || slices.ContainsFunc(a.Pairs, func(p api.Pair) bool { return p.Type == "srflx" && p.Remote.Addr() == mine.Addr() })
-		}
+	if c.Peer.Reason != "" {
+		e.Pathless = verdict.Plain(c.Peer.Reason)
 	}
 }
 
 // introduced takes what nat knows.
-func (m *member) introduced(e *evidence, found nat.Evidence) {
-	e.Signals.Unanswered, e.Signals.NoRoute, e.Signals.Refused = found.Unanswered, found.NoRoute, found.Refused
-	e.Signals.Since, e.Signals.NextTry = moment(found.Begun), moment(found.NextTry)
+func (m *member) introduced(c *inquiry, found nat.Evidence) {
+	s := &c.evidence.Signals
+	s.Unanswered, s.NoRoute, s.Refused, s.Since = found.Unanswered, found.NoRoute, found.Refused, found.Begun
+	c.Signals.Unanswered, c.Signals.NoRoute, c.Signals.Refused = found.Unanswered, found.NoRoute, found.Refused
+	c.Signals.Since, c.Signals.NextTry = moment(found.Begun), moment(found.NextTry)
 	for _, trial := range slices.Backward(found.Trials) {
-		e.Attempts = append(e.Attempts, attemptOf(trial))
+		a := trialOf(trial)
+		c.evidence.Attempts = append(c.evidence.Attempts, a)
+		c.Attempts = append(c.Attempts, attemptOf(a))
 	}
 	names := m.shortNames()
-	for _, c := range slices.Backward(found.Changes) {
-		e.Changes = append(e.Changes, api.Change{Time: c.At, Reason: inNames(c.Reason, names), Path: pathOf(c.Path, m.nameOf)})
+	for _, one := range slices.Backward(found.Changes) {
+		c.Changes = append(c.Changes, api.Change{Time: one.At, Reason: inNames(one.Reason, names), Path: pathOf(one.Path, m.nameOf)})
 	}
-	for _, r := range found.Relays {
-		e.Relays = append(e.Relays, api.RelayCheck{Name: m.nameOf(r.Anchor), Ready: r.Ready, InUse: found.Path.Kind == nat.Relayed && found.Path.Via == r.Anchor})
-	}
-	slices.SortStableFunc(e.Relays, func(a, b api.RelayCheck) int {
+	inUse := func(r path.Beside) bool { return found.Path.Kind == nat.Relayed && found.Path.Via == r.Anchor }
+	slices.SortStableFunc(found.Relays, func(a, b path.Beside) int {
 		switch {
-		case a.InUse != b.InUse && a.InUse, a.InUse == b.InUse && a.Ready && !b.Ready:
+		case inUse(a) != inUse(b) && inUse(a), inUse(a) == inUse(b) && a.Ready && !b.Ready:
 			return -1
-		case a.InUse != b.InUse, b.Ready && !a.Ready:
+		case inUse(a) != inUse(b), b.Ready && !a.Ready:
 			return 1
 		}
 		return 0
 	})
+	for i, r := range found.Relays {
+		c.Relays = append(c.Relays, api.RelayCheck{Name: m.nameOf(r.Anchor), Ready: r.Ready, InUse: inUse(r)})
+		if i == 0 {
+			c.evidence.Relay = r.Anchor
+		}
+	}
 }
 
 // shortID finds what may be the short ID of a node in a text.
@@ -211,30 +247,19 @@ func pathOf(p nat.Path, names func(identity.NodeID) string) api.Path {
 	return api.Path{Kind: api.PathNone}
 }
 
-func attemptOf(t nat.Attempt) api.Attempt {
-	a := api.Attempt{Started: t.Started, Ended: moment(t.Ended), More: t.More}
-	answered := 0
+// trialOf is an attempt of nat's for a verdict.
+func trialOf(t nat.Attempt) verdict.Attempt {
+	a := verdict.Attempt{Started: t.Started, Ended: t.Ended, Nominated: t.Nominated, More: t.More}
 	for _, p := range t.Pairs {
-		pair := api.Pair{Remote: p.Remote, Type: p.Type, Sent: p.Sent, Answered: p.Answered, Heard: p.Heard}
-		pair.Result = pairResult(pair, p.Unable, p.Remote == t.Nominated, t.Ended.IsZero())
-		a.Pairs = append(a.Pairs, pair)
-		if p.Answered > 0 {
-			answered++
-		}
+		a.Pairs = append(a.Pairs, verdict.Pair(p))
 	}
-	// What answered comes first, then what was worked on the most.
-	slices.SortStableFunc(a.Pairs, func(x, y api.Pair) int {
-		return cmp.Or(cmp.Compare(y.Answered, x.Answered), cmp.Compare(y.Heard, x.Heard), cmp.Compare(y.Sent, x.Sent))
-	})
-	switch {
-	case t.Nominated.IsValid():
-		a.Result = "found " + t.Nominated.String()
-	case t.Ended.IsZero():
-		a.Result = "runs"
-	case len(t.Pairs) == 0:
-		a.Result = "the peer has told no address"
-	default:
-		a.Result = fmt.Sprintf("%d of %s answered", answered, counted(len(t.Pairs), "address"))
+	return a
+}
+
+func attemptOf(t verdict.Attempt) api.Attempt {
+	a := api.Attempt{Started: t.Started, Ended: moment(t.Ended), More: t.More, Result: t.Result()}
+	for _, p := range t.Ranked() {
+		a.Pairs = append(a.Pairs, api.Pair{Remote: p.Remote, Type: p.Type, Sent: p.Sent, Answered: p.Answered, Heard: p.Heard, Result: t.Tell(p)})
 	}
 	return a
 }
@@ -246,26 +271,22 @@ func standingOf(s natkind.Self, at time.Time) api.Standing {
 	}
 }
 
-// portOf is the port of the shared socket of a peer, which its host candidates show.
-func portOf(attempts []api.Attempt) uint16 {
-	for _, a := range attempts {
-		for _, p := range a.Pairs {
-			if p.Type == "host" {
-				return p.Remote.Port()
-			}
-		}
+func lifeOf(l mesh.Liveness) verdict.Life {
+	switch l {
+	case mesh.Alive:
+		return verdict.Alive
+	case mesh.Dead:
+		return verdict.Dead
 	}
-	return place.DefaultPort
+	return verdict.LifeUnknown
 }
 
-func gossipWord(life mesh.Liveness) string {
-	switch life {
-	case mesh.Alive:
-		return "alive"
-	case mesh.Dead:
-		return "dead"
+// timeOf is the reverse of moment.
+func timeOf(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
 	}
-	return "unknown"
+	return *t
 }
 
 // ownVersion is the version in this node's own record, as the others see it.
