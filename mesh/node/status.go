@@ -185,10 +185,6 @@ func (m *member) fillStatus(out *api.Status, f facts, stats map[wgtypes.Key]tunn
 		out.Peers = append(out.Peers, p)
 	}
 	slices.SortFunc(out.Peers, func(a, b api.Peer) int { return cmp.Compare(a.Name, b.Name) })
-	short := m.shortNames()
-	for i := range out.Peers {
-		out.Peers[i].Reason = inNames(out.Peers[i].Reason, short)
-	}
 	out.Self.Endpoints = m.reachableAt()
 	for _, id := range table.preferred[:min(len(table.preferred), wantedAnchors)] {
 		out.Self.Anchors = append(out.Self.Anchors, shorten(names[id], id))
@@ -227,6 +223,7 @@ func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunne
 		p.State, p.Reason = api.PeerLeft, "left the mesh"
 		return p, path
 	}
+	reason := way.Reason.Words(m.nameOf)
 	switch way.Path.Kind {
 	case nat.Direct:
 		p.Path, path.Kind = api.Path{Kind: api.PathDirect, Address: way.Path.Addr}, verdict.DirectPath
@@ -245,19 +242,19 @@ func (m *member) peerStatus(other roster.Member, way nat.PeerStatus, stats tunne
 		p.Path = api.Path{Kind: api.PathDirect, Address: end.remote, Transport: api.TransportTCP}
 		path = verdict.Path{Kind: verdict.DirectPath, TCP: true}
 		way.RTT, _ = m.sessions.RTT(other.ID)
-		way.Reason = "UDP does not get through"
+		reason = "UDP does not get through"
 	}
 	p.LatencyMS = float64(way.RTT.Microseconds()) / 1000
 	switch {
 	case path.Kind == verdict.NoPath:
-		p.State, p.Reason, p.LatencyMS = api.PeerConnecting, way.Reason, 0
+		p.State, p.Reason, p.LatencyMS = api.PeerConnecting, reason, 0
 		if way.Attempts > 2 {
 			p.State = api.PeerDown
 		}
 	case p.LastHandshake == nil:
 		p.State, p.Reason = api.PeerConnecting, "a path is there; the WireGuard handshake is not done yet"
 	default:
-		p.State, p.Reason = api.PeerUp, way.Reason
+		p.State, p.Reason = api.PeerUp, reason
 	}
 	return p, path
 }

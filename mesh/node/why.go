@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -108,7 +107,6 @@ func (b *backend) row(c *inquiry, target roster.Member) {
 	stats, _ := b.tunnel.Snapshot()
 	c.Schema, c.Time = api.Schema, time.Now()
 	c.Peer, c.evidence.Path = m.peerStatus(target, m.nat.Snapshot()[target.ID], stats[wgtypes.Key(target.Record.WireGuardKey)], m.names(), m.routes.Load().streams)
-	c.Peer.Reason = inNames(c.Peer.Reason, m.shortNames())
 }
 
 // judged adds the verdict.
@@ -197,9 +195,8 @@ func (m *member) introduced(c *inquiry, found nat.Evidence) {
 		c.evidence.Attempts = append(c.evidence.Attempts, a)
 		c.Attempts = append(c.Attempts, attemptOf(a))
 	}
-	names := m.shortNames()
 	for _, one := range slices.Backward(found.Changes) {
-		c.Changes = append(c.Changes, api.Change{Time: one.At, Reason: inNames(one.Reason, names), Path: pathOf(one.Path, m.nameOf)})
+		c.Changes = append(c.Changes, api.Change{Time: one.At, Reason: one.Reason.Words(m.nameOf), Path: pathOf(one.Path, m.nameOf)})
 	}
 	inUse := func(r path.Beside) bool { return found.Path.Kind == nat.Relayed && found.Path.Via == r.Anchor }
 	slices.SortStableFunc(found.Relays, func(a, b path.Beside) int {
@@ -217,23 +214,6 @@ func (m *member) introduced(c *inquiry, found nat.Evidence) {
 			c.evidence.Relay = r.Anchor
 		}
 	}
-}
-
-// shortID finds what may be the short ID of a node in a text.
-var shortID = regexp.MustCompile(`\b[a-z2-7]{10}\b`)
-
-// inNames puts names in the place of the short IDs in a text of nat, which knows no others.
-func inNames(text string, names map[string]string) string {
-	return shortID.ReplaceAllStringFunc(text, func(short string) string { return cmp.Or(names[short], short) })
-}
-
-// shortNames are the names of members by their short IDs.
-func (m *member) shortNames() map[string]string {
-	names := make(map[string]string)
-	for _, other := range m.mesh.View().Members {
-		names[other.ID.Short()] = other.Name
-	}
-	return names
 }
 
 // pathOf puts a former path into the API's words; the address of a relay that is gone is not known any more.

@@ -15,17 +15,3 @@ func TestNear(t *testing.T) {
 		}
 	}
 }
-
-func TestInNames(t *testing.T) {
-	names := map[string]string{"rpwx3w57sf": "gate"}
-	for text, want := range map[string]string{
-		"":                                 "",
-		"relay through rpwx3w57sf is dead": "relay through gate is dead",
-		"relay through rpwx3w57sf: the peer did not answer": "relay through gate: the peer did not answer",
-		"candidates of abcdefghij, rpwx3w57sfx":             "candidates of abcdefghij, rpwx3w57sfx",
-	} {
-		if got := inNames(text, names); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-}

@@ -14,7 +14,7 @@ const maxChanges = 16
 type Change struct {
 	At     time.Time
 	Path   Path
-	Reason string // why, in words
+	Reason Reason // why
 }
 
 // history holds the latest changes, oldest first.

@@ -185,7 +185,7 @@ func TestRelayThatCannotBeOpened(t *testing.T) {
 	if !slices.Contains(out, Output(OpenRelay{Anchor: spareID})) {
 		t.Errorf("got %v after the first relay refused, want the spare one opened at once", out)
 	}
-	if got := m.route.relays.progress(); !strings.Contains(got, "opening a relay") {
+	if got := m.route.relays.progress(); !strings.Contains(got.String(), "opening a relay") {
 		t.Errorf("got %q, want what is under way", got)
 	}
 }

@@ -340,7 +340,7 @@ func (w *world) reason(i int) string {
 	if w.side[i].m == nil {
 		return "off"
 	}
-	return w.side[i].m.Status(w.now).Reason
+	return w.side[i].m.Status(w.now).Reason.String()
 }
 
 func (w *world) pathEvents(i int) []string {

@@ -32,7 +32,7 @@ func (m *Machine) Status(now time.Time) Status {
 }
 
 // whyNot says in words why there is no path, or no direct one, and what comes next.
-func (m *Machine) whyNot(now time.Time) string {
+func (m *Machine) whyNot(now time.Time) Reason {
 	switch m.route.path.Kind {
 	case Direct:
 		return ""
@@ -42,12 +42,12 @@ func (m *Machine) whyNot(now time.Time) string {
 	return m.progress(now) + m.route.relays.progress()
 }
 
-func (m *Machine) progress(now time.Time) string {
+func (m *Machine) progress(now time.Time) Reason {
 	switch {
 	case m.intro.try.on:
-		return fmt.Sprintf("ICE is trying %s of the peer since %s", counted(len(m.intro.try.remote), "candidate"), ago(now, m.intro.try.started))
+		return because("ICE is trying %s of the peer since %s", counted(len(m.intro.try.remote), "candidate"), ago(now, m.intro.try.started))
 	case m.intro.sig.waiting && m.intro.sig.noRoute != "":
-		return "no route for introductions: " + m.intro.sig.noRoute
+		return because("no route for introductions: %s", m.intro.sig.noRoute)
 	case m.intro.sig.waiting && m.intro.sig.refused:
 		return "the peer refuses introductions: it does not know this node (yet)"
 	case m.intro.sig.waiting:
@@ -55,14 +55,14 @@ func (m *Machine) progress(now time.Time) string {
 		if m.core.controlling {
 			what = "offer"
 		}
-		return fmt.Sprintf("peer has not answered the %s (%d sent, last %s ago)", what, m.intro.sig.sent, ago(now, m.intro.sig.last))
+		return because("peer has not answered the %s (%d sent, last %s ago)", what, m.intro.sig.sent, ago(now, m.intro.sig.last))
 	}
 	text := m.route.reason
 	if m.intro.try.failure != "" {
-		text = "ICE failed: " + m.intro.try.failure
+		text = because("ICE failed: %s", m.intro.try.failure)
 	}
 	if !m.intro.retry.at.IsZero() {
-		text += fmt.Sprintf("; next try in %s", ago(m.intro.retry.at, now))
+		text += because("; next try in %s", ago(m.intro.retry.at, now))
 	}
 	return text
 }

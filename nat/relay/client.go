@@ -92,13 +92,13 @@ func (c *Client) Open(ctx context.Context, anchor, peer identity.NodeID) (netip.
 	defer c.ask(anchor)()
 	stream, relay, number, err := c.request(ctx, anchor, peer)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("open channel to %s at %s: %w", peer.Short(), anchor.Short(), err)
+		return netip.AddrPort{}, fmt.Errorf("open channel: %w", err)
 	}
 	c.displace(relay, number, peer)
 	virtual, err := c.options.OpenChannel(relay, number)
 	if err != nil {
 		stream.Close()
-		return netip.AddrPort{}, fmt.Errorf("open channel to %s at %s: %w", peer.Short(), anchor.Short(), err)
+		return netip.AddrPort{}, fmt.Errorf("open channel: %w", err)
 	}
 	hold, stop := context.WithCancel(context.Background())
 	o := &opened{anchor: anchor, peer: peer, virtual: virtual, relay: relay, number: number, stop: stop, give: make(chan struct{})}
