@@ -46,7 +46,7 @@ var floors = map[string]int{
 	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges,
 	// mesh/place has an owner, Contacts, and takes edges to join: session, store, join, beacon, the tunnel in TCP.
 	"tunnel": owners, "nat": owners, "mesh": owners, "mesh/place": owners,
-	"mesh/node": nodes, "mesh/api": nodes,
+	"mesh/node": nodes, "mesh/api": nodes, "mesh/report": nodes,
 	"cmd/warren": programs, "cmd/warren-bench": programs,
 	"nat/natlab": tests, "cmd/warren-demo": tests, "cmd/warren/e2e": tests, "cmd/deptest": tests,
 }
@@ -56,6 +56,8 @@ var level = map[[2]string]string{
 	{"mesh/record", "mesh/identity"}:      "records name keys and nodes",
 	{"mesh/identity", "nat/ranges"}:       "IPv4 overlay networks are taken from the carriers' range",
 	{"mesh/node", "mesh/api"}:             "a node answers what the local interface asks",
+	{"mesh/report", "mesh/api"}:           "reports are the values of the local interface",
+	{"mesh/node", "mesh/report"}:          "a node has its snapshots put into the words of the local interface",
 	{"cmd/warren-demo", "nat/natlab"}:     "the demo runs in the lab",
 	{"cmd/warren-demo", "cmd/warren/e2e"}: "the demo drives the program as the tests do",
 	{"cmd/warren/e2e", "nat/natlab"}:      "the tests run in the lab",

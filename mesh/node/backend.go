@@ -11,6 +11,7 @@ import (
 	"warren/mesh/api"
 	"warren/mesh/identity"
 	"warren/mesh/place"
+	"warren/mesh/report"
 	"warren/mesh/roster"
 )
 
@@ -82,39 +83,7 @@ func (b *backend) Ping(ctx context.Context, req api.PingRequest, reply func(api.
 
 // find looks a member up by name, overlay address or the start of its ID.
 func (m *member) find(text string) (roster.Member, error) {
-	view := m.mesh.View()
-	addr, _ := netip.ParseAddr(text)
-	var found []roster.Member
-	for _, other := range view.Members {
-		if other.Name == text || addr.IsValid() && (addr == other.Addr4 || addr == other.Addr6) {
-			return other, nil
-		}
-		if len(text) >= 4 && strings.HasPrefix(other.ID.String(), strings.ToLower(text)) {
-			found = append(found, other)
-		}
-	}
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return roster.Member{}, m.unknown(text)
-	}
-	return roster.Member{}, &api.Error{Code: api.CodeAmbiguous, Message: fmt.Sprintf("%d members have IDs that start with %q", len(found), text), Hint: "give more of the ID"}
-}
-
-// unknown is the error for a name that nobody has, with those that may have been meant.
-func (m *member) unknown(text string) error {
-	var names []string
-	for _, other := range m.mesh.View().Members {
-		if other.ID != m.self && other.State == roster.Active {
-			names = append(names, other.Name)
-		}
-	}
-	hint := "warren peers lists the members"
-	if guesses := near(text, names); len(guesses) > 0 {
-		hint = "did you mean " + strings.Join(guesses, " or ") + "? " + hint
-	}
-	return &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("no member is called %q", text), Hint: hint}
+	return report.Find(m.mesh.View().Members, m.self, text)
 }
 
 // Invite makes an invite, spreads its certificate, and returns the token.
@@ -139,7 +108,7 @@ func (b *backend) Invite(_ context.Context, req api.InviteRequest) (api.Invite, 
 	token := identity.Token{Mesh: m.meshID, Seed: seed, Anchors: m.tokenAnchors()}
 	out := api.Invite{
 		Schema: api.Schema, ID: identity.KeyIDOfCert(cert).String(), Token: token.Encode(), Uses: req.Uses, Expires: terms.Expires,
-		Admin: req.Admin, Tags: nonNil(req.Tags), Anchors: []string{},
+		Admin: req.Admin, Tags: append([]string{}, req.Tags...), Anchors: []string{},
 	}
 	for _, a := range token.Anchors {
 		out.Anchors = append(out.Anchors, a.Addr.String())
@@ -266,61 +235,4 @@ func (b *backend) Reload(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// invites lists the invites that can still be used.
-func (m *member) invites(names map[identity.NodeID]string) []api.Invited {
-	out := []api.Invited{}
-	now := time.Now()
-	for _, invite := range m.mesh.View().Invites {
-		if invite.Revoked || len(invite.Used) >= invite.Terms.Uses || now.After(invite.Terms.Expires) {
-			continue
-		}
-		out = append(out, api.Invited{
-			ID: invite.ID.String(), Uses: invite.Terms.Uses, Used: len(invite.Used), Expires: moment(invite.Terms.Expires),
-			Admin: invite.Terms.Admin, Tags: nonNil(invite.Terms.Tags), By: names[identity.NodeID(invite.By)],
-		})
-	}
-	return out
-}
-
-// revocations lists what was revoked.
-func (m *member) revocations(names map[identity.NodeID]string) []api.Revoked {
-	out := []api.Revoked{}
-	for _, r := range m.mesh.View().Revoked {
-		kind := "node"
-		if r.Invite {
-			kind = "invite"
-		}
-		out = append(out, api.Revoked{
-			ID: r.Target.String(), Kind: kind, Name: r.Name, Time: r.Time, By: names[identity.NodeID(r.By)], Reason: r.Reason,
-		})
-	}
-	return out
-}
-
-// warnings says in words what a person should look at.
-func (m *member) warnings(table *routes) (out []string) {
-	left := time.Until(m.state.Chain[0].NotAfter)
-	if left < 30*24*time.Hour {
-		out = append(out, fmt.Sprintf("this node's certificate ends in %d days, on %s: invite it anew before then", int(left.Hours()/24), m.state.Chain[0].NotAfter.Format(time.DateOnly)))
-	}
-	view := m.mesh.View()
-	if view.Conflict != "" {
-		out = append(out, view.Conflict)
-	}
-	if len(view.Members) > 1 && !table.any() {
-		out = append(out, "no control session is up: new tunnels cannot be introduced until an anchor or a neighbour answers")
-	}
-	if table.blocked != "" {
-		out = append(out, "UDP seems to be blocked on this network ("+table.blocked+"): packets go over TCP through anchors, more slowly")
-	}
-	if table.cutOff != "" {
-		out = append(out, "no anchor answers by UDP, and none can be reached by TCP: "+table.cutOff)
-	}
-	out = append(out, m.deafPorts()...)
-	for _, r := range m.refusals() {
-		out = append(out, r.Words(m.nameOf))
-	}
-	return out
 }

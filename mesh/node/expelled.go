@@ -10,7 +10,6 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/roster"
 	"warren/mesh/session"
-	"warren/mesh/verdict"
 	"warren/nat/fallback"
 )
 
@@ -71,14 +70,6 @@ func (m *member) expelled() error {
 		}
 	}
 	return nil
-}
-
-// refusals are the members that want no session with this node, for status and verdicts.
-func (m *member) refusals() (out []verdict.Refusal) {
-	for id, r := range m.routes.Load().refused {
-		out = append(out, verdict.Refusal{By: id, Reason: r.reason})
-	}
-	return out
 }
 
 // partReason says why a node is a member no longer.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -156,12 +157,10 @@ func (d *dropCounters) add(reason string) {
 	d.counts[reason]++
 }
 
-func (d *dropCounters) into(out map[string]uint64) {
+func (d *dropCounters) all() map[string]uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for reason, n := range d.counts {
-		out[reason] += n
-	}
+	return maps.Clone(d.counts)
 }
 
 // reasonOf names a refusal of the sealer for the counters.

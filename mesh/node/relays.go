@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"warren/mesh/api"
 	"warren/mesh/identity"
 	"warren/mesh/session"
 	"warren/nat"
@@ -101,28 +100,6 @@ func (m *member) limitRelay() {
 	limit := m.settings().RelayLimit
 	m.share.limit.Store(int64(limit))
 	m.socket.SetRelayLimit(limit)
-}
-
-// relayStatus says what is forwarded for others; nil when nothing is or was.
-func (m *member) relayStatus(names map[identity.NodeID]string) *api.Relay {
-	pairs, members := m.relays.Snapshot()
-	if len(pairs)+len(members) == 0 {
-		return nil
-	}
-	out := &api.Relay{Load: int(m.relays.Load()), LimitBPS: 8 * uint64(m.share.limit.Load()), Pairs: []api.RelayPair{}, Members: []api.RelayMember{}}
-	for _, p := range pairs {
-		out.Pairs = append(out.Pairs, api.RelayPair{
-			A: shorten(names[p.A], p.A), B: shorten(names[p.B], p.B), Joined: p.Joined, FromA: relayed(p.FromA), FromB: relayed(p.FromB),
-		})
-	}
-	for _, one := range members {
-		out.Members = append(out.Members, api.RelayMember{Name: shorten(names[one.ID], one.ID), Channels: one.Channels, Sent: relayed(one.Sent)})
-	}
-	return out
-}
-
-func relayed(t relay.Traffic) api.Relayed {
-	return api.Relayed{Packets: t.Packets, Bytes: t.Bytes, Dropped: t.Dropped, Last: moment(t.Last)}
 }
 
 // relayAnchor describes a member with a session as nat sees it. Its round trip is measured anew: that of the handshake is

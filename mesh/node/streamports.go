@@ -1,11 +1,8 @@
 package node
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
-	"syscall"
 
 	"warren/mesh/record"
 	"warren/nat/portmap"
@@ -76,24 +73,4 @@ func streamEndpoints(endpoints, mapped []netip.AddrPort, tcp []portmap.Mapping, 
 	}
 	slices.SortFunc(out, netip.AddrPort.Compare)
 	return out
-}
-
-// deafPorts says in words on which ports streams should be accepted and are not.
-func (m *member) deafPorts() (out []string) {
-	for _, p := range m.streams.server.Ports() {
-		if p.Err != nil {
-			out = append(out, fmt.Sprintf("TCP port %d is not listened on, for members whose networks drop UDP: %s", p.Port, portTrouble(p.Err)))
-		}
-	}
-	return out
-}
-
-func portTrouble(err error) string {
-	switch {
-	case errors.Is(err, syscall.EACCES):
-		return "ports below 1024 need CAP_NET_BIND_SERVICE; the comments in the systemd unit say how to add it"
-	case errors.Is(err, syscall.EADDRINUSE):
-		return "another program has it"
-	}
-	return err.Error()
 }
