@@ -46,9 +46,9 @@ type Mesh struct {
 	Anchor    string   // "auto", "always" or "never"; never empty
 	Endpoints []string // host:port of this machine as others reach it
 	LAN       bool     // find members on the local network; true unless the file says false
-	// FallbackPorts are TCP ports on which this node, as an anchor, serves members whose networks drop UDP, beside that of the
+	// StreamPorts are TCP ports on which this node, as an anchor, serves members whose networks drop UDP, beside that of the
 	// number of its UDP port.
-	FallbackPorts []uint16
+	StreamPorts []uint16
 	// RelayLimit is what this machine forwards for other members at most, in bytes a second; 0: as much as its uplink carries.
 	RelayLimit int
 }

@@ -30,7 +30,7 @@ anchor = "never"
 relay_limit = "2.5 Mbit/s"
 endpoint = ["vpn.example.org:9277", "[2001:db8::1]:9277"]
 lan = false
-fallback_ports = [443, 8443]
+stream_ports = [443, 8443]
 
 [[peer]]
 name = "phone"
@@ -63,7 +63,7 @@ func TestParse(t *testing.T) {
 	want := Config{
 		Interface: Interface{Name: "wg7", Port: 51820, MTU: 1280, PrivateKeyFile: "/etc/warren/key",
 			Addresses: []netip.Prefix{netip.MustParsePrefix("100.70.0.1/24"), netip.MustParsePrefix("fd00::1/64")}},
-		Mesh: Mesh{Anchor: "never", RelayLimit: 312_500, Endpoints: []string{"vpn.example.org:9277", "[2001:db8::1]:9277"}, FallbackPorts: []uint16{443, 8443}},
+		Mesh: Mesh{Anchor: "never", RelayLimit: 312_500, Endpoints: []string{"vpn.example.org:9277", "[2001:db8::1]:9277"}, StreamPorts: []uint16{443, 8443}},
 		Peers: []Peer{
 			{Name: "phone", PublicKey: key(t, keyA), AllowedIPs: []netip.Prefix{netip.MustParsePrefix("100.70.0.9/32")},
 				Endpoint: "host:51820", PresharedKeyFile: "/etc/warren/psk", Keepalive: 25 * time.Second, Share: true},
@@ -119,10 +119,10 @@ func TestMistakes(t *testing.T) {
 		{"[interface]\nport = ", `f:2:7: expected value`},
 		{"interface = 1", `f:1:13: [interface]: want a table, got an integer`},
 		{"[mesh]\nlan = \"off\"", `f:2:7: lan: want true or false without quotes, got a string`},
-		{"[mesh]\nfallback_ports = 443", `f:2:18: fallback_ports: want a list of ports like [443], got an integer`},
-		{"[mesh]\nfallback_ports = [\"443\"]", `f:2:19: fallback_ports: want an integer without quotes, got a string`},
-		{"[mesh]\nfallback_ports = [443, 70000]", `f:2:24: fallback_ports 70000: want 1 to 65535`},
-		{"[mesh]\nfallback_ports = [1, 2, 3, 4, 5]", `f:2:1: fallback_ports: want at most 4 ports, got 5`},
+		{"[mesh]\nstream_ports = 443", `f:2:18: stream_ports: want a list of ports like [443], got an integer`},
+		{"[mesh]\nstream_ports = [\"443\"]", `f:2:19: stream_ports: want an integer without quotes, got a string`},
+		{"[mesh]\nstream_ports = [443, 70000]", `f:2:24: stream_ports 70000: want 1 to 65535`},
+		{"[mesh]\nstream_ports = [1, 2, 3, 4, 5]", `f:2:1: stream_ports: want at most 4 ports, got 5`},
 		{"[mesh]\nanchor = \"sometimes\"", `f:2:10: anchor "sometimes": want "auto", "always" or "never"`},
 		{"[mesh]\nrelay_limit = \"10\"", `f:2:15: relay_limit "10": want a number and a unit`},
 		{"[mesh]\nrelay_limit = \"NaN Mbit/s\"", `f:2:15: relay_limit "NaN Mbit/s": want a number and a unit`},

@@ -125,7 +125,8 @@ func (r *reader) meshTable(v *value, m *Mesh) {
 			})
 		},
 		"lan":            func(v *value) { r.truth(v, "lan", &m.LAN) },
-		"fallback_ports": func(v *value) { m.FallbackPorts = r.ports(v, "fallback_ports") },
+		"stream_ports":   func(v *value) { m.StreamPorts = r.ports(v, "stream_ports") },
+		"fallback_ports": func(v *value) { m.StreamPorts = r.ports(v, "fallback_ports") }, // its name before 1.0
 		"relay_limit": func(v *value) {
 			r.text(v, "relay_limit", func(s string) (err error) {
 				m.RelayLimit, err = parseRate(s)

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"warren/mesh/identity"
 	"warren/mesh/join"
 	"warren/mesh/record"
@@ -24,6 +22,8 @@ const metaPending = "admissions"
 
 // maxPending bounds them: a joiner shows its record within the same conversation, unless that breaks off.
 const maxPending = 200
+
+var pendingDecoding = record.Strict(maxPending, 16)
 
 // pending is one such admission. roster keeps those of this run; here they survive a restart, for as long as the invite lives:
 // the joiner may bring its record at any time, and until then the use is taken, here at least.
@@ -44,14 +44,14 @@ func (p *pendings) restore(s *store.Store) error {
 	if err != nil || raw == nil {
 		return err
 	}
-	if cbor.Unmarshal(raw, p) != nil {
+	if pendingDecoding.Unmarshal(raw, p) != nil {
 		*p = nil
 	}
 	return nil
 }
 
 func (p pendings) save(s *saver) error {
-	raw, err := cbor.Marshal(p)
+	raw, err := record.Deterministic().Marshal(p)
 	if err != nil {
 		return fmt.Errorf("encode admissions: %w", err)
 	}
@@ -61,6 +61,9 @@ func (p pendings) save(s *saver) error {
 
 // admit checks a joiner's certificate and countersigns it, or repeats the admission given for it before.
 func (b *book) admit(cert *x509.Certificate, now time.Time) (record.Admission, error) {
+	if err := b.checkJoiner(cert); err != nil {
+		return record.Admission{}, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	node, invite, name := identity.NodeIDOfCert(cert), identity.IssuerOf(cert), cert.Issuer.CommonName
@@ -85,6 +88,21 @@ func (b *book) admit(cert *x509.Certificate, now time.Time) (record.Admission, e
 	}
 	b.pending = append(b.pending, pending{Node: node, Invite: invite, Name: name, Cert: cert.Raw, Time: admission.Time, Expires: terms.Expires.Unix()})
 	return admission, b.pending.save(b.saver)
+}
+
+// checkJoiner verifies, without the lock, that a certificate was made with its invite. What else is wrong with it, and that the invite is not
+// known, is found later.
+func (b *book) checkJoiner(cert *x509.Certificate) error {
+	if identity.CheckForm(cert) != nil {
+		return nil
+	}
+	b.mu.Lock()
+	invite := b.roster.InviteOf(cert)
+	b.mu.Unlock()
+	if invite == nil {
+		return nil
+	}
+	return b.chains.CheckJoiner(cert, invite)
 }
 
 // checkPending counts the uses of an invite that the set does not show yet.
@@ -127,7 +145,7 @@ func (m *Mesh) Admit(cert *x509.Certificate) (record.Admission, error) {
 	if err := m.flush(); err != nil {
 		return record.Admission{}, fmt.Errorf("keep admission: %w", err)
 	}
-	m.log.Info("node admitted", "node", identity.NodeIDOfCert(cert).Short(), "invite", identity.IssuerOf(cert).Short())
+	m.log.Info("node admitted", "peer", identity.NodeIDOfCert(cert).Short(), "invite", identity.IssuerOf(cert).Short())
 	return admission, nil
 }
 

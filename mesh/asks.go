@@ -13,6 +13,7 @@ type asks struct {
 
 	mu     sync.Mutex
 	asks   map[identity.NodeID]ask
+	no     map[identity.NodeID]string    // who has refused this node since its last session, and why
 	synced map[identity.NodeID]time.Time // end of the last sync, whoever opened it
 }
 
@@ -25,7 +26,9 @@ type ask struct {
 }
 
 func newAsks() *asks {
-	return &asks{wake: make(chan struct{}, 1), asks: make(map[identity.NodeID]ask), synced: make(map[identity.NodeID]time.Time)}
+	return &asks{
+		wake: make(chan struct{}, 1), asks: make(map[identity.NodeID]ask), no: make(map[identity.NodeID]string), synced: make(map[identity.NodeID]time.Time),
+	}
 }
 
 // maxAsks is above the number of members with which there can be news at one time.
@@ -40,15 +43,32 @@ func (a *asks) put(id identity.NodeID, change func(*ask)) {
 	}
 	change(&one)
 	a.asks[id] = one
+	a.rouse()
+}
+
+func (a *asks) rouse() {
 	select {
 	case a.wake <- struct{}{}:
 	default:
 	}
 }
 
-// up asks for a sync because a session came up.
+// up asks for a sync because a session came up. Who has one does not refuse it.
 func (a *asks) up(id identity.NodeID) {
-	a.put(id, func(one *ask) { one.up, one.must, one.delay = true, true, 0 })
+	a.put(id, func(one *ask) {
+		one.up, one.must, one.delay = true, true, 0
+		delete(a.no, id)
+	})
+}
+
+// refused tells that a node wants no session.
+func (a *asks) refused(id identity.NodeID, reason string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.no) < maxAsks {
+		a.no[id] = reason
+		a.rouse()
+	}
 }
 
 // sync asks for a sync.
@@ -66,12 +86,12 @@ func (a *asks) digest(id identity.NodeID, theirs [16]byte) {
 	a.put(id, func(one *ask) { one.theirs = theirs })
 }
 
-func (a *asks) take() map[identity.NodeID]ask {
+func (a *asks) take() (taken map[identity.NodeID]ask, no map[identity.NodeID]string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	taken := a.asks
-	a.asks = make(map[identity.NodeID]ask)
-	return taken
+	taken, no = a.asks, a.no
+	a.asks, a.no = make(map[identity.NodeID]ask), make(map[identity.NodeID]string)
+	return taken, no
 }
 
 // done notes that a sync has succeeded.

@@ -10,9 +10,9 @@ import (
 	"warren/mesh/record"
 )
 
-// add takes in records of this node's own making, puts them on disk, then spreads them.
-func (m *Mesh) add(records ...record.Signed) error {
-	n := m.book.add(records, time.Now())
+// add takes in a record of this node's own making, puts it on disk, then spreads it.
+func (m *Mesh) add(signed record.Signed) error {
+	n := m.book.add([]record.Signed{signed}, time.Now())[0]
 	if err := errors.Join(n.refused...); err != nil {
 		return err
 	}

@@ -189,8 +189,8 @@ func FuzzSyncAnswer(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	m.book = &book{roster: roster.New(root), refused: newRecent[roster.Entry](16, time.Minute), names: make(map[identity.KeyID]string)}
-	m.book.setDigest()
+	m.book = &book{verify: (*roster.Batch).Verify, roster: roster.New(root), refused: newRecent[roster.Entry](16, time.Minute), names: make(map[identity.KeyID]string)}
+	m.book.publish()
 	m.drops, m.saver = newDrops(), newSaver(nil)
 	f.Fuzz(func(t *testing.T, said []byte) {
 		near, far := net.Pipe()

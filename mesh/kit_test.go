@@ -25,7 +25,7 @@ import (
 
 // world is a mesh under test: its root, its network, and its nodes.
 type world struct {
-	t    *testing.T
+	t    testing.TB
 	net  *meshtest.Net
 	root identity.Authority
 	dir  string
@@ -49,15 +49,22 @@ type peer struct {
 	tidied bool // stop is called at the end of the test
 }
 
+// newWorld makes a world in a bubble of virtual time.
 func newWorld(t *testing.T, latency time.Duration) *world {
+	t.Helper()
+	// A probe of memberlist that is under way ends after Shutdown, and virtual time stops with the test.
+	t.Cleanup(func() { time.Sleep(time.Minute) })
+	return realWorld(t, latency)
+}
+
+// realWorld makes one outside a bubble, for nodes that do not run.
+func realWorld(t testing.TB, latency time.Duration) *world {
 	t.Helper()
 	rootKey := identity.GenerateKey()
 	root, err := identity.NewRoot(rootKey, identity.RootTerms{Name: "test"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A probe of memberlist that is under way ends after Shutdown, and virtual time stops with the test.
-	t.Cleanup(func() { time.Sleep(time.Minute) })
 	return &world{t: t, net: meshtest.New(latency), root: identity.Authority{Cert: root, Key: rootKey}, dir: t.TempDir()}
 }
 
@@ -241,7 +248,7 @@ func ids(peers []*peer) []identity.NodeID {
 }
 
 // agree waits until all nodes hold the same records and have the same members, for at most the given time.
-func agree(t *testing.T, within time.Duration, peers ...*peer) time.Duration {
+func agree(t testing.TB, within time.Duration, peers ...*peer) time.Duration {
 	t.Helper()
 	return eventually(t, within, "the nodes to agree", func() bool {
 		for _, p := range peers[1:] {
@@ -254,7 +261,7 @@ func agree(t *testing.T, within time.Duration, peers ...*peer) time.Duration {
 }
 
 // eventually waits for a condition in virtual time and returns how long it took.
-func eventually(t *testing.T, within time.Duration, what string, ok func() bool) time.Duration {
+func eventually(t testing.TB, within time.Duration, what string, ok func() bool) time.Duration {
 	t.Helper()
 	start := time.Now()
 	for !ok() {

@@ -4,51 +4,45 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"warren/mesh/identity"
 )
 
 // limiter is a token bucket for each sender. Forwarded messages name their sender only as truly as the forwarding
 // member does (see limits), so the number of buckets is bounded: beyond it all start anew.
 type limiter struct {
-	rate  float64 // tokens per second
-	burst float64
+	rate  rate.Limit // tokens per second
+	burst int
 
 	mu      sync.Mutex
-	buckets map[identity.NodeID]bucket
-}
-
-type bucket struct {
-	tokens float64
-	at     time.Time
+	buckets map[identity.NodeID]*rate.Limiter
 }
 
 // maxBuckets is above the number of members of any mesh this is built for.
 const maxBuckets = 16 << 10
 
-func newLimiter(rate, burst float64) *limiter {
-	return &limiter{rate: rate, burst: burst, buckets: make(map[identity.NodeID]bucket)}
+func newLimiter(perSecond rate.Limit, burst int) *limiter {
+	return &limiter{rate: perSecond, burst: burst, buckets: make(map[identity.NodeID]*rate.Limiter)}
 }
 
 // take reports whether the sender may have n more at now, and counts them if so.
 func (l *limiter) take(from identity.NodeID, n int, now time.Time) bool {
+	return l.of(from).AllowN(now, n)
+}
+
+func (l *limiter) of(from identity.NodeID) *rate.Limiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b, ok := l.buckets[from]
-	if !ok {
+	b := l.buckets[from]
+	if b == nil {
 		if len(l.buckets) >= maxBuckets {
 			clear(l.buckets)
 		}
-		b = bucket{tokens: l.burst, at: now}
+		b = rate.NewLimiter(l.rate, l.burst)
+		l.buckets[from] = b
 	}
-	if passed := now.Sub(b.at).Seconds(); passed > 0 {
-		b.tokens, b.at = min(l.burst, b.tokens+passed*l.rate), now
-	}
-	allowed := b.tokens >= float64(n)
-	if allowed {
-		b.tokens -= float64(n)
-	}
-	l.buckets[from] = b
-	return allowed
+	return b
 }
 
 // recent remembers keys for between one and two spans of time, and at most 2·limit of them: enough to drop what was

@@ -77,7 +77,7 @@ type Mesh struct {
 	limits limits
 
 	// channels
-	inbox   chan arrival  // records that came in messages; drops the newest when full: a sync mends that
+	inbox   chan arrival  // records and notices that came in messages; drops the newest when full: a sync mends that
 	changes chan struct{} // coalesced
 	fatal   chan error    // the first one only
 
@@ -124,9 +124,11 @@ type run struct {
 	swim      *swim
 }
 
-// arrival is a record that came in a message. From is zero when memberlist brought it, which does not say.
+// arrival is a record that came in a message, or when encoded is nil the notice that a member holds one. From is that member, and zero when
+// memberlist brought a record: it does not say from whom.
 type arrival struct {
 	encoded []byte
+	notice  roster.Entry
 	from    identity.NodeID
 	hops    byte // how many more times it may be passed straight on
 }
@@ -221,7 +223,7 @@ func (m *Mesh) Standing(id identity.NodeID) error { return m.book.standing(id) }
 
 // FatalError says why this node cannot go on as a member.
 type FatalError struct {
-	Reason roster.Reason // ReasonNone when the key lives elsewhere too
+	Reason roster.Reason // ReasonNone when no record says it: the key lives elsewhere too, or all members refuse this node
 	Text   string
 }
 
@@ -245,26 +247,25 @@ func (m *Mesh) changed() {
 	}
 }
 
-// drops counts under named reasons.
+// drops counts under named reasons. It is written under memberlist's locks too, so it has none of its own.
 type drops struct {
-	mu sync.Mutex
-	n  map[string]uint64
+	n sync.Map // string → *atomic.Uint64
 }
 
-func newDrops() *drops { return &drops{n: make(map[string]uint64)} }
+func newDrops() *drops { return &drops{} }
 
 func (d *drops) add(reason string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.n[reason]++
+	n, ok := d.n.Load(reason)
+	if !ok {
+		n, _ = d.n.LoadOrStore(reason, new(atomic.Uint64))
+	}
+	n.(*atomic.Uint64).Add(1)
 }
 
 func (d *drops) counts() map[string]uint64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	counts := make(map[string]uint64, len(d.n))
-	for reason, n := range d.n {
-		counts[reason] = n
+	counts := make(map[string]uint64)
+	for reason, n := range d.n.Range {
+		counts[reason.(string)] = n.(*atomic.Uint64).Load()
 	}
 	return counts
 }

@@ -49,6 +49,7 @@ type loop struct {
 	active  int
 	results chan result
 	timer   *time.Timer
+	out     refusals
 }
 
 // Run keeps this node in step with the others until ctx ends. It may be called once. What it returns is nil, or why gossip could
@@ -64,6 +65,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	r := &run{ctx: ctx, transport: t, swim: s}
 	m.running.Store(r)
 	l := &loop{m: m, r: r, jobs: make(map[identity.NodeID]*job), results: make(chan result), timer: time.NewTimer(time.Hour)}
+	l.out.said = make(map[identity.NodeID]refusal)
 	for _, id := range m.sessions.Neighbours() {
 		m.SessionUp(id)
 	}
@@ -111,15 +113,32 @@ func (l *loop) run() {
 		case a := <-l.m.inbox:
 			l.m.take(l.drain(a))
 		case <-l.m.asks.wake:
-			l.plan(l.m.asks.take(), time.Now())
+			l.taken(time.Now())
 		case r := <-l.results:
 			l.finished(r, time.Now())
+		case line := <-l.r.swim.lines:
+			l.m.log.Debug("memberlist", "text", line)
+			continue
 		case <-l.timer.C:
 		case <-tick.C:
 			l.tick(time.Now())
 		}
 		l.start(time.Now())
 	}
+}
+
+// taken acts on what was asked for, and on refusals: one that is left came after the last session with its sender.
+func (l *loop) taken(now time.Time) {
+	asks, no := l.m.asks.take()
+	for id, a := range asks {
+		if a.up {
+			delete(l.out.said, id)
+		}
+	}
+	for id, reason := range no {
+		l.refuse(id, reason, now)
+	}
+	l.plan(asks, now)
 }
 
 // drain takes what else is in the inbox, up to a batch.
@@ -172,7 +191,7 @@ func (l *loop) plan(asks map[identity.NodeID]ask, now time.Time) {
 
 // start begins what is due and sets the timer for what is due next.
 func (l *loop) start(now time.Time) {
-	var next time.Time
+	next := l.heed(now)
 	for id, j := range l.jobs {
 		switch {
 		case j.at.IsZero() || j.busy:
@@ -229,7 +248,7 @@ func (l *loop) finished(r result, now time.Time) {
 	j := l.jobs[r.id]
 	j.busy = false
 	if r.err != nil {
-		l.m.log.Debug("sync failed", "member", r.id.Short(), "error", r.err)
+		l.m.log.Debug("sync failed", "peer", l.m.nameOf(r.id), "error", r.err)
 		if j.failures++; j.failures <= maxRetries && l.isNeighbour(r.id) {
 			delay := time.Second << j.failures
 			j.at, j.asked = now.Add(delay/2+rand.N(delay)), now
@@ -239,7 +258,7 @@ func (l *loop) finished(r result, now time.Time) {
 	}
 	j.failures = 0
 	if r.stats.got+r.stats.sent > 0 {
-		l.m.log.Debug("synced", "member", r.id.Short(), "got", r.stats.got, "sent", r.stats.sent, "refused", r.stats.refused)
+		l.m.log.Debug("synced", "peer", l.m.nameOf(r.id), "got", r.stats.got, "sent", r.stats.sent, "refused", r.stats.refused)
 	} else if !r.stats.equal {
 		j.settled, j.settledUntil = r.pair, now.Add(settledFor)
 	}

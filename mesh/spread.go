@@ -108,11 +108,7 @@ func (m *Mesh) gossiped(message []byte) {
 	case len(message) > 1 && message[0] == gossipAll:
 		m.arrived(arrival{encoded: slices.Clone(message[1:])})
 	case len(message) == noticeSize && message[0] == gossipKey:
-		entry := parseEntries(message[1 : 1+entrySize])[0]
-		holder := identity.NodeID(message[1+entrySize:])
-		if m.isMember(holder) && m.lacks(entry) {
-			m.asks.sync(holder, noticeDelay)
-		}
+		m.arrived(arrival{notice: parseEntries(message[1 : 1+entrySize])[0], from: identity.NodeID(message[1+entrySize:])})
 	default:
 		m.drops.add("gossip: malformed")
 	}
@@ -121,7 +117,13 @@ func (m *Mesh) gossiped(message []byte) {
 // take verifies a batch of arrivals and reacts to what is new.
 func (m *Mesh) take(batch []arrival) {
 	now := time.Now()
+	var came, notices []arrival
+	var records []record.Signed
 	for _, a := range batch {
+		if a.encoded == nil {
+			notices = append(notices, a)
+			continue
+		}
 		hash := sha256.Sum256(a.encoded)
 		if m.spread.seen.has(hash, now) {
 			continue
@@ -132,9 +134,16 @@ func (m *Mesh) take(batch []arrival) {
 			m.drops.add("record: malformed")
 			continue
 		}
-		n := m.book.add([]record.Signed{signed}, now)
+		came, records = append(came, a), append(records, signed)
+	}
+	for i, n := range m.book.add(records, now) {
 		m.countRefused(n.refused)
-		m.react(n, a)
+		m.react(n, came[i])
+	}
+	for _, a := range notices {
+		if m.isMember(a.from) && m.lacks(a.notice) {
+			m.asks.sync(a.from, noticeDelay)
+		}
 	}
 	_ = m.flush()
 }
@@ -155,7 +164,7 @@ func (m *Mesh) react(n news, a arrival) {
 		m.pass(signed, a)
 	}
 	for _, d := range n.dropped {
-		m.log.Info("member dropped", "member", d.ID.Short(), "reason", d.Text)
+		m.log.Info("member dropped", "peer", d.ID.Short(), "reason", d.Text)
 		for _, signed := range n.fresh {
 			m.send(d.ID, signed, 0)
 		}

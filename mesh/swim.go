@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -50,11 +51,10 @@ func (l Liveness) String() string {
 	return "unknown"
 }
 
-// liveness remembers memberlist's opinion, which it tells under its own locks.
+// liveness remembers memberlist's opinion. It is read without a lock; there is one writer at a time: memberlist, under its own.
 type liveness struct {
-	mu    sync.Mutex
-	state map[identity.NodeID]lifeSign
-	alive int
+	state sync.Map // identity.NodeID → lifeSign
+	alive atomic.Int64
 }
 
 type lifeSign struct {
@@ -62,45 +62,44 @@ type lifeSign struct {
 	since time.Time
 }
 
-func newLiveness() *liveness { return &liveness{state: make(map[identity.NodeID]lifeSign)} }
+func newLiveness() *liveness { return &liveness{} }
 
 func (l *liveness) set(id identity.NodeID, state Liveness) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if old := l.state[id].state; old == state {
+	if old, _ := l.get(id); old == state {
 		return
 	} else if old == Alive {
-		l.alive--
+		l.alive.Add(-1)
 	}
 	if state == Alive {
-		l.alive++
+		l.alive.Add(1)
 	}
-	l.state[id] = lifeSign{state: state, since: time.Now()}
+	l.state.Store(id, lifeSign{state: state, since: time.Now()})
 }
 
 func (l *liveness) get(id identity.NodeID) (Liveness, time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.state[id]
-	return s.state, s.since
+	s, _ := l.state.Load(id)
+	sign, _ := s.(lifeSign)
+	return sign.state, sign.since
 }
 
 // count returns the number of members thought alive, this one included.
-func (l *liveness) count() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return max(1, l.alive)
+func (l *liveness) count() int { return max(1, int(l.alive.Load())) }
+
+// swim is memberlist's view of us: the delegate that it asks and tells. It does so under its locks, so that whoever waits here stops
+// all of gossip. Its methods read what others publish (the view, the digest, liveness), and what they are told they leave in bounded
+// queues (the inbox, asks, lines) for the run loop. The locks of asks, and of memberlist's own broadcast queue, are held for memory only.
+type swim struct {
+	m     *Mesh
+	list  *memberlist.Memberlist
+	lines chan string // of memberlist's log; drops the newest when full
 }
 
-// swim is memberlist's view of us: the delegate that it asks and tells. It does so under its locks, so nothing here waits.
-type swim struct {
-	m    *Mesh
-	list *memberlist.Memberlist
-}
+// maxLines is more than memberlist logs in one go.
+const maxLines = 64
 
 // startSwim makes memberlist and starts its goroutines.
 func startSwim(m *Mesh, t *transport) (*swim, error) {
-	s := &swim{m: m}
+	s := &swim{m: m, lines: make(chan string, maxLines)}
 	c := memberlist.DefaultWANConfig()
 	c.Name, c.Transport = m.self.String(), t
 	c.BindAddr, c.BindPort = syntheticIP(m.self).String(), syntheticPort
@@ -110,7 +109,7 @@ func startSwim(m *Mesh, t *transport) (*swim, error) {
 	c.RetransmitMult = retransmits
 	c.UDPBufferSize, c.EnableCompression, c.RequireNodeNames = packetSize, false, true
 	c.Delegate, c.Alive, c.Ping, c.Events = s, s, s, s
-	c.Logger = log.New(&logWriter{m.log}, "", 0)
+	c.Logger = log.New(lineWriter(s.lines), "", 0)
 	if !m.log.Enabled(t.ctx, slog.LevelDebug) {
 		c.Logger.SetOutput(io.Discard)
 	}
@@ -122,11 +121,15 @@ func startSwim(m *Mesh, t *transport) (*swim, error) {
 	return s, nil
 }
 
-// logWriter turns memberlist's lines into debug messages: none of them is for a user.
-type logWriter struct{ log *slog.Logger }
+// lineWriter takes memberlist's lines, which the run loop logs at debug level: none of them is for a user, and most are written under
+// memberlist's locks.
+type lineWriter chan<- string
 
-func (w *logWriter) Write(line []byte) (int, error) {
-	w.log.Debug("memberlist", "text", strings.TrimSpace(string(line)))
+func (w lineWriter) Write(line []byte) (int, error) {
+	select {
+	case w <- strings.TrimSpace(string(line)):
+	default:
+	}
 	return len(line), nil
 }
 
@@ -207,6 +210,6 @@ func (s *swim) note(node *memberlist.Node, state Liveness) {
 
 // isMember reports whether a node has a place in the mesh. One that has left keeps it.
 func (m *Mesh) isMember(id identity.NodeID) bool {
-	_, ok := m.book.currentView().members[id]
+	_, ok := m.View().members[id]
 	return ok
 }

@@ -173,7 +173,7 @@ func (m *Mesh) HandleSync(from identity.NodeID, conn net.Conn) {
 	err := c.answer()
 	c.finish(err)
 	if err != nil {
-		m.log.Debug("sync broke off", "member", from.Short(), "error", err)
+		m.log.Debug("sync broke off", "peer", m.nameOf(from), "error", err)
 		if errors.Is(err, errSync) {
 			m.drops.add("sync: malformed")
 		}

@@ -185,7 +185,7 @@ func TestNewNodeFetchesAllRecords(t *testing.T) {
 		w.net.Link(a.id, b.id)
 		took := agree(t, 10*time.Second, a, b)
 		t.Logf("agreed after %s, %+v", took, w.net.Traffic())
-		if got := b.View().Missing; got != 0 {
+		if got := b.Missing(); got != 0 {
 			t.Errorf("missing afterwards: got %d, want 0", got)
 		}
 	})

@@ -9,9 +9,11 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
+	"warren/mesh/session"
 )
 
-// View is what the records say, at one moment. It is shared: nothing in it may be changed.
+// View is what the records say, at one moment. It is made by whoever changes the records, and shared: nothing in it may be
+// changed.
 type View struct {
 	Members  []roster.Member // in the order of their admission, this node and those that have left included
 	Revoked  []Revocation
@@ -19,7 +21,6 @@ type View struct {
 	Prefix4  netip.Prefix // overlay network; zero: none
 	Prefix6  netip.Prefix
 	Records  int
-	Missing  int    // records that others have and that are being fetched
 	Conflict string // in words: this node's key lives on another machine too; "" when it does not
 
 	members map[identity.NodeID]int
@@ -75,12 +76,39 @@ func (v *View) RevokedNode(id identity.NodeID) (Revocation, bool) {
 	return v.Revoked[i], true
 }
 
-// View returns the current view. It is made when it is first asked for after a change.
-func (m *Mesh) View() *View {
-	v := *m.book.currentView()
-	v.Missing = int(max(0, m.missing.Load()))
-	return &v
+// View returns the current view. It takes no lock and costs nothing, so it may be called for each packet and under locks of others.
+func (m *Mesh) View() *View { return m.book.view.Load() }
+
+// mesh is the roster that sessions ask.
+var _ session.Roster = (*Mesh)(nil)
+
+// Member reports whether a node is an active member: admitted, not put out, and not left.
+func (m *Mesh) Member(id identity.NodeID) bool { return m.View().active(id) != nil }
+
+// Anchor reports whether strangers can reach a node, as it says.
+func (m *Mesh) Anchor(id identity.NodeID) bool {
+	member := m.View().active(id)
+	return member != nil && len(member.Record.Endpoints) > 0
 }
+
+// AnchorsOf returns the members that a node says it keeps sessions with. The slice is not to be changed.
+func (m *Mesh) AnchorsOf(id identity.NodeID) []identity.NodeID {
+	if member := m.View().active(id); member != nil {
+		return member.Record.Anchors
+	}
+	return nil
+}
+
+// active returns an active member, else nil.
+func (v *View) active(id identity.NodeID) *roster.Member {
+	if i, ok := v.members[id]; ok && v.Members[i].State == roster.Active {
+		return &v.Members[i]
+	}
+	return nil
+}
+
+// Missing returns how many records others have that are being fetched.
+func (m *Mesh) Missing() int { return int(max(0, m.missing.Load())) }
 
 // newView reads the roster; the book's lock is held.
 func (b *book) newView() *View {

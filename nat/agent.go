@@ -16,6 +16,7 @@ import (
 	"github.com/pion/transport/v3/stdnet"
 
 	"warren/nat/path"
+	"warren/nat/stunwire"
 )
 
 // Times of an ICE agent. pion's defaults cost 0.6 s, these 0.07 s.
@@ -62,7 +63,7 @@ func newAgentMux(x *mux, own, remote path.Credentials, hosts []netip.AddrPort) *
 		}
 		a.bases = append(a.bases, base)
 	}
-	a.trial = &trial{able: func(addr netip.Addr) bool { return a.conn(addr) != nil }}
+	a.trial = &trial{v4: a.v4 != nil, v6: a.v6 != nil}
 	return a
 }
 
@@ -158,8 +159,8 @@ func (c *agentConn) WriteTo(raw []byte, addr net.Addr) (int, error) {
 	}
 	to := udp.AddrPort()
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-	if p, ok := inspect(raw); ok && p.class == classRequest {
-		c.owner.mux.expect(p.id, waiter{to: to, agent: c, pwd: c.owner.remote.Pwd})
+	if p, ok := stunwire.Inspect(raw); ok && p.Class == stunwire.Request {
+		c.owner.mux.expect(p.ID, waiter{to: to, agent: c, pwd: c.owner.remote.Pwd})
 		c.owner.trial.sent(to)
 	}
 	c.owner.mux.write(raw, to)

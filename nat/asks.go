@@ -6,6 +6,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/nat/path"
+	"warren/nat/stunwire"
 )
 
 // The requests that this node sends, and what is remembered of them until their answers come.
@@ -23,7 +24,7 @@ type waiter struct {
 }
 
 // expect registers who gets the answer to a request that is about to be sent.
-func (x *mux) expect(id transaction, w waiter) {
+func (x *mux) expect(id stunwire.ID, w waiter) {
 	now := time.Now()
 	w.until = now.Add(transactionTime)
 	x.mu.Lock()
@@ -64,12 +65,16 @@ func (x *mux) punch(own, remote path.Credentials, to netip.AddrPort) error {
 }
 
 // probe asks a STUN server for our address.
-func (x *mux) probe(server netip.AddrPort) (transaction, error) {
-	raw, id, err := probeRequest()
-	if err != nil {
-		return id, err
-	}
+func (x *mux) probe(server netip.AddrPort) stunwire.ID {
+	id := stunwire.NewID()
 	x.expect(id, waiter{to: server})
-	x.write(raw, server)
-	return id, nil
+	x.write(stunwire.Probe(id), server)
+	return id
+}
+
+// checkRequest builds a connectivity check between these credentials.
+func checkRequest(own, remote path.Credentials) (raw []byte, id stunwire.ID, err error) {
+	id = stunwire.NewID()
+	raw, err = stunwire.Check(id, remote.Ufrag+":"+own.Ufrag, remote.Pwd)
+	return raw, id, err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/natkind"
 	"warren/nat/path"
 )
 
@@ -48,34 +49,28 @@ type Evidence struct {
 func (n *NAT) Evidence(peer identity.NodeID) (Evidence, bool) {
 	now := time.Now()
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	p := n.peers[peer]
-	if p == nil {
+	s, known := n.shown[peer]
+	n.mu.Unlock()
+	if !known {
 		return Evidence{}, false
 	}
-	e := Evidence{Evidence: p.machine.Evidence(now)}
-	for _, t := range p.trials {
+	e := Evidence{Evidence: s.view.Evidence(now)}
+	for _, t := range s.trials {
 		e.Trials = append(e.Trials, t.snapshot())
 	}
 	return e, true
 }
 
 // Sightings returns what STUN servers last said of the shared socket, and when.
-func (n *NAT) Sightings() []Sighting {
+func (n *NAT) Sightings() []natkind.Sighting {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.sightings)
 }
 
-// Sighting is the latest answer of one STUN server about the shared socket.
-type Sighting struct {
-	Server, Mapped netip.AddrPort
-	At             time.Time
-}
-
 // trial records one attempt while it runs. Its methods may be called concurrently.
 type trial struct {
-	able func(netip.Addr) bool // whether this node has an address of that one's family
+	v4, v6 bool // whether this node has an address of the family
 
 	mu  sync.Mutex
 	got Attempt
@@ -125,7 +120,7 @@ func (t *trial) note(addr netip.AddrPort, change func(*Pair)) {
 		return
 	case i < 0:
 		i = len(t.got.Pairs)
-		t.got.Pairs = append(t.got.Pairs, Pair{Remote: addr, Type: "prflx", Unable: !t.able(addr.Addr())})
+		t.got.Pairs = append(t.got.Pairs, Pair{Remote: addr, Type: "prflx", Unable: addr.Addr().Is4() && !t.v4 || !addr.Addr().Is4() && !t.v6})
 	}
 	change(&t.got.Pairs[i])
 }

@@ -65,7 +65,7 @@ func findPair(a Attempt, kind string) Pair {
 }
 
 func TestTrialIsBounded(t *testing.T) {
-	tr := &trial{able: func(addr netip.Addr) bool { return addr.Is4() }}
+	tr := &trial{v4: true}
 	v6 := netip.MustParseAddrPort("[2001:db8::1]:9277")
 	tr.begun(time.Now(), path.StartICE{Attempt: 3, Candidates: []path.Candidate{path.NewCandidate(path.Host, v6, 0)}})
 	for i := range 2 * maxPairs {

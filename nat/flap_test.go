@@ -43,7 +43,7 @@ func TestFlapsAndMoveWithManyPeers(t *testing.T) {
 		_, before := up()
 		sent := packets()
 		for range 10 {
-			hub.NetworkChanged()
+			hub.networkChanged()
 			time.Sleep(time.Second)
 		}
 		direct, after := up()
@@ -56,7 +56,7 @@ func TestFlapsAndMoveWithManyPeers(t *testing.T) {
 		}
 
 		s.move(hub.host, s.nat(portRestricted, 30), 30)
-		hub.NetworkChanged()
+		hub.networkChanged()
 		time.Sleep(100 * time.Millisecond)
 		s.until("all direct again", 5*time.Second, func() bool {
 			moved := 0

@@ -8,10 +8,15 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"warren/mesh/identity"
+	"warren/nat/limit"
 	"warren/nat/path"
+	"warren/nat/stunwire"
 )
 
 // Bounds of the transactions that wait for an answer: pion forgets its own after four seconds.
@@ -47,20 +52,23 @@ func (r Reason) String() string {
 type mux struct {
 	// Constant after newMux.
 	conn   net.PacketConn
-	reject func(netip.Addr) bool
-	notify func(item) bool // never blocks; false when the queue is full
-	// onStranger is told of bare Binding requests; nil: nobody is.
-	onStranger func(id [12]byte, from netip.AddrPort)
+	notify func(item) bool              // never blocks; false when the queue is full
+	wake   func()                       // never blocks: there is something in arrived
+	limit  *limit.Sources[netip.Prefix] // of answers to strangers, by limit.Host
 
-	limit answerLimit
+	overlay atomic.Pointer[[]netip.Prefix] // as Local last said
 
+	// Guarded by mu.
 	mu      sync.Mutex
 	agents  map[string]*agentMux // by own ufrag
 	trusted map[string]*trusted  // by own ufrag
 	byPeer  map[identity.NodeID][]path.Credentials
-	waiting map[transaction]waiter
-	order   []transaction // of waiting, oldest first; may name some that are gone
+	waiting map[stunwire.ID]waiter
+	order   []stunwire.ID // of waiting, oldest first; may name some that are gone
 	dropped [reasons]uint64
+
+	expected []expected // bare requests, oldest first
+	arrived  [][12]byte // of expected, for the run loop
 }
 
 // trusted says whose checks are taken under a ufrag. Until its attempt is over they are its agent's,
@@ -72,8 +80,7 @@ type trusted struct {
 	early []early
 	told  []netip.AddrPort // from where something authentic came, as the machine was told
 
-	second   int64 // of the checks answered after the attempt
-	answered int
+	answers *rate.Limiter // constant: of checks after the attempt
 }
 
 type early struct {
@@ -91,12 +98,14 @@ const (
 	checksAnswered = 50
 )
 
-func newMux(conn net.PacketConn, reject func(netip.Addr) bool, notify func(item) bool) *mux {
-	return &mux{
-		conn: conn, reject: reject, notify: notify,
+func newMux(conn net.PacketConn, notify func(item) bool, wake func()) *mux {
+	x := &mux{
+		conn: conn, notify: notify, wake: wake, limit: newAnswerLimit(),
 		agents: make(map[string]*agentMux), trusted: make(map[string]*trusted),
-		byPeer: make(map[identity.NodeID][]path.Credentials), waiting: make(map[transaction]waiter),
+		byPeer: make(map[identity.NodeID][]path.Credentials), waiting: make(map[stunwire.ID]waiter),
 	}
+	x.overlay.Store(new([]netip.Prefix))
+	return x
 }
 
 // read dispatches packets until ctx has ended and a read deadline passes.
@@ -118,16 +127,16 @@ func (x *mux) read(ctx context.Context) error {
 }
 
 func (x *mux) dispatch(raw []byte, from netip.AddrPort) {
-	p, ok := inspect(raw)
+	p, ok := stunwire.Inspect(raw)
 	switch {
 	case !ok:
 		x.drop(DropMalformed)
-	case !path.IsVirtual(from.Addr()) && x.reject != nil && x.reject(from.Addr()):
+	case path.InOverlay(*x.overlay.Load(), from.Addr()):
 		// A check that came through a tunnel would make the tunnel its own underlay.
 		x.drop(DropRejected)
-	case p.class == classSuccess:
+	case p.Class == stunwire.Success:
 		x.response(&p, from)
-	case p.username == nil:
+	case p.Username == nil:
 		x.stranger(&p, from)
 	default:
 		x.request(&p, from)
@@ -153,22 +162,22 @@ func (x *mux) drops() map[string]uint64 {
 
 // request gives an authentic check to the agent of its attempt, while there is one, or answers it.
 // Checks over a relay are never the agent's: relays are no candidates.
-func (x *mux) request(p *packet, from netip.AddrPort) {
-	ufrag, _, found := bytes.Cut(p.username, []byte{':'})
+func (x *mux) request(p *stunwire.Packet, from netip.AddrPort) {
+	ufrag, _, found := bytes.Cut(p.Username, []byte{':'})
 	x.mu.Lock()
 	t := x.trusted[string(ufrag)]
 	x.mu.Unlock()
 	switch {
 	case !found || t == nil:
 		x.drop(DropUnknown)
-	case !p.authentic(t.pwd):
+	case !p.Authentic(t.pwd):
 		x.drop(DropForged)
 	case !path.IsVirtual(from.Addr()) && x.toAgent(string(ufrag), t, p, from):
 		x.prove(t, from)
-	case !x.mayAnswer(t, time.Now()):
+	case !t.answers.AllowN(time.Now(), 1):
 		x.drop(DropLimited)
 	default:
-		raw, err := response(p.id, from, t.pwd)
+		raw, err := stunwire.Answer(p.ID, from, t.pwd)
 		if err != nil {
 			x.drop(DropMalformed)
 			return
@@ -180,36 +189,27 @@ func (x *mux) request(p *packet, from netip.AddrPort) {
 	}
 }
 
-// mayAnswer counts the checks under one ufrag.
-func (x *mux) mayAnswer(t *trusted, now time.Time) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if s := now.Unix(); s != t.second {
-		t.second, t.answered = s, 0
-	}
-	t.answered++
-	return t.answered <= checksAnswered
-}
-
 // toAgent hands a check to the attempt that it belongs to, or holds it; false when the attempt is over.
-func (x *mux) toAgent(ufrag string, t *trusted, p *packet, from netip.AddrPort) bool {
+func (x *mux) toAgent(ufrag string, t *trusted, p *stunwire.Packet, from netip.AddrPort) bool {
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	agent := x.agents[ufrag]
+	agent, over := x.agents[ufrag], t.over
 	switch {
-	case !t.over && len(t.told) >= maxTold && !slices.Contains(t.told, from):
+	case !over && len(t.told) >= maxTold && !slices.Contains(t.told, from):
 		x.dropped[DropLimited]++
-	case agent != nil:
-		agent.trial.heard(from)
-		if !agent.conn(from.Addr()).deliver(p.raw, from) {
-			x.dropped[DropQueue]++
-		}
-	case t.over:
-		return false
+		agent, over = nil, false
+	case agent != nil, over:
 	case len(t.early) < maxEarly:
-		t.early = append(t.early, early{raw: append([]byte(nil), p.raw...), from: from})
+		t.early = append(t.early, early{raw: append([]byte(nil), p.Raw...), from: from})
 	default:
 		x.dropped[DropQueue]++
+	}
+	x.mu.Unlock()
+	if agent == nil {
+		return !over
+	}
+	agent.trial.heard(from)
+	if !agent.conn(from.Addr()).deliver(p.Raw, from) {
+		x.drop(DropQueue)
 	}
 	return true
 }
@@ -234,20 +234,20 @@ func (x *mux) prove(t *trusted, from netip.AddrPort) {
 
 // response gives a response to whoever asked. It must come from where the request went: another source
 // means a NAT that no pair could use (RFC 8445, section 7.2.5.2.1), or a forger.
-func (x *mux) response(p *packet, from netip.AddrPort) {
+func (x *mux) response(p *stunwire.Packet, from netip.AddrPort) {
 	x.mu.Lock()
-	w, known := x.waiting[p.id]
+	w, known := x.waiting[p.ID]
 	x.mu.Unlock()
 	if !known || w.to != from || time.Now().After(w.until) {
 		x.drop(DropUnknown)
 		return
 	}
-	if w.pwd != "" && !p.authentic(w.pwd) {
+	if w.pwd != "" && !p.Authentic(w.pwd) {
 		x.drop(DropForged) // the true answer may be right behind
 		return
 	}
 	x.mu.Lock()
-	delete(x.waiting, p.id)
+	delete(x.waiting, p.ID)
 	x.mu.Unlock()
 	var it item
 	switch {
@@ -260,12 +260,12 @@ func (x *mux) response(p *packet, from netip.AddrPort) {
 	case w.check:
 		it = item{peer: w.peer, in: path.CheckAnswered{ID: w.id}}
 	default:
-		addr, ok := p.mapped()
+		addr, ok := p.Mapped()
 		if !ok {
 			x.drop(DropMalformed)
 			return
 		}
-		it = item{mapped: &mappedAnswer{server: from, id: p.id, addr: addr}}
+		it = item{mapped: &mappedAnswer{server: from, id: p.ID, addr: addr}}
 	}
 	if !x.notify(it) {
 		x.drop(DropQueue)
@@ -273,9 +273,9 @@ func (x *mux) response(p *packet, from netip.AddrPort) {
 }
 
 // answered gives an agent the authentic response to its check.
-func (x *mux) answered(agent *agentConn, p *packet, from netip.AddrPort) {
+func (x *mux) answered(agent *agentConn, p *stunwire.Packet, from netip.AddrPort) {
 	agent.owner.trial.answered(from)
-	if !agent.deliver(p.raw, from) {
+	if !agent.deliver(p.Raw, from) {
 		x.drop(DropQueue)
 	}
 	x.proveUnder(agent.owner.own.Ufrag, from)
@@ -294,12 +294,12 @@ func (x *mux) proveUnder(ufrag string, from netip.AddrPort) {
 // stranger tells the sender of a bare Binding request its address, as any STUN server does (RFC 8489).
 // That is what makes an anchor useful before there is a session; the limits keep it from being of use
 // against others.
-func (x *mux) stranger(p *packet, from netip.AddrPort) {
-	if x.onStranger != nil && !path.IsVirtual(from.Addr()) {
-		x.onStranger(p.id, from)
+func (x *mux) stranger(p *stunwire.Packet, from netip.AddrPort) {
+	if !path.IsVirtual(from.Addr()) && x.came(p.ID) {
+		x.wake()
 	}
-	raw, err := response(p.id, from, "")
-	if err != nil || len(raw) > len(p.raw) || path.IsVirtual(from.Addr()) || !x.limit.allow(time.Now(), from.Addr()) {
+	raw, err := stunwire.Answer(p.ID, from, "")
+	if err != nil || len(raw) > len(p.Raw) || path.IsVirtual(from.Addr()) || !x.limit.Allow(time.Now(), limit.Host(from.Addr())) {
 		x.drop(DropLimited)
 		return
 	}
@@ -335,21 +335,22 @@ func (x *mux) trust(peer identity.NodeID, own []path.Credentials) {
 	for _, c := range own {
 		x.trusted[c.Ufrag] = before[c.Ufrag]
 		if before[c.Ufrag] == nil {
-			x.trusted[c.Ufrag] = &trusted{peer: peer, pwd: c.Pwd}
+			x.trusted[c.Ufrag] = &trusted{peer: peer, pwd: c.Pwd, answers: rate.NewLimiter(checksAnswered, checksAnswered)}
 		}
 	}
 }
 
 func (x *mux) addAgent(a *agentMux) {
+	var held []early
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	x.agents[a.own.Ufrag] = a
 	if t := x.trusted[a.own.Ufrag]; t != nil {
-		for _, e := range t.early {
-			a.trial.heard(e.from)
-			a.conn(e.from.Addr()).deliver(e.raw, e.from)
-		}
-		t.early = nil
+		held, t.early = t.early, nil
+	}
+	x.mu.Unlock()
+	for _, e := range held {
+		a.trial.heard(e.from)
+		a.conn(e.from.Addr()).deliver(e.raw, e.from)
 	}
 }
 

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pion/stun/v3"
-
+	"warren/nat/limit"
 	"warren/nat/path"
+	"warren/nat/stunwire"
 )
 
 // tap is a lane that keeps what is sent.
@@ -51,8 +51,9 @@ var (
 
 func newTestMux() (*mux, *tap, *[]item) {
 	lane, items := &tap{}, &[]item{}
-	reject := func(a netip.Addr) bool { return netip.MustParsePrefix("100.64.0.0/10").Contains(a) }
-	return newMux(lane, reject, func(it item) bool { *items = append(*items, it); return true }), lane, items
+	x := newMux(lane, func(it item) bool { *items = append(*items, it); return true }, func() {})
+	x.overlay.Store(&[]netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")})
+	return x, lane, items
 }
 
 func mustCheck(t *testing.T, own, remote path.Credentials) []byte {
@@ -65,11 +66,7 @@ func mustCheck(t *testing.T, own, remote path.Credentials) []byte {
 }
 
 func TestStrangersGetNoLargerAnswer(t *testing.T) {
-	probe, _, err := probeRequest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bare := stun.MustBuild(stun.BindingRequest, stun.TransactionID).Raw
+	probe, bare := stunwire.Probe(stunwire.NewID()), stunwire.Bare(stunwire.NewID())
 	for _, from := range []netip.AddrPort{remote4, remote6} {
 		x, lane, _ := newTestMux()
 		x.dispatch(probe, from)
@@ -77,8 +74,8 @@ func TestStrangersGetNoLargerAnswer(t *testing.T) {
 		if len(sent) != 1 || sent[0].from != from || len(sent[0].raw) > len(probe) {
 			t.Fatalf("got answers %v to a probe of %d bytes, want one that is no longer", sent, len(probe))
 		}
-		p, ok := inspect(sent[0].raw)
-		if addr, mapped := p.mapped(); !ok || !mapped || addr != from {
+		p, ok := stunwire.Inspect(sent[0].raw)
+		if addr, mapped := p.Mapped(); !ok || !mapped || addr != from {
 			t.Errorf("got mapped address %s, want %s", addr, from)
 		}
 		x.dispatch(bare, from)
@@ -95,30 +92,26 @@ func TestStrangersGetNoLargerAnswer(t *testing.T) {
 }
 
 func TestAnswerLimit(t *testing.T) {
-	var l answerLimit
+	l := newAnswerLimit()
 	now := time.Unix(1000, 0)
-	count := 0
-	for range 1000 {
-		if l.allow(now, remote4.Addr()) {
-			count++
+	answered := func(n int, source func(i int) netip.Addr) (count int) {
+		for i := range n {
+			if l.Allow(now, limit.Host(source(i))) {
+				count++
+			}
 		}
+		return count
 	}
-	if count != answersPerSource {
-		t.Errorf("got %d answers to one source, want %d", count, answersPerSource)
+	one := func(int) netip.Addr { return remote4.Addr() }
+	if got := answered(1000, one); got != answersPerSource {
+		t.Errorf("got %d answers to one source, want %d", got, answersPerSource)
 	}
-	count = 0
-	for i := range 5000 {
-		if l.allow(now, netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})) {
-			count++
-		}
+	many := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+	if got := answered(5000, many); got != answersPerSecond-answersPerSource {
+		t.Errorf("got %d answers to many sources, want %d", got, answersPerSecond-answersPerSource)
 	}
-	if count != answersPerSecond-answersPerSource {
-		t.Errorf("got %d answers to many sources, want %d", count, answersPerSecond-answersPerSource)
-	}
-	if len(l.source) > answersPerSecond {
-		t.Errorf("got %d sources kept, want no more than answers", len(l.source))
-	}
-	if !l.allow(now.Add(time.Second), remote4.Addr()) {
+	now = now.Add(time.Second)
+	if got := answered(1, one); got != 1 {
 		t.Error("got no answer a second later, want one")
 	}
 }
@@ -158,7 +151,7 @@ func TestChecksAreAnsweredWhenTheAttemptIsOver(t *testing.T) {
 	if len(sent) != 1 || sent[0].from != remote4 {
 		t.Fatalf("got %v after the attempt, want an answer", sent)
 	}
-	if p, ok := inspect(sent[0].raw); !ok || !p.authentic(ownCreds.Pwd) {
+	if p, ok := stunwire.Inspect(sent[0].raw); !ok || !p.Authentic(ownCreds.Pwd) {
 		t.Error("got an answer without the right integrity")
 	}
 	if len(*items) != 1 || (*items)[0].peer != simID(2) || (*items)[0].in != (path.PeerChecked{From: remote4}) {
@@ -206,15 +199,15 @@ func TestProvenAddressesAreTold(t *testing.T) {
 	if _, err := agent.v4.WriteTo(mustCheck(t, ownCreds, theirCreds), net.UDPAddrFromAddrPort(third)); err != nil {
 		t.Fatal(err)
 	}
-	p, _ := inspect(lane.take()[0].raw)
-	forged, _ := response(p.id, third, ownCreds.Pwd)
+	p, _ := stunwire.Inspect(lane.take()[0].raw)
+	forged, _ := stunwire.Answer(p.ID, third, ownCreds.Pwd)
 	x.dispatch(forged, third)
 	want("after a forged answer", remote4, other)
 	if _, err := agent.v4.WriteTo(mustCheck(t, ownCreds, theirCreds), net.UDPAddrFromAddrPort(third)); err != nil {
 		t.Fatal(err)
 	}
-	p, _ = inspect(lane.take()[0].raw)
-	answer, _ := response(p.id, third, theirCreds.Pwd)
+	p, _ = stunwire.Inspect(lane.take()[0].raw)
+	answer, _ := stunwire.Answer(p.ID, third, theirCreds.Pwd)
 	x.dispatch(answer, third)
 	want("after an answer", remote4, other, third)
 	for i := range 100 {
@@ -233,12 +226,12 @@ func TestProber(t *testing.T) {
 	if got := len(p.due(now)); got != 2 {
 		t.Fatalf("got %d servers due, want the two real ones", got)
 	}
-	p.sent(remote4, transaction{1})
-	if _, changed, _ := p.answered(now, mappedAnswer{server: remote4, id: transaction{9}, addr: remote4}); changed {
+	p.sent(remote4, stunwire.ID{1})
+	if _, changed, _ := p.answered(now, mappedAnswer{server: remote4, id: stunwire.ID{9}, addr: remote4}); changed {
 		t.Error("got an answer to another question taken, want it refused")
 	}
 	mine := netip.MustParseAddrPort("203.0.113.9:5555")
-	if _, changed, moved := p.answered(now, mappedAnswer{server: remote4, id: transaction{1}, addr: mine}); !changed || moved {
+	if _, changed, moved := p.answered(now, mappedAnswer{server: remote4, id: stunwire.ID{1}, addr: mine}); !changed || moved {
 		t.Errorf("got changed %v, moved %v for the first answer, want true, false", changed, moved)
 	}
 	if got := p.mapped(); len(got) != 1 || got[0] != mine {
@@ -253,9 +246,9 @@ func TestProber(t *testing.T) {
 	}
 	now = now.Add(2 * time.Minute)
 	p.due(now)
-	p.sent(remote4, transaction{2})
+	p.sent(remote4, stunwire.ID{2})
 	other := netip.MustParseAddrPort("203.0.113.9:6666")
-	if _, changed, moved := p.answered(now, mappedAnswer{server: remote4, id: transaction{2}, addr: other}); !changed || !moved {
+	if _, changed, moved := p.answered(now, mappedAnswer{server: remote4, id: stunwire.ID{2}, addr: other}); !changed || !moved {
 		t.Errorf("got changed %v, moved %v for another mapping, want both", changed, moved)
 	}
 	p.set(now, servers)

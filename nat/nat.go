@@ -5,8 +5,8 @@
 // What to do when is decided by package nat/path, one pure machine per peer; this package is its shell.
 // Sealing and carrying signals, relay allocation and moving WireGuard's endpoints are the business of
 // whoever plugs it in. Files in the order of an introduction: owner.go (the run loop), peers.go (what a
-// machine says is done), place.go (what this node can be reached at), agent.go (one ICE attempt), mux.go
-// (every STUN packet).
+// machine says is done), local.go and place.go (what this node knows of itself, and can be reached at), work.go (the
+// goroutines), agent.go (one ICE attempt), mux.go (every STUN packet), news.go (what others should look at).
 //
 // All methods may be called concurrently, with Run or before it; none but Run blocks.
 package nat
@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -74,29 +75,27 @@ type Anchor struct {
 	Private bool
 }
 
-// Options are the parts that a NAT works with. Its functions are called by Run's goroutine: they must
-// not block and not call back into the NAT.
+// Signals carries messages to peers. Send is called by Run's goroutine and must not block; an error means no route now.
+type Signals interface {
+	Send(to identity.NodeID, m Message) error
+}
+
+// Traffic says when WireGuard last sent to a peer and heard of it, on any path that NAT knows; zero for never. It is called
+// by Run's goroutine and must not block.
+type Traffic interface {
+	Activity(peer identity.NodeID) (lastTx, lastRx time.Time)
+}
+
+// Options are the parts that a NAT works with. They must not call back into the NAT.
 type Options struct {
-	Self      identity.NodeID
-	Instance  [8]byte                                               // new at each start of the process
-	STUN      net.PacketConn                                        // the bind's STUN lane; carries virtual addresses too
-	Port      func() uint16                                         // of the shared socket, now
-	Addresses func() []netip.Addr                                   // host addresses, now, best first
-	Reject    func(netip.Addr) bool                                 // never candidates nor sources (overlay prefixes); may be nil; called concurrently
-	Send      func(to identity.NodeID, m Message) error             // signalling; an error means no route now
-	Activity  func(peer identity.NodeID) (lastTx, lastRx time.Time) // of WireGuard's packets on any path; may be nil
-	Relay     RelayControl                                          // nil: no relaying
-	Anchors   func() []Anchor                                       // may be nil
-	External  func() []netip.AddrPort                               // where routers map the shared port to, now; may be nil
-	Stranger  func(id [12]byte, from netip.AddrPort)                // told of each bare Binding request; must not block; may be nil
-	Doubt     func(peer, via identity.NodeID)                       // told of each path that answers no checks, and its relay if it has one; must not block; may be nil
-	Moved     func()                                                // told when the NAT has given this node another address; must not block; may be nil
-	NoUDP     func() bool                                           // whether UDP from here to the Internet gets no answer; may be nil
-	Dialable  func(anchor identity.NodeID) bool                     // whether a session with it could be had; nil: with all; called concurrently
-	Answered  func(server netip.AddrPort)                           // told of each answer of an anchor to a probe; may be nil
-	Listen    func() (net.PacketConn, error)                        // opens a UDP socket of its own, for IPv4; nil: ports are not predicted
-	Measured  func() natkind.Mapping                                // of IPv4, where STUN answers do not show it; may be nil
-	Logger    *slog.Logger                                          // nil: none
+	Self     identity.NodeID
+	Instance [8]byte        // new at each start of the process
+	STUN     net.PacketConn // the bind's STUN lane; carries virtual addresses too
+	Signals  Signals
+	Traffic  Traffic                        // nil: nothing is known of any
+	Relay    RelayControl                   // nil: no relaying
+	Listen   func() (net.PacketConn, error) // opens a UDP socket of its own, for IPv4; nil: ports are not predicted
+	Logger   *slog.Logger                   // nil: none
 }
 
 // NAT is the owner. See New.
@@ -108,24 +107,32 @@ type NAT struct {
 	inbox  chan item // from the network and from our goroutines; packets drop when it is full
 	poke   chan struct{}
 	events chan Event
+	news   chan News
 	tasks  sync.WaitGroup // every goroutine of Run but its own
 
+	// Guarded by mu, under which nothing is called. The run loop writes all but desired and told, others read.
 	mu        sync.Mutex
 	desired   desired
-	peers     map[identity.NodeID]*peer // the run loop writes, others read
+	told      *Local // last, by Set
+	shown     map[identity.NodeID]shown
 	mapped    []netip.AddrPort
-	sightings []Sighting
+	sightings []natkind.Sighting
 	ports     natkind.Ports
+}
+
+// shown is what the run loop last published of a peer. It is replaced, never written to.
+type shown struct {
+	view   *path.View
+	trials []*trial // the latest attempts, oldest first
 }
 
 // desired is what the methods asked for since the run loop last looked. It coalesces to the latest.
 type desired struct {
+	local      *Local // nil: as before
 	peers      []identity.NodeID
 	setPeers   bool
 	check      map[identity.NodeID]bool
 	checkAll   bool
-	network    bool
-	anchors    bool
 	probe      bool
 	ready      map[identity.NodeID]bool
 	everyReady bool
@@ -158,17 +165,14 @@ func New(o Options) (*NAT, error) {
 	switch {
 	case o.Self.IsZero():
 		return nil, errors.New("start nat: no own node ID")
-	case o.STUN == nil || o.Port == nil || o.Addresses == nil || o.Send == nil:
-		return nil, errors.New("start nat: STUN, Port, Addresses and Send are needed")
+	case o.STUN == nil || o.Signals == nil:
+		return nil, errors.New("start nat: STUN and Signals are needed")
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.Anchors == nil {
-		o.Anchors = func() []Anchor { return nil }
-	}
-	if o.Activity == nil {
-		o.Activity = func(identity.NodeID) (tx, rx time.Time) { return }
+	if o.Traffic == nil {
+		o.Traffic = noTraffic{}
 	}
 	n := &NAT{
 		o:      o,
@@ -176,16 +180,20 @@ func New(o Options) (*NAT, error) {
 		inbox:  make(chan item, inboxSize),
 		poke:   make(chan struct{}, 1),
 		events: make(chan Event),
-		peers:  make(map[identity.NodeID]*peer),
+		news:   make(chan News),
+		shown:  make(map[identity.NodeID]shown),
 	}
 	n.desired = noDesire()
-	n.mux = newMux(o.STUN, o.Reject, n.offer)
-	n.mux.onStranger = o.Stranger
+	n.mux = newMux(o.STUN, n.offer, n.wake)
 	return n, nil
 }
 
+type noTraffic struct{}
+
+func (noTraffic) Activity(identity.NodeID) (lastTx, lastRx time.Time) { return }
+
 // SetPeers says which peers to reach. Repeating it changes nothing; a peer left out loses its path
-// without an event.
+// without an event. They wait for the first Set: an offer without an address would be of no use.
 func (n *NAT) SetPeers(peers []identity.NodeID) {
 	n.ask(func(d *desired) { d.peers, d.setPeers = append([]identity.NodeID(nil), peers...), true })
 }
@@ -195,14 +203,7 @@ func (n *NAT) Deliver(from identity.NodeID, m Message) {
 	n.offer(item{peer: from, in: path.Received{Message: m}})
 }
 
-// NetworkChanged says that host addresses, routes or the port are others now: every path is checked, and unless the host
-// addresses are the same as before, every peer is introduced anew.
-func (n *NAT) NetworkChanged() { n.ask(func(d *desired) { d.network = true }) }
-
-// AnchorsChanged says that Options.Anchors returns something else now.
-func (n *NAT) AnchorsChanged() { n.ask(func(d *desired) { d.anchors = true }) }
-
-// Probe asks all anchors for this node's address now: whoever answers shows that UDP works (Options.Answered).
+// Probe asks all anchors for this node's address now: whoever answers shows that UDP works (News.Answered).
 func (n *NAT) Probe() { n.ask(func(d *desired) { d.probe = true }) }
 
 // Check has the paths to these peers (to all, with none named) checked now.
@@ -252,10 +253,11 @@ func (n *NAT) Events() <-chan Event { return n.events }
 func (n *NAT) Snapshot() map[identity.NodeID]PeerStatus {
 	now := time.Now()
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	all := make(map[identity.NodeID]PeerStatus, len(n.peers))
-	for id, p := range n.peers {
-		all[id] = p.machine.Status(now)
+	peers := maps.Clone(n.shown)
+	n.mu.Unlock()
+	all := make(map[identity.NodeID]PeerStatus, len(peers))
+	for id, s := range peers {
+		all[id] = s.view.Status(now)
 	}
 	return all
 }
@@ -281,6 +283,11 @@ func (n *NAT) ask(change func(*desired)) {
 	n.mu.Lock()
 	change(&n.desired)
 	n.mu.Unlock()
+	n.wake()
+}
+
+// wake has the run loop look at what was asked for.
+func (n *NAT) wake() {
 	select {
 	case n.poke <- struct{}{}:
 	default:

@@ -120,7 +120,7 @@ func TestNetworkChanged(t *testing.T) {
 		s.until("direct", time.Second, both(x, y, Direct))
 		time.Sleep(10 * time.Second)
 		s.move(x.host, s.nat(portRestricted, 30), 30)
-		x.NetworkChanged()
+		x.networkChanged()
 		took := s.until("the new address", time.Second, func() bool {
 			return y.current().Kind == Direct && y.current().Addr.Addr() == netip.AddrFrom4([4]byte{203, 0, 113, 30})
 		})
@@ -216,7 +216,7 @@ func TestReasons(t *testing.T) {
 		meet(x, y)
 		time.Sleep(2 * time.Second)
 		status := x.Snapshot()[y.id]
-		if !strings.HasPrefix(status.Reason, "no route for introductions: no anchor session") {
+		if !strings.HasPrefix(status.Reason.String(), "no route for introductions: no anchor session") {
 			t.Errorf("got reason %q, want no route", status.Reason)
 		}
 		s.mu.Lock()
@@ -252,7 +252,7 @@ func TestParking(t *testing.T) {
 		}
 		x.SetPeers([]identity.NodeID{y.id, anchor.id})
 		time.Sleep(parkTime + time.Second)
-		if got := x.Snapshot()[anchor.id].Reason; !strings.Contains(got, "refuses") {
+		if got := x.Snapshot()[anchor.id].Reason.String(); !strings.Contains(got, "refuses") {
 			t.Errorf("got reason %q, want a refusal", got)
 		}
 		for _, n := range []*simNode{x, y, anchor} {

@@ -53,10 +53,12 @@ type simNode struct {
 	sim      *sim
 	id       identity.NodeID
 	host     *simHost
+	local    Local // as last set
 	mu       sync.Mutex
 	path     Path
 	restarts int
 	events   int
+	news     []News
 	sending  bool // all the time, to all peers
 	stop     context.CancelFunc
 	stopped  chan error
@@ -229,6 +231,13 @@ func simID(n int) identity.NodeID { return identity.NodeID{byte(n), byte(n >> 8)
 
 // start runs a node on the host. anchors are asked for addresses and relay.
 func (s *sim) start(h *simHost, id identity.NodeID, anchors ...*simNode) *simNode {
+	n := s.run(h, id, anchors...)
+	n.Set(n.local)
+	return n
+}
+
+// run is start for a node that knows nothing of itself yet.
+func (s *sim) run(h *simHost, id identity.NodeID, anchors ...*simNode) *simNode {
 	h.in, h.done, h.once = make(chan simPacket, 256), make(chan struct{}), sync.Once{}
 	n := &simNode{sim: s, id: id, host: h, stopped: make(chan error, 1)}
 	instance := [8]byte{1}
@@ -238,32 +247,14 @@ func (s *sim) start(h *simHost, id identity.NodeID, anchors ...*simNode) *simNod
 	}
 	var err error
 	n.NAT, err = New(Options{
-		Self: id, Instance: instance, STUN: h, Relay: simRelay{n}, Listen: h.listen, Measured: func() natkind.Mapping { return s.measured }, Logger: slog.New(slog.DiscardHandler),
-		Port: func() uint16 { return 9277 },
-		Addresses: func() []netip.Addr {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return []netip.Addr{h.addr.Addr()}
-		},
-		Send: n.signal,
-		Activity: func(identity.NodeID) (time.Time, time.Time) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if n.sending {
-				return time.Now(), time.Time{}
-			}
-			return time.Time{}, time.Time{}
-		},
-		Anchors: func() []Anchor {
-			var list []Anchor
-			for _, a := range anchors {
-				list = append(list, Anchor{ID: a.id, Addr: a.host.addr, RTT: 10 * time.Millisecond})
-			}
-			return list
-		},
+		Self: id, Instance: instance, STUN: h, Signals: n, Traffic: n, Relay: simRelay{n}, Listen: h.listen, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	n.local = Local{Network: 1, Port: 9277, Hosts: []netip.Addr{h.addr.Addr()}, Mapping: s.measured}
+	for _, a := range anchors {
+		n.local.Anchors = append(n.local.Anchors, Anchor{ID: a.id, Addr: a.host.addr, RTT: 10 * time.Millisecond})
 	}
 	s.mu.Lock()
 	s.nodes[id] = n
@@ -273,6 +264,23 @@ func (s *sim) start(h *simHost, id identity.NodeID, anchors ...*simNode) *simNod
 	go func() { n.stopped <- n.Run(ctx) }()
 	go n.follow(ctx)
 	return n
+}
+
+// Activity makes a simNode the Traffic of its own NAT.
+func (n *simNode) Activity(identity.NodeID) (lastTx, lastRx time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.sending {
+		return time.Now(), time.Time{}
+	}
+	return time.Time{}, time.Time{}
+}
+
+// networkChanged tells a node that it was moved.
+func (n *simNode) networkChanged() {
+	n.local.Network++
+	n.local.Hosts = []netip.Addr{n.host.addr.Addr()}
+	n.Set(n.local)
 }
 
 func (n *simNode) follow(ctx context.Context) {
@@ -286,6 +294,10 @@ func (n *simNode) follow(ctx context.Context) {
 				n.restarts++
 			}
 			n.mu.Unlock()
+		case news := <-n.News():
+			n.mu.Lock()
+			n.news = append(n.news, news)
+			n.mu.Unlock()
 		case <-ctx.Done():
 			return
 		}
@@ -298,8 +310,8 @@ func (n *simNode) current() Path {
 	return n.path
 }
 
-// signal carries a message, encoded and back.
-func (n *simNode) signal(to identity.NodeID, m Message) error {
+// Send makes a simNode the Signals of its own NAT: it carries a message, encoded and back.
+func (n *simNode) Send(to identity.NodeID, m Message) error {
 	n.sim.mu.Lock()
 	defer n.sim.mu.Unlock()
 	peer := n.sim.nodes[to]

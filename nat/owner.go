@@ -22,15 +22,16 @@ const (
 // loop is Run: the one goroutine that steps the machines and starts all others.
 type loop struct {
 	*NAT
-	spawn  func(task func(ctx context.Context)) // starts a goroutine that Run waits for and whose ctx ends with it
-	wakes  wakeHeap
-	place  place
-	slots  slots
-	parked map[identity.NodeID]parked
-	news   outbox
-
-	predictor predictor
-	puncher   *puncher
+	work       *work
+	peers      map[identity.NodeID]*peer
+	wanted     []identity.NodeID // as SetPeers last said
+	wakes      wakeHeap
+	place      place
+	attempts   attempts
+	prediction prediction
+	parked     map[identity.NodeID]parked
+	paths      outbox // for Events
+	untold     News   // for News
 }
 
 type parked struct {
@@ -42,15 +43,17 @@ type parked struct {
 func (n *NAT) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	w := &work{spawn: func(task func(ctx context.Context)) { n.tasks.Go(func() { task(ctx) }) }, inbox: n.inbox}
 	l := &loop{
-		NAT:    n,
-		spawn:  func(task func(ctx context.Context)) { n.tasks.Go(func() { task(ctx) }) },
-		parked: make(map[identity.NodeID]parked),
-		news:   outbox{pending: make(map[identity.NodeID]Event)},
-
-		puncher: newPuncher(),
+		NAT:      n,
+		work:     w,
+		attempts: attempts{work: w, mux: n.mux, log: n.log},
+		peers:    make(map[identity.NodeID]*peer),
+		parked:   make(map[identity.NodeID]parked),
+		paths:    outbox{pending: make(map[identity.NodeID]Event)},
 	}
-	l.slots.init()
+	l.prediction = prediction{work: w, mux: n.mux, log: n.log, listen: n.o.Listen, place: &l.place, puncher: newPuncher()}
+	l.attempts.slots.init()
 	if err := n.o.STUN.SetReadDeadline(time.Time{}); err != nil {
 		return fmt.Errorf("run nat: %w", err)
 	}
@@ -61,14 +64,13 @@ func (n *NAT) Run(ctx context.Context) error {
 			cancel(err)
 		}
 	})
-	l.networkChanged(time.Now(), false)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		timer.Reset(time.Until(l.nextWake()))
 		l.turn(ctx, timer)
 	}
-	for _, p := range n.peers {
+	for _, p := range l.peers {
 		l.halt(p)
 	}
 	_ = n.o.STUN.SetReadDeadline(time.Now())
@@ -81,15 +83,21 @@ func (n *NAT) Run(ctx context.Context) error {
 
 // turn waits for one thing and does it.
 func (l *loop) turn(ctx context.Context, timer *time.Timer) {
-	var out chan Event
-	first, waiting := l.news.first()
+	var paths chan Event
+	first, waiting := l.paths.first()
 	if waiting {
-		out = l.events
+		paths = l.events
+	}
+	var news chan News
+	if !l.untold.empty() {
+		news = l.news
 	}
 	select {
 	case <-ctx.Done():
-	case out <- first:
-		l.news.drop(first.Peer)
+	case paths <- first:
+		l.paths.drop(first.Peer)
+	case news <- l.untold:
+		l.untold = News{}
 	case <-l.poke:
 		l.reconcile(time.Now())
 	case it := <-l.inbox:
@@ -107,7 +115,7 @@ func (l *loop) turn(ctx context.Context, timer *time.Timer) {
 // nextWake is the earliest time at which something is due.
 func (l *loop) nextWake() time.Time {
 	next := time.Now().Add(noDeadline)
-	times := []time.Time{l.place.prober.wake(), l.slots.wake(), l.puncher.wake()}
+	times := []time.Time{l.place.prober.wake(), l.attempts.slots.wake(), l.prediction.puncher.wake()}
 	if len(l.wakes) > 0 {
 		times = append(times, l.wakes[0].wake)
 	}
@@ -126,12 +134,12 @@ func (l *loop) nextWake() time.Time {
 func (l *loop) tick(now time.Time) {
 	for len(l.wakes) > 0 && !l.wakes[0].wake.After(now) {
 		p := l.wakes[0]
-		tx, rx := l.o.Activity(p.id)
+		tx, rx := l.o.Traffic.Activity(p.id)
 		l.step(now, p, path.Wake{LastTx: tx, LastRx: rx})
 	}
 	l.sendProbes(now)
-	l.startQueued(now)
-	l.punchDue(now)
+	l.attempts.startQueued(now)
+	l.prediction.punchDue(now, l.peers)
 	for id, p := range l.parked {
 		if !p.until.After(now) {
 			delete(l.parked, id)
@@ -171,8 +179,8 @@ func (l *loop) take(now time.Time, it item) {
 
 // refuse tells a member that it is none of our peers. Without a route it will not hear, and ask again.
 func (l *loop) refuse(id identity.NodeID) {
-	if err := l.o.Send(id, Message{Kind: KindRefuse, Instance: l.o.Instance}); err != nil {
-		l.log.Debug("introduction not refused", "peer", id.Short(), "err", err)
+	if err := l.o.Signals.Send(id, Message{Kind: KindRefuse, Instance: l.o.Instance}); err != nil {
+		l.log.Debug("introduction not refused", "peer", id.Short(), "error", err)
 	}
 }
 
@@ -182,22 +190,23 @@ func (l *loop) reconcile(now time.Time) {
 	d := l.desired
 	l.desired = noDesire()
 	l.mu.Unlock()
-	switch {
-	case d.network:
-		l.networkChanged(now, true)
-	case d.anchors:
-		l.anchorsChanged(now)
+	l.untold.Arrived = append(l.untold.Arrived, l.mux.takeArrived()...)
+	if d.local != nil {
+		l.know(now, d.local)
 	}
 	if d.probe {
 		l.place.prober.ask(now)
 		l.sendProbes(now)
 	}
 	if d.setPeers {
-		l.setPeers(now, d.peers)
+		l.wanted = d.peers
+	}
+	if l.place.own != nil && (d.setPeers || d.local != nil) {
+		l.setPeers(now)
 	}
 	for id := range d.stirred {
 		if p := l.peers[id]; p != nil {
-			tx, rx := l.o.Activity(id)
+			tx, rx := l.o.Traffic.Activity(id)
 			l.step(now, p, path.Stirred{LastTx: tx, LastRx: rx})
 		}
 	}
@@ -223,23 +232,42 @@ func (l *loop) reconcile(now time.Time) {
 }
 
 // setPeers touches only the difference.
-func (l *loop) setPeers(now time.Time, ids []identity.NodeID) {
+func (l *loop) setPeers(now time.Time) {
+	wanted := make(map[identity.NodeID]bool, len(l.wanted))
+	for _, id := range l.wanted {
+		wanted[id] = true
+	}
 	for id, p := range l.peers {
-		if !slices.Contains(ids, id) {
+		if !wanted[id] {
 			l.removePeer(p)
 		}
 	}
-	for _, id := range ids {
+	for _, id := range l.wanted {
 		if l.peers[id] == nil && id != l.o.Self {
 			l.addPeer(now, id)
 		}
 	}
 }
 
+// know takes what the node knows of itself now.
+func (l *loop) know(now time.Time, own *Local) {
+	before := l.place.own
+	l.place.own = own
+	l.mux.overlay.Store(&own.Overlay)
+	if before == nil || before.Network != own.Network {
+		l.networkChanged(now, before != nil)
+		return
+	}
+	l.setServers(now)
+	l.sendProbes(now)
+	l.prediction.learn(now)
+	l.localChanged(now)
+}
+
 // networkChanged looks at everything anew. introduce is false at the start, when there are no peers.
 func (l *loop) networkChanged(now time.Time, introduce bool) {
 	l.setServers(now)
-	l.place.collect(&l.o)
+	l.place.collect(l.o.Relay != nil)
 	same := l.place.stands() && introduce
 	if introduce {
 		l.log.Info("network changed", "addresses", len(l.place.hosts), "same", same)
@@ -248,29 +276,22 @@ func (l *loop) networkChanged(now time.Time, introduce bool) {
 		l.place.prober.refresh(now, 0)
 	} else {
 		l.place.prober.flush(now)
-		l.predictor.reset()
+		l.prediction.predictor.reset()
 		l.publishMapped()
-		l.place.collect(&l.o)
+		l.place.collect(l.o.Relay != nil)
 	}
 	for _, p := range l.peers {
 		l.step(now, p, path.NetworkChanged{Local: l.place.local, Same: same})
 	}
 	l.sendProbes(now)
 	if !same {
-		l.learnPorts(now)
+		l.prediction.learn(now)
 	}
-}
-
-func (l *loop) anchorsChanged(now time.Time) {
-	l.setServers(now)
-	l.sendProbes(now)
-	l.learnPorts(now)
-	l.localChanged(now)
 }
 
 func (l *loop) setServers(now time.Time) {
 	var servers []netip.AddrPort
-	for _, a := range l.o.Anchors() {
+	for _, a := range l.place.own.Anchors {
 		servers = append(servers, a.Addr)
 	}
 	l.place.servers = servers
@@ -279,12 +300,7 @@ func (l *loop) setServers(now time.Time) {
 
 func (l *loop) sendProbes(now time.Time) {
 	for _, server := range l.place.prober.due(now) {
-		id, err := l.mux.probe(server)
-		if err != nil {
-			l.log.Warn("probe not sent", "server", server, "err", err)
-			continue
-		}
-		l.place.prober.sent(server, id)
+		l.place.prober.sent(server, l.mux.probe(server))
 	}
 }
 
@@ -292,15 +308,13 @@ func (l *loop) sendProbes(now time.Time) {
 // the NAT has lost its state: all paths are suspect.
 func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 	genuine, changed, moved := l.place.prober.answered(now, a)
-	if genuine && l.o.Answered != nil {
-		l.o.Answered(a.server)
-	}
 	if moved {
-		l.predictor.reset()
+		l.prediction.predictor.reset()
 	}
 	if genuine {
+		l.untold.Answered = addOnce(l.untold.Answered, a.server)
 		l.publishMapped()
-		l.learnPorts(now)
+		l.prediction.learn(now)
 	}
 	if changed {
 		l.localChanged(now)
@@ -308,10 +322,8 @@ func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 	if !moved {
 		return
 	}
-	l.log.Info("mapped address changed", "addr", a.addr, "server", a.server)
-	if l.o.Moved != nil {
-		l.o.Moved()
-	}
+	l.log.Info("mapped address changed", "address", a.addr, "server", a.server)
+	l.untold.Moved = true
 	for _, p := range l.peers {
 		l.step(now, p, path.Suspect{})
 	}
@@ -320,15 +332,16 @@ func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 func (l *loop) publishMapped() {
 	mapped, sightings := l.place.prober.mapped(), l.place.prober.sightings()
 	l.mu.Lock()
-	l.mapped, l.sightings, l.ports = mapped, sightings, l.predictor.ports
+	l.mapped, l.sightings, l.ports = mapped, sightings, l.prediction.predictor.ports
 	l.mu.Unlock()
 }
 
 func (l *loop) localChanged(now time.Time) {
 	before := l.place.local
-	l.place.collect(&l.o)
+	l.place.collect(l.o.Relay != nil)
 	after := l.place.local
-	if slices.Equal(before.Candidates, after.Candidates) && slices.Equal(before.Relays, after.Relays) && before.NoUDP == after.NoUDP {
+	if slices.Equal(before.Candidates, after.Candidates) && slices.Equal(before.Relays, after.Relays) && before.NoUDP == after.NoUDP &&
+		slices.Equal(before.Overlay, after.Overlay) && sameDialable(before.Dialable, after.Dialable) {
 		return
 	}
 	for _, p := range l.peers {

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
-	mathrand "math/rand/v2"
 	"time"
 
 	"warren/mesh/identity"
@@ -22,25 +21,23 @@ const (
 	relayTime = 5 * time.Second
 )
 
-// peer is the shell around one machine. The run loop owns it; its machine is also read under NAT.mu.
+// peer is the shell around one machine. The run loop owns it.
 type peer struct {
 	id      identity.NodeID
 	machine *path.Machine
 	wake    time.Time
 	index   int // in the wake heap, -1 for not
 	attempt *attempt
-	trials  []*trial                          // the latest attempts, oldest first; guarded by NAT.mu
+	trials  []*trial                          // the latest attempts, oldest first; what was published of it is not written to
 	guesses guesses                           // at the ports of this node that the peer may send to
 	relays  map[identity.NodeID]chan struct{} // by anchor: closed when the last call to it is done
 }
 
 func (l *loop) addPeer(now time.Time, id identity.NodeID) {
-	p := &peer{id: id, index: -1, relays: make(map[identity.NodeID]chan struct{}), machine: path.New(path.Config{
-		Self: l.o.Self, Peer: id, Instance: l.o.Instance, Random: randomText, Jitter: mathrand.Float64, Reject: l.o.Reject, Dialable: l.o.Dialable,
-	}, now)}
-	l.mu.Lock()
+	cfg := path.Config{Self: l.o.Self, Peer: id, Instance: l.o.Instance}
+	_, _ = rand.Read(cfg.Seed[:]) // never fails
+	p := &peer{id: id, index: -1, relays: make(map[identity.NodeID]chan struct{}), machine: path.New(cfg, now)}
 	l.peers[id] = p
-	l.mu.Unlock()
 	l.step(now, p, path.Local(l.place.local))
 	if early, ok := l.parked[id]; ok {
 		delete(l.parked, id)
@@ -52,57 +49,52 @@ func (l *loop) addPeer(now time.Time, id identity.NodeID) {
 func (l *loop) removePeer(p *peer) {
 	l.halt(p)
 	l.wakes.plan(p, time.Time{})
-	l.news.drop(p.id)
-	l.mu.Lock()
+	l.paths.drop(p.id)
 	delete(l.peers, p.id)
+	l.mu.Lock()
+	delete(l.shown, p.id)
 	l.mu.Unlock()
-}
-
-// randomText returns n characters that carry six random bits each.
-func randomText(n int) string {
-	b := make([]byte, n)
-	_, _ = rand.Read(b) // never fails
-	for i := range b {
-		b[i] = path.IceAlphabet[b[i]&63]
-	}
-	return string(b)
 }
 
 // step feeds a machine and does what it says.
 func (l *loop) step(now time.Time, p *peer, in path.Input) {
-	l.mu.Lock()
 	out, wake := p.machine.Step(now, in)
-	l.mu.Unlock()
+	l.publish(p)
 	l.wakes.plan(p, wake)
-	l.trace(p, in)
+	trace(l.log, p, in)
 	l.carryOut(p, out)
 }
 
+// publish lets others see what a peer is now.
+func (l *loop) publish(p *peer) {
+	s := shown{view: p.machine.View(), trials: p.trials}
+	l.mu.Lock()
+	l.shown[p.id] = s
+	l.mu.Unlock()
+}
+
 // trace logs what happens to a peer, as far as it belongs to introductions and relays. Checks and looks at traffic do not.
-func (l *loop) trace(p *peer, in path.Input) {
-	if !l.log.Enabled(context.Background(), slog.LevelDebug) {
+func trace(log *slog.Logger, p *peer, in path.Input) {
+	if !log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
 	switch in := in.(type) {
 	case path.Received:
-		l.log.Debug("signal received", "peer", p.id.Short(), "signal", in.Message)
+		log.Debug("signal received", "peer", p.id.Short(), "signal", in.Message)
 	case path.Unroutable:
-		l.log.Debug("signal not sent", "peer", p.id.Short(), "kind", in.Kind, "reason", in.Text)
+		log.Debug("signal not sent", "peer", p.id.Short(), "kind", in.Kind, "reason", in.Text)
 	case path.Failed:
-		l.log.Debug("ICE failed", "peer", p.id.Short(), "attempt", in.Attempt, "reason", in.Text)
+		log.Debug("ICE failed", "peer", p.id.Short(), "attempt", in.Attempt, "reason", in.Text)
 	case path.RelayOpened:
-		l.log.Debug("relay opened", "peer", p.id.Short(), "anchor", in.Anchor.Short(), "addr", in.Addr, "error", in.Text)
+		log.Debug("relay opened", "peer", p.id.Short(), "anchor", in.Anchor.Short(), "address", in.Addr, "error", in.Text)
 	case path.Suspect, path.NetworkChanged, path.PeerChanged, path.Introduce:
-		l.log.Debug("told", "peer", p.id.Short(), "what", fmt.Sprintf("%T", in))
+		log.Debug("told", "peer", p.id.Short(), "what", fmt.Sprintf("%T", in))
 	}
 }
 
 // halt ends what a machine has under way.
 func (l *loop) halt(p *peer) {
-	l.mu.Lock()
-	out := p.machine.Stop()
-	l.mu.Unlock()
-	l.carryOut(p, out)
+	l.carryOut(p, p.machine.Stop())
 }
 
 // carryOut does what a machine said, in order.
@@ -112,25 +104,25 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 		case path.Send:
 			l.confirmMapped(o.Message.Kind)
 			l.log.Debug("signal sent", "peer", p.id.Short(), "signal", o.Message)
-			if err := l.o.Send(p.id, o.Message); err != nil {
+			if err := l.o.Signals.Send(p.id, o.Message); err != nil {
 				l.step(time.Now(), p, path.Unroutable{Kind: o.Message.Kind, Text: err.Error()})
 			}
 		case path.StartICE:
 			l.startICE(p, o)
 		case path.AddCandidates:
 			if p.attempt != nil && p.attempt.start.Attempt == o.Attempt {
-				l.findMapping(p, o.Candidates)
+				l.prediction.find(p, o.Candidates)
 				p.attempt.add(o.Candidates)
 			}
 		case path.Punch:
-			l.punchPredicted(time.Now(), p, o)
+			l.prediction.told(time.Now(), l.peers, p, o)
 		case path.StopICE:
-			l.stopICE(p)
+			l.attempts.stop(time.Now(), p)
 		case path.Trust:
 			l.mux.trust(p.id, o.Own)
 		case path.Check:
 			if err := l.mux.check(p.id, o); err != nil {
-				l.log.Warn("check not sent", "peer", p.id.Short(), "err", err)
+				l.log.Warn("check not sent", "peer", p.id.Short(), "error", err)
 			}
 		case path.Doubt:
 			l.doubt(time.Now(), p, o.Via)
@@ -138,14 +130,14 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 			l.log.Debug("open relay", "peer", p.id.Short(), "anchor", o.Anchor.Short())
 			l.openRelay(p, o.Anchor)
 		case path.CloseRelay:
-			l.relayCall(p, o.Anchor, func(context.Context) { l.o.Relay.Close(o.Addr) })
+			l.work.inTurn(p, o.Anchor, func(context.Context) { l.o.Relay.Close(o.Addr) })
 		case path.Report:
 			e := o.Event
 			if e.Path.Kind == Direct {
-				l.puncher.won(p.id)
+				l.prediction.puncher.won(p.id)
 			}
-			l.news.put(e)
-			l.log.Debug("path", "peer", p.id.Short(), "kind", e.Path.Kind, "addr", e.Path.Addr, "reason", e.Reason)
+			l.paths.put(e)
+			l.log.Debug("path", "peer", p.id.Short(), "kind", e.Path.Kind, "address", e.Path.Addr, "reason", e.Reason)
 		}
 	}
 }
@@ -164,97 +156,18 @@ func (l *loop) doubt(now time.Time, p *peer, via identity.NodeID) {
 	if l.place.prober.refresh(now, probeDoubt) {
 		l.sendProbes(now)
 	}
-	if l.o.Doubt != nil {
-		l.o.Doubt(p.id, via)
-	}
+	l.untold.Doubts = addOnce(l.untold.Doubts, Doubt{Peer: p.id, Via: via})
 }
 
+// startICE makes an attempt and has it tried when it is its turn. The mapping towards the peer is looked for before anything
+// is sent to it.
 func (l *loop) startICE(p *peer, s path.StartICE) {
-	l.stopICE(p)
-	p.attempt = &attempt{
-		start: s,
-		mux:   newAgentMux(l.mux, s.Local, s.Remote, l.place.hosts),
-		more:  make(chan []path.Candidate, path.MaxCandidates),
-		stop:  make(chan struct{}),
-	}
-	l.record(p)
-	l.findMapping(p, s.Candidates)
-	l.slots.queue(p.attempt, p.id)
-	l.startQueued(time.Now())
-}
-
-// record keeps what comes of the attempt that begins.
-func (l *loop) record(p *peer) {
-	t := p.attempt.mux.trial
-	t.begun(time.Now(), p.attempt.start)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p.trials = append(p.trials, t)
-	p.trials = p.trials[max(0, len(p.trials)-maxTrials):]
-}
-
-// startQueued starts the attempts that have a slot now.
-func (l *loop) startQueued(now time.Time) {
-	for {
-		a, id := l.slots.next(now)
-		if a == nil {
-			return
-		}
-		l.spawn(func(ctx context.Context) {
-			a.run(ctx, func(in path.Input) { l.submit(ctx, id, in) }, l.log)
-		})
-	}
-}
-
-func (l *loop) stopICE(p *peer) {
-	if p.attempt == nil {
-		return
-	}
-	l.slots.release(p.attempt)
-	p.attempt.mux.trial.ended(time.Now())
-	close(p.attempt.stop)
-	p.attempt = nil
-	l.startQueued(time.Now())
-}
-
-// submit hands an input to the run loop from one of its goroutines. It must not be lost.
-func (l *loop) submit(ctx context.Context, id identity.NodeID, in path.Input) {
-	select {
-	case l.inbox <- item{peer: id, in: in}:
-	case <-ctx.Done():
-	}
-}
-
-// add hands trickled candidates to an attempt, also to one that waits for its slot.
-func (a *attempt) add(candidates []path.Candidate) {
-	select {
-	case a.more <- candidates:
-	default: // as many batches as candidates can be: cannot be full
-	}
-}
-
-// relayCall runs calls to one anchor for one peer after each other. A call to an anchor that is dead takes its time, and must
-// not hold up one to another.
-func (l *loop) relayCall(p *peer, anchor identity.NodeID, call func(ctx context.Context)) {
-	if l.o.Relay == nil {
-		return
-	}
-	for id, done := range p.relays {
-		select {
-		case <-done:
-			delete(p.relays, id)
-		default:
-		}
-	}
-	before, done := p.relays[anchor], make(chan struct{})
-	p.relays[anchor] = done
-	l.spawn(func(ctx context.Context) {
-		defer close(done)
-		if before != nil {
-			<-before
-		}
-		call(ctx)
-	})
+	now := time.Now()
+	l.attempts.stop(now, p)
+	l.attempts.make(now, p, s, l.place.hosts)
+	l.publish(p)
+	l.prediction.find(p, s.Candidates)
+	l.attempts.queue(now, p)
 }
 
 func (l *loop) openRelay(p *peer, anchor identity.NodeID) {
@@ -263,7 +176,7 @@ func (l *loop) openRelay(p *peer, anchor identity.NodeID) {
 		return
 	}
 	id := p.id
-	l.relayCall(p, anchor, func(ctx context.Context) {
+	l.work.inTurn(p, anchor, func(ctx context.Context) {
 		limited, cancel := context.WithTimeout(ctx, relayTime)
 		defer cancel()
 		opened := path.RelayOpened{Anchor: anchor}
@@ -272,66 +185,6 @@ func (l *loop) openRelay(p *peer, anchor identity.NodeID) {
 			opened.Text = err.Error()
 		}
 		opened.Addr = addr
-		l.submit(ctx, id, opened)
+		l.work.submit(ctx, item{peer: id, in: opened})
 	})
-}
-
-// slots paces attempts: all queue, maxRunning run their first phase at once.
-type slots struct {
-	running map[*attempt]time.Time // until when each counts
-	waiting []queued
-}
-
-type queued struct {
-	attempt *attempt
-	peer    identity.NodeID
-}
-
-func (s *slots) init() { s.running = make(map[*attempt]time.Time) }
-
-func (s *slots) queue(a *attempt, peer identity.NodeID) {
-	s.waiting = append(s.waiting, queued{attempt: a, peer: peer})
-}
-
-// next returns an attempt that may start at now, which then has the slot.
-func (s *slots) next(now time.Time) (*attempt, identity.NodeID) {
-	if len(s.waiting) == 0 {
-		return nil, identity.NodeID{}
-	}
-	for a, until := range s.running {
-		if !until.After(now) {
-			delete(s.running, a)
-		}
-	}
-	if len(s.running) >= maxRunning {
-		return nil, identity.NodeID{}
-	}
-	first := s.waiting[0]
-	s.waiting = s.waiting[1:]
-	s.running[first.attempt] = now.Add(slotTime)
-	return first.attempt, first.peer
-}
-
-func (s *slots) release(a *attempt) {
-	delete(s.running, a)
-	for i, q := range s.waiting {
-		if q.attempt == a {
-			s.waiting = append(s.waiting[:i:i], s.waiting[i+1:]...)
-			return
-		}
-	}
-}
-
-// wake is when the next waiting attempt may start, zero when none waits.
-func (s *slots) wake() time.Time {
-	var first time.Time
-	if len(s.waiting) == 0 {
-		return first
-	}
-	for _, until := range s.running {
-		if first.IsZero() || until.Before(first) {
-			first = until
-		}
-	}
-	return first
 }

@@ -15,7 +15,8 @@ const maxHosts = 10
 type place struct {
 	prober  prober
 	servers []netip.AddrPort // that the prober asks, best first
-	local   path.Local
+	own     *Local           // what the node knows of itself; nil: nothing yet
+	local   path.Local       // out of that, for the machines
 	hosts   []netip.AddrPort // of local, for the bases of agents
 	stood   []netip.AddrPort // hosts as stands last saw them, not empty
 }
@@ -30,18 +31,18 @@ func (p *place) stands() bool {
 	return same || len(p.hosts) == 0
 }
 
-// collect lists anew this node's candidates, host before server-reflexive, and the anchors that it can relay
-// through, nearest first.
-func (p *place) collect(o *Options) {
-	l := path.Local{}
+// collect lists anew this node's candidates, host before server-reflexive, and, if it relays at all, the anchors that it can
+// relay through, nearest first.
+func (p *place) collect(relays bool) {
+	own := p.own
+	l := path.Local{NoUDP: own.NoUDP, Overlay: own.Overlay, Dialable: own.Dialable}
 	p.hosts = nil
-	port := o.Port()
-	for _, addr := range o.Addresses() {
+	for _, addr := range own.Hosts {
 		addr = addr.Unmap().WithZone("")
-		if port == 0 || len(p.hosts) == maxHosts || !path.Usable(addr) || o.Reject != nil && o.Reject(addr) {
+		if own.Port == 0 || len(p.hosts) == maxHosts || !path.Usable(addr) || path.InOverlay(own.Overlay, addr) {
 			continue
 		}
-		host := netip.AddrPortFrom(addr, port)
+		host := netip.AddrPortFrom(addr, own.Port)
 		if !slices.Contains(p.hosts, host) {
 			l.Candidates = append(l.Candidates, path.NewCandidate(path.Host, host, len(p.hosts)))
 			p.hosts = append(p.hosts, host)
@@ -52,21 +53,14 @@ func (p *place) collect(o *Options) {
 			l.Candidates = append(l.Candidates, path.NewCandidate(path.ServerReflexive, mapped, i))
 		}
 	}
-	if o.External != nil {
-		for i, external := range o.External() {
-			candidate := path.NewCandidate(path.ServerReflexive, external, len(p.prober.mapped())+i)
-			if !slices.ContainsFunc(l.Candidates, func(c path.Candidate) bool { return c.Addr == external }) {
-				l.Candidates = append(l.Candidates, candidate)
-			}
+	for i, external := range own.External {
+		candidate := path.NewCandidate(path.ServerReflexive, external, len(p.prober.mapped())+i)
+		if !slices.ContainsFunc(l.Candidates, func(c path.Candidate) bool { return c.Addr == external }) {
+			l.Candidates = append(l.Candidates, candidate)
 		}
 	}
-	l.NoUDP = o.NoUDP != nil && o.NoUDP()
-	p.local = l
-	if o.Relay == nil {
-		return
-	}
-	for _, a := range o.Anchors() {
-		if a.ID.IsZero() {
+	for _, a := range own.Anchors {
+		if a.ID.IsZero() || !relays {
 			continue
 		}
 		l.Relays = append(l.Relays, RelayOffer{Anchor: a.ID, RTTms: uint32(min(a.RTT.Milliseconds(), 1<<20)), Load: a.Load, Since: a.Since, Private: a.Private})

@@ -192,7 +192,7 @@ func TestLearntAnewInAnotherNetwork(t *testing.T) {
 		s.until("relayed", time.Second, both(x, y, Relayed))
 		time.Sleep(10 * time.Second)
 		s.move(x.host, s.nat(sequential, 30), 30)
-		x.NetworkChanged()
+		x.networkChanged()
 		t.Logf("direct %s after the move", s.until("direct", 2*time.Minute, both(x, y, Direct)))
 		for _, n := range []*simNode{x, y, anchor} {
 			n.halt()

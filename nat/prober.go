@@ -5,7 +5,9 @@ import (
 	"slices"
 	"time"
 
+	"warren/nat/natkind"
 	"warren/nat/path"
+	"warren/nat/stunwire"
 )
 
 // Times of probing.
@@ -28,7 +30,7 @@ const (
 // mappedAnswer is a STUN server's answer.
 type mappedAnswer struct {
 	server netip.AddrPort
-	id     transaction
+	id     stunwire.ID
 	addr   netip.AddrPort
 }
 
@@ -39,7 +41,7 @@ type probe struct {
 	at     time.Time // of the answer, or of giving up on one
 	sent   int
 	next   time.Time
-	ids    []transaction // of the last questions without an answer
+	ids    []stunwire.ID // of the last questions without an answer
 }
 
 // prober keeps this node's server-reflexive addresses, one cache for all attempts. It is pure: its
@@ -110,7 +112,7 @@ func (p *prober) due(now time.Time) []netip.AddrPort {
 	return list
 }
 
-func (p *prober) sent(server netip.AddrPort, id transaction) {
+func (p *prober) sent(server netip.AddrPort, id stunwire.ID) {
 	if q := p.servers[server]; q != nil {
 		q.ids = append(q.ids, id)
 		q.ids = q.ids[max(0, len(q.ids)-maxIDs):]
@@ -143,14 +145,14 @@ func (p *prober) mapped() []netip.AddrPort {
 }
 
 // sightings returns the answers that are there, in a fixed order.
-func (p *prober) sightings() []Sighting {
-	var list []Sighting
+func (p *prober) sightings() []natkind.Sighting {
+	var list []natkind.Sighting
 	for server, q := range p.servers {
 		if q.mapped.IsValid() {
-			list = append(list, Sighting{Server: server, Mapped: q.mapped, At: q.seen})
+			list = append(list, natkind.Sighting{Server: server, Mapped: q.mapped, At: q.seen})
 		}
 	}
-	slices.SortFunc(list, func(a, b Sighting) int { return a.Server.Compare(b.Server) })
+	slices.SortFunc(list, func(a, b natkind.Sighting) int { return a.Server.Compare(b.Server) })
 	return list
 }
 

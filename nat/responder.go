@@ -2,8 +2,8 @@ package nat
 
 import (
 	"net/netip"
-	"sync"
-	"time"
+
+	"warren/nat/limit"
 )
 
 // Limits of answers to Binding requests without credentials, in each second. They suit an anchor of a
@@ -13,33 +13,8 @@ const (
 	answersPerSource = 50
 )
 
-// answerLimit counts the answers of the current second. Its method may be called concurrently.
-type answerLimit struct {
-	mu     sync.Mutex
-	second int64
-	total  int
-	source map[netip.Prefix]int // those that were answered: no more than answers
-}
-
-// allow reports whether one more request from that source is to be answered at now.
-func (l *answerLimit) allow(now time.Time, from netip.Addr) bool {
-	bits := 32
-	if from.Is6() {
-		bits = 64
-	}
-	source, err := from.Prefix(bits)
-	if err != nil {
-		return false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := now.Unix(); s != l.second || l.source == nil {
-		l.second, l.total, l.source = s, 0, make(map[netip.Prefix]int)
-	}
-	if l.total >= answersPerSecond || l.source[source] >= answersPerSource {
-		return false
-	}
-	l.total++
-	l.source[source]++
-	return true
+func newAnswerLimit() *limit.Sources[netip.Prefix] {
+	return limit.NewSources[netip.Prefix](
+		limit.Rate{PerSecond: answersPerSecond, Burst: answersPerSecond}, limit.Rate{PerSecond: answersPerSource, Burst: answersPerSource},
+	)
 }

@@ -2,6 +2,7 @@ package nat
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"warren/mesh/identity"
 	"warren/nat/natkind"
 	"warren/nat/path"
+	"warren/nat/stunwire"
 )
 
 // sampleTimes are when a sample is asked for, until it is answered. A repetition uses the mapping that the first packet
@@ -33,7 +35,7 @@ type series struct {
 
 type question struct {
 	raw []byte
-	id  transaction
+	id  stunwire.ID
 }
 
 // sampled is what came of a series; samples is empty when not all questions were answered.
@@ -42,49 +44,57 @@ type sampled struct {
 	samples []natkind.Sample
 }
 
-// learnPorts finds out how the router gives out ports, if that is of use.
-func (l *loop) learnPorts(now time.Time) {
-	server, ok := l.place.sampler()
-	if l.o.Listen == nil || !ok || l.place.public() || !l.predictor.learns(now, l.mapping()) {
-		return
-	}
-	l.predictor.begun(now)
-	l.sample(series{server: server}, learnSamples, nil)
+// prediction guesses the ports of this node's router, and punches those that peers predict of theirs. The run loop owns it.
+type prediction struct {
+	work      *work
+	mux       *mux
+	log       *slog.Logger
+	listen    func() (net.PacketConn, error) // nil: ports are not predicted
+	place     *place
+	predictor predictor
+	puncher   *puncher
 }
 
-// findMapping makes the mappings towards an attempt's candidates between two samples each. It must do so before anything
+// learn finds out how the router gives out ports, if that is of use.
+func (q *prediction) learn(now time.Time) {
+	server, ok := q.place.sampler()
+	if q.listen == nil || !ok || q.place.public() || !q.predictor.learns(now, q.place.mapping()) {
+		return
+	}
+	q.predictor.begun(now)
+	q.sample(series{server: server}, learnSamples, nil)
+}
+
+// find makes the mappings towards an attempt's candidates between two samples each. It must do so before anything
 // else is sent to them.
-func (l *loop) findMapping(p *peer, candidates []path.Candidate) {
-	server, ok := l.place.sampler()
-	if l.o.Listen == nil || !ok || l.place.public() {
+func (q *prediction) find(p *peer, candidates []path.Candidate) {
+	server, ok := q.place.sampler()
+	if q.listen == nil || !ok || q.place.public() {
 		return
 	}
 	s := p.attempt.start
 	for _, target := range targets(candidates) {
-		if !l.predictor.predicts(time.Now(), l.mapping()) {
+		if !q.predictor.predicts(time.Now(), q.place.mapping()) {
 			return
 		}
-		l.sample(series{server: server, target: target, peer: p.id, attempt: s.Attempt}, 2, func() {
-			l.punch(p, target)
+		q.sample(series{server: server, target: target, peer: p.id, attempt: s.Attempt}, 2, func() {
+			q.punch(p, target)
 		})
 	}
 }
 
 // sample sends the questions of a series, and calls ahead before the last. Without a socket or a network there is no answer,
 // and nothing is predicted.
-func (l *loop) sample(s series, n int, ahead func()) {
-	s.network = l.predictor.network
+func (q *prediction) sample(s series, n int, ahead func()) {
+	s.network = q.predictor.network
 	for range n {
-		c, err := l.o.Listen()
+		c, err := q.listen()
 		if err != nil {
 			break
 		}
 		s.sockets = append(s.sockets, c)
-		raw, id, err := probeRequest()
-		if err != nil {
-			break
-		}
-		s.asked = append(s.asked, question{raw, id})
+		id := stunwire.NewID()
+		s.asked = append(s.asked, question{stunwire.Probe(id), id})
 	}
 	if len(s.asked) < n {
 		s.close()
@@ -99,13 +109,10 @@ func (l *loop) sample(s series, n int, ahead func()) {
 		}
 		s.ask(i)
 	}
-	l.predictor.series++
-	l.spawn(func(ctx context.Context) {
+	q.predictor.series++
+	q.work.spawn(func(ctx context.Context) {
 		done := sampled{series: &s, samples: s.collect(ctx)}
-		select {
-		case l.inbox <- item{sampled: &done}:
-		case <-ctx.Done():
-		}
+		q.work.submit(ctx, item{sampled: &done})
 	})
 }
 
@@ -167,30 +174,30 @@ func (s *series) await(i int, start time.Time) (natkind.Sample, bool) {
 func (s *series) answer(i int, raw []byte, addr net.Addr) (natkind.Sample, bool) {
 	from, isUDP := addr.(*net.UDPAddr)
 	local, ok := s.sockets[i].LocalAddr().(*net.UDPAddr)
-	p, sound := inspect(raw)
-	if !isUDP || !ok || !sound || p.class != classSuccess || p.id != s.asked[i].id {
+	p, sound := stunwire.Inspect(raw)
+	if !isUDP || !ok || !sound || p.Class != stunwire.Success || p.ID != s.asked[i].id {
 		return natkind.Sample{}, false
 	}
 	if at := from.AddrPort(); netip.AddrPortFrom(at.Addr().Unmap(), at.Port()) != s.server {
 		return natkind.Sample{}, false
 	}
-	mapped, ok := p.mapped()
+	mapped, ok := p.Mapped()
 	return natkind.Sample{Local: local.AddrPort().Port(), Mapped: mapped}, ok && path.Usable(mapped.Addr())
 }
 
 // sampled takes what came of a series: knowledge of the router, or ports that the peer is told.
 func (l *loop) sampled(now time.Time, s sampled) {
-	l.predictor.series--
+	l.prediction.predictor.series--
 	switch p := l.peers[s.peer]; {
-	case s.network != l.predictor.network || len(s.samples) == 0:
+	case s.network != l.prediction.predictor.network || len(s.samples) == 0:
 	case !s.target.IsValid():
-		l.predictor.learnt(s.samples)
+		l.prediction.predictor.learnt(s.samples)
 		l.publishMapped()
-		l.log.Debug("port assignment", "kind", l.predictor.ports, "step", l.predictor.step)
+		l.log.Debug("port assignment", "kind", l.prediction.predictor.ports, "step", l.prediction.predictor.step)
 	case p != nil:
-		ports, fresh, ok := p.guesses.between(now, &l.predictor, s.target, s.samples[0], s.samples[1])
+		ports, fresh, ok := p.guesses.between(now, &l.prediction.predictor, s.target, s.samples[0], s.samples[1])
 		if fresh || !slices.Contains(l.place.servers, s.target) { // that there is a mapping towards a server says nothing
-			l.predictor.found(now, fresh)
+			l.prediction.predictor.found(now, fresh)
 		}
 		if ok {
 			l.step(now, p, path.OwnPredicted{Attempt: s.attempt, Predicted: ports})
@@ -199,51 +206,43 @@ func (l *loop) sampled(now time.Time, s sampled) {
 }
 
 // punch sends one check beside ICE's.
-func (l *loop) punch(p *peer, to netip.AddrPort) {
+func (q *prediction) punch(p *peer, to netip.AddrPort) {
 	s := p.attempt.start
 	p.attempt.mux.trial.sent(to)
-	if err := l.mux.punch(s.Local, s.Remote, to); err != nil {
-		l.log.Warn("check not sent", "peer", p.id.Short(), "err", err)
+	if err := q.mux.punch(s.Local, s.Remote, to); err != nil {
+		q.log.Warn("check not sent", "peer", p.id.Short(), "error", err)
 	}
 }
 
-// punchPredicted takes the ports that a peer has predicted. A NAT of our own that maps by destination would send to each from
+// told takes the ports that a peer has predicted. A NAT of our own that maps by destination would send to each from
 // another port, and none of them where the peer sends to: then nothing is tried.
-func (l *loop) punchPredicted(now time.Time, p *peer, o path.Punch) {
-	if p.attempt == nil || p.attempt.start.Attempt != o.Attempt || l.mapping().Dependent() {
+func (q *prediction) told(now time.Time, peers map[identity.NodeID]*peer, p *peer, o path.Punch) {
+	if p.attempt == nil || p.attempt.start.Attempt != o.Attempt || q.place.mapping().Dependent() {
 		return
 	}
-	if !l.puncher.add(now, p.id, o) {
-		l.log.Debug("punching paused", "peer", p.id.Short())
+	if !q.puncher.add(now, p.id, o) {
+		q.log.Debug("punching paused", "peer", p.id.Short())
 		return
 	}
-	l.punchDue(now)
+	q.punchDue(now, peers)
 }
 
 // punchDue sends the checks to predicted ports that are due, unless the peer has shown itself: ICE does the rest.
-func (l *loop) punchDue(now time.Time) {
-	for id, to := range l.puncher.due(now) {
-		p := l.peers[id]
-		if p == nil || p.attempt == nil || l.mux.shown(p.attempt.start.Local.Ufrag) {
-			l.puncher.stop(id)
+func (q *prediction) punchDue(now time.Time, peers map[identity.NodeID]*peer) {
+	for id, to := range q.puncher.due(now) {
+		p := peers[id]
+		if p == nil || p.attempt == nil || q.mux.shown(p.attempt.start.Local.Ufrag) {
+			q.puncher.stop(id)
 			continue
 		}
 		for _, addr := range to {
-			l.punch(p, addr)
+			q.punch(p, addr)
 		}
 	}
 }
 
-// mapping says how the NATs on the way map the shared socket over IPv4, as far as that is known.
-func (l *loop) mapping() natkind.Mapping {
-	kind := l.place.mapping()
-	if kind == natkind.MappingUnknown && l.o.Measured != nil {
-		return l.o.Measured()
-	}
-	return kind
-}
-
-// mapping says how the NATs on the way map the shared socket over IPv4, as far as STUN servers on the Internet show it.
+// mapping says how the NATs on the way map the shared socket over IPv4, as far as STUN servers on the Internet show it, or a
+// measurement did.
 func (p *place) mapping() natkind.Mapping {
 	var seen []natkind.Seen
 	for _, s := range p.prober.sightings() {
@@ -251,9 +250,13 @@ func (p *place) mapping() natkind.Mapping {
 			seen = append(seen, natkind.Seen{Server: s.Server, Mapped: s.Mapped})
 		}
 	}
-	return natkind.MappingOf(seen, func(a netip.Addr) bool {
+	kind := natkind.MappingOf(seen, func(a netip.Addr) bool {
 		return slices.ContainsFunc(p.hosts, func(h netip.AddrPort) bool { return h.Addr() == a })
 	})
+	if kind == natkind.MappingUnknown {
+		return p.own.Mapping
+	}
+	return kind
 }
 
 // public reports whether this host has an IPv4 address of the Internet itself.

@@ -1,8 +1,10 @@
 package tunnel
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -17,11 +19,12 @@ const controlTimeout = 30 * time.Second
 // control serves WireGuard's configuration protocol on a Unix socket in the place where wg(8) and wgctrl look for
 // it: /var/run/wireguard/NAME.sock, for root only.
 //
-// ipc.UAPIListen is not used: it ends for good when the socket is deleted. Here whoever misses the socket calls reopen.
+// ipc.UAPIListen is not used: it ends for good when the socket is deleted. Here whoever needs the socket calls ensure.
 type control struct {
 	name   string
 	device *device.Device
 	wg     sync.WaitGroup
+	file   os.FileInfo // of the socket as made, by the one who calls listen
 
 	mu       sync.Mutex
 	listener net.Listener
@@ -52,6 +55,9 @@ func (c *control) listen() error {
 	if unix, ok := listener.(*net.UnixListener); ok {
 		unix.SetUnlinkOnClose(true) // not the default for a listener made from a file
 	}
+	if c.file, err = os.Stat(listener.Addr().String()); err != nil {
+		return errors.Join(fmt.Errorf("open control socket of %s: %w", c.name, err), listener.Close())
+	}
 	c.mu.Lock()
 	c.listener = listener
 	c.mu.Unlock()
@@ -59,13 +65,22 @@ func (c *control) listen() error {
 	return nil
 }
 
-// reopen makes the socket again after somebody has deleted it.
-func (c *control) reopen() error {
+// ensure sees to it that the socket is there and is this device's: it makes it again after somebody has deleted it.
+func (c *control) ensure() error {
 	c.mu.Lock()
 	old := c.listener
 	c.mu.Unlock()
-	old.Close()
-	return c.listen()
+	file, err := os.Stat(old.Addr().String())
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		old.Close()
+		return c.listen()
+	case err != nil:
+		return fmt.Errorf("find control socket of %s: %w", c.name, err)
+	case !os.SameFile(file, c.file):
+		return fmt.Errorf("find control socket of %s: it belongs to another device", c.name)
+	}
+	return nil
 }
 
 func (c *control) serve(listener net.Listener) {

@@ -1,10 +1,13 @@
 package tunnel
 
 import (
+	"context"
 	"net/netip"
 
 	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"warren/tunnel/bind"
 	"warren/tunnel/fit"
 	"warren/tunnel/osnet"
 	"warren/tunnel/pathmtu"
@@ -41,6 +44,25 @@ const (
 	maxLink  = 9216 // the largest that common switches have
 )
 
+// sizeWays looks up what the new ways of members mean for the size of packets, until ctx ends. What is not found of a link is taken
+// for an ordinary one.
+func (w *ways) sizeWays(ctx context.Context) {
+	for {
+		select {
+		case u := <-w.links:
+			p := Path{Addr: u.way, Direct: u.way.IsValid() && !bind.IsVirtual(u.way.Addr())}
+			if p.Direct {
+				if link, err := w.linkMTU(u.way.Addr()); err == nil {
+					p.Link = link
+				}
+			}
+			w.device.SetPath(u.key, p)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // Path is the way that a peer's packets take now, as far as their size depends on it.
 type Path struct {
 	Addr   netip.AddrPort // an underlay address, or what stands for a relay or a stream; zero: there is none
@@ -68,10 +90,11 @@ func (p Path) question(fixed int) pathmtu.Path {
 
 // sizes is what an open interface knows about sizes. It belongs to the run loop.
 type sizes struct {
-	fit  *fit.Device
-	link osnet.Config // as last set
-	self netip.Addr   // this node's IPv6 address inside the tunnel
-	auto int          // MTU of the interface when none is configured
+	fit   *fit.Device
+	link  osnet.Config         // as last set
+	self  netip.Addr           // this node's IPv6 address inside the tunnel
+	auto  int                  // MTU of the interface when none is configured
+	paths map[wgtypes.Key]Path // of the peers; the members' are found by their ways
 }
 
 // setLink notes what the interface is to be and returns it with its MTU.
@@ -90,11 +113,25 @@ func (s *sizes) setLink(config osnet.Config) osnet.Config {
 
 // setPeers tells what peers there are.
 func (s *sizes) setPeers(peers []Peer) {
-	list := make([]fit.Peer, len(peers))
+	list, paths := make([]fit.Peer, len(peers)), make(map[wgtypes.Key]Path, len(peers))
 	for i, p := range peers {
-		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: p.Path.question(s.link.MTU)}
+		path := p.Path
+		if !p.ID.IsZero() {
+			path = s.paths[p.PublicKey]
+		}
+		paths[p.PublicKey] = path
+		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: path.question(s.link.MTU)}
 	}
+	s.paths = paths
 	s.fit.SetPeers(s.self, list)
+}
+
+// setPath tells of another path of a peer, if it is still one.
+func (s *sizes) setPath(key wgtypes.Key, path Path) {
+	if _, ok := s.paths[key]; ok {
+		s.paths[key] = path
+		s.fit.SetPath(key, path.question(s.link.MTU))
+	}
 }
 
 // grow makes the interface's MTU the largest size that was verified, if nobody has configured it and only jumbo frames can

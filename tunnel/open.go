@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"syscall"
 	"time"
 
@@ -35,7 +34,7 @@ type open struct {
 	client    *wgctrl.Client
 	link      osnet.Link
 	sizes     sizes
-	endpoints map[wgtypes.Key]netip.AddrPort // as last set
+	peers     peerSet
 	memory    memory
 	said6     bool // that there is no IPv6
 }
@@ -54,10 +53,10 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("name interface: %w", err), dev.Close())
 	}
-	o := &open{name: name, publicKey: t.opts.PrivateKey.PublicKey(), endpoints: make(map[wgtypes.Key]netip.AddrPort)}
+	o := &open{name: name, publicKey: t.opts.PrivateKey.PublicKey(), bind: t.bind}
+	o.peers.endpoints = make(map[wgtypes.Key]netip.AddrPort)
 	o.memory = newMemory(t.opts.LimitMemory)
 	o.memory.limit(0)
-	o.bind = &steadyBind{Bind: t.opts.Bind, log: t.log}
 	o.sizes = sizes{auto: DefaultMTU, fit: fit.New(fit.Options{Inner: dev, Exact: t.opts.Exact, Grown: func() {
 		select {
 		case t.grown <- struct{}{}:
@@ -112,13 +111,10 @@ func (o *open) close() {
 
 // read returns what the device has, through the control socket. When somebody has deleted the socket, it is made again.
 func (o *open) read() (*wgtypes.Device, error) {
-	d, err := o.client.Device(o.name)
-	if errors.Is(err, os.ErrNotExist) {
-		if err = o.control.reopen(); err != nil {
-			return nil, err
-		}
-		d, err = o.client.Device(o.name)
+	if err := o.control.ensure(); err != nil {
+		return nil, err
 	}
+	d, err := o.client.Device(o.name)
 	if err != nil {
 		return nil, fmt.Errorf("read WireGuard device %s: %w", o.name, err)
 	}
@@ -128,8 +124,11 @@ func (o *open) read() (*wgtypes.Device, error) {
 	return d, nil
 }
 
-// configure changes the device through the control socket.
+// configure changes the device through the control socket, as read reads it.
 func (o *open) configure(config wgtypes.Config) error {
+	if err := o.control.ensure(); err != nil {
+		return err
+	}
 	if err := o.client.ConfigureDevice(o.name, config); err != nil {
 		return fmt.Errorf("configure WireGuard device %s: %w", o.name, err)
 	}

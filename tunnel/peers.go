@@ -3,51 +3,68 @@ package tunnel
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/mesh/identity"
 )
 
-// SetPeers makes the device have just these peers. It compares with what the device has, so it also undoes what somebody
-// else has changed, and touches only the difference: a peer that stays is never removed, and keeps its session.
-// When two peers want the same prefix the one further up in the list has it, and the error wraps ErrConflict.
+// compareEvery is how often what the device has is compared with what it should have, so that what others have changed is
+// undone. SetPeers itself goes by what was last set: a thousand peers take tens of milliseconds to read.
+const compareEvery = time.Minute
+
+// peerSet is what the device was last told about its peers. It belongs to the run loop.
+type peerSet struct {
+	want      []Peer                         // cleaned, with the handles and preshared keys of members; nil: none was ever set
+	have      []wgtypes.Peer                 // what the device has for all that is known
+	unsure    bool                           // a change failed, so have may be wrong
+	endpoints map[wgtypes.Key]netip.AddrPort // as last set
+	agreed    map[identity.NodeID]agreedKey  // the members' preshared keys
+}
+
+// agreedKey is a preshared key that was agreed with a member while it had this key of its own.
+type agreedKey struct{ key, psk wgtypes.Key }
+
+// SetPeers makes the device have just these peers. It touches only the difference to what was last set: a peer that stays is
+// never removed, and keeps its session. Once a minute the device is read and compared as well, which undoes what somebody
+// else has changed. When two peers want the same prefix the one further up in the list has it, and the error wraps
+// ErrConflict.
 func (t *Tunnel) SetPeers(peers []Peer) error {
 	return t.do(func(o *open) error {
-		have, err := o.read()
-		if err != nil {
-			return err
-		}
 		want, conflicts := clean(peers, o.publicKey)
-		changes := plan(have.Peers, want, o.endpoints)
+		want, members, without := t.ways.prepare(want)
 		o.memory.limit(len(want))
 		o.sizes.setPeers(want)
-		if len(changes) > 0 {
-			if err := o.configure(wgtypes.Config{Peers: changes}); err != nil {
-				return errors.Join(err, conflicts)
-			}
-			t.log.Debug("peers changed", "count", len(changes))
+		o.setWanted(want)
+		changes, err := o.converge(false)
+		t.ways.publish(members)
+		if changes > 0 {
+			t.log.Debug("peers changed", "count", changes)
 		}
-		clear(o.endpoints)
-		for _, p := range want {
-			o.endpoints[p.PublicKey] = p.Endpoint
-		}
-		return conflicts
+		return errors.Join(err, conflicts, without)
 	})
 }
 
+// SetPresharedKey sets the preshared key that was agreed with a member, and touches that peer only. The key is kept until the
+// member has another one, is set no more, or comes with another WireGuard key. The error wraps ErrNoPeer when the member is
+// not set.
+func (t *Tunnel) SetPresharedKey(id identity.NodeID, psk [32]byte) error {
+	return t.do(func(o *open) error { return o.setPresharedKey(id, psk) })
+}
+
 // SetEndpoint points the device at an address for a peer now, even when the same was set before: it takes back
-// what the peer's roaming has changed. A peer that is not set is ignored.
+// what the peer's roaming has changed. A peer that is not set is ignored. It is for peers without an ID.
 func (t *Tunnel) SetEndpoint(key wgtypes.Key, endpoint netip.AddrPort) error {
 	return t.do(func(o *open) error {
 		err := o.configure(wgtypes.Config{Peers: []wgtypes.PeerConfig{{
 			PublicKey: key, UpdateOnly: true, Endpoint: net.UDPAddrFromAddrPort(endpoint),
 		}}})
-		if _, ok := o.endpoints[key]; ok && err == nil {
-			o.endpoints[key] = endpoint
+		if _, ok := o.peers.endpoints[key]; ok && err == nil {
+			o.peers.endpoints[key] = endpoint
 		}
 		return err
 	})
@@ -68,7 +85,7 @@ func (t *Tunnel) SetPort(port uint16) error {
 	})
 }
 
-// Snapshot returns what the device knows about its peers.
+// Snapshot returns what the device knows about its peers. It reads all of it.
 func (t *Tunnel) Snapshot() (map[wgtypes.Key]PeerStats, error) {
 	var stats map[wgtypes.Key]PeerStats
 	err := t.do(func(o *open) error {
@@ -98,134 +115,71 @@ func addrPort(a *net.UDPAddr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// clean returns the peers with masked, sorted prefixes, each prefix for one peer and each key once, and all
-// conflicts as an error.
-func clean(peers []Peer, self wgtypes.Key) ([]Peer, error) {
-	var errs []error
-	owner := make(map[netip.Prefix]wgtypes.Key)
-	seen := make(map[wgtypes.Key]bool)
-	out := make([]Peer, 0, len(peers))
-	for _, p := range peers {
-		switch {
-		case p.PublicKey == self:
-			errs = append(errs, fmt.Errorf("set peer %v: it has this node's own key", p.PublicKey))
-			continue
-		case seen[p.PublicKey]:
-			errs = append(errs, fmt.Errorf("set peer %v: listed twice", p.PublicKey))
+// setWanted notes what peers there should be, the members with the preshared keys that were agreed with them.
+func (o *open) setWanted(want []Peer) {
+	agreed := make(map[identity.NodeID]agreedKey, len(want))
+	for i, p := range want {
+		if p.ID.IsZero() {
 			continue
 		}
-		seen[p.PublicKey] = true
-		var allowed []netip.Prefix
-		for _, prefix := range p.AllowedIPs {
-			prefix = prefix.Masked()
-			first, taken := owner[prefix]
-			switch {
-			case !prefix.IsValid() || prefix.Addr().Is4In6():
-				errs = append(errs, fmt.Errorf("set peer %v: allowed IP %v is not a prefix", p.PublicKey, prefix))
-			case taken && first != p.PublicKey:
-				errs = append(errs, fmt.Errorf("set peer %v: allowed IP %v: %w (%v)", p.PublicKey, prefix, ErrConflict, first))
-			case !taken:
-				owner[prefix] = p.PublicKey
-				allowed = append(allowed, prefix)
-			}
-		}
-		p.AllowedIPs = allowed
-		out = append(out, p)
-	}
-	return out, errors.Join(errs...)
-}
-
-// plan returns the changes that lead from what the device has to what is wanted: removals first, so that their
-// prefixes are free. endpoints are those last set.
-func plan(have []wgtypes.Peer, want []Peer, endpoints map[wgtypes.Key]netip.AddrPort) []wgtypes.PeerConfig {
-	there := make(map[wgtypes.Key]wgtypes.Peer, len(have))
-	for _, p := range have {
-		there[p.PublicKey] = p
-	}
-	stale := maps.Clone(there)
-	for _, p := range want {
-		delete(stale, p.PublicKey)
-	}
-	var changes []wgtypes.PeerConfig
-	for key := range stale {
-		changes = append(changes, wgtypes.PeerConfig{PublicKey: key, Remove: true})
-	}
-	for _, p := range want {
-		old, ok := there[p.PublicKey]
-		if !ok {
-			changes = append(changes, added(p))
-		} else if c, differs := changed(old, p, endpoints[p.PublicKey]); differs {
-			changes = append(changes, c)
+		want[i].PresharedKey = wgtypes.Key{}
+		if a, ok := o.peers.agreed[p.ID]; ok && a.key == p.PublicKey {
+			want[i].PresharedKey, agreed[p.ID] = a.psk, a
 		}
 	}
-	return changes
+	o.peers.want, o.peers.agreed = want, agreed
 }
 
-// added is the whole configuration of a new peer.
-func added(p Peer) wgtypes.PeerConfig {
-	c := wgtypes.PeerConfig{PublicKey: p.PublicKey, AllowedIPs: ipNets(p.AllowedIPs)}
-	if p.PresharedKey != (wgtypes.Key{}) {
-		c.PresharedKey = &p.PresharedKey
+// converge makes the device have the peers that are wanted, and returns how many it has changed. It goes by what the device was
+// last told, or by the device itself when all of it is to be read or that is not known.
+func (o *open) converge(all bool) (changes int, err error) {
+	p := &o.peers
+	if all || p.unsure {
+		have, err := o.read()
+		if err != nil {
+			return 0, err
+		}
+		p.have, p.unsure = have.Peers, false
 	}
-	if p.Endpoint.IsValid() {
-		c.Endpoint = net.UDPAddrFromAddrPort(p.Endpoint)
-	}
-	if k := wholeSeconds(p.Keepalive); k != 0 {
-		c.PersistentKeepaliveInterval = &k
-	}
-	return c
-}
-
-// changed is the difference between a peer that is there and the wanted one. Prefixes are only added where that is enough: to
-// take one away all have to be set anew.
-func changed(old wgtypes.Peer, p Peer, endpoint netip.AddrPort) (c wgtypes.PeerConfig, differs bool) {
-	c = wgtypes.PeerConfig{PublicKey: p.PublicKey, UpdateOnly: true}
-	if p.PresharedKey != old.PresharedKey {
-		c.PresharedKey, differs = &p.PresharedKey, true
-	}
-	if p.Endpoint.IsValid() && p.Endpoint != endpoint {
-		c.Endpoint, differs = net.UDPAddrFromAddrPort(p.Endpoint), true
-	}
-	if k := wholeSeconds(p.Keepalive); k != old.PersistentKeepaliveInterval {
-		c.PersistentKeepaliveInterval, differs = &k, true
-	}
-	missing := make(map[netip.Prefix]bool, len(p.AllowedIPs))
-	for _, prefix := range p.AllowedIPs {
-		missing[prefix] = true
-	}
-	kept := 0
-	for _, n := range old.AllowedIPs {
-		prefix := prefixOf(n)
-		if missing[prefix] {
-			delete(missing, prefix)
-			kept++
+	todo := plan(p.have, p.want, p.endpoints)
+	if len(todo) > 0 {
+		if err := o.configure(wgtypes.Config{Peers: todo}); err != nil {
+			p.unsure = true
+			return 0, err
 		}
 	}
-	switch {
-	case kept < len(old.AllowedIPs):
-		c.ReplaceAllowedIPs, c.AllowedIPs, differs = true, ipNets(p.AllowedIPs), true
-	case len(missing) > 0:
-		add := slices.DeleteFunc(slices.Clone(p.AllowedIPs), func(prefix netip.Prefix) bool { return !missing[prefix] })
-		c.AllowedIPs, differs = ipNets(add), true
+	if all || len(todo) > 0 {
+		p.have = p.have[:0:0]
+		for _, w := range p.want {
+			p.have = append(p.have, as(w))
+		}
 	}
-	return c, differs
-}
-
-// wholeSeconds rounds a keepalive up to what WireGuard can have.
-func wholeSeconds(d time.Duration) time.Duration {
-	return min(max((d+time.Second-1).Truncate(time.Second), 0), 65535*time.Second)
-}
-
-func ipNets(list []netip.Prefix) []net.IPNet {
-	out := make([]net.IPNet, len(list))
-	for i, p := range list {
-		out[i] = net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+	clear(p.endpoints)
+	for _, w := range p.want {
+		p.endpoints[w.PublicKey] = w.Endpoint
 	}
-	return out
+	return len(todo), nil
 }
 
-func prefixOf(n net.IPNet) netip.Prefix {
-	a, _ := netip.AddrFromSlice(n.IP)
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(a.Unmap(), bits)
+// setPresharedKey changes one member's preshared key and nothing else.
+func (o *open) setPresharedKey(id identity.NodeID, psk wgtypes.Key) error {
+	p := &o.peers
+	i := slices.IndexFunc(p.want, func(w Peer) bool { return w.ID == id })
+	if id.IsZero() || i < 0 {
+		return fmt.Errorf("set preshared key of %s: %w", id.Short(), ErrNoPeer)
+	}
+	key := p.want[i].PublicKey
+	if p.want[i].PresharedKey == psk {
+		return nil
+	}
+	if err := o.configure(wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: key, UpdateOnly: true, PresharedKey: &psk}}}); err != nil {
+		p.unsure = true
+		return err
+	}
+	p.want[i].PresharedKey = psk
+	p.agreed[id] = agreedKey{key, psk}
+	if j := slices.IndexFunc(p.have, func(h wgtypes.Peer) bool { return h.PublicKey == key }); j >= 0 {
+		p.have[j].PresharedKey = psk
+	}
+	return nil
 }

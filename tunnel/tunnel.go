@@ -1,14 +1,14 @@
 // Package tunnel moves packets for the peers that it was last told to have. It owns the TUN device, the WireGuard
-// device above it, the control socket through which wg(8) sees both, and, through package osnet, the
-// addresses and routes of the interface. A packet's way out is
+// device above it, the control socket through which wg(8) sees both, the members' endpoints in package bind with all that
+// concerns handshakes by them (way.go), and, through package osnet, the addresses and routes of the interface. A packet's way out is
 //
 //	application → kernel route → TUN → WireGuard device (allowed IPs, encryption) → conn.Bind → UDP socket
 //
 // and its way in the reverse; the first two files of wireguard-go's journey are device/send.go and device/receive.go, the
 // rest is package tunnel/bind.
 //
-// It leaves to others which peers there are, where they are (conn.Bind, and the paths that package nat gives it), and
-// what may be routed. It never removes a peer in order to change it, so that a change to one peer leaves
+// It leaves to others which peers there are, which way to a member is the best, the preshared keys, and what may be
+// routed. It never removes a peer in order to change it, so that a change to one peer leaves
 // the sessions of all alone, its own included.
 //
 // New starts nothing; Run starts and ends all goroutines. Every other method may be called by any goroutine, before, during and
@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"warren/mesh/identity"
 	"warren/tunnel/fit"
 	"warren/tunnel/osnet"
 	"warren/tunnel/sockets"
@@ -41,6 +43,9 @@ var (
 	// ErrGone is wrapped by Run's error when somebody has removed the interface.
 	ErrGone = errors.New("interface was removed")
 
+	// ErrNoPeer is wrapped by the error of SetPresharedKey for a member that is not set.
+	ErrNoPeer = errors.New("no such peer")
+
 	// ErrConflict is wrapped by the error of SetPeers when two peers want the same addresses. All else has been set.
 	ErrConflict = errors.New("allowed for another peer already")
 )
@@ -51,7 +56,7 @@ type Options struct {
 	MTU        int                              // of the interface when it is made; 0 for DefaultMTU
 	PrivateKey wgtypes.Key                      // of this node
 	Port       uint16                           // UDP; 0 lets the kernel choose
-	Bind       conn.Bind                        // nil for sockets.New
+	Bind       Bind                             // nil for sockets.New, which know no members
 	Exact      func(bool)                       // as sockets.Bind.Exact, of the sockets under Bind; nil: they cannot
 	TUN        tun.Device                       // closed when Run returns; nil to make one
 	OpenLink   func(string) (osnet.Link, error) // nil for osnet.Open
@@ -66,24 +71,30 @@ func (o Options) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("name", o.Name), slog.Int("mtu", o.MTU), slog.Any("port", o.Port))
 }
 
-// Peer is the desired state of one peer.
+// Peer is the desired state of one peer: of a member of the mesh, which has an ID, or of a static peer, which has none.
+//
+// A member has an endpoint of this package's, whose path SetWay moves, and a preshared key that SetPresharedKey sets. When it
+// comes with another PublicKey it is a new peer to the device: the way is kept, the preshared key is not.
 type Peer struct {
+	ID           identity.NodeID // zero: a static peer
 	PublicKey    wgtypes.Key
-	PresharedKey wgtypes.Key    // zero for none
+	PresharedKey wgtypes.Key    // of a static peer; zero for none
 	AllowedIPs   []netip.Prefix // bits below the length are ignored
-	// Endpoint is given to the device when the peer is new or the value is another than in the last SetPeers, so
-	// that a peer's own roaming is left alone in between. Zero leaves the endpoint as it is.
+	// Endpoint of a static peer is given to the device when the peer is new or the value is another than in the last
+	// SetPeers, so that a peer's own roaming is left alone in between. Zero leaves the endpoint as it is.
 	Endpoint  netip.AddrPort
 	Keepalive time.Duration // in whole seconds, rounded up, up to 65,535; 0 for none
 	// Answers is the peer's own IPv6 address inside the tunnel, where it answers probes of the path MTU. Zero: it answers
 	// none, as plain WireGuard, and packets to it are held to the MTU of the interface or DefaultMTU.
 	Answers netip.Addr
-	Path    Path
+	// Controlling says that this side has the first word in the handshake with a member. The two sides differ in it.
+	Controlling bool
+	Path        Path // of a peer without ID whose Endpoint is a handle; a member's is found by its way
 }
 
 // LogValue keeps the preshared key out of logs.
 func (p Peer) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("key", p.PublicKey.String()), slog.Any("endpoint", p.Endpoint))
+	return slog.GroupValue(slog.Any("id", p.ID), slog.String("key", p.PublicKey.String()), slog.Any("endpoint", p.Endpoint))
 }
 
 // PeerStats is what the device knows about one peer.
@@ -100,9 +111,11 @@ type Tunnel struct {
 	// constant after New
 	opts     Options
 	log      *slog.Logger
+	bind     *steadyBind
+	ways     *ways         // runs beside the run loop
 	commands chan command  // unbuffered: whoever calls waits for its turn
 	ready    chan struct{} // closed when the device is up
-	gone     chan struct{} // closed when Run returns
+	gone     chan struct{} // closed when no more commands are taken
 	grown    chan struct{} // of capacity 1: a larger packet than ever was verified
 
 	// atomic
@@ -129,9 +142,10 @@ func New(opts Options) (*Tunnel, error) {
 	if opts.MTU == 0 {
 		opts.MTU = DefaultMTU
 	}
+	var socket conn.Bind = opts.Bind
 	if opts.Bind == nil {
 		s := sockets.New()
-		opts.Bind, opts.Exact = s, s.Exact
+		socket, opts.Exact = s, s.Exact
 	}
 	if opts.OpenLink == nil {
 		opts.OpenLink = osnet.Open
@@ -143,6 +157,7 @@ func New(opts Options) (*Tunnel, error) {
 		opts: opts, log: opts.Logger.With("part", "tunnel"),
 		commands: make(chan command), ready: make(chan struct{}), gone: make(chan struct{}), grown: make(chan struct{}, 1),
 	}
+	t.bind, t.ways = &steadyBind{Bind: socket, log: t.log}, newWays(opts.Bind, t.log)
 	t.name.Store(&opts.Name)
 	return t, nil
 }
@@ -154,9 +169,9 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	if t.started.Swap(true) {
 		return errors.New("run tunnel: it can run only once")
 	}
-	defer close(t.gone)
 	o, err := t.open(ctx)
 	if err != nil {
+		close(t.gone)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -166,7 +181,14 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	t.device.Store(o.device)
 	close(t.ready)
 	t.log.Info("interface up", "name", o.name, "port", o.bind.Port())
+	beside, stop := context.WithCancel(ctx)
+	defer stop()
+	var ways sync.WaitGroup
+	ways.Go(func() { t.ways.run(beside, attached{t}) })
 	err = t.serve(ctx, o)
+	close(t.gone) // before the wait: the ways have commands too
+	stop()
+	ways.Wait()
 	o.close()
 	t.log.Info("interface down", "name", o.name)
 	return err
@@ -174,8 +196,12 @@ func (t *Tunnel) Run(ctx context.Context) error {
 
 // serve does one command after the other.
 func (t *Tunnel) serve(ctx context.Context, o *open) error {
+	compare := time.NewTicker(compareEvery)
+	defer compare.Stop()
 	for {
 		select {
+		case <-compare.C:
+			t.compare(o)
 		case c := <-t.commands:
 			c.done <- c.do(o)
 		case <-t.grown:
@@ -185,6 +211,20 @@ func (t *Tunnel) serve(ctx context.Context, o *open) error {
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// compare undoes what others have changed about the peers.
+func (t *Tunnel) compare(o *open) {
+	if o.peers.want == nil {
+		return
+	}
+	changes, err := o.converge(true)
+	switch {
+	case err != nil:
+		t.log.Warn("compare peers", "error", err)
+	case changes > 0:
+		t.log.Info("peers put right", "count", changes)
 	}
 }
 
@@ -203,6 +243,9 @@ func (t *Tunnel) do(f func(*open) error) error {
 		return ErrNotRunning
 	}
 }
+
+// Port returns the UDP port that is open; 0 before the first.
+func (t *Tunnel) Port() uint16 { return t.bind.Port() }
 
 // Ready is closed when the interface is there and the port is open.
 func (t *Tunnel) Ready() <-chan struct{} { return t.ready }
@@ -246,6 +289,17 @@ func (t *Tunnel) Dropped() map[string]uint64 {
 	return nil
 }
 
+// Initiate starts a handshake with a peer now, unless one was started within the last five seconds (WireGuard's
+// RekeyTimeout). fresh says that the peer has restarted and lost its session: the session is then given up
+// on this side too, packets wait for the new one, and the five seconds do not count. A peer that is not set is ignored.
+// Those of members are seen to by SetWay and Agreed.
+func (t *Tunnel) Initiate(key wgtypes.Key, fresh bool) { attached{t}.Initiate(key, fresh) }
+
+// Confirm sends an empty packet to a peer, if none waits to be sent: whoever answered a handshake uses the new keys only
+// once a packet under them has come in (WireGuard, section 5.4.5). A peer that is not set is ignored. Those of members are
+// seen to by SetWay and Agreed.
+func (t *Tunnel) Confirm(key wgtypes.Key) { attached{t}.Confirm(key) }
+
 // without returns err less those of its joined errors that wrap target.
 func without(err, target error) error {
 	joined, ok := err.(interface{ Unwrap() []error })
@@ -259,33 +313,4 @@ func without(err, target error) error {
 		}
 	}
 	return errors.Join(rest...)
-}
-
-// Confirm sends an empty packet to a peer, if none waits to be sent: whoever answered a handshake uses the new keys only
-// once a packet under them has come in (WireGuard, section 5.4.5). A peer that is not set is ignored.
-func (t *Tunnel) Confirm(key wgtypes.Key) {
-	if dev := t.device.Load(); dev != nil {
-		if peer := dev.LookupPeer(device.NoisePublicKey(key)); peer != nil {
-			peer.SendKeepalive()
-		}
-	}
-}
-
-// Initiate starts a handshake with a peer now, unless one was started within the last five seconds (WireGuard's
-// RekeyTimeout). fresh says that the peer has restarted and lost its session: the session is then given up
-// on this side too, packets wait for the new one, and the five seconds do not count. A peer that is not set is ignored.
-func (t *Tunnel) Initiate(key wgtypes.Key, fresh bool) {
-	dev := t.device.Load()
-	if dev == nil {
-		return
-	}
-	peer := dev.LookupPeer(device.NoisePublicKey(key))
-	if peer == nil {
-		return
-	}
-	if fresh {
-		peer.ExpireCurrentKeypairs()
-	}
-	// Its error (no endpoint, network unreachable) is logged by the device, whose timers try again.
-	_ = peer.SendHandshakeInitiation(false)
 }

@@ -186,6 +186,9 @@ func TestPeersInNamespace(t *testing.T) {
 	peerC.AllowedIPs = prefixes("10.0.0.3/32 10.3.0.0/16")
 	peerB.AllowedIPs = prefixes("10.0.0.2/32 10.2.0.0/16")
 	set(a, peerB, peerC)
+	if err := a.do(func(o *open) error { a.compare(o); return nil }); err != nil { // as once a minute
+		t.Fatal(err)
+	}
 	carries(t, a, c, "10.0.0.1", "10.3.0.9")
 	carries(t, a, b, "10.0.0.1", "10.2.0.9")
 	set(a, peerB)
@@ -203,9 +206,14 @@ func TestPeersInNamespace(t *testing.T) {
 	carries(t, a, b, "10.0.0.1", "10.0.0.2")
 	a.Initiate(key('n'), true) // unknown: ignored
 
-	// Somebody deletes the control socket.
-	if err := os.Remove("/var/run/wireguard/wa.sock"); err != nil {
+	// Somebody deletes the control socket. The same peers again need none.
+	const socket = "/var/run/wireguard/wa.sock"
+	if err := os.Remove(socket); err != nil {
 		t.Fatal(err)
+	}
+	set(a, peerB)
+	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the same peers again: got %v, want the socket untouched", err)
 	}
 	set(a, peerB, peerC)
 	if show := run(t, "wg", "show", "wa", "peers"); !strings.Contains(show, c.key.String()) {
@@ -229,7 +237,7 @@ func TestPeersInNamespace(t *testing.T) {
 	if err := a.SetPeers(nil); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("after the end: got %v, want ErrNotRunning", err)
 	}
-	if _, err := os.Stat("/var/run/wireguard/wa.sock"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("control socket after the end: got %v, want none", err)
 	}
 	if _, ok := m.Config("wa"); ok {

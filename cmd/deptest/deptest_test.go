@@ -30,7 +30,8 @@ const (
 	machines        // pure: no goroutine, socket or clock
 	edges           // one kind of socket, file or kernel interface each
 	owners          // those that own goroutines; they never know each other
-	nodes           // plug the owners together; what the outside sees
+	nodes           // decide what each owner should have; what the outside sees
+	agents          // make the owners, plug them together, run them
 	programs        // command lines
 	tests           // in-memory twins, the lab: never part of a program
 	noFloor  = -1
@@ -38,15 +39,15 @@ const (
 
 var floors = map[string]int{
 	"mesh/identity": values, "mesh/record": values, "nat/natkind": values, "nat/ranges": values, "packaging": values,
-	"mesh/roster": machines, "mesh/signal": machines, "nat/path": machines, "nat/reach": machines, "config": machines,
-	"tunnel/pathmtu": machines,
-	"tunnel/bind":    edges, "tunnel/osnet": edges, "tunnel/sockets": edges, "tunnel/fit": edges,
-	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/fallback": edges, "nat/beacon": edges,
-	"nat/natprobe": edges,
-	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges,
+	"mesh/roster": machines, "mesh/signal": machines, "mesh/verdict": machines, "nat/path": machines, "nat/reach": machines, "nat/stunwire": machines,
+	"config": machines, "tunnel/pathmtu": machines,
+	"tunnel/bind": edges, "tunnel/osnet": edges, "tunnel/sockets": edges, "tunnel/fit": edges, "tunnel/echo": edges,
+	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/stream": edges, "nat/beacon": edges, "nat/natprobe": edges, "nat/portal": edges,
+	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges, "mesh/resolve": edges,
 	// mesh/place has an owner, Contacts, and takes edges to join: session, store, join, beacon, the tunnel in TCP.
-	"tunnel": owners, "nat": owners, "mesh": owners, "mesh/place": owners,
-	"mesh/node": nodes, "mesh/api": nodes,
+	"tunnel": owners, "nat": owners, "nat/standing": owners, "nat/streams": owners, "mesh": owners, "mesh/courier": owners, "mesh/neighbours": owners, "mesh/place": owners,
+	"mesh/node": nodes, "mesh/api": nodes, "mesh/report": nodes,
+	"mesh/agent": agents,
 	"cmd/warren": programs, "cmd/warren-bench": programs,
 	"nat/natlab": tests, "cmd/warren-demo": tests, "cmd/warren/e2e": tests, "cmd/deptest": tests,
 }
@@ -55,7 +56,7 @@ var floors = map[string]int{
 var level = map[[2]string]string{
 	{"mesh/record", "mesh/identity"}:      "records name keys and nodes",
 	{"mesh/identity", "nat/ranges"}:       "IPv4 overlay networks are taken from the carriers' range",
-	{"mesh/node", "mesh/api"}:             "a node answers what the local interface asks",
+	{"mesh/report", "mesh/api"}:           "what the owners know is put into the local interface's words",
 	{"cmd/warren-demo", "nat/natlab"}:     "the demo runs in the lab",
 	{"cmd/warren-demo", "cmd/warren/e2e"}: "the demo drives the program as the tests do",
 	{"cmd/warren/e2e", "nat/natlab"}:      "the tests run in the lab",

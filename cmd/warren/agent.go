@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"warren/mesh/agent"
 	"warren/mesh/node"
 )
 
@@ -41,7 +42,7 @@ func (a *app) runAgent(ctx context.Context, mesh string, level slog.Leveler) err
 		}
 	}
 	notify := notifier{socket: os.Getenv("NOTIFY_SOCKET")}
-	options := node.Options{
+	options := agent.Options{
 		Mesh: mesh, StateDir: a.dirs.stateDir(mesh), Socket: a.dirs.socket(mesh), Group: socketGroup,
 		Version: version(),
 		Load:    func() (node.Settings, error) { return a.settings(mesh) },

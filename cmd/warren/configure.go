@@ -92,7 +92,7 @@ type shownMesh struct {
 	Anchor   string   `json:"anchor"`
 	Endpoint []string `json:"endpoint"`
 	LAN      bool     `json:"lan"`
-	Ports    []uint16 `json:"fallback_ports"`
+	Ports    []uint16 `json:"stream_ports"`
 }
 
 type shownPeer struct {
@@ -110,7 +110,7 @@ func shown(path string, c config.Config) shownConfig {
 		Schema: api.Schema, File: path,
 		Interface: shownInterface{c.Interface.Name, c.Interface.Port, c.Interface.MTU, c.Interface.PrivateKeyFile,
 			append([]netip.Prefix{}, c.Interface.Addresses...)},
-		Mesh:  shownMesh{c.Mesh.Anchor, append([]string{}, c.Mesh.Endpoints...), c.Mesh.LAN, append([]uint16{}, c.Mesh.FallbackPorts...)},
+		Mesh:  shownMesh{c.Mesh.Anchor, append([]string{}, c.Mesh.Endpoints...), c.Mesh.LAN, append([]uint16{}, c.Mesh.StreamPorts...)},
 		Peers: []shownPeer{},
 	}
 	for _, p := range c.Peers {
@@ -147,7 +147,7 @@ func (a *app) runConfigShow(asJSON bool) error {
 	text.setting("endpoint", quoted(s.Mesh.Endpoint), len(s.Mesh.Endpoint) > 0, "found out by asking others")
 	text.line("lan = %t", s.Mesh.LAN)
 	ports := strings.ReplaceAll(fmt.Sprint(s.Mesh.Ports), " ", ", ")
-	text.setting("fallback_ports", ports, len(s.Mesh.Ports) > 0, "none beside the number of the UDP port")
+	text.setting("stream_ports", ports, len(s.Mesh.Ports) > 0, "none beside the number of the UDP port")
 	for _, p := range s.Peers {
 		text.line("\n[[peer]]")
 		text.line("name = %q", p.Name)

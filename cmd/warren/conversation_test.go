@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"warren/mesh/agent"
 	"warren/mesh/api"
 	"warren/mesh/node"
 	"warren/packaging"
@@ -170,7 +171,7 @@ func TestAgentOptions(t *testing.T) {
 func TestHangupReloads(t *testing.T) {
 	w := newWorld(t)
 	w.direct([]string{"state", "home"}, "")
-	w.during = func(ctx context.Context, o node.Options) {
+	w.during = func(ctx context.Context, o agent.Options) {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 			t.Error(err)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"warren/mesh/agent"
 	"warren/mesh/api"
 	"warren/mesh/node"
 	"warren/mesh/place"
@@ -51,7 +52,7 @@ type app struct {
 	create     func(place.CreateOptions) (place.Membership, error)
 	join       func(context.Context, place.JoinOptions, func(place.JoinProgress)) (place.Membership, error)
 	leave      func(place.LeaveOptions) error
-	agent      func(context.Context, node.Options) error
+	agent      func(context.Context, agent.Options) error
 }
 
 func newApp() *app {
@@ -66,7 +67,7 @@ func newApp() *app {
 		create:     place.Create,
 		join:       place.Join,
 		leave:      place.LeaveOffline,
-		agent:      node.Run,
+		agent:      agent.Run,
 	}
 	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
 		a.readSecret = func() (string, error) {

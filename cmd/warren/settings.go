@@ -37,15 +37,18 @@ func (a *app) settings(mesh string) (node.Settings, error) {
 	return s, nil
 }
 
+// anchorModes are the words of the config file, which has checked them.
+var anchorModes = map[string]node.AnchorMode{"auto": node.AnchorAuto, "always": node.AnchorAlways, "never": node.AnchorNever}
+
 func settingsOf(c config.Config) (node.Settings, error) {
 	s := node.Settings{
 		Interface: node.Interface{Name: c.Interface.Name, Port: c.Interface.Port, MTU: c.Interface.MTU, Addresses: c.Interface.Addresses},
-		Anchor:    node.AnchorMode(c.Mesh.Anchor),
+		Anchor:    anchorModes[c.Mesh.Anchor],
 		Endpoints: c.Mesh.Endpoints,
 		NoLAN:     !c.Mesh.LAN,
 
-		FallbackPorts: c.Mesh.FallbackPorts,
-		RelayLimit:    c.Mesh.RelayLimit,
+		StreamPorts: c.Mesh.StreamPorts,
+		RelayLimit:  c.Mesh.RelayLimit,
 	}
 	if c.Interface.PrivateKeyFile != "" {
 		key, err := config.ReadKey(c.Interface.PrivateKeyFile)

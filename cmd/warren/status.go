@@ -129,14 +129,33 @@ func (a *app) printStatus(w io.Writer, mesh string, s api.Status) {
 	for _, reason := range reasons {
 		fmt.Fprintln(w, clean(reason))
 	}
-	if len(s.Dropped) > 0 {
+	if s.Streams != nil || len(s.Dropped) > 0 {
 		fmt.Fprintln(w)
+	}
+	if s.Streams != nil {
+		fmt.Fprintln(w, "streams: "+shownStreams(*s.Streams))
+	}
+	if len(s.Dropped) > 0 {
 		var counts []string
 		for _, reason := range slices.Sorted(maps.Keys(s.Dropped)) {
 			counts = append(counts, fmt.Sprintf("%s %d", reason, s.Dropped[reason]))
 		}
 		fmt.Fprintln(w, "dropped: "+clean(strings.Join(counts, ", ")))
 	}
+}
+
+// shownStreams says what has become of connections to the TCP ports of this node, each reason that there is.
+func shownStreams(s api.Streams) string {
+	var counts []string
+	for _, c := range []struct {
+		reason string
+		n      uint64
+	}{{"accepted", s.Accepted}, {"of joiners", s.Joins}, {"refused", s.Refused}, {"limited", s.Limited}, {"failed", s.Failed}} {
+		if c.n > 0 {
+			counts = append(counts, fmt.Sprintf("%s %d", c.reason, c.n))
+		}
+	}
+	return strings.Join(counts, ", ")
 }
 
 // worstReached is a peer to ask about: one that is not reached, else one that only a relay reaches; "" for none.

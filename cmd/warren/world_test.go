@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"warren/mesh/agent"
 	"warren/mesh/api"
-	"warren/mesh/node"
 	"warren/mesh/place"
 	"warren/packaging"
 )
@@ -30,14 +30,14 @@ type world struct {
 
 	mu      sync.Mutex
 	status  api.Status
-	net     string                              // what netcheck finds, see exampleNetcheck
-	refuse  *api.Error                          // what the agent answers to everything that changes
-	stop    func()                              // of the running agent; nil when none runs
-	enabled bool                                // the service
-	byHand  bool                                // the running agent was not started by the service
-	ran     *node.Options                       // of the last agent in the foreground
-	during  func(context.Context, node.Options) // what happens while the agent runs in the foreground
-	runErr  error                               // what the agent in the foreground ends with
+	net     string                               // what netcheck finds, see exampleNetcheck
+	refuse  *api.Error                           // what the agent answers to everything that changes
+	stop    func()                               // of the running agent; nil when none runs
+	enabled bool                                 // the service
+	byHand  bool                                 // the running agent was not started by the service
+	ran     *agent.Options                       // of the last agent in the foreground
+	during  func(context.Context, agent.Options) // what happens while the agent runs in the foreground
+	runErr  error                                // what the agent in the foreground ends with
 }
 
 var exampleTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -126,7 +126,7 @@ func (w *world) join(_ context.Context, o place.JoinOptions, progress func(place
 
 func (w *world) leave(o place.LeaveOptions) error { return os.RemoveAll(o.StateDir) }
 
-func (w *world) agent(ctx context.Context, o node.Options) error {
+func (w *world) agent(ctx context.Context, o agent.Options) error {
 	w.ran = &o
 	if w.during != nil {
 		w.during(ctx, o)

@@ -143,7 +143,8 @@ func golden(t *testing.T, name string, got []byte) {
 }
 
 func TestStatusGolden(t *testing.T) {
-	for name, status := range map[string]Status{"status.json": exampleStatus(), "status-empty.json": {}} {
+	streams := Status{Streams: &Streams{Accepted: 3, Joins: 1, Refused: 2, Limited: 40, Failed: 5}}
+	for name, status := range map[string]Status{"status.json": exampleStatus(), "status-empty.json": {}, "status-streams.json": streams} {
 		_, socket := start(t, &fakeBackend{status: status}, nil)
 		raw := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)

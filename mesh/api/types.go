@@ -75,8 +75,20 @@ type Status struct {
 	Warnings []string  `json:"warnings"` // what a person should look at, in words
 	// Relay says what this node forwards for others; absent when it never did.
 	Relay *Relay `json:"relay,omitempty"`
+	// Streams counts what has become of connections to the TCP ports on which this node takes streams, for members whose networks
+	// drop UDP; absent when there was none.
+	Streams *Streams `json:"streams,omitempty"`
 	// Dropped counts what was refused or dropped since the start, under named reasons.
 	Dropped map[string]uint64 `json:"dropped"`
+}
+
+// Streams counts connections since the start of the agent. Whoever connects is counted once.
+type Streams struct {
+	Accepted uint64 `json:"accepted"` // streams of members
+	Joins    uint64 `json:"joins"`    // streams of nodes that join
+	Refused  uint64 `json:"refused"`  // whoever called is no member, or there are too many streams
+	Limited  uint64 `json:"limited"`  // over a rate or a number
+	Failed   uint64 `json:"failed"`   // nothing that speaks the mesh's protocol, or not in time
 }
 
 // Relay describes what this node forwards between members that cannot reach each other. It sees their ciphertext only.

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/fxamacker/cbor/v2"
+	"warren/mesh/record"
 )
 
 // The conversation. Each message is a length of four bytes (big-endian) and a CBOR map (RFC 8949) with integer keys, in which
@@ -69,25 +69,13 @@ const (
 
 var errMessage = errors.New("malformed message")
 
-// decoding is strict; unknown keys are passed over, for a later version may add some.
-var decoding = func() cbor.DecMode {
-	mode, err := cbor.DecOptions{
-		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
-		IndefLength:      cbor.IndefLengthForbidden,
-		TagsMd:           cbor.TagsForbidden,
-		MaxNestedLevels:  4,
-		MaxArrayElements: 4096,
-		MaxMapPairs:      16,
-		UTF8:             cbor.UTF8RejectInvalid,
-	}.DecMode()
-	if err != nil {
-		panic("internal error: CBOR decoding options: " + err.Error())
-	}
-	return mode
-}()
+var (
+	encoding = record.Deterministic()
+	decoding = record.Strict(4096, 16) // a bundle is a list of records
+)
 
 func write(out io.Writer, m message) error {
-	body, err := cbor.Marshal(m)
+	body, err := encoding.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode message: %w", err)
 	}

@@ -7,32 +7,19 @@ import (
 	"testing"
 	"time"
 
+	"warren/mesh"
 	"warren/mesh/identity"
 	"warren/mesh/place"
-	"warren/mesh/record"
-	"warren/mesh/roster"
 	"warren/mesh/session"
+	"warren/nat"
+	"warren/nat/standing"
 )
 
-func id(n byte) identity.NodeID { return identity.NodeID{n} }
-
-// testMember is a member with the overlay addresses that end in n.
-func testMember(n byte, endpoints ...string) roster.Member {
-	m := roster.Member{
-		ID: id(n), Name: string('a' + rune(n)), State: roster.Active,
-		Addr4: netip.AddrFrom4([4]byte{100, 70, 0, n}), Addr6: netip.MustParseAddr("fd00::" + string('0'+rune(n%10))),
-		Record: record.Node{ID: id(n), WireGuardKey: [32]byte{n}},
-	}
-	for _, e := range endpoints {
-		m.Record.Endpoints = append(m.Record.Endpoints, netip.MustParseAddrPort(e))
-	}
-	return m
-}
-
-func testFacts(members ...roster.Member) facts {
+func testFacts(members ...mesh.Member) facts {
+	view := testView(members...)
 	return facts{
-		self: id(1), members: members, prefix4: netip.MustParsePrefix("100.70.0.0/16"), prefix6: netip.MustParsePrefix("fd00::/48"), mtu: 1376,
-		peers: map[identity.NodeID]peerFacts{}, sessions: map[identity.NodeID]sessionFacts{}, statics: map[string]netip.AddrPort{},
+		self: id(1), view: &view, standing: &standing.Snapshot{}, names: map[string]netip.AddrPort{},
+		peers: map[identity.NodeID]peerFacts{}, sessions: map[identity.NodeID]sessionFacts{},
 	}
 }
 
@@ -40,7 +27,7 @@ func testFacts(members ...roster.Member) facts {
 func TestPlanDialsTheRelaysThatAreNeeded(t *testing.T) {
 	f := testFacts(testMember(1))
 	for n := byte(2); n < 8; n++ {
-		f.members = append(f.members, testMember(n, "192.0.2."+string('0'+rune(n))+":9277"))
+		f.view.Members = append(f.view.Members, testMember(n, "192.0.2."+string('0'+rune(n))+":9277"))
 		f.sessions[id(n)] = sessionFacts{rtt: time.Duration(n) * time.Millisecond}
 	}
 	f.relays = []identity.NodeID{id(7), id(99)}
@@ -76,7 +63,7 @@ func targetIDs(targets []session.Target) (out []byte) {
 
 func TestPlanGivesEachMemberItsAddressesAndRoutesTheOverlay(t *testing.T) {
 	left := testMember(4)
-	left.State = roster.Left
+	left.State = mesh.Left
 	f := testFacts(testMember(1), testMember(2), testMember(3), left)
 	got := plan(f)
 	if want := []identity.NodeID{id(2), id(3)}; !slices.Equal(got.reach, want) {
@@ -85,7 +72,7 @@ func TestPlanGivesEachMemberItsAddressesAndRoutesTheOverlay(t *testing.T) {
 	if len(got.tunnel) != 2 || !slices.Equal(got.tunnel[0].AllowedIPs, []netip.Prefix{netip.MustParsePrefix("100.70.0.2/32"), netip.MustParsePrefix("fd00::2/128")}) {
 		t.Errorf("got tunnel peers %v, want the two with their two addresses each", got.tunnel)
 	}
-	if want := []netip.Prefix{f.prefix4, f.prefix6}; !slices.Equal(got.link.Routes, want) {
+	if want := []netip.Prefix{f.view.Prefix4, f.view.Prefix6}; !slices.Equal(got.link.Routes, want) {
 		t.Errorf("got routes %v, want %v: what members have lies inside", got.link.Routes, want)
 	}
 	if want := []netip.Prefix{netip.MustParsePrefix("100.70.0.1/32"), netip.MustParsePrefix("fd00::1/128")}; !slices.Equal(got.link.Addrs, want) {
@@ -111,11 +98,12 @@ func TestMembersCannotDrawTrafficOfOthers(t *testing.T) {
 }
 
 func TestStaticPeersNeedNoMesh(t *testing.T) {
-	f := facts{mtu: 1376, statics: map[string]netip.AddrPort{"phone": netip.MustParseAddrPort("192.0.2.1:51820")}}
-	f.settings.Static = []StaticPeer{{Name: "phone", AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/32")}, Keepalive: 25 * time.Second}}
+	phone := netip.MustParseAddrPort("192.0.2.1:51820")
+	f := facts{view: &mesh.View{}, names: map[string]netip.AddrPort{"phone.example:51820": phone}}
+	f.settings.Static = []StaticPeer{{Name: "phone", Endpoint: "phone.example:51820", AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/32")}, Keepalive: 25 * time.Second}}
 	f.settings.Interface.Addresses = []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24")}
 	got := plan(f)
-	if len(got.tunnel) != 1 || got.tunnel[0].Endpoint != f.statics["phone"] || len(got.reach) != 0 || len(got.targets) != 0 {
+	if len(got.tunnel) != 1 || got.tunnel[0].Endpoint != phone || len(got.reach) != 0 || len(got.targets) != 0 {
 		t.Errorf("got %+v, want the static peer alone", got)
 	}
 	if !slices.Equal(got.link.Routes, []netip.Prefix{netip.MustParsePrefix("10.9.0.2/32")}) {
@@ -124,7 +112,7 @@ func TestStaticPeersNeedNoMesh(t *testing.T) {
 }
 
 func TestTargets(t *testing.T) {
-	anchors := []roster.Member{testMember(1)}
+	anchors := []mesh.Member{testMember(1)}
 	for n := byte(2); n < 8; n++ {
 		anchors = append(anchors, testMember(n, "203.0.113.1:9277"))
 	}
@@ -135,7 +123,7 @@ func TestTargets(t *testing.T) {
 	}
 	direct := func(f *facts, ids ...byte) {
 		for _, n := range ids {
-			f.peers[id(n)] = peerFacts{direct: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), uint16(n))}
+			f.peers[id(n)] = peerFacts{path: nat.Event{Path: nat.Path{Kind: nat.Direct, Addr: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), uint16(n))}}}
 		}
 	}
 	t.Run("with too few answers all anchors are dialled", func(t *testing.T) {
@@ -161,7 +149,7 @@ func TestTargets(t *testing.T) {
 	})
 	t.Run("contacts are dialled while no anchor answers", func(t *testing.T) {
 		left := testMember(3)
-		left.State = roster.Left
+		left.State = mesh.Left
 		f := testFacts(testMember(1), testMember(2), left)
 		for n := byte(2); n <= 4; n++ {
 			f.contacts = append(f.contacts, place.Contact{ID: id(n), Addr: netip.AddrPortFrom(netip.MustParseAddr("192.168.1.2"), uint16(n))})
@@ -169,7 +157,7 @@ func TestTargets(t *testing.T) {
 		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{2, 4}) {
 			t.Errorf("got %v, want 2 and the unknown 4, not 3, which has left", got)
 		}
-		f.members = append(f.members, testMember(5, "203.0.113.1:9277"))
+		f.view.Members = append(f.view.Members, testMember(5, "203.0.113.1:9277"))
 		f.sessions[id(5)] = sessionFacts{}
 		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{5}) {
 			t.Errorf("got %v while an anchor answers, want it alone", got)
@@ -183,7 +171,7 @@ func TestTargets(t *testing.T) {
 		}
 	})
 	t.Run("in a large mesh with anchors only the ring's neighbours", func(t *testing.T) {
-		members := []roster.Member{testMember(1)}
+		members := []mesh.Member{testMember(1)}
 		for n := byte(2); n < 40; n++ {
 			members = append(members, testMember(n))
 		}

@@ -20,7 +20,7 @@ import (
 	"warren/mesh/join"
 	"warren/mesh/session"
 	"warren/mesh/store"
-	"warren/nat/fallback"
+	"warren/nat/stream"
 )
 
 // JoinOptions say how to join a mesh with a token.
@@ -242,16 +242,16 @@ func dismiss(greeted <-chan greeting) {
 
 // greetByTCP connects with the same protocol, its datagrams going over a stream.
 func greetByTCP(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor) greeting {
-	stream, err := fallback.NewClient(fallback.ClientOptions{}).DialJoin(ctx, mesh, a.ID, []netip.AddrPort{a.Addr})
+	carrier, err := stream.NewClient(stream.ClientOptions{}).DialJoin(ctx, mesh, a.ID, []netip.AddrPort{a.Addr})
 	if err != nil {
 		return greeting{err: err}
 	}
-	conn, root, _, err := session.DialJoin(ctx, fallback.Packets(stream, a.Addr), a.Addr, mesh, a.ID)
+	conn, root, _, err := session.DialJoin(ctx, stream.Packets(carrier, a.Addr), a.Addr, mesh, a.ID)
 	if err != nil {
-		stream.Close()
+		carrier.Close()
 		return greeting{err: err}
 	}
-	return greeting{conn: streamJoin{conn, stream}, root: root}
+	return greeting{conn: streamJoin{conn, carrier}, root: root}
 }
 
 // streamJoin is a JoinConn that ends its stream too.

@@ -31,6 +31,15 @@ func (r *Roster) CheckAdmission(cert *x509.Certificate, now time.Time) error {
 	return nil
 }
 
+// InviteOf returns the certificate of the invite with which a joiner's was made, nil when the set does not have it.
+func (r *Roster) InviteOf(cert *x509.Certificate) *x509.Certificate {
+	invite := r.invites[inviteRef(identity.IssuerOf(cert), cert.RawIssuer)]
+	if invite == nil {
+		return nil
+	}
+	return invite.Certificate
+}
+
 // Admit is CheckAdmission with the countersignature of the node whose key is given, which must be a member. It remembers the
 // use until the node's record comes, so that two joiners cannot use up one use here. For a certificate that it admitted
 // before, it returns the same admission again: a joiner that lost the answer may ask once more.
@@ -121,8 +130,8 @@ func (r *Roster) checkAdmission(cert *x509.Certificate, now time.Time) *Refusal 
 		return refuse(ReasonClock, "the joiner's clock is %s %s that of the member it asked, at most %s is allowed",
 			off.Abs().Round(time.Second), where, identity.Skew)
 	}
-	if err := r.checkIssued(cert, invite.Certificate); err != nil {
-		return refuse(reasonOf(err), "node %s: %v", id.Short(), err)
+	if refusal := r.chains.checkJoiner(cert, invite.Certificate); refusal != nil {
+		return refusal
 	}
 	if now.After(cert.NotAfter) {
 		return refuse(ReasonExpired, "node %s: its certificate expired %s", id.Short(), textTime(cert.NotAfter))

@@ -40,9 +40,21 @@ type entry struct {
 	outSince int64                // admissions that it gave then or later do not count
 }
 
-// newEntry reads what can be read from the record alone, and checks what can be checked without others: the signature
-// of a node, and the times of its admission.
+// newEntry is readEntry with a check of the one signature that needs no other record: what a node says of itself.
 func (r *Roster) newEntry(d record.Decoded) (*entry, *Refusal) {
+	e, refusal := r.readEntry(d)
+	if refusal != nil || e.Node == nil {
+		return e, refusal
+	}
+	if err := r.prove(recordClaim(r.mesh, e.Signed, e.Certificate)); err != nil {
+		return nil, refuse(ReasonSignature, "node %s: %v", e.Node.ID.Short(), err)
+	}
+	return e, nil
+}
+
+// readEntry reads what can be read from the record alone, and checks what can be checked without others and without verifying
+// a signature: the times of an admission, say.
+func (r *Roster) readEntry(d record.Decoded) (*entry, *Refusal) {
 	e := &entry{Decoded: d}
 	if d.Certificate != nil {
 		e.keyID = identity.KeyIDOfCert(d.Certificate)
@@ -89,13 +101,8 @@ func (r *Roster) checkNode(e *entry) *Refusal {
 		return refuse(ReasonClock, "node %s was admitted %s off the start of its certificate, at most %s is allowed",
 			e.Node.ID.Short(), off, identity.Skew)
 	}
-	if err := e.Verify(r.mesh, e.public()); err != nil {
-		return refuse(ReasonSignature, "node %s: %v", e.Node.ID.Short(), err)
-	}
 	return nil
 }
-
-func (e *entry) public() ed25519.PublicKey { return publicOf(e.Certificate) }
 
 func publicOf(cert *x509.Certificate) ed25519.PublicKey {
 	public, _ := cert.PublicKey.(ed25519.PublicKey)

@@ -45,7 +45,7 @@ func (r *Roster) judgeInvite(e *entry) (verdict, *Refusal) {
 		return refused, refuse(ReasonFull, "invite %s: chain of more than %d certificates", e.keyID.Short(), identity.MaxChain)
 	}
 	if !e.certOK {
-		if err := identity.CheckSignature(e.Certificate, issuer); err != nil {
+		if err := r.prove(certClaim(e.Certificate, issuer)); err != nil {
 			return forged, refuse(ReasonSignature, "invite %s: %v", e.keyID.Short(), err)
 		}
 		e.certOK = true
@@ -66,7 +66,7 @@ func (r *Roster) judgeRevocation(e *entry) (verdict, *Refusal) {
 		}
 	}
 	if !e.signedOK {
-		if err := e.Verify(r.mesh, publicOf(signer)); err != nil {
+		if err := r.prove(recordClaim(r.mesh, e.Signed, signer)); err != nil {
 			return forged, refuse(ReasonSignature, "revocation of %s: %v", e.Revocation.Target.Short(), err)
 		}
 		e.signedOK = true
@@ -118,13 +118,13 @@ func (r *Roster) judgeNodeSignature(e, signer *entry) (verdict, *Refusal) {
 		issuer = e.issuer.Certificate
 	}
 	if !e.certOK {
-		if err := identity.CheckSignature(e.Certificate, issuer); err != nil {
+		if err := r.prove(certClaim(e.Certificate, issuer)); err != nil {
 			return forged, refuse(ReasonSignature, "certificate of node %s: %v", e.Node.ID.Short(), err)
 		}
 		e.certOK = true
 	}
 	if signer != nil && !e.signedOK {
-		if err := e.Node.Admission.Verify(r.mesh, e.Node.Certificate, signer.public()); err != nil {
+		if err := r.prove(admissionClaim(r.mesh, e.Node, signer.Certificate)); err != nil {
 			return forged, refuse(ReasonSignature, "node %s: %v", e.Node.ID.Short(), err)
 		}
 		e.signedOK = true

@@ -108,6 +108,7 @@ type Roster struct {
 	root   *x509.Certificate
 	rootID identity.KeyID
 	mesh   identity.MeshID
+	chains *Chains
 
 	// the set, and what is kept beside it
 	set     map[record.Key]*entry
@@ -125,9 +126,10 @@ type Roster struct {
 	members    []Member                 // nil when to be computed again
 	byID       map[identity.NodeID]int
 
-	now      time.Time                            // as last told
-	pending  map[identity.NodeID]pendingAdmission // given here, not in the set yet
-	verified map[[32]byte]struct{}                // pairs of child and parent certificate whose signature is right
+	now        time.Time                            // as last told
+	pending    map[identity.NodeID]pendingAdmission // given here, not in the set yet
+	step       *Batch                               // of the AddBatch under way
+	unprepared int                                  // signatures that had to be verified within a step
 }
 
 // New returns an empty roster. The root must have passed identity.CheckRoot.
@@ -145,7 +147,7 @@ func New(root *x509.Certificate) *Roster {
 		revoked:  make(map[identity.KeyID]revokedKey),
 		reported: make(map[identity.NodeID]bool),
 		pending:  make(map[identity.NodeID]pendingAdmission),
-		verified: make(map[[32]byte]struct{}),
+		chains:   NewChains(root),
 	}
 }
 

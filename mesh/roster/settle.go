@@ -37,20 +37,22 @@ func (r *Roster) Add(rec record.Signed, now time.Time) (Outcome, error) {
 // AddAll takes in many records in any order, as from the store or a sync, and is much faster than Add for each. The errors
 // belong to the records one by one, nil for those that are fine. Outcome.Key, Stored and Parked are those of the last record.
 func (r *Roster) AddAll(recs []record.Signed, now time.Time) (Outcome, []error) {
+	return r.AddBatch(Read(recs), now)
+}
+
+// addSome takes in the records of a batch from one up to another.
+func (r *Roster) addSome(b *Batch, from, to int, now time.Time) (Outcome, []error) {
+	r.step = b
+	defer func() { r.step = nil }()
 	c := newChange()
 	r.advance(now, c)
-	errs := make([]error, len(recs))
-	placed := make([]*entry, len(recs))
-	decoded := make([]record.Decoded, len(recs))
+	decoded, errs := b.records[from:to], slices.Clone(b.errs[from:to])
+	placed := make([]*entry, len(decoded))
 	var todo []int
-	for i, rec := range recs {
-		d, err := rec.Decode()
-		if err != nil {
-			errs[i] = refuse(ReasonMalformed, "%v", err)
-			continue
+	for i, err := range errs {
+		if err == nil {
+			todo = append(todo, i)
 		}
-		decoded[i] = d
-		todo = append(todo, i)
 	}
 	// What rests on others waits here until they are in, so that a batch in any order needs no room aside.
 	slices.SortStableFunc(todo, func(i, j int) int { return likelyTime(decoded[i]).Compare(likelyTime(decoded[j])) })
@@ -74,7 +76,7 @@ func (r *Roster) AddAll(recs []record.Signed, now time.Time) (Outcome, []error) 
 			errs[i] = e.refusal
 		}
 	}
-	if last := len(recs) - 1; last >= 0 {
+	if last := len(decoded) - 1; last >= 0 {
 		out.Key = decoded[last].Key
 		e := placed[last]
 		out.Stored = e != nil && e.in && r.set[out.Key] == e && e.Version == decoded[last].Version
@@ -135,6 +137,7 @@ func (r *Roster) place(d record.Decoded, c *change) (*entry, error) {
 	}
 	for _, other := range slices.Clone(r.aside) {
 		if other.sameAdmission(d) {
+			e.certOK, e.signedOK = other.certOK, other.signedOK
 			r.unlink(other) // an older word of the same node
 		}
 	}

@@ -27,7 +27,7 @@ func (s *Sessions) accept(ctx context.Context, listener *quic.Listener) error {
 			}
 			if err := s.acceptMember(ctx, conn); err != nil {
 				s.counters.add(dropRefused)
-				s.log.Debug("connection refused", "remote", conn.RemoteAddr().String(), "error", err)
+				s.log.Debug("connection refused", "address", conn.RemoteAddr().String(), "error", err)
 			}
 		})
 	}
@@ -86,7 +86,7 @@ func (s *Sessions) adopt(l *link) error {
 		s.ended(l)
 		return fmt.Errorf("%w: %w", errDropped, err)
 	}
-	s.log.Debug("session up", "peer", l.id.Short(), "remote", l.conn.RemoteAddr().String(), "dialled", l.dialled)
+	s.log.Debug("session up", "peer", l.id.Short(), "address", l.conn.RemoteAddr().String(), "dialled", l.dialled)
 	s.wait.Go(func() {
 		s.router.readDatagrams(l)
 		s.ended(l)

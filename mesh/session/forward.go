@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -25,8 +24,7 @@ const maxCopies = 2
 type router struct {
 	// constant
 	self      identity.NodeID
-	member    func(identity.NodeID) bool
-	nextHops  func(dst identity.NodeID) []identity.NodeID
+	roster    Roster
 	onMessage func(from identity.NodeID, p Proto, payload []byte)
 	onStream  func(from identity.NodeID, p Proto, c net.Conn)
 	table     *table
@@ -71,8 +69,9 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 	if p == ProtoSignal {
 		back = r.table.link(r.ways.back(time.Now(), to))
 	}
-	for i, l := range r.hops(to, true) {
-		if i == maxCopies {
+	copies := 0
+	for l := range r.hops(to, true) {
+		if copies++; copies > maxCopies {
 			break
 		}
 		pushed := by(l)
@@ -91,41 +90,6 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 		return fmt.Errorf("send to %s: %w", to.Short(), ErrNoRoute)
 	}
 	return nil
-}
-
-// hops returns the links over which dst may be reached, best first, without those to dst itself and to the members
-// in not. At the source of a message, where nobody else would find a way, the fastest session serves as a last resort.
-func (r *router) hops(dst identity.NodeID, source bool, not ...identity.NodeID) []*link {
-	var sure, doubtful []*link
-	taken := append([]identity.NodeID{dst, r.self}, not...)
-	if r.nextHops != nil {
-		for _, id := range r.nextHops(dst) {
-			if slices.Contains(taken, id) {
-				continue
-			}
-			taken = append(taken, id)
-			if l := r.table.link(id); l == nil {
-				continue
-			} else if l.doubtful() {
-				doubtful = append(doubtful, l)
-			} else {
-				sure = append(sure, l)
-			}
-		}
-	}
-	if all := append(sure, doubtful...); len(all) > 0 || !source {
-		return all
-	}
-	var best *link
-	for _, l := range r.table.links(identity.NodeID{}) {
-		if l.id != dst && (best == nil || l.better(best)) {
-			best = l
-		}
-	}
-	if best == nil {
-		return nil
-	}
-	return []*link{best}
 }
 
 // readDatagrams is a link's main goroutine; it ends with the connection.
@@ -230,7 +194,7 @@ func (r *router) checkEnvelope(l *link, h header) reason {
 	switch {
 	case h.from == r.self:
 		return dropLoop
-	case r.member != nil && !r.member(l.id):
+	case !r.roster.Member(l.id):
 		return dropStranger // a chain proves an invite, not yet membership: strangers speak for themselves alone
 	case h.hops == maxHops && h.from != l.id:
 		return dropForged // it has not been forwarded yet, so it can only be the sender's own
@@ -250,8 +214,8 @@ func (r *router) onward(l *link, h header) *link {
 	if h.hops < 2 {
 		return nil
 	}
-	if hops := r.hops(h.to, false, l.id, h.from); len(hops) > 0 {
-		return hops[0]
+	for next := range r.hops(h.to, false, l.id, h.from) {
+		return next
 	}
 	return nil
 }

@@ -52,9 +52,9 @@ func TestForwardsOverOneAndTwoMembers(t *testing.T) {
 			w := line(t, n)
 			defer w.stop()
 			a, b := w.nodes[0], w.nodes[n-1]
-			// Each end knows the other's anchor; the anchors know which one has the destination.
-			a.nextHops = []identity.NodeID{w.nodes[n-2].ID}
-			w.nodes[1].nextHops = []identity.NodeID{w.nodes[n-2].ID}
+			// Each knows the destination's anchor.
+			a.know(by(b, w.nodes[n-2]))
+			w.nodes[1].know(by(b, w.nodes[n-2]))
 			for _, text := range []string{"small", strings.Repeat("large", 10_000)} {
 				if err := a.Send(b.ID, ProtoGossip, []byte(text)); err != nil {
 					t.Fatal(err)
@@ -119,7 +119,6 @@ func TestHopLimitEndsLoops(t *testing.T) {
 				if j > i {
 					others = append(others, o)
 				}
-				n.nextHops = append(n.nextHops, ring[(i+j+1)%4].ID)
 			}
 			n.target(others...)
 		}
@@ -223,7 +222,7 @@ func TestSignalTakesAnotherWay(t *testing.T) {
 		w.until(time.Second, "sessions", func() bool {
 			return a.up(b) && a.up(first) && a.up(second) && first.up(b) && second.up(b)
 		})
-		a.nextHops = []identity.NodeID{first.ID, second.ID}
+		a.know(by(b, first, second))
 		time.Sleep(10 * time.Second)
 		w.net.Cut(a.addr.Addr(), b.addr.Addr(), true)
 		w.net.Cut(a.addr.Addr(), first.addr.Addr(), true)
@@ -262,8 +261,8 @@ func TestAnswerGoesBackTheWay(t *testing.T) {
 		a.target(first, second)
 		b.target(first, second)
 		w.until(time.Second, "sessions", func() bool { return a.up(first) && a.up(second) && b.up(first) && b.up(second) })
-		a.nextHops = []identity.NodeID{first.ID, second.ID}
-		b.nextHops = []identity.NodeID{second.ID}
+		a.know(by(b, first, second))
+		b.know(by(a, second))
 		time.Sleep(10 * time.Second)
 		if err := first.Send(a.ID, ProtoGossip, []byte("heard")); err != nil {
 			t.Fatal(err)
@@ -294,7 +293,6 @@ func TestStrangersForwardNothing(t *testing.T) {
 		stranger, anchor, b := w.nodes[0], w.nodes[1], w.nodes[2]
 		direct := make(chan bool, 4)
 		knows := func(o *Options) {
-			o.Member = func(id identity.NodeID) bool { return id != stranger.ID }
 			o.OnStream = func(_ identity.NodeID, _ Proto, c net.Conn) {
 				direct <- IsDirect(c)
 				c.Close()
@@ -303,6 +301,8 @@ func TestStrangersForwardNothing(t *testing.T) {
 		stranger.start(w.net.ListenNAT(stranger.addr))
 		anchor.start(nil, knows)
 		b.start(w.net.ListenNAT(b.addr), knows)
+		anchor.know(book{strangers: []identity.NodeID{stranger.ID}})
+		b.know(book{strangers: []identity.NodeID{stranger.ID}})
 		stranger.target(anchor)
 		b.target(anchor)
 		w.until(time.Second, "sessions", func() bool { return anchor.up(stranger) && anchor.up(b) && b.up(anchor) && stranger.up(anchor) })

@@ -7,9 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/time/rate"
 )
 
 // Limits on what strangers can make this node do. A handshake costs about a millisecond of one core, so the total stays
@@ -37,58 +37,37 @@ const (
 
 var errTooMany = errors.New("too many connection attempts")
 
-// bucket is a token bucket. It is not safe for concurrent use.
-type bucket struct {
-	tokens float64
-	last   time.Time
-}
-
-// take reports whether one more event fits rate events per second with bursts of burst.
-func (b *bucket) take(now time.Time, rate, burst float64) bool {
-	b.fill(now, rate, burst)
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
-}
-
-func (b *bucket) fill(now time.Time, rate, burst float64) {
-	if b.last.IsZero() {
-		b.tokens = burst
-	} else {
-		b.tokens = min(burst, b.tokens+now.Sub(b.last).Seconds()*rate)
-	}
-	b.last = now
-}
-
-// spend takes n events, into debt, and returns how long it takes to pay that.
-func (b *bucket) spend(now time.Time, n int, rate, burst float64) time.Duration {
-	b.fill(now, rate, burst)
-	b.tokens -= float64(n)
-	return time.Duration(max(0, -b.tokens) / rate * float64(time.Second))
-}
-
 // gate limits handshakes: their rate, and how many are under way.
 type gate struct {
-	seed maphash.Seed // constant
+	// constant, and guarded by themselves
+	seed     maphash.Seed
+	all      *rate.Limiter
+	unproven *rate.Limiter
+	sources  [sourceBuckets]*rate.Limiter // by hash of the source: bounded, and a collision only shares a limit
 
 	mu           sync.Mutex // guards the rest
-	all          bucket
-	unproven     bucket
-	sources      [sourceBuckets]bucket // by hash of the source: bounded, and a collision only shares a limit
 	halfOpen     int
 	unprovenOpen int // of halfOpen, those from unproven addresses
 	joins        int
 }
 
-func newGate() *gate { return &gate{seed: maphash.MakeSeed()} }
+func newGate() *gate {
+	g := &gate{
+		seed: maphash.MakeSeed(), all: rate.NewLimiter(handshakesPerSecond, handshakeBurst),
+		unproven: rate.NewLimiter(unprovenPerSecond, unprovenBurst),
+	}
+	for i := range g.sources {
+		g.sources[i] = rate.NewLimiter(sourcePerSecond, sourceBurst)
+	}
+	return g
+}
 
 // wantRetry reports whether a connection attempt must first prove its address (RFC 9000, section 8.1.2).
 func (g *gate) wantRetry(net.Addr) bool {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.unprovenOpen >= maxUnproven || !g.unproven.take(time.Now(), unprovenPerSecond, unprovenBurst)
+	full := g.unprovenOpen >= maxUnproven
+	g.mu.Unlock()
+	return full || !g.unproven.Allow()
 }
 
 // slot is the place of one accepted connection among the half-open ones.
@@ -99,39 +78,39 @@ type slotKey struct{}
 // enter admits one connection attempt or refuses it. The place is given back when ctx, the connection's, is done, or
 // by the release function of the slot in the returned context.
 func (g *gate) enter(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-	now := time.Now()
-	g.mu.Lock()
-	ok := g.halfOpen < maxHalfOpen && g.all.take(now, handshakesPerSecond, handshakeBurst)
-	if ok && info.AddrVerified {
-		ok = g.source(info.RemoteAddr).take(now, sourcePerSecond, sourceBurst)
-	}
 	unprovenOpen := 1
 	if info.AddrVerified {
 		unprovenOpen = 0
 	}
-	if ok {
-		g.halfOpen++
-		g.unprovenOpen += unprovenOpen
-	}
-	g.mu.Unlock()
-	if !ok {
+	if !g.occupy(1, unprovenOpen) {
 		return nil, errTooMany
 	}
-	leave := sync.OnceFunc(func() {
-		g.mu.Lock()
-		g.halfOpen--
-		g.unprovenOpen -= unprovenOpen
-		g.mu.Unlock()
-	})
+	leave := sync.OnceFunc(func() { g.occupy(-1, -unprovenOpen) })
+	if !g.all.Allow() || info.AddrVerified && !g.source(info.RemoteAddr).Allow() {
+		leave()
+		return nil, errTooMany
+	}
 	context.AfterFunc(ctx, leave)
 	return context.WithValue(ctx, slotKey{}, &slot{leave}), nil
+}
+
+// occupy takes half-open places, or gives them back, and reports whether there was room.
+func (g *gate) occupy(n, unproven int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if n > 0 && g.halfOpen >= maxHalfOpen {
+		return false
+	}
+	g.halfOpen += n
+	g.unprovenOpen += unproven
+	return true
 }
 
 // discard is where the socket's virtual addresses lie.
 var discard = netip.MustParsePrefix("100::/64")
 
-// source returns the bucket of an address; mu is held.
-func (g *gate) source(addr net.Addr) *bucket {
+// source returns the bucket of an address.
+func (g *gate) source(addr net.Addr) *rate.Limiter {
 	from := addrPortOf(addr).Addr()
 	bits := 32
 	switch {
@@ -144,7 +123,7 @@ func (g *gate) source(addr net.Addr) *bucket {
 	if err != nil {
 		prefix = netip.Prefix{}
 	}
-	return &g.sources[maphash.Comparable(g.seed, prefix)%sourceBuckets]
+	return g.sources[maphash.Comparable(g.seed, prefix)%sourceBuckets]
 }
 
 // enterJoin takes one of the places of join connections; leaveJoin gives it back.

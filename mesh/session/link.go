@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/time/rate"
 
 	"warren/mesh/identity"
 )
@@ -52,11 +53,14 @@ type link struct {
 	conn     *quic.Conn
 	chain    []*x509.Certificate
 	since    time.Time
+	near     time.Duration // the round trip when the link came up: an order that does not change by itself
 	small    outbox
 	large    outbox
 	wait     *sync.WaitGroup // of the owner
 	gone     chan struct{}   // closed when the link has ended and is out of the table
 	overdue  chan struct{}   // capacity 1: the answer to a check is
+	forwards *rate.Limiter   // messages passed on for it
+	spliced  *rate.Limiter   // bytes of its splices
 
 	remote netip.AddrPort // guarded by the table's mu: the far side's address as last told
 
@@ -70,17 +74,16 @@ type link struct {
 	ended     bool
 	pongs     map[uint64]chan struct{}
 	lastCheck time.Time
-	forwards  bucket
-	spliced   bucket
 }
 
 func newLink(conn *quic.Conn, id identity.NodeID, far instance, dialled bool, wait *sync.WaitGroup, dropped func()) *link {
 	l := &link{
 		id: id, instance: far, dialled: dialled, conn: conn, chain: conn.ConnectionState().TLS.PeerCertificates,
-		since: time.Now(), wait: wait, pongs: make(map[uint64]chan struct{}), gone: make(chan struct{}), overdue: make(chan struct{}, 1), remote: addrPortOf(conn.RemoteAddr()),
+		since: time.Now(), near: conn.ConnectionStats().SmoothedRTT, wait: wait, pongs: make(map[uint64]chan struct{}), gone: make(chan struct{}), overdue: make(chan struct{}, 1), remote: addrPortOf(conn.RemoteAddr()),
+		forwards: rate.NewLimiter(forwardsPerSecond, forwardBurst), spliced: rate.NewLimiter(spliceRate, spliceBurst),
 	}
-	l.small = outbox{limit: smallQueue, send: l.sendSmall, spawn: func(f func()) { l.spawn(f) }, drop: dropped}
-	l.large = outbox{limit: largeQueue, send: l.sendLarge, spawn: func(f func()) { l.spawn(f) }, drop: dropped}
+	l.small = outbox{limit: smallQueue, send: l.sendSmall, spawn: l.spawn, drop: dropped}
+	l.large = outbox{limit: largeQueue, send: l.sendLarge, spawn: l.spawn, drop: dropped}
 	return l
 }
 
@@ -255,26 +258,11 @@ func (l *link) pong(nonce uint64) {
 }
 
 // mayForward reports whether one more message may be passed on for the far side now.
-func (l *link) mayForward() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.forwards.take(time.Now(), forwardsPerSecond, forwardBurst)
-}
+func (l *link) mayForward() bool { return l.forwards.Allow() }
 
-// pace waits until n more bytes may be spliced for the far side.
+// pace waits until n more bytes, at most spliceBuffer, may be spliced for the far side, or its connection has ended.
 func (l *link) pace(n int) {
-	l.mu.Lock()
-	wait := l.spliced.spend(time.Now(), n, spliceRate, spliceBurst)
-	l.mu.Unlock()
-	if wait == 0 {
-		return
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-l.conn.Context().Done():
-	}
+	_ = l.spliced.WaitN(l.conn.Context(), n) // the copying fails by itself then
 }
 
 // closeCause says why a connection ended, in the terms of Event.

@@ -147,7 +147,7 @@ func TestOutboxDropsTheOldest(t *testing.T) {
 	o := outbox{
 		limit: 3,
 		send:  func(b []byte) error { sent = append(sent, string(b)); return nil },
-		spawn: func(f func()) { start = append(start, f) },
+		spawn: func(f func()) bool { start = append(start, f); return true },
 		drop:  func() { dropped++ },
 	}
 	for _, s := range []string{"a", "b", "c", "d", "e"} {
@@ -163,22 +163,6 @@ func TestOutboxDropsTheOldest(t *testing.T) {
 	expect(t, "push after close", o.push([]byte("g")), false)
 	start[1]()
 	expect(t, "sent", strings.Join(sent, ""), "cde")
-}
-
-func TestBucket(t *testing.T) {
-	var b bucket
-	now := time.Unix(1000, 0)
-	count := func() (n int) {
-		for b.take(now, 10, 5) {
-			n++
-		}
-		return n
-	}
-	expect(t, "burst", count(), 5)
-	now = now.Add(250 * time.Millisecond)
-	expect(t, "after a quarter second", count(), 2)
-	now = now.Add(time.Hour)
-	expect(t, "after an hour", count(), 5)
 }
 
 func TestBackOffLadder(t *testing.T) {

@@ -3,8 +3,8 @@
 // accepts what verified members dial, carries short messages and streams over the sessions, and passes both on for
 // members that have no session with each other, through at most two forwarding members (wire.go draws the formats).
 //
-// It leaves to its user who is a member (Options.Verify), which members to dial (SetTargets), by whom a member without
-// a session can be reached (Options.NextHops), and what messages and streams mean. What comes through a forwarding
+// It leaves to its user who is a member (Options.Verify and Roster), which members to dial (SetTargets), and what messages and
+// streams mean. By whom a member without a session is reached it chooses itself (hops.go). What comes through a forwarding
 // member names its source only as truly as that member does: the first hop checks it, the last one cannot. Whoever
 // needs proof of the source signs the payload. Tunnels never depend on a session.
 //
@@ -45,7 +45,7 @@ const (
 	ProtoSignal       Proto = 3 // message: a sealed introduction; parked for a destination that is not there yet
 	ProtoSync         Proto = 4 // stream: anti-entropy of records
 	ProtoRelay        Proto = 5 // stream: relay control
-	ProtoAsk          Proto = 6 // reserved
+	ProtoAsk          Proto = 6 // message: asks a member to dial back, or to help measure the NAT, and what it answers
 )
 
 // MaxMessage is the largest payload, in bytes, that Send takes. Up to about 1,100 bytes travel as one QUIC datagram
@@ -97,12 +97,8 @@ type Options struct {
 	// concurrently, at each handshake, and once more when the session is entered, so that a revocation that falls
 	// between the two is not missed.
 	Verify func(chain []*x509.Certificate) (identity.NodeID, error)
-	// Member reports whether a node is known as a member, which its chain alone does not prove. Others may speak for
-	// themselves, but forward nothing. Nil: everybody is.
-	Member func(identity.NodeID) bool
-	// NextHops lists members by which dst can probably be reached (its anchors, mutual neighbours), best first. It
-	// is asked when there is no session with dst, must not block, and may return nil.
-	NextHops  func(dst identity.NodeID) []identity.NodeID
+	// Roster says who is a member, and where members can be found. Nil: everybody is, and nothing more is known.
+	Roster    Roster
 	OnMessage func(from identity.NodeID, p Proto, payload []byte) // must not block; payload is the callee's
 	OnStream  func(from identity.NodeID, p Proto, c net.Conn)     // in a goroutine of its own; closes c; returns when c fails
 	OnJoin    func(c JoinConn)                                    // a joiner's connection, likewise; nil: joining is not offered
@@ -154,6 +150,9 @@ func New(o Options) (*Sessions, error) {
 	if o.Conn == nil || o.Credential == nil || o.Verify == nil || o.Self.IsZero() {
 		return nil, errors.New("new sessions: Conn, Self, Credential and Verify are needed")
 	}
+	if o.Roster == nil {
+		o.Roster = everybody{}
+	}
 	key, err := resetKey(o.Credential())
 	if err != nil {
 		return nil, fmt.Errorf("new sessions: %w", err)
@@ -183,7 +182,7 @@ func New(o Options) (*Sessions, error) {
 		ConnContext:                      s.gate.enter,
 	}
 	s.router = &router{
-		self: o.Self, member: o.Member, nextHops: o.NextHops, onMessage: o.OnMessage, onStream: o.OnStream,
+		self: o.Self, roster: o.Roster, onMessage: o.OnMessage, onStream: o.OnStream,
 		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters,
 	}
 	s.dialler = &dialler{o.Credential, o.Verify, s.transport, s.lane, s.instance, &s.wait}

@@ -99,8 +99,9 @@ func (r *router) open(ctx context.Context, to identity.NodeID, p Proto) (net.Con
 		}
 	}
 	failures := []error{ErrNoRoute}
-	for i, l := range r.hops(to, true) {
-		if i == openTries || ctx.Err() != nil {
+	tries := 0
+	for l := range r.hops(to, true) {
+		if tries++; tries > openTries || ctx.Err() != nil {
 			break
 		}
 		c, err := r.openOn(ctx, l, header{kind: frameEnvelope, hops: maxHops, to: to, from: r.self, proto: p})

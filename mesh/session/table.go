@@ -25,6 +25,7 @@ type table struct {
 
 	mu    sync.Mutex // guards the rest
 	peers map[identity.NodeID]*peer
+	came  chan struct{} // closed, and replaced, when there is a session with another node
 }
 
 // peer is a node with at least one link.
@@ -41,18 +42,20 @@ type closing struct {
 }
 
 func newTable(self identity.NodeID, events *mailbox, lane *lane) *table {
-	return &table{self: self, events: events, lane: lane, peers: make(map[identity.NodeID]*peer)}
+	return &table{self: self, events: events, lane: lane, peers: make(map[identity.NodeID]*peer), came: make(chan struct{})}
 }
 
-// add enters a new link. The caller closes the links in close, and settles: of two links with one peer, the preferred
+// add enters a new link. The caller closes those that are superfluous, and settles: of two links with one peer, the preferred
 // one is checked and then kept (see settle); it is nil when there is nothing to settle.
-func (t *table) add(l *link) (close []closing, settle *link) {
+func (t *table) add(l *link) (superfluous []closing, settle *link) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer t.publish()
 	p := t.peers[l.id]
 	if p == nil {
 		t.peers[l.id] = &peer{current: l}
+		close(t.came)
+		t.came = make(chan struct{})
 		t.events.put(Event{Kind: Up, ID: l.id, Remote: l.remote, Dialled: l.dialled})
 		return nil, nil
 	}
@@ -63,9 +66,9 @@ func (t *table) add(l *link) (close []closing, settle *link) {
 		if old.instance != l.instance {
 			reason = "another process of this node took over"
 		}
-		close = append(close, closing{old, CodeReplaced, reason})
+		superfluous = append(superfluous, closing{old, CodeReplaced, reason})
 		if p.spare != nil && (old.instance != l.instance || p.spare.dialled == l.dialled) {
-			close = append(close, closing{p.spare, CodeReplaced, reason})
+			superfluous = append(superfluous, closing{p.spare, CodeReplaced, reason})
 			p.spare = nil
 		}
 		p.current = l
@@ -73,7 +76,7 @@ func (t *table) add(l *link) (close []closing, settle *link) {
 		t.events.put(Event{Kind: Up, ID: l.id, Remote: l.remote, Dialled: l.dialled})
 	default:
 		if p.spare != nil {
-			close = append(close, closing{p.spare, CodeReplaced, "a newer session took over"})
+			superfluous = append(superfluous, closing{p.spare, CodeReplaced, "a newer session took over"})
 		}
 		p.current, p.spare = l, old
 		t.moved(l)
@@ -84,7 +87,7 @@ func (t *table) add(l *link) (close []closing, settle *link) {
 			settle = p.spare
 		}
 	}
-	return close, settle
+	return superfluous, settle
 }
 
 // keep makes l, which is alive, the current link of its peer and returns the other one, if there is one.
@@ -146,18 +149,40 @@ func (t *table) publish() {
 
 // refresh looks whether the far sides of links have moved (RFC 9000, section 9).
 func (t *table) refresh() {
+	remotes := make(map[*link]netip.AddrPort)
+	for _, l := range t.links(identity.NodeID{}) {
+		remotes[l] = addrPortOf(l.conn.RemoteAddr()) // which may wait for locks of the connection's
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer t.publish()
 	for _, p := range t.peers {
-		if p.spare != nil {
-			p.spare.remote = addrPortOf(p.spare.conn.RemoteAddr())
+		if now, ok := remotes[p.spare]; ok {
+			p.spare.remote = now
 		}
-		if now := addrPortOf(p.current.conn.RemoteAddr()); now != p.current.remote {
+		if now, ok := remotes[p.current]; ok && now != p.current.remote {
 			p.current.remote = now
 			t.moved(p.current)
 		}
 	}
+}
+
+// nextCame returns a channel that is closed when there is a session with another node.
+func (t *table) nextCame() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.came
+}
+
+// current returns the links that serve the peers.
+func (t *table) current() []*link {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	links := make([]*link, 0, len(t.peers))
+	for _, p := range t.peers {
+		links = append(links, p.current)
+	}
+	return links
 }
 
 // link returns the link that serves a node, or nil.

@@ -36,7 +36,41 @@ type testNode struct {
 	mu       sync.Mutex
 	events   []Event
 	messages []string
-	nextHops []identity.NodeID
+	book     book // its roster; the zero book knows everybody, and no anchors
+}
+
+// book is a roster that tests write in. What is read is never changed, only replaced.
+type book struct {
+	strangers, anchors []identity.NodeID
+	anchorsOf          map[identity.NodeID][]identity.NodeID
+}
+
+// know replaces what a node's roster says.
+func (n *testNode) know(b book) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.book = b
+}
+
+func (n *testNode) known() book {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.book
+}
+
+func (n *testNode) Member(id identity.NodeID) bool { return !slices.Contains(n.known().strangers, id) }
+func (n *testNode) Anchor(id identity.NodeID) bool { return slices.Contains(n.known().anchors, id) }
+func (n *testNode) AnchorsOf(id identity.NodeID) []identity.NodeID {
+	return n.known().anchorsOf[id]
+}
+
+// by is a book in which dst has these anchors.
+func by(dst *testNode, anchors ...*testNode) book {
+	b := book{anchorsOf: make(map[identity.NodeID][]identity.NodeID)}
+	for _, a := range anchors {
+		b.anchorsOf[dst.ID] = append(b.anchorsOf[dst.ID], a.ID)
+	}
+	return b
 }
 
 // newWorld makes n nodes with addresses 10.0.0.1:9277 and so on, none of them started.
@@ -71,11 +105,7 @@ func (n *testNode) start(conn *sessiontest.PacketConn, edit ...func(*Options)) {
 	n.conn = conn
 	o := Options{
 		Conn: conn, Self: n.ID, Credential: n.Credential, Verify: n.w.mesh.Verify,
-		NextHops: func(identity.NodeID) []identity.NodeID {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			return n.nextHops
-		},
+		Roster: n,
 		OnMessage: func(from identity.NodeID, p Proto, payload []byte) {
 			n.mu.Lock()
 			defer n.mu.Unlock()

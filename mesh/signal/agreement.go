@@ -12,13 +12,16 @@ import (
 
 func x25519() ecdh.Curve { return ecdh.X25519() }
 
-// peer returns the state of a peer, with everything that is too old removed. The caller holds mu.
-func (s *Sealer) peer(now time.Time, id identity.NodeID) *peerState {
+// lock returns the state of a peer, locked, with everything that is too old removed. The caller unlocks it.
+func (s *Sealer) lock(now time.Time, id identity.NodeID) *peerState {
+	s.mu.Lock()
 	p := s.peers[id]
 	if p == nil {
 		p = &peerState{seen: make(map[[16]byte]time.Time), offered: make(map[uint64]*offered), heard: make(map[uint64]*heard)}
 		s.peers[id] = p
 	}
+	s.mu.Unlock()
+	p.mu.Lock()
 	for attempt, o := range p.offered {
 		if now.Sub(o.at) > agreementLife {
 			delete(p.offered, attempt)
@@ -42,9 +45,8 @@ func (s *Sealer) Forget(id identity.NodeID) {
 // fresh refuses a nonce that was seen within the window. A nonce outlives the window on both sides of now, so a
 // signal that was dated ahead cannot be replayed either.
 func (s *Sealer) fresh(now time.Time, from identity.NodeID, nonce [16]byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.peer(now, from)
+	p := s.lock(now, from)
+	defer p.mu.Unlock()
 	if _, ok := p.seen[nonce]; ok {
 		return ErrReplayed
 	}
@@ -64,9 +66,8 @@ func (s *Sealer) fresh(now time.Time, from identity.NodeID, nonce [16]byte) erro
 
 // offer returns the public key of the attempt, made at the first call.
 func (s *Sealer) offer(now time.Time, to identity.NodeID, attempt uint64) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.peer(now, to)
+	p := s.lock(now, to)
+	defer p.mu.Unlock()
 	o := p.offered[attempt]
 	if o == nil {
 		key, err := hpke.MLKEM768X25519().GenerateKey()
@@ -83,9 +84,8 @@ func (s *Sealer) offer(now time.Time, to identity.NodeID, attempt uint64) ([]byt
 // heard before is refused: the answer in flight belongs to the first.
 func (s *Sealer) heardOffer(now time.Time, from identity.NodeID, in body) error {
 	hash := sha256.Sum256(in.KEM)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.peer(now, from)
+	p := s.lock(now, from)
+	defer p.mu.Unlock()
 	if h := p.heard[in.Attempt]; h != nil {
 		if h.key != hash {
 			return fmt.Errorf("second key for attempt %d: %w", in.Attempt, ErrMalformed)
@@ -102,9 +102,9 @@ func (s *Sealer) heardOffer(now time.Time, from identity.NodeID, in body) error 
 
 // answer encapsulates a secret to the offered key, once for each attempt.
 func (s *Sealer) answer(now time.Time, to identity.NodeID, attempt uint64) ([]byte, *PSK, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	h := s.peer(now, to).heard[attempt]
+	p := s.lock(now, to)
+	defer p.mu.Unlock()
+	h := p.heard[attempt]
 	if h == nil {
 		return nil, nil, ErrNoOffer
 	}
@@ -128,9 +128,8 @@ func (s *Sealer) answer(now time.Time, to identity.NodeID, attempt uint64) ([]by
 // overtaken by the answer to a newer attempt is refused: the peer has left its key behind.
 func (s *Sealer) heardAnswer(now time.Time, from identity.NodeID, in body) (*PSK, error) {
 	hash := sha256.Sum256(in.KEM)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.peer(now, from)
+	p := s.lock(now, from)
+	defer p.mu.Unlock()
 	o := p.offered[in.Attempt]
 	if o == nil || in.Attempt < p.answered {
 		return nil, ErrNoOffer

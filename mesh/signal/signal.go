@@ -19,9 +19,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"warren/mesh/identity"
+	"warren/mesh/record"
 )
 
 // Role says what a message does in the key agreement.
@@ -98,8 +97,10 @@ type Sealer struct {
 	peers map[identity.NodeID]*peerState
 }
 
-// peerState is what is remembered of one peer. Guarded by Sealer.mu.
+// peerState is what is remembered of one peer. Its lock is held for the key agreement with that peer, so that those with others
+// do not wait for it; it is taken without Sealer.mu.
 type peerState struct {
+	mu      sync.Mutex // guards the rest
 	seen    map[[16]byte]time.Time
 	offered map[uint64]*offered
 	heard   map[uint64]*heard
@@ -146,16 +147,10 @@ const (
 	pskInfo  = "warren psk v1"
 )
 
-var decoding = func() cbor.DecMode {
-	mode, err := cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-		MaxNestedLevels: 4, MaxArrayElements: 64, MaxMapPairs: 32, UTF8: cbor.UTF8RejectInvalid,
-	}.DecMode()
-	if err != nil {
-		panic("internal error: CBOR options: " + err.Error())
-	}
-	return mode
-}()
+var (
+	encoding = record.Deterministic()
+	decoding = record.Strict(64, 32)
+)
 
 // New returns a sealer. It fails on a sealing key that is no X25519 key.
 func New(options Options) (*Sealer, error) {
@@ -207,11 +202,11 @@ func (s *Sealer) Seal(now time.Time, to identity.NodeID, m Message) (sealed []by
 	if err != nil {
 		return nil, nil, fmt.Errorf("seal signal for %s: %w", to.Short(), err)
 	}
-	bytes, err := cbor.Marshal(in)
+	bytes, err := encoding.Marshal(in)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode signal for %s: %w", to.Short(), err)
 	}
-	plain, err := cbor.Marshal(clear{Body: bytes, Signature: ed25519.Sign(s.options.Signing, s.toSign(to, bytes))})
+	plain, err := encoding.Marshal(clear{Body: bytes, Signature: ed25519.Sign(s.options.Signing, s.toSign(to, bytes))})
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode signal for %s: %w", to.Short(), err)
 	}

@@ -194,6 +194,22 @@ func TestSenderIsBounded(t *testing.T) {
 	}
 }
 
+// A key agreement with one peer is not waited for by another.
+func TestPeersDoNotWaitForEachOther(t *testing.T) {
+	alice, bob, _ := pair(t)
+	now := time.Unix(1_800_000_000, 0)
+	busy := alice.lock(now, identity.NodeID{9})
+	defer busy.mu.Unlock()
+	sealed, _ := seal(t, alice, now, bob, Message{Role: Offer, Attempt: 1})
+	if _, _, _, err := bob.Open(now, sealed); err != nil {
+		t.Fatal(err)
+	}
+	answer, psk := seal(t, bob, now, alice, Message{Role: Answer, Attempt: 1})
+	if _, _, got, err := alice.Open(now, answer); err != nil || *got != *psk {
+		t.Errorf("got %v, want the key agreed while another peer's lock is held", err)
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	alice, bob, _ := pair(f)
 	now := time.Unix(1_800_000_000, 0)

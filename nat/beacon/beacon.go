@@ -259,9 +259,10 @@ func (b *Beacon) publish() {
 			b.count("nobody reads")
 		}
 	}
+	drops := b.machine.takeDrops()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for reason, n := range b.machine.takeDrops() {
+	for reason, n := range drops {
 		b.drops[reason] += n
 	}
 }

@@ -1,71 +1,19 @@
 package beacon
 
 import (
-	"net/netip"
 	"time"
+
+	"warren/nat/limit"
 )
 
-// Bounds of what is looked at and sent, in beacons a second and in a burst. A LAN of a hundred members that start together
-// sends about 600 in two seconds, of which three members suffice.
-const (
-	readRate, readBurst     = 200.0, 400.0 // all together: each costs a microsecond for each key
-	sourceRate, sourceBurst = 10.0, 40.0   // of one address
-	writeRate, writeBurst   = 20.0, 40.0   // answers
-	maxSources              = 256
+// Bounds of what is looked at and sent. A LAN of a hundred members that start together sends about 600 in two seconds, of
+// which three members suffice.
+var (
+	readRate   = limit.Rate{PerSecond: 200, Burst: 400} // all together: each costs a microsecond for each key
+	sourceRate = limit.Rate{PerSecond: 10, Burst: 40}   // of one address
+	writeRate  = limit.Rate{PerSecond: 20, Burst: 40}   // answers
+	burstRate  = limit.Rate{PerSecond: burstPerMin / 60.0, Burst: 3}
 )
-
-// bucket is a token bucket.
-type bucket struct {
-	left float64
-	last time.Time
-}
-
-// take reports whether one more is allowed.
-func (b *bucket) take(now time.Time, rate, burst float64) bool {
-	if b.last.IsZero() {
-		b.left = burst
-	} else {
-		b.left = min(burst, b.left+rate*max(0, now.Sub(b.last).Seconds()))
-	}
-	b.last = now
-	if b.left < 1 {
-		return false
-	}
-	b.left--
-	return true
-}
-
-// gate bounds what is read, by source and all together. Sources can be made up, so their number is bounded too: while
-// the table is full of busy ones, a new one has the common bucket only.
-type gate struct {
-	all     bucket
-	sources map[netip.Addr]*bucket
-	swept   time.Time // when sources were last looked through for those to forget
-}
-
-func (g *gate) enter(now time.Time, from netip.Addr) bool {
-	from = from.WithZone("")
-	b := g.sources[from]
-	if b == nil && len(g.sources) >= maxSources && now.Sub(g.swept) > time.Second {
-		g.swept = now
-		for addr, old := range g.sources {
-			if now.Sub(old.last).Seconds()*sourceRate >= sourceBurst { // full again: it can be forgotten
-				delete(g.sources, addr)
-			}
-		}
-	}
-	if b == nil && len(g.sources) < maxSources {
-		b = new(bucket)
-		if g.sources == nil {
-			g.sources = make(map[netip.Addr]*bucket)
-		}
-		g.sources[from] = b
-	}
-	if b != nil && !b.take(now, sourceRate, sourceBurst) {
-		return false
-	}
-	return g.all.take(now, readRate, readBurst)
-}
 
 // nonces remembers the nonces of beacons that were read, so that a repeated one does nothing. Two generations bound it
 // in time and size; only who holds a key gets in.

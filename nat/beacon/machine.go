@@ -5,7 +5,10 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"warren/mesh/identity"
+	"warren/nat/limit"
 )
 
 // Timing.
@@ -45,15 +48,15 @@ type Machine struct {
 	rand  Rand
 	state State
 
-	dirty  bool      // links or need have changed: begin a burst
-	bursts bucket    // bounds them
-	next   time.Time // of the next beacon to the group; zero: none
-	step   int       // of burst, then of the pauses
+	dirty  bool          // links or need have changed: begin a burst
+	bursts *rate.Limiter // bounds them
+	next   time.Time     // of the next beacon to the group; zero: none
+	step   int           // of burst, then of the pauses
 	pause  time.Duration
 
-	gate    gate
+	read    *limit.Sources[netip.Addr]
 	nonces  nonces
-	answers bucket
+	answers *rate.Limiter
 	pending []answer
 	latest  map[asker]time.Time // who was answered when
 	heard   map[identity.NodeID]time.Time
@@ -84,7 +87,8 @@ type answer struct {
 // NewMachine returns the machine of a member, or of a joiner when self is zero.
 func NewMachine(self identity.NodeID, port func() uint16, rand Rand) *Machine {
 	return &Machine{
-		self: self, port: port, rand: rand, latest: make(map[asker]time.Time), heard: make(map[identity.NodeID]time.Time), drops: make(map[string]uint64),
+		self: self, port: port, rand: rand, bursts: burstRate.Limiter(), answers: writeRate.Limiter(),
+		read: limit.NewSources[netip.Addr](readRate, sourceRate), latest: make(map[asker]time.Time), heard: make(map[identity.NodeID]time.Time), drops: make(map[string]uint64),
 	}
 }
 
@@ -107,7 +111,7 @@ func (m *Machine) Restart() { m.dirty = true }
 func (m *Machine) Step(now time.Time) (out []Send, wake time.Time) {
 	if m.dirty {
 		m.dirty = false
-		if m.bursts.take(now, burstPerMin/60.0, 3) {
+		if m.bursts.AllowN(now, 1) {
 			m.step, m.next = 0, now.Add(m.upto(burstJitter))
 		} else {
 			m.step, m.pause, m.next = len(burst), 0, now.Add(m.jitter(firstPause))
@@ -244,7 +248,7 @@ func (m *Machine) receive(now time.Time, p Packet) string {
 		return "no beacon"
 	case !p.From.IsValid() || p.From.Port() == 0:
 		return "no sender"
-	case !m.gate.enter(now, p.From.Addr()):
+	case !m.read.Allow(now, p.From.Addr().WithZone("")):
 		return "too many"
 	}
 	plain, key, invite, ok := m.unseal(p.Raw)
@@ -343,7 +347,7 @@ func (m *Machine) answer(now time.Time, p Packet, link Link, key Key, msg messag
 	switch {
 	case msg.port == 0 || len(msg.addrs) == 0:
 		return "no address to tell"
-	case len(m.pending) >= maxPending || !m.answers.take(now, writeRate, writeBurst):
+	case len(m.pending) >= maxPending || !m.answers.AllowN(now, 1):
 		return "too many answers"
 	}
 	m.latest[who] = now

@@ -1,12 +1,15 @@
 // Package natkind names what the NATs and firewalls before a node do with UDP, in the terms of RFC 4787, and judges it from what
 // was seen, after RFC 5780.
 //
-// It only judges: asking STUN servers, and having others send, is the business of mesh/node and nat.
+// It only judges: asking STUN servers, and having others send, is the business of nat and nat/standing.
 //
 // It has values and pure functions, safe for concurrent use.
 package natkind
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Mapping says how a NAT chooses the outside address and port of a socket (RFC 4787, section 4.1). The numbers go over the
 // wire.
@@ -152,6 +155,12 @@ func Unpack(n uint32) Self {
 type Seen struct {
 	Server netip.AddrPort
 	Mapped netip.AddrPort
+}
+
+// Sighting is the latest answer of one STUN server about one socket.
+type Sighting struct {
+	Server, Mapped netip.AddrPort
+	At             time.Time
 }
 
 // MappingOf judges by what STUN servers saw of one socket, all over the same address family and at about the same time. local

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"warren/nat/stunwire"
 )
 
 // Help does what a member asked for: it sends Binding requests with that transaction to addr, from a socket that listen opens,
@@ -39,7 +41,7 @@ func Help(ctx context.Context, listen func() (net.PacketConn, error), id [12]byt
 		}
 		if sent < len(helpTimes) {
 			if !now.Before(start.Add(helpTimes[sent])) {
-				s.write(request(id, false), addr)
+				s.write(stunwire.Bare(id), addr)
 				sent++
 				continue
 			}

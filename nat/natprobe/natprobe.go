@@ -1,7 +1,7 @@
 // Package natprobe finds out what the NATs and firewalls before this host do with UDP, after RFC 5780: it asks members that
 // answer STUN from sockets of its own, and has members send to these from sockets that they were never written to.
 //
-// What it sees is judged by natkind; how members are asked to help, and which ones, is left to mesh/node. It does not touch the
+// What it sees is judged by natkind; how members are asked to help, and which ones, is left to nat/standing. It does not touch the
 // shared socket: a fresh one has written to nobody yet, which is what a test of filtering needs.
 //
 // Measure and Help may be called concurrently; each ends what it has started before it returns.
@@ -9,7 +9,6 @@ package natprobe
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,6 +17,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/nat/natkind"
+	"warren/nat/stunwire"
 )
 
 // Times of a measurement, which has 3 s in all: a person waits for it.
@@ -161,7 +161,7 @@ func (r *run) mapping(wide *socket, report *Report) {
 	start := time.Now()
 	var questions []*question
 	for _, server := range r.o.Servers {
-		questions = append(questions, r.ask(wide, newID(), server.Addr))
+		questions = append(questions, r.ask(wide, stunwire.NewID(), server.Addr))
 	}
 	unanswered := func(q *question) bool { return !q.mapped.IsValid() }
 	answered := func(q *question) bool { return q.mapped.IsValid() }
@@ -184,7 +184,7 @@ func (r *run) filtering(wide, narrow *socket, report *Report) {
 		return
 	}
 	server := report.Answers[near]
-	first := r.ask(narrow, newID(), server.Server.Addr)
+	first := r.ask(narrow, stunwire.NewID(), server.Server.Addr)
 	r.until(time.Now().Add(secondTime+2*server.RTT), func() bool { return first.mapped.IsValid() })
 	if !first.mapped.IsValid() {
 		return
@@ -251,7 +251,7 @@ func helpers(answers []Answer) (near, far int) {
 
 // help has a member send to addr, and returns the transaction that it will send with.
 func (r *run) help(helper identity.NodeID, addr netip.AddrPort) [12]byte {
-	id := newID()
+	id := stunwire.NewID()
 	_ = r.o.Ask(helper, id, addr) // what comes of it, if anything, comes by Told
 	return id
 }
@@ -259,7 +259,7 @@ func (r *run) help(helper identity.NodeID, addr netip.AddrPort) [12]byte {
 // circle sends from each socket to the other's outside address: the filter of each has then seen that address written to. It
 // returns whether one of the two has come in.
 func (r *run) circle(wide, narrow *socket, wideOut, narrowOut netip.AddrPort) func() bool {
-	there, back := newID(), newID()
+	there, back := stunwire.NewID(), stunwire.NewID()
 	r.ask(wide, there, narrowOut)
 	r.ask(narrow, back, wideOut)
 	return func() bool { return r.arrived[key{narrow, there}].IsValid() || r.arrived[key{wide, back}].IsValid() }
@@ -278,7 +278,7 @@ func (r *run) send(now time.Time) (next time.Time) {
 	for k, q := range r.asked {
 		for !q.mapped.IsValid() && q.sent < len(askTimes) && !now.Before(q.start.Add(askTimes[q.sent])) {
 			q.sent++
-			k.socket.write(request(k.id, true), q.to)
+			k.socket.write(stunwire.Probe(k.id), q.to)
 		}
 		if !q.mapped.IsValid() && q.sent < len(askTimes) {
 			next = earlier(q.start.Add(askTimes[q.sent]), next)
@@ -342,11 +342,6 @@ func (r *run) close() {
 		s.conn.Close()
 		<-s.done
 	}
-}
-
-func newID() (id [12]byte) {
-	rand.Read(id[:]) // never fails
-	return id
 }
 
 // earlier compares times of which the zero one means never.

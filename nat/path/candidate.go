@@ -3,6 +3,7 @@ package path
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -114,12 +115,18 @@ func Usable(addr netip.Addr) bool {
 	return (addr.IsGlobalUnicast() || addr.Is4() && addr.IsLinkLocalUnicast()) && !IsVirtual(addr)
 }
 
-// ParseCandidates reads the lines of a message; what is malformed, rejected or repeated is left out.
-func ParseCandidates(lines []string, reject func(netip.Addr) bool) []Candidate {
+// InOverlay reports whether an address, IPv4 in IPv6 form or not, lies in one of the prefixes.
+func InOverlay(overlay []netip.Prefix, addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return slices.ContainsFunc(overlay, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// ParseCandidates reads the lines of a message; what is malformed, of the overlay or repeated is left out.
+func ParseCandidates(lines []string, overlay []netip.Prefix) []Candidate {
 	var list []Candidate
 	for _, line := range lines {
 		c, err := ParseCandidate(line)
-		if err != nil || reject != nil && reject(c.Addr.Addr()) {
+		if err != nil || InOverlay(overlay, c.Addr.Addr()) {
 			continue
 		}
 		list, _ = merge(list, []Candidate{c})

@@ -120,7 +120,7 @@ func (l Local) chooseRelays(cfg *Config, use relayUse, only bool, offers []Relay
 		if at < 0 {
 			switch {
 			case l.NoUDP: // none can be had
-			case cfg.Dialable != nil && !cfg.Dialable(theirs.Anchor):
+			case l.Dialable != nil && !l.Dialable[theirs.Anchor]:
 				add(theirs, costBarred)
 			default:
 				add(theirs, costAbsent)
@@ -185,7 +185,7 @@ func (m *Machine) ease(now time.Time) {
 	}
 	r.eased = now.Add(easeEvery << r.eases)
 	r.eases = min(r.eases+1, 5)
-	m.intro.retry.at = earlier(m.intro.retry.at, now.Add(time.Duration(m.core.cfg.Jitter()*float64(easeWithin))))
+	m.intro.retry.at = earlier(m.intro.retry.at, now.Add(time.Duration(m.core.random.Float64()*float64(easeWithin))))
 }
 
 // seekSpare plans an introduction when a relayed path has no other relay beside it, and there is one that could be.
@@ -207,7 +207,7 @@ func (m *Machine) seekSpare(now time.Time) {
 		return
 	}
 	r.sought, r.seeks = now, min(r.seeks+1, 6)
-	wait := time.Duration(m.core.cfg.Jitter() * float64(seekWithin))
+	wait := time.Duration(m.core.random.Float64() * float64(seekWithin))
 	if !m.core.controlling {
 		wait += seekWithin // the other may be about to
 	}

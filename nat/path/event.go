@@ -45,7 +45,7 @@ type Event struct {
 	Controlling   bool             // this side starts the WireGuard handshake
 	PeerRestarted bool             // the peer runs a new process since the last path: old session keys are void
 	Sources       []netip.AddrPort // further addresses from which the peer may send: proven by checks, none merely claimed
-	Reason        string           // why, in words
+	Reason        Reason           // why
 }
 
 // State sums up where a peer stands.
@@ -63,7 +63,7 @@ const (
 type Status struct {
 	Path       Path
 	State      State
-	Reason     string    // why there is no path, or no direct one; empty when direct
+	Reason     Reason    // why there is no path, or no direct one; empty when direct
 	Since      time.Time // of the path, or of its absence
 	RTT        time.Duration
 	Local      []string // candidate lines of the last attempt, own

@@ -14,15 +14,15 @@ const maxChanges = 16
 type Change struct {
 	At     time.Time
 	Path   Path
-	Reason string // why, in words
+	Reason Reason // why
 }
 
-// history holds the latest changes, oldest first.
+// history holds the latest changes, oldest first. A View shares them: they are never written to again.
 type history struct{ changes []Change }
 
 func (h *history) note(c Change) {
 	if len(h.changes) == maxChanges {
-		h.changes = slices.Delete(h.changes, 0, 1)
+		h.changes = h.changes[1:]
 	}
 	h.changes = append(h.changes, c)
 }
@@ -50,14 +50,12 @@ type Beside struct {
 }
 
 // Evidence describes the peer in full at now.
-func (m *Machine) Evidence(now time.Time) Evidence {
-	e := Evidence{
-		Status: m.Status(now), Changes: slices.Clone(m.route.history.changes), Failure: m.intro.try.failure, NextTry: m.intro.retry.at,
+func (v *View) Evidence(now time.Time) Evidence {
+	e := Evidence{Status: v.Status(now), Changes: slices.Clone(v.changes), Failure: v.failure, NextTry: v.next}
+	if v.waiting {
+		e.Unanswered, e.Begun, e.NoRoute, e.Refused = v.sent, v.begun, v.noRoute, v.refused
 	}
-	if sig := &m.intro.sig; sig.waiting {
-		e.Unanswered, e.Begun, e.NoRoute, e.Refused = sig.sent, sig.begun, sig.noRoute, sig.refused
-	}
-	for _, r := range m.route.relays.list {
+	for _, r := range v.relays {
 		e.Relays = append(e.Relays, Beside{Anchor: r.anchor, Ready: r.phase == relayReady})
 	}
 	return e

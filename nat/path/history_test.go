@@ -1,7 +1,6 @@
 package path
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -51,9 +50,9 @@ func TestEvidenceOfRelayAndDirect(t *testing.T) {
 func TestHistoryIsBounded(t *testing.T) {
 	var h history
 	for i := range 3 * maxChanges {
-		h.note(Change{Reason: fmt.Sprint(i)})
+		h.note(Change{Reason: because("%d", i)})
 	}
-	if len(h.changes) != maxChanges || h.changes[0].Reason != fmt.Sprint(2*maxChanges) || h.changes[maxChanges-1].Reason != fmt.Sprint(3*maxChanges-1) {
+	if len(h.changes) != maxChanges || h.changes[0].Reason != because("%d", 2*maxChanges) || h.changes[maxChanges-1].Reason != because("%d", 3*maxChanges-1) {
 		t.Errorf("got %v, want the last %d", h.changes, maxChanges)
 	}
 }

@@ -270,9 +270,9 @@ func (i *introduction) offered(now time.Time, msg Message) {
 	i.retry.at = time.Time{}
 	own := i.newCredentials()
 	chosen := i.local.chooseRelays(&i.cfg, i.use, i.remote.noUDP, msg.Relays)
-	remote := ParseCandidates(msg.Candidates, i.cfg.Reject)
+	remote := ParseCandidates(msg.Candidates, i.overlay)
 	if i.sig.early.Attempt == msg.Attempt {
-		remote, _ = merge(remote, ParseCandidates(i.sig.early.Candidates, i.cfg.Reject))
+		remote, _ = merge(remote, ParseCandidates(i.sig.early.Candidates, i.overlay))
 	}
 	i.sig.early = Message{}
 	i.start(now, msg.Attempt, exchange{own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, chosen)
@@ -291,7 +291,7 @@ func (i *introduction) offeredAgain(now time.Time, msg Message) {
 	switch {
 	case i.try.on:
 		i.try.deadline = now.Add(i.attemptLimit())
-		i.addRemote(ParseCandidates(msg.Candidates, i.cfg.Reject))
+		i.addRemote(ParseCandidates(msg.Candidates, i.overlay))
 		i.send(i.answer())
 	case i.try.won:
 		i.send(i.answer())
@@ -305,7 +305,7 @@ func (i *introduction) answered(now time.Time, msg Message) {
 	if msg.Attempt != i.sig.number {
 		return
 	}
-	remote := ParseCandidates(msg.Candidates, i.cfg.Reject)
+	remote := ParseCandidates(msg.Candidates, i.overlay)
 	if !i.sig.waiting {
 		i.addRemote(remote)
 		return
@@ -321,7 +321,7 @@ func (i *introduction) answered(now time.Time, msg Message) {
 func (i *introduction) trickled(now time.Time, msg Message) {
 	switch {
 	case i.try.on && msg.Attempt == i.try.number:
-		i.addRemote(ParseCandidates(msg.Candidates, i.cfg.Reject))
+		i.addRemote(ParseCandidates(msg.Candidates, i.overlay))
 		i.punch(msg.Predicted)
 	case !i.controlling && msg.Attempt > i.sig.number:
 		i.sig.early = msg

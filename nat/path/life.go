@@ -207,7 +207,7 @@ func (t *route) believe(now time.Time) {
 	if !t.controlling && now.Sub(l.peerCheck) < 35*time.Second {
 		every = followEvery
 	}
-	l.idleAt = now.Add(every - time.Duration(t.cfg.Jitter()*float64(3*time.Second)))
+	l.idleAt = now.Add(every - time.Duration(t.random.Float64()*float64(3*time.Second)))
 	l.poll = now.Add(pollEvery) // the path may be in use since before this
 }
 
@@ -250,7 +250,7 @@ func (t *route) peerChecked(now time.Time, from netip.AddrPort) {
 		}
 	case IsVirtual(from.Addr()):
 		t.relayChecked(now, from)
-	case t.cfg.Reject != nil && t.cfg.Reject(from.Addr()) || !t.agreed.ok():
+	case t.rejects(from.Addr()) || !t.agreed.ok():
 	case t.path.Kind == Direct && t.path.RTT == 0 && now.Sub(t.since) < settle, now.Sub(l.lastAlt) < checkEvery:
 		// A new path is to answer first, and one check is enough.
 	case t.trying.waiting && now.Sub(t.trying.begun) < settle:

@@ -1,6 +1,7 @@
 package path
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"time"
 
@@ -10,151 +11,10 @@ import (
 // Config is what a Machine is made of.
 type Config struct {
 	Self, Peer identity.NodeID
-	Instance   [8]byte               // of this process
-	Random     func(n int) string    // n unguessable characters of IceAlphabet
-	Jitter     func() float64        // in [0, 1)
-	Reject     func(netip.Addr) bool // addresses that are never candidates; may be nil
-	// Dialable says whether this node can get a session with an anchor that it has none with; nil: with all.
-	Dialable func(anchor identity.NodeID) bool
+	Instance   [8]byte // of this process
+	// Seed is where all chance comes from, ICE passwords included: nobody may know it, and no two machines share one.
+	Seed [32]byte
 }
-
-// Input is one of the types below.
-type Input interface{ input() }
-
-type (
-	// Wake is due at the time that Step returned. It carries the peer's WireGuard activity, zero for never.
-	Wake struct{ LastTx, LastRx time.Time }
-	// Local replaces this node's candidates and the anchors that it can relay through.
-	Local struct {
-		Candidates []Candidate
-		Relays     []RelayOffer
-		NoUDP      bool // nothing gets an answer from the Internet by UDP: no direct path is worth waiting for
-	}
-	// Received is a verified message from the peer.
-	Received struct{ Message Message }
-	// Stirred is Wake out of turn: the peer is sent to after a pause.
-	Stirred Wake
-	// Routable says that signals to the peer have a route now.
-	Routable struct{}
-	// Unroutable says that the message just sent, of that kind, had no route.
-	Unroutable struct {
-		Kind Kind
-		Text string
-	}
-	// NetworkChanged brings what Local does and asks for a new attempt, whatever there is. If the host addresses are the
-	// Same as before, a path that there is need only be checked.
-	NetworkChanged struct {
-		Local Local
-		Same  bool
-	}
-	// PeerChanged says that the peer may be reached elsewhere now: a new attempt makes sense unless the path is direct.
-	PeerChanged struct{}
-	// Suspect asks for a check of the current path now.
-	Suspect struct{}
-	// Introduce asks for a new introduction although there is a path, which stays in use meanwhile. It does nothing
-	// while one is under way, or right after one.
-	Introduce struct{}
-	// Nominated is ICE's success; Failed its end without one.
-	Nominated struct {
-		Attempt uint64
-		Addr    netip.AddrPort
-	}
-	Failed struct {
-		Attempt uint64
-		Text    string
-	}
-	// OwnPredicted brings the ports at which this node's NAT may let the peer in, in the attempt that runs.
-	OwnPredicted struct {
-		Attempt   uint64
-		Predicted Predicted
-	}
-	// RelayOpened answers OpenRelay; Text is the error, empty for success.
-	RelayOpened struct {
-		Anchor identity.NodeID
-		Addr   netip.AddrPort
-		Text   string
-	}
-	// CheckAnswered says that a Check got an authentic answer from the address it went to.
-	CheckAnswered struct{ ID uint64 }
-	// PeerChecked says that an authentic check of the peer came from that address, and was answered.
-	PeerChecked struct{ From netip.AddrPort }
-	// Proven says that something authentic of the peer came from that address which ICE deals with: a check, or the
-	// answer to one.
-	Proven struct{ From netip.AddrPort }
-)
-
-func (Wake) input()           {}
-func (Local) input()          {}
-func (Received) input()       {}
-func (Stirred) input()        {}
-func (Routable) input()       {}
-func (Unroutable) input()     {}
-func (NetworkChanged) input() {}
-func (PeerChanged) input()    {}
-func (Suspect) input()        {}
-func (Introduce) input()      {}
-func (Nominated) input()      {}
-func (Failed) input()         {}
-func (OwnPredicted) input()   {}
-func (RelayOpened) input()    {}
-func (CheckAnswered) input()  {}
-func (PeerChecked) input()    {}
-func (Proven) input()         {}
-
-// Output is one of the types below, to be carried out in order.
-type Output interface{ output() }
-
-type (
-	// Send signals a message to the peer. If there is no route, Unroutable must be the next input.
-	Send struct{ Message Message }
-	// StartICE starts an agent of its own for this attempt. StopICE ends it; it may have ended already.
-	StartICE struct {
-		Attempt       uint64
-		Controlling   bool
-		Local, Remote Credentials
-		Candidates    []Candidate
-	}
-	AddCandidates struct {
-		Attempt    uint64
-		Candidates []Candidate
-	}
-	// Punch sends checks of the attempt to addresses at which the peer's NAT may let this node in.
-	Punch struct {
-		Attempt uint64
-		To      []netip.AddrPort
-	}
-	StopICE struct{ Attempt uint64 }
-	// Trust replaces the own credentials under which the peer's checks are answered.
-	Trust struct{ Own []Credentials }
-	// Check sends one STUN Binding request from Own to Remote's credentials.
-	Check struct {
-		ID          uint64
-		To          netip.AddrPort
-		Own, Remote Credentials
-	}
-	// Doubt says that the path answers no check in its time: whatever else leads to the peer should be looked at, and
-	// whether this node still has its address.
-	Doubt      struct{ Via identity.NodeID } // the relay of the path, zero for a direct one
-	OpenRelay  struct{ Anchor identity.NodeID }
-	CloseRelay struct {
-		Anchor identity.NodeID
-		Addr   netip.AddrPort
-	}
-	// Report tells the world.
-	Report struct{ Event Event }
-)
-
-func (Send) output()          {}
-func (StartICE) output()      {}
-func (AddCandidates) output() {}
-func (Punch) output()         {}
-func (StopICE) output()       {}
-func (Trust) output()         {}
-func (Check) output()         {}
-func (Doubt) output()         {}
-func (OpenRelay) output()     {}
-func (CloseRelay) output()    {}
-func (Report) output()        {}
 
 // Machine holds what is known about one peer. See Step.
 //
@@ -172,9 +32,11 @@ type core struct {
 	cfg         Config
 	controlling bool
 
-	own    []Credentials // of the newest attempts, newest first
-	agreed exchange
-	out    []Output
+	random  *rand.Rand
+	overlay []netip.Prefix // as Local last said
+	own     []Credentials  // of the newest attempts, newest first
+	agreed  exchange
+	out     []Output
 }
 
 // exchange is a pair of credentials that both sides hold. Checks are made under the one agreed on last.
@@ -187,7 +49,7 @@ func (e exchange) ok() bool { return e.own.Ufrag != "" }
 // New returns the machine of a peer with no path. The first Step should be Local, the second
 // Routable, which starts the introduction.
 func New(cfg Config, now time.Time) *Machine {
-	c := &core{cfg: cfg, controlling: cfg.Self.Compare(cfg.Peer) < 0}
+	c := &core{cfg: cfg, controlling: cfg.Self.Compare(cfg.Peer) < 0, random: rand.New(rand.NewChaCha8(cfg.Seed))}
 	return &Machine{
 		core:  c,
 		intro: introduction{core: c},
@@ -207,6 +69,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Stirred:
 		m.route.watch(now, Wake(in))
 	case Local:
+		m.core.overlay = in.Overlay
 		again := m.stranded(in) || m.cornered(in)
 		m.intro.setLocal(now, in)
 		m.route.renewRelays(now, in.Relays)
@@ -221,6 +84,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Unroutable:
 		m.intro.unroutable(now, in)
 	case NetworkChanged:
+		m.core.overlay = in.Local.Overlay
 		m.intro.retry.rung = 0
 		m.route.life.suspectSince = time.Time{} // checks that went nowhere while the link was down prove nothing
 		m.route.suspect(now)
@@ -385,11 +249,24 @@ func (m *Machine) next() time.Time {
 	return earlier(first, m.route.wake())
 }
 
+// rejects reports whether an address lies in the overlay: a tunnel must not become its own underlay.
+func (c *core) rejects(addr netip.Addr) bool { return InOverlay(c.overlay, addr) }
+
+// text returns n characters that carry six random bits each. ChaCha8 is strong enough for passwords as long as its seed is
+// secret.
+func (c *core) text(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = IceAlphabet[c.random.Uint64()&63]
+	}
+	return string(b)
+}
+
 func (c *core) emit(o Output) { c.out = append(c.out, o) }
 
 // newCredentials makes those of a new attempt, and has the peer's checks under them answered.
 func (c *core) newCredentials() Credentials {
-	fresh := Credentials{Ufrag: c.cfg.Random(8), Pwd: c.cfg.Random(24)}
+	fresh := Credentials{Ufrag: c.text(8), Pwd: c.text(24)}
 	c.own = append([]Credentials{fresh}, c.own...)
 	if len(c.own) > trustedMax {
 		// The pair agreed on last stays, however many offers were never answered: the path lives on it.
@@ -409,7 +286,7 @@ func (c *core) backoff(base, limit time.Duration, n int) time.Duration {
 	if d > limit || d <= 0 {
 		d = limit
 	}
-	return time.Duration(float64(d) * (0.85 + 0.3*c.cfg.Jitter()))
+	return time.Duration(float64(d) * (0.85 + 0.3*c.random.Float64()))
 }
 
 func due(now, at time.Time) bool { return !at.IsZero() && !at.After(now) }

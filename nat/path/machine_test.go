@@ -118,7 +118,7 @@ func TestDeadPathFallsBack(t *testing.T) {
 	}
 	var reasons []string
 	for _, e := range w.side[0].events {
-		reasons = append(reasons, e.Reason)
+		reasons = append(reasons, e.Reason.String())
 	}
 	if got := strings.Join(reasons, "; "); !strings.Contains(got, "is dead") {
 		t.Errorf("got event reasons %q, want one about the dead path", got)

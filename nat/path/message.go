@@ -6,9 +6,8 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"warren/mesh/identity"
+	"warren/mesh/record"
 )
 
 // Kind says what a Message asks of its receiver.
@@ -171,32 +170,9 @@ func (w messageWire) message() (Message, error) {
 }
 
 var (
-	encoding = mustEncMode()
-	decoding = mustDecMode()
+	encoding = record.Deterministic()
+	decoding = record.Strict(64, 16)
 )
-
-func mustEncMode() cbor.EncMode {
-	mode, err := cbor.CoreDetEncOptions().EncMode()
-	if err != nil {
-		panic("internal error: CBOR encoding options: " + err.Error())
-	}
-	return mode
-}
-
-func mustDecMode() cbor.DecMode {
-	mode, err := cbor.DecOptions{
-		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
-		IndefLength:      cbor.IndefLengthForbidden,
-		TagsMd:           cbor.TagsForbidden,
-		MaxNestedLevels:  4,
-		MaxArrayElements: 64,
-		MaxMapPairs:      16,
-	}.DecMode()
-	if err != nil {
-		panic("internal error: CBOR decoding options: " + err.Error())
-	}
-	return mode
-}
 
 // Encode returns the CBOR encoding of m, with integer keys.
 func (m Message) Encode() ([]byte, error) {

@@ -185,14 +185,14 @@ func TestParseCandidatesBounds(t *testing.T) {
 	for i := range 40 {
 		lines = append(lines, NewCandidate(Host, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i / 2)}), 1), 0).String())
 	}
-	reject := func(a netip.Addr) bool { return a == netip.MustParseAddr("10.0.0.1") }
-	got := ParseCandidates(lines, reject)
+	overlay := []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}
+	got := ParseCandidates(lines, overlay)
 	if len(got) != MaxCandidates {
 		t.Errorf("got %d candidates, want %d", len(got), MaxCandidates)
 	}
 	for i, c := range got {
-		if reject(c.Addr.Addr()) || i > 0 && c.Addr == got[i-1].Addr {
-			t.Errorf("got %v, want no rejected and no repeated address", c)
+		if InOverlay(overlay, c.Addr.Addr()) || i > 0 && c.Addr == got[i-1].Addr {
+			t.Errorf("got %v, want none of the overlay and no repeated address", c)
 		}
 	}
 }

@@ -31,10 +31,7 @@ func told(out []Output) (list []Predicted) {
 
 // trying returns a controlled machine with a running attempt 5 whose peer told one candidate.
 func tryingMachine(now time.Time) *Machine {
-	m := New(Config{
-		Self: identity.NodeID{2}, Peer: identity.NodeID{1}, Instance: [8]byte{2},
-		Random: func(n int) string { return "abcdefghijklmnopqrstuvwxyz"[:n] }, Jitter: func() float64 { return 0.5 },
-	}, now)
+	m := New(Config{Self: identity.NodeID{2}, Peer: identity.NodeID{1}, Instance: [8]byte{2}}, now)
 	m.Step(now, Local{Candidates: []Candidate{NewCandidate(Host, netip.MustParseAddrPort("192.0.2.1:9277"), 0)}})
 	m.Step(now, Received{Message{
 		Kind: KindOffer, Attempt: 5, Instance: [8]byte{1}, Ufrag: "theirufr", Pwd: "theirpasswordtheirpassword",

@@ -1,7 +1,6 @@
 package path
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -55,7 +54,7 @@ type relays struct {
 	eases   int       // such introductions in a row
 	sought  time.Time // the last introduction made for want of a spare one
 	seeks   int       // such introductions in a row
-	why     string    // there is none
+	why     Reason    // there is none
 }
 
 // maxChannels are the two agreed on, the one in use, and one that lingers.
@@ -92,23 +91,6 @@ func (s *relays) ready() (best *relay) {
 		}
 	}
 	return best
-}
-
-// progress says in words what becomes of them, for after a semicolon; empty when there is nothing to say.
-func (s *relays) progress() string {
-	for _, r := range s.list {
-		switch r.phase {
-		case relayPlanned, relayOpening:
-			return fmt.Sprintf("; opening a relay through %s", r.anchor.Short())
-		case relayChecking:
-			return fmt.Sprintf("; waiting for the peer on the relay through %s", r.anchor.Short())
-		case relayReady:
-		}
-	}
-	if s.why != "" {
-		return "; " + s.why
-	}
-	return ""
 }
 
 // uses reports whether r is the path.
@@ -231,7 +213,7 @@ func (t *route) watchRelay(now time.Time) {
 		case relayOpening:
 		case relayChecking:
 			if now.Sub(r.since) >= relayTime {
-				t.loseRelay(now, r, fmt.Sprintf("relay through %s: the peer did not answer", r.anchor.Short()))
+				t.loseRelay(now, r, because("relay through %s: the peer did not answer", r.anchor))
 			} else if due(now, r.at) {
 				r.at = now.Add(relayEvery)
 				t.checkRelay(now, r)
@@ -267,7 +249,7 @@ func (t *route) checkRelay(now time.Time, r *relay) {
 
 // loseRelay closes a channel that is not in use and does not work. If it is open, that may be the anchor's fault only if
 // something works.
-func (t *route) loseRelay(now time.Time, r *relay, why string) {
+func (t *route) loseRelay(now time.Time, r *relay, why Reason) {
 	works := t.path.Kind != None && t.life.suspectSince.IsZero()
 	if works || r.phase == relayOpening {
 		t.avoid(now, later(r.since, r.heard), r.anchor)
@@ -288,7 +270,7 @@ func (t *route) relayOpened(now time.Time, in RelayOpened) {
 		return
 	}
 	if in.Text != "" {
-		t.loseRelay(now, r, fmt.Sprintf("relay through %s: %s", in.Anchor.Short(), in.Text))
+		t.loseRelay(now, r, because("relay through %s: %s", in.Anchor, in.Text))
 		if spare := t.relays.by(t.relays.agreed.spare); spare != nil && spare.phase == relayPlanned {
 			spare.at = now
 		}
@@ -311,7 +293,7 @@ func (t *route) relayAnswered(now time.Time, check pendingCheck) {
 	}
 	r.heard, r.rtt, r.tries = now, max(now.Sub(check.at), time.Microsecond), 0
 	// The session with the anchor keeps the mapping open; this only finds out.
-	r.at = now.Add(idleEvery + time.Duration(t.cfg.Jitter()*float64(settle)))
+	r.at = now.Add(idleEvery + time.Duration(t.random.Float64()*float64(settle)))
 	if !t.controlling && now.Sub(r.peerCheck) < idleEvery+2*settle {
 		r.at = now.Add(followEvery)
 	}
@@ -349,7 +331,7 @@ func (t *route) headStart() time.Duration {
 	return preferDirect
 }
 
-func (t *route) moveRelay(now time.Time, r *relay, reason string) {
+func (t *route) moveRelay(now time.Time, r *relay, reason Reason) {
 	r.end = time.Time{}
 	t.set(now, Path{Addr: r.addr, Kind: Relayed, Via: r.anchor, RTT: r.rtt}, reason)
 }

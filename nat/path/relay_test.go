@@ -185,7 +185,7 @@ func TestRelayThatCannotBeOpened(t *testing.T) {
 	if !slices.Contains(out, Output(OpenRelay{Anchor: spareID})) {
 		t.Errorf("got %v after the first relay refused, want the spare one opened at once", out)
 	}
-	if got := m.route.relays.progress(); !strings.Contains(got, "opening a relay") {
+	if got := m.View().relaying(); !strings.Contains(got.String(), "opening a relay") {
 		t.Errorf("got %q, want what is under way", got)
 	}
 }
@@ -230,7 +230,7 @@ func TestChooseRelays(t *testing.T) {
 func TestChooseRelaysThatBothCanHave(t *testing.T) {
 	id := func(n byte) identity.NodeID { return identity.NodeID{n} }
 	type list = []RelayOffer
-	neighbour := func(anchor identity.NodeID) bool { return anchor != id(9) }
+	dialable := map[identity.NodeID]bool{id(6): true, id(7): true, id(8): true} // 9 is a neighbour
 	for _, tt := range []struct {
 		name   string
 		ours   Local
@@ -250,7 +250,8 @@ func TestChooseRelaysThatBothCanHave(t *testing.T) {
 		{"none that the other has, without UDP here", Local{NoUDP: true}, false, list{{Anchor: id(9)}}, choice{}},
 		{"nor there", Local{Relays: list{{Anchor: id(7)}}}, true, nil, choice{}},
 	} {
-		cfg := &Config{Self: id(1), Peer: id(2), Dialable: neighbour}
+		cfg := &Config{Self: id(1), Peer: id(2)}
+		tt.ours.Dialable = dialable
 		if got := tt.ours.chooseRelays(cfg, relayUse{avoided: []identity.NodeID{id(6)}}, tt.only, tt.theirs); got != tt.want {
 			t.Errorf("%s: got %d and %d, want %d and %d", tt.name, got.first[0], got.spare[0], tt.want.first[0], tt.want.spare[0])
 		}

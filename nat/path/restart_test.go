@@ -135,10 +135,7 @@ func TestCandidatesSinceTheOfferAreToldAgain(t *testing.T) {
 		{"another one instead", []Candidate{moved}, 1 + len(trickleAgain)},
 	} {
 		now := time.Unix(1e9, 0)
-		m := New(Config{
-			Self: identity.NodeID{1}, Peer: identity.NodeID{2}, Instance: [8]byte{1},
-			Random: func(n int) string { return "abcdefghijklmnopqrstuvwxyz"[:n] }, Jitter: func() float64 { return 0.5 },
-		}, now)
+		m := New(Config{Self: identity.NodeID{1}, Peer: identity.NodeID{2}, Instance: [8]byte{1}}, now)
 		m.Step(now, Local{Candidates: []Candidate{host}})
 		m.Step(now, Routable{})
 		m.Step(now, Local{Candidates: tt.since})

@@ -1,7 +1,6 @@
 package path
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -12,7 +11,7 @@ type route struct {
 	*core
 	path      Path
 	since     time.Time
-	reason    string // of the last change
+	reason    Reason // of the last change
 	restarted bool   // the peer's process is another one than the path was made with
 	history   history
 
@@ -100,7 +99,7 @@ func (t *route) prove(now time.Time, addr netip.AddrPort) {
 
 // note is prove without the report; it tells whether the address is new.
 func (t *route) note(now time.Time, addr netip.AddrPort) bool {
-	if !addr.IsValid() || IsVirtual(addr.Addr()) || t.cfg.Reject != nil && t.cfg.Reject(addr.Addr()) {
+	if !addr.IsValid() || IsVirtual(addr.Addr()) || t.rejects(addr.Addr()) {
 		return false
 	}
 	known := false
@@ -114,7 +113,7 @@ func (t *route) note(now time.Time, addr netip.AddrPort) bool {
 }
 
 // direct moves to an address of the peer.
-func (t *route) direct(now time.Time, addr netip.AddrPort, reason string) {
+func (t *route) direct(now time.Time, addr netip.AddrPort, reason Reason) {
 	t.agree()
 	t.alt = netip.AddrPort{}
 	t.note(now, addr)
@@ -123,7 +122,7 @@ func (t *route) direct(now time.Time, addr netip.AddrPort, reason string) {
 }
 
 // set moves to another path (or to none) and reports it.
-func (t *route) set(now time.Time, p Path, reason string) {
+func (t *route) set(now time.Time, p Path, reason Reason) {
 	if p.Addr != t.path.Addr || p.Kind != t.path.Kind || t.restarted {
 		t.since = now
 		t.history.note(Change{At: now, Path: p, Reason: reason})
@@ -181,10 +180,10 @@ func (t *route) moveToAlt(now time.Time) {
 // dead gives the path up for the next best.
 func (t *route) dead(now time.Time) {
 	old := t.path
-	reason := fmt.Sprintf("direct path to %s is dead: %d checks unanswered in %s",
+	reason := because("direct path to %s is dead: %d checks unanswered in %s",
 		old.Addr, t.life.failedChecks, now.Sub(t.life.suspectSince).Round(100*time.Millisecond))
 	if old.Kind == Relayed {
-		reason = fmt.Sprintf("relay through %s is dead: %d checks unanswered", old.Via.Short(), t.life.failedChecks)
+		reason = because("relay through %s is dead: %d checks unanswered", old.Via, t.life.failedChecks)
 	}
 	t.set(now, Path{}, reason)
 	t.agree()

@@ -22,6 +22,7 @@ type world struct {
 	queue  eventQueue
 	serial int
 	side   [2]*side
+	tapes  []*tape
 	skew   [2]time.Duration // of the sides' clocks
 	noUDP  [2]bool          // the sides are where UDP is blocked
 
@@ -40,6 +41,7 @@ type side struct {
 	id       identity.NodeID
 	index    int
 	m        *Machine
+	tape     *tape // of m
 	instance [8]byte
 	addr     netip.AddrPort // where its packets come from
 	wakeAt   time.Time
@@ -118,17 +120,13 @@ func (w *world) start(i int) {
 func (w *world) begin(i int) {
 	s := w.side[i]
 	s.ice, s.opened, s.trusted, s.sent = nil, map[identity.NodeID]bool{}, nil, map[Kind]int{}
-	s.m = New(Config{
-		Self: s.id, Peer: w.side[1-i].id, Instance: s.instance,
-		Random: func(n int) string {
-			b := make([]byte, n)
-			for k := range b {
-				b[k] = IceAlphabet[w.rnd.IntN(64)]
-			}
-			return string(b)
-		},
-		Jitter: w.rnd.Float64,
-	}, w.clock(i))
+	cfg := Config{Self: s.id, Peer: w.side[1-i].id, Instance: s.instance}
+	for k := range cfg.Seed {
+		cfg.Seed[k] = byte(w.rnd.Uint32())
+	}
+	s.m = New(cfg, w.clock(i))
+	w.tapes = append(w.tapes, &tape{cfg: cfg, begun: w.clock(i)})
+	s.tape = w.tapes[len(w.tapes)-1]
 	w.input(i, Local{
 		Candidates: []Candidate{NewCandidate(Host, s.addr, 0)},
 		Relays:     []RelayOffer{{Anchor: anchorID, RTTms: 10}},
@@ -151,6 +149,7 @@ func (w *world) input(i int, in Input) {
 		return
 	}
 	out, wake := s.m.Step(w.clock(i), in)
+	s.tape.frames = append(s.tape.frames, frame{w.clock(i), in, out, wake})
 	for _, o := range out {
 		w.do(s, o)
 	}
@@ -340,7 +339,7 @@ func (w *world) reason(i int) string {
 	if w.side[i].m == nil {
 		return "off"
 	}
-	return w.side[i].m.Status(w.now).Reason
+	return w.side[i].m.Status(w.now).Reason.String()
 }
 
 func (w *world) pathEvents(i int) []string {

@@ -1,7 +1,6 @@
 package path
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -64,7 +63,7 @@ func (t *route) watchSpare(now time.Time, r *relay) {
 	}
 	if _, in := t.doubt(); !in {
 		if r.tries >= spareTries {
-			t.loseRelay(now, r, fmt.Sprintf("relay through %s does not answer", r.anchor.Short()))
+			t.loseRelay(now, r, because("relay through %s does not answer", r.anchor))
 			return
 		}
 		r.tries++
@@ -110,7 +109,7 @@ func (t *route) leaveRelay(now time.Time) {
 			continue
 		}
 		old := t.relays.at(t.path.Addr)
-		reason := fmt.Sprintf("relay through %s does not answer, that through %s does", t.path.Via.Short(), r.anchor.Short())
+		reason := because("relay through %s does not answer, that through %s does", t.path.Via, r.anchor)
 		t.avoid(now, t.life.suspectSince.Add(-silence), t.path.Via)
 		t.relays.agreed = choice{first: r.anchor}
 		t.moveRelay(now, r, reason)

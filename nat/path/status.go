@@ -3,68 +3,134 @@ package path
 import (
 	"fmt"
 	"time"
+
+	"warren/mesh/identity"
 )
 
-// Status describes the peer at now.
-func (m *Machine) Status(now time.Time) Status {
-	s := Status{
-		Path:       m.route.path,
-		State:      StateWaiting,
-		Reason:     m.whyNot(now),
-		Since:      m.route.since,
-		RTT:        m.route.path.RTT,
-		Local:      Lines(m.intro.local.Candidates),
-		Remote:     Lines(m.intro.try.remote),
-		Attempts:   m.intro.try.count,
-		Instance:   m.intro.remote.instance,
-		LastChange: m.route.since,
-		Standby:    m.route.relayUse(now, nil).spare,
+// View is what a machine was at one time, to be described later, by any goroutine. It costs little to make: the words are put
+// together only when someone asks.
+type View struct {
+	plain         Status // without Reason, Local and Remote
+	local, remote []Candidate
+	controlling   bool
+	because       Reason // of the last change of path
+	changes       []Change
+	failure       string    // of the last attempt, in words
+	next          time.Time // of the next introduction made unasked; zero for never
+	trying        time.Time // since when ICE runs; zero: it does not
+	relays        []beside
+	noRelay       Reason // why there is none
+	signalled
+}
+
+// signalled is the ask or offer that is out, if one is.
+type signalled struct {
+	waiting     bool
+	sent        int
+	begun, last time.Time
+	noRoute     string
+	refused     bool
+}
+
+// beside is what a View keeps of a relay.
+type beside struct {
+	anchor identity.NodeID
+	phase  relayPhase
+}
+
+// View returns what the machine is now. What it shares with the machine is not written to any more.
+func (m *Machine) View() *View {
+	sig := &m.intro.sig
+	v := &View{
+		plain: Status{
+			Path: m.route.path, State: StateWaiting, Since: m.route.since, RTT: m.route.path.RTT, Attempts: m.intro.try.count,
+			Instance: m.intro.remote.instance, LastChange: m.route.since, Standby: m.route.relayUse(m.route.since, nil).spare,
+		},
+		local: m.intro.local.Candidates, remote: m.intro.try.remote, controlling: m.core.controlling, because: m.route.reason,
+		changes: m.route.history.changes, failure: m.intro.try.failure, next: m.intro.retry.at, noRelay: m.route.relays.why,
+		signalled: signalled{sig.waiting, sig.sent, sig.begun, sig.last, sig.noRoute, sig.refused},
+	}
+	for _, r := range m.route.relays.list {
+		v.relays = append(v.relays, beside{r.anchor, r.phase})
+	}
+	if m.intro.try.on {
+		v.trying = m.intro.try.started
 	}
 	switch {
 	case m.route.path.Kind != None:
-		s.State = StateUp
+		v.plain.State = StateUp
 	case m.intro.try.on:
-		s.State = StateChecking
+		v.plain.State = StateChecking
 	case m.intro.sig.waiting:
-		s.State = StateIntroducing
+		v.plain.State = StateIntroducing
 	}
+	return v
+}
+
+// Status describes the peer at now.
+func (m *Machine) Status(now time.Time) Status { return m.View().Status(now) }
+
+// Evidence describes the peer in full at now.
+func (m *Machine) Evidence(now time.Time) Evidence { return m.View().Evidence(now) }
+
+// Status describes the peer as it would be at now, if nothing has happened since.
+func (v *View) Status(now time.Time) Status {
+	s := v.plain
+	s.Reason, s.Local, s.Remote = v.whyNot(now), Lines(v.local), Lines(v.remote)
 	return s
 }
 
 // whyNot says in words why there is no path, or no direct one, and what comes next.
-func (m *Machine) whyNot(now time.Time) string {
-	switch m.route.path.Kind {
+func (v *View) whyNot(now time.Time) Reason {
+	switch v.plain.Path.Kind {
 	case Direct:
 		return ""
 	case Relayed:
-		return "relayed: " + m.progress(now)
+		return "relayed: " + v.progress(now)
 	}
-	return m.progress(now) + m.route.relays.progress()
+	return v.progress(now) + v.relaying()
 }
 
-func (m *Machine) progress(now time.Time) string {
+func (v *View) progress(now time.Time) Reason {
 	switch {
-	case m.intro.try.on:
-		return fmt.Sprintf("ICE is trying %s of the peer since %s", counted(len(m.intro.try.remote), "candidate"), ago(now, m.intro.try.started))
-	case m.intro.sig.waiting && m.intro.sig.noRoute != "":
-		return "no route for introductions: " + m.intro.sig.noRoute
-	case m.intro.sig.waiting && m.intro.sig.refused:
+	case !v.trying.IsZero():
+		return because("ICE is trying %s of the peer since %s", counted(len(v.remote), "candidate"), ago(now, v.trying))
+	case v.waiting && v.noRoute != "":
+		return because("no route for introductions: %s", v.noRoute)
+	case v.waiting && v.refused:
 		return "the peer refuses introductions: it does not know this node (yet)"
-	case m.intro.sig.waiting:
+	case v.waiting:
 		what := "request for an offer"
-		if m.core.controlling {
+		if v.controlling {
 			what = "offer"
 		}
-		return fmt.Sprintf("peer has not answered the %s (%d sent, last %s ago)", what, m.intro.sig.sent, ago(now, m.intro.sig.last))
+		return because("peer has not answered the %s (%d sent, last %s ago)", what, v.sent, ago(now, v.last))
 	}
-	text := m.route.reason
-	if m.intro.try.failure != "" {
-		text = "ICE failed: " + m.intro.try.failure
+	text := v.because
+	if v.failure != "" {
+		text = because("ICE failed: %s", v.failure)
 	}
-	if !m.intro.retry.at.IsZero() {
-		text += fmt.Sprintf("; next try in %s", ago(m.intro.retry.at, now))
+	if !v.next.IsZero() {
+		text += because("; next try in %s", ago(v.next, now))
 	}
 	return text
+}
+
+// relaying says in words what becomes of the relays, for after a semicolon; empty when there is nothing to say.
+func (v *View) relaying() Reason {
+	for _, r := range v.relays {
+		switch r.phase {
+		case relayPlanned, relayOpening:
+			return because("; opening a relay through %s", r.anchor)
+		case relayChecking:
+			return because("; waiting for the peer on the relay through %s", r.anchor)
+		case relayReady:
+		}
+	}
+	if v.noRelay != "" {
+		return "; " + v.noRelay
+	}
+	return ""
 }
 
 // ago rounds to what a reader can use.

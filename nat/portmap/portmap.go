@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"warren/nat/ranges"
@@ -41,11 +42,12 @@ const (
 	perFamily = 2
 )
 
-// Options say what to map, and where. All but Port have defaults.
+// Options say what to map, and where. All have defaults.
 type Options struct {
-	// Port returns the shared UDP port as it is now; 0 while it is not open, and nothing is mapped then.
+	// Port returns the shared UDP port as it is now; 0 while it is not open, and nothing is mapped then. Nil, or after a call of
+	// Set: what Set was told.
 	Port func() uint16
-	// TCP reports whether the TCP port of the same number is wanted too, now. Nil: never.
+	// TCP reports whether the TCP port of the same number is wanted too, now. Nil, or after a call of Set: what Set was told.
 	TCP func() bool
 	// Gateway returns the routers to ask, best first; link-local addresses with their zone. Nil: those of the
 	// system's default routes.
@@ -105,8 +107,20 @@ type RouterStatus struct {
 	Remark    string   // what is odd about it, in words: another NAT behind the router
 }
 
+// same reports whether only the expiry differs.
+func (r RouterStatus) same(o RouterStatus) bool {
+	return r.Gateway == o.Gateway && r.Internal == o.Internal && r.Remark == o.Remark && slices.Equal(r.Protocols, o.Protocols) &&
+		(r.Mapping == nil) == (o.Mapping == nil) && (r.Mapping == nil || r.Mapping.same(*o.Mapping))
+}
+
 // Status is what Snapshot returns: the routers in the order of their preference.
 type Status struct{ Routers []RouterStatus }
+
+// Wanted is what Set has mapped.
+type Wanted struct {
+	Port uint16 // the shared UDP port; 0: nothing is mapped
+	TCP  bool   // the TCP port of the same number too
+}
 
 // Mapper keeps the mappings. Make it with New, and let it work with Run.
 type Mapper struct {
@@ -115,6 +129,8 @@ type Mapper struct {
 	only    string // for tests: the only protocol to use; "": all
 	events  chan struct{}
 	changed chan struct{}
+
+	wanted atomic.Pointer[Wanted] // nil: Set was not called
 
 	// Guarded by mu.
 	mu     sync.Mutex
@@ -152,7 +168,27 @@ func New(o Options) *Mapper {
 	return &Mapper{o: o, events: make(chan struct{}, 1), changed: make(chan struct{}, 1), report: map[place]RouterStatus{}}
 }
 
-// Events returns a channel that gets a value, coalesced, after each change of what Mappings returns but for expiries.
+// Set says what to map; the same again changes nothing. It never blocks.
+func (m *Mapper) Set(w Wanted) {
+	if before := m.wanted.Swap(&w); before == nil || *before != w {
+		m.Changed()
+	}
+}
+
+// want returns what is to be mapped now.
+func (m *Mapper) want() (w Wanted) {
+	if set := m.wanted.Load(); set != nil {
+		return *set
+	}
+	if m.o.Port != nil {
+		w.Port = m.o.Port()
+	}
+	w.TCP = m.o.TCP != nil && m.o.TCP()
+	return w
+}
+
+// Events returns a channel that gets a value, coalesced, after each change of what Snapshot and TCPMappings return but for
+// expiries.
 func (m *Mapper) Events() <-chan struct{} { return m.events }
 
 // Changed tells that the network or the port has changed, or that a mapping does not work: everything is asked for
@@ -257,8 +293,8 @@ func isClosed(c <-chan struct{}) bool {
 
 // places returns what there is to map now.
 func (m *Mapper) places() []place {
-	port := m.o.Port()
-	if port == 0 {
+	want := m.want()
+	if want.Port == 0 {
 		return nil
 	}
 	var all []place
@@ -272,13 +308,13 @@ func (m *Mapper) places() []place {
 		if err != nil {
 			continue // no address of this family on that network, or no longer
 		}
-		p := place{gateway: gateway, local: local, port: port}
+		p := place{gateway: gateway, local: local, port: want.Port}
 		if !slices.Contains(all, p) {
 			count[gateway.Is4()]++
 			all = append(all, p)
 		}
 	}
-	if m.o.TCP != nil && m.o.TCP() {
+	if want.TCP {
 		for _, p := range all {
 			p.tcp = true
 			all = append(all, p)
@@ -291,9 +327,9 @@ func (m *Mapper) places() []place {
 func (m *Mapper) arrange(wanted []place) {
 	m.mu.Lock()
 	lost := false
-	for p, r := range m.report {
+	for p := range m.report {
 		if !slices.Contains(wanted, p) {
-			lost = lost || r.Mapping != nil
+			lost = true
 			delete(m.report, p)
 		}
 	}
@@ -311,10 +347,10 @@ func (m *Mapper) publish(p place, r RouterStatus) {
 		m.mu.Unlock()
 		return
 	}
-	before := m.report[p].Mapping
+	before := m.report[p]
 	m.report[p] = r
 	m.mu.Unlock()
-	if (before == nil) != (r.Mapping == nil) || before != nil && !before.same(*r.Mapping) {
+	if !before.same(r) {
 		m.tell()
 	}
 }

@@ -141,6 +141,8 @@ func TestLife(t *testing.T) {
 				if !a.event() {
 					t.Error("got no event of the new mapping")
 				}
+				after(time.Minute)
+				a.event() // what the router does not speak is known by now
 				for range 3 * 60 {
 					after(time.Minute)
 					to, ok := r.Lookup(want)
@@ -277,6 +279,53 @@ func TestPortTaken(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSetReplacesTheFunctions maps what Set says from then on, at once, and nothing for port 0.
+func TestSetReplacesTheFunctions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := home4(func(o *portmaptest.Options) { o.NATPMP = true })
+		a := run(t, r, gateway4, "")
+		after(10 * time.Second)
+		for _, want := range []portmap.Wanted{{Port: 9999}, {Port: 9999, TCP: true}, {}, {Port: 9277, TCP: true}} {
+			a.event()
+			a.Set(want)
+			after(0)
+			udp, tcp := a.Mappings(), a.TCPMappings()
+			if (len(udp) == 1) != (want.Port != 0) || (len(tcp) == 1) != want.TCP || !a.event() {
+				t.Fatalf("%+v: got %v and %v mapped, want that and an event", want, udp, tcp)
+			}
+			if want.Port != 0 && udp[0].External.Port() != want.Port {
+				t.Errorf("got %v, want port %d", udp[0].External, want.Port)
+			}
+			after(10 * time.Second)
+			a.event()
+			a.Set(want)
+			if after(0); a.event() {
+				t.Errorf("%+v again: got an event, want none", want)
+			}
+		}
+		a.end()
+	})
+}
+
+// TestAnswersOfRoutersAreTold: what a router does not speak is news too, once.
+func TestAnswersOfRoutersAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := run(t, home4(func(*portmaptest.Options) {}), gateway4, "")
+		after(0)
+		if !a.event() || a.state(portmap.PCP).State != portmap.Asking {
+			t.Errorf("got %+v and no event, want the router asked", a.Snapshot())
+		}
+		after(time.Minute)
+		if !a.event() || a.state(portmap.PCP).State != portmap.Absent {
+			t.Errorf("got %+v and no event, want its silence told", a.Snapshot())
+		}
+		if after(time.Hour); a.event() {
+			t.Error("got an event of a router that is still silent, want none")
+		}
+		a.end()
+	})
 }
 
 func TestPortChanges(t *testing.T) {

@@ -2,7 +2,7 @@
 // from a socket that this node has never spoken to, and believes what arrives.
 //
 // It is a pure state machine. Asking (a message to the helper, who sends) and seeing (the packet comes in by the shared
-// socket) belong to mesh/node and nat; what an address is announced for is mesh/node's.
+// socket) belong to nat/standing and nat; what an address is announced for is mesh/node's.
 //
 // A Machine has one owner and is not safe for concurrent use.
 package reach

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"cmp"
-	"context"
 	"net"
 	"slices"
 	"time"
@@ -25,48 +24,40 @@ type Member struct {
 	Sent     Traffic
 }
 
-// account returns that of a member. The caller holds mu.
-func (s *Server) account(id identity.NodeID) *account {
-	a := s.accounts[id]
-	if a == nil {
-		a = new(account)
-		s.accounts[id] = a
-	}
-	return a
+// ledger is what the loop last published: all but the traffic of now, which the counters know.
+type ledger struct {
+	halves  []half
+	members []Member // Sent is by channels that are no more
 }
 
-// retire keeps the counts of a direction that was just removed. The caller holds mu.
-func (s *Server) retire(from identity.NodeID, ch *channel) {
-	if ch.load != nil {
-		a := s.account(from)
-		a.ended = a.ended.plus(ch.load())
-		ch.load = nil
-	}
+// half is one member's half of a pair, and the other's if it is there.
+type half struct {
+	from, peer     identity.NodeID
+	joined         bool
+	counter, other Counter // either may be nil
+	listed         bool    // the pair is listed by the half of the smaller ID
 }
 
-func (c *channel) traffic() Traffic {
-	if c == nil || c.load == nil {
+func trafficOf(c Counter) Traffic {
+	if c == nil {
 		return Traffic{}
 	}
-	return c.load()
+	return c.Traffic()
 }
 
 // Snapshot lists the pairs that have at least one half open, and the members for whom anything was forwarded, in the
 // order of their IDs.
 func (s *Server) Snapshot() (pairs []Pair, members []Member) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for from, peers := range s.channels {
-		for peer, ch := range peers {
-			other := s.channels[peer][from]
-			if other != nil && from.Compare(peer) > 0 {
-				continue // listed from the other side
-			}
-			pairs = append(pairs, Pair{A: from, B: peer, Joined: ch.joined, FromA: ch.traffic(), FromB: other.traffic()})
+	l := s.published.Load()
+	sent := make(map[identity.NodeID]Traffic)
+	for _, h := range l.halves {
+		sent[h.from] = sent[h.from].plus(trafficOf(h.counter))
+		if h.listed {
+			pairs = append(pairs, Pair{A: h.from, B: h.peer, Joined: h.joined, FromA: trafficOf(h.counter), FromB: trafficOf(h.other)})
 		}
 	}
-	for id := range s.accounts {
-		if m := s.member(id); m.Channels > 0 || m.Sent.Packets+m.Sent.Dropped > 0 {
+	for _, m := range l.members {
+		if m.Sent = m.Sent.plus(sent[m.ID]); m.Channels > 0 || m.Sent.Packets+m.Sent.Dropped > 0 {
 			members = append(members, m)
 		}
 	}
@@ -75,75 +66,27 @@ func (s *Server) Snapshot() (pairs []Pair, members []Member) {
 	return pairs, members
 }
 
-// member sums up what was forwarded for one. The caller holds mu.
-func (s *Server) member(id identity.NodeID) Member {
-	m := Member{ID: id, Channels: len(s.channels[id]), Sent: s.accounts[id].ended}
-	for _, ch := range s.channels[id] {
-		m.Sent = m.Sent.plus(ch.traffic())
-	}
-	return m
-}
-
 // Load returns this relay's load as it was last told.
-func (s *Server) Load() uint8 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.load
-}
-
-// Run measures the load while anything is joined, and otherwise sleeps. It returns when ctx ends.
-func (s *Server) Run(ctx context.Context) error {
-	var g gauge
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.stir:
-		}
-		tick := time.NewTicker(loadEvery)
-		for busy := true; busy; {
-			select {
-			case <-ctx.Done():
-				tick.Stop()
-				return ctx.Err()
-			case <-tick.C:
-				busy = s.measure(&g, time.Now())
-			}
-		}
-		tick.Stop()
-	}
-}
+func (s *Server) Load() uint8 { return s.told.Load().load }
 
 // measure takes one sample and tells it if it is notable; false when there is nothing more to measure.
-func (s *Server) measure(g *gauge, now time.Time) (busy bool) {
-	limit, fill := s.options.Limit(), s.options.Fill()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var sum Traffic
-	for id := range s.accounts {
-		sum = sum.plus(s.member(id).Sent)
+func (s *Server) measure(now time.Time) (busy bool) {
+	load := s.gauge.sample(now, s.table.traffic(), s.terms.Load().Limit, s.options.Socket.Fill())
+	before := s.told.Load()
+	if d := int(load) - int(before.load); d >= loadStep || -d >= loadStep || load == 0 && d != 0 {
+		s.told.Store(&told{load: load, other: make(chan struct{})})
+		close(before.other)
 	}
-	for _, peers := range s.channels {
-		for _, ch := range peers {
-			busy = busy || ch.joined
-		}
-	}
-	load := g.sample(now, sum, limit, fill)
-	if d := int(load) - int(s.load); d >= loadStep || -d >= loadStep || load == 0 && d != 0 {
-		s.load = load
-		close(s.retold)
-		s.retold = make(chan struct{})
-	}
-	return busy || load > 0
+	return s.table.joined() || load > 0
 }
 
 // tell keeps a member informed of the load until its stream ends.
 func (s *Server) tell(from identity.NodeID, c net.Conn) {
-	if status := s.watch(from); status != granted {
+	if status := s.watcher(from); status != granted {
 		writeReply(c, status, 0)
 		return
 	}
-	defer s.unwatch(from)
+	defer s.do(func() { s.table.unwatch(from) })
 	c.SetReadDeadline(time.Time{})
 	ended := make(chan struct{})
 	go func() {
@@ -156,42 +99,29 @@ func (s *Server) tell(from identity.NodeID, c net.Conn) {
 		return
 	}
 	for {
-		s.mu.Lock()
-		load, retold := s.load, s.retold
-		s.mu.Unlock()
+		now := s.told.Load()
 		c.SetWriteDeadline(time.Now().Add(requestTimeout))
-		if _, err := c.Write([]byte{load}); err != nil {
+		if _, err := c.Write([]byte{now.load}); err != nil {
 			return
 		}
 		select {
-		case <-retold:
+		case <-now.other:
 		case <-ended:
 			return
 		}
 	}
 }
 
-func (s *Server) watch(from identity.NodeID) status {
+// watcher has the loop count one more stream on which a member, if it is one, is told the load.
+func (s *Server) watcher(from identity.NodeID) (st status) {
 	switch {
-	case !s.options.Enabled():
+	case !s.terms.Load().Enabled:
 		return refusedOff
-	case !s.options.Member(from):
+	case !s.options.Members.Member(from):
 		return refusedNotMember
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := s.account(from)
-	if !a.ask(time.Now()) || a.watches >= maxLoadStreams {
-		return refusedBusy
+	if !s.do(func() { st = s.table.watch(from) }) {
+		return refusedOff
 	}
-	a.watches++
-	return granted
-}
-
-func (s *Server) unwatch(from identity.NodeID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a := s.accounts[from]; a != nil && a.watches > 0 {
-		a.watches--
-	}
+	return st
 }

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"errors"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,17 +17,10 @@ func (w *world) carry(h Half, packets, bytes, dropped uint64) {
 	w.sent[h] = Traffic{Packets: t.Packets + packets, Bytes: t.Bytes + bytes, Dropped: t.Dropped + dropped, Last: time.Now()}
 }
 
-func (w *world) run(t *testing.T) (stop func()) {
-	var group sync.WaitGroup
-	group.Go(func() { w.server.Run(w.ctx) })
-	return group.Wait
-}
-
 func TestLoadIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, cancel := newWorld(t)
-		w.limit = 1_000_000
-		wait := w.run(t)
+		w.server.Set(Terms{Enabled: true, Limit: 1_000_000})
 		ca, _ := w.client(a)
 		cb, _ := w.client(b)
 		stop := run(t, ca, cb)
@@ -59,9 +51,7 @@ func TestLoadIsTold(t *testing.T) {
 			t.Errorf("got load %d a minute after the last packet, want 0", got)
 		}
 		// No limit, but packets are lost.
-		w.mu.Lock()
-		w.limit = 0
-		w.mu.Unlock()
+		w.server.Set(Terms{Enabled: true})
 		for range 10 {
 			w.carry(half, 1000, 1_000_000, 50)
 			time.Sleep(time.Second)
@@ -80,12 +70,11 @@ func TestLoadIsTold(t *testing.T) {
 		}
 		ca.Follow(nil)
 		synctest.Wait()
-		if got := w.server.accounts[a].watches; got != 0 {
+		if got := w.server.table.accounts[a].watches; got != 0 {
 			t.Errorf("got %d streams that tell the load to nobody", got)
 		}
 		stop()
 		cancel()
-		wait()
 	})
 }
 
@@ -103,6 +92,7 @@ func TestTrafficIsCountedByMemberAndPair(t *testing.T) {
 		open(t, cc, a)
 		w.carry(Half{w.remote[a], vab.Port()}, 10, 1000, 1)
 		w.carry(Half{w.remote[a], vac.Port()}, 5, 50, 0)
+		synctest.Wait()
 		pairs, members := w.server.Snapshot()
 		if len(pairs) != 2 || pairs[0].A != a || pairs[0].B != b || !pairs[0].Joined || pairs[0].FromA.Bytes != 1000 || pairs[0].FromB.Bytes != 0 {
 			t.Errorf("got pairs %+v, want a and b with 1000 bytes from a, and a and c", pairs)
@@ -116,6 +106,7 @@ func TestTrafficIsCountedByMemberAndPair(t *testing.T) {
 			t.Errorf("got %+v after a channel was closed, want its 1000 bytes still counted", members[0])
 		}
 		w.server.Drop(a)
+		synctest.Wait()
 		if _, members = w.server.Snapshot(); len(members) > 2 {
 			t.Errorf("got %+v after a was dropped, want nothing of a", members)
 		}

@@ -5,38 +5,50 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"warren/mesh/identity"
 )
 
-// ClientOptions are what the client side needs from its node. All but MoveChannel and Logger are
-// required.
+// Dialer opens control streams.
+type Dialer interface {
+	// DialRelay opens one on the direct session with an anchor; if there is none it fails at once or, to wait, only when
+	// ctx ends. It returns as well the address of that session, to which the data will go.
+	DialRelay(ctx context.Context, anchor identity.NodeID, wait bool) (net.Conn, netip.AddrPort, error)
+}
+
+// Channels are those of the socket. Its methods must not block.
+type Channels interface {
+	// OpenChannel has what is sent to the address that it returns wrapped for a relay, CloseChannel ends that. To open what
+	// is open returns the same address.
+	OpenChannel(relay netip.AddrPort, number uint16) (netip.AddrPort, error)
+	CloseChannel(virtual netip.AddrPort)
+	// MoveChannel says that the relay of an open channel is spoken to at another address now.
+	MoveChannel(virtual, relay netip.AddrPort) error
+}
+
+// ClientOptions are what the client side needs from its node. All but Logger are required.
 type ClientOptions struct {
-	// Dial opens a control stream on the direct session with an anchor; if there is none it fails at once or, to wait,
-	// only when ctx ends. It returns as well the address of that session, to which the data will go.
-	Dial func(ctx context.Context, anchor identity.NodeID, wait bool) (net.Conn, netip.AddrPort, error)
-	// OpenChannel makes the socket wrap what is sent to the address it returns, CloseChannel ends that.
-	OpenChannel  func(relay netip.AddrPort, number uint16) (netip.AddrPort, error)
-	CloseChannel func(virtual netip.AddrPort)
-	// MoveChannel says that the relay of an open channel is spoken to at another address now. nil: a channel ends then.
-	MoveChannel func(virtual, relay netip.AddrPort) error
-	Logger      *slog.Logger
+	Dialer   Dialer
+	Channels Channels
+	Logger   *slog.Logger
 }
 
 // Client opens channels at anchors and keeps them open until they are closed.
 type Client struct {
+	// Constant after NewClient.
 	options ClientOptions
-	done    chan struct{}   // closed when Run's context ends
-	ending  context.Context // ends with it
-	end     context.CancelFunc
+	done    chan struct{} // closed when Run's context ends
 	news    chan struct{}
-	work    sync.WaitGroup
+	work    sync.WaitGroup // every goroutine
 
+	// Guarded by mu, under which nothing is called.
 	mu      sync.Mutex
 	closed  bool
 	open    map[netip.AddrPort]*opened // by virtual address
@@ -63,9 +75,8 @@ func NewClient(options ClientOptions) *Client {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	options.Logger = options.Logger.With("part", "relay")
-	ending, end := context.WithCancel(context.Background())
 	return &Client{
-		options: options, ending: ending, end: end, done: make(chan struct{}), news: make(chan struct{}, 1), open: make(map[netip.AddrPort]*opened),
+		options: options, done: make(chan struct{}), news: make(chan struct{}, 1), open: make(map[netip.AddrPort]*opened),
 		asking: make(map[identity.NodeID]int), follows: make(map[identity.NodeID]*followed),
 	}
 }
@@ -75,12 +86,12 @@ func (c *Client) Run(ctx context.Context) error {
 	<-ctx.Done()
 	c.mu.Lock()
 	c.closed = true
+	follows := slices.Collect(maps.Values(c.follows))
+	c.mu.Unlock()
 	close(c.done)
-	c.end()
-	for _, f := range c.follows {
+	for _, f := range follows {
 		f.stop()
 	}
-	c.mu.Unlock()
 	c.work.Wait()
 	return ctx.Err()
 }
@@ -92,43 +103,50 @@ func (c *Client) Open(ctx context.Context, anchor, peer identity.NodeID) (netip.
 	defer c.ask(anchor)()
 	stream, relay, number, err := c.request(ctx, anchor, peer)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("open channel to %s at %s: %w", peer.Short(), anchor.Short(), err)
+		return netip.AddrPort{}, fmt.Errorf("open channel: %w", err)
 	}
 	c.displace(relay, number, peer)
-	virtual, err := c.options.OpenChannel(relay, number)
+	virtual, err := c.options.Channels.OpenChannel(relay, number)
 	if err != nil {
 		stream.Close()
-		return netip.AddrPort{}, fmt.Errorf("open channel to %s at %s: %w", peer.Short(), anchor.Short(), err)
+		return netip.AddrPort{}, fmt.Errorf("open channel: %w", err)
 	}
 	hold, stop := context.WithCancel(context.Background())
 	o := &opened{anchor: anchor, peer: peer, virtual: virtual, relay: relay, number: number, stop: stop, give: make(chan struct{})}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
+	closed, before := c.closed, c.open[virtual]
+	if !closed {
+		c.open[virtual] = o
+		c.work.Go(func() { c.keep(hold, o, stream) }) // counted before Run can begin to wait
+	}
+	c.mu.Unlock()
+	if closed {
 		stop()
 		stream.Close()
-		c.options.CloseChannel(virtual)
+		c.options.Channels.CloseChannel(virtual)
 		return netip.AddrPort{}, ErrClosed
 	}
-	if before := c.open[virtual]; before != nil {
+	if before != nil {
 		before.stop() // the same channel asked for again: the newer stream holds it
 	}
-	c.open[virtual] = o
-	c.work.Go(func() { c.keep(hold, o, stream) })
 	return virtual, nil
 }
 
 // displace ends a channel to another peer whose number the relay has given anew: it was restarted, and what is sent by that
 // channel goes to the wrong one. Its path is dead, and would take the new one with it.
 func (c *Client) displace(relay netip.AddrPort, number uint16, peer identity.NodeID) {
+	var void []*opened
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for virtual, o := range c.open {
 		if o.relay == relay && o.number == number && o.peer != peer {
 			delete(c.open, virtual)
-			o.stop()
-			c.options.CloseChannel(virtual)
+			void = append(void, o)
 		}
+	}
+	c.mu.Unlock()
+	for _, o := range void {
+		o.stop()
+		c.options.Channels.CloseChannel(o.virtual)
 	}
 }
 
@@ -140,13 +158,13 @@ func (c *Client) Close(virtual netip.AddrPort) {
 	c.mu.Unlock()
 	if o != nil {
 		close(o.give)
-		c.options.CloseChannel(virtual)
+		c.options.Channels.CloseChannel(virtual)
 	}
 }
 
 // request does the exchange on a fresh control stream.
 func (c *Client) request(ctx context.Context, anchor, peer identity.NodeID) (net.Conn, netip.AddrPort, uint16, error) {
-	stream, relay, err := c.options.Dial(ctx, anchor, true)
+	stream, relay, err := c.options.Dialer.DialRelay(ctx, anchor, true)
 	if err != nil {
 		return nil, relay, 0, err
 	}
@@ -197,9 +215,8 @@ func (c *Client) keep(hold context.Context, o *opened, stream net.Conn) {
 				return
 			}
 			attempt, done := context.WithTimeout(ctx, requestTimeout)
-			unneeded := context.AfterFunc(c.ending, done) // the anchor may be gone for good: Run must not wait for it
+			go c.whileRunning(attempt, done) // the anchor may be gone for good: Run must not wait for it
 			next, relay, number, err := c.request(attempt, o.anchor, o.peer)
-			unneeded()
 			done()
 			if err == nil && number == o.number && c.move(o, relay) {
 				stream, backoff = next, 200*time.Millisecond
@@ -212,6 +229,15 @@ func (c *Client) keep(hold context.Context, o *opened, stream net.Conn) {
 			}
 			backoff = min(2*backoff, 10*time.Second)
 		}
+	}
+}
+
+// whileRunning ends an attempt when Run is to return.
+func (c *Client) whileRunning(attempt context.Context, end context.CancelFunc) {
+	select {
+	case <-c.done:
+		end()
+	case <-attempt.Done():
 	}
 }
 
@@ -239,10 +265,7 @@ func (c *Client) move(o *opened, relay netip.AddrPort) bool {
 	if same {
 		return true
 	}
-	if c.options.MoveChannel == nil {
-		return false
-	}
-	if err := c.options.MoveChannel(o.virtual, relay); err != nil {
+	if err := c.options.Channels.MoveChannel(o.virtual, relay); err != nil {
 		c.options.Logger.Info("relay channel not moved", "anchor", o.anchor.Short(), "peer", o.peer.Short(), "error", err)
 		return false
 	}

@@ -21,11 +21,11 @@ type followed struct {
 // Follow says of which anchors to know the load; it replaces what was said before. What an anchor tells comes with Load,
 // and News says when.
 func (c *Client) Follow(anchors []identity.NodeID) {
+	var left []*followed
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for id, f := range c.follows {
 		if !slices.Contains(anchors, id) {
-			f.stop()
+			left = append(left, f)
 			delete(c.follows, id)
 		}
 	}
@@ -37,6 +37,10 @@ func (c *Client) Follow(anchors []identity.NodeID) {
 		f := &followed{stop: stop}
 		c.follows[id] = f
 		c.work.Go(func() { c.follow(ctx, id, f) })
+	}
+	c.mu.Unlock()
+	for _, f := range left {
+		f.stop()
 	}
 }
 
@@ -80,7 +84,7 @@ func (c *Client) follow(ctx context.Context, anchor identity.NodeID, f *followed
 func (c *Client) listen(ctx context.Context, anchor identity.NodeID, f *followed) {
 	attempt, done := context.WithTimeout(ctx, requestTimeout)
 	defer done()
-	stream, _, err := c.options.Dial(attempt, anchor, false)
+	stream, _, err := c.options.Dialer.DialRelay(attempt, anchor, false)
 	if err != nil {
 		return
 	}
@@ -136,8 +140,8 @@ func (c *Client) Anchors() []identity.NodeID {
 // ask notes that an anchor is being asked for a channel; the returned function takes the note back.
 func (c *Client) ask(anchor identity.NodeID) (done func()) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.asking[anchor]++
+	c.mu.Unlock()
 	c.announce()
 	return func() {
 		c.mu.Lock()

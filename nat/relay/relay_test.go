@@ -20,8 +20,6 @@ type world struct {
 	mu      sync.Mutex
 	forward map[Half]Half
 	remote  map[identity.NodeID]netip.AddrPort
-	off     bool
-	limit   int // bytes a second
 	cut     bool
 	relay   netip.AddrPort // where clients reach the relay
 	streams map[net.Conn]bool
@@ -29,6 +27,43 @@ type world struct {
 
 	server *Server
 	ctx    context.Context
+}
+
+// What a Server uses of its node.
+
+func (w *world) Forward(from, to Half) (Counter, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.forward[from] = to
+	return worldCounter{w, from}, nil
+}
+
+func (w *world) Unforward(from Half) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.forward, from)
+}
+
+func (*world) Fill() float64 { return 0 }
+
+func (w *world) Remote(id identity.NodeID) (netip.AddrPort, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	addr, ok := w.remote[id]
+	return addr, ok
+}
+
+func (*world) Member(id identity.NodeID) bool { return id != stranger }
+
+type worldCounter struct {
+	w    *world
+	from Half
+}
+
+func (c worldCounter) Traffic() Traffic {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return c.w.sent[c.from]
 }
 
 var (
@@ -46,57 +81,53 @@ func newWorld(t *testing.T) (*world, context.CancelFunc) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	w.ctx = ctx
-	locked := func(f func()) { w.mu.Lock(); defer w.mu.Unlock(); f() }
-	w.server = NewServer(ServerOptions{
-		Self: anchor,
-		Forward: func(from, to Half) func() Traffic {
-			locked(func() { w.forward[from] = to })
-			return func() (sent Traffic) {
-				locked(func() { sent = w.sent[from] })
-				return sent
-			}
-		},
-		Unforward: func(from Half) { locked(func() { delete(w.forward, from) }) },
-		Remote: func(id identity.NodeID) (addr netip.AddrPort, ok bool) {
-			locked(func() { addr, ok = w.remote[id] })
-			return addr, ok
-		},
-		Member:  func(id identity.NodeID) bool { return id != stranger },
-		Enabled: func() bool { return !w.off },
-		Limit: func() (limit int) {
-			locked(func() { limit = w.limit })
-			return limit
-		},
-	})
-	return w, cancel
+	w.server = NewServer(ServerOptions{Self: anchor, Socket: w, Members: w})
+	w.server.Set(Terms{Enabled: true})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.server.Run(ctx)
+	}()
+	return w, func() { cancel(); <-ended }
 }
 
-// client returns a client of member id whose control streams are pipes into the server.
+// lane is a member's way to the relay, by pipes into the server, and its socket's channels.
+type lane struct {
+	w    *world
+	id   identity.NodeID
+	mine map[netip.AddrPort]Half
+}
+
+// client returns a client of member id, and the channels of its socket.
 func (w *world) client(id identity.NodeID) (*Client, map[netip.AddrPort]Half) {
-	channels := make(map[netip.AddrPort]Half)
-	return NewClient(ClientOptions{
-		Dial: func(_ context.Context, _ identity.NodeID, _ bool) (net.Conn, netip.AddrPort, error) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if w.cut {
-				return nil, netip.AddrPort{}, errors.New("no session")
-			}
-			near, far := net.Pipe()
-			w.streams[far] = true
-			go w.server.Serve(w.ctx, id, far)
-			return near, w.relay, nil
-		},
-		OpenChannel: func(relay netip.AddrPort, number uint16) (netip.AddrPort, error) {
-			virtual := netip.AddrPortFrom(netip.MustParseAddr("100::1"), number)
-			channels[virtual] = Half{relay, number}
-			return virtual, nil
-		},
-		CloseChannel: func(virtual netip.AddrPort) { delete(channels, virtual) },
-		MoveChannel: func(virtual, relay netip.AddrPort) error {
-			channels[virtual] = Half{relay, channels[virtual].Channel}
-			return nil
-		},
-	}), channels
+	l := &lane{w, id, make(map[netip.AddrPort]Half)}
+	return NewClient(ClientOptions{Dialer: l, Channels: l}), l.mine
+}
+
+func (l *lane) DialRelay(context.Context, identity.NodeID, bool) (net.Conn, netip.AddrPort, error) {
+	w := l.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cut {
+		return nil, netip.AddrPort{}, errors.New("no session")
+	}
+	near, far := net.Pipe()
+	w.streams[far] = true
+	go w.server.Serve(w.ctx, l.id, far)
+	return near, w.relay, nil
+}
+
+func (l *lane) OpenChannel(relay netip.AddrPort, number uint16) (netip.AddrPort, error) {
+	virtual := netip.AddrPortFrom(netip.MustParseAddr("100::1"), number)
+	l.mine[virtual] = Half{relay, number}
+	return virtual, nil
+}
+
+func (l *lane) CloseChannel(virtual netip.AddrPort) { delete(l.mine, virtual) }
+
+func (l *lane) MoveChannel(virtual, relay netip.AddrPort) error {
+	l.mine[virtual] = Half{relay, l.mine[virtual].Channel}
+	return nil
 }
 
 func (w *world) table() map[Half]Half {
@@ -180,7 +211,7 @@ func TestNumbersOutliveTheRelay(t *testing.T) {
 		defer cancel()
 		got := make(map[identity.NodeID]uint16)
 		for _, peer := range peers {
-			number, status := w.server.open(a, peer, nil)
+			number, status := w.server.grant(a, peer, nil)
 			if status != granted {
 				t.Fatalf("channel to %v: got status %d", peer, status)
 			}
@@ -273,6 +304,7 @@ func TestMemberThatMovesIsFollowed(t *testing.T) {
 		va, vb := open(t, ca, b), open(t, cb, a)
 		moved := netip.MustParseAddrPort("198.51.100.77:7")
 		w.server.Moved(a, moved)
+		synctest.Wait()
 		ha, hb := Half{moved, va.Port()}, Half{w.remote[b], vb.Port()}
 		if got := w.table(); len(got) != 2 || got[ha] != hb || got[hb] != ha {
 			t.Fatalf("got table %v, want only %v and %v", got, ha, hb)
@@ -293,6 +325,7 @@ func TestRevokedMemberIsCutAtOnce(t *testing.T) {
 		open(t, cc, b)
 		open(t, cb, c)
 		w.server.Drop(a)
+		synctest.Wait()
 		if got := w.table(); len(got) != 2 {
 			t.Fatalf("got table %v, want only the pair b and c", got)
 		}
@@ -320,7 +353,7 @@ func TestRefusals(t *testing.T) {
 		if _, err := ca.Open(t.Context(), anchor, a); !errors.Is(err, ErrNotMember) {
 			t.Errorf("channel to itself: got %v, want %v", err, ErrNotMember)
 		}
-		w.off = true
+		w.server.Set(Terms{})
 		if _, err := ca.Open(t.Context(), anchor, b); !errors.Is(err, ErrOff) {
 			t.Errorf("channel at a node that does not relay: got %v, want %v", err, ErrOff)
 		}

@@ -2,11 +2,11 @@ package relay
 
 import (
 	"context"
-	"encoding/binary"
 	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"warren/mesh/identity"
@@ -19,65 +19,164 @@ const Linger = time.Minute
 // requestTimeout bounds how long a stream may take to say what it wants.
 const requestTimeout = 5 * time.Second
 
-// ServerOptions are what a relay needs from its node. All but Limit, Fill and Logger are required; none of the functions
-// may block.
-type ServerOptions struct {
-	Self identity.NodeID
-	// Forward installs one direction of a relayed path in the socket and returns what it has carried so far; nil if it
-	// cannot be installed. Unforward removes it.
-	Forward   func(from, to Half) func() Traffic
-	Unforward func(from Half)
+// Forwarder is the data path of a relay. Its methods are called by the server's loop and must not block.
+type Forwarder interface {
+	// Forward installs one direction of a relayed path, or moves it, and returns what counts its packets.
+	Forward(from, to Half) (Counter, error)
+	Unforward(from Half)
+	// Fill is how full the queue has been since the last call, between 0 and 1.
+	Fill() float64
+}
+
+// Counter says what one direction has carried so far. It may be called concurrently.
+type Counter interface{ Traffic() Traffic }
+
+// Members tells who is served. It may be called concurrently, and must not block.
+type Members interface {
 	// Remote returns the address that a member's control session comes from: its data comes from there too.
-	Remote func(identity.NodeID) (netip.AddrPort, bool)
+	Remote(identity.NodeID) (netip.AddrPort, bool)
 	// Member reports whether an ID is an active member.
-	Member func(identity.NodeID) bool
-	// Enabled reports whether this node relays at present.
-	Enabled func() bool
-	// Limit is what may be forwarded in bytes a second, 0 for no limit; Fill how full the socket's queue has been since
-	// the last call, between 0 and 1. They make the load; nil: none.
-	Limit  func() int
-	Fill   func() float64
-	Logger *slog.Logger
+	Member(identity.NodeID) bool
+}
+
+// ServerOptions are what a relay needs from its node. All but Logger are required.
+type ServerOptions struct {
+	Self    identity.NodeID
+	Socket  Forwarder
+	Members Members
+	Logger  *slog.Logger
+}
+
+// Terms are what a relay does for others.
+type Terms struct {
+	Enabled bool // it relays at present
+	Limit   int  // bytes a second that may be forwarded, of which the load is a share; 0: no limit
 }
 
 // Server hands out channels to members and joins them in pairs.
 type Server struct {
+	// Constant after NewServer.
 	options ServerOptions
+	tasks   chan func()   // for the loop
+	poke    chan struct{} // a value when there are orders
+	ended   chan struct{} // closed when Run returns
 
-	mu sync.Mutex
-	// channels by who asked, then by the peer it is for. Guarded by mu, as is everything in a channel.
-	channels map[identity.NodeID]map[identity.NodeID]*channel
-	count    int // of channels
-	accounts map[identity.NodeID]*account
-	load     uint8         // as told
-	retold   chan struct{} // closed and replaced when load is another
-	stir     chan struct{} // a value when there is something to measure
+	// Owned by the loop, that is by Run.
+	table     table
+	gauge     gauge
+	measuring bool
+
+	// Guarded by mu, under which nothing is called.
+	mu      sync.Mutex
+	moved   map[identity.NodeID]netip.AddrPort // that the loop is to move
+	dropped map[identity.NodeID]bool           // that the loop is to drop, before it does anything else
+
+	// Atomic.
+	terms     atomic.Pointer[Terms]
+	told      atomic.Pointer[told]
+	published atomic.Pointer[ledger]
 }
 
-// channel is one member's half of a relayed path.
-type channel struct {
-	half   Half
-	joined bool           // both directions stand in the socket's table
-	load   func() Traffic // sent by the member; nil: never joined
-	holder net.Conn       // the control stream that holds it; nil while it lingers
-	linger *time.Timer    // runs while holder is nil
+// told is the load as members know it.
+type told struct {
+	load  uint8
+	other chan struct{} // closed when another one is told
 }
 
-// NewServer returns a relay without channels.
+// NewServer returns a relay without channels, which serves once Run runs, as soon as Set enables it.
 func NewServer(options ServerOptions) *Server {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	options.Logger = options.Logger.With("part", "relay")
-	if options.Limit == nil {
-		options.Limit = func() int { return 0 }
+	s := &Server{
+		options: options, tasks: make(chan func()), poke: make(chan struct{}, 1), ended: make(chan struct{}),
+		table: table{
+			self: options.Self, socket: options.Socket, log: options.Logger,
+			channels: make(map[identity.NodeID]map[identity.NodeID]*channel), accounts: make(map[identity.NodeID]*account),
+		},
+		moved: make(map[identity.NodeID]netip.AddrPort), dropped: make(map[identity.NodeID]bool),
 	}
-	if options.Fill == nil {
-		options.Fill = func() float64 { return 0 }
+	s.terms.Store(&Terms{})
+	s.told.Store(&told{other: make(chan struct{})})
+	s.published.Store(&ledger{})
+	return s
+}
+
+// Set says what the relay does for others. It never blocks. Channels that are there stay.
+func (s *Server) Set(t Terms) { s.terms.Store(&t) }
+
+// Run hands out channels, and measures the load while any are joined. It returns when ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	defer close(s.ended)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	tick := time.NewTicker(loadEvery)
+	tick.Stop()
+	for {
+		if s.table.dirty {
+			s.table.dirty = false
+			s.published.Store(s.table.ledger())
+		}
+		if s.table.stirred && !s.measuring {
+			s.measuring = true
+			tick.Reset(loadEvery)
+		}
+		s.table.stirred = false
+		timer.Reset(time.Until(s.table.wake()))
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return ctx.Err()
+		case task := <-s.tasks:
+			s.obey() // what was ordered before the task was given
+			task()
+		case <-s.poke:
+			s.obey()
+		case <-timer.C:
+			s.table.expire(time.Now())
+		case <-tick.C:
+			if s.measuring = s.measure(time.Now()); !s.measuring {
+				tick.Stop()
+			}
+		}
 	}
-	return &Server{
-		options: options, channels: make(map[identity.NodeID]map[identity.NodeID]*channel), accounts: make(map[identity.NodeID]*account),
-		retold: make(chan struct{}), stir: make(chan struct{}, 1),
+}
+
+// do has the loop do something and waits for it; false when the loop has ended.
+func (s *Server) do(task func()) bool {
+	done := make(chan struct{})
+	select {
+	case s.tasks <- func() { defer close(done); task() }:
+		<-done
+		return true
+	case <-s.ended:
+		return false
+	}
+}
+
+// obey does what Moved and Drop have asked for.
+func (s *Server) obey() {
+	s.mu.Lock()
+	moved, dropped := s.moved, s.dropped
+	s.moved, s.dropped = make(map[identity.NodeID]netip.AddrPort), make(map[identity.NodeID]bool)
+	s.mu.Unlock()
+	for id := range dropped {
+		s.table.drop(id)
+	}
+	for id, addr := range moved {
+		s.table.move(id, addr)
+	}
+}
+
+// order notes what the loop is to do.
+func (s *Server) order(note func()) {
+	s.mu.Lock()
+	note()
+	s.mu.Unlock()
+	select {
+	case s.poke <- struct{}{}:
+	default:
 	}
 }
 
@@ -97,180 +196,40 @@ func (s *Server) Serve(ctx context.Context, from identity.NodeID, c net.Conn) {
 	}
 	var number uint16
 	if status == granted {
-		number, status = s.open(from, peer, c)
+		number, status = s.grant(from, peer, c)
 	}
 	if err := writeReply(c, status, number); err != nil || status != granted {
-		s.end(from, peer, c, false)
+		s.do(func() { s.table.end(from, peer, c, false) })
 		return
 	}
 	c.SetReadDeadline(time.Time{})
 	var word [1]byte
 	n, _ := c.Read(word[:])
-	s.end(from, peer, c, n == 1 && word[0] == bye)
+	s.do(func() { s.table.end(from, peer, c, n == 1 && word[0] == bye) })
 }
 
-// open finds or makes the channel of (from, peer), hands it to the stream c, and joins it with the peer's half.
-func (s *Server) open(from, peer identity.NodeID, c net.Conn) (uint16, status) {
-	addr, ok := s.options.Remote(from)
+// grant has the loop open a channel for a member that may have one.
+func (s *Server) grant(from, peer identity.NodeID, c net.Conn) (number uint16, st status) {
+	m := s.options.Members
+	addr, ok := m.Remote(from)
 	switch {
-	case !s.options.Enabled():
+	case !s.terms.Load().Enabled:
 		return 0, refusedOff
-	case !ok || from == peer || !s.options.Member(from) || !s.options.Member(peer):
+	case !ok || from == peer || !m.Member(from) || !m.Member(peer):
 		return 0, refusedNotMember
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	mine := s.channels[from]
-	switch {
-	case !s.account(from).ask(time.Now()):
-		return 0, refusedBusy
-	case mine[peer] == nil && (len(mine) >= maxOfMember || s.count >= maxChannels):
-		return 0, refusedFull
+	if !s.do(func() { number, st = s.table.open(from, peer, addr, c) }) {
+		return 0, refusedOff
 	}
-	if mine == nil {
-		mine = make(map[identity.NodeID]*channel)
-		s.channels[from] = mine
-	}
-	ch := mine[peer]
-	if ch == nil {
-		number := s.freeNumber(from, peer, mine)
-		if number == 0 {
-			return 0, refusedFull
-		}
-		ch = &channel{half: Half{Addr: addr, Channel: number}}
-		mine[peer] = ch
-		s.count++
-	}
-	if ch.linger != nil {
-		ch.linger.Stop()
-		ch.linger = nil
-	}
-	ch.holder = c
-	s.place(from, peer, ch, addr)
-	return ch.half.Channel, granted
+	return number, st
 }
 
-// freeNumber returns a channel number that a member does not use, 0 when it has them all. It is the peer's as long as no other
-// has taken it: so a relay that was restarted gives the number again that the member still uses, in whatever order its
-// channels are asked for.
-func (s *Server) freeNumber(client, peer identity.NodeID, mine map[identity.NodeID]*channel) uint16 {
-	used := make(map[uint16]bool, len(mine))
-	for _, ch := range mine {
-		used[ch.half.Channel] = true
-	}
-	first, count := uint16(firstChannel), uint16(middleChannel-firstChannel)
-	if s.options.Self.Compare(client) > 0 {
-		first, count = middleChannel, lastChannel-middleChannel+1
-	}
-	at := binary.BigEndian.Uint16(peer[:])
-	for n := range count {
-		if number := first + (at%count+n)%count; !used[number] {
-			return number
-		}
-	}
-	return 0
-}
-
-// place moves a half to addr and writes both directions into the socket's table if the peer's half is there.
-// The caller holds mu.
-func (s *Server) place(from, peer identity.NodeID, ch *channel, addr netip.AddrPort) {
-	if ch.joined && ch.half.Addr != addr {
-		s.options.Unforward(ch.half)
-		s.retire(from, ch)
-	}
-	ch.half.Addr = addr
-	other := s.channels[peer][from]
-	if other == nil {
-		return
-	}
-	if load := s.options.Forward(ch.half, other.half); load != nil {
-		ch.load = load
-	}
-	if load := s.options.Forward(other.half, ch.half); load != nil {
-		other.load = load
-	}
-	if !ch.joined {
-		s.options.Logger.Info("relaying", "peer", from.Short(), "with", peer.Short())
-	}
-	ch.joined, other.joined = true, true
-	select {
-	case s.stir <- struct{}{}:
-	default:
-	}
-}
-
-// end is called when the stream c is over. Another stream that took the channel over keeps it.
-func (s *Server) end(from, peer identity.NodeID, c net.Conn, now bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ch := s.channels[from][peer]
-	if ch == nil || ch.holder != c {
-		return
-	}
-	ch.holder = nil
-	if now {
-		s.remove(from, peer)
-		return
-	}
-	ch.linger = time.AfterFunc(Linger, func() { s.expire(from, peer, ch) })
-}
-
-func (s *Server) expire(from, peer identity.NodeID, ch *channel) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.channels[from][peer] == ch && ch.holder == nil {
-		s.remove(from, peer)
-	}
-}
-
-// remove takes a channel away and both directions with it. The caller holds mu.
-func (s *Server) remove(from, peer identity.NodeID) {
-	ch := s.channels[from][peer]
-	if ch == nil {
-		return
-	}
-	if ch.linger != nil {
-		ch.linger.Stop()
-	}
-	delete(s.channels[from], peer)
-	s.count--
-	s.retire(from, ch)
-	if len(s.channels[from]) == 0 {
-		delete(s.channels, from)
-	}
-	if !ch.joined {
-		return
-	}
-	s.options.Unforward(ch.half)
-	if other := s.channels[peer][from]; other != nil {
-		s.options.Unforward(other.half)
-		other.joined = false
-		s.retire(peer, other)
-	}
-}
-
-// Moved tells the relay that a member's session, and so its data, now comes from another address.
+// Moved tells the relay that a member's session, and so its data, now comes from another address. It never blocks.
 func (s *Server) Moved(id identity.NodeID, addr netip.AddrPort) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for peer, ch := range s.channels[id] {
-		if ch.half.Addr != addr {
-			s.place(id, peer, ch, addr)
-		}
-	}
+	s.order(func() { s.moved[id] = addr })
 }
 
-// Drop takes away every channel of and towards a member, at once: it was revoked or left.
+// Drop takes away every channel of and towards a member, at once: it was revoked or left. It never blocks.
 func (s *Server) Drop(id identity.NodeID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for peer := range s.channels[id] {
-		s.remove(id, peer)
-	}
-	for from, peers := range s.channels {
-		if peers[id] != nil {
-			s.remove(from, id)
-		}
-	}
-	delete(s.accounts, id)
+	s.order(func() { s.dropped[id] = true })
 }

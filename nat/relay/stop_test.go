@@ -12,21 +12,27 @@ import (
 	"warren/mesh/identity"
 )
 
+// dialOnce reaches the relay once, and then no more.
+type dialOnce struct {
+	stream net.Conn
+	dials  *atomic.Int32
+}
+
+func (d dialOnce) DialRelay(ctx context.Context, _ identity.NodeID, _ bool) (net.Conn, netip.AddrPort, error) {
+	if d.dials.Add(1) == 1 {
+		return d.stream, netip.MustParseAddrPort("203.0.113.1:9277"), nil
+	}
+	<-ctx.Done()
+	return nil, netip.AddrPort{}, ctx.Err()
+}
+
 // A client whose anchor has gone is dialling it again when it is to end, and does not wait for that.
 func TestRunDoesNotWaitForAnAnchorThatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		var dials atomic.Int32
 		client := NewClient(ClientOptions{
-			Dial: func(ctx context.Context, _ identity.NodeID, _ bool) (net.Conn, netip.AddrPort, error) {
-				if dials.Add(1) == 1 {
-					return near, netip.MustParseAddrPort("203.0.113.1:9277"), nil
-				}
-				<-ctx.Done()
-				return nil, netip.AddrPort{}, ctx.Err()
-			},
-			OpenChannel:  func(relay netip.AddrPort, _ uint16) (netip.AddrPort, error) { return relay, nil },
-			CloseChannel: func(netip.AddrPort) {},
+			Dialer: dialOnce{near, &dials}, Channels: &lane{mine: make(map[netip.AddrPort]Half)},
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"golang.zx2c4.com/wireguard/device"
+
+	"warren/nat/stunwire"
 )
 
 // Class says which protocol of the shared port a datagram belongs to.
@@ -38,22 +40,15 @@ func (c Class) String() string {
 }
 
 const (
-	stunHeaderSize    = 20
-	stunCookie        = 0x2112A442
-	stunMaxAttributes = 64 // ICE's largest message has a dozen
-
 	channelHeaderSize = 4
 	channelMin        = 0x4000
 	channelMax        = 0x4FFF
 	channelMaxPadding = 3 // RFC 8656, section 12.5: padding to four bytes is allowed over UDP
 
-	quicFixedBit  = 0x40
-	quicLongBit   = 0x80
-	quicLongMin   = 7  // flags, version, two lengths of connection IDs (RFC 8999, section 5.1)
-	quicShortMin  = 21 // the smallest that RFC 9000, section 10.3, lets a stateless reset be
-	stunAttrXPeer = 0x0012
-	stunAttrXRel  = 0x0016
-	stunAttrXMap  = 0x0020
+	quicFixedBit = 0x40
+	quicLongBit  = 0x80
+	quicLongMin  = 7  // flags, version, two lengths of connection IDs (RFC 8999, section 5.1)
+	quicShortMin = 21 // the smallest that RFC 9000, section 10.3, lets a stateless reset be
 )
 
 // Classify tells the protocols of the shared port apart. It looks at p only, does not keep or change it, and
@@ -66,8 +61,7 @@ const (
 //	x1xxxxxx             QUIC (RFC 9000, section 17): the fixed bit. Our connection IDs start with ff ff ff, so
 //	                     that the bytes a ChannelData length would be in can never fit.
 //
-// STUN whose attributes do not add up, or whose XOR addresses are not as long as their family says, is
-// MalformedSTUN: one such packet can end a process that hands it to pion/stun v2 (GHSA-34rh-wp3j-6cxc).
+// STUN that is not sound, as nat/stunwire says, is MalformedSTUN.
 func Classify(p []byte) Class {
 	if len(p) < channelHeaderSize {
 		return Unknown
@@ -107,31 +101,13 @@ func classifyWireGuard(p []byte) Class {
 	return WireGuard
 }
 
-// classifySTUN walks the attributes of a message whose first two bits are zero.
+// classifySTUN looks at a message whose first two bits are zero.
 func classifySTUN(p []byte) Class {
-	if len(p) < stunHeaderSize || binary.BigEndian.Uint32(p[4:]) != stunCookie {
+	switch {
+	case !stunwire.Is(p):
 		return Unknown
-	}
-	if int(binary.BigEndian.Uint16(p[2:])) != len(p)-stunHeaderSize {
+	case !stunwire.Sound(p):
 		return MalformedSTUN
-	}
-	rest := p[stunHeaderSize:]
-	for count := 0; len(rest) > 0; count++ {
-		if len(rest) < 4 || count == stunMaxAttributes {
-			return MalformedSTUN
-		}
-		size := int(binary.BigEndian.Uint16(rest[2:]))
-		padded := 4 + (size+3)&^3
-		if padded > len(rest) {
-			return MalformedSTUN
-		}
-		switch binary.BigEndian.Uint16(rest) {
-		case stunAttrXPeer, stunAttrXRel, stunAttrXMap:
-			if !(size == 8 && rest[5] == 1 || size == 20 && rest[5] == 2) {
-				return MalformedSTUN
-			}
-		}
-		rest = rest[padded:]
 	}
 	return STUN
 }

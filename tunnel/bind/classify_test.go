@@ -146,13 +146,13 @@ func TestClassifyHostilePackets(t *testing.T) {
 	v4 := []byte{0, 1, 0x11, 0x22, 1, 2, 3, 4}
 	v6 := append([]byte{0, 2, 0x11, 0x22}, make([]byte, 16)...)
 	many := withAttribute(0x8022)
-	for range stunMaxAttributes {
+	for range 64 {
 		many = append(many, 0x80, 0x22, 0, 0)
 	}
 	binary.BigEndian.PutUint16(many[2:], uint16(len(many)-20))
 	cookieIndex := make([]byte, 32) // a data packet whose receiver index is the STUN cookie
 	cookieIndex[0] = 4
-	binary.BigEndian.PutUint32(cookieIndex[4:], stunCookie)
+	binary.BigEndian.PutUint32(cookieIndex[4:], 0x2112A442)
 
 	tests := []struct {
 		name string

@@ -3,7 +3,7 @@
 // leaves to it, and lowers the segment size of TCP connections both ways, those of routed traffic included.
 //
 // A packet on its way out is read in read.go, one on its way in is written in write.go. Which peers there are, and by which
-// path each is reached, is left to whoever calls SetPeers.
+// path each is reached, is left to whoever calls SetPeers and SetPath.
 //
 // Read belongs to one goroutine, as the device has it. All other methods may be called concurrently.
 package fit
@@ -156,6 +156,16 @@ func (d *Device) SetPeers(self netip.Addr, list []Peer) {
 	d.mu.Unlock()
 	d.table.Store(t)
 	d.do(todo...)
+}
+
+// SetPath says that the path to one peer is another one, and touches that peer only. A key that SetPeers did not name is ignored.
+func (d *Device) SetPath(key [32]byte, path pathmtu.Path) {
+	d.mu.Lock()
+	p := d.peers[key]
+	d.mu.Unlock()
+	if p != nil {
+		d.step(p, func(m *pathmtu.Machine, now time.Time) pathmtu.Output { return m.Move(now, path) })
+	}
 }
 
 // Verified returns the path MTU of each peer whose path has been measured.

@@ -347,6 +347,18 @@ func TestPeersComeAndGo(t *testing.T) {
 			t.Fatal("no probe")
 		}
 	}
+	a.SetPath([32]byte{9}, pathmtu.Path{}) // unknown: ignored
+	a.SetPath([32]byte{1}, pathmtu.Path{})
+	if a.exact.Load()&1 != 0 {
+		t.Error("without a path: still exact")
+	}
+	a.SetPath([32]byte{1}, pathmtu.Path{Addr: under, Overhead: 60, Top: 1376, Default: 1376})
+	a.send(t, packet6(100))
+	for deadline := time.Now().Add(patience); a.exact.Load()&1 == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no probe by the path that came back")
+		}
+	}
 	a.SetPeers(addrs6[0], nil)
 	if a.exact.Load()&1 != 0 {
 		t.Error("without peers: still exact")

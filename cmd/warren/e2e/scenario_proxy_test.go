@@ -41,7 +41,7 @@ func TestProxy(t *testing.T) {
 	}
 
 	bed.must(founder.Create(bed.ctx, "home"))
-	bed.must(founder.Start(bed.ctx, "--config", bed.configure(founder, "mesh.fallback_ports = [443]\n")))
+	bed.must(founder.Start(bed.ctx, "--config", bed.configure(founder, "mesh.stream_ports = [443]\n")))
 	for _, n := range others[1:] {
 		bed.must(Admit(bed.ctx, founder, n))
 	}
@@ -91,7 +91,7 @@ func TestPort443(t *testing.T) {
 	home := bed.node("home", bed.Router("home-router", natlab.EIMAPDF))
 	bed.fence(guest, "meta protocol ip6 drop; meta protocol ip tcp dport 443 accept; meta protocol ip drop")
 	bed.must(founder.Create(bed.ctx, "home"))
-	bed.must(founder.Start(bed.ctx, "--config", bed.configure(founder, "mesh.fallback_ports = [443]\n")))
+	bed.must(founder.Start(bed.ctx, "--config", bed.configure(founder, "mesh.stream_ports = [443]\n")))
 	bed.must(Admit(bed.ctx, founder, home))
 	bed.must(Admit(bed.ctx, founder, guest))
 	bed.byTransport(guest, founder, api.PathDirect, api.TransportTCP)
@@ -102,7 +102,7 @@ func TestPort443(t *testing.T) {
 	bed.must(home.Host.Do(func() (err error) { taken, err = net.Listen("tcp", ":443"); return err }))
 	defer taken.Close()
 	bed.must(home.Stop())
-	config := bed.configure(home, fmt.Sprintf("[mesh]\nanchor = \"always\"\nendpoint = \"%s:9277\"\nfallback_ports = [443]\n", home.Host.Addr4()))
+	config := bed.configure(home, fmt.Sprintf("[mesh]\nanchor = \"always\"\nendpoint = \"%s:9277\"\nstream_ports = [443]\n", home.Host.Addr4()))
 	bed.must(home.Start(bed.ctx, "--config", config))
 	_, err := home.Wait(bed.ctx, "its status says so", func(s api.Status) bool {
 		return strings.Contains(strings.Join(s.Warnings, "\n"), "TCP port 443 is not listened on")

@@ -1,0 +1,181 @@
+// Package agent is one running node: it makes the owners, plugs them together behind the hub of mesh/node, runs them, and
+// answers the local API.
+//
+// Nothing is decided here. Which owner does what is told by each owner's package; who is told what, by mesh/node; what
+// is put into words for a person, by mesh/report. Files in the order of a start: agent.go, assemble.go (what is made), plug.go
+// (who hears what from whom), backend.go and look.go (the API's verbs, and what it reads).
+//
+// Run may be called once per state directory at a time.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/mesh"
+	"warren/mesh/api"
+	"warren/mesh/node"
+	"warren/mesh/place"
+	"warren/mesh/resolve"
+	"warren/tunnel"
+	"warren/tunnel/bind"
+)
+
+// Options are what the agent runs on.
+type Options struct {
+	Mesh     string                        // "": no mesh, only the static peers of the settings
+	StateDir string                        // of this mesh; "" without a mesh
+	Socket   string                        // path of the local API's socket
+	Group    string                        // group that may read over the socket; "" or unknown to the system: root only
+	Version  string                        // of this program, for the node record and status
+	Load     func() (node.Settings, error) // reads the settings afresh; called at the start and at each reload
+	Reload   <-chan struct{}               // each value asks for a reload, as the API's does; may be nil
+	Ready    func()                        // called once, when the interface is up and the API answers; may be nil
+	Logger   *slog.Logger
+}
+
+// agent is what stands once everything is made; constant from then on, but for the last two.
+type agent struct {
+	o       Options
+	log     *slog.Logger
+	started time.Time
+	public  wgtypes.Key // WireGuard's, of this node
+	socket  *bind.Bind
+	tunnel  *tunnel.Tunnel
+	names   *resolve.Resolver
+	hub     *node.Hub
+	ready   chan struct{} // closed after the hub's first round
+	parts   *parts        // nil without a mesh
+	remarks []string      // what was found damaged at the start
+
+	stopping atomic.Bool
+}
+
+// Run is the agent: it brings the node up, serves the local API, and returns nil when ctx ends or the node has left
+// its mesh over the API, with everything that it made in the kernel removed. A failed Load at the start
+// ends it; at a reload it is reported and the old settings stay.
+func Run(ctx context.Context, o Options) error {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	settings, err := o.Load()
+	if err != nil {
+		return err
+	}
+	var state *place.State
+	if o.Mesh != "" {
+		if state, err = place.Load(o.StateDir); err != nil {
+			return err
+		}
+		lock, err := place.Lock(o.StateDir)
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
+	}
+	a, err := assemble(o, settings, state)
+	if err != nil {
+		if out, ok := errors.AsType[*mesh.FatalError](err); ok && !out.Curable() {
+			return fmt.Errorf("%w: %w", node.ErrFinal, err)
+		}
+		return err
+	}
+	defer a.close()
+	return a.run(ctx)
+}
+
+// run starts the owners from the bottom up, and ends them from the top down: the tunnel goes last, so that
+// the others can say good-bye through its socket.
+func (a *agent) run(ctx context.Context) error {
+	bottom, stopBottom := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBottom()
+	tunnelDone := make(chan error, 1)
+	go func() { tunnelDone <- a.tunnel.Run(bottom) }()
+	select {
+	case <-a.tunnel.Ready():
+	case err := <-tunnelDone:
+		return err
+	case <-ctx.Done():
+		stopBottom()
+		return <-tunnelDone
+	}
+	listener, err := api.Listen(a.o.Socket, a.o.Group)
+	if err != nil {
+		stopBottom()
+		<-tunnelDone
+		return err
+	}
+	group, upper := errgroup.WithContext(ctx)
+	a.start(upper, group)
+	group.Go(func() error { return api.NewServer(&backend{a}, a.o.Logger).Serve(upper, listener) })
+	group.Go(func() error {
+		select {
+		case err := <-tunnelDone:
+			tunnelDone <- err
+			return fmt.Errorf("tunnel ended: %w", err)
+		case <-upper.Done():
+			return nil
+		}
+	})
+	err = group.Wait()
+	a.stopping.Store(true)
+	stopBottom()
+	tunnelErr := <-tunnelDone
+	switch {
+	case errors.Is(err, node.ErrLeft):
+		return nil // whoever asked removes the state
+	case err != nil && ctx.Err() == nil:
+		return err
+	case errors.Is(tunnelErr, context.Canceled):
+		return nil
+	}
+	return tunnelErr
+}
+
+// start runs everything but the tunnel in group until ctx ends. An owner that ends before that takes the others along: half an
+// agent would be worse than one that is started anew.
+func (a *agent) start(ctx context.Context, group *errgroup.Group) {
+	all := []owner{{"names", a.names.Run}, {"hub", a.hub.Run}, {"ready", a.tellReady}}
+	if a.parts != nil {
+		all = append(a.parts.running(), all...)
+	}
+	for _, o := range all {
+		group.Go(func() error { return o.watched(ctx) })
+	}
+}
+
+// watched runs an owner and says so when it ends too soon.
+func (o owner) watched(ctx context.Context) error {
+	err := o.run(ctx)
+	if err == nil && ctx.Err() == nil {
+		return fmt.Errorf("%s ended without a reason", o.name)
+	}
+	return err
+}
+
+// tellReady calls Options.Ready after the hub's first round.
+func (a *agent) tellReady(ctx context.Context) error {
+	select {
+	case <-a.ready:
+		if a.o.Ready != nil {
+			a.o.Ready()
+		}
+		<-ctx.Done()
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// close ends what Run's goroutines used.
+func (a *agent) close() {
+	if a.parts != nil {
+		a.parts.store.Close()
+	}
+}

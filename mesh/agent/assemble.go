@@ -1,0 +1,255 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/mesh"
+	"warren/mesh/courier"
+	"warren/mesh/identity"
+	"warren/mesh/neighbours"
+	"warren/mesh/node"
+	"warren/mesh/place"
+	"warren/mesh/resolve"
+	"warren/mesh/session"
+	"warren/mesh/store"
+	"warren/nat"
+	"warren/nat/netwatch"
+	"warren/nat/portmap"
+	"warren/nat/relay"
+	"warren/nat/standing"
+	"warren/nat/stream"
+	"warren/nat/streams"
+	"warren/tunnel"
+	"warren/tunnel/bind"
+	"warren/tunnel/echo"
+	"warren/tunnel/osnet"
+	"warren/tunnel/sockets"
+)
+
+// parts are the owners that a mesh needs, constant once they are made.
+type parts struct {
+	state      *place.State
+	store      *store.Store
+	records    *mesh.Mesh
+	members    *members
+	inbound    *inbound
+	sessions   *session.Sessions
+	courier    *courier.Courier
+	nat        *nat.NAT
+	standing   *standing.Standing
+	streams    *streams.Streams
+	relays     relays
+	mapper     *portmap.Mapper
+	neighbours *neighbours.Neighbours
+	contacts   *place.Contacts
+	echo       *echo.Responder
+	network    *network
+}
+
+// assemble makes everything. Nothing runs yet. The order is that in which one needs the other; where two need each other, plug.go
+// stands between.
+func assemble(o Options, settings node.Settings, state *place.State) (*agent, error) {
+	inner := sockets.New()
+	a := &agent{
+		o: o, log: o.Logger.With("part", "agent"), started: time.Now(), socket: bind.New(bind.Options{Inner: inner, Logger: o.Logger}),
+		names: resolve.New(resolve.Options{Logger: o.Logger}), ready: make(chan struct{}),
+	}
+	private, port := settings.Interface.PrivateKey, settings.Interface.Port
+	if state != nil {
+		if private == (wgtypes.Key{}) {
+			private = state.WireGuard
+		}
+		if port == 0 {
+			port = state.Settings.Port
+		}
+	}
+	if port == 0 {
+		port = node.DefaultPort
+	}
+	a.public = private.PublicKey()
+	var err error
+	a.tunnel, err = tunnel.New(tunnel.Options{
+		Name: settings.Interface.Name, MTU: settings.Interface.MTU, PrivateKey: private, Port: port, Bind: a.socket, Exact: inner.Exact, OpenLink: osnet.Open,
+		Logger: o.Logger, LimitMemory: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	hub := node.Options{
+		Settings: settings, Load: o.Load, Reload: o.Reload, Ready: a.ready, Tunnel: a.tunnel, Names: a.names, Logger: o.Logger,
+	}
+	if state != nil {
+		if err := a.assembleMesh(state, private); err != nil {
+			return nil, err
+		}
+		hub.Self, hub.Endpoints = state.NodeID(), state.Settings.Endpoints
+		hub.Owners, hub.Feeds = a.parts.owners(), a.parts.feeds(a.tunnel)
+	}
+	hub.Feeds.Names = a.names.Changes()
+	a.hub, err = node.New(hub)
+	return a, err
+}
+
+// foreign reports whether an interface is none of ours to offer as a way in.
+func (a *agent) foreign(ifname string) bool { return ifname == a.tunnel.Name() }
+
+// assembleMesh makes the owners of a mesh.
+func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err error) {
+	logger, self := a.o.Logger, state.NodeID()
+	own, err := state.OwnRecord(wireGuard, a.o.Version)
+	if err != nil {
+		return err
+	}
+	rand.Read(own.Instance[:])
+	p := &parts{state: state, members: &members{state: state}, echo: echo.New(), network: newNetwork(a)}
+	if err := a.openStore(p); err != nil {
+		return err
+	}
+	a.parts = p
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	p.contacts = a.openContacts(state)
+	p.inbound = &inbound{log: a.log}
+	p.sessions, err = session.New(session.Options{
+		Conn: a.socket.QUIC(), Self: self, Credential: p.members.Credential, Verify: p.members.Verify, Roster: p.members,
+		OnMessage: p.inbound.Message, OnStream: p.inbound.Stream, OnJoin: p.inbound.Join, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	p.records, err = mesh.New(mesh.Options{
+		Root: state.Root(), Key: state.Key, Chain: state.Chain, Store: p.store, Sessions: gossip{p.sessions}, Logger: logger, Own: own,
+	})
+	if err != nil {
+		return err
+	}
+	p.members.mesh, p.members.sessions = p.records, p.sessions
+	p.assembleRelays(a.socket, self, logger)
+	if err := p.assembleNAT(a, own.Instance, logger); err != nil {
+		return err
+	}
+	p.inbound.mesh, p.inbound.courier, p.inbound.standing, p.inbound.relay = p.records, p.courier, p.standing, p.relays.server
+	p.neighbours, err = neighbours.New(neighbours.Options{Self: self, Mesh: state.MeshID(), Host: lanHost{a}, Logger: logger})
+	return err
+}
+
+// openStore opens the store of records. A damaged one was set aside.
+func (a *agent) openStore(p *parts) error {
+	records, aside, err := store.Open(p.state.RecordsPath())
+	if err != nil {
+		return err
+	}
+	p.store = records
+	if aside != nil {
+		a.log.Warn("damaged store set aside", "file", aside.Path, "error", aside.Cause)
+		a.remarks = append(a.remarks, fmt.Sprintf("the store of records was damaged (%v); it was set aside as %s and is fetched anew from other members", aside.Cause, aside.Path))
+	}
+	return nil
+}
+
+func (a *agent) openContacts(state *place.State) *place.Contacts {
+	contacts, damage := place.OpenContacts(state, a.o.Logger)
+	if damage != "" {
+		a.log.Warn("contacts", "error", damage)
+		a.remarks = append(a.remarks, damage)
+	}
+	return contacts
+}
+
+func (p *parts) assembleRelays(socket *bind.Bind, self identity.NodeID, logger *slog.Logger) {
+	p.relays = relays{
+		server: relay.NewServer(relay.ServerOptions{Self: self, Socket: forwarder{socket}, Members: p.members, Logger: logger}),
+		client: relay.NewClient(relay.ClientOptions{Dialer: anchorDialer{p.sessions}, Channels: socket, Logger: logger}),
+		socket: socket,
+	}
+}
+
+// assembleNAT makes the owners of what lies between two nodes.
+func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (err error) {
+	self, stunned := p.state.NodeID(), &later{}
+	p.mapper = portmap.New(portmap.Options{Secret: p.state.MappingSecret(), Logger: logger})
+	p.standing, err = standing.New(standing.Options{
+		Sessions: p.sessions, Members: p.members, STUN: stunned, Mapper: p.mapper, Host: standing.System(a.foreign), Network: p.network.changes, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	p.courier, err = courier.New(courier.Options{
+		Mesh: p.state.MeshID(), Self: self, Signing: p.state.Key, Sealing: p.state.Sealing, Members: courier.NewKeyring(records{p.members}),
+		Sessions: p.sessions, Tunnel: a.tunnel, Standing: p.standing, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	p.nat, err = nat.New(nat.Options{
+		Self: self, Instance: instance, STUN: a.socket.STUN(), Signals: p.courier, Traffic: traffic{a.tunnel}, Relay: p.relays.client,
+		Listen: listenUDP4, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	stunned.NAT = p.nat
+	accepted, err := stream.New(stream.Options{Members: streamMembers{p.members}, Joins: true, Logger: logger})
+	if err != nil {
+		return err
+	}
+	p.streams, err = streams.New(streams.Options{
+		Client: stream.NewClient(stream.ClientOptions{Members: streamMembers{p.members}}), Server: accepted, Socket: a.socket,
+		Sessions: p.sessions, Traffic: a.tunnel, STUN: p.nat, Logger: logger,
+	})
+	return err
+}
+
+// later is nat for those that are made before it.
+type later struct{ *nat.NAT }
+
+// listenUDP4 opens a socket with a port of the system's choice, for a question or two. Nothing is ever offered on it.
+func listenUDP4() (net.PacketConn, error) { return net.ListenUDP("udp4", nil) }
+
+// lanHost tells the interfaces to speak to neighbours on.
+type lanHost struct{ *agent }
+
+// Links implements neighbours.Host.
+func (h lanHost) Links() []netwatch.Link { return netwatch.Links(h.foreign) }
+
+// owners are the parts as the hub sees them.
+func (p *parts) owners() *node.Owners {
+	return &node.Owners{
+		Records: p.records, Sessions: p.sessions, NAT: p.nat, Standing: p.standing, Streams: p.streams, Courier: p.courier,
+		Relays: p.relays, Neighbours: p.neighbours, Contacts: p.contacts, Echo: p.echo,
+	}
+}
+
+// feeds are where they speak up.
+func (p *parts) feeds(t *tunnel.Tunnel) node.Feeds {
+	return node.Feeds{
+		Paths: p.nat.Events(), News: p.nat.News(), Sessions: p.sessions.Events(), Tunnel: t.Events(), Records: p.records.Changes(),
+		Standing: p.standing.Events(), Streams: p.streams.Events(), Relays: p.relays.client.News(), Neighbours: p.neighbours.Events(), Fatal: p.records.Fatal(),
+	}
+}
+
+// owner is anything that runs.
+type owner struct {
+	name string
+	run  func(context.Context) error
+}
+
+// running lists the owners in the order in which they are started.
+func (p *parts) running() []owner {
+	return []owner{
+		{"contacts", p.contacts.Run}, {"sessions", p.sessions.Run}, {"records", p.records.Run}, {"nat", p.nat.Run},
+		{"courier", func(ctx context.Context) error { return p.courier.Run(ctx, p.nat) }},
+		{"relay client", p.relays.client.Run}, {"relay", p.relays.server.Run}, {"port mapping", p.mapper.Run}, {"streams", p.streams.Run},
+		{"standing", p.standing.Run}, {"neighbours", p.neighbours.Run}, {"echo", p.echo.Run}, {"network", p.network.Run},
+	}
+}

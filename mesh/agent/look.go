@@ -1,0 +1,285 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"warren/mesh"
+	"warren/mesh/api"
+	"warren/mesh/identity"
+	"warren/mesh/node"
+	"warren/mesh/report"
+	"warren/mesh/verdict"
+	"warren/nat"
+	"warren/nat/portal"
+	"warren/nat/standing"
+	"warren/nat/stream"
+	"warren/nat/streams"
+	"warren/tunnel"
+	"warren/tunnel/bind"
+	"warren/tunnel/echo"
+)
+
+const (
+	// measureTime bounds what a person waits for.
+	measureTime = 3 * time.Second
+	// pingTime is enough for the path machine to give up a path that carries nothing: 1 s until it is in doubt, 1 s of checks.
+	pingTime = 2500 * time.Millisecond
+)
+
+// look reads what the owners know, for a report.
+func (a *agent) look() report.Agent {
+	board := a.hub.Board()
+	out := report.Agent{
+		Now: time.Now(), Started: a.started, Version: a.o.Version, State: a.state(board), Interface: a.tunnel.Name(), Port: a.socket.Port(),
+		PublicKey: a.public.String(), Warnings: slices.Concat(board.Warnings, a.remarks),
+		Dropped: map[string]map[string]uint64{"socket": socketDrops(a.socket), "tunnel": a.tunnel.Dropped()},
+	}
+	stats, err := a.tunnel.Snapshot()
+	if err != nil {
+		out.Warnings = append(out.Warnings, err.Error())
+	}
+	for _, s := range board.Settings.Static {
+		out.Static = append(out.Static, report.Static{
+			Name: s.Name, PublicKey: s.PublicKey.String(), AllowedIPs: s.AllowedIPs, Endpoint: s.Endpoint, Traffic: report.Traffic(stats[s.PublicKey]),
+		})
+	}
+	if a.parts == nil {
+		return out
+	}
+	out.Mesh = a.parts.look(a.tunnel, board)
+	for _, m := range out.Mesh.Records.Members {
+		out.Mesh.Traffic[m.ID] = report.Traffic(stats[m.Record.WireGuardKey])
+	}
+	if text := a.parts.network.trouble.Load(); text != nil {
+		out.Warnings = append(out.Warnings, *text)
+	}
+	for part, counts := range a.parts.dropped() {
+		out.Dropped[part] = counts
+	}
+	return out
+}
+
+func (a *agent) state(board *node.Board) string {
+	switch {
+	case a.stopping.Load():
+		return api.StateStopping
+	case board.Ready:
+		return api.StateReady
+	}
+	return api.StateStarting
+}
+
+func socketDrops(socket *bind.Bind) map[string]uint64 {
+	out := make(map[string]uint64)
+	for reason, n := range socket.Counters() {
+		out[reason.String()] = n
+	}
+	return out
+}
+
+// dropped are the counters of the owners, by the part whose they are.
+func (p *parts) dropped() map[string]map[string]uint64 {
+	named := make(map[string]uint64)
+	for _, counts := range []map[string]uint64{p.inbound.Dropped(), p.courier.Dropped(), p.standing.Dropped()} {
+		for reason, n := range counts {
+			named[reason] += n
+		}
+	}
+	return map[string]map[string]uint64{
+		"": named, "records": p.records.Dropped(), "sessions": p.sessions.Counters(), "paths": p.nat.Dropped(), "beacons": p.neighbours.Dropped(),
+	}
+}
+
+// look reads the mesh's part.
+func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
+	view, udp := p.records.View(), p.streams.Snapshot()
+	out := &report.Mesh{
+		Self: p.state.NodeID(), ID: p.state.MeshID(), Name: p.state.Settings.Mesh, Records: recordsOf(view, p.records.Missing()), Expires: p.state.Chain[0].NotAfter,
+		Traffic: make(map[identity.NodeID]report.Traffic), Paths: p.nat.Snapshot(), Mapped: p.nat.Mapped(), Sessions: make(map[identity.NodeID]report.Session),
+		Streams: streamsOf(udp),
+	}
+	preferred := p.sessions.Preferred()
+	out.Introducers = preferred[:min(len(preferred), node.WantedAnchors)]
+	for _, id := range preferred {
+		remote, up := p.sessions.Remote(id)
+		if !up {
+			continue
+		}
+		rtt, _ := p.sessions.RTT(id)
+		out.Sessions[id] = report.Session{Remote: remote, RTT: rtt}
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(board.Refusals), identity.NodeID.Compare) {
+		out.Refusals = append(out.Refusals, verdict.Refusal{By: id, Reason: board.Refusals[id]})
+	}
+	for id := range udp.Ends {
+		_, way := t.Activity(id)
+		out.Streams.Used[id] = bind.IsStream(way.Addr())
+	}
+	out.Relay.Pairs, out.Relay.Members = p.relays.server.Snapshot()
+	out.Relay.Load, out.Relay.Limit = p.relays.server.Load(), board.Settings.RelayLimit
+	return out
+}
+
+func recordsOf(view *mesh.View, missing int) report.Records {
+	out := report.Records{
+		Members: view.Members, Prefix4: view.Prefix4, Prefix6: view.Prefix6, Count: view.Records, Missing: missing, Conflict: view.Conflict,
+	}
+	for _, i := range view.Invites {
+		out.Invites = append(out.Invites, report.Invite{ID: i.ID, By: i.By, Terms: i.Terms, Used: len(i.Used), Revoked: i.Revoked})
+	}
+	for _, r := range view.Revoked {
+		out.Revoked = append(out.Revoked, report.Revocation{Target: r.Target, Invite: r.Invite, Name: r.Name, Time: r.Time, By: r.By, ByName: r.ByName, Reason: r.Reason})
+	}
+	return out
+}
+
+func streamsOf(s streams.Snapshot) report.Streams {
+	out := report.Streams{
+		Open: s.State == streams.Open, State: s.State.String(), Since: s.Since, Reason: s.Reason, Ends: make(map[identity.NodeID]netip.AddrPort), Used: make(map[identity.NodeID]bool),
+		Blocked: s.Blocked, CutOff: s.CutOff, Counts: report.StreamCounts(s.Counts),
+	}
+	for id, end := range s.Ends {
+		out.Ends[id] = end.Remote
+	}
+	for _, port := range s.Ports {
+		out.Ports = append(out.Ports, report.StreamPort(port))
+	}
+	return out
+}
+
+// Status returns a snapshot for the API.
+func (b *backend) Status(context.Context) (api.Status, error) { return report.Status(b.look()), nil }
+
+// Netcheck measures what this network does with UDP, and what else would lead to the anchors.
+func (b *backend) Netcheck(ctx context.Context) (api.Netcheck, error) {
+	p, err := b.inMesh()
+	if err != nil {
+		return api.Netcheck{}, err
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, measureTime)
+	defer cancel()
+	seen := b.look()
+	n := report.Network{Started: start, Name: report.NamesOf(seen.Mesh.Records.Members).Of(seen.Mesh.Self), Port: seen.Port, Anchors: seen.Mesh.Anchors()}
+	var tasks sync.WaitGroup
+	tasks.Go(func() { p.standing.Measure(ctx) })
+	for i, anchor := range n.Anchors {
+		if anchor.Public() {
+			tasks.Go(func() {
+				n.Anchors[i].Look = lookOf(portal.TCP(ctx, p.members.Verify, anchor.ID, anchor.Address.Addr(), anchor.Address.Port(), stream.AlternatePort))
+			})
+		}
+	}
+	tasks.Wait()
+	found := p.standing.Snapshot()
+	n.Hosts, n.Routers, n.Reach, n.Streams = found.Hosts, found.Routers, found.Reach, streamsOf(p.streams.Snapshot())
+	n.IPv4, n.IPv6 = p.measured(found, true), p.measured(found, false)
+	if at, worthwhile := n.PageAt(); worthwhile {
+		n.Page = portal.HTTP(ctx, at)
+	}
+	n.Took = time.Since(start)
+	return report.Netcheck(n), nil
+}
+
+func (p *parts) measured(found *standing.Snapshot, v4 bool) report.Measurement {
+	m, _ := found.Measured(v4)
+	out := report.Measurement{Report: m.Report, Err: m.Err}
+	for _, s := range p.standing.Sightings(v4) {
+		out.Seen = append(out.Seen, s.Mapped)
+	}
+	return out
+}
+
+func lookOf(l portal.Look) verdict.Look {
+	return verdict.Look{TCP: map[portal.State]verdict.TCP{
+		portal.Silent: verdict.TCPSilent, portal.Closed: verdict.TCPClosed, portal.Foreign: verdict.TCPForeign, portal.Open: verdict.TCPOpen,
+	}[l.State], Detail: l.Detail}
+}
+
+// Why gathers what is known about one peer, and judges it. Where no direct path leads to it and this network has not been
+// measured lately, that is done first.
+func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) {
+	seen := b.look()
+	for _, s := range seen.Static {
+		if s.Name == req.Peer {
+			return report.WhyStatic(seen, s), nil
+		}
+	}
+	p, err := b.inMesh()
+	if err != nil {
+		return api.Why{}, err
+	}
+	records := seen.Mesh.Records
+	target, err := report.Find(records.Members, seen.Mesh.Self, req.Peer)
+	if err != nil {
+		if r, ok := report.FindRevoked(records.Revoked, req.Peer); ok {
+			return report.WhyRevoked(seen.Now, r, report.NamesOf(records.Members)), nil
+		}
+		return api.Why{}, err
+	}
+	if target.ID == seen.Mesh.Self {
+		return api.Why{}, &api.Error{Code: api.CodeRefused, Message: target.Name + " is this node", Hint: "what its network does: warren netcheck"}
+	}
+	var ping report.Ping
+	if target.State == mesh.Active {
+		if ping = b.find(ctx, seen, target); ping.Asked && ping.RTT == 0 {
+			// The question was traffic without an answer: an idle path that was dead is known to be so by now.
+			seen = b.look()
+		}
+	}
+	return report.Why(p.inquire(b.agent, seen, target.ID, ping)), nil
+}
+
+// find finds out what is not known: whether the peer answers through the path that it has, and, without a direct one, what the
+// NAT here does.
+func (b *backend) find(ctx context.Context, seen report.Agent, target mesh.Member) (ping report.Ping) {
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	at := seen.Mesh.Path(target.ID)
+	if at.Kind != verdict.DirectPath && b.parts.standing.Vague() {
+		tasks.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, measureTime)
+			defer cancel()
+			b.parts.standing.Measure(ctx)
+		})
+	}
+	if at.Kind == verdict.NoPath {
+		return ping
+	}
+	ping.Asked = true
+	ping.RTT, _ = echo.Ask(ctx, target.Addr6, pingTime)
+	return ping
+}
+
+// inquire gathers what the owners know of a member.
+func (p *parts) inquire(a *agent, seen report.Agent, target identity.NodeID, ping report.Ping) report.Inquiry {
+	in := report.Inquiry{Now: seen.Now, Mesh: seen.Mesh, Target: target, Port: seen.Port, There: report.Told(p.courier.Told(target)), Ping: ping}
+	in.Here, in.HereAt = p.standing.Self()
+	in.Here.UDPBlocked = seen.Mesh.Streams.Blocked != ""
+	activity, way := a.tunnel.Activity(target)
+	if !bind.IsStream(way.Addr()) {
+		in.Sent = activity.LastTx
+	}
+	life, since := p.records.Alive(target)
+	in.Life, in.LifeSince = map[mesh.Liveness]verdict.Life{mesh.Unknown: verdict.LifeUnknown, mesh.Alive: verdict.Alive, mesh.Dead: verdict.Dead}[life], since
+	if found, ok := p.nat.Evidence(target); ok {
+		in.Evidence = found.Evidence
+		for _, trial := range found.Trials {
+			in.Attempts = append(in.Attempts, attemptOf(trial))
+		}
+	}
+	return in
+}
+
+func attemptOf(t nat.Attempt) verdict.Attempt {
+	out := verdict.Attempt{Started: t.Started, Ended: t.Ended, Nominated: t.Nominated, More: t.More}
+	for _, p := range t.Pairs {
+		out.Pairs = append(out.Pairs, verdict.Pair(p))
+	}
+	return out
+}

@@ -1,0 +1,42 @@
+package mesh
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// What a node says of itself reaches the others; saying it again costs them nothing.
+func TestAnnounce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Millisecond)
+		peers := w.grow(2)
+		a, b := peers[0], peers[1]
+		own := Own{
+			Endpoints: endpoints("203.0.113.1:9277"), Streams: endpoints("203.0.113.1:443"), Anchors: []identity.NodeID{b.id},
+			Routes: []netip.Prefix{netip.MustParsePrefix("100.70.200.9/32")}, Addr4: a.Own().Addr4,
+		}
+		if err := a.Announce(own); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 10*time.Second, "the other one knows", func() bool {
+			m, _ := b.View().Member(a.id)
+			r := m.Record
+			return slices.Equal(r.Endpoints, own.Endpoints) && slices.Equal(r.Streams, own.Streams) && slices.Equal(r.Anchors, own.Anchors) && slices.Equal(r.Routes, own.Routes)
+		})
+		before := a.Own().Seq
+		if err := a.Announce(own); err != nil || a.Own().Seq != before {
+			t.Errorf("the same again: got sequence %d and error %v, want %d and none", a.Own().Seq, err, before)
+		}
+	})
+}
+
+func TestFatalErrorThatTimeMayCure(t *testing.T) {
+	if !Expired("the clock is wrong").Curable() || (&FatalError{Text: "revoked"}).Curable() {
+		t.Error("got the wrong one curable, want the expired certificate alone")
+	}
+}

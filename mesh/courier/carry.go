@@ -1,0 +1,110 @@
+package courier
+
+import (
+	"context"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/session"
+	"warren/mesh/signal"
+	"warren/nat/path"
+)
+
+// roleOf is the part of a message in the key agreement.
+func roleOf(kind path.Kind) signal.Role {
+	switch kind {
+	case path.KindOffer:
+		return signal.Offer
+	case path.KindAnswer:
+		return signal.Answer
+	default:
+		return signal.Plain
+	}
+}
+
+// transmit seals a message and sends it. The preshared key of an answer is in place before the answer leaves: the peer has it as
+// soon as it reads the answer, and shakes hands.
+func (c *Courier) transmit(ctx context.Context, to identity.NodeID, m path.Message) {
+	switch m.Kind {
+	case path.KindAsk, path.KindOffer, path.KindAnswer:
+		m.NAT = c.standing.Pack()
+	default:
+		m.NAT = 0
+	}
+	payload, err := m.Encode()
+	if err != nil { // nat says what cannot be said
+		c.count(notEncoded)
+		c.log.Warn("encode signal", "peer", to.Short(), "error", err)
+		return
+	}
+	if !c.enter(ctx) {
+		return
+	}
+	sealed, psk, err := c.sealer.Seal(time.Now(), to, signal.Message{Role: roleOf(m.Kind), Attempt: m.Attempt, Payload: payload})
+	c.leave()
+	if err != nil {
+		c.count(notSealed)
+		c.log.Debug("seal signal", "peer", to.Short(), "error", err)
+		return
+	}
+	if psk != nil && !c.adopt(to, *psk) {
+		return
+	}
+	if err := c.sessions.Send(to, session.ProtoSignal, sealed); err != nil {
+		c.count(noRoute)
+	}
+}
+
+// receive opens a message that is said to come from a peer. When it comes from another, it goes on in the lane of that one:
+// a member that forwards may lie about the sender, and is not to have one peer wait for the tunnel of another. It cannot be
+// refused either, since its nonce is spent now, and the same message by an honest way would be a replay.
+func (c *Courier) receive(ctx context.Context, hint identity.NodeID, sealed []byte, nat NAT) {
+	if _, ok := c.members.Keys(hint); !ok { // costs less than to open it, and would end the same
+		c.count(fromStranger)
+		return
+	}
+	if !c.enter(ctx) {
+		return
+	}
+	from, inner, psk, err := c.sealer.Open(time.Now(), sealed)
+	c.leave()
+	if err != nil {
+		c.count(reasonOf(err))
+		c.refused(from, err)
+		c.log.Debug("open signal", "peer", hint.Short(), "error", err)
+		return
+	}
+	message, err := path.Decode(inner.Payload)
+	if err != nil || roleOf(message.Kind) != inner.Role || message.Attempt != inner.Attempt && inner.Role != signal.Plain {
+		c.count(malformed)
+		return
+	}
+	got := opened{message: message, psk: psk}
+	if from != hint {
+		c.put(from, in, job{opened: &got})
+		return
+	}
+	c.act(from, got, nat)
+}
+
+// act hands an opened message to nat. The preshared key of an answer is in place before: nat's path may bring a handshake at once.
+func (c *Courier) act(from identity.NodeID, got opened, nat NAT) {
+	if got.psk != nil && !c.adopt(from, *got.psk) {
+		return
+	}
+	c.heard(from, got.message.NAT)
+	nat.Deliver(from, got.message)
+	if got.message.Kind == path.KindAnswer {
+		c.tunnel.Agreed(from, got.message.Instance)
+	}
+}
+
+// adopt makes psk the preshared key of the tunnel to a peer.
+func (c *Courier) adopt(id identity.NodeID, psk signal.PSK) bool {
+	if err := c.tunnel.SetPresharedKey(id, psk); err != nil {
+		c.count(keyNotSet)
+		c.log.Warn("set preshared key", "peer", id.Short(), "error", err)
+		return false
+	}
+	return true
+}

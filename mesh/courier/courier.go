@@ -1,0 +1,177 @@
+// Package courier carries the introductions of this node: it seals what nat says to a peer and gives it to the control
+// sessions, opens what they bring, and sees that the preshared key which an answer agrees on is in the tunnel before the answer
+// leaves, or before nat acts on it.
+//
+// What an introduction says is the business of nat, the cryptography that of mesh/signal, and the way to the peer that of
+// mesh/session. It keeps nothing on disk, and no preshared key: the tunnel does.
+//
+// A Courier's methods may be called concurrently, and before, during and after Run; none of them but Run waits.
+package courier
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"warren/mesh/identity"
+	"warren/mesh/session"
+	"warren/mesh/signal"
+	"warren/nat/path"
+)
+
+/* An introduction, from the first word to the key
+ *
+ *	Send ─▶ lane of the peer ─▶ transmit: where this node stands → seal → key into the tunnel (answer) → Sessions.Send
+ *	Take ─▶ lane of the peer ─▶ receive:  open → key into the tunnel (answer) → NAT.Deliver → Tunnel.Agreed (answer)
+ *
+ * Each peer has a lane of its own (lane.go) while there is something to do for it: what is said by and to one peer keeps its
+ * order, and a tunnel that is slow with the key of one peer holds up that peer alone.
+ */
+
+// Members tells the keys of active members. Keyring is one.
+type Members interface {
+	Keys(id identity.NodeID) (signal.Keys, bool)
+}
+
+// Sessions is the way to other members. Neither method blocks.
+type Sessions interface {
+	Send(to identity.NodeID, p session.Proto, payload []byte) error
+	// Preferred lists the members with a session: with none, nothing can be sent to anybody.
+	Preferred() []identity.NodeID
+}
+
+// NAT acts on what peers say. It does not block.
+type NAT interface {
+	Deliver(from identity.NodeID, m path.Message)
+}
+
+// Tunnel takes the preshared keys. It may block for a while.
+type Tunnel interface {
+	// SetPresharedKey is called again with the same key for each repeat of an answer.
+	SetPresharedKey(id identity.NodeID, psk [32]byte) error
+	// Agreed is told on the controlling side that the key was agreed on with this process of the peer.
+	Agreed(id identity.NodeID, instance [8]byte)
+}
+
+// Standing tells where this node stands, as a natkind.Self packed. It is asked for every ask, offer and answer.
+type Standing interface {
+	Pack() uint32
+}
+
+// Options of a Courier; all fields but Logger are required.
+type Options struct {
+	Mesh     identity.MeshID
+	Self     identity.NodeID
+	Signing  ed25519.PrivateKey
+	Sealing  [32]byte // the X25519 private key whose public half stands in the own record
+	Members  Members
+	Sessions Sessions
+	Tunnel   Tunnel
+	Standing Standing
+	Logger   *slog.Logger // nil: none
+}
+
+// ErrNoSession is returned by Send while no control session is up.
+var ErrNoSession = errors.New("no control session is up")
+
+// Courier seals, opens and hands on. See New.
+type Courier struct {
+	// Constant after New.
+	log      *slog.Logger
+	members  Members
+	sessions Sessions
+	tunnel   Tunnel
+	standing Standing
+	sealer   *signal.Sealer
+	slots    chan struct{} // holds a value for each lane that computes now
+	wake     chan struct{} // capacity 1: ready has grown
+
+	// Atomic.
+	started atomic.Bool
+	drops   [reasons]atomic.Uint64
+
+	// Guarded by mu.
+	mu      sync.Mutex
+	lanes   map[identity.NodeID]*lane
+	ready   []*lane // that nobody serves yet
+	waiting [ways]int
+	told    map[identity.NodeID]Told
+}
+
+// New checks the options and allocates; nothing runs before Run.
+func New(o Options) (*Courier, error) {
+	if o.Self.IsZero() || len(o.Signing) != ed25519.PrivateKeySize || o.Members == nil || o.Sessions == nil || o.Tunnel == nil || o.Standing == nil {
+		return nil, errors.New("new courier: Self, Signing, Members, Sessions, Tunnel and Standing are needed")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	sealer, err := signal.New(signal.Options{Mesh: o.Mesh, Self: o.Self, Signing: o.Signing, Sealing: o.Sealing, Lookup: o.Members.Keys})
+	if err != nil {
+		return nil, fmt.Errorf("new courier: %w", err)
+	}
+	return &Courier{
+		log: o.Logger.With("part", "courier"), members: o.Members, sessions: o.Sessions, tunnel: o.Tunnel, standing: o.Standing, sealer: sealer,
+		// At most half of the processors: a burst of introductions must not stand before the packets of the tunnels.
+		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), wake: make(chan struct{}, 1),
+		lanes: make(map[identity.NodeID]*lane), told: make(map[identity.NodeID]Told),
+	}, nil
+}
+
+// Run seals, opens and hands what peers say to nat until ctx ends; it returns nil when every goroutine has ended, which a
+// call of the tunnel's may delay. It can be called once. What was given to Send and Take before waits for it.
+func (c *Courier) Run(ctx context.Context, nat NAT) error {
+	if c.started.Swap(true) {
+		return errors.New("run courier: called twice")
+	}
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	for {
+		for _, l := range c.takeReady() {
+			serving.Go(func() { c.serve(ctx, l, nat) })
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		}
+	}
+}
+
+// Send has a message of nat sealed and sent. It fails at once, with ErrNoSession, while there is no session at all. Nil means
+// that the message waits in a bounded queue, where the oldest of its peer may be dropped and counted: nat repeats what gets no
+// answer.
+func (c *Courier) Send(to identity.NodeID, m path.Message) error {
+	if len(c.sessions.Preferred()) == 0 {
+		return ErrNoSession
+	}
+	c.put(to, out, job{message: m})
+	return nil
+}
+
+// Take takes a sealed message as a session brought it, and owns its bytes from then on. from is who is said to have sent it:
+// that has to be a member, and gives the order of what is done; who has sent it is proven by the message. What does not fit into the queues is dropped and counted.
+func (c *Courier) Take(from identity.NodeID, sealed []byte) {
+	if len(sealed) > signal.MaxSealed {
+		c.count(malformedSignal)
+		return
+	}
+	c.put(from, in, job{sealed: sealed})
+}
+
+// Forget drops all that is remembered of a peer that is no member any more, and what waits for it. Members has to have
+// forgotten it before.
+func (c *Courier) Forget(id identity.NodeID) {
+	c.mu.Lock()
+	if l := c.lanes[id]; l != nil {
+		c.clear(l)
+	}
+	delete(c.told, id)
+	c.mu.Unlock()
+	c.sealer.Forget(id)
+}

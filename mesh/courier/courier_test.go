@@ -1,0 +1,382 @@
+package courier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/signal"
+	"warren/nat/natkind"
+	"warren/nat/path"
+)
+
+func TestKeyIsInPlaceBeforeItIsNeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alice, bob := pair(t)
+		bob.answers = true
+		for attempt := uint64(7); attempt < 9; attempt++ {
+			alice.say(bob.id, offer(attempt))
+			bob.want(fmt.Sprintf("0s offer %d of alice", attempt), "0s key of alice", "0s sends to alice")
+			alice.want("0s sends to bob", "0s key of bob", fmt.Sprintf("0s answer %d of bob", attempt), "0s agreed with bob 07")
+			if a, b := alice.key(bob), bob.key(alice); a != b || a == [32]byte{} {
+				t.Errorf("attempt %d: got keys %x and %x, want the same", attempt, a, b)
+			}
+		}
+		if len(alice.courier.Dropped())+len(bob.courier.Dropped()) > 0 {
+			t.Errorf("got drops %v and %v, want none", alice.courier.Dropped(), bob.courier.Dropped())
+		}
+	})
+}
+
+// A tunnel that takes long has the answer wait, on both sides: the key comes first.
+func TestSlowTunnelHoldsUpItsPeerAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		alice, bob, carol := w.add("alice"), w.add("bob"), w.add("carol")
+		alice.run()
+		bob.run()
+		carol.run()
+		bob.answers, carol.answers = true, true
+		bob.slow[alice.id], alice.slow[bob.id] = 2*time.Second, 3*time.Second
+		alice.say(bob.id, offer(1))
+		alice.say(bob.id, candidates(1))
+		alice.say(carol.id, offer(1))
+		synctest.Wait()
+		carol.want("0s offer 1 of alice", "0s key of alice", "0s sends to alice")
+		time.Sleep(time.Minute)
+		bob.want("0s offer 1 of alice", "2s key of alice", "2s sends to alice", "2s candidates 1 of alice")
+		got := alice.took()
+		for _, want := range []string{"0s key of carol", "0s answer 1 of carol", "0s agreed with carol 07", "5s key of bob", "5s answer 1 of bob", "5s agreed with bob 07"} {
+			if !contains(got, want) {
+				t.Errorf("got %q, want among it %q", got, want)
+			}
+		}
+	})
+}
+
+func contains(lines []string, want string) bool {
+	for _, line := range lines {
+		if line == want {
+			return true
+		}
+	}
+	return false
+}
+
+// What one peer says is heard in its order, and what is said to it leaves in its order.
+func TestOrderOfOnePeerIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alice, bob := pair(t)
+		var want []string
+		for attempt := uint64(1); attempt <= queuedPerPeer; attempt++ {
+			alice.say(bob.id, candidates(attempt))
+			want = append(want, fmt.Sprintf("0s candidates %d of alice", attempt))
+		}
+		bob.want(want...)
+	})
+}
+
+func TestKeyThatIsNotTakenStopsTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alice, bob := pair(t)
+		bob.answers, bob.failing = true, true
+		alice.say(bob.id, offer(1))
+		bob.want("0s offer 1 of alice")
+		bob.wantDropped(map[string]uint64{"signal: preshared key not set": 1})
+
+		bob.failing, alice.failing = false, true
+		alice.say(bob.id, offer(2))
+		bob.want("0s offer 2 of alice", "0s key of alice", "0s sends to alice")
+		alice.want("0s sends to bob", "0s sends to bob")
+		alice.wantDropped(map[string]uint64{"signal: preshared key not set": 1})
+	})
+}
+
+func TestRefusedSignalsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alice, bob := pair(t)
+		alice.say(bob.id, candidates(1))
+		sealed := alice.last()
+		bob.want("0s candidates 1 of alice")
+
+		bob.courier.Take(alice.id, sealed)
+		bob.wantDropped(map[string]uint64{"signal: replayed": 1})
+
+		alice.say(bob.id, answer(1)) // to no offer
+		alice.wantDropped(map[string]uint64{"signal: not sealed": 1})
+
+		bob.courier.Take(alice.id, []byte("noise"))
+		bob.courier.Take(identity.NodeID{9}, sealed)
+		bob.courier.Take(alice.id, make([]byte, signal.MaxSealed+1))
+		bob.wantDropped(map[string]uint64{
+			"signal: replayed": 1, "signal: not sealed to this node": 1, "signal: from a stranger": 1, "signal: malformed signal": 1,
+		})
+
+		// What a member seals itself must still be a message, in its role, of the attempt.
+		for _, m := range []signal.Message{
+			{Role: signal.Plain, Payload: []byte("noise")}, {Role: signal.Offer, Attempt: 5, Payload: encoded(t, candidates(5))},
+			{Role: signal.Offer, Attempt: 6, Payload: encoded(t, offer(5))},
+		} {
+			raw, _, err := alice.courier.sealer.Seal(time.Now(), bob.id, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bob.courier.Take(alice.id, raw)
+		}
+		bob.want()
+		if got := bob.courier.Dropped()["signal: malformed"]; got != 3 {
+			t.Errorf("got %d malformed, want 3", got)
+		}
+
+		alice.say(bob.id, path.Message{Kind: 99})
+		alice.wantDropped(map[string]uint64{"signal: not sealed": 1, "signal: not encoded": 1})
+	})
+}
+
+func encoded(t *testing.T, m path.Message) []byte {
+	t.Helper()
+	raw, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func TestEveryRefusalHasAName(t *testing.T) {
+	seen := make(map[string]bool)
+	for r, name := range names {
+		if name == "" || seen[name] {
+			t.Errorf("reason %d: got name %q, want one of its own", r, name)
+		}
+		seen[name] = true
+	}
+	for _, r := range refusals {
+		if got := reasonOf(fmt.Errorf("wrapped: %w", r.err)); got != r.reason {
+			t.Errorf("%v: got %q, want %q", r.err, names[got], names[r.reason])
+		}
+	}
+	if got := reasonOf(errors.New("new")); got != other {
+		t.Errorf("got %q for an error of no class, want %q", names[got], names[other])
+	}
+}
+
+func TestToldByAPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alice, bob := pair(t)
+		alice.stands = natkind.Self{Mapping: natkind.MappedByAddress, UDPBlocked: true}
+		first := time.Now()
+		alice.say(bob.id, message(path.KindAsk, 0))
+		bob.took()
+		if got, want := bob.courier.Told(alice.id), (Told{NAT: alice.stands, At: first, Heard: first}); got != want {
+			t.Errorf("got %+v after an ask, want %+v", got, want)
+		}
+
+		time.Sleep(time.Minute)
+		alice.say(bob.id, candidates(1)) // which do not tell
+		bob.took()
+		want := Told{NAT: alice.stands, At: first, Heard: first.Add(time.Minute)}
+		if got := bob.courier.Told(alice.id); got != want {
+			t.Errorf("got %+v after candidates, want %+v", got, want)
+		}
+
+		// A signal that was under way for longer than the window looks like a wrong clock.
+		alice.held = true
+		alice.say(bob.id, candidates(1))
+		late := alice.last()
+		time.Sleep(signal.Window + time.Second)
+		bob.courier.Take(alice.id, late)
+		bob.wantDropped(map[string]uint64{"signal: outside the time window": 1})
+		want.Skewed = time.Now()
+		if got := bob.courier.Told(alice.id); got != want {
+			t.Errorf("got %+v after a signal from the past, want %+v", got, want)
+		}
+
+		alice.held = false
+		alice.say(bob.id, candidates(2))
+		bob.took()
+		want.Heard, want.Skewed = time.Now(), time.Time{}
+		if got := bob.courier.Told(alice.id); got != want {
+			t.Errorf("got %+v after a good one, want %+v", got, want)
+		}
+		if got := bob.courier.Told(bob.id); got != (Told{}) {
+			t.Errorf("got %+v of one never heard, want nothing", got)
+		}
+	})
+}
+
+// Without a session nothing is queued: nat shall know at once.
+func TestSendWithoutASession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alice, bob := pair(t)
+		alice.alone = true
+		if err := alice.courier.Send(bob.id, offer(1)); !errors.Is(err, ErrNoSession) {
+			t.Errorf("got error %v, want %v", err, ErrNoSession)
+		}
+		alice.want()
+		// That it leads nowhere is noticed when it is too late to tell.
+		alice.alone, alice.lost = false, true
+		alice.say(bob.id, offer(1))
+		alice.want("0s sends to bob")
+		alice.wantDropped(map[string]uint64{"signal: no route": 1})
+	})
+}
+
+func TestFullQueues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alice, bob := pair(t)
+		bob.answers, alice.slow[bob.id] = true, time.Second
+		alice.say(bob.id, offer(1))
+		synctest.Wait() // alice's tunnel is busy with bob's key
+		alice.took()
+		const more = 3
+		for attempt := uint64(1); attempt <= queuedPerPeer+more; attempt++ {
+			bob.say(alice.id, candidates(attempt))
+			alice.say(bob.id, candidates(attempt))
+			bob.took()
+		}
+		alice.wantDropped(map[string]uint64{"signal: queue full": 2 * more})
+		time.Sleep(time.Minute)
+		want := []string{"1s key of bob", "1s answer 1 of bob", "1s agreed with bob 07"}
+		for attempt := 1 + more; attempt <= queuedPerPeer+more; attempt++ { // the oldest went, and the ways take turns
+			want = append(want, "1s sends to bob", fmt.Sprintf("1s candidates %d of bob", attempt))
+		}
+		alice.want(want...)
+	})
+}
+
+// Anybody can be named as the sender: that many names are made up is bounded.
+func TestQueueOfAllIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		alice, bob := w.add("alice"), w.add("bob")
+		alice.run()
+		for i := range queued { // before Run: nobody serves
+			bob.courier.Take(identity.NodeID{9, byte(i), byte(i >> 8)}, []byte("noise"))
+		}
+		alice.say(bob.id, candidates(1))
+		alice.took()
+		bob.wantDropped(map[string]uint64{"signal: queue full": 1})
+		bob.say(alice.id, candidates(1)) // the other way is not held up
+		bob.run()
+		bob.want("0s sends to alice")
+		alice.want("0s candidates 1 of bob")
+		bob.wantDropped(map[string]uint64{"signal: queue full": 1, "signal: from a stranger": queued})
+		alice.say(bob.id, candidates(2))
+		bob.want("0s candidates 2 of alice")
+		if got := len(bob.courier.lanes); got != 0 {
+			t.Errorf("got %d lanes with nothing to do, want none", got)
+		}
+	})
+}
+
+// A member that forwards may name another sender: the message is the sender's all the same, and in its lane.
+func TestWrongHintHarmsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		alice, bob, carol := w.add("alice"), w.add("bob"), w.add("carol")
+		alice.run()
+		bob.run()
+		carol.run()
+		bob.answers, bob.held = true, true
+		alice.say(bob.id, offer(1))
+		sealed := bob.last()
+		alice.took()
+		alice.slow[bob.id] = time.Second
+		alice.courier.Take(carol.id, sealed)
+		synctest.Wait()
+		carol.say(alice.id, candidates(3)) // is not to wait for the tunnel to bob
+		alice.want("0s candidates 3 of carol")
+		time.Sleep(time.Minute)
+		alice.want("1s key of bob", "1s answer 1 of bob", "1s agreed with bob 07")
+		if got := alice.courier.Told(carol.id).Heard; !got.Equal(w.start) {
+			t.Errorf("carol was heard at %v, want %v: what bob said is not hers", got, w.start)
+		}
+		alice.wantDropped(map[string]uint64{})
+	})
+}
+
+func TestForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alice, bob := pair(t)
+		bob.answers, alice.slow[bob.id] = true, time.Second
+		alice.say(bob.id, offer(1))
+		synctest.Wait() // alice's tunnel is busy with bob's key
+		bob.say(alice.id, candidates(1))
+		bob.took()
+		alice.took()
+		alice.world.expel(bob)
+		alice.courier.Forget(bob.id)
+		time.Sleep(time.Minute)
+		// What was under way ends; nothing of it stays.
+		alice.want("1s key of bob", "1s answer 1 of bob", "1s agreed with bob 07")
+		if got := alice.courier.Told(bob.id); got != (Told{}) {
+			t.Errorf("got %+v, want nothing", got)
+		}
+		if got := len(alice.courier.lanes) + alice.courier.waiting[in] + alice.courier.waiting[out]; got != 0 {
+			t.Errorf("got %d lanes and messages that wait, want none", got)
+		}
+		bob.say(alice.id, candidates(2))
+		alice.want()
+		alice.wantDropped(map[string]uint64{"signal: from a stranger": 1})
+	})
+}
+
+// Of a peer for which nothing was to be done nothing stays either: not even the nonces.
+func TestForgetIdlePeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alice, bob := pair(t)
+		bob.say(alice.id, candidates(1))
+		sealed := bob.last()
+		alice.want("0s candidates 1 of bob")
+		alice.courier.Forget(bob.id)
+		alice.courier.Take(bob.id, sealed)
+		alice.want("0s candidates 1 of bob")
+		alice.wantDropped(map[string]uint64{})
+	})
+}
+
+// Run ends when the tunnel has returned, and leaves what waits.
+func TestEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		alice, bob := w.add("alice"), w.add("bob")
+		alice.run()
+		stop := bob.run()
+		bob.slow[alice.id] = 5 * time.Second
+		bob.answers = true
+		alice.say(bob.id, offer(1))
+		synctest.Wait()
+		bob.say(alice.id, candidates(1))
+		stop()
+		if got := time.Since(w.start); got != 5*time.Second {
+			t.Errorf("ended after %s, want 5s: when the tunnel was done", got)
+		}
+		bob.want("0s offer 1 of alice", "5s key of alice", "5s sends to alice")
+		bob.courier.Take(alice.id, alice.last())
+		if err := bob.courier.Run(context.Background(), bob); err == nil {
+			t.Error("got no error from a second Run")
+		}
+	})
+}
+
+func TestNewChecksItsOptions(t *testing.T) {
+	h := newWorld(t).add("alice")
+	for name, change := range map[string]func(*Options){
+		"Self": func(o *Options) { o.Self = identity.NodeID{} }, "Signing": func(o *Options) { o.Signing = nil },
+		"Members": func(o *Options) { o.Members = nil }, "Sessions": func(o *Options) { o.Sessions = nil },
+		"Tunnel": func(o *Options) { o.Tunnel = nil }, "Standing": func(o *Options) { o.Standing = nil },
+	} {
+		o := Options{Self: h.id, Signing: identity.GenerateKey(), Sealing: [32]byte{1}, Members: h.world, Sessions: h, Tunnel: h, Standing: h}
+		if _, err := New(o); err != nil {
+			t.Fatalf("got %v with everything, want no error", err)
+		}
+		change(&o)
+		if _, err := New(o); err == nil {
+			t.Errorf("got no error without %s", name)
+		}
+	}
+}

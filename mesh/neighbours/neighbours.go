@@ -1,0 +1,295 @@
+// Package neighbours is what a node says and hears on its local networks: it has beacons sent under the keys that the records
+// give, as often as the sessions that are up call for, and remembers which members answered, and where.
+//
+// The packets and their timing are the business of nat/beacon; what is heard is a hint, which a session dialled there
+// proves. Which neighbours are dialled when is decided by mesh/node.
+//
+// A Neighbours' methods may be called concurrently, and before, during and after Run; none of them but Run waits.
+package neighbours
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"warren/mesh/identity"
+	"warren/mesh/roster"
+	"warren/nat/beacon"
+	"warren/nat/netwatch"
+)
+
+const (
+	// hold is how long a neighbour is dialled after its last beacon; one with a session stays.
+	hold = 5 * time.Minute
+	// maxHeard bounds the neighbours that are remembered.
+	maxHeard = 256
+	// linksEvery is when the interfaces are read again: a change of theirs may be no change of the network.
+	linksEvery = time.Minute
+)
+
+// Host tells the interfaces of this machine. It may block: the kernel is asked.
+type Host interface {
+	// Links returns those to speak on, the node's own tunnel left out.
+	Links() []netwatch.Link
+}
+
+// Options of a Neighbours. Network and Logger may be left out.
+type Options struct {
+	Self    identity.NodeID
+	Mesh    identity.MeshID
+	Host    Host
+	Network beacon.Network // nil: the system's
+	Logger  *slog.Logger   // nil: none
+}
+
+// Desired is what is known and wanted. It replaces all that was said before, and nothing in it is changed afterwards.
+type Desired struct {
+	Off      bool                     // neither speak nor listen
+	Port     uint16                   // of the agent's socket, which is told to others; 0: it is closed
+	Network  uint64                   // another value: the network is another one, and its interfaces are read at once
+	Overlay  []netip.Prefix           // of the mesh: no neighbour is dialled through the tunnel
+	Members  []roster.Member          // all known ones, this node included, in the order of their admission
+	Invites  []Invite                 // by the time of their making
+	Sessions map[identity.NodeID]bool // that are up
+	Contacts bool                     // members were reached at some address before
+}
+
+// Invite is one that a joiner may come with.
+type Invite struct {
+	ID         identity.KeyID
+	Uses, Used int
+	Expires    time.Time
+	Revoked    bool
+}
+
+// Contact is an address on the local network at which a member said that it is.
+type Contact struct {
+	ID   identity.NodeID
+	Addr netip.AddrPort
+}
+
+// Snapshot is what was heard. It is shared: nothing in it may be changed.
+type Snapshot struct {
+	Contacts []Contact // where to dial neighbours
+	Trouble  string    // in words; "": none
+}
+
+// Neighbours speaks and listens. See New.
+type Neighbours struct {
+	// Constant after New.
+	self   identity.NodeID
+	log    *slog.Logger
+	host   Host
+	beacon *beacon.Beacon
+	poke   chan struct{} // capacity 1: desired is another one
+	events chan struct{} // capacity 1
+
+	// Owned by Run.
+	keys    keys
+	links   []beacon.Link
+	stale   time.Time // when links are read again
+	network uint64    // that links were read in
+	clock   uint64    // beacons dropped over the clock until then
+	trouble string
+	heard   map[identity.NodeID]neighbour
+
+	// Atomic. What they lead to is never changed.
+	started  atomic.Bool
+	desired  atomic.Pointer[Desired] // nil: nothing was said yet
+	snapshot atomic.Pointer[Snapshot]
+}
+
+// neighbour is a member that was heard.
+type neighbour struct {
+	addrs []netip.AddrPort
+	until time.Time
+}
+
+// New checks the options and allocates; nothing runs before Run.
+func New(o Options) (*Neighbours, error) {
+	if o.Self.IsZero() || o.Host == nil {
+		return nil, errors.New("new neighbours: Self and Host are needed")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	n := &Neighbours{
+		self: o.Self, log: o.Logger.With("part", "neighbours"), host: o.Host, poke: make(chan struct{}, 1), events: make(chan struct{}, 1),
+		keys: keys{mesh: o.Mesh}, heard: make(map[identity.NodeID]neighbour),
+	}
+	n.snapshot.Store(new(Snapshot))
+	var err error
+	if n.beacon, err = beacon.New(beacon.Options{Self: o.Self, Port: n.port, Network: o.Network, Logger: o.Logger}); err != nil {
+		return nil, fmt.Errorf("new neighbours: %w", err)
+	}
+	return n, nil
+}
+
+// port is asked by the beacon when it speaks.
+func (n *Neighbours) port() uint16 {
+	if d := n.desired.Load(); d != nil {
+		return d.Port
+	}
+	return 0
+}
+
+// Set says what is known and wanted from now on. Repeating it changes nothing; before the first call nothing is said.
+func (n *Neighbours) Set(d Desired) {
+	n.desired.Store(&d)
+	notify(n.poke)
+}
+
+// Events returns a channel that gets a value, coalesced, after Snapshot has become another one. It is never closed.
+func (n *Neighbours) Events() <-chan struct{} { return n.events }
+
+// Snapshot returns what was heard lately. Of many neighbours it names those whose IDs are next to this node's in the ring
+// of IDs.
+func (n *Neighbours) Snapshot() Snapshot { return *n.snapshot.Load() }
+
+// Dropped returns the number of beacons dropped so far, by reason.
+func (n *Neighbours) Dropped() map[string]uint64 { return n.beacon.Dropped() }
+
+// Run speaks and listens until ctx ends, and returns nil when all is closed. It can be called once.
+func (n *Neighbours) Run(ctx context.Context) error {
+	if n.started.Swap(true) {
+		return errors.New("run neighbours: called twice")
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return n.beacon.Run(ctx) })
+	group.Go(func() error { n.loop(ctx); return nil })
+	return group.Wait()
+}
+
+// loop follows what is wanted, and takes what is heard.
+func (n *Neighbours) loop(ctx context.Context) {
+	timer := time.NewTimer(linksEvery)
+	defer timer.Stop()
+	for {
+		if wake := n.follow(); wake.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(wake))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.poke:
+		case <-timer.C:
+		case found := <-n.beacon.Found():
+			n.hear(found)
+		}
+	}
+}
+
+// follow tells the beacon what is wanted now, forgets whom nobody heard for long, and publishes. It returns when to call it
+// again at the latest; zero: not before something new.
+func (n *Neighbours) follow() (wake time.Time) {
+	d := n.desired.Load()
+	if d == nil {
+		return wake
+	}
+	if d.Off {
+		n.trouble = ""
+		n.beacon.Set(beacon.State{})
+	} else {
+		if d.Network != n.network {
+			n.network, n.stale = d.Network, time.Time{}
+		}
+		if !time.Now().Before(n.stale) {
+			n.readLinks()
+		}
+		wake = n.stale
+		members, invites := n.keys.of(d, time.Now())
+		n.beacon.Set(beacon.State{Links: n.links, Members: members, Invites: invites, Need: need(n.self, d)})
+	}
+	if next := n.expire(d.Sessions, time.Now()); wake.IsZero() || !next.IsZero() && next.Before(wake) {
+		wake = next
+	}
+	n.publish()
+	return wake
+}
+
+// readLinks asks the kernel for the interfaces, and looks after the clock as often.
+func (n *Neighbours) readLinks() {
+	n.links = nil
+	for _, link := range n.host.Links() {
+		n.links = append(n.links, beacon.Link{Index: link.Index, Name: link.Name, Prefixes: link.Prefixes})
+	}
+	n.stale = time.Now().Add(linksEvery)
+	n.checkClock()
+}
+
+// checkClock warns of a clock that differs from that of a neighbour: the two would be introduced in vain. Without the
+// Internet, clocks that have no battery are wrong after each start.
+func (n *Neighbours) checkClock() {
+	before := n.clock
+	n.clock = n.beacon.Dropped()[beacon.ClocksDiffer]
+	n.trouble = ""
+	if n.clock != before {
+		n.trouble = fmt.Sprintf("a member on the local network has a clock that is more than %.0f minutes off this one: set the one that is wrong, or the two do not connect", beacon.Window.Minutes())
+	}
+}
+
+// expire forgets the neighbours whose time is over and with which there is no session. It returns when the next one's is; zero:
+// there is none.
+func (n *Neighbours) expire(sessions map[identity.NodeID]bool, now time.Time) (next time.Time) {
+	for id, heard := range n.heard {
+		switch {
+		case sessions[id]:
+		case !now.Before(heard.until):
+			delete(n.heard, id)
+		case next.IsZero() || heard.until.Before(next):
+			next = heard.until
+		}
+	}
+	return next
+}
+
+// hear notes a neighbour.
+func (n *Neighbours) hear(f beacon.Found) {
+	d := n.desired.Load()
+	addrs := slices.DeleteFunc(f.Addrs, func(a netip.AddrPort) bool {
+		return slices.ContainsFunc(d.Overlay, func(p netip.Prefix) bool { return p.Contains(a.Addr()) })
+	})
+	before, known := n.heard[f.ID]
+	if f.ID == n.self || len(addrs) == 0 || !known && len(n.heard) >= maxHeard {
+		return
+	}
+	n.heard[f.ID] = neighbour{addrs: addrs, until: time.Now().Add(hold)}
+	if !known || !slices.Equal(before.addrs, addrs) {
+		n.log.Debug("neighbour heard", "peer", nameOf(d.Members, f.ID), "address", addrs[0].String())
+	}
+}
+
+// publish makes a new snapshot if something in it is another.
+func (n *Neighbours) publish() {
+	before, after := n.snapshot.Load(), &Snapshot{Contacts: contacts(n.heard, n.self), Trouble: n.trouble}
+	if before.Trouble == after.Trouble && slices.Equal(before.Contacts, after.Contacts) {
+		return
+	}
+	n.snapshot.Store(after)
+	notify(n.events)
+}
+
+// nameOf returns the name of a member if it is known, else its short ID.
+func nameOf(members []roster.Member, id identity.NodeID) string {
+	if i := slices.IndexFunc(members, func(m roster.Member) bool { return m.ID == id }); i >= 0 && members[i].Name != "" {
+		return members[i].Name
+	}
+	return id.Short()
+}
+
+// notify leaves a note in a channel of capacity 1.
+func notify(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

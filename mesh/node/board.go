@@ -1,0 +1,41 @@
+package node
+
+import (
+	"maps"
+
+	"warren/mesh/identity"
+)
+
+// Board is what a hub has to show: the settings in force, and what a person should look at.
+type Board struct {
+	Ready    bool // the first round is done
+	Settings Settings
+	Warnings []string // in words
+	// Refusals are why members want no session, in their words, since the last one with each.
+	Refusals map[identity.NodeID]string
+}
+
+// remarks are the warnings of the loop itself; empty ones are none.
+type remarks struct {
+	refusals map[identity.NodeID]string
+	settings string
+	failing  string // what the last round could not do
+}
+
+// Board returns the latest one. It is shared: nothing in it may be changed.
+func (h *Hub) Board() *Board { return h.board.Load() }
+
+// publish makes the board anew.
+func (h *Hub) publish(f facts, failed error) {
+	if h.said.failing = ""; failed != nil {
+		h.log.Warn("reconcile", "error", failed)
+		h.said.failing = "not everything is in place: " + failed.Error()
+	}
+	b := &Board{Ready: true, Settings: h.settings, Refusals: maps.Clone(h.said.refusals)}
+	for _, text := range []string{h.said.settings, h.said.failing, f.standing.Trouble, f.neighbours.Trouble} {
+		if text != "" {
+			b.Warnings = append(b.Warnings, text)
+		}
+	}
+	h.board.Store(b)
+}

@@ -1,0 +1,150 @@
+package node
+
+import (
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/session"
+	"warren/nat"
+	"warren/tunnel"
+	"warren/tunnel/bind"
+)
+
+// What the events mean beyond "look again". Those that return true want a round.
+
+// pathChanged has a peer's packets take the path that nat found, at once and without touching the others.
+func (h *Hub) pathChanged(e nat.Event) bool {
+	p := h.peers[e.Peer]
+	if p == nil {
+		return false
+	}
+	if e.Path.Addr != p.path.Path.Addr {
+		h.log.Info("path changed", "peer", h.nameOf(e.Peer), "path", e.Path.Kind.String(), "address", e.Path.Addr, "reason", e.Reason)
+	}
+	p.path = e
+	h.steer(e.Peer, p, planWay(e.Peer, e, h.last.facts.underlay()), e.PeerRestarted)
+	if e.Path.Kind == nat.Relayed {
+		h.o.Owners.Standing.Want() // a direct one could not be had, or not yet: what stands in the way is worth knowing
+	}
+	return true
+}
+
+// steer has a peer's packets take a way.
+func (h *Hub) steer(id identity.NodeID, p *peer, w way, restarted bool) {
+	before := p.way
+	p.way = w
+	opened := w.stream != before.stream && w.stream.Virtual.IsValid()
+	// Whoever opens a stream may have started anew and lost its keys.
+	restarted = restarted || opened && w.addr == w.stream.Virtual
+	h.o.Tunnel.SetWay(id, tunnel.Way{Addr: w.addr, Sources: w.sources, Restarted: restarted})
+	if opened && w.stream.Accepted || before.byStream() && !w.byStream() {
+		h.o.Owners.NAT.Check(id) // nat saw no traffic by which to watch the path
+	}
+}
+
+// sessionChanged notes a control session that came, moved or went.
+func (h *Hub) sessionChanged(e session.Event) bool {
+	o := h.o.Owners
+	switch e.Kind {
+	case session.Up:
+		h.sessions[e.ID] = sessionFacts{remote: e.Remote, since: time.Now()}
+		delete(h.said.refusals, e.ID)
+		o.Relays.Moved(e.ID, e.Remote)
+		o.Records.SessionUp(e.ID)
+		if e.Dialled && !bind.IsVirtual(e.Remote.Addr()) {
+			o.Contacts.Add(e.ID, e.Remote)
+		}
+		h.routable = true
+	case session.Moved:
+		o.Relays.Moved(e.ID, e.Remote)
+		if _, up := h.sessions[e.ID]; up {
+			h.sessions[e.ID] = sessionFacts{remote: e.Remote, since: time.Now()}
+		}
+	case session.Down:
+		// Silence is evidence against the way that the session went.
+		if !e.ByPeer && (e.Code == session.CodeLost || e.Code == session.CodeUnresponsive) {
+			o.Streams.SessionLost(e.ID, h.sessions[e.ID].remote)
+		}
+		delete(h.sessions, e.ID)
+		if e.ByPeer && e.Code >= session.CodeFirstFree {
+			h.refused(e)
+		}
+	case session.Refused:
+		h.refused(e)
+	}
+	return true
+}
+
+// refused hands on why a member wants no session. Only what says that this node is none counts against it.
+func (h *Hub) refused(e session.Event) {
+	if h.said.refusals[e.ID] == e.Reason {
+		return
+	}
+	h.said.refusals[e.ID] = e.Reason
+	h.log.Warn("session refused", "peer", h.nameOf(e.ID), "reason", e.Reason)
+	if e.Code == CodeNotMember {
+		h.o.Owners.Records.Refused(e.ID, e.Reason)
+	}
+}
+
+// CodeNotMember is told to a node that was a member, or had an invite, and is none for good.
+const CodeNotMember = session.CodeFirstFree
+
+// natSays hands nat's news to those whom they concern.
+func (h *Hub) natSays(n nat.News) {
+	o := h.o.Owners
+	for _, d := range n.Doubts {
+		// What broke the path may have broken the sessions too, and the way back leads over them.
+		o.Sessions.Doubt(d.Peer, d.Via)
+		o.Streams.PathSilent(d.Peer)
+	}
+	if n.Moved {
+		o.Sessions.Redial()
+	}
+	for _, server := range n.Answered {
+		o.Streams.Answered(server)
+	}
+	for _, id := range n.Arrived {
+		o.Standing.Arrived(id)
+	}
+}
+
+// tunnelSays hands on what the packets show.
+func (h *Hub) tunnelSays(e tunnel.Event) {
+	paths := h.o.Owners.NAT
+	switch e.Kind {
+	case tunnel.Roamed:
+		h.log.Info("peer roamed", "peer", h.nameOf(e.ID), "address", e.Addr)
+		paths.Check(e.ID)
+	case tunnel.Stirred:
+		paths.Stirred(e.ID)
+	case tunnel.Stale:
+		h.log.Info("no keys agreed, introducing anew", "peer", h.nameOf(e.ID))
+		paths.Introduce(e.ID)
+	}
+}
+
+// reload reads the settings again. On error the old ones stay.
+func (h *Hub) reload() error {
+	settings, err := h.o.Load()
+	if err != nil {
+		h.log.Warn("settings not reloaded", "error", err)
+		h.said.settings = "settings not reloaded: " + err.Error()
+		return err
+	}
+	h.said.settings = ""
+	if before, now := h.settings.Interface, settings.Interface; before.Name != now.Name || before.Port != now.Port || before.PrivateKey != now.PrivateKey {
+		h.said.settings = "a change of interface name, port or private key takes effect when the agent starts again"
+	}
+	h.settings = settings
+	h.log.Info("settings reloaded")
+	return nil
+}
+
+// nameOf names a node in messages: its name if known, else the short ID.
+func (h *Hub) nameOf(id identity.NodeID) string {
+	if m, ok := h.o.Owners.Records.View().Member(id); ok && m.Name != "" {
+		return m.Name
+	}
+	return id.Short()
+}

@@ -1,0 +1,112 @@
+package node
+
+import (
+	"maps"
+	"net/netip"
+	"time"
+
+	"warren/mesh"
+	"warren/mesh/identity"
+	"warren/mesh/neighbours"
+	"warren/mesh/place"
+	"warren/nat"
+	"warren/nat/standing"
+	"warren/nat/streams"
+)
+
+// facts is all that plan decides from: a snapshot, so that plan is a function. Gathering it changes nothing anywhere.
+type facts struct {
+	now      time.Time
+	self     identity.NodeID
+	view     *mesh.View // without a mesh: nobody, no prefixes
+	settings Settings
+	// names are the resolved addresses of host:port texts; a missing one is left as it is.
+	names map[string]netip.AddrPort
+	// stateEndpoints are this node's own endpoints as kept in the state directory, for settings that name none.
+	stateEndpoints []string
+	port           uint16 // of the shared socket; 0: not open
+	peers          map[identity.NodeID]peerFacts
+	sessions       map[identity.NodeID]sessionFacts // that are up
+	preferred      []identity.NodeID                // active members with a session, anchors first, nearest first
+	standing       *standing.Snapshot
+	streams        streams.Snapshot
+	relays         []identity.NodeID         // anchors on which this node has or wants a channel
+	loads          map[identity.NodeID]uint8 // of relays, as they told
+	contacts       []place.Contact           // addresses at which members were reached before
+	neighbours     neighbours.Snapshot
+	private        bool // addresses of private networks count as the Internet: no anchor has another one
+}
+
+// peerFacts is what is known of the way to one member.
+type peerFacts struct {
+	path nat.Event // the last one of nat; zero: none
+}
+
+// sessionFacts is one control session.
+type sessionFacts struct {
+	rtt    time.Duration
+	remote netip.AddrPort
+	since  time.Time // of remote
+}
+
+// gather reads what the owners have to say.
+func (h *Hub) gather(now time.Time) facts {
+	f := facts{
+		now: now, self: h.o.Self, view: &mesh.View{}, settings: h.settings, stateEndpoints: h.o.Endpoints, port: h.o.Tunnel.Port(),
+		names: make(map[string]netip.AddrPort), standing: &standing.Snapshot{},
+	}
+	for _, name := range f.wantedNames() {
+		if addr, ok := h.o.Names.Answer(name); ok {
+			f.names[name] = addr
+		}
+	}
+	o := h.o.Owners
+	if o == nil {
+		return f
+	}
+	f.view, f.preferred = o.Records.View(), o.Sessions.Preferred()
+	f.standing, f.streams, f.neighbours, f.contacts = o.Standing.Snapshot(), o.Streams.Snapshot(), o.Neighbours.Snapshot(), o.Contacts.Snapshot()
+	f.sessions = maps.Clone(h.sessions)
+	for id, s := range f.sessions {
+		if rtt, ok := o.Sessions.RTT(id); ok {
+			s.rtt = rtt
+			f.sessions[id] = s
+		}
+	}
+	f.relays, f.loads = o.Relays.Wanted(), make(map[identity.NodeID]uint8)
+	for _, id := range f.preferred {
+		if load := o.Relays.Load(id); load != 0 {
+			f.loads[id] = load
+		}
+	}
+	f.peers = make(map[identity.NodeID]peerFacts, len(h.peers))
+	for id, p := range h.peers {
+		f.peers[id] = peerFacts{path: p.path}
+	}
+	_, f.private = streamAnchors(f)
+	return f
+}
+
+// wantedNames are the host:port texts that have to be turned into addresses.
+func (f facts) wantedNames() (names []string) {
+	for _, s := range f.settings.Static {
+		if s.Endpoint != "" {
+			names = append(names, s.Endpoint)
+		}
+	}
+	return append(names, f.ownEndpoints()...)
+}
+
+// ownEndpoints are the texts that say where this node is reached.
+func (f facts) ownEndpoints() []string {
+	if len(f.settings.Endpoints) > 0 {
+		return f.settings.Endpoints
+	}
+	return f.stateEndpoints
+}
+
+// byUDP reports whether a session with a member goes over the Internet by UDP: what happens to it is evidence about UDP.
+func (f facts) byUDP(id identity.NodeID) bool {
+	s, up := f.sessions[id]
+	return up && streams.Counts(s.remote.Addr(), f.private)
+}

@@ -1,0 +1,130 @@
+package node
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"warren/mesh"
+	"warren/mesh/identity"
+	"warren/mesh/place"
+	"warren/nat"
+	"warren/nat/streams"
+)
+
+func TestStreamsLeadToPublicAnchors(t *testing.T) {
+	public, private := "203.0.113.9:9277", "192.168.1.9:9277"
+	left := testMember(5, public)
+	left.State = mesh.Left
+	met := netip.MustParseAddrPort("203.0.113.7:9277")
+	for _, tt := range []struct {
+		name     string
+		members  []mesh.Member
+		sessions []byte
+		contacts []place.Contact
+		want     []identity.NodeID
+		private  bool
+	}{
+		{"public ones", []mesh.Member{testMember(2, private), testMember(3, private, public)}, nil, nil, []identity.NodeID{id(3)}, false},
+		{"the nearest first", []mesh.Member{testMember(2, public), testMember(3, public)}, []byte{3}, nil, []identity.NodeID{id(3), id(2)}, false},
+		{"contacts while no anchor answers", []mesh.Member{testMember(2, public), left}, nil, []place.Contact{{ID: id(7), Addr: met}, {ID: id(5), Addr: met}, {ID: id(2), Addr: met}, {ID: id(1), Addr: met}}, []identity.NodeID{id(2), id(7)}, false},
+		{"no contacts when one answers", []mesh.Member{testMember(2, public)}, []byte{2}, []place.Contact{{ID: id(7), Addr: met}}, []identity.NodeID{id(2)}, false},
+		{"a mesh of private networks", []mesh.Member{testMember(2, private)}, nil, []place.Contact{{ID: id(7), Addr: netip.MustParseAddrPort(private)}}, []identity.NodeID{id(2), id(7)}, true},
+		{"nobody", nil, nil, nil, nil, true},
+	} {
+		f := testFacts(append(tt.members, testMember(1, public))...)
+		f.contacts = tt.contacts
+		for _, n := range tt.sessions {
+			f.sessions[id(n)] = sessionFacts{}
+		}
+		if got, private := streamAnchors(f); !slices.Equal(got, tt.want) || private != tt.private {
+			t.Errorf("%s: got %v (private %t), want %v (private %t)", tt.name, got, private, tt.want, tt.private)
+		}
+	}
+}
+
+func TestSessionsGoByStreamsFirst(t *testing.T) {
+	f := testFacts(testMember(1), testMember(2, "203.0.113.9:9277"))
+	stream := netip.MustParseAddrPort("[100::300:0:0:1]:9")
+	f.streams.Targets = map[identity.NodeID]netip.AddrPort{id(2): stream}
+	got := plan(f).targets
+	if len(got) != 1 || len(got[0].Addrs) != 2 || got[0].Addrs[0] != stream {
+		t.Errorf("got targets %v, want one with the stream before its address", got)
+	}
+}
+
+func TestWayOfAPeer(t *testing.T) {
+	virtual, other := netip.MustParseAddrPort("[100::300:0:0:1]:9"), netip.MustParseAddrPort("203.0.113.8:9277")
+	far, near, relay := netip.MustParseAddrPort("203.0.113.7:9277"), netip.MustParseAddrPort("192.168.1.7:9277"), netip.MustParseAddrPort("[100::200:0:0:7]:9")
+	direct := func(addr netip.AddrPort) nat.Event { return nat.Event{Path: nat.Path{Kind: nat.Direct, Addr: addr}} }
+	relayed := nat.Event{Path: nat.Path{Kind: nat.Relayed, Addr: relay}}
+	dialled, accepted := streams.End{Virtual: virtual}, streams.End{Virtual: virtual, Accepted: true}
+	for _, tt := range []struct {
+		name    string
+		path    nat.Event
+		end     streams.End
+		state   streams.State
+		session netip.AddrPort
+		want    netip.AddrPort
+	}{
+		{"a path alone", direct(far), streams.End{}, streams.Open, far, far},
+		{"nothing", nat.Event{}, streams.End{}, streams.Open, far, netip.AddrPort{}},
+		{"a stream where there is no path", nat.Event{}, dialled, streams.Open, far, virtual},
+		{"a stream to leave soon", direct(far), dialled, streams.Open, virtual, far},
+		{"UDP blocked", direct(far), dialled, streams.Blocked, virtual, virtual},
+		{"UDP back, on trial", direct(far), dialled, streams.Returning, virtual, virtual},
+		{"the same LAN needs no Internet", direct(near), dialled, streams.Blocked, virtual, near},
+		{"relayed, UDP blocked", relayed, dialled, streams.Blocked, virtual, virtual},
+		{"the member came by a stream, and speaks by it", direct(far), accepted, streams.Open, virtual, virtual},
+		{"it came, and speaks by UDP", direct(far), accepted, streams.Open, other, far},
+		{"it came, and has no session yet", direct(far), accepted, streams.Open, netip.AddrPort{}, virtual},
+		{"it left the stream, UDP is blocked here", direct(far), accepted, streams.Blocked, other, far},
+	} {
+		u := underlay{sessions: make(map[identity.NodeID]sessionFacts)}
+		u.streams.State = tt.state
+		if tt.end.Virtual.IsValid() {
+			u.streams.Ends = map[identity.NodeID]streams.End{id(2): tt.end}
+		}
+		if tt.session.IsValid() {
+			u.sessions[id(2)] = sessionFacts{remote: tt.session}
+		}
+		got := planWay(id(2), tt.path, u)
+		if got.addr != tt.want || slices.Contains(got.sources, virtual) != tt.end.Virtual.IsValid() {
+			t.Errorf("%s: got %v from %v, want %v", tt.name, got.addr, got.sources, tt.want)
+		}
+	}
+}
+
+func TestStreamsAreAcceptedByAnchorsAlone(t *testing.T) {
+	f := testFacts()
+	f.port, f.settings.StreamPorts = 9277, []uint16{443, 9277}
+	if got := listenPorts(testMember(1), f); got != nil {
+		t.Errorf("got ports %v, want none: nobody reaches this node", got)
+	}
+	anchor := testMember(1, "203.0.113.1:9277")
+	if got, want := listenPorts(anchor, f), []uint16{9277, 443}; !slices.Equal(got, want) {
+		t.Errorf("got ports %v, want %v", got, want)
+	}
+	f.port = 0
+	if got := listenPorts(anchor, f); got != nil {
+		t.Errorf("got ports %v with the socket closed, want none", got)
+	}
+}
+
+func TestOwnAnchorsDoNotFlicker(t *testing.T) {
+	f := testFacts()
+	f.preferred = []identity.NodeID{id(2), id(3), id(4), id(5)}
+	for _, tt := range []struct{ before, want []identity.NodeID }{
+		{nil, []identity.NodeID{id(2), id(3), id(4)}},
+		{[]identity.NodeID{id(5), id(9)}, []identity.NodeID{id(5), id(2), id(3)}},
+		{[]identity.NodeID{id(4), id(3), id(2)}, []identity.NodeID{id(4), id(3), id(2)}},
+	} {
+		if got := ownAnchors(tt.before, f); !slices.Equal(got, tt.want) {
+			t.Errorf("before %v: got %v, want %v", ids(tt.before), ids(got), ids(tt.want))
+		}
+	}
+	f.preferred = nil
+	if got := ownAnchors([]identity.NodeID{id(5)}, f); !slices.Equal(got, []identity.NodeID{id(5)}) {
+		t.Errorf("without a session: got %v, want what was said before", ids(got))
+	}
+}

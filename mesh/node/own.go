@@ -1,0 +1,83 @@
+package node
+
+import (
+	"net/netip"
+	"slices"
+
+	"warren/mesh"
+	"warren/mesh/identity"
+	"warren/nat/streams"
+)
+
+const (
+	// maxEndpoints bounds what a node says in its record of where strangers reach it.
+	maxEndpoints = 6
+	// maxProbes bounds the search for a free address: in a /16 that is half full it fails once in 2^64.
+	maxProbes = 64
+)
+
+// planOwn is what this node says of itself. A change costs every member a record, so that what flickers (which sessions are
+// up) is only said when what was said before is no longer true.
+func planOwn(self mesh.Member, f facts) *mesh.Own {
+	endpoints := slices.Clone(f.standing.Usable)
+	endpoints = endpoints[:min(len(endpoints), maxEndpoints)]
+	return &mesh.Own{
+		Endpoints: endpoints, Anchors: ownAnchors(self.Record.Anchors, f), Routes: sharedRoutes(f), Addr4: ownAddr4(self, f),
+		Streams: streams.Endpoints(endpoints, f.standing.External, f.standing.TCPMapped, f.port, f.streams.Listening()),
+	}
+}
+
+// ownAnchors returns the members through which this node can be reached: those said before as far as their sessions
+// are up, then others, anchors first.
+func ownAnchors(before []identity.NodeID, f facts) []identity.NodeID {
+	var out []identity.NodeID
+	for _, id := range before {
+		if slices.Contains(f.preferred, id) {
+			out = append(out, id)
+		}
+	}
+	for _, id := range f.preferred {
+		if len(out) < WantedAnchors && !slices.Contains(out, id) {
+			out = append(out, id)
+		}
+	}
+	if len(out) == 0 {
+		return before // nobody could be told otherwise, and it is where this node will come back
+	}
+	return out[:min(len(out), WantedAnchors)]
+}
+
+// sharedRoutes are the addresses of the static peers that other members may reach through this node.
+func sharedRoutes(f facts) (out []netip.Prefix) {
+	for _, s := range f.settings.Static {
+		if !s.Share {
+			continue
+		}
+		for _, prefix := range s.AllowedIPs {
+			if routable(prefix, f) {
+				out = append(out, prefix)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b netip.Prefix) int { return a.Compare(b) })
+	return slices.Compact(out)
+}
+
+// ownAddr4 returns the IPv4 address to claim: the one claimed before, unless an earlier member has it.
+func ownAddr4(self mesh.Member, f facts) netip.Addr {
+	if !f.view.Prefix4.IsValid() || self.Addr4.IsValid() {
+		return self.Addr4
+	}
+	taken := make(map[netip.Addr]bool, len(f.view.Members))
+	for _, other := range f.view.Members {
+		if other.ID != f.self {
+			taken[other.Addr4] = true
+		}
+	}
+	for probe := range maxProbes {
+		if addr := identity.Addr4(f.view.Prefix4, f.self, probe); !taken[addr] {
+			return addr
+		}
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,61 @@
+package node
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/nat/standing"
+)
+
+// DefaultPort is the UDP port of a node for which neither its settings nor its state name one.
+const DefaultPort = 9277
+
+// ErrFinal is wrapped by those errors of Run that no restart can cure: this node was revoked, its invite was used
+// by an earlier admission, or its key lives on another machine.
+var ErrFinal = errors.New("this node cannot go on in this mesh")
+
+// AnchorMode says whether this node may serve others as an anchor.
+type AnchorMode = standing.Mode
+
+// The anchor modes: by reachability, in any case, not at all.
+const (
+	AnchorAuto   = standing.Auto
+	AnchorAlways = standing.Always
+	AnchorNever  = standing.Never
+)
+
+// Interface is what this machine's settings say about the tunnel interface. Zero fields mean the default.
+type Interface struct {
+	Name       string         // "": warren0 or the next free one; utun on macOS
+	Port       uint16         // 0: the port kept in the state directory, else DefaultPort
+	MTU        int            // 0: the tunnel chooses, and makes it larger where jumbo frames pass
+	Addresses  []netip.Prefix // further addresses of the interface, beside the overlay's; all of them without a mesh
+	PrivateKey wgtypes.Key    // zero: the WireGuard key in the state directory; always set without a mesh
+}
+
+// StaticPeer is a plain WireGuard peer.
+type StaticPeer struct {
+	Name         string
+	PublicKey    wgtypes.Key
+	PresharedKey wgtypes.Key // zero: none
+	AllowedIPs   []netip.Prefix
+	Endpoint     string        // host:port, the host a name or an address; "": the peer calls us
+	Keepalive    time.Duration // 0: none
+	Share        bool          // the other members may reach AllowedIPs through this node
+}
+
+// Settings are what a reload may change. They are already checked; names and public keys of Static are unique.
+type Settings struct {
+	Interface Interface
+	Anchor    AnchorMode
+	NoLAN     bool     // neither speak nor listen to members on the local network
+	Endpoints []string // host:port of this node as others reach it; empty: those kept in the state directory
+	Static    []StaticPeer
+
+	// StreamPorts are TCP ports on which streams are accepted too, beside that of the number of the UDP port.
+	StreamPorts []uint16
+	RelayLimit  int // what is forwarded for other members at most, in bytes a second; 0: no limit
+}

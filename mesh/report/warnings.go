@@ -1,0 +1,49 @@
+package report
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+)
+
+// expiresSoon is how long before the end of this node's certificate a person is told.
+const expiresSoon = 30 * 24 * time.Hour
+
+// warnings says in words what a person should look at.
+func (m *Mesh) warnings(names Names, now time.Time) (out []string) {
+	if left := m.Expires.Sub(now); left < expiresSoon {
+		out = append(out, fmt.Sprintf("this node's certificate ends in %d days, on %s: invite it anew before then", int(left.Hours()/24), m.Expires.Format(time.DateOnly)))
+	}
+	if m.Records.Conflict != "" {
+		out = append(out, m.Records.Conflict)
+	}
+	if len(m.Records.Members) > 1 && len(m.Sessions) == 0 {
+		out = append(out, "no control session is up: new tunnels cannot be introduced until an anchor or a neighbour answers")
+	}
+	if s := m.Streams; s.Blocked != "" {
+		out = append(out, "UDP seems to be blocked on this network ("+s.Blocked+"): packets go over TCP through anchors, more slowly")
+	}
+	if s := m.Streams; s.CutOff != "" {
+		out = append(out, "no anchor answers by UDP, and none can be reached by TCP: "+s.CutOff)
+	}
+	for _, p := range m.Streams.Ports {
+		if p.Err != nil {
+			out = append(out, fmt.Sprintf("TCP port %d is not listened on, for members whose networks drop UDP: %s", p.Port, portTrouble(p.Err)))
+		}
+	}
+	for _, r := range m.Refusals {
+		out = append(out, r.Words(names.Of))
+	}
+	return out
+}
+
+func portTrouble(err error) string {
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		return "ports below 1024 need CAP_NET_BIND_SERVICE; the comments in the systemd unit say how to add it"
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "another program has it"
+	}
+	return err.Error()
+}

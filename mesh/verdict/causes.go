@@ -1,0 +1,241 @@
+package verdict
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"warren/mesh/identity"
+)
+
+// The conclusions and causes of verdicts about members. Those about NATs are in nats.go.
+
+// Causes that are about nobody in particular.
+const (
+	HandshakeRuns    Plain = "the path has just come up; WireGuard's handshake is under way"
+	KeysDiffer       Plain = "the path answers, but WireGuard's handshake does not succeed over it: the two ends do not hold the same keys"
+	NoUDPHere        Plain = "UDP gets no answer on this network"
+	NoUDPHereStreams Plain = "UDP gets no answer on this network, so packets go over TCP through anchors"
+	DirectIsTried    Plain = "a direct path is being tried; the relay carries the packets meanwhile"
+)
+
+// How is how a member is reached.
+type How struct {
+	Peer identity.NodeID
+	Path Path
+}
+
+// Words says it in one line.
+func (h How) Words(names Names) string {
+	peer, p := names(h.Peer), h.Path
+	switch {
+	case p.TCP && p.Kind == RelayedPath:
+		return fmt.Sprintf("%s is reached through the relay %s, by TCP", peer, names(p.Via))
+	case p.TCP:
+		return peer + " is reached by TCP"
+	case p.Kind == RelayedPath:
+		return fmt.Sprintf("%s is reached through the relay %s, not directly", peer, names(p.Via))
+	case p.Kind == DirectPath:
+		return peer + " is reached directly"
+	}
+	return peer + " is not reached"
+}
+
+// LeftMesh is the conclusion about a member that has left.
+type LeftMesh struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c LeftMesh) Words(names Names) string {
+	return names(c.Peer) + " is not reached: it has left the mesh by itself"
+}
+
+// NoMember is the conclusion about a node that was revoked.
+type NoMember struct{ Name string }
+
+// Words says so.
+func (c NoMember) Words(Names) string { return c.Name + " is no member any more" }
+
+// PutOut is who revoked a node.
+type PutOut struct {
+	By     string
+	At     time.Time
+	Reason string
+}
+
+// Words says who, when and why.
+func (c PutOut) Words(Names) string {
+	text := fmt.Sprintf("revoked by %s on %s", c.By, c.At.UTC().Format("2 January 2006 at 15:04 UTC"))
+	if c.Reason != "" {
+		text += ": " + c.Reason
+	}
+	return text
+}
+
+// NoAnswer is a peer with a path that did not answer a ping.
+type NoAnswer struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c NoAnswer) Words(names Names) string {
+	return names(c.Peer) + " has not answered a ping just now: the path, or the machine, may have gone this moment"
+}
+
+// NothingHeard is a peer that is off, or offline.
+type NothingHeard struct {
+	Peer   identity.NodeID
+	Waited time.Duration // for an answer; 0: since now
+	Ago    time.Duration // it was last heard
+	Never  bool          // it was not heard since the agent started
+	Dead   bool          // gossip says so too
+}
+
+// Words says since when, as far as is known.
+func (c NothingHeard) Words(names Names) string {
+	const off = ": it is switched off or offline, or its agent does not run"
+	text := fmt.Sprintf("%s has answered nothing for %s%s", names(c.Peer), coarse(c.Waited), off)
+	switch {
+	case c.Never:
+		text = names(c.Peer) + " has not been heard since this agent started" + off
+	case c.Waited == 0:
+		text = names(c.Peer) + " does not answer" + off
+	}
+	if !c.Never && c.Ago > c.Waited+time.Minute {
+		text += fmt.Sprintf(" (last heard %s ago)", coarse(c.Ago))
+	}
+	if c.Dead {
+		text += "; no other member hears it either"
+	}
+	return text
+}
+
+// RefusedBy are the members that take this node in no more.
+type RefusedBy struct{ Refusals []Refusal }
+
+// Words says who, and why.
+func (c RefusedBy) Words(names Names) string {
+	var all []string
+	for _, r := range c.Refusals {
+		all = append(all, r.Words(names))
+	}
+	return "other members refuse this node: " + strings.Join(all, "; ")
+}
+
+// NoSession is a node that nobody can introduce.
+type NoSession struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c NoSession) Words(names Names) string {
+	return "this node has a session with nobody, so nobody can introduce it to " + names(c.Peer)
+}
+
+// ClocksDiffer are two nodes whose clocks are too far apart for signals.
+type ClocksDiffer struct{ Self, Peer identity.NodeID }
+
+// Words says so.
+func (c ClocksDiffer) Words(names Names) string {
+	return fmt.Sprintf("the clocks of %s and %s differ by more than five minutes, so that introductions are refused", names(c.Self), names(c.Peer))
+}
+
+// NotKnownTo is a peer that has not this node's record, or has another one.
+type NotKnownTo struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c NotKnownTo) Words(names Names) string {
+	return names(c.Peer) + " does not know this node yet: the record of one of the two is still on its way"
+}
+
+// NoRoute is a peer to which introductions find no way.
+type NoRoute struct {
+	Peer identity.NodeID
+	Why  string
+}
+
+// Words says why.
+func (c NoRoute) Words(names Names) string {
+	return "introductions find no way to " + names(c.Peer) + ": " + c.Why
+}
+
+// JustLost is a peer that was there a moment ago.
+type JustLost struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c JustLost) Words(names Names) string {
+	return names(c.Peer) + " has just stopped answering, and is being looked for"
+}
+
+// AskedJustNow is a peer that has hardly had the time to answer.
+type AskedJustNow struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c AskedJustNow) Words(names Names) string {
+	return names(c.Peer) + " was asked for an introduction just now"
+}
+
+// PathIsTried is a peer with which no attempt has ended yet.
+type PathIsTried struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c PathIsTried) Words(names Names) string {
+	return "a path to " + names(c.Peer) + " is being tried"
+}
+
+// AnswersNoIntroduction is a peer that has a session with this node and says nothing.
+type AnswersNoIntroduction struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c AnswersNoIntroduction) Words(names Names) string {
+	return names(c.Peer) + " is there but answers no introduction"
+}
+
+// IsOlder is AnswersNoIntroduction of a peer that may not understand it.
+type IsOlder struct {
+	Peer        identity.NodeID
+	There, Here string // versions
+}
+
+// Words says so.
+func (c IsOlder) Words(names Names) string {
+	return fmt.Sprintf("%s; it runs version %s, and this node %s", AnswersNoIntroduction{c.Peer}.Words(names), c.There, c.Here)
+}
+
+// NoUDPThere is a peer on a network that drops UDP.
+type NoUDPThere struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c NoUDPThere) Words(names Names) string {
+	return fmt.Sprintf("UDP gets no answer on the network of %s, so its packets go over TCP through anchors", names(c.Peer))
+}
+
+// FamiliesDiffer are two nodes of which one has IPv4 only, the other IPv6 only.
+type FamiliesDiffer struct{ Self, Peer identity.NodeID }
+
+// Words says so.
+func (c FamiliesDiffer) Words(names Names) string {
+	return fmt.Sprintf("%s and %s have no address family in common: one has IPv4 only, the other IPv6 only", names(c.Self), names(c.Peer))
+}
+
+// NoAddress is a peer that has told no candidate.
+type NoAddress struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c NoAddress) Words(names Names) string {
+	return names(c.Peer) + " has told no address that can be used"
+}
+
+// Unrelayed is why there is no path at all: Cause is why there is no direct one.
+type Unrelayed struct {
+	Cause Sentence
+	Peer  identity.NodeID
+	Relay identity.NodeID // through which the peer does not answer; zero: there is none
+	Why   Sentence        // why there is none; nil: not known
+}
+
+// Words adds why no relay carries the packets.
+func (c Unrelayed) Words(names Names) string {
+	why := "no anchor serves both"
+	if c.Relay != (identity.NodeID{}) {
+		why = fmt.Sprintf("%s does not answer through %s", names(c.Peer), names(c.Relay))
+	} else if text := words(c.Why, names); text != "" {
+		why = text
+	}
+	return words(c.Cause, names) + "; and no relay carries the packets: " + why
+}

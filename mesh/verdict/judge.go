@@ -1,0 +1,188 @@
+package verdict
+
+import "time"
+
+const (
+	// IdleAfter is when a handshake is too old for packets to go by its keys: WireGuard refuses them after 180 s.
+	IdleAfter = 180 * time.Second
+	// youngFor is how long a first try may take until it is worth an explanation: signalling, and an attempt of 6 s.
+	youngFor = 8 * time.Second
+	// deafAfter is how long the session of a peer that is off may still seem to be up (QUIC's idle timeout).
+	deafAfter = 45 * time.Second
+	// usualPort is the UDP port of a node that was not told another one.
+	usualPort = 9277
+)
+
+// Judge says why a member is reached as it is. It goes from what is certain to what is likely.
+func Judge(e Evidence) Verdict {
+	if e.Left {
+		return Verdict{Kind: HasLeft, Conclusion: LeftMesh{e.There.ID}, Fix: InviteAgain{e.There.ID}}
+	}
+	if e.There.Port == 0 {
+		e.There.Port = portOf(e.Attempts)
+	}
+	v := Verdict{}
+	if e.Path.Kind == NoPath {
+		v = e.unreached()
+	} else {
+		v = e.reached()
+	}
+	v.Conclusion = How{e.There.ID, e.Path}
+	return v
+}
+
+// portOf is the port of the shared socket of a peer, which its host candidates show.
+func portOf(attempts []Attempt) uint16 {
+	for _, a := range attempts {
+		for _, p := range a.Pairs {
+			if p.Type == host {
+				return p.Remote.Port()
+			}
+		}
+	}
+	return usualPort
+}
+
+// reached is about a peer to which there is a path.
+func (e *Evidence) reached() Verdict {
+	peer := e.There.ID
+	young := !e.Since.IsZero() && e.Now.Sub(e.Since) < youngFor
+	shaken := !e.LastHandshake.IsZero() && (e.Now.Sub(e.LastHandshake) <= IdleAfter || !e.Sending)
+	switch {
+	case !shaken && young:
+		return Verdict{Kind: Handshaking, Cause: HandshakeRuns}
+	case !shaken:
+		return Verdict{Kind: HandshakeUnanswered, Cause: KeysDiffer, Fix: RestartThere{peer}}
+	case e.Ping.Asked && !e.Ping.Answered && e.Life == Dead:
+		return e.off(0)
+	case e.Ping.Asked && !e.Ping.Answered:
+		return Verdict{Kind: Silent, Cause: NoAnswer{peer}, Fix: IsChecked}
+	case e.Path.TCP || e.Here.NAT.UDPBlocked:
+		return Verdict{Kind: UDPBlockedHere, Cause: NoUDPHereStreams, Fix: LetOut{e.Here.ID}}
+	case e.Path.Kind == DirectPath:
+		return Verdict{Kind: Direct}
+	}
+	if _, tried := e.lastTrial(); !tried && !e.There.NAT.UDPBlocked {
+		return Verdict{Kind: Trying, Cause: DirectIsTried}
+	}
+	return e.indirect()
+}
+
+// unreached is about a peer to which no path is known.
+func (e *Evidence) unreached() Verdict {
+	peer, s := e.There.ID, e.Signals
+	waited := time.Duration(0)
+	if !s.Since.IsZero() {
+		waited = e.Now.Sub(s.Since)
+	}
+	switch {
+	case len(e.Refusals) > 0 && e.Sessions == 0:
+		return Verdict{Kind: Refused, Cause: RefusedBy{e.Refusals}, Fix: SeeStatus}
+	case e.Sessions == 0:
+		return Verdict{Kind: Isolated, Cause: NoSession{peer}, Fix: SeeNetcheck}
+	case s.Skewed:
+		return Verdict{Kind: Clock, Cause: ClocksDiffer{e.Here.ID, peer}, Fix: SetClocks}
+	case s.Refused:
+		return Verdict{Kind: Refused, Cause: NotKnownTo{peer}, Fix: WaitForRecords{peer}}
+	case s.NoRoute != "":
+		return Verdict{Kind: NoWay, Cause: NoRoute{peer, s.NoRoute}, Fix: Start{peer}}
+	case s.Unanswered > 0 && waited < youngFor && e.Life != Dead && !e.LastHandshake.IsZero():
+		return Verdict{Kind: Lost, Cause: JustLost{peer}, Fix: AskAgain}
+	case s.Unanswered > 0 && waited < youngFor && e.Life != Dead:
+		return Verdict{Kind: Trying, Cause: AskedJustNow{peer}, Fix: AskAgain}
+	case s.Unanswered > 0 && e.Session && e.Life != Dead && waited > deafAfter:
+		return e.deaf()
+	case s.Unanswered > 0:
+		return e.off(waited)
+	}
+	if _, tried := e.lastTrial(); !tried {
+		return Verdict{Kind: Trying, Cause: PathIsTried{peer}, Fix: Wait}
+	}
+	v := e.indirect()
+	v.Cause = Unrelayed{Cause: v.Cause, Peer: peer, Relay: e.Relay, Why: e.Pathless}
+	return v
+}
+
+// off is about a peer of which nothing is heard.
+func (e *Evidence) off(waited time.Duration) Verdict {
+	cause := NothingHeard{Peer: e.There.ID, Waited: waited, Dead: e.Life == Dead}
+	last := e.Signals.Heard
+	if last.IsZero() || e.LastHandshake.After(last) {
+		last = e.LastHandshake
+	}
+	if last.IsZero() {
+		cause.Never = true
+	} else {
+		cause.Ago = e.Now.Sub(last)
+	}
+	return Verdict{Kind: Off, Cause: cause, Fix: Start{e.There.ID}}
+}
+
+// deaf is about a peer that is there, and answers no introduction.
+func (e *Evidence) deaf() Verdict {
+	peer := e.There.ID
+	if older(e.There.Version, e.Here.Version) {
+		return Verdict{Kind: OlderVersion, Cause: IsOlder{peer, e.There.Version, e.Here.Version}, Fix: Update{peer}}
+	}
+	return Verdict{Kind: Deaf, Cause: AnswersNoIntroduction{peer}, Fix: SeeThere{e.Here.ID}}
+}
+
+// lastTrial is the newest attempt that has ended; false when none has.
+func (e *Evidence) lastTrial() (Attempt, bool) {
+	for _, a := range e.Attempts {
+		if !a.Ended.IsZero() {
+			return a, true
+		}
+	}
+	return Attempt{}, false
+}
+
+// indirect is why no pair of addresses works between two nodes that do hear each other.
+func (e *Evidence) indirect() Verdict {
+	trial, _ := e.lastTrial()
+	self, peer := e.Here.ID, e.There.ID
+	sent, answered, heard, able := trial.sums()
+	here, there := e.Here.NAT.Mapping.Dependent(), e.There.NAT.Mapping.Dependent()
+	switch {
+	case e.Here.NAT.UDPBlocked:
+		return Verdict{Kind: UDPBlockedHere, Cause: NoUDPHere, Fix: LetOut{self}}
+	case e.There.NAT.UDPBlocked:
+		return Verdict{Kind: UDPBlockedThere, Cause: NoUDPThere{peer}, Fix: LetOut{peer}}
+	case len(trial.Pairs) > 0 && able == 0:
+		return Verdict{Kind: NoCommonFamily, Cause: FamiliesDiffer{self, peer}, Fix: AddFamily}
+	case len(trial.Pairs) == 0 && len(e.Attempts) > 0:
+		return Verdict{Kind: NoCandidates, Cause: NoAddress{peer}, Fix: NetcheckThere{peer}}
+	case here && there:
+		return Verdict{Kind: BothMapByDestination, Cause: BothMap{e.Here, e.There}, Fix: e.openOne()}
+	case e.sameNAT() && sent > 0 && answered == 0:
+		return Verdict{Kind: SameRouter, Cause: RouterParts{self, peer}, Fix: IsolationOff}
+	case here && !e.There.NAT.LetsIn():
+		return Verdict{Kind: MapsByDestination, Cause: OneMaps{Hard: e.Here, Guarded: e.There}, Fix: e.openOne()}
+	case there && !e.Here.NAT.LetsIn():
+		return Verdict{Kind: MapsByDestination, Cause: OneMaps{Hard: e.There, Guarded: e.Here}, Fix: e.openOne()}
+	}
+	return e.dropped(sent, answered, heard)
+}
+
+// sameNAT reports whether both are seen under one address.
+func (e *Evidence) sameNAT() bool {
+	for _, a := range e.Attempts {
+		if a.mappedTo(e.Mapped) {
+			return true
+		}
+	}
+	return false
+}
+
+// RevokedNode is about a node that is a member no more.
+type RevokedNode struct {
+	Name   string // its last one, or a part of its ID
+	By     string // name of the admin
+	At     time.Time
+	Reason string // "" for none given
+}
+
+// JudgeRevoked says that it was put out, and by whom.
+func JudgeRevoked(r RevokedNode) Verdict {
+	return Verdict{Kind: Revoked, Conclusion: NoMember{r.Name}, Cause: PutOut{r.By, r.At, r.Reason}, Fix: JoinAnew{r.Name}}
+}

@@ -1,0 +1,367 @@
+package verdict
+
+import (
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/nat/natkind"
+)
+
+var (
+	judgedAt = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	idA, idB = identity.NodeID{1}, identity.NodeID{2}
+	idGate   = identity.NodeID{3}
+)
+
+// called names the nodes of these tests.
+func called(id identity.NodeID) string {
+	return map[identity.NodeID]string{idA: "a", idB: "b", idGate: "gate"}[id]
+}
+
+func before(d time.Duration) time.Time { return judgedAt.Add(-d) }
+
+// evidenceOf is a peer named b, judged by a node named a, that has been known for a minute.
+func evidenceOf(change func(*Evidence)) Evidence {
+	e := Evidence{
+		Now: judgedAt, Sessions: 1, Since: before(time.Minute), LastHandshake: before(30 * time.Second), Life: Alive,
+		Here: Node{ID: idA, Port: 9277, Version: "1.2.0"}, There: Node{ID: idB, Version: "1.2.0"},
+	}
+	change(&e)
+	return e
+}
+
+func viaRelay(e *Evidence) { e.Path, e.Relay = Path{Kind: RelayedPath, Via: idGate}, idGate }
+
+func tried(e *Evidence, pairs ...Pair) {
+	e.Attempts = append(e.Attempts, Attempt{Started: before(20 * time.Second), Ended: before(14 * time.Second), Pairs: pairs})
+}
+
+func pair(kind string, sent, answered, heard int) Pair {
+	return Pair{Remote: netip.MustParseAddrPort("203.0.113.9:9277"), Type: kind, Sent: sent, Answered: answered, Heard: heard}
+}
+
+func kindsOf(m natkind.Mapping, f natkind.Filtering, p natkind.PortMapping) natkind.Self {
+	return natkind.Self{Mapping: m, Filtering: f, PortMapping: p}
+}
+
+func TestVerdicts(t *testing.T) {
+	const (
+		sym, eim      = natkind.MappedByAddressAndPort, natkind.MappedIndependent
+		strict, loose = natkind.FilteredByAddressAndPort, natkind.FilteredNot
+		absent        = natkind.PortMappingAbsent
+	)
+	silent := func(e *Evidence) {
+		e.Path.Kind, e.LastHandshake = NoPath, time.Time{}
+		e.Signals.Unanswered, e.Signals.Since = 4, before(20*time.Second)
+	}
+	unanswered := func(e *Evidence) { tried(e, pair("host", 10, 0, 0), pair("srflx", 40, 0, 0)) }
+	tests := []struct {
+		name   string
+		change func(*Evidence)
+		kind   Kind
+		says   []string // parts of conclusion, cause and fix
+	}{
+		{"left", func(e *Evidence) { e.Left = true }, HasLeft, []string{"left the mesh by itself", "warren join TOKEN on b"}},
+
+		{"direct and well", func(e *Evidence) { e.Path.Kind = DirectPath }, Direct, []string{"b is reached directly"}},
+		{"direct, idle for an hour", func(e *Evidence) {
+			e.Path.Kind, e.LastHandshake = DirectPath, before(time.Hour)
+		}, Direct, nil},
+		{"path up just now", func(e *Evidence) {
+			e.Path.Kind, e.LastHandshake, e.Since = DirectPath, time.Time{}, before(time.Second)
+		}, Handshaking, []string{"under way"}},
+		{"handshake sent, none in", func(e *Evidence) {
+			e.Path.Kind, e.LastHandshake = DirectPath, time.Time{}
+		}, HandshakeUnanswered, []string{"do not hold the same keys", "restart the agent on b"}},
+		{"direct, but it does not answer a ping", func(e *Evidence) {
+			e.Path.Kind, e.Ping.Asked = DirectPath, true
+		}, Silent, []string{"b has not answered a ping just now"}},
+		{"direct, but it does not answer a ping, and is said to be dead", func(e *Evidence) {
+			e.Path.Kind, e.Ping.Asked, e.Life = DirectPath, true, Dead
+		}, Off, []string{"b does not answer: it is switched off", "no other member hears it either"}},
+		{"has just stopped answering", func(e *Evidence) {
+			silent(e)
+			e.LastHandshake, e.Signals.Since = before(time.Minute), before(time.Second)
+		}, Lost, []string{"has just stopped answering"}},
+		{"handshakes fail after a good time", func(e *Evidence) {
+			viaRelay(e)
+			e.LastHandshake, e.Sending = before(10*time.Minute), true
+		}, HandshakeUnanswered, nil},
+
+		{"relayed, direct is being tried", func(e *Evidence) { viaRelay(e) }, Trying, []string{"through the relay gate, not directly", "the relay carries the packets meanwhile"}},
+		{"relayed, tried again after one that failed", func(e *Evidence) {
+			viaRelay(e)
+			e.Attempts = []Attempt{{Started: judgedAt}}
+			unanswered(e)
+			e.Here.NAT, e.There.NAT = kindsOf(sym, strict, absent), kindsOf(sym, strict, absent)
+		}, BothMapByDestination, nil},
+		{"both symmetric", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.Here.NAT, e.There.NAT = kindsOf(sym, strict, absent), kindsOf(natkind.MappedDependent, natkind.FilteringUnknown, natkind.PortMappingUnknown)
+		}, BothMapByDestination, []string{"routers of a and b both map ports by destination", "turn on UPnP or NAT-PMP on the router of a or of b, or forward UDP port 9277 there"}},
+		{"both symmetric, ours refuses, theirs has a carrier's NAT behind", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.Here.NAT, e.There.NAT = kindsOf(sym, strict, natkind.PortMappingRefused), kindsOf(sym, strict, natkind.PortMappedInside)
+		}, BothMapByDestination, []string{"the router of a refuses port mappings: allow them there, or forward UDP port 9277 to it"}},
+		{"both symmetric, different ports", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.There.Port = 9300
+			e.Here.NAT, e.There.NAT = kindsOf(sym, strict, absent), kindsOf(sym, strict, natkind.PortMappingOff)
+		}, BothMapByDestination, []string{"router of a, or forward UDP port 9277 to it; or b is set to anchor = \"never\"", "port 9300"}},
+		{"ours symmetric, theirs strict", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.Here.NAT, e.There.NAT = kindsOf(sym, strict, absent), kindsOf(eim, strict, absent)
+		}, MapsByDestination, []string{"the router of a maps ports by destination (address-and-port-dependent), and the one of b lets in only whom it wrote to"}},
+		{"theirs symmetric with random ports, ours strict", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.Here.NAT, e.There.NAT = kindsOf(eim, strict, absent), kindsOf(sym, strict, absent)
+			e.There.NAT.Ports = natkind.PortsRandom
+		}, MapsByDestination, []string{"the router of b maps ports by destination (address-and-port-dependent, at random), and the one of a lets in only whom it wrote to"}},
+		{"theirs symmetric, ours not known", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.Here.NAT, e.There.NAT = kindsOf(eim, natkind.FilteringUnknown, absent), kindsOf(sym, strict, absent)
+		}, MapsByDestination, []string{"the router of b maps ports", "as far as is known"}},
+		{"ours symmetric, theirs lets anybody in, and yet", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.Here.NAT, e.There.NAT = kindsOf(sym, strict, absent), kindsOf(eim, loose, absent)
+		}, Firewall, []string{"none of 50 checks was answered", "a firewall between a and b drops UDP"}},
+		{"both simple, and yet", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.Here.NAT, e.There.NAT = kindsOf(eim, strict, absent), kindsOf(eim, strict, absent)
+		}, Firewall, []string{"both NATs would let them"}},
+		{"their checks come in, ours are lost", func(e *Evidence) {
+			viaRelay(e)
+			tried(e, pair("srflx", 40, 0, 12))
+			e.Here.NAT, e.There.NAT = kindsOf(natkind.Unmapped, loose, natkind.PortMappingUnneeded), kindsOf(eim, strict, absent)
+		}, FirewallThere, []string{"checks of b come in here", "none of the 40 sent there is answered"}},
+		{"answers, but nothing holds", func(e *Evidence) {
+			viaRelay(e)
+			tried(e, pair("srflx", 40, 2, 12))
+		}, Unstable, []string{"b answered 2 checks"}},
+		{"nothing is known", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+		}, Unexplained, []string{"what the router of a does is not known", "warren netcheck"}},
+		{"theirs is not known", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.Here.NAT = kindsOf(eim, strict, absent)
+		}, Unexplained, []string{"what the router of b does is not known"}},
+		{"no family in common", func(e *Evidence) {
+			viaRelay(e)
+			tried(e, Pair{Type: "host", Unable: true})
+		}, NoCommonFamily, []string{"no address family in common"}},
+		{"no address told", func(e *Evidence) {
+			viaRelay(e)
+			tried(e)
+		}, NoCandidates, []string{"told no address"}},
+		{"one router that passes nothing between them", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.Mapped, e.Here.NAT, e.There.NAT = []netip.Addr{netip.MustParseAddr("203.0.113.9")}, kindsOf(eim, strict, absent), kindsOf(eim, strict, absent)
+		}, SameRouter, []string{"client isolation"}},
+		{"UDP blocked here", func(e *Evidence) {
+			viaRelay(e)
+			e.Path.TCP, e.Here.NAT.UDPBlocked = true, true
+		}, UDPBlockedHere, []string{"through the relay gate, by TCP", "let UDP out of the network of a"}},
+		{"to an anchor, by TCP", func(e *Evidence) {
+			e.Path = Path{Kind: DirectPath, TCP: true}
+		}, UDPBlockedHere, []string{"b is reached by TCP"}},
+		{"UDP blocked there", func(e *Evidence) {
+			viaRelay(e)
+			e.There.NAT.UDPBlocked = true
+		}, UDPBlockedThere, []string{"let UDP out of the network of b"}},
+
+		{"off, heard before", func(e *Evidence) {
+			silent(e)
+			e.Signals.Heard, e.Life = before(3*time.Hour), Dead
+		}, Off, []string{"b is not reached", "for 20 seconds: it is switched off or offline", "last heard 3 hours ago", "no other member hears it", "start b"}},
+		{"off, never seen", silent, Off, []string{"has not been heard since this agent started", "start b"}},
+		{"off, its session still seems to be up", func(e *Evidence) {
+			silent(e)
+			e.Session = true
+		}, Off, nil},
+		{"asked just now", func(e *Evidence) {
+			silent(e)
+			e.Signals.Since = before(time.Second)
+		}, Trying, nil},
+		{"asked just now, and known to be dead", func(e *Evidence) {
+			silent(e)
+			e.Signals.Since, e.Life = before(time.Second), Dead
+		}, Off, nil},
+		{"there, but deaf", func(e *Evidence) {
+			silent(e)
+			e.Session, e.Signals.Since = true, before(time.Minute)
+		}, Deaf, []string{"warren why a"}},
+		{"there, but older", func(e *Evidence) {
+			silent(e)
+			e.Session, e.Signals.Since, e.There.Version = true, before(time.Minute), "v1.1.9"
+		}, OlderVersion, []string{"runs version v1.1.9, and this node 1.2.0", "update warren on b"}},
+		{"clock", func(e *Evidence) {
+			silent(e)
+			e.Signals.Skewed = true
+		}, Clock, []string{"clocks of a and b differ", "NTP"}},
+		{"refused", func(e *Evidence) {
+			silent(e)
+			e.Signals.Refused = true
+		}, Refused, []string{"b does not know this node yet"}},
+		{"no control session", func(e *Evidence) {
+			silent(e)
+			e.Sessions = 0
+		}, Isolated, []string{"a session with nobody", "warren netcheck"}},
+		{"refused by all", func(e *Evidence) {
+			silent(e)
+			e.Sessions, e.Refusals = 0, []Refusal{{By: idGate, Reason: "revoked"}}
+		}, Refused, []string{"gate refuses"}},
+		{"no way for introductions", func(e *Evidence) {
+			silent(e)
+			e.Signals.Unanswered, e.Signals.NoRoute = 0, "no anchor of it answers"
+		}, NoWay, []string{"no anchor of it answers"}},
+		{"first attempt runs", func(e *Evidence) {
+			e.LastHandshake = time.Time{}
+			e.Attempts = []Attempt{{Started: judgedAt}}
+		}, Trying, nil},
+		{"no path, and no relay", func(e *Evidence) {
+			unanswered(e)
+			e.Here.NAT, e.There.NAT, e.Relay = kindsOf(sym, strict, absent), kindsOf(sym, strict, absent), idGate
+		}, BothMapByDestination, []string{"b is not reached", "and no relay carries the packets: b does not answer through gate"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			check(t, Judge(evidenceOf(tt.change)), tt.kind, tt.says)
+		})
+	}
+}
+
+// check holds the kind of a verdict, and parts of its words.
+func check(t *testing.T, v Verdict, kind Kind, says []string) {
+	t.Helper()
+	words := v.Words(called)
+	text := words.Conclusion + "\n" + words.Cause + "\n" + words.Fix
+	if v.Kind != kind {
+		t.Errorf("got verdict %s, want %s:\n%s", v.Kind, kind, text)
+	}
+	for _, part := range says {
+		if !strings.Contains(text, part) {
+			t.Errorf("got\n%s\nwant %q in it", text, part)
+		}
+	}
+	well := v.Kind == Direct
+	if words.Conclusion == "" || well != (words.Cause == "") && v.Kind != HasLeft || strings.Contains(text, "1 checks") || strings.Contains(text, "%!") {
+		t.Errorf("got\n%s\nwant a conclusion, and a cause unless all is well", text)
+	}
+}
+
+// TestTypedVerdicts holds some verdicts as values: no program needs to read their words.
+func TestTypedVerdicts(t *testing.T) {
+	strict := natkind.FilteredByAddressAndPort
+	sym, absent := kindsOf(natkind.MappedByAddressAndPort, strict, natkind.PortMappingAbsent), natkind.PortMappingAbsent
+	carrier := kindsOf(natkind.MappedByAddress, strict, natkind.PortMappedInside)
+	refuses := kindsOf(natkind.MappedByAddress, strict, natkind.PortMappingRefused)
+	node := func(id identity.NodeID, port uint16, nat natkind.Self) Node {
+		return Node{ID: id, Port: port, NAT: nat, Version: "1.2.0"}
+	}
+	failed := func(here, there natkind.Self) func(*Evidence) {
+		return func(e *Evidence) {
+			viaRelay(e)
+			tried(e, Pair{Remote: netip.MustParseAddrPort("192.168.1.9:9300"), Type: "host", Sent: 10}, pair("srflx", 40, 0, 0))
+			e.Here.NAT, e.There.NAT = here, there
+		}
+	}
+	relayed := How{idB, Path{Kind: RelayedPath, Via: idGate}}
+	for _, tt := range []struct {
+		name   string
+		change func(*Evidence)
+		want   Verdict
+	}{
+		{"all is well", func(e *Evidence) { e.Path.Kind = DirectPath }, Verdict{Direct, How{idB, Path{Kind: DirectPath}}, nil, nil}},
+		{"the port of the peer is that of its host candidate", failed(sym, sym),
+			Verdict{BothMapByDestination, relayed, BothMap{node(idA, 9277, sym), node(idB, 9300, sym)}, OpenAny{node(idA, 9277, sym), node(idB, 9300, sym)}}},
+		{"nothing can be done at a carrier's NAT here", failed(carrier, refuses),
+			Verdict{BothMapByDestination, relayed, BothMap{node(idA, 9277, carrier), node(idB, 9300, refuses)}, OpenAt{node(idB, 9300, refuses)}}},
+		{"nor there", failed(refuses, carrier),
+			Verdict{BothMapByDestination, relayed, BothMap{node(idA, 9277, refuses), node(idB, 9300, carrier)}, OpenAt{node(idA, 9277, refuses)}}},
+		{"one maps", failed(sym, kindsOf(natkind.MappedIndependent, strict, absent)), Verdict{MapsByDestination, relayed,
+			OneMaps{Hard: node(idA, 9277, sym), Guarded: node(idB, 9300, kindsOf(natkind.MappedIndependent, strict, absent))},
+			OpenAny{node(idA, 9277, sym), node(idB, 9300, kindsOf(natkind.MappedIndependent, strict, absent))}}},
+		{"no relay either", func(e *Evidence) {
+			failed(natkind.Self{UDPBlocked: true}, sym)(e)
+			e.Path, e.Relay, e.Pathless = Path{}, identity.NodeID{}, Plain("no relay was found")
+		}, Verdict{UDPBlockedHere, How{idB, Path{}}, Unrelayed{Cause: NoUDPHere, Peer: idB, Why: Plain("no relay was found")}, LetOut{idA}}},
+		{"off", func(e *Evidence) {
+			e.Signals = Signals{Unanswered: 3, Since: before(time.Minute), Heard: before(time.Hour)}
+		}, Verdict{Off, How{idB, Path{}}, NothingHeard{Peer: idB, Waited: time.Minute, Ago: 30 * time.Second}, Start{idB}}},
+	} {
+		if got := Judge(evidenceOf(tt.change)); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s: got %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestRevoked(t *testing.T) {
+	check(t, JudgeRevoked(RevokedNode{Name: "b", By: "root", At: judgedAt, Reason: "stolen"}), Revoked,
+		[]string{"b is no member any more", "revoked by root on 1 March 2026 at 12:00 UTC: stolen", "join"})
+	check(t, JudgeRevoked(RevokedNode{Name: "b", By: "root", At: judgedAt}), Revoked, []string{"12:00 UTC\n"})
+}
+
+// TestWhyThereIsNoRelay holds what is said of it, by what is known.
+func TestWhyThereIsNoRelay(t *testing.T) {
+	for _, tt := range []struct {
+		c    Unrelayed
+		want string
+	}{
+		{Unrelayed{Cause: NoUDPHere, Peer: idB, Relay: idGate, Why: Plain("x")}, "b does not answer through gate"},
+		{Unrelayed{Cause: NoUDPHere, Peer: idB, Why: Plain("waiting")}, "waiting"},
+		{Unrelayed{Cause: NoUDPHere, Peer: idB, Why: Plain("")}, "no anchor serves both"},
+		{Unrelayed{Cause: NoUDPHere, Peer: idB}, "no anchor serves both"},
+	} {
+		want := "UDP gets no answer on this network; and no relay carries the packets: " + tt.want
+		if got := tt.c.Words(called); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// TestKindsHaveWords holds that each kind has a word, and one of its own.
+func TestKindsHaveWords(t *testing.T) {
+	seen := make(map[string]bool)
+	for k := range kinds {
+		if k.String() == "" || seen[k.String()] {
+			t.Errorf("kind %d: got word %q, want one of its own", k, k)
+		}
+		seen[k.String()] = true
+	}
+	seen = make(map[string]bool)
+	for k := range netKinds {
+		if k.String() == "" || seen[k.String()] {
+			t.Errorf("kind %d of a network: got word %q, want one of its own", k, k)
+		}
+		seen[k.String()] = true
+	}
+}
+
+func TestOlder(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want bool
+	}{
+		{"1.2.0", "1.3.0", true}, {"v1.9.0", "1.10.0", true}, {"1.3.0", "1.2.0", false}, {"1.2.0", "1.2.0", false},
+		{"1.2.0-rc1", "1.2.0", false}, {"unknown", "1.2.0", false}, {"1.2.0", "", false}, {"0.9", "1", true},
+	} {
+		if got := older(tt.a, tt.b); got != tt.want {
+			t.Errorf("older(%q, %q): got %v", tt.a, tt.b, got)
+		}
+	}
+}

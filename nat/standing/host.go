@@ -1,0 +1,23 @@
+package standing
+
+import (
+	"net"
+	"net/netip"
+
+	"warren/nat/netwatch"
+)
+
+// system is the Host that this process runs on.
+type system struct{ foreign func(ifname string) bool }
+
+// System returns this machine. foreign reports the names of interfaces whose addresses are none of ours to offer: the mesh's own.
+func System(foreign func(ifname string) bool) Host { return system{foreign} }
+
+func (s system) Addresses() ([]netip.Addr, error) { return netwatch.Addresses(s.foreign) }
+
+func (s system) Listen(v4 bool) (net.PacketConn, error) {
+	if v4 {
+		return net.ListenUDP("udp4", nil)
+	}
+	return net.ListenUDP("udp6", nil)
+}

@@ -1,0 +1,240 @@
+package streams
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/nat/path"
+	"warren/tunnel/bind"
+)
+
+// Signs for and against UDP, as others tell them and as the loop finds them.
+
+const (
+	// blockedLookEvery is how often the loop looks whether packets go over streams.
+	blockedLookEvery = 4 * time.Second
+	// busyFor is how lately a packet must have been sent for that.
+	busyFor = 10 * time.Second
+	// underway is how long after the beginning of a trial packets may come in that were sent before it.
+	underway = 50 * time.Millisecond
+	// dialsSeenEvery is how often failed dials are looked for while nothing else says that UDP works.
+	dialsSeenEvery = 5 * time.Second
+)
+
+// inbox is what other goroutines leave for the loop. Of Desired and of answers the last one counts, what is silent or lost
+// coalesces by member, and of news there are two for each stream.
+type inbox struct {
+	poked chan struct{} // constant: a value when there is something to take
+
+	mu      sync.Mutex // guards the rest
+	private bool       // of the last Desired
+	waiting signs
+}
+
+// signs are taken all at once.
+type signs struct {
+	desired  *Desired
+	news     []news
+	answered time.Time // the last answer that counts; zero: none
+	silent   map[identity.NodeID]bool
+	lost     map[lostSession]bool
+}
+
+// lostSession is a session that ended in silence.
+type lostSession struct {
+	id     identity.NodeID
+	remote netip.AddrPort
+}
+
+func newInbox() *inbox { return &inbox{poked: make(chan struct{}, 1)} }
+
+func (b *inbox) poke() {
+	select {
+	case b.poked <- struct{}{}:
+	default:
+	}
+}
+
+// leave changes what waits, and wakes the loop.
+func (b *inbox) leave(change func(*signs)) {
+	b.mu.Lock()
+	change(&b.waiting)
+	b.mu.Unlock()
+	b.poke()
+}
+
+func (b *inbox) set(d Desired) {
+	b.leave(func(w *signs) { w.desired, b.private = &d, d.Private })
+}
+
+func (b *inbox) tell(n news) {
+	b.leave(func(w *signs) { w.news = append(w.news, n) })
+}
+
+// answer does not wake the loop for an address that proves nothing.
+func (b *inbox) answer(now time.Time, server netip.AddrPort) {
+	b.mu.Lock()
+	counts := Counts(server.Addr(), b.private)
+	if counts {
+		b.waiting.answered = now
+	}
+	b.mu.Unlock()
+	if counts {
+		b.poke()
+	}
+}
+
+func (b *inbox) silence(peer identity.NodeID) {
+	b.leave(func(w *signs) {
+		if w.silent == nil {
+			w.silent = make(map[identity.NodeID]bool)
+		}
+		w.silent[peer] = true
+	})
+}
+
+func (b *inbox) lose(id identity.NodeID, remote netip.AddrPort) {
+	b.leave(func(w *signs) {
+		if w.lost == nil {
+			w.lost = make(map[lostSession]bool)
+		}
+		w.lost[lostSession{id, remote}] = true
+	})
+}
+
+func (b *inbox) take() signs {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := b.waiting
+	b.waiting = signs{}
+	return out
+}
+
+// weigh tells the machine what the signs prove.
+func (l *loop) weigh(ctx context.Context, now time.Time, in signs) {
+	for lost := range in.lost {
+		switch {
+		case bind.IsStream(lost.remote.Addr()):
+			l.o.Socket.DetachStream(lost.remote) // silence is evidence against the way that the session went
+		case l.want.isAnchor(lost.id) && Counts(lost.remote.Addr(), l.want.Private):
+			l.step(ctx, Doubt{})
+		}
+	}
+	for id := range in.silent {
+		if l.want.byInternet(l.want.Paths[id]) {
+			l.step(ctx, Doubt{})
+			break
+		}
+	}
+	// The trial that this turn may have begun has heard nobody yet.
+	if state, since, _ := l.machine.State(); state == Trying && l.peerHeard(since.Add(underway)) {
+		l.step(ctx, PeerAnswered{})
+	}
+	// An answer from before the trial is one to an older question, perhaps of another network.
+	if !in.answered.IsZero() && !in.answered.Before(l.trial) {
+		l.step(ctx, Answered{})
+	}
+	l.seeDials(ctx, now)
+}
+
+// seeSessions tells the machine which sessions with anchors go by UDP, as far as it is new.
+func (l *loop) seeSessions(ctx context.Context) {
+	for id := range l.udp {
+		if !l.want.isAnchor(id) || !l.want.byUDP(id) {
+			delete(l.udp, id)
+			l.step(ctx, SessionDown{ID: id})
+		}
+	}
+	state, since, _ := l.machine.State()
+	for _, a := range l.want.Anchors {
+		// A session that was there before UDP was doubted proves nothing.
+		if !l.udp[a.ID] && l.want.byUDP(a.ID) && (state == Open || l.want.Sessions[a.ID].Since.After(since)) {
+			l.udp[a.ID] = true
+			l.step(ctx, SessionUp{ID: a.ID})
+		}
+	}
+}
+
+func (d *Desired) isAnchor(id identity.NodeID) bool {
+	return slices.ContainsFunc(d.Anchors, func(a Anchor) bool { return a.ID == id })
+}
+
+// byUDP reports whether there is a session with a member over the Internet by UDP.
+func (d *Desired) byUDP(id identity.NodeID) bool {
+	e, up := d.Sessions[id]
+	return up && Counts(e.Remote.Addr(), d.Private)
+}
+
+// byInternet reports whether a path goes by UDP to addresses that count: straight, or to the relay.
+func (d *Desired) byInternet(p path.Path) bool {
+	switch p.Kind {
+	case path.Direct:
+		return Counts(p.Addr.Addr(), d.Private)
+	case path.Relayed:
+		return d.byUDP(p.Via)
+	}
+	return false
+}
+
+// peerHeard reports whether a peer has been heard by UDP since then.
+func (l *loop) peerHeard(since time.Time) bool {
+	for id, p := range l.want.Paths {
+		if p.Kind != path.Direct || !l.want.byInternet(p) {
+			continue
+		}
+		// What came by another way than the path says nothing about UDP.
+		if a, way := l.o.Traffic.Activity(id); way == p.Addr && a.LastRx.After(since) {
+			return true
+		}
+	}
+	return false
+}
+
+// busy reports whether packets go over streams, as far as that matters.
+func (l *loop) busy(now time.Time) bool {
+	if state, _, _ := l.machine.State(); state != Blocked {
+		return false
+	}
+	for id, p := range l.want.Paths {
+		relayed := p.Kind == path.Relayed && bind.IsStream(l.want.Sessions[p.Via].Remote.Addr())
+		if a, way := l.o.Traffic.Activity(id); (relayed || bind.IsStream(way.Addr())) && now.Sub(a.LastTx) < busyFor {
+			return true
+		}
+	}
+	return false
+}
+
+// dials is what was seen of dialling anchors by UDP.
+type dials struct {
+	attempts map[identity.NodeID]int // that failed
+	seen     time.Time               // when that was looked at
+}
+
+// mayDoubtDials reports whether failed dials are the only evidence.
+func (l *loop) mayDoubtDials() bool {
+	state, _, _ := l.machine.State()
+	return state == Open && len(l.want.Anchors) > 0 && len(l.udp) == 0
+}
+
+// seeDials tells the machine of rounds of dialling anchors that ended without an answer.
+func (l *loop) seeDials(ctx context.Context, now time.Time) {
+	if !l.mayDoubtDials() {
+		clear(l.dials.attempts)
+		return
+	}
+	if now.Sub(l.dials.seen) < dialsSeenEvery {
+		return
+	}
+	l.dials.seen = now
+	for _, a := range l.want.Anchors {
+		attempts, silent := l.o.Sessions.Dials(a.ID)
+		if attempts > l.dials.attempts[a.ID] && silent {
+			l.step(ctx, DialFailed{ID: a.ID})
+		}
+		l.dials.attempts[a.ID] = attempts
+	}
+}

@@ -1,0 +1,130 @@
+package tunnel
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Handshakes. WireGuard repeats one that got no answer after five seconds, which suits a peer that may be away; here a
+// path has just been proved, so that an answer that is missing after handshakeRetry was lost. The other side knows of a
+// handshake only when the first packet under the new keys comes. If that one is lost and there is nothing to say, it
+// would wait for ever: so that packet is sent twice more, and after handshakeTurn the other side starts a handshake
+// itself, later than WireGuard's own repetition.
+const (
+	handshakeRetry = 700 * time.Millisecond
+	handshakeTurn  = 6 * time.Second
+	handshakeTries = 10 // of the controlling side: a relay on a bad line may lose a third of all packets
+	handshakeTurns = 4  // of the other
+	confirmTries   = 2
+)
+
+// WireGuard rekeys a session after two minutes and refuses one after three (WireGuard, section 6.1).
+const (
+	goodKeys  = 150 * time.Second // a session that will last for a while
+	staleKeys = 180 * time.Second // one that refuses packets
+
+	staleEvery = time.Minute // is looked for those
+)
+
+// awaited is a handshake that is looked for.
+type awaited struct {
+	since       time.Time // zero: none is
+	next        time.Time // when to look; zero: never
+	tries       int       // made after the first
+	confirms    int       // sent
+	controlling bool
+}
+
+// look says whether to start the handshake (again) now, or to confirm it once more, given the last one that was done. It
+// ends the wait when one was, and after the last try: WireGuard goes on by itself for 90 s from there.
+func (a *awaited) look(now, done time.Time) (start, confirm bool) {
+	every, early, most := handshakeRetry, time.Duration(0), handshakeTries
+	if !a.controlling {
+		// The peer may have been told of the path, and have done it, before this side was.
+		every, early, most = handshakeTurn, handshakeTurn, handshakeTurns
+	}
+	if a.since.IsZero() {
+		return false, false
+	}
+	a.next = now.Add(every)
+	switch {
+	case a.controlling && a.confirms < confirmTries && done.After(a.since):
+		a.confirms++
+		return false, true
+	case a.tries == most || done.After(a.since.Add(-early)):
+		*a = awaited{}
+	case now.Sub(a.since) >= time.Duration(a.tries+1)*every:
+		a.tries++
+		return true, false
+	}
+	return false, false
+}
+
+// await has the handshake that was started, or should be by the member, looked after.
+func (p *followed) await(controlling bool, now time.Time) {
+	p.shake = awaited{since: now, next: now.Add(handshakeRetry), controlling: controlling}
+	if !controlling {
+		p.shake.next = now.Add(handshakeTurn)
+	}
+}
+
+// handshake starts one, unless one was started just now: two in a row cross, and the peer takes the second for a flood.
+// The side that is not controlling leaves that to the other, and looks whether it comes about.
+func (w *ways) handshake(p *followed, controlling bool, now time.Time) {
+	if controlling && now.Sub(p.shake.since) >= handshakeRetry {
+		w.device.Initiate(p.key, true)
+	}
+	p.await(controlling, now)
+}
+
+// lookAgain starts a handshake again that had no answer, or confirms it.
+func (w *ways) lookAgain(p *followed, now time.Time) {
+	start, confirm := p.shake.look(now, w.device.LastHandshake(p.key))
+	switch {
+	case start:
+		// The session of the side that is not controlling may be good, though not confirmed: it is not given up.
+		w.device.Initiate(p.key, p.shake.controlling)
+	case confirm:
+		w.device.Confirm(p.key)
+	}
+}
+
+// keysAreGood reports whether the WireGuard session with a member will last for a while.
+func (w *ways) keysAreGood(p *followed, now time.Time) bool {
+	return now.Sub(w.device.LastHandshake(p.key)) < goodKeys
+}
+
+// agreed is told that this side, which is controlling, and an instance of the member have agreed on a preshared key. A handshake
+// that was tried before could not succeed, and a new process has no session: both begin anew at once, by a way that there
+// is; one that comes will see to it by itself.
+func (w *ways) agreed(p *followed, instance [8]byte, now time.Time) {
+	another := p.instance != instance
+	p.instance = instance
+	if p.way.Addr.IsValid() && (another || !p.shake.since.IsZero() || !w.keysAreGood(p, now)) {
+		w.handshake(p, true, now)
+		w.attend(p)
+	}
+}
+
+// findStale tells of the members whose way works and carries packets one way, while WireGuard agrees on no keys: the two ends
+// then have different preshared keys, because every answer of an introduction was lost. WireGuard gives up after 90 s
+// without traffic, so a handshake that was never done is started anew as well.
+func (w *ways) findStale(now time.Time) {
+	for id, p := range w.peers {
+		if !p.way.Addr.IsValid() {
+			continue
+		}
+		done := w.device.LastHandshake(p.key)
+		if now.Sub(done) <= staleKeys {
+			continue
+		}
+		if now.Sub(p.endpoint.Activity().LastTx) < staleEvery {
+			w.log.Info("no keys agreed", "peer", id.Short())
+			w.tell(Stale, id, netip.AddrPort{})
+		}
+		if done.IsZero() && p.shake.since.IsZero() {
+			w.handshake(p, p.controlling, now)
+			w.attend(p)
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package tunnel
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// TestAwaitedHandshake asserts when a handshake that is looked for is started again, on either side.
+func TestAwaitedHandshake(t *testing.T) {
+	began := time.Unix(1000, 0)
+	var seven []time.Duration // seconds of tries
+	for after := 700 * time.Millisecond; after <= 7*time.Second; after += 700 * time.Millisecond {
+		seven = append(seven, after)
+	}
+	for _, c := range []struct {
+		name        string
+		controlling bool
+		done        time.Duration // of a handshake, from the beginning; 0: none ever is
+		want        []time.Duration
+	}{
+		{"no answer comes", true, 0, seven},
+		{"the second is answered", true, time.Second, []time.Duration{700 * time.Millisecond}},
+		{"the one before this path does not count", true, -time.Second, seven},
+		{"the peer's is never confirmed", false, 0, []time.Duration{6 * time.Second, 12 * time.Second, 18 * time.Second, 24 * time.Second}},
+		{"the peer's is confirmed", false, 3 * time.Second, nil},
+		{"the peer's was confirmed before the path was known", false, -time.Second, nil},
+		{"the one before the peer's is long ago", false, -time.Minute, []time.Duration{6 * time.Second, 12 * time.Second, 18 * time.Second, 24 * time.Second}},
+		{"our own is answered", false, 7 * time.Second, []time.Duration{6 * time.Second}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := awaited{since: began, controlling: c.controlling}
+			var got []time.Duration
+			confirmed := 0
+			for after := time.Duration(0); after < time.Minute; after += 100 * time.Millisecond {
+				var done time.Time
+				if c.done != 0 && after >= c.done {
+					done = began.Add(c.done)
+				}
+				start, confirm := a.look(began.Add(after), done)
+				if start {
+					got = append(got, after)
+				}
+				if confirm {
+					confirmed++
+				}
+			}
+			want := 0
+			if c.controlling && c.done > 0 {
+				want = confirmTries // whoever answered it may not have heard the first packet
+			}
+			if confirmed != want {
+				t.Errorf("confirmed: got %d times, want %d", confirmed, want)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("started again: got after %v, want %v", got, c.want)
+			}
+			if !a.since.IsZero() || !a.next.IsZero() {
+				t.Errorf("after the last try: got a wait since %v with a look at %v, want none", a.since, a.next)
+			}
+		})
+	}
+}
