@@ -1,7 +1,7 @@
-// Package deptest holds the direction of imports by a test: every package of
-// the module has a floor, and imports only what stands on lower ones.
+// Package deptest holds the direction of imports by a test: every package of the module has a floor and imports only what
+// stands on lower ones (this file). The table of floors (table_test.go) is also the map of the code, MAP.md (map_test.go).
 //
-// What a package does on its floor is told by the package itself.
+// What a package does in detail is told by the package itself.
 //
 // It has no code outside its tests.
 package deptest
@@ -15,7 +15,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -23,36 +22,8 @@ import (
 
 const module = "warren"
 
-// The floors, from the ground up. A package that has none fails the test: give
-// it one here, with a glance at what it is to know of the others.
-const (
-	values   = iota // no behaviour of their own
-	machines        // pure: no goroutine, socket or clock
-	edges           // one kind of socket, file or kernel interface each
-	owners          // those that own goroutines; they never know each other
-	nodes           // decide what each owner should have; what the outside sees
-	agents          // make the owners, plug them together, run them
-	programs        // command lines
-	tests           // in-memory twins, the lab: never part of a program
-	noFloor  = -1
-)
-
-var floors = map[string]int{
-	"mesh/identity": values, "mesh/record": values, "nat/natkind": values, "nat/ranges": values, "packaging": values,
-	"mesh/roster": machines, "mesh/signal": machines, "mesh/verdict": machines, "nat/path": machines, "nat/reach": machines, "nat/stunwire": machines,
-	"config": machines, "tunnel/pathmtu": machines,
-	"tunnel/bind": edges, "tunnel/osnet": edges, "tunnel/sockets": edges, "tunnel/fit": edges, "tunnel/echo": edges,
-	"nat/relay": edges, "nat/portmap": edges, "nat/netwatch": edges, "nat/stream": edges, "nat/beacon": edges, "nat/natprobe": edges, "nat/portal": edges,
-	"mesh/session": edges, "mesh/store": edges, "mesh/join": edges, "mesh/resolve": edges,
-	// mesh/place has an owner, Contacts, and takes edges to join: session, store, join, beacon, the tunnel in TCP.
-	"tunnel": owners, "nat": owners, "nat/standing": owners, "nat/streams": owners, "mesh": owners, "mesh/courier": owners, "mesh/neighbours": owners, "mesh/place": owners,
-	"mesh/node": nodes, "mesh/api": nodes, "mesh/report": nodes,
-	"mesh/agent": agents,
-	"cmd/warren": programs, "cmd/warren-bench": programs,
-	"nat/natlab": tests, "cmd/warren-demo": tests, "cmd/warren/e2e": tests, "cmd/deptest": tests,
-}
-
-// level are the imports within one floor that are meant.
+// level are the imports within one floor that are meant. There are none among owners. One that is not there any more fails: the
+// list can only shrink.
 var level = map[[2]string]string{
 	{"mesh/record", "mesh/identity"}:      "records name keys and nodes",
 	{"mesh/identity", "nat/ranges"}:       "IPv4 overlay networks are taken from the carriers' range",
@@ -120,18 +91,6 @@ func list(t *testing.T, goos string) []pkg {
 	}
 }
 
-// floor returns the floor of a package; the twin of an edge, EDGEtest beside
-// or below it, is a test package.
-func floor(name string) int {
-	if f, ok := floors[name]; ok {
-		return f
-	}
-	if strings.HasSuffix(path.Base(name), "test") {
-		return tests
-	}
-	return noFloor
-}
-
 // within reports whether the package is one of these or below one of them.
 func within(name string, of []string) bool {
 	return slices.ContainsFunc(of, func(o string) bool {
@@ -161,6 +120,8 @@ func wrong(p pkg) []string {
 		switch {
 		case to == tests && from != tests:
 			found[fmt.Sprintf("%s imports %s, which is for tests", p.name(), name)] = true
+		case to == from && to == owners:
+			found[fmt.Sprintf("%s imports %s: owners never import each other, mesh/node tells each what it should have", p.name(), name)] = true
 		case to > from:
 			found[fmt.Sprintf("%s (floor %d) imports %s (floor %d): imports go down", p.name(), from, name, to)] = true
 		case to == from && to != tests && !meant:
@@ -178,7 +139,19 @@ func wrong(p pkg) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
+// unused returns the exceptions of level that no package needs.
+func unused(level map[[2]string]string, all []pkg) (lines []string) {
+	for pair := range level {
+		if !slices.ContainsFunc(all, func(p pkg) bool { return p.name() == pair[0] && slices.Contains(p.Imports, module+"/"+pair[1]) }) {
+			lines = append(lines, fmt.Sprintf("%s does not import %s: take it off the exceptions in cmd/deptest", pair[0], pair[1]))
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
 func TestImportsGoDown(t *testing.T) {
+	var both []pkg
 	for _, goos := range []string{"linux", "darwin"} {
 		t.Run(goos, func(t *testing.T) {
 			all := list(t, goos)
@@ -190,7 +163,11 @@ func TestImportsGoDown(t *testing.T) {
 					t.Error(line)
 				}
 			}
+			both = append(both, all...)
 		})
+	}
+	for _, line := range unused(level, both) {
+		t.Error(line)
 	}
 }
 
@@ -200,7 +177,10 @@ func TestRulesBite(t *testing.T) {
 		p    pkg
 		want string // part of the complaint; "" for none
 	}{
-		{pkg{ImportPath: "warren/nat", Imports: []string{"warren/mesh"}}, "same floor"},
+		{pkg{ImportPath: "warren/nat", Imports: []string{"warren/mesh"}}, "owners never import each other"},
+		{pkg{ImportPath: "warren/mesh/place", Imports: []string{"warren/mesh"}}, "owners never import each other"},
+		{pkg{ImportPath: "warren/tunnel/bind", Imports: []string{"warren/tunnel/osnet"}}, "same floor"},
+		{pkg{ImportPath: "warren/mesh/node", Imports: []string{"warren/mesh/agent"}}, "imports go down"},
 		{pkg{ImportPath: "warren/tunnel/bind", Imports: []string{"warren/tunnel"}}, "imports go down"},
 		{pkg{ImportPath: "warren/mesh/node", Imports: []string{"warren/config"}}, "is for [cmd] only"},
 		{pkg{ImportPath: "warren/nat", Imports: []string{"warren/nat/natlab"}}, "is for tests"},
@@ -209,7 +189,7 @@ func TestRulesBite(t *testing.T) {
 		{pkg{ImportPath: "warren/nat/relay", Imports: []string{"github.com/pion/turn/v3"}}, "GHSA"},
 		{pkg{ImportPath: "warren/mesh/record", TestImports: []string{"warren/mesh"}}, "a test of mesh/record"},
 		{pkg{ImportPath: "warren/somewhere"}, "has no floor"},
-		{pkg{ImportPath: "warren/mesh/node", Imports: []string{"warren/mesh/api", "warren/nat", "warren/mesh/record"}}, ""},
+		{pkg{ImportPath: "warren/mesh/report", Imports: []string{"warren/mesh/api", "warren/nat", "warren/mesh/record"}}, ""},
 		{pkg{ImportPath: "warren/tunnel", Imports: []string{"golang.zx2c4.com/wireguard/device"}, TestImports: []string{"warren/tunnel/osnet/osnettest", "testing"}}, ""},
 	}
 	for _, tt := range tests {
@@ -217,5 +197,16 @@ func TestRulesBite(t *testing.T) {
 		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%v: got %q, want %q", tt.p, got, tt.want)
 		}
+	}
+}
+
+// TestExceptionsBite asserts that an exception which nobody needs is told.
+func TestExceptionsBite(t *testing.T) {
+	all := []pkg{{ImportPath: "warren/mesh/report", Imports: []string{"warren/mesh/api"}}, {ImportPath: "warren/mesh/api"}}
+	if got := unused(map[[2]string]string{{"mesh/report", "mesh/api"}: "meant"}, all); len(got) != 0 {
+		t.Errorf("an import that is there: got %q, want nothing", got)
+	}
+	if got := unused(map[[2]string]string{{"mesh/api", "mesh/report"}: "meant"}, all); len(got) != 1 {
+		t.Errorf("an import that is not there: got %q, want one line", got)
 	}
 }
