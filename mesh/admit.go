@@ -145,7 +145,7 @@ func (m *Mesh) Admit(cert *x509.Certificate) (record.Admission, error) {
 	if err := m.flush(); err != nil {
 		return record.Admission{}, fmt.Errorf("keep admission: %w", err)
 	}
-	m.log.Info("node admitted", "peer", identity.NodeIDOfCert(cert).Short(), "invite", identity.IssuerOf(cert).Short())
+	m.log.Info("node admitted", "id", identity.NodeIDOfCert(cert).Short(), "invite", identity.IssuerOf(cert).Short())
 	return admission, nil
 }
 

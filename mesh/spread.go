@@ -164,7 +164,7 @@ func (m *Mesh) react(n news, a arrival) {
 		m.pass(signed, a)
 	}
 	for _, d := range n.dropped {
-		m.log.Info("member dropped", "peer", d.ID.Short(), "reason", d.Text)
+		m.log.Info("member dropped", "id", d.ID.Short(), "reason", d.Text)
 		for _, signed := range n.fresh {
 			m.send(d.ID, signed, 0)
 		}

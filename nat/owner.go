@@ -180,7 +180,7 @@ func (l *loop) take(now time.Time, it item) {
 // refuse tells a member that it is none of our peers. Without a route it will not hear, and ask again.
 func (l *loop) refuse(id identity.NodeID) {
 	if err := l.o.Signals.Send(id, Message{Kind: KindRefuse, Instance: l.o.Instance}); err != nil {
-		l.log.Debug("introduction not refused", "peer", id.Short(), "error", err)
+		l.log.Debug("introduction not refused", "id", id.Short(), "error", err)
 	}
 }
 

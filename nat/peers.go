@@ -80,15 +80,15 @@ func trace(log *slog.Logger, p *peer, in path.Input) {
 	}
 	switch in := in.(type) {
 	case path.Received:
-		log.Debug("signal received", "peer", p.id.Short(), "signal", in.Message)
+		log.Debug("signal received", "id", p.id.Short(), "signal", in.Message)
 	case path.Unroutable:
-		log.Debug("signal not sent", "peer", p.id.Short(), "kind", in.Kind, "reason", in.Text)
+		log.Debug("signal not sent", "id", p.id.Short(), "kind", in.Kind, "reason", in.Text)
 	case path.Failed:
-		log.Debug("ICE failed", "peer", p.id.Short(), "attempt", in.Attempt, "reason", in.Text)
+		log.Debug("ICE failed", "id", p.id.Short(), "attempt", in.Attempt, "reason", in.Text)
 	case path.RelayOpened:
-		log.Debug("relay opened", "peer", p.id.Short(), "anchor", in.Anchor.Short(), "address", in.Addr, "error", in.Text)
+		log.Debug("relay opened", "id", p.id.Short(), "anchor", in.Anchor.Short(), "address", in.Addr, "reason", in.Text)
 	case path.Suspect, path.NetworkChanged, path.PeerChanged, path.Introduce:
-		log.Debug("told", "peer", p.id.Short(), "what", fmt.Sprintf("%T", in))
+		log.Debug("machine told", "id", p.id.Short(), "kind", fmt.Sprintf("%T", in))
 	}
 }
 
@@ -103,7 +103,7 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 		switch o := o.(type) {
 		case path.Send:
 			l.confirmMapped(o.Message.Kind)
-			l.log.Debug("signal sent", "peer", p.id.Short(), "signal", o.Message)
+			l.log.Debug("signal sent", "id", p.id.Short(), "signal", o.Message)
 			if err := l.o.Signals.Send(p.id, o.Message); err != nil {
 				l.step(time.Now(), p, path.Unroutable{Kind: o.Message.Kind, Text: err.Error()})
 			}
@@ -122,12 +122,12 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 			l.mux.trust(p.id, o.Own)
 		case path.Check:
 			if err := l.mux.check(p.id, o); err != nil {
-				l.log.Warn("check not sent", "peer", p.id.Short(), "error", err)
+				l.log.Warn("check not sent", "id", p.id.Short(), "error", err)
 			}
 		case path.Doubt:
 			l.doubt(time.Now(), p, o.Via)
 		case path.OpenRelay:
-			l.log.Debug("open relay", "peer", p.id.Short(), "anchor", o.Anchor.Short())
+			l.log.Debug("relay asked for", "id", p.id.Short(), "anchor", o.Anchor.Short())
 			l.openRelay(p, o.Anchor)
 		case path.CloseRelay:
 			l.work.inTurn(p, o.Anchor, func(context.Context) { l.o.Relay.Close(o.Addr) })
@@ -137,7 +137,7 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 				l.prediction.puncher.won(p.id)
 			}
 			l.paths.put(e)
-			l.log.Debug("path", "peer", p.id.Short(), "kind", e.Path.Kind, "address", e.Path.Addr, "reason", e.Reason)
+			l.log.Debug("path chosen", "id", p.id.Short(), "path", e.Path.Kind, "address", e.Path.Addr, "reason", e.Reason)
 		}
 	}
 }
@@ -152,7 +152,7 @@ func (l *loop) confirmMapped(kind Kind) {
 
 // doubt finds out whether more than one path is broken: what this node's address is now, and which sessions live.
 func (l *loop) doubt(now time.Time, p *peer, via identity.NodeID) {
-	l.log.Debug("path in doubt", "peer", p.id.Short())
+	l.log.Debug("path in doubt", "id", p.id.Short())
 	if l.place.prober.refresh(now, probeDoubt) {
 		l.sendProbes(now)
 	}

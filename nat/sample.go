@@ -210,7 +210,7 @@ func (q *prediction) punch(p *peer, to netip.AddrPort) {
 	s := p.attempt.start
 	p.attempt.mux.trial.sent(to)
 	if err := q.mux.punch(s.Local, s.Remote, to); err != nil {
-		q.log.Warn("check not sent", "peer", p.id.Short(), "error", err)
+		q.log.Warn("check not sent", "id", p.id.Short(), "error", err)
 	}
 }
 
@@ -221,7 +221,7 @@ func (q *prediction) told(now time.Time, peers map[identity.NodeID]*peer, p *pee
 		return
 	}
 	if !q.puncher.add(now, p.id, o) {
-		q.log.Debug("punching paused", "peer", p.id.Short())
+		q.log.Debug("punching paused", "id", p.id.Short())
 		return
 	}
 	q.punchDue(now, peers)

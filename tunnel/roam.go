@@ -97,7 +97,7 @@ func (w *ways) roamed(r roamer, now time.Time) {
 	if p == nil {
 		return
 	}
-	w.log.Info("peer roamed", "peer", r.id.Short(), "address", r.addr.String())
+	w.log.Info("peer roamed", "id", r.id.Short(), "address", r.addr.String())
 	if !bind.IsVirtual(r.addr.Addr()) {
 		p.endpoint.SetPath(r.addr)
 		p.strayed = now

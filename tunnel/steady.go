@@ -64,7 +64,7 @@ func (b *steadyBind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		return nil, 0, errors.Join(err, err2)
 	}
 	b.note(got, fmt.Errorf("open UDP port %d, port %d is kept: %w", port, got, err))
-	b.log.Warn("port kept", "wanted", port, "port", got, "reason", err)
+	b.log.Warn("port kept", "wanted", port, "port", got, "error", err)
 	return functions, got, nil
 }
 

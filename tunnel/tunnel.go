@@ -94,7 +94,7 @@ type Peer struct {
 
 // LogValue keeps the preshared key out of logs.
 func (p Peer) LogValue() slog.Value {
-	return slog.GroupValue(slog.Any("id", p.ID), slog.String("key", p.PublicKey.String()), slog.Any("endpoint", p.Endpoint))
+	return slog.GroupValue(slog.Any("id", p.ID), slog.String("key", p.PublicKey.String()), slog.Any("address", p.Endpoint))
 }
 
 // PeerStats is what the device knows about one peer.
@@ -222,7 +222,7 @@ func (t *Tunnel) compare(o *open) {
 	changes, err := o.converge(true)
 	switch {
 	case err != nil:
-		t.log.Warn("compare peers", "error", err)
+		t.log.Warn("peers not compared", "error", err)
 	case changes > 0:
 		t.log.Info("peers put right", "count", changes)
 	}

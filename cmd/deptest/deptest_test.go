@@ -1,6 +1,6 @@
-// Package deptest holds the direction of imports by a test: every package of the module has a floor and imports only what
-// stands on lower ones (this file), and types and the hub stay below ceilings (ceilings_test.go). The table of floors
-// (table_test.go) is also the map of the code, MAP.md (map_test.go).
+// Package deptest holds the rules of the house by tests: every package of the module has a floor and imports only what stands
+// on lower ones (this file), types and the hub stay below ceilings (ceilings_test.go), and log lines have one key for each
+// thing (logs_test.go). The table of floors (table_test.go) is also the map of the code, MAP.md (map_test.go).
 //
 // What a package does in detail is told by the package itself.
 //

@@ -107,6 +107,12 @@ func drawMap(table []place, files map[string][]string, signs []sign) string {
 			out.WriteString(wrapped(words, "  "))
 		}
 	}
+	out.WriteString("\n## Log lines\n\n")
+	out.WriteString(wrapped(strings.Fields(logRule), ""))
+	out.WriteString("\n| key | what |\n|---|---|\n")
+	for _, k := range logKeys {
+		fmt.Fprintf(&out, "| `%s` | %s |\n", k.name, k.what)
+	}
 	out.WriteString("\n## Looking for\n\n| looking for | file | there |\n|---|---|---|\n")
 	for _, s := range signs {
 		fmt.Fprintf(&out, "| %s | %s | `%s` |\n", s.looking, link(s.file, s.file), s.name)

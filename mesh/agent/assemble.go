@@ -160,7 +160,7 @@ func (a *agent) openStore(p *parts) error {
 func (a *agent) openContacts(state *place.State) *place.Contacts {
 	contacts, damage := place.OpenContacts(state, a.o.Logger)
 	if damage != "" {
-		a.log.Warn("contacts", "error", damage)
+		a.log.Warn("contacts damaged", "reason", damage)
 		a.remarks = append(a.remarks, damage)
 	}
 	return contacts

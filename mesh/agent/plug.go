@@ -167,11 +167,11 @@ func (in *inbound) Join(c session.JoinConn) {
 	switch {
 	case err != nil && who.IsZero():
 		in.refused.Add(1)
-		in.log.Info("join refused", "address", c.RemoteAddr().String(), "reason", err)
+		in.log.Info("join refused", "address", c.RemoteAddr().String(), "error", err)
 	case err != nil:
-		in.log.Info("admitted, first record not received", "peer", who.Short(), "error", err)
+		in.log.Info("admitted, first record not received", "id", who.Short(), "error", err)
 	default:
-		in.log.Info("admitted", "peer", who.Short())
+		in.log.Info("admitted", "id", who.Short())
 	}
 }
 

@@ -113,7 +113,7 @@ func (s *Server) checked(h handler, allow func(caller) bool) http.HandlerFunc {
 			return
 		}
 		if r.Method == http.MethodPost {
-			s.logger.Debug("request", "path", r.URL.Path, "uid", who.uid)
+			s.logger.Debug("request", "url", r.URL.Path, "uid", who.uid)
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		if err := h(w, r); err != nil {

@@ -34,7 +34,7 @@ func (c *Courier) transmit(ctx context.Context, to identity.NodeID, m path.Messa
 	payload, err := m.Encode()
 	if err != nil { // nat says what cannot be said
 		c.count(notEncoded)
-		c.log.Warn("encode signal", "peer", to.Short(), "error", err)
+		c.log.Warn("signal not encoded", "id", to.Short(), "error", err)
 		return
 	}
 	if !c.enter(ctx) {
@@ -44,7 +44,7 @@ func (c *Courier) transmit(ctx context.Context, to identity.NodeID, m path.Messa
 	c.leave()
 	if err != nil {
 		c.count(notSealed)
-		c.log.Debug("seal signal", "peer", to.Short(), "error", err)
+		c.log.Debug("signal not sealed", "id", to.Short(), "error", err)
 		return
 	}
 	if psk != nil && !c.adopt(to, *psk) {
@@ -71,7 +71,7 @@ func (c *Courier) receive(ctx context.Context, hint identity.NodeID, sealed []by
 	if err != nil {
 		c.count(reasonOf(err))
 		c.refused(from, err)
-		c.log.Debug("open signal", "peer", hint.Short(), "error", err)
+		c.log.Debug("signal not opened", "id", hint.Short(), "error", err)
 		return
 	}
 	message, err := path.Decode(inner.Payload)
@@ -103,7 +103,7 @@ func (c *Courier) act(from identity.NodeID, got opened, nat NAT) {
 func (c *Courier) adopt(id identity.NodeID, psk signal.PSK) bool {
 	if err := c.tunnel.SetPresharedKey(id, psk); err != nil {
 		c.count(keyNotSet)
-		c.log.Warn("set preshared key", "peer", id.Short(), "error", err)
+		c.log.Warn("preshared key not set", "id", id.Short(), "error", err)
 		return false
 	}
 	return true

@@ -28,7 +28,7 @@ func (h *Hub) Board() *Board { return h.board.Load() }
 // publish makes the board anew.
 func (h *Hub) publish(f facts, failed error) {
 	if h.said.failing = ""; failed != nil {
-		h.log.Warn("reconcile", "error", failed)
+		h.log.Warn("not everything in place", "error", failed)
 		h.said.failing = "not everything is in place: " + failed.Error()
 	}
 	b := &Board{Ready: true, Settings: h.settings, Refusals: maps.Clone(h.said.refusals)}

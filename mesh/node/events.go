@@ -119,7 +119,7 @@ func (h *Hub) tunnelSays(e tunnel.Event) {
 	case tunnel.Stirred:
 		paths.Stirred(e.ID)
 	case tunnel.Stale:
-		h.log.Info("no keys agreed, introducing anew", "peer", h.nameOf(e.ID))
+		h.log.Info("no keys agreed, introduced anew", "peer", h.nameOf(e.ID))
 		paths.Introduce(e.ID)
 	}
 }

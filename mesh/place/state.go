@@ -64,7 +64,7 @@ func (s *State) NodeID() identity.NodeID {
 
 // LogValue keeps the keys out of logs.
 func (s *State) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("mesh", s.Settings.Mesh), slog.String("node", s.Settings.Name))
+	return slog.GroupValue(slog.String("mesh", s.Settings.Mesh), slog.String("name", s.Settings.Name))
 }
 
 // write makes the state directory dir with s in it, and what more puts there: whole, or not at all.

@@ -239,7 +239,7 @@ func TestNoKeyIsLogged(t *testing.T) {
 	}
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("loaded", "state", s)
-	if got, want := log.String(), "state.mesh=home state.node=alpha\n"; !strings.HasSuffix(got, want) {
+	if got, want := log.String(), "state.mesh=home state.name=alpha\n"; !strings.HasSuffix(got, want) {
 		t.Errorf("got %q, want it to end in %q", got, want)
 	}
 }

@@ -86,7 +86,7 @@ func (s *Sessions) adopt(l *link) error {
 		s.ended(l)
 		return fmt.Errorf("%w: %w", errDropped, err)
 	}
-	s.log.Debug("session up", "peer", l.id.Short(), "address", l.conn.RemoteAddr().String(), "dialled", l.dialled)
+	s.log.Debug("session up", "id", l.id.Short(), "address", l.conn.RemoteAddr().String(), "dialled", l.dialled)
 	s.wait.Go(func() {
 		s.router.readDatagrams(l)
 		s.ended(l)
@@ -126,7 +126,7 @@ func (s *Sessions) ended(l *link) {
 	l.end()
 	cause := context.Cause(l.conn.Context())
 	code, reason, byPeer := closeCause(cause)
-	s.log.Debug("session down", "peer", l.id.Short(), "code", code, "reason", reason, "by_peer", byPeer)
+	s.log.Debug("session down", "id", l.id.Short(), "code", code, "reason", reason, "by_peer", byPeer)
 	if left := s.table.remove(l, cause); left != nil {
 		left.check(nil)
 	}

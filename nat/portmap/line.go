@@ -123,7 +123,7 @@ func (l *line) round(ctx context.Context) time.Duration {
 		} else if ctx.Err() != nil {
 			return 0
 		} else {
-			l.log.Info("mapping not renewed", "protocol", l.held.name(), "reason", err)
+			l.log.Info("mapping not renewed", "protocol", l.held.name(), "error", err)
 			l.note(l.held, Refused, err.Error())
 		}
 	}
@@ -233,7 +233,7 @@ func (l *line) remove() {
 	for _, p := range l.protocols {
 		all.Go(func() {
 			if err := p.close(ctx); err != nil {
-				l.log.Info("mapping not removed", "protocol", p.name(), "reason", err)
+				l.log.Info("mapping not removed", "protocol", p.name(), "error", err)
 			}
 		})
 	}

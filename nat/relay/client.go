@@ -224,7 +224,7 @@ func (c *Client) keep(hold context.Context, o *opened, stream net.Conn) {
 			}
 			if err == nil {
 				next.Close() // another channel than the one in use: the path has ended, and nat will see it
-				c.options.Logger.Info("relay channel lost", "anchor", o.anchor.Short(), "peer", o.peer.Short())
+				c.options.Logger.Info("relay channel lost", "id", o.peer.Short(), "anchor", o.anchor.Short())
 				return
 			}
 			backoff = min(2*backoff, 10*time.Second)
@@ -266,7 +266,7 @@ func (c *Client) move(o *opened, relay netip.AddrPort) bool {
 		return true
 	}
 	if err := c.options.Channels.MoveChannel(o.virtual, relay); err != nil {
-		c.options.Logger.Info("relay channel not moved", "anchor", o.anchor.Short(), "peer", o.peer.Short(), "error", err)
+		c.options.Logger.Info("relay channel not moved", "id", o.peer.Short(), "anchor", o.anchor.Short(), "error", err)
 		return false
 	}
 	c.mu.Lock()

@@ -104,7 +104,7 @@ func (t *table) place(from, peer identity.NodeID, ch *channel, addr netip.AddrPo
 	t.forward(ch, other)
 	t.forward(other, ch)
 	if !ch.joined {
-		t.log.Info("relaying", "peer", from.Short(), "with", peer.Short())
+		t.log.Info("relaying", "id", from.Short(), "with", peer.Short())
 	}
 	ch.joined, other.joined, t.dirty, t.stirred = true, true, true, true
 }

@@ -151,7 +151,7 @@ func (s *Standing) help(ctx context.Context, o order) {
 		s.answer(o.from, message{version: versionTold, id: o.id, addr: netip.AddrPortFrom(netip.Addr{}, port)})
 	})
 	if err != nil && ctx.Err() == nil {
-		s.log.Debug("no help", "peer", o.from.Short(), "error", err)
+		s.log.Debug("no help", "id", o.from.Short(), "error", err)
 	}
 }
 

@@ -52,7 +52,7 @@ func (l *loop) changed(ctx context.Context, before, now State, reason string) {
 	if now == Blocked || before == Returning {
 		level = slog.LevelInfo
 	}
-	l.log.Log(ctx, level, "UDP", "state", now.String(), "reason", reason)
+	l.log.Log(ctx, level, "UDP state changed", "state", now.String(), "reason", reason)
 	switch {
 	case now == Blocked && before != Returning:
 		l.tally.blocks++

@@ -242,7 +242,7 @@ func (l logTwin) WithAttrs([]slog.Attr) slog.Handler       { return l }
 func (l logTwin) WithGroup(string) slog.Handler            { return l }
 
 func (l logTwin) Handle(_ context.Context, r slog.Record) error {
-	if r.Message != "UDP" {
+	if r.Message != "UDP state changed" {
 		return nil
 	}
 	l.w.mu.Lock()
