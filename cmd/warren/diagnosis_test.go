@@ -31,7 +31,7 @@ func (f *fakeAgent) Netcheck(context.Context) (api.Netcheck, error) {
 			{Name: "beta", Address: port("198.51.100.7:9277"), Session: true, SessionMS: 12.5, STUNMS: 12.1, TCP: api.TCPOpen},
 			{Name: "delta\x1b[2J", Address: port("[2001:db8::7]:9277"), TCP: api.TCPSilent},
 		},
-		Fallback: api.Fallback{State: "open"}, Portal: api.Portal{Reason: "anchors answer by UDP"},
+		Streams: api.StreamUse{State: "open"}, Portal: api.Portal{Reason: "anchors answer by UDP"},
 	}
 	switch f.net {
 	case "open":
@@ -42,22 +42,22 @@ func (f *fakeAgent) Netcheck(context.Context) (api.Netcheck, error) {
 			Mapping: &api.PortMapping{Protocol: "UPnP", External: port("203.0.113.6:9277"), Public: true, Expires: moment(-20 * time.Minute)}}}
 		n.Reachable = []api.Reachable{{Address: port("203.0.113.6:9277"), State: "reachable"}, {Address: port("[2001:db8::9]:9277"), State: "unreachable"}}
 	case "blocked", "portal":
-		n.Verdict, n.Conclusion, n.Advice = api.NetBlocked, "direct connections: none over the Internet; this network drops UDP, so packets go over TCP through anchors, more slowly", "let UDP out, at least to port 9277 of the anchors"
+		n.Verdict, n.Conclusion, n.Advice = api.NetBlocked, "direct connections: none over the Internet; this network drops UDP, so packets go by TCP streams through anchors, more slowly", "let UDP out, at least to port 9277 of the anchors"
 		n.IPv4 = api.Family{UDP: api.UDPSilent, Mapping: "unknown", Filtering: "unknown", Asked: 2, Reason: "no anchor answers by UDP"}
-		n.Fallback = api.Fallback{State: "blocked", InUse: true, Since: moment(3 * time.Minute), Reason: "no answer"}
+		n.Streams = api.StreamUse{State: "blocked", InUse: true, Since: moment(3 * time.Minute), Reason: "no answer"}
 		n.Portal.Reason = "anchors answer by TCP with the mesh's certificates"
 		n.Anchors[0].STUNMS = 0
 		if f.net == "portal" {
-			n.Fallback.InUse, n.Portal = false, api.Portal{Suspected: true, Reason: `http://198.51.100.7 answers 302 and leads to "http://login.hotel/"`}
+			n.Streams.InUse, n.Portal = false, api.Portal{Suspected: true, Reason: `http://198.51.100.7 answers 302 and leads to "http://login.hotel/"`}
 			n.Anchors[0].Session, n.Anchors[0].TCP = false, api.TCPForeign
 			n.Conclusion = "direct connections: none; something answers in the anchors' place, probably a captive portal"
 			n.Advice = "open a web page in a browser here and log in"
 		}
 	case "lonely":
 		n = api.Netcheck{Time: exampleTime, Port: 9277, Verdict: api.NetUnknown, Conclusion: "direct connections: not known; there is no other anchor on the Internet to ask",
-			IPv4:     api.Family{UDP: api.UDPUnsure, Reason: "no other anchor has a public IPv4 address"},
-			IPv6:     api.Family{UDP: api.UDPUnused, Reason: "this host has no IPv6 address"},
-			Fallback: api.Fallback{State: "open"}, Portal: api.Portal{Reason: "there is no anchor to ask"}}
+			IPv4:    api.Family{UDP: api.UDPUnsure, Reason: "no other anchor has a public IPv4 address"},
+			IPv6:    api.Family{UDP: api.UDPUnused, Reason: "this host has no IPv6 address"},
+			Streams: api.StreamUse{State: "open"}, Portal: api.Portal{Reason: "there is no anchor to ask"}}
 	}
 	return n, nil
 }

@@ -67,7 +67,7 @@ func printNetcheck(w io.Writer, n api.Netcheck) {
 	}
 	f.add("port mapping", shownRouters(n))
 	f.add("from outside", shownReachable(n.Reachable))
-	f.add("TCP fallback", shownFallback(n))
+	f.add("streams", shownStreamUse(n))
 	portal := "no sign: " + n.Portal.Reason
 	if n.Portal.Suspected {
 		portal = "likely: " + n.Portal.Reason
@@ -240,12 +240,12 @@ func shownReachable(list []api.Reachable) string {
 	return strings.Join(texts[:min(4, len(texts))], ", ")
 }
 
-func shownFallback(n api.Netcheck) string {
+func shownStreamUse(n api.Netcheck) string {
 	switch {
-	case n.Fallback.InUse:
-		return "in use" + comma(since(n.Time, n.Fallback.Since)) + ": UDP is " + n.Fallback.State
-	case n.Fallback.State == "open" || n.Fallback.State == "":
+	case n.Streams.InUse:
+		return "in use" + comma(since(n.Time, n.Streams.Since)) + ": UDP is " + n.Streams.State
+	case n.Streams.State == "open" || n.Streams.State == "":
 		return "not needed"
 	}
-	return "UDP is " + n.Fallback.State + comma(since(n.Time, n.Fallback.Since))
+	return "UDP is " + n.Streams.State + comma(since(n.Time, n.Streams.Since))
 }

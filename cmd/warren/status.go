@@ -238,7 +238,7 @@ func shownPath(p api.Path) string {
 // shownTransport is said where it is not UDP.
 func shownTransport(p api.Path) string {
 	if p.Transport == api.TransportTCP {
-		return " by TCP"
+		return " by stream"
 	}
 	return ""
 }

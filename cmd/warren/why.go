@@ -129,7 +129,7 @@ func shownSession(y api.Why) string {
 	case y.Session == nil:
 		return "none with it: introductions go through other members"
 	case y.Session.Transport == api.TransportTCP:
-		return "up, by TCP" + comma(latency(y.Session.LatencyMS))
+		return "up, by a TCP stream" + comma(latency(y.Session.LatencyMS))
 	}
 	return "up" + comma(latency(y.Session.LatencyMS))
 }

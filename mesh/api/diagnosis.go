@@ -29,7 +29,7 @@ type Netcheck struct {
 	Routers    []Router      `json:"routers"`   // those asked for a port mapping
 	Reachable  []Reachable   `json:"reachable"` // addresses of this node that members tried to reach unasked
 	Anchors    []AnchorCheck `json:"anchors"`
-	Fallback   Fallback      `json:"fallback"`
+	Streams    StreamUse     `json:"streams"`
 	Portal     Portal        `json:"portal"`
 }
 
@@ -113,8 +113,8 @@ const (
 	TCPForeign = "foreign" // something else answered
 )
 
-// Fallback is whether packets go over TCP because UDP does not get through.
-type Fallback struct {
+// StreamUse is whether packets go by streams because UDP does not get through.
+type StreamUse struct {
 	State  string     `json:"state"` // open, in doubt, blocked or answering again: what is believed of UDP
 	InUse  bool       `json:"in_use"`
 	Since  *time.Time `json:"since"`
@@ -210,7 +210,7 @@ type Signals struct {
 
 // Session is a control session.
 type Session struct {
-	Address   netip.AddrPort `json:"address"` // "" in JSON for one over TCP
+	Address   netip.AddrPort `json:"address"` // "" in JSON for one by a stream
 	Transport string         `json:"transport,omitempty"`
 	LatencyMS float64        `json:"latency_ms"`
 }

@@ -31,7 +31,7 @@ func exampleNetcheck() Netcheck {
 			Mapping:   &PortMapping{Protocol: "UPnP", External: netip.MustParseAddrPort("10.0.0.4:9277"), Expires: &at}}},
 		Reachable: []Reachable{{Address: netip.MustParseAddrPort("203.0.113.6:9277"), State: "unreachable"}},
 		Anchors:   []AnchorCheck{{Name: "beta", Address: netip.MustParseAddrPort("198.51.100.7:9277"), Session: true, SessionMS: 12.5, STUNMS: 12.1, TCP: TCPOpen}},
-		Fallback:  Fallback{State: "open"}, Portal: Portal{Reason: "anchors answer"},
+		Streams:   StreamUse{State: "open"}, Portal: Portal{Reason: "anchors answer"},
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package api is the local interface of the agent: HTTP and JSON over a unix socket, its types, server and client.
 //
-// What the answers contain is left to the Backend, which mesh/node implements; how they are shown to a person
+// What the answers contain is left to the Backend, which mesh/agent implements; how they are shown to a person
 // is left to cmd/warren. Nothing here touches the network or the state directory.
 //
 // The types are values. A Server serves many connections at once and so calls the Backend concurrently; a Client
@@ -14,8 +14,8 @@ import (
 )
 
 // Schema is the version of the JSON below. Fields are only ever added within one version; a field that is
-// removed or changes its meaning makes a new one. Golden tests hold it.
-const Schema = 1
+// removed or changes its meaning makes a new one. Golden tests hold it. In 2 the "fallback" of netcheck became "streams".
+const Schema = 2
 
 // Backend is the running node as the API sees it. All methods may be called concurrently and end when ctx does.
 // An error that is an *Error is sent as it is; any other is sent as CodeFailed with its text.

@@ -109,7 +109,7 @@ func (h *Hub) followUDP(before, now streams.Snapshot) {
 		paths.Check() // what does not answer either makes room for a relay
 	}
 	for id, no := range now.Refusals {
-		// Where no UDP gets through, an anchor's no is heard only over TCP.
+		// Where no UDP gets through, an anchor's no is heard only over a stream.
 		if uint64(no.Code) == CodeNotMember && no != before.Refusals[id] {
 			h.o.Owners.Records.Refused(id, no.Reason)
 		}

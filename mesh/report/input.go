@@ -114,7 +114,7 @@ type Streams struct {
 	State   string // what is believed, in words
 	Since   time.Time
 	Reason  string
-	Ends    map[identity.NodeID]netip.AddrPort // of TCP, by member
+	Ends    map[identity.NodeID]netip.AddrPort // of streams, the far address of TCP by member
 	Used    map[identity.NodeID]bool           // members to whom packets go by a stream
 	Blocked string                             // why streams are used; "": they are not
 	CutOff  string                             // why none is up although they are used

@@ -106,11 +106,11 @@ func Netcheck(n Network) api.Netcheck {
 	out := api.Netcheck{
 		Schema: api.Schema, Time: n.Started, TookMS: milliseconds(n.Took), Name: n.Name, Port: n.Port, Verdict: v.Kind.String(),
 		IPv4: n.IPv4.show(facts.IPv4, n.Hosts), IPv6: n.IPv6.show(facts.IPv6, n.Hosts), Portal: api.Portal(facts.Portal),
-		Fallback: api.Fallback{State: n.Streams.State, InUse: facts.Streams, Since: moment(n.Streams.Since), Reason: n.Streams.Reason},
+		Streams: api.StreamUse{State: n.Streams.State, InUse: facts.Streams, Since: moment(n.Streams.Since), Reason: n.Streams.Reason},
 	}
 	out.Conclusion, out.Advice = v.Words()
 	if n.Streams.Open {
-		out.Fallback.Reason = ""
+		out.Streams.Reason = ""
 	}
 	for _, r := range n.Routers {
 		out.Routers = append(out.Routers, router(r))

@@ -126,7 +126,7 @@ func TestNetcheckShowsTheEvidence(t *testing.T) {
 			Mapping: &api.PortMapping{Protocol: "PCP", External: public, Public: true, Expires: &expires}}}},
 		{"reachable", got.Reachable, []api.Reachable{{Address: private, State: "untested"}}},
 		{"anchors", got.Anchors, []api.AnchorCheck{{Name: "gate", Address: public, Session: true, SessionMS: 12, STUNMS: 20}}},
-		{"fallback", got.Fallback, api.Fallback{State: "open", Since: &expires}},
+		{"streams", got.Streams, api.StreamUse{State: "open", Since: &expires}},
 		{"portal", got.Portal, api.Portal{Reason: "anchors answer by UDP"}},
 		{"rest", [4]any{got.Time, got.TookMS, got.Name, got.Port}, [4]any{ago(time.Second), 1500.0, "a", uint16(9277)}},
 	} {
@@ -140,8 +140,8 @@ func TestNetcheckShowsTheEvidence(t *testing.T) {
 	}
 	blocked := Netcheck(networkOf(func(n *Network) {
 		n.Streams = Streams{State: "blocked", Reason: "no anchor answers", Blocked: "no anchor answers"}
-	})).Fallback
-	if want := (api.Fallback{State: "blocked", InUse: true, Reason: "no anchor answers"}); blocked != want {
+	})).Streams
+	if want := (api.StreamUse{State: "blocked", InUse: true, Reason: "no anchor answers"}); blocked != want {
 		t.Errorf("got %+v, want %+v", blocked, want)
 	}
 }

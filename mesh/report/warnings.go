@@ -22,10 +22,10 @@ func (m *Mesh) warnings(names Names, now time.Time) (out []string) {
 		out = append(out, "no control session is up: new tunnels cannot be introduced until an anchor or a neighbour answers")
 	}
 	if s := m.Streams; s.Blocked != "" {
-		out = append(out, "UDP seems to be blocked on this network ("+s.Blocked+"): packets go over TCP through anchors, more slowly")
+		out = append(out, "UDP seems to be blocked on this network ("+s.Blocked+"): packets go by TCP streams through anchors, more slowly")
 	}
 	if s := m.Streams; s.CutOff != "" {
-		out = append(out, "no anchor answers by UDP, and none can be reached by TCP: "+s.CutOff)
+		out = append(out, "no anchor answers by UDP, and no stream to one comes up: "+s.CutOff)
 	}
 	for _, p := range m.Streams.Ports {
 		if p.Err != nil {

@@ -52,7 +52,7 @@ func TestWhy(t *testing.T) {
 			verdict.BothMapByDestination, []string{"the routers of a and b both map", "forward UDP port 9277 there"}},
 		{"under one address", func(m *Mesh) { relayedTo(m); m.Mapped = []netip.AddrPort{atB} }, func(in *Inquiry) { in.Attempts = failed(srflx) },
 			verdict.SameRouter, []string{"a and b are behind the same router"}},
-		{"by a stream", func(m *Mesh) { relayedTo(m); overTCP(m) }, nil, verdict.UDPBlockedHere, []string{"through the relay gate, by TCP", "network of a"}},
+		{"by a stream", func(m *Mesh) { relayedTo(m); overTCP(m) }, nil, verdict.UDPBlockedHere, []string{"through the relay gate, by a TCP stream", "network of a"}},
 		{"off", without, silent, verdict.Off, []string{"has answered nothing for 60 seconds"}},
 		{"off, gossip knows", without, func(in *Inquiry) { silent(in); in.Life = verdict.Dead }, verdict.Off, []string{"no other member hears it either"}},
 		{"deaf", func(m *Mesh) { without(m); m.Sessions[idB] = Session{Remote: atB} }, silent, verdict.Deaf, nil},

@@ -15,7 +15,7 @@ const (
 	HandshakeRuns    Plain = "the path has just come up; WireGuard's handshake is under way"
 	KeysDiffer       Plain = "the path answers, but WireGuard's handshake does not succeed over it: the two ends do not hold the same keys"
 	NoUDPHere        Plain = "UDP gets no answer on this network"
-	NoUDPHereStreams Plain = "UDP gets no answer on this network, so packets go over TCP through anchors"
+	NoUDPHereStreams Plain = "UDP gets no answer on this network, so packets go by TCP streams through anchors"
 	DirectIsTried    Plain = "a direct path is being tried; the relay carries the packets meanwhile"
 )
 
@@ -30,9 +30,9 @@ func (h How) Words(names Names) string {
 	peer, p := names(h.Peer), h.Path
 	switch {
 	case p.TCP && p.Kind == RelayedPath:
-		return fmt.Sprintf("%s is reached through the relay %s, by TCP", peer, names(p.Via))
+		return fmt.Sprintf("%s is reached through the relay %s, by a TCP stream", peer, names(p.Via))
 	case p.TCP:
-		return peer + " is reached by TCP"
+		return peer + " is reached by a TCP stream"
 	case p.Kind == RelayedPath:
 		return fmt.Sprintf("%s is reached through the relay %s, not directly", peer, names(p.Via))
 	case p.Kind == DirectPath:
@@ -202,7 +202,7 @@ type NoUDPThere struct{ Peer identity.NodeID }
 
 // Words says so.
 func (c NoUDPThere) Words(names Names) string {
-	return fmt.Sprintf("UDP gets no answer on the network of %s, so its packets go over TCP through anchors", names(c.Peer))
+	return fmt.Sprintf("UDP gets no answer on the network of %s, so its packets go by TCP streams through anchors", names(c.Peer))
 }
 
 // FamiliesDiffer are two nodes of which one has IPv4 only, the other IPv6 only.

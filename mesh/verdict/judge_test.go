@@ -175,10 +175,10 @@ func TestVerdicts(t *testing.T) {
 		{"UDP blocked here", func(e *Evidence) {
 			viaRelay(e)
 			e.Path.TCP, e.Here.NAT.UDPBlocked = true, true
-		}, UDPBlockedHere, []string{"through the relay gate, by TCP", "let UDP out of the network of a"}},
+		}, UDPBlockedHere, []string{"through the relay gate, by a TCP stream", "let UDP out of the network of a"}},
 		{"to an anchor, by TCP", func(e *Evidence) {
 			e.Path = Path{Kind: DirectPath, TCP: true}
-		}, UDPBlockedHere, []string{"b is reached by TCP"}},
+		}, UDPBlockedHere, []string{"b is reached by a TCP stream"}},
 		{"UDP blocked there", func(e *Evidence) {
 			viaRelay(e)
 			e.There.NAT.UDPBlocked = true

@@ -48,7 +48,7 @@ type Network struct {
 	IPv6    Family
 	Open    netip.AddrPort // at which a member has reached this node unasked; invalid: nowhere
 	Routers []Router       // those asked for a port mapping
-	Streams bool           // packets go over TCP
+	Streams bool           // packets go by streams
 	Looks   []Look         // at anchors, by TCP
 	Portal  Portal
 }
@@ -69,7 +69,7 @@ const (
 	LikelyWithAll     Plain = "direct connections: likely with every peer that can send UDP"
 	LikelyWithMost    Plain = "direct connections: likely with all peers but those whose NAT maps by destination"
 	KeepsStrangersOut Plain = LikelyWithMost + "; a firewall keeps strangers out"
-	NoneByUDP         Plain = "direct connections: none over the Internet; this network drops UDP, so packets go over TCP through anchors, more slowly"
+	NoneByUDP         Plain = "direct connections: none over the Internet; this network drops UDP, so packets go by TCP streams through anchors, more slowly"
 	NoneAtAll         Plain = "direct connections: none over the Internet; no anchor answers, neither by UDP nor by TCP"
 	NoNetwork         Plain = "direct connections: none; this machine has no address on any network"
 	NobodyToAsk       Plain = "direct connections: not known; there is no other anchor on the Internet to ask"

@@ -59,7 +59,7 @@ func TestNetVerdicts(t *testing.T) {
 		{"symmetric, another NAT behind", router(works(sym, strict), Router{Mapped: true}), NetHard, []string{"another NAT stands behind it"}},
 		{"symmetric, mapped in vain", router(works(sym, strict), Router{Mapped: true, Public: true}), NetHard, []string{"nobody gets through"}},
 		{"one anchor", unsure, NetUnknown, []string{"not known; needs two anchors at different addresses, and 1 of 2 answers"}},
-		{"blocked", silent(TCPOpen), NetBlocked, []string{"drops UDP", "over TCP", "let UDP out"}},
+		{"blocked", silent(TCPOpen), NetBlocked, []string{"drops UDP", "by TCP streams", "let UDP out"}},
 		{"blocked, but by the proxy", inUse, NetBlocked, nil},
 		{"offline", silent(TCPSilent), NetOffline, []string{"neither by UDP nor by TCP"}},
 		{"portal", portal, NetPortal, []string{"captive portal (192.0.2.1:443", "log in"}},

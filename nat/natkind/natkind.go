@@ -115,7 +115,7 @@ type Self struct {
 	Mapping     Mapping
 	Filtering   Filtering
 	PortMapping PortMapping
-	UDPBlocked  bool // it sends over TCP, because UDP gets no answer
+	UDPBlocked  bool // it sends by streams, because UDP gets no answer
 	Ports       Ports
 }
 

@@ -25,7 +25,7 @@ func TestUDPBlocked(t *testing.T) {
 
 	blocked := func() {
 		t.Helper()
-		bed.step("by TCP")
+		bed.step("by a stream")
 		bed.byTransport(strict, founder, api.PathDirect, api.TransportTCP)
 		bed.byTransport(founder, strict, api.PathDirect, api.TransportTCP)
 		bed.byTransport(strict, home, api.PathRelay, api.TransportTCP)
