@@ -175,4 +175,5 @@ var signs = []sign{
 	{"fields of the JSON", "mesh/api/types.go", "Status"},
 	{"a key of the config file", "config/parse.go", "meshTable"},
 	{"every wire format and state machine", "mesh/PROTOCOL.md", "## 17. The path machine"},
+	{"how a release differs from the one before", "CHANGELOG.md", "## Unreleased"},
 }

@@ -162,7 +162,7 @@ func explainJoin(failures []error) error {
 	return fmt.Errorf("join: none of the %d members asked admitted this machine: %s", len(failures), strings.Join(texts, "; "))
 }
 
-// askOne asks one anchor, on a socket of its own, and by TCP as well when that gets no answer.
+// askOne asks one anchor, on a socket of its own, and by a stream as well when that gets no answer.
 func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, joiner *join.Joiner) (*join.Result, error) {
 	socket, err := net.ListenUDP("udp", nil)
 	if err != nil {
@@ -188,7 +188,7 @@ type greeting struct {
 	err  error
 }
 
-// greet connects to a member by UDP and, when that fails or takes long, by TCP as well. The first connection wins. What
+// greet connects to a member by UDP and, when that fails or takes long, by a stream as well. The first connection wins. What
 // still runs then is counted by dials, and ends with ctx.
 func greet(ctx context.Context, dials *sync.WaitGroup, socket net.PacketConn, mesh identity.MeshID, a identity.TokenAnchor) greeting {
 	byUDP, byTCP := make(chan greeting, 1), make(chan greeting, 1)
@@ -227,7 +227,7 @@ func greet(ctx context.Context, dials *sync.WaitGroup, socket net.PacketConn, me
 					return u
 				}
 			}
-			return greeting{err: fmt.Errorf("%w; by TCP: %s", failed, strings.ReplaceAll(g.err.Error(), "\n", "; "))}
+			return greeting{err: fmt.Errorf("%w; by a TCP stream: %s", failed, strings.ReplaceAll(g.err.Error(), "\n", "; "))}
 		}
 	}
 	return greeting{err: failed}
