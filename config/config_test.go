@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,14 @@ func TestParseForms(t *testing.T) {
 	}
 }
 
+// TestOldNames asserts that what a key was once called is still read.
+func TestOldNames(t *testing.T) {
+	c, err := Parse("f", []byte("[mesh]\nfallback_ports = [443]"))
+	if want := []uint16{443}; err != nil || !slices.Equal(c.Mesh.StreamPorts, want) {
+		t.Errorf("fallback_ports: got %v, %v, want %v", c.Mesh.StreamPorts, err, want)
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	peer := "[[peer]]\npublic_key = \"" + keyA + "\"\n"
 	tests := []struct{ text, want string }{
@@ -119,9 +128,9 @@ func TestMistakes(t *testing.T) {
 		{"[interface]\nport = ", `f:2:7: expected value`},
 		{"interface = 1", `f:1:13: [interface]: want a table, got an integer`},
 		{"[mesh]\nlan = \"off\"", `f:2:7: lan: want true or false without quotes, got a string`},
-		{"[mesh]\nstream_ports = 443", `f:2:18: stream_ports: want a list of ports like [443], got an integer`},
-		{"[mesh]\nstream_ports = [\"443\"]", `f:2:19: stream_ports: want an integer without quotes, got a string`},
-		{"[mesh]\nstream_ports = [443, 70000]", `f:2:24: stream_ports 70000: want 1 to 65535`},
+		{"[mesh]\nstream_ports = 443", `f:2:16: stream_ports: want a list of ports like [443], got an integer`},
+		{"[mesh]\nstream_ports = [\"443\"]", `f:2:17: stream_ports: want an integer without quotes, got a string`},
+		{"[mesh]\nstream_ports = [443, 70000]", `f:2:22: stream_ports 70000: want 1 to 65535`},
 		{"[mesh]\nstream_ports = [1, 2, 3, 4, 5]", `f:2:1: stream_ports: want at most 4 ports, got 5`},
 		{"[mesh]\nanchor = \"sometimes\"", `f:2:10: anchor "sometimes": want "auto", "always" or "never"`},
 		{"[mesh]\nrelay_limit = \"10\"", `f:2:15: relay_limit "10": want a number and a unit`},
