@@ -3,7 +3,6 @@ package path
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"warren/mesh/identity"
 )
@@ -26,40 +25,11 @@ const (
 	costBarred  = 1 << 20 // for one that is no anchor, as far as is known, so that one side can hardly get a session with it
 )
 
-const (
-	// easeEvery is between introductions made for load alone, doubled up to five times while they go on: a pair that fills
-	// every relay by itself gains nothing by wandering.
-	easeEvery  = 30 * time.Second
-	easeWithin = 10 * time.Second
-	// seekEvery is between introductions made for want of a spare relay, doubled up to six times unless an anchor has come up
-	// since. All pairs on a relay that fell want another at once.
-	seekEvery  = 10 * time.Second
-	seekWithin = 300 * time.Millisecond
-	punchTime  = 2 * time.Second // in which punching works that works at all
-)
-
 // relayUse is what the choice has to know of the route.
 type relayUse struct {
 	inUse   identity.NodeID // the relay of the path, if it is relayed
 	spare   identity.NodeID // another that works
 	avoided []identity.NodeID
-}
-
-func (t *route) relayUse(now time.Time, local []RelayOffer) (u relayUse) {
-	for _, r := range t.relays.list {
-		switch {
-		case t.uses(r):
-			u.inUse = r.anchor
-		case r.phase == relayReady && r.end.IsZero():
-			u.spare = r.anchor
-		}
-	}
-	for _, a := range t.relays.avoided {
-		if !a.over(now, local) {
-			u.avoided = append(u.avoided, a.anchor)
-		}
-	}
-	return u
 }
 
 // offers lists the relays to name in an offer: all but those that failed lately, unless there are no others.
@@ -164,52 +134,4 @@ func (l Local) chooseRelays(cfg *Config, use relayUse, only bool, offers []Relay
 // reaches reports whether there is a session with one of the anchors.
 func (l Local) reaches(anchors choice) bool {
 	return slices.ContainsFunc(l.Relays, func(o RelayOffer) bool { return anchors.has(o.Anchor) })
-}
-
-// ease plans an introduction when the relay in use is full and another is not. It comes at a time of chance, for all
-// pairs on that relay hear of its load at once: those that go first make room for the rest.
-func (m *Machine) ease(now time.Time) {
-	use := m.route.relayUse(now, m.intro.local.Relays)
-	full := func(o RelayOffer) bool { return o.Anchor == use.inUse && o.Load >= loadFull }
-	easy := func(o RelayOffer) bool {
-		return o.Anchor != use.inUse && o.Anchor != m.core.cfg.Peer && o.Load <= loadEasy && !slices.Contains(use.avoided, o.Anchor)
-	}
-	relays := m.intro.local.Relays
-	if use.inUse.IsZero() || m.intro.try.on || m.intro.sig.waiting || now.Before(m.route.relays.eased) ||
-		!slices.ContainsFunc(relays, full) || !slices.ContainsFunc(relays, easy) {
-		return
-	}
-	r := &m.route.relays
-	if now.Sub(r.eased) > easeEvery<<5 {
-		r.eases = 0
-	}
-	r.eased = now.Add(easeEvery << r.eases)
-	r.eases = min(r.eases+1, 5)
-	m.intro.retry.at = earlier(m.intro.retry.at, now.Add(time.Duration(m.core.random.Float64()*float64(easeWithin))))
-}
-
-// seekSpare plans an introduction when a relayed path has no other relay beside it, and there is one that could be.
-func (m *Machine) seekSpare(now time.Time) {
-	r, relays := &m.route.relays, m.intro.local.Relays
-	if m.route.path.Kind != Relayed || len(r.list) > 1 || m.intro.sig.waiting {
-		return
-	}
-	if m.intro.try.on && now.Sub(m.intro.try.started) < punchTime {
-		return
-	}
-	if slices.ContainsFunc(relays, func(o RelayOffer) bool { return o.Since.After(r.sought) }) {
-		r.seeks = 0 // there is news
-	}
-	use := m.route.relayUse(now, relays)
-	if now.Sub(r.sought) < seekEvery<<r.seeks || !slices.ContainsFunc(relays, func(o RelayOffer) bool {
-		return o.Anchor != use.inUse && o.Anchor != m.core.cfg.Peer && !slices.Contains(use.avoided, o.Anchor)
-	}) {
-		return
-	}
-	r.sought, r.seeks = now, min(r.seeks+1, 6)
-	wait := time.Duration(m.core.random.Float64() * float64(seekWithin))
-	if !m.core.controlling {
-		wait += seekWithin // the other may be about to
-	}
-	m.intro.retry.at = earlier(m.intro.retry.at, now.Add(wait))
 }

@@ -1,63 +1,25 @@
 package path
 
 import (
+	"slices"
 	"time"
 
 	"warren/nat/natkind"
 )
 
-// Times of signalling.
+// Bounds of what the peer can make this node do.
 const (
-	// firstRepeat is above the round trip through an anchor on another continent; a repeat too early
-	// costs one sealed message, too late it costs the user this wait.
-	firstRepeat = 400 * time.Millisecond
-	lastRepeat  = time.Minute // towards a peer that is switched off
 	// askSpacing bounds how often the peer can make this node offer anew.
 	askSpacing = 300 * time.Millisecond
-	// routeSpacing gathers the sessions that come up together: each may be the first that leads to the peer.
-	routeSpacing = 100 * time.Millisecond
-	refusedFor   = 5 * time.Second
 	// offerSpacing bounds how often the peer can make this node start an agent.
 	offerSpacing = 100 * time.Millisecond
-	// spareRepeats is how often an offer is repeated while there is a path that it might improve.
-	spareRepeats = 4
-	// hurryTime is in which two introductions may begin for events that may come often.
-	hurryTime  = 10 * time.Second
-	trustedMax = 4
+	trustedMax   = 4
 	// lateFor is how long messages of the peer's former process may still arrive.
 	lateFor = 3 * time.Second
 )
 
-// signalling is the ask (controlled) or offer (controlling) that is out.
-//
-//	          begin               answer / offer
-//	(silent) ──────► waiting ──────────────────────► attempt
-//	                  │  ▲ repeat, with back-off
-//	                  └──┘
-type signalling struct {
-	number  uint64      // of the newest attempt: made (controlling) or seen (controlled)
-	own     Credentials // controlling: of attempt number
-	waiting bool
-	begun   time.Time
-	sent    int // messages since begin that had a route
-	tries   int // those that had none
-	rung    int // of the back-off; a peer that is heard from is worth trying sooner
-	last    time.Time
-	next    time.Time
-	noRoute string
-	refused bool
-	early   Message     // candidates that overtook their offer
-	told    []Candidate // controlling: in the first offer of this number, perhaps the one that is answered
-}
-
-func (s *signalling) wake() time.Time {
-	if !s.waiting {
-		return time.Time{}
-	}
-	return s.next
-}
-
-// introduction brings two nodes to try ICE at the same time, as often as that is of use.
+// introduction brings two nodes to try ICE at the same time, as often as that is of use. Its parts do not know each other:
+// what is out (sig), what is tried (try), when to begin again (retry), and whom all that is with (remote).
 type introduction struct {
 	*core
 	local  Local
@@ -65,11 +27,9 @@ type introduction struct {
 	sig    signalling
 	try    attempt
 	retry  ladder
-	// hurried are the last two times that an introduction was begun in a hurry.
-	hurried [2]time.Time
-	path    Path      // in use, as Machine last said
-	use     relayUse  // the same
-	news    introNews // for Machine
+	path   Path      // in use, as Machine last said
+	use    relayUse  // the same
+	news   introNews // for Machine
 }
 
 // introNews is what the route has to know.
@@ -85,6 +45,10 @@ type remote struct {
 	noUDP              bool      // it uses what it offers as relays, and nothing else
 }
 
+func newIntroduction(c *core) introduction {
+	return introduction{core: c, sig: signalling{core: c}, try: attempt{core: c}, retry: ladder{core: c}}
+}
+
 // wake is the earliest time at which something is due.
 func (i *introduction) wake() time.Time {
 	return earlier(earlier(i.sig.wake(), i.try.wake()), i.retry.at)
@@ -95,98 +59,60 @@ func (i *introduction) repeat(now time.Time) {
 	if i.sig.waiting && due(now, i.sig.next) {
 		i.transmit(now)
 	}
-	if r := i.try.repeats; i.try.on && r >= 0 && r < len(trickleAgain) && due(now, i.try.started.Add(trickleAgain[r])) {
-		i.try.repeats++
+	if i.try.repeatDue(now) {
 		i.trickle()
 	}
 }
+
+// idle reports whether no introduction is under way.
+func (i *introduction) idle() bool { return !i.try.on && !i.sig.waiting }
 
 // begin starts a new introduction: the controlling side offers, the other asks for an offer.
 func (i *introduction) begin(now time.Time) {
 	i.end()
 	i.retry.at = time.Time{}
-	i.sig.waiting, i.sig.begun, i.sig.sent, i.sig.tries, i.sig.rung, i.sig.refused = true, now, 0, 0, 0, false
-	if i.controlling {
-		// By the clock, for the peer may remember numbers of a process or a machine before this one: it takes no
-		// second key for one number.
-		i.sig.number = max(i.sig.number+1, uint64(max(0, now.UnixMilli())))
-		i.sig.own = i.newCredentials()
-	}
+	i.sig.begin(now)
 	i.transmit(now)
 }
 
 // again begins anew unless an introduction is under way, or was so lately that its outcome cannot be judged yet.
 func (i *introduction) again(now time.Time) {
-	if !i.try.on && !i.sig.waiting && now.Sub(later(i.sig.begun, i.try.started)) >= attemptTime {
+	if i.idle() && now.Sub(later(i.sig.begun, i.try.started)) >= attemptTime {
 		i.begin(now)
 	}
 }
 
 // hurry is again for those who cannot wait six seconds: two in a row may follow at once, more may not.
 func (i *introduction) hurry(now time.Time) {
-	if !i.try.on && !i.sig.waiting {
+	if i.idle() {
 		i.rush(now)
 	}
 }
 
 // rush is hurry for those whom the attempt under way cannot help.
 func (i *introduction) rush(now time.Time) {
-	if now.Sub(i.hurried[0]) < hurryTime {
-		return
+	if i.retry.hurry(now) {
+		i.begin(now)
 	}
-	i.hurried = [2]time.Time{i.hurried[1], now}
-	i.begin(now)
 }
 
-// transmit sends the ask or offer (again), with the candidates of now.
+// transmit sends the ask or offer (again), as long as there is nothing better to do.
 func (i *introduction) transmit(now time.Time) {
 	if i.path.Kind != None && i.sig.sent > spareRepeats {
 		i.sig.waiting = false
-		i.climb(now)
+		i.retry.climb(now, i.path.Kind)
 		return
 	}
-	msg := Message{Kind: KindAsk, Attempt: i.sig.number}
-	if i.controlling {
-		msg = Message{
-			Kind: KindOffer, Attempt: i.sig.number, Ufrag: i.sig.own.Ufrag, Pwd: i.sig.own.Pwd,
-			Candidates: Lines(i.local.Candidates), Relays: i.use.offers(i.local.Relays),
-		}
-		if i.sig.sent == 0 {
-			i.sig.told = i.local.Candidates
-		}
-	}
-	i.sig.next = now.Add(i.backoff(firstRepeat, lastRepeat, i.sig.rung))
-	i.sig.rung++
-	i.sig.sent++
-	i.sig.last = now
-	i.sig.noRoute = ""
-	i.send(msg)
-}
-
-func (i *introduction) send(msg Message) {
-	msg.Instance = i.cfg.Instance
-	i.emit(Send{Message: msg})
-}
-
-// unroutable takes back the message just sent: it is not one that the peer failed to answer.
-func (i *introduction) unroutable(now time.Time, in Unroutable) {
-	i.sig.noRoute = in.Text
-	if !i.sig.waiting || in.Kind != KindAsk && in.Kind != KindOffer {
-		return
-	}
-	i.sig.sent = max(0, i.sig.sent-1)
-	i.sig.next = now.Add(i.backoff(time.Second, 30*time.Second, i.sig.tries))
-	i.sig.tries++
+	i.sig.transmit(now, i.local, i.use)
 }
 
 // routable sends at once what waits for a route or an answer.
 func (i *introduction) routable(now time.Time) {
 	switch {
-	case i.sig.waiting && i.sig.noRoute == "" && now.Sub(i.sig.last) < routeSpacing:
-		i.sig.next = earlier(i.sig.next, i.sig.last.Add(routeSpacing)) // what was sent may have gone the wrong way
 	case i.sig.waiting:
-		i.sig.tries, i.sig.rung = 0, 0
-		i.transmit(now)
+		if i.sig.routable(now) {
+			i.transmit(now)
+		}
 	case i.path.Kind == None && !i.try.on:
 		i.begin(now)
 	}
@@ -194,8 +120,8 @@ func (i *introduction) routable(now time.Time) {
 
 // received dispatches a message after a look at the process that it comes from.
 func (i *introduction) received(now time.Time, msg Message) {
-	if msg.Instance == i.remote.previous && now.Sub(i.remote.changed) < lateFor {
-		return // from a process that is gone
+	if i.remote.late(now, msg.Instance) {
+		return
 	}
 	if msg.Instance != i.remote.instance {
 		i.newInstance(now, msg.Instance)
@@ -212,11 +138,15 @@ func (i *introduction) received(now time.Time, msg Message) {
 	case msg.Kind == KindAnswer && i.controlling:
 		i.answered(now, msg)
 	case msg.Kind == KindCandidates:
-		i.trickled(now, msg)
+		i.trickled(msg)
 	case msg.Kind == KindRefuse && i.sig.waiting:
-		i.sig.refused = true
-		i.sig.next = later(i.sig.next, now.Add(refusedFor))
+		i.sig.refuse(now)
 	}
+}
+
+// late reports whether a message is from a process that is gone.
+func (r *remote) late(now time.Time, instance [8]byte) bool {
+	return instance == r.previous && now.Sub(r.changed) < lateFor
 }
 
 // newInstance notes the peer's process. One that replaces another has forgotten all that was agreed, but may well answer the
@@ -225,7 +155,7 @@ func (i *introduction) newInstance(now time.Time, instance [8]byte) {
 	if i.remote.instance != ([8]byte{}) {
 		i.remote.previous, i.remote.changed = i.remote.instance, now
 		i.news.restarted = true
-		i.stop()
+		i.try.stop()
 		if !i.controlling {
 			i.sig.number = 0
 		}
@@ -266,35 +196,25 @@ func (i *introduction) offered(now time.Time, msg Message) {
 		return // it will be repeated
 	}
 	i.end()
-	i.sig.number, i.sig.waiting, i.sig.noRoute = msg.Attempt, false, ""
+	i.sig.answered(msg.Attempt)
 	i.retry.at = time.Time{}
 	own := i.newCredentials()
 	chosen := i.local.chooseRelays(&i.cfg, i.use, i.remote.noUDP, msg.Relays)
 	remote := ParseCandidates(msg.Candidates, i.overlay)
-	if i.sig.early.Attempt == msg.Attempt {
-		remote, _ = merge(remote, ParseCandidates(i.sig.early.Candidates, i.overlay))
-	}
-	i.sig.early = Message{}
+	remote, _ = merge(remote, ParseCandidates(i.sig.overtaken(msg.Attempt), i.overlay))
 	i.start(now, msg.Attempt, exchange{own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, chosen)
-	i.send(i.answer())
-}
-
-func (i *introduction) answer() Message {
-	return Message{
-		Kind: KindAnswer, Attempt: i.try.number, Ufrag: i.try.exchange.own.Ufrag, Pwd: i.try.exchange.own.Pwd,
-		Candidates: Lines(i.local.Candidates), Relay: i.try.relays.first, Spare: i.try.relays.spare,
-	}
+	i.send(i.try.answer(i.local.Candidates))
 }
 
 // offeredAgain repeats a lost answer. If ICE has meanwhile failed here, the offer is of no use any more.
 func (i *introduction) offeredAgain(now time.Time, msg Message) {
 	switch {
 	case i.try.on:
-		i.try.deadline = now.Add(i.attemptLimit())
-		i.addRemote(ParseCandidates(msg.Candidates, i.overlay))
-		i.send(i.answer())
+		i.try.deadline = now.Add(i.retry.attemptLimit(i.path.Kind))
+		i.try.addRemote(ParseCandidates(msg.Candidates, i.overlay))
+		i.send(i.try.answer(i.local.Candidates))
 	case i.try.won:
-		i.send(i.answer())
+		i.send(i.try.answer(i.local.Candidates))
 	case !i.sig.waiting && now.Sub(i.sig.last) >= askSpacing:
 		i.begin(now)
 	}
@@ -307,10 +227,10 @@ func (i *introduction) answered(now time.Time, msg Message) {
 	}
 	remote := ParseCandidates(msg.Candidates, i.overlay)
 	if !i.sig.waiting {
-		i.addRemote(remote)
+		i.try.addRemote(remote)
 		return
 	}
-	i.sig.waiting, i.sig.noRoute = false, ""
+	i.sig.answered(msg.Attempt)
 	i.start(now, msg.Attempt, exchange{i.sig.own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, choice{msg.Relay, msg.Spare})
 	if anyNew(i.sig.told, i.local.Candidates) {
 		i.tellMore(now) // what was trickled since may have been lost, as when the peer was on its way to another network
@@ -318,12 +238,80 @@ func (i *introduction) answered(now time.Time, msg Message) {
 }
 
 // trickled takes candidates that were found after the offer or answer.
-func (i *introduction) trickled(now time.Time, msg Message) {
+func (i *introduction) trickled(msg Message) {
 	switch {
-	case i.try.on && msg.Attempt == i.try.number:
-		i.addRemote(ParseCandidates(msg.Candidates, i.overlay))
-		i.punch(msg.Predicted)
+	case i.try.runs(msg.Attempt):
+		i.try.addRemote(ParseCandidates(msg.Candidates, i.overlay))
+		i.try.punch(msg.Predicted)
 	case !i.controlling && msg.Attempt > i.sig.number:
 		i.sig.early = msg
 	}
+}
+
+// start has both sides' halves tried.
+func (i *introduction) start(now time.Time, number uint64, keys exchange, remote []Candidate, relays choice) {
+	i.try.start(now, number, keys, remote, relays, i.retry.attemptLimit(i.path.Kind))
+	i.news.started = true
+}
+
+// setLocal takes this node's candidates. What a running attempt does not know yet is trickled.
+func (i *introduction) setLocal(now time.Time, l Local) {
+	before := i.local.Candidates
+	i.local = l.bounded()
+	switch {
+	case !anyNew(before, i.local.Candidates):
+	case i.try.on:
+		i.tellMore(now)
+	case i.controlling && i.sig.waiting && i.sig.sent > 0 && i.sig.noRoute == "":
+		i.trickle()
+	case i.path.Kind == Relayed:
+		i.hurry(now) // it may be what was missing for a direct path
+	}
+}
+
+// anyNew reports whether a list has an address that the one before had not.
+func anyNew(before, after []Candidate) bool {
+	return slices.ContainsFunc(after, func(c Candidate) bool {
+		return !slices.ContainsFunc(before, func(b Candidate) bool { return b.Addr == c.Addr })
+	})
+}
+
+func (l Local) bounded() Local {
+	l.Candidates = l.Candidates[:min(len(l.Candidates), MaxCandidates)]
+	l.Relays = l.Relays[:min(len(l.Relays), maxRelays)]
+	return l
+}
+
+// tellMore tells the peer at once what was found during the attempt, and plans its repetition.
+func (i *introduction) tellMore(now time.Time) {
+	i.try.planRepeats(now)
+	i.trickle()
+}
+
+// trickle tells the peer all that it may try, as of now.
+func (i *introduction) trickle() {
+	var p Predicted
+	if i.try.runs(i.sig.number) {
+		p = i.try.ports.own
+	}
+	i.sig.trickle(i.local.Candidates, p)
+}
+
+// end stops what is under way.
+func (i *introduction) end() {
+	i.sig.waiting = false
+	i.try.stop()
+}
+
+// succeed ends what is under way, because there is a direct path.
+func (i *introduction) succeed() {
+	i.end()
+	i.try.won, i.try.failure = true, ""
+	i.retry.leave()
+}
+
+// fail ends the attempt without success.
+func (i *introduction) fail(text string) {
+	i.end()
+	i.try.failure = text
 }

@@ -18,15 +18,16 @@ type Config struct {
 
 // Machine holds what is known about one peer. See Step.
 //
-// It is made of two parts that do not know each other: the introduction signals and tries ICE, the route
-// uses what came of it. Machine tells each what the other has done.
+// It is made of parts that do not know each other: the introduction signals and tries ICE, the route uses what came of it,
+// the wishes are what else a relayed path would like. Machine tells each what the others have done.
 type Machine struct {
-	core  *core
-	intro introduction
-	route route
+	core   *core
+	intro  introduction
+	route  route
+	wishes wishes
 }
 
-// core is what both parts stand on.
+// core is what all parts stand on.
 type core struct {
 	// Constant after New.
 	cfg         Config
@@ -34,8 +35,8 @@ type core struct {
 
 	random  *rand.Rand
 	overlay []netip.Prefix // as Local last said
-	own     []Credentials  // of the newest attempts, newest first
-	agreed  exchange
+	trusted []Credentials  // own ones of the newest attempts, newest first
+	agreed  exchange       // set by checks
 	out     []Output
 }
 
@@ -50,11 +51,7 @@ func (e exchange) ok() bool { return e.own.Ufrag != "" }
 // Routable, which starts the introduction.
 func New(cfg Config, now time.Time) *Machine {
 	c := &core{cfg: cfg, controlling: cfg.Self.Compare(cfg.Peer) < 0, random: rand.New(rand.NewChaCha8(cfg.Seed))}
-	return &Machine{
-		core:  c,
-		intro: introduction{core: c},
-		route: route{core: c, since: now, reason: "no path yet"},
-	}
+	return &Machine{core: c, intro: newIntroduction(c), route: newRoute(c, now)}
 }
 
 // Controlling reports whether this side offers and nominates: the one with the smaller ID.
@@ -72,7 +69,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		m.core.overlay = in.Overlay
 		again := m.stranded(in) || m.cornered(in)
 		m.intro.setLocal(now, in)
-		m.route.renewRelays(now, in.Relays)
+		m.route.relays.renew(now, m.route.used(), in.Relays)
 		m.ease(now)
 		if again {
 			m.intro.begin(now)
@@ -82,12 +79,11 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Routable:
 		m.intro.routable(now)
 	case Unroutable:
-		m.intro.unroutable(now, in)
+		m.intro.sig.unroutable(now, in)
 	case NetworkChanged:
 		m.core.overlay = in.Local.Overlay
-		m.intro.retry.rung = 0
-		m.route.life.suspectSince = time.Time{} // checks that went nowhere while the link was down prove nothing
-		m.route.suspect(now)
+		m.intro.retry.descend()
+		m.route.suspectAnew(now) // checks that went nowhere while the link was down prove nothing
 		if in.Same {
 			m.intro.setLocal(now, in.Local)
 			m.intro.routable(now)
@@ -98,7 +94,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		}
 	case PeerChanged:
 		if m.route.path.Kind != Direct {
-			m.intro.retry.rung = 0
+			m.intro.retry.descend()
 			m.intro.hurry(now)
 		}
 	case Suspect:
@@ -106,13 +102,17 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Introduce:
 		m.intro.again(now)
 	case Nominated:
-		if m.intro.won(in.Attempt) {
+		if m.intro.try.runs(in.Attempt) {
+			// The agent has done its work: from here on the peer's checks are answered, and the path watched, by our own.
+			m.intro.succeed()
 			m.route.direct(now, in.Addr, "nominated by ICE")
 		}
 	case Failed:
 		m.failed(now, in)
 	case OwnPredicted:
-		m.intro.predicted(now, in)
+		if m.intro.try.predict(in) {
+			m.intro.tellMore(now)
+		}
 	case RelayOpened:
 		m.route.relayOpened(now, in)
 		if in.Text != "" && m.route.path.Kind == None && len(m.route.relays.list) == 0 && m.intro.try.on {
@@ -149,7 +149,7 @@ func (m *Machine) wake(now time.Time, activity Wake) {
 		m.failed(now, Failed{Attempt: m.intro.try.number, Text: m.intro.local.tried(m.intro.try.remote)})
 	}
 	m.settle(now)
-	m.route.watchRelay(now)
+	m.route.watchRelays(now)
 	m.route.watch(now, activity)
 	m.settle(now)
 	if due(now, m.intro.retry.at) {
@@ -159,14 +159,15 @@ func (m *Machine) wake(now time.Time, activity Wake) {
 
 // failed ends an attempt. What path there is stays in use.
 func (m *Machine) failed(now time.Time, in Failed) {
-	if !m.intro.lost(in.Attempt, in.Text) {
+	if !m.intro.try.runs(in.Attempt) {
 		return
 	}
+	m.intro.fail(in.Text)
 	m.settle(now)
 	m.route.useRelay(now)
 	m.settle(now)
 	if m.intro.retry.at.IsZero() {
-		m.intro.climb(now)
+		m.intro.retry.climb(now, m.intro.path.Kind)
 	}
 }
 
@@ -195,15 +196,19 @@ func (m *Machine) settle(now time.Time) {
 			m.intro.succeed()
 		}
 		if route.relayed {
-			m.intro.extend()
+			m.intro.try.extend()
 		}
 		if route.relayed || route.unspared {
-			m.intro.retry.rung = 0
-			m.intro.climbIfIdle(now)
+			m.intro.retry.descend()
+			if m.intro.idle() {
+				m.intro.retry.climb(now, m.intro.path.Kind)
+			}
 		}
 		if route.died {
-			m.intro.retry.rung = 0
-			m.intro.shorten(now)
+			m.intro.retry.descend()
+			if m.intro.path.Kind == None {
+				m.intro.try.shorten(now)
+			}
 		}
 		switch {
 		case route.died || route.doubtful:
@@ -238,7 +243,7 @@ func (m *Machine) search(now time.Time) {
 	switch {
 	case m.intro.try.on && (m.intro.local.reaches(m.intro.try.relays) || len(m.intro.local.Relays) == 0):
 		m.route.planRelay(now, m.intro.try.relays)
-	case !m.intro.try.on && !m.intro.sig.waiting, m.intro.try.on && len(m.route.relays.list) == 0:
+	case m.intro.idle(), m.intro.try.on && len(m.route.relays.list) == 0:
 		m.intro.begin(now)
 	}
 }
@@ -264,19 +269,25 @@ func (c *core) text(n int) string {
 
 func (c *core) emit(o Output) { c.out = append(c.out, o) }
 
+// send signals a message to the peer.
+func (c *core) send(msg Message) {
+	msg.Instance = c.cfg.Instance
+	c.emit(Send{Message: msg})
+}
+
 // newCredentials makes those of a new attempt, and has the peer's checks under them answered.
 func (c *core) newCredentials() Credentials {
 	fresh := Credentials{Ufrag: c.text(8), Pwd: c.text(24)}
-	c.own = append([]Credentials{fresh}, c.own...)
-	if len(c.own) > trustedMax {
+	c.trusted = append([]Credentials{fresh}, c.trusted...)
+	if len(c.trusted) > trustedMax {
 		// The pair agreed on last stays, however many offers were never answered: the path lives on it.
-		drop := len(c.own) - 1
-		if c.own[drop] == c.agreed.own {
+		drop := len(c.trusted) - 1
+		if c.trusted[drop] == c.agreed.own {
 			drop--
 		}
-		c.own = append(c.own[:drop:drop], c.own[drop+1:]...)
+		c.trusted = append(c.trusted[:drop:drop], c.trusted[drop+1:]...)
 	}
-	c.emit(Trust{Own: append([]Credentials(nil), c.own...)})
+	c.emit(Trust{Own: append([]Credentials(nil), c.trusted...)})
 	return fresh
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 )
 
 /* Predicted ports
@@ -63,32 +62,36 @@ type prediction struct {
 	punched []netip.AddrPort // of the peer's, at most MaxPredicted
 }
 
-// predicted tells the peer the ports of this node.
-func (i *introduction) predicted(now time.Time, in OwnPredicted) {
-	if !i.try.on || in.Attempt != i.try.number || len(in.Predicted.Ports) == 0 {
-		return
+// predict takes the ports of this node; true when they are for the attempt that runs, and the peer is to be told.
+func (a *attempt) predict(in OwnPredicted) bool {
+	if !a.runs(in.Attempt) || len(in.Predicted.Ports) == 0 {
+		return false
 	}
-	i.try.predict.own = Predicted{Addr: in.Predicted.Addr, Ports: slices.Clone(in.Predicted.Ports[:min(len(in.Predicted.Ports), MaxPredicted)])}
-	i.tellMore(now)
+	a.ports.own = Predicted{Addr: in.Predicted.Addr, Ports: slices.Clone(in.Predicted.Ports[:min(len(in.Predicted.Ports), MaxPredicted)])}
+	return true
 }
 
 // punch has checks sent to the peer's predicted ports. They must be at an address that the peer has told as a candidate of
 // this attempt, and so has ICE's checks sent to anyway: a prediction adds ports, bounded for each attempt, but no target. A
 // NAT is not at a private address, where this node's own router or printer may be.
-func (i *introduction) punch(p Predicted) {
-	if p.Addr.IsPrivate() || !slices.ContainsFunc(i.try.remote, func(c Candidate) bool { return c.Addr.Addr() == p.Addr }) {
+func (a *attempt) punch(p Predicted) {
+	if p.Addr.IsPrivate() || !slices.ContainsFunc(a.remote, func(c Candidate) bool { return c.Addr.Addr() == p.Addr }) {
 		return
 	}
-	var to []netip.AddrPort
+	if to := a.ports.take(p); len(to) > 0 {
+		a.emit(Punch{Attempt: a.number, To: to})
+	}
+}
+
+// take notes the ports that are new and may be punched, and returns them.
+func (s *prediction) take(p Predicted) (to []netip.AddrPort) {
 	for _, port := range p.Ports {
 		addr := netip.AddrPortFrom(p.Addr, port)
-		if port < minPredicted || len(i.try.predict.punched) == MaxPredicted || slices.Contains(i.try.predict.punched, addr) {
+		if port < minPredicted || len(s.punched) == MaxPredicted || slices.Contains(s.punched, addr) {
 			continue
 		}
-		i.try.predict.punched = append(i.try.predict.punched, addr)
+		s.punched = append(s.punched, addr)
 		to = append(to, addr)
 	}
-	if len(to) > 0 {
-		i.emit(Punch{Attempt: i.try.number, To: to})
-	}
+	return to
 }

@@ -45,16 +45,20 @@ type relay struct {
 	peerCheck time.Time // the peer's last check through it
 }
 
-// relays are the channels that the route may use: the one agreed on, a spare one, and those that it has left.
+// relays are the channels to the peer: the one agreed on, a spare one, and those that were left. They live by themselves;
+// which of them is the path, if any, is told with each call.
 type relays struct {
-	list    []*relay // at most maxChannels
-	agreed  choice   // in the newest attempt
-	avoided []avoided
-	eased   time.Time // until when its load is no reason for another introduction
-	eases   int       // such introductions in a row
-	sought  time.Time // the last introduction made for want of a spare one
-	seeks   int       // such introductions in a row
-	why     Reason    // there is none
+	*core
+	channels
+	checks  *checks
+	agreed  choice // in the newest attempt
+	avoided avoidance
+	why     Reason // there is none
+}
+
+// channels finds one of several.
+type channels struct {
+	list []*relay // at most maxChannels
 }
 
 // maxChannels are the two agreed on, the one in use, and one that lingers.
@@ -65,7 +69,7 @@ type choice struct{ first, spare identity.NodeID }
 
 func (c choice) has(id identity.NodeID) bool { return !id.IsZero() && (id == c.first || id == c.spare) }
 
-func (s *relays) by(anchor identity.NodeID) *relay {
+func (s *channels) by(anchor identity.NodeID) *relay {
 	for _, r := range s.list {
 		if r.anchor == anchor {
 			return r
@@ -74,13 +78,23 @@ func (s *relays) by(anchor identity.NodeID) *relay {
 	return nil
 }
 
-func (s *relays) at(addr netip.AddrPort) *relay {
+func (s *channels) at(addr netip.AddrPort) *relay {
 	for _, r := range s.list {
 		if r.addr == addr && addr.IsValid() {
 			return r
 		}
 	}
 	return nil
+}
+
+// addrs lists the addresses of the channels that are open.
+func (s *channels) addrs() (list []netip.AddrPort) {
+	for _, r := range s.list {
+		if r.addr.IsValid() {
+			list = append(list, r.addr)
+		}
+	}
+	return list
 }
 
 // ready returns the best channel that works: as agreed, else any.
@@ -93,33 +107,44 @@ func (s *relays) ready() (best *relay) {
 	return best
 }
 
-// uses reports whether r is the path.
-func (t *route) uses(r *relay) bool { return t.path.Kind == Relayed && r.addr == t.path.Addr }
-
-// relayWake is the earliest time at which something is due.
-func (t *route) relayWake() (first time.Time) {
-	for _, r := range t.relays.list {
-		first = earlier(first, r.end)
+// use is what the choice of a relay has to know.
+func (s *relays) use(now time.Time, u used, local []RelayOffer) (use relayUse) {
+	for _, r := range s.list {
 		switch {
-		case r.phase == relayPlanned || r.phase == relayChecking:
-			first = earlier(first, r.at)
-		case r.phase == relayReady && !t.uses(r) && r.end.IsZero():
-			first = earlier(first, t.spareCheck(r))
-			if from, in := t.doubt(); in && r.heard.After(t.life.suspectSince) {
-				first = earlier(first, from.Add(failOver-doubtFirst))
-			}
+		case u.by(r):
+			use.inUse = r.anchor
+		case r.phase == relayReady && r.end.IsZero():
+			use.spare = r.anchor
 		}
 	}
-	if t.path.Kind == None && t.trying.on && t.relays.ready() != nil {
-		first = earlier(first, t.trying.started.Add(t.headStart()))
+	use.avoided = s.avoided.now(now, local)
+	return use
+}
+
+// wake is the earliest time at which something is due.
+func (s *relays) wake(u used) (first time.Time) {
+	for _, r := range s.list {
+		first = earlier(first, earlier(r.end, r.wake(u)))
+	}
+	if u.path.Kind == None && s.ready() != nil {
+		first = earlier(first, u.trying.headStart())
 	}
 	return first
 }
 
-// planRelay prepares the channels on the agreed anchors. The path in use is left alone until a better one works.
-func (t *route) planRelay(now time.Time, agreed choice) {
-	s := &t.relays
-	usable := func(id identity.NodeID) bool { return !id.IsZero() && id != t.cfg.Peer && id != t.cfg.Self }
+func (r *relay) wake(u used) time.Time {
+	switch {
+	case r.phase == relayPlanned || r.phase == relayChecking:
+		return r.at
+	case r.phase == relayReady && !u.by(r) && r.end.IsZero():
+		return r.wakeSpare(u)
+	}
+	return time.Time{}
+}
+
+// plan prepares the channels on the agreed anchors. It reports whether there are any.
+func (s *relays) plan(now time.Time, u used, agreed choice) bool {
+	usable := func(id identity.NodeID) bool { return !id.IsZero() && id != s.cfg.Peer && id != s.cfg.Self }
 	if !usable(agreed.spare) || agreed.spare == agreed.first {
 		agreed.spare = identity.NodeID{}
 	}
@@ -129,74 +154,79 @@ func (t *route) planRelay(now time.Time, agreed choice) {
 	s.agreed = agreed
 	for _, r := range slices.Clone(s.list) {
 		if !agreed.has(r.anchor) {
-			t.retire(now, r)
+			s.retire(now, u, r)
 		}
 	}
 	if agreed.first.IsZero() {
 		if len(s.list) == 0 {
 			s.why = "no relay: no anchor in common"
 		}
-		return
+		return false
 	}
 	for n, anchor := range []identity.NodeID{agreed.first, agreed.spare} {
 		switch r := s.by(anchor); {
 		case anchor.IsZero():
 		case r == nil:
 			s.why = ""
-			at := t.trying.started.Add(relayDelay + time.Duration(n)*spareDelay)
-			if t.path.Kind == Relayed || n == 0 && t.trying.forlorn {
+			at := u.trying.started.Add(relayDelay + time.Duration(n)*spareDelay)
+			if u.path.Kind == Relayed || n == 0 && u.trying.forlorn {
 				at = now // it is wanted whatever becomes of the attempt
 			}
-			t.addRelay(&relay{phase: relayPlanned, anchor: anchor, at: at})
+			s.add(u, &relay{phase: relayPlanned, anchor: anchor, at: at})
 		default:
-			r.end = time.Time{}
-			fresh := t.path.Kind == Relayed && !t.restarted && now.Sub(r.heard) < idleEvery+2*settle
-			switch {
-			case r.phase == relayReady && !t.uses(r) && !fresh, r.phase == relayChecking && now.Sub(r.since) >= renewAfter:
-				// It worked before, or should; whether the anchor still has it is not known.
-				t.openRelay(now, r)
-			case r.phase == relayChecking:
-				r.since = now
-			}
+			s.renewAgreed(now, u, r)
 		}
 	}
-	t.useRelay(now)
+	return true
 }
 
-// addRelay makes room by closing the oldest channel that nobody wants.
-func (t *route) addRelay(r *relay) {
-	s := &t.relays
+// renewAgreed keeps a channel that is agreed on once more, and opens it anew unless it lately worked.
+func (s *relays) renewAgreed(now time.Time, u used, r *relay) {
+	r.end = time.Time{}
+	fresh := u.path.Kind == Relayed && !u.restarted && now.Sub(r.heard) < idleEvery+2*settle
+	switch {
+	case r.phase == relayReady && !u.by(r) && !fresh, r.phase == relayChecking && now.Sub(r.since) >= renewAfter:
+		// It worked before, or should; whether the anchor still has it is not known.
+		s.open(now, r)
+	case r.phase == relayChecking:
+		r.since = now
+	}
+}
+
+// add makes room by closing the oldest channel that nobody wants.
+func (s *relays) add(u used, r *relay) {
 	if len(s.list) >= maxChannels {
-		if old := slices.IndexFunc(s.list, func(r *relay) bool { return !t.uses(r) && !s.agreed.has(r.anchor) }); old >= 0 {
-			t.closeRelay(s.list[old])
+		if old := slices.IndexFunc(s.list, func(r *relay) bool { return !u.by(r) && !s.agreed.has(r.anchor) }); old >= 0 {
+			s.close(s.list[old])
 		}
 	}
 	s.list = append(s.list, r)
 }
 
 // retire lets a channel go soon, or at once if it was never opened. The path in use stays.
-func (t *route) retire(now time.Time, r *relay) {
+func (s *relays) retire(now time.Time, u used, r *relay) {
 	switch {
-	case t.uses(r):
+	case u.by(r):
 	case r.phase == relayPlanned:
-		t.closeRelay(r)
+		s.close(r)
 	case r.end.IsZero():
 		r.end = now.Add(relayLinger)
 	}
 }
 
-// retireRelays lets all go: there is a direct path.
-func (t *route) retireRelays(now time.Time) {
-	for _, r := range slices.Clone(t.relays.list) {
-		t.retire(now, r)
+// retireAll lets all go: there is a direct path.
+func (s *relays) retireAll(now time.Time, u used) {
+	for _, r := range slices.Clone(s.list) {
+		s.retire(now, u, r)
 	}
 }
 
-func (t *route) watchRelay(now time.Time) {
-	for _, r := range slices.Clone(t.relays.list) {
+// watch does what is due. It reports whether a channel that could have been used was lost.
+func (s *relays) watch(now time.Time, u used) (unspared bool) {
+	for _, r := range slices.Clone(s.list) {
 		if due(now, r.end) {
-			if r.end = (time.Time{}); !t.uses(r) {
-				t.closeRelay(r)
+			if r.end = (time.Time{}); !u.by(r) {
+				s.close(r)
 				continue
 			}
 		}
@@ -204,148 +234,113 @@ func (t *route) watchRelay(now time.Time) {
 		case relayPlanned:
 			switch {
 			case !due(now, r.at):
-			case t.path.Kind == Direct && t.life.suspectSince.IsZero() && !t.trying.forlorn:
+			case u.path.Kind == Direct && u.works() && !u.trying.forlorn:
 				// Nothing needs it now. Should the path die, the next attempt plans one.
-				t.closeRelay(r)
+				s.close(r)
 			default:
-				t.openRelay(now, r)
+				s.open(now, r)
 			}
 		case relayOpening:
 		case relayChecking:
 			if now.Sub(r.since) >= relayTime {
-				t.loseRelay(now, r, because("relay through %s: the peer did not answer", r.anchor))
+				unspared = s.lose(now, u, r, because("relay through %s: the peer did not answer", r.anchor)) || unspared
 			} else if due(now, r.at) {
 				r.at = now.Add(relayEvery)
-				t.checkRelay(now, r)
+				s.check(now, r)
 			}
 		case relayReady:
-			t.watchSpare(now, r)
+			unspared = s.watchSpare(now, u, r) || unspared
 		}
 	}
-	t.leaveRelay(now)
-	t.useRelay(now)
+	return unspared
 }
 
-// openRelay asks the anchor for the channel, or once more for one that it may have forgotten: if it has not, nothing changes.
-func (t *route) openRelay(now time.Time, r *relay) {
+// open asks the anchor for the channel, or once more for one that it may have forgotten: if it has not, nothing changes.
+func (s *relays) open(now time.Time, r *relay) {
 	r.phase, r.since = relayOpening, now
-	t.emit(OpenRelay{Anchor: r.anchor})
+	s.emit(OpenRelay{Anchor: r.anchor})
 }
 
-// renewRelays opens the idle channels anew whose anchor this node has another session with: it may have been restarted.
-func (t *route) renewRelays(now time.Time, local []RelayOffer) {
-	for _, r := range t.relays.list {
+// renew opens the idle channels anew whose anchor this node has another session with: it may have been restarted.
+func (s *relays) renew(now time.Time, u used, local []RelayOffer) {
+	for _, r := range s.list {
 		newer := func(o RelayOffer) bool { return o.Anchor == r.anchor && o.Since.After(r.since) }
-		if r.phase == relayReady && !t.uses(r) && r.end.IsZero() && slices.ContainsFunc(local, newer) {
-			t.openRelay(now, r)
+		if r.phase == relayReady && !u.by(r) && r.end.IsZero() && slices.ContainsFunc(local, newer) {
+			s.open(now, r)
 		}
 	}
 }
 
-func (t *route) checkRelay(now time.Time, r *relay) {
+func (s *relays) check(now time.Time, r *relay) {
 	r.lastCheck = now
-	t.sendCheck(now, r.addr)
+	s.checks.send(now, r.addr)
 }
 
-// loseRelay closes a channel that is not in use and does not work. If it is open, that may be the anchor's fault only if
-// something works.
-func (t *route) loseRelay(now time.Time, r *relay, why Reason) {
-	works := t.path.Kind != None && t.life.suspectSince.IsZero()
+// lose closes a channel that is not in use and does not work. If it is open, that may be the anchor's fault only if
+// something works: it reports whether that is so.
+func (s *relays) lose(now time.Time, u used, r *relay, why Reason) (works bool) {
+	works = u.works()
 	if works || r.phase == relayOpening {
-		t.avoid(now, later(r.since, r.heard), r.anchor)
+		s.avoided.put(now, later(r.since, r.heard), r.anchor)
 	}
-	if works {
-		t.news.unspared = true
-	}
-	t.closeRelay(r)
-	t.relays.why = why
+	s.close(r)
+	s.why = why
+	return works
 }
 
-func (t *route) relayOpened(now time.Time, in RelayOpened) {
-	r := t.relays.by(in.Anchor)
+// opened takes what the anchor said. It returns the channel if that is to be checked now, and whether one that could have been
+// used was lost.
+func (s *relays) opened(now time.Time, u used, in RelayOpened) (r *relay, unspared bool) {
+	r = s.by(in.Anchor)
 	if r == nil || r.phase != relayOpening {
 		if in.Addr.IsValid() && (r == nil || in.Addr != r.addr) {
-			t.emit(CloseRelay{Anchor: in.Anchor, Addr: in.Addr})
+			s.emit(CloseRelay{Anchor: in.Anchor, Addr: in.Addr})
 		}
-		return
+		return nil, false
 	}
 	if in.Text != "" {
-		t.loseRelay(now, r, because("relay through %s: %s", in.Anchor, in.Text))
-		if spare := t.relays.by(t.relays.agreed.spare); spare != nil && spare.phase == relayPlanned {
+		unspared = s.lose(now, u, r, because("relay through %s: %s", in.Anchor, in.Text))
+		if spare := s.by(s.agreed.spare); spare != nil && spare.phase == relayPlanned {
 			spare.at = now
 		}
-		return
+		return nil, unspared
 	}
 	if r.addr.IsValid() && r.addr != in.Addr {
-		t.emit(CloseRelay{Anchor: r.anchor, Addr: r.addr})
+		s.emit(CloseRelay{Anchor: r.anchor, Addr: r.addr})
 	}
 	r.phase, r.addr, r.since, r.at = relayChecking, in.Addr, now, now.Add(relayEvery)
-	t.relays.why = ""
-	t.report(false) // one source more
-	t.checkRelay(now, r)
+	s.why = ""
+	return r, false
 }
 
-// relayAnswered notes that the peer answered a check through one of the channels.
-func (t *route) relayAnswered(now time.Time, check pendingCheck) {
-	r := t.relays.at(check.to)
+// answered notes that the peer answered a check through one of the channels; false when it went elsewhere.
+func (s *relays) answered(now time.Time, check pendingCheck) bool {
+	r := s.at(check.to)
 	if r == nil {
-		return
+		return false
 	}
-	r.heard, r.rtt, r.tries = now, max(now.Sub(check.at), time.Microsecond), 0
+	r.heard, r.rtt, r.tries = now, check.trip(now), 0
 	// The session with the anchor keeps the mapping open; this only finds out.
-	r.at = now.Add(idleEvery + time.Duration(t.random.Float64()*float64(settle)))
-	if !t.controlling && now.Sub(r.peerCheck) < idleEvery+2*settle {
+	r.at = now.Add(idleEvery + time.Duration(s.random.Float64()*float64(settle)))
+	if !s.controlling && now.Sub(r.peerCheck) < idleEvery+2*settle {
 		r.at = now.Add(followEvery)
 	}
 	if r.phase == relayChecking {
-		r.phase, t.relays.why = relayReady, ""
+		r.phase, s.why = relayReady, ""
 	}
-	t.leaveRelay(now)
-	t.leaveDirect(now)
-	t.useRelay(now)
+	return true
 }
 
-// useRelay moves to a relay when one works, there is nothing better, and ICE has had its time; and from one relay to
-// another when both ends have agreed on that.
-func (t *route) useRelay(now time.Time) {
-	best := t.relays.ready()
-	switch {
-	case best == nil || t.uses(best):
-	case t.path.Kind == None && !(t.trying.on && now.Sub(t.trying.started) < t.headStart()):
-		t.moveRelay(now, best, "no direct path yet")
-		t.news.relayed = true
-	case t.path.Kind == Relayed && best.anchor == t.relays.agreed.first:
-		old := t.relays.at(t.path.Addr)
-		t.moveRelay(now, best, "both ends have agreed on another relay")
-		if old != nil && !t.relays.agreed.has(old.anchor) {
-			t.retire(now, old)
-		}
-	}
-}
-
-// headStart is how long a relay that works waits for ICE.
-func (t *route) headStart() time.Duration {
-	if t.trying.forlorn {
-		return 0
-	}
-	return preferDirect
-}
-
-func (t *route) moveRelay(now time.Time, r *relay, reason Reason) {
-	r.end = time.Time{}
-	t.set(now, Path{Addr: r.addr, Kind: Relayed, Via: r.anchor, RTT: r.rtt}, reason)
-}
-
-// closeRelay forgets a channel.
-func (t *route) closeRelay(r *relay) {
+// close forgets a channel.
+func (s *relays) close(r *relay) {
 	if r.addr.IsValid() {
-		t.emit(CloseRelay{Anchor: r.anchor, Addr: r.addr})
+		s.emit(CloseRelay{Anchor: r.anchor, Addr: r.addr})
 	}
-	t.relays.list = slices.DeleteFunc(t.relays.list, func(o *relay) bool { return o == r })
+	s.list = slices.DeleteFunc(s.list, func(o *relay) bool { return o == r })
 }
 
-func (t *route) closeRelays() {
-	for _, r := range slices.Clone(t.relays.list) {
-		t.closeRelay(r)
+func (s *relays) closeAll() {
+	for _, r := range slices.Clone(s.list) {
+		s.close(r)
 	}
 }

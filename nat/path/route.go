@@ -2,42 +2,22 @@ package path
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 )
 
-// route is the path in use, the relay beside it, and the watch over both.
+// preferDirect is how long a relay that works already waits for ICE: most pairs need no relay then, and the change to
+// a direct path that comes later loses nothing.
+const preferDirect = 200 * time.Millisecond
+
+// route chooses between the ways to the peer: straight to an address of it, through a relay, or none. Its parts, the path in
+// use and the relays, do not move by themselves.
 type route struct {
 	*core
-	path      Path
-	since     time.Time
-	reason    Reason // of the last change
-	restarted bool   // the peer's process is another one than the path was made with
-	history   history
-
-	proven []proven       // least recent first
-	newest exchange       // of the newest attempt, agreed on or not
-	alt    netip.AddrPort // where the peer's checks come from, if not from the path
-	altOK  time.Time      // when alt last answered one of ours
-
-	relays relays
-	life   life
+	current
+	relays *relays
 	trying trying    // as Machine last said
 	news   routeNews // for Machine
 }
-
-// proven is an address from which the peer has shown itself.
-type proven struct {
-	addr netip.AddrPort
-	at   time.Time // last
-}
-
-const (
-	maxProven = 16
-	// provenFor is above the time between two checks of an idle path, so a path of the peer's that is not ours stays. A
-	// mapping of a NAT that is left for longer may be another's by now.
-	provenFor = 5 * time.Minute
-)
 
 // trying is what the route has to know of the introduction.
 type trying struct {
@@ -58,123 +38,126 @@ type routeNews struct {
 	unspared bool // the relay held ready is none any more
 }
 
-// wake is the earliest time at which something is due.
-func (t *route) wake() time.Time {
-	first := t.relayWake()
-	switch {
-	case t.path.Kind == None:
-		return first
-	case !t.life.suspectSince.IsZero():
-		return earlier(first, earlier(t.life.lastCheck.Add(t.checkInterval()), t.life.suspectSince.Add(t.life.grace)))
-	}
-	return earlier(first, earlier(t.life.idleAt, t.life.poll))
+// used is what the relays have to know of the path in use, and of the introduction.
+type used struct {
+	path      Path
+	suspect   time.Time // since when; zero: it is believed in
+	restarted bool      // the peer's process is another one than the path was made with
+	trying    trying
 }
+
+func newRoute(c *core, now time.Time) route {
+	out := &checks{core: c}
+	s := &relays{core: c, checks: out}
+	return route{core: c, relays: s, current: current{
+		core: c, checks: out, relays: s, sources: sources{core: c}, since: now, reason: "no path yet",
+	}}
+}
+
+func (t *route) used() used {
+	return used{path: t.path, suspect: t.life.suspectSince, restarted: t.restarted, trying: t.trying}
+}
+
+// by reports whether the path goes through a channel.
+func (u used) by(r *relay) bool { return u.path.Kind == Relayed && r.addr == u.path.Addr }
+
+// works reports whether there is a path that is believed in.
+func (u used) works() bool { return u.path.Kind != None && u.suspect.IsZero() }
+
+// headStart is until when a relay that works waits for ICE; zero: it does not.
+func (t trying) headStart() time.Time {
+	switch {
+	case !t.on:
+		return time.Time{}
+	case t.forlorn:
+		return t.started
+	}
+	return t.started.Add(preferDirect)
+}
+
+// wake is the earliest time at which something is due.
+func (t *route) wake() time.Time { return earlier(t.relays.wake(t.used()), t.current.wake()) }
 
 // attempt notes the credentials of a new attempt and prepares its relay. While a path works, checks go
 // on under the old ones until the attempt has won: the peer may never learn of one whose answer was lost.
 func (t *route) attempt(now time.Time, keys exchange, anchors choice) {
-	t.newest = keys
+	t.checks.newest = keys
 	if t.path.Kind == None {
-		t.agree()
+		t.checks.agree()
 	} else if t.restarted && t.path.Kind == Relayed {
-		t.agree() // nobody is left to answer under the old ones, and the relay is the same
-		t.life.pending = [16]pendingCheck{}
+		t.checks.agree() // nobody is left to answer under the old ones, and the relay is the same
+		t.checks.forget()
 	}
 	t.planRelay(now, anchors)
 }
 
-func (t *route) agree() {
-	if t.newest.ok() {
-		t.agreed = t.newest
-	}
-}
-
-// prove notes that the peer is at an address: it may send WireGuard packets from there, and do so before this side
-// has moved. What the peer merely claims is no proof, or it could take the packets of another for its own.
-func (t *route) prove(now time.Time, addr netip.AddrPort) {
-	if t.note(now, addr) {
-		t.report(false)
-	}
-}
-
-// note is prove without the report; it tells whether the address is new.
-func (t *route) note(now time.Time, addr netip.AddrPort) bool {
-	if !addr.IsValid() || IsVirtual(addr.Addr()) || t.rejects(addr.Addr()) {
-		return false
-	}
-	known := false
-	t.proven = slices.DeleteFunc(t.proven, func(p proven) bool {
-		known = known || p.addr == addr
-		return p.addr == addr || now.Sub(p.at) > provenFor
-	})
-	t.proven = append(t.proven, proven{addr: addr, at: now})
-	t.proven = t.proven[max(0, len(t.proven)-maxProven):]
-	return !known
-}
-
 // direct moves to an address of the peer.
 func (t *route) direct(now time.Time, addr netip.AddrPort, reason Reason) {
-	t.agree()
-	t.alt = netip.AddrPort{}
-	t.note(now, addr)
+	t.checks.agree()
+	t.elsewhere.addr = netip.AddrPort{}
+	t.sources.note(now, addr)
 	t.set(now, Path{Addr: addr, Kind: Direct}, reason)
-	t.retireRelays(now)
+	t.relays.retireAll(now, t.used())
 }
 
-// set moves to another path (or to none) and reports it.
-func (t *route) set(now time.Time, p Path, reason Reason) {
-	if p.Addr != t.path.Addr || p.Kind != t.path.Kind || t.restarted {
-		t.since = now
-		t.history.note(Change{At: now, Path: p, Reason: reason})
-	}
-	t.path, t.reason = p, reason
-	t.life = life{checkID: t.life.checkID, pending: t.life.pending}
-	restarted := t.restarted && p.Kind != None
-	if p.Kind != None {
-		t.restarted = false
-		t.life.heard = now
-		t.life.suspectSince, t.life.grace = now, p.grace()
-		t.sendCheck(now, p.Addr)
-	}
-	t.report(restarted)
-}
-
-func (t *route) report(restarted bool) {
-	t.emit(Report{Event{
-		Peer:          t.cfg.Peer,
-		Path:          t.path,
-		Controlling:   t.controlling,
-		PeerRestarted: restarted,
-		Sources:       t.sources(),
-		Reason:        t.reason,
-	}})
-}
-
-// sources lists where the peer may send from besides the path: the addresses that it has proven, former paths among them,
-// and the relay. Without them, WireGuard would take the packets of a peer that switches first for those of a
-// stranger.
-func (t *route) sources() []netip.AddrPort {
-	var list []netip.AddrPort
-	for _, p := range t.proven {
-		list = append(list, p.addr)
-	}
-	for _, r := range t.relays.list {
-		if r.addr.IsValid() {
-			list = append(list, r.addr)
-		}
-	}
-	return slices.DeleteFunc(list, func(a netip.AddrPort) bool { return a == t.path.Addr })
-}
-
-// altWorks reports whether the peer was lately reached at the address that its checks come from.
-func (t *route) altWorks(now time.Time) bool {
-	return t.alt.IsValid() && now.Sub(t.altOK) < firstGrace
-}
-
-// moveToAlt adopts the address that the peer's checks come from.
-func (t *route) moveToAlt(now time.Time) {
+// moveElsewhere adopts the address that the peer's checks come from.
+func (t *route) moveElsewhere(now time.Time) {
 	t.news.moved = true
-	t.direct(now, t.alt, "the peer has moved")
+	t.direct(now, t.elsewhere.addr, "the peer has moved")
+}
+
+// watch looks for the signs of a dead path, and does what follows from them.
+func (t *route) watch(now time.Time, activity Wake) {
+	if t.life.suspect() {
+		t.watchSuspect(now, activity)
+	} else {
+		t.look(now, activity)
+	}
+}
+
+// watchSuspect waits for the answer to a check, and gets ready for its not coming: the longer it is overdue, the more is
+// done; see life.
+func (t *route) watchSuspect(now time.Time, activity Wake) {
+	if t.leaveDirect(now) {
+		return
+	}
+	given := now.Sub(t.life.suspectSince) >= t.life.grace
+	if given && t.elsewhere.works(now) || t.overdue(now) && t.elsewhere.heard.After(t.life.suspectSince) {
+		t.moveElsewhere(now)
+		return
+	}
+	interval := t.path.checkInterval()
+	switch t.life.judge(now, activity, interval) {
+	case holdOn:
+	case checkAgain:
+		t.check(now)
+	case seekOther:
+		t.news.doubtful = true
+	case giveUp:
+		t.dead(now)
+		return
+	}
+	if t.path.RTT == 0 {
+		return // nothing is overdue yet
+	}
+	doubtful, failing := t.life.overdue(now, interval)
+	if doubtful {
+		t.emit(Doubt{Via: t.path.Via})
+	}
+	if failing {
+		t.news.failing = true
+	}
+}
+
+// leaveDirect gives a direct path up that answers no check, when UDP is blocked at one of its ends and a relay works. There
+// is nothing to wait for then; on a LAN there may be.
+func (t *route) leaveDirect(now time.Time) bool {
+	if !t.trying.forlorn || t.path.Kind != Direct || local(t.path.Addr.Addr()) || !t.life.suspect() ||
+		now.Sub(t.life.suspectSince) < t.path.checkInterval() || t.relays.ready() == nil {
+		return false
+	}
+	t.dead(now)
+	return true
 }
 
 // dead gives the path up for the next best.
@@ -186,11 +169,141 @@ func (t *route) dead(now time.Time) {
 		reason = because("relay through %s is dead: %d checks unanswered", old.Via, t.life.failedChecks)
 	}
 	t.set(now, Path{}, reason)
-	t.agree()
+	t.checks.agree()
 	if r := t.relays.at(old.Addr); r != nil {
 		t.closeRelay(r)
 		t.relays.why = reason
 	}
 	t.useRelay(now)
 	t.news.died = true
+}
+
+// checkAnswered takes an answer for the way that it came by: a relay, the path, another address of the peer's.
+func (t *route) checkAnswered(now time.Time, id uint64) {
+	p, ok := t.checks.answered(id)
+	if !ok {
+		return
+	}
+	if t.relays.answered(now, p) {
+		t.leaveRelay(now)
+		t.leaveDirect(now)
+		t.useRelay(now)
+	}
+	switch p.to {
+	case t.path.Addr:
+		t.path.RTT = p.trip(now)
+		if t.restarted && t.path.Kind == Relayed && t.agreed == t.checks.newest {
+			t.set(now, t.path, "the peer has restarted")
+		}
+		t.answered(now)
+	case t.elsewhere.addr:
+		t.elsewhere.heard = now
+		if t.overdue(now) || t.path.Kind != Direct {
+			t.moveElsewhere(now)
+		}
+	}
+}
+
+// peerChecked notices where the peer sends from. An address that is not the path's is a peer whose
+// mapping moved, or one that chose otherwise: both addresses are checked and the path moves only if
+// it is dead and the other answers.
+func (t *route) peerChecked(now time.Time, from netip.AddrPort) {
+	switch {
+	case from == t.path.Addr:
+		t.followed(now)
+	case IsVirtual(from.Addr()):
+		t.relayChecked(now, from)
+	case t.rejects(from.Addr()) || !t.agreed.ok():
+	case t.path.Kind == Direct && t.path.RTT == 0 && now.Sub(t.since) < settle, now.Sub(t.elsewhere.asked) < checkEvery:
+		// A new path is to answer first, and one check is enough.
+	case t.trying.waiting && now.Sub(t.trying.begun) < settle:
+		// ICE is about to choose.
+	default:
+		t.elsewhere.seen(now, from)
+		t.checks.send(now, from)
+		t.suspect(now)
+	}
+}
+
+// relayChecked is peerChecked for one of the channels that is not the path.
+func (t *route) relayChecked(now time.Time, from netip.AddrPort) {
+	early := t.relays.checked(now, from)
+	switch {
+	case now.Sub(t.since) < settle:
+	case t.path.Kind == Direct, t.path.Kind == Relayed && early:
+		// The peer uses or tries another way. It may know why.
+		t.suspect(now)
+	}
+}
+
+// planRelay prepares the channels on the agreed anchors. The path in use is left alone until a better one works.
+func (t *route) planRelay(now time.Time, agreed choice) {
+	if t.relays.plan(now, t.used(), agreed) {
+		t.useRelay(now)
+	}
+}
+
+func (t *route) relayOpened(now time.Time, in RelayOpened) {
+	r, unspared := t.relays.opened(now, t.used(), in)
+	t.news.unspared = t.news.unspared || unspared
+	if r != nil {
+		t.report(false) // one source more
+		t.relays.check(now, r)
+	}
+}
+
+func (t *route) watchRelays(now time.Time) {
+	if t.relays.watch(now, t.used()) {
+		t.news.unspared = true
+	}
+	t.leaveRelay(now)
+	t.useRelay(now)
+}
+
+// useRelay moves to a relay when one works, there is nothing better, and ICE has had its time; and from one relay to
+// another when both ends have agreed on that.
+func (t *route) useRelay(now time.Time) {
+	best := t.relays.ready()
+	switch {
+	case best == nil || t.used().by(best):
+	case t.path.Kind == None && !now.Before(t.trying.headStart()):
+		t.moveRelay(now, best, "no direct path yet")
+		t.news.relayed = true
+	case t.path.Kind == Relayed && best.anchor == t.relays.agreed.first:
+		old := t.relays.at(t.path.Addr)
+		t.moveRelay(now, best, "both ends have agreed on another relay")
+		if old != nil && !t.relays.agreed.has(old.anchor) {
+			t.relays.retire(now, t.used(), old)
+		}
+	}
+}
+
+// leaveRelay moves to a channel that answers from one that is in doubt and does not.
+func (t *route) leaveRelay(now time.Time) {
+	r := t.relays.refuge(now, t.used())
+	if r == nil {
+		return
+	}
+	old := t.relays.at(t.path.Addr)
+	reason := because("relay through %s does not answer, that through %s does", t.path.Via, r.anchor)
+	t.relays.avoided.put(now, t.life.suspectSince.Add(-silence), t.path.Via)
+	t.relays.agreed = choice{first: r.anchor}
+	t.moveRelay(now, r, reason)
+	if old != nil {
+		t.closeRelay(old)
+	}
+	t.news.died = true
+}
+
+func (t *route) moveRelay(now time.Time, r *relay, reason Reason) {
+	r.end = time.Time{}
+	t.set(now, Path{Addr: r.addr, Kind: Relayed, Via: r.anchor, RTT: r.rtt}, reason)
+}
+
+func (t *route) closeRelay(r *relay) { t.relays.close(r) }
+
+func (t *route) closeRelays() { t.relays.closeAll() }
+
+func (t *route) relayUse(now time.Time, local []RelayOffer) relayUse {
+	return t.relays.use(now, t.used(), local)
 }

@@ -40,89 +40,96 @@ func (a avoided) over(now time.Time, local []RelayOffer) bool {
 		slices.ContainsFunc(local, func(o RelayOffer) bool { return o.Anchor == a.anchor && o.Since.After(a.failed) })
 }
 
+// avoidance are the anchors that come last for a while.
+type avoidance []avoided
+
+// put adds an anchor, unless its session has come up since it failed: then it was restarted.
+func (a *avoidance) put(now, failed time.Time, anchor identity.NodeID) {
+	*a = slices.DeleteFunc(*a, func(a avoided) bool { return a.anchor == anchor || a.over(now, nil) })
+	*a = append(*a, avoided{anchor, failed, now.Add(avoidFor)})
+}
+
+// now lists those that are to be avoided at now.
+func (a avoidance) now(now time.Time, local []RelayOffer) (list []identity.NodeID) {
+	for _, one := range a {
+		if !one.over(now, local) {
+			list = append(list, one.anchor)
+		}
+	}
+	return list
+}
+
 // doubt reports whether a relayed path in use is suspect, and from when the others are asked as well.
-func (t *route) doubt() (from time.Time, in bool) {
-	if t.path.Kind != Relayed || t.life.suspectSince.IsZero() {
+func (u used) doubt() (from time.Time, in bool) {
+	if u.path.Kind != Relayed || u.suspect.IsZero() {
 		return time.Time{}, false
 	}
-	return t.life.suspectSince.Add(max(doubtFirst, 3*t.path.RTT/2)), true
+	return u.suspect.Add(max(doubtFirst, 3*u.path.RTT/2)), true
 }
 
 // spareCheck is when an idle channel is to be checked: seldom, and often while the one in use is in doubt.
-func (t *route) spareCheck(r *relay) time.Time {
-	if from, in := t.doubt(); in {
-		return earlier(r.at, later(from, r.lastCheck.Add(t.checkInterval())))
+func (r *relay) spareCheck(u used) time.Time {
+	if from, in := u.doubt(); in {
+		return earlier(r.at, later(from, r.lastCheck.Add(u.path.checkInterval())))
 	}
 	return r.at
 }
 
-// watchSpare checks a channel that works and is not in use.
-func (t *route) watchSpare(now time.Time, r *relay) {
-	if t.uses(r) || !r.end.IsZero() || !due(now, t.spareCheck(r)) {
-		return
+// wakeSpare is when an idle channel is to be checked, or moved to.
+func (r *relay) wakeSpare(u used) time.Time {
+	at := r.spareCheck(u)
+	if from, in := u.doubt(); in && r.heard.After(u.suspect) {
+		return earlier(at, from.Add(failOver-doubtFirst))
 	}
-	if _, in := t.doubt(); !in {
+	return at
+}
+
+// watchSpare checks a channel that works and is not in use. It reports whether the channel was lost, which could have been used.
+func (s *relays) watchSpare(now time.Time, u used, r *relay) (lost bool) {
+	if u.by(r) || !r.end.IsZero() || !due(now, r.spareCheck(u)) {
+		return false
+	}
+	if _, in := u.doubt(); !in {
 		if r.tries >= spareTries {
-			t.loseRelay(now, r, because("relay through %s does not answer", r.anchor))
-			return
+			return s.lose(now, u, r, because("relay through %s does not answer", r.anchor))
 		}
 		r.tries++
 	}
 	r.at = now.Add(spareRetry)
-	t.checkRelay(now, r)
+	s.check(now, r)
+	return false
 }
 
-// relayChecked notes a check of the peer through one of the channels that is not the path.
-func (t *route) relayChecked(now time.Time, from netip.AddrPort) {
-	r := t.relays.at(from)
-	early := r != nil && now.Sub(r.peerCheck) < spareEarly
-	if r != nil {
-		r.peerCheck = now
-		if r.phase == relayChecking && now.Sub(r.lastCheck) >= relayEvery/10 {
-			// The peer has opened its half since our last check, which was lost.
-			r.at = now.Add(relayEvery)
-			t.checkRelay(now, r)
-		}
-		if r.phase == relayReady && !t.controlling {
-			r.at = later(r.at, now.Add(idleEvery+settle))
-			if last := r.heard.Add(followEvery); r.at.After(last) {
-				r.at = last
-			}
-		}
+// checked notes a check of the peer through one of the channels that is not the path. It reports whether that came earlier
+// than an idle channel is checked.
+func (s *relays) checked(now time.Time, from netip.AddrPort) (early bool) {
+	r := s.at(from)
+	if r == nil {
+		return false
 	}
-	switch {
-	case now.Sub(t.since) < settle:
-	case t.path.Kind == Direct, t.path.Kind == Relayed && early:
-		// The peer uses or tries another way. It may know why.
-		t.suspect(now)
+	early = now.Sub(r.peerCheck) < spareEarly
+	r.peerCheck = now
+	if r.phase == relayChecking && now.Sub(r.lastCheck) >= relayEvery/10 {
+		// The peer has opened its half since our last check, which was lost.
+		r.at = now.Add(relayEvery)
+		s.check(now, r)
 	}
+	if r.phase == relayReady && !s.controlling {
+		r.at = followed(now, r.at, r.heard)
+	}
+	return early
 }
 
-// leaveRelay moves to a channel that answers from one that is in doubt and does not.
-func (t *route) leaveRelay(now time.Time) {
-	from, in := t.doubt()
+// refuge returns a channel that answers while the one in use is in doubt and does not; nil for none.
+func (s *relays) refuge(now time.Time, u used) *relay {
+	from, in := u.doubt()
 	if !in || now.Before(from.Add(failOver-doubtFirst)) {
-		return
+		return nil
 	}
-	for _, r := range t.relays.list {
-		if r.phase != relayReady || t.uses(r) || !r.heard.After(t.life.suspectSince) {
-			continue
+	for _, r := range s.list {
+		if r.phase == relayReady && !u.by(r) && r.heard.After(u.suspect) {
+			return r
 		}
-		old := t.relays.at(t.path.Addr)
-		reason := because("relay through %s does not answer, that through %s does", t.path.Via, r.anchor)
-		t.avoid(now, t.life.suspectSince.Add(-silence), t.path.Via)
-		t.relays.agreed = choice{first: r.anchor}
-		t.moveRelay(now, r, reason)
-		if old != nil {
-			t.closeRelay(old)
-		}
-		t.news.died = true
-		return
 	}
-}
-
-// avoid puts an anchor last for a while, unless its session has come up since it failed: then it was restarted.
-func (t *route) avoid(now, failed time.Time, anchor identity.NodeID) {
-	t.relays.avoided = slices.DeleteFunc(t.relays.avoided, func(a avoided) bool { return a.anchor == anchor || a.over(now, nil) })
-	t.relays.avoided = append(t.relays.avoided, avoided{anchor, failed, now.Add(avoidFor)})
+	return nil
 }

@@ -1,0 +1,121 @@
+package path
+
+import "time"
+
+// Times of signalling.
+const (
+	// firstRepeat is above the round trip through an anchor on another continent; a repeat too early
+	// costs one sealed message, too late it costs the user this wait.
+	firstRepeat = 400 * time.Millisecond
+	lastRepeat  = time.Minute // towards a peer that is switched off
+	// routeSpacing gathers the sessions that come up together: each may be the first that leads to the peer.
+	routeSpacing = 100 * time.Millisecond
+	refusedFor   = 5 * time.Second
+	// spareRepeats is how often an offer is repeated while there is a path that it might improve.
+	spareRepeats = 4
+)
+
+// signalling is the ask (controlled) or offer (controlling) that is out, and its repetition.
+//
+//	          begin               answer / offer
+//	(silent) ──────► waiting ──────────────────────► attempt
+//	                  │  ▲ repeat, with back-off
+//	                  └──┘
+type signalling struct {
+	*core
+	number  uint64      // of the newest attempt: made (controlling) or seen (controlled)
+	own     Credentials // controlling: of attempt number
+	waiting bool
+	begun   time.Time
+	sent    int // messages since begin that had a route
+	tries   int // those that had none
+	rung    int // of the back-off; a peer that is heard from is worth trying sooner
+	last    time.Time
+	next    time.Time
+	noRoute string
+	refused bool
+	early   Message     // candidates that overtook their offer
+	told    []Candidate // controlling: in the first offer of this number, perhaps the one that is answered
+}
+
+func (s *signalling) wake() time.Time {
+	if !s.waiting {
+		return time.Time{}
+	}
+	return s.next
+}
+
+// begin makes what is to be transmitted a new one.
+func (s *signalling) begin(now time.Time) {
+	s.waiting, s.begun, s.sent, s.tries, s.rung, s.refused = true, now, 0, 0, 0, false
+	if s.controlling {
+		// By the clock, for the peer may remember numbers of a process or a machine before this one: it takes no
+		// second key for one number.
+		s.number = max(s.number+1, uint64(max(0, now.UnixMilli())))
+		s.own = s.newCredentials()
+	}
+}
+
+// transmit sends the ask or offer (again), with what this node knows of itself now.
+func (s *signalling) transmit(now time.Time, local Local, use relayUse) {
+	msg := Message{Kind: KindAsk, Attempt: s.number}
+	if s.controlling {
+		msg = Message{
+			Kind: KindOffer, Attempt: s.number, Ufrag: s.own.Ufrag, Pwd: s.own.Pwd,
+			Candidates: Lines(local.Candidates), Relays: use.offers(local.Relays),
+		}
+		if s.sent == 0 {
+			s.told = local.Candidates
+		}
+	}
+	s.next = now.Add(s.backoff(firstRepeat, lastRepeat, s.rung))
+	s.rung++
+	s.sent++
+	s.last = now
+	s.noRoute = ""
+	s.send(msg)
+}
+
+// trickle tells the whole candidate list again, after it grew.
+func (s *signalling) trickle(list []Candidate, p Predicted) {
+	s.send(Message{Kind: KindCandidates, Attempt: s.number, Candidates: Lines(list), Predicted: p})
+}
+
+// unroutable takes back the message just sent: it is not one that the peer failed to answer.
+func (s *signalling) unroutable(now time.Time, in Unroutable) {
+	s.noRoute = in.Text
+	if !s.waiting || in.Kind != KindAsk && in.Kind != KindOffer {
+		return
+	}
+	s.sent = max(0, s.sent-1)
+	s.next = now.Add(s.backoff(time.Second, 30*time.Second, s.tries))
+	s.tries++
+}
+
+// routable reports whether what waits for a route or an answer is to be sent at once.
+func (s *signalling) routable(now time.Time) bool {
+	if s.noRoute == "" && now.Sub(s.last) < routeSpacing {
+		s.next = earlier(s.next, s.last.Add(routeSpacing)) // what was sent may have gone the wrong way
+		return false
+	}
+	s.tries, s.rung = 0, 0
+	return true
+}
+
+// refuse leaves a peer that does not know this node some time to learn of it.
+func (s *signalling) refuse(now time.Time) {
+	s.refused = true
+	s.next = later(s.next, now.Add(refusedFor))
+}
+
+// answered ends the waiting: the peer runs the attempt of that number.
+func (s *signalling) answered(number uint64) { s.number, s.waiting, s.noRoute = number, false, "" }
+
+// overtaken returns the candidates that came before the offer of that number, and forgets what came early.
+func (s *signalling) overtaken(number uint64) (lines []string) {
+	if s.early.Attempt == number {
+		lines = s.early.Candidates
+	}
+	s.early = Message{}
+	return lines
+}
