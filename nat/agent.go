@@ -160,7 +160,7 @@ func (c *agentConn) WriteTo(raw []byte, addr net.Addr) (int, error) {
 	to := udp.AddrPort()
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	if p, ok := stunwire.Inspect(raw); ok && p.Class == stunwire.Request {
-		c.owner.mux.expect(p.ID, waiter{to: to, agent: c, pwd: c.owner.remote.Pwd})
+		c.owner.mux.asks.expect(p.ID, waiter{to: to, agent: c, pwd: c.owner.remote.Pwd})
 		c.owner.trial.sent(to)
 	}
 	c.owner.mux.write(raw, to)

@@ -2,6 +2,7 @@ package nat
 
 import (
 	"net/netip"
+	"sync"
 	"time"
 
 	"warren/mesh/identity"
@@ -10,6 +11,12 @@ import (
 )
 
 // The requests that this node sends, and what is remembered of them until their answers come.
+
+// Bounds of the transactions that wait for an answer: pion forgets its own after four seconds.
+const (
+	transactionTime = 4 * time.Second
+	maxTransactions = 1 << 15
+)
 
 // waiter is who gets the response of a transaction: an agent, a check, or else the prober.
 type waiter struct {
@@ -23,22 +30,45 @@ type waiter struct {
 	pwd   string // that the answer is signed with; empty: it is not, for it is the prober's
 }
 
+// transactions are the requests of this node that wait for an answer.
+type transactions struct {
+	mu      sync.Mutex // guards the rest
+	waiting map[stunwire.ID]waiter
+	order   []stunwire.ID // of waiting, oldest first; may name some that are gone
+}
+
 // expect registers who gets the answer to a request that is about to be sent.
-func (x *mux) expect(id stunwire.ID, w waiter) {
+func (t *transactions) expect(id stunwire.ID, w waiter) {
 	now := time.Now()
 	w.until = now.Add(transactionTime)
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for len(x.order) > 0 {
-		oldest, ok := x.waiting[x.order[0]]
-		if ok && now.Before(oldest.until) && len(x.order) < maxTransactions {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.order) > 0 {
+		oldest, ok := t.waiting[t.order[0]]
+		if ok && now.Before(oldest.until) && len(t.order) < maxTransactions {
 			break
 		}
-		delete(x.waiting, x.order[0])
-		x.order = x.order[1:]
+		delete(t.waiting, t.order[0])
+		t.order = t.order[1:]
 	}
-	x.waiting[id] = w
-	x.order = append(x.order, id)
+	t.waiting[id] = w
+	t.order = append(t.order, id)
+}
+
+// asked returns who waits for the response, which must come from where the request went: another source means a NAT that no
+// pair could use (RFC 8445, section 7.2.5.2.1), or a forger.
+func (t *transactions) asked(id stunwire.ID, from netip.AddrPort) (w waiter, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w, known := t.waiting[id]
+	return w, known && w.to == from && !time.Now().After(w.until)
+}
+
+// done forgets a transaction: its answer has come.
+func (t *transactions) done(id stunwire.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.waiting, id)
 }
 
 // check sends one check of a path in use.
@@ -47,7 +77,7 @@ func (x *mux) check(peer identity.NodeID, c path.Check) error {
 	if err != nil {
 		return err
 	}
-	x.expect(id, waiter{to: c.To, check: true, peer: peer, id: c.ID, pwd: c.Remote.Pwd})
+	x.asks.expect(id, waiter{to: c.To, check: true, peer: peer, id: c.ID, pwd: c.Remote.Pwd})
 	x.write(raw, c.To)
 	return nil
 }
@@ -59,7 +89,7 @@ func (x *mux) punch(own, remote path.Credentials, to netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	x.expect(id, waiter{to: to, punch: own.Ufrag, pwd: remote.Pwd})
+	x.asks.expect(id, waiter{to: to, punch: own.Ufrag, pwd: remote.Pwd})
 	x.write(raw, to)
 	return nil
 }
@@ -67,7 +97,7 @@ func (x *mux) punch(own, remote path.Credentials, to netip.AddrPort) error {
 // probe asks a STUN server for our address.
 func (x *mux) probe(server netip.AddrPort) stunwire.ID {
 	id := stunwire.NewID()
-	x.expect(id, waiter{to: server})
+	x.asks.expect(id, waiter{to: server})
 	x.write(stunwire.Probe(id), server)
 	return id
 }

@@ -48,9 +48,7 @@ type Evidence struct {
 // Evidence describes a peer in full; false when it is none.
 func (n *NAT) Evidence(peer identity.NodeID) (Evidence, bool) {
 	now := time.Now()
-	n.mu.Lock()
-	s, known := n.shown[peer]
-	n.mu.Unlock()
+	s, known := n.board.peer(peer)
 	if !known {
 		return Evidence{}, false
 	}
@@ -62,11 +60,7 @@ func (n *NAT) Evidence(peer identity.NodeID) (Evidence, bool) {
 }
 
 // Sightings returns what STUN servers last said of the shared socket, and when.
-func (n *NAT) Sightings() []natkind.Sighting {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return slices.Clone(n.sightings)
-}
+func (n *NAT) Sightings() []natkind.Sighting { return n.board.seen().sightings }
 
 // trial records one attempt while it runs. Its methods may be called concurrently.
 type trial struct {

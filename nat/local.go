@@ -38,14 +38,4 @@ func sameDialable(a, b map[identity.NodeID]bool) bool {
 
 // Set says what the node knows of itself. Repeating it changes nothing. The NAT keeps l: what it refers to must not be
 // written to any more.
-func (n *NAT) Set(l Local) {
-	n.mu.Lock()
-	fresh := n.told == nil || !n.told.equal(&l)
-	if fresh {
-		n.told, n.desired.local = &l, &l
-	}
-	n.mu.Unlock()
-	if fresh {
-		n.wake()
-	}
-}
+func (n *NAT) Set(l Local) { n.requests.set(&l) }

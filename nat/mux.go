@@ -19,12 +19,6 @@ import (
 	"warren/nat/stunwire"
 )
 
-// Bounds of the transactions that wait for an answer: pion forgets its own after four seconds.
-const (
-	transactionTime = 4 * time.Second
-	maxTransactions = 1 << 15
-)
-
 // Reason names why a STUN packet was dropped, for counters.
 type Reason int
 
@@ -57,18 +51,17 @@ type mux struct {
 	limit  *limit.Sources[netip.Prefix] // of answers to strangers, by limit.Host
 
 	overlay atomic.Pointer[[]netip.Prefix] // as Local last said
+	dropped [reasons]atomic.Uint64
+
+	// With locks of their own.
+	asks     transactions
+	arrivals arrivals
 
 	// Guarded by mu.
 	mu      sync.Mutex
 	agents  map[string]*agentMux // by own ufrag
 	trusted map[string]*trusted  // by own ufrag
 	byPeer  map[identity.NodeID][]path.Credentials
-	waiting map[stunwire.ID]waiter
-	order   []stunwire.ID // of waiting, oldest first; may name some that are gone
-	dropped [reasons]uint64
-
-	expected []expected // bare requests, oldest first
-	arrived  [][12]byte // of expected, for the run loop
 }
 
 // trusted says whose checks are taken under a ufrag. Until its attempt is over they are its agent's,
@@ -102,7 +95,7 @@ func newMux(conn net.PacketConn, notify func(item) bool, wake func()) *mux {
 	x := &mux{
 		conn: conn, notify: notify, wake: wake, limit: newAnswerLimit(),
 		agents: make(map[string]*agentMux), trusted: make(map[string]*trusted),
-		byPeer: make(map[identity.NodeID][]path.Credentials), waiting: make(map[stunwire.ID]waiter),
+		byPeer: make(map[identity.NodeID][]path.Credentials), asks: transactions{waiting: make(map[stunwire.ID]waiter)},
 	}
 	x.overlay.Store(new([]netip.Prefix))
 	return x
@@ -143,19 +136,13 @@ func (x *mux) dispatch(raw []byte, from netip.AddrPort) {
 	}
 }
 
-func (x *mux) drop(r Reason) {
-	x.mu.Lock()
-	x.dropped[r]++
-	x.mu.Unlock()
-}
+func (x *mux) drop(r Reason) { x.dropped[r].Add(1) }
 
 // drops returns the number of packets dropped so far, by reason.
 func (x *mux) drops() map[string]uint64 {
-	x.mu.Lock()
-	defer x.mu.Unlock()
 	counts := make(map[string]uint64, reasons)
-	for r, n := range x.dropped {
-		counts[Reason(r).String()] = n
+	for r := range x.dropped {
+		counts[Reason(r).String()] = x.dropped[r].Load()
 	}
 	return counts
 }
@@ -195,13 +182,13 @@ func (x *mux) toAgent(ufrag string, t *trusted, p *stunwire.Packet, from netip.A
 	agent, over := x.agents[ufrag], t.over
 	switch {
 	case !over && len(t.told) >= maxTold && !slices.Contains(t.told, from):
-		x.dropped[DropLimited]++
+		x.drop(DropLimited)
 		agent, over = nil, false
 	case agent != nil, over:
 	case len(t.early) < maxEarly:
 		t.early = append(t.early, early{raw: append([]byte(nil), p.Raw...), from: from})
 	default:
-		x.dropped[DropQueue]++
+		x.drop(DropQueue)
 	}
 	x.mu.Unlock()
 	if agent == nil {
@@ -232,13 +219,10 @@ func (x *mux) prove(t *trusted, from netip.AddrPort) {
 	x.mu.Unlock()
 }
 
-// response gives a response to whoever asked. It must come from where the request went: another source
-// means a NAT that no pair could use (RFC 8445, section 7.2.5.2.1), or a forger.
+// response gives a response to whoever asked.
 func (x *mux) response(p *stunwire.Packet, from netip.AddrPort) {
-	x.mu.Lock()
-	w, known := x.waiting[p.ID]
-	x.mu.Unlock()
-	if !known || w.to != from || time.Now().After(w.until) {
+	w, known := x.asks.asked(p.ID, from)
+	if !known {
 		x.drop(DropUnknown)
 		return
 	}
@@ -246,9 +230,7 @@ func (x *mux) response(p *stunwire.Packet, from netip.AddrPort) {
 		x.drop(DropForged) // the true answer may be right behind
 		return
 	}
-	x.mu.Lock()
-	delete(x.waiting, p.ID)
-	x.mu.Unlock()
+	x.asks.done(p.ID)
 	var it item
 	switch {
 	case w.agent != nil:
@@ -295,7 +277,7 @@ func (x *mux) proveUnder(ufrag string, from netip.AddrPort) {
 // That is what makes an anchor useful before there is a session; the limits keep it from being of use
 // against others.
 func (x *mux) stranger(p *stunwire.Packet, from netip.AddrPort) {
-	if !path.IsVirtual(from.Addr()) && x.came(p.ID) {
+	if !path.IsVirtual(from.Addr()) && x.arrivals.came(p.ID) {
 		x.wake()
 	}
 	raw, err := stunwire.Answer(p.ID, from, "")

@@ -4,9 +4,10 @@
 //
 // What to do when is decided by package nat/path, one pure machine per peer; this package is its shell.
 // Sealing and carrying signals, relay allocation and moving WireGuard's endpoints are the business of
-// whoever plugs it in. Files in the order of an introduction: owner.go (the run loop), peers.go (what a
-// machine says is done), local.go and place.go (what this node knows of itself, and can be reached at), work.go (the
-// goroutines), agent.go (one ICE attempt), mux.go (every STUN packet), news.go (what others should look at).
+// whoever plugs it in. Files in the order of an introduction: requests.go (what is asked for), owner.go (the run loop),
+// peers.go (what a machine says is done), local.go and place.go (what this node knows of itself, and can be reached at),
+// work.go (the goroutines), agent.go (one ICE attempt), mux.go (every STUN packet), news.go (what others should look at),
+// board.go (what there is to see).
 //
 // All methods may be called concurrently, with Run or before it; none but Run blocks.
 package nat
@@ -15,7 +16,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -105,47 +105,13 @@ type NAT struct {
 	log    *slog.Logger
 	mux    *mux
 	inbox  chan item // from the network and from our goroutines; packets drop when it is full
-	poke   chan struct{}
 	events chan Event
 	news   chan News
 	tasks  sync.WaitGroup // every goroutine of Run but its own
 
-	// Guarded by mu, under which nothing is called. The run loop writes all but desired and told, others read.
-	mu        sync.Mutex
-	desired   desired
-	told      *Local // last, by Set
-	shown     map[identity.NodeID]shown
-	mapped    []netip.AddrPort
-	sightings []natkind.Sighting
-	ports     natkind.Ports
-}
-
-// shown is what the run loop last published of a peer. It is replaced, never written to.
-type shown struct {
-	view   *path.View
-	trials []*trial // the latest attempts, oldest first
-}
-
-// desired is what the methods asked for since the run loop last looked. It coalesces to the latest.
-type desired struct {
-	local      *Local // nil: as before
-	peers      []identity.NodeID
-	setPeers   bool
-	check      map[identity.NodeID]bool
-	checkAll   bool
-	probe      bool
-	ready      map[identity.NodeID]bool
-	everyReady bool
-	introduce  map[identity.NodeID]bool
-	stirred    map[identity.NodeID]bool
-	changed    map[identity.NodeID]bool
-}
-
-func noDesire() desired {
-	return desired{
-		ready: make(map[identity.NodeID]bool), introduce: make(map[identity.NodeID]bool), stirred: make(map[identity.NodeID]bool),
-		check: make(map[identity.NodeID]bool), changed: make(map[identity.NodeID]bool),
-	}
+	// With locks of their own, under which nothing is called.
+	requests *requests
+	board    *board // the run loop writes
 }
 
 // item is one input from another goroutine: to a peer's machine, or a STUN server's answer.
@@ -175,16 +141,15 @@ func New(o Options) (*NAT, error) {
 		o.Traffic = noTraffic{}
 	}
 	n := &NAT{
-		o:      o,
-		log:    o.Logger.With("part", "nat"),
-		inbox:  make(chan item, inboxSize),
-		poke:   make(chan struct{}, 1),
-		events: make(chan Event),
-		news:   make(chan News),
-		shown:  make(map[identity.NodeID]shown),
+		o:        o,
+		log:      o.Logger.With("part", "nat"),
+		inbox:    make(chan item, inboxSize),
+		events:   make(chan Event),
+		news:     make(chan News),
+		requests: newRequests(),
+		board:    &board{peers: make(map[identity.NodeID]shown)},
 	}
-	n.desired = noDesire()
-	n.mux = newMux(o.STUN, n.offer, n.wake)
+	n.mux = newMux(o.STUN, n.offer, n.requests.wake)
 	return n, nil
 }
 
@@ -195,7 +160,7 @@ func (noTraffic) Activity(identity.NodeID) (lastTx, lastRx time.Time) { return }
 // SetPeers says which peers to reach. Repeating it changes nothing; a peer left out loses its path
 // without an event. They wait for the first Set: an offer without an address would be of no use.
 func (n *NAT) SetPeers(peers []identity.NodeID) {
-	n.ask(func(d *desired) { d.peers, d.setPeers = append([]identity.NodeID(nil), peers...), true })
+	n.requests.ask(func(d *desired) { d.peers, d.setPeers = append([]identity.NodeID(nil), peers...), true })
 }
 
 // Deliver hands over a verified signal. When too many wait it is dropped: the peer repeats it.
@@ -204,11 +169,11 @@ func (n *NAT) Deliver(from identity.NodeID, m Message) {
 }
 
 // Probe asks all anchors for this node's address now: whoever answers shows that UDP works (News.Answered).
-func (n *NAT) Probe() { n.ask(func(d *desired) { d.probe = true }) }
+func (n *NAT) Probe() { n.requests.ask(func(d *desired) { d.probe = true }) }
 
 // Check has the paths to these peers (to all, with none named) checked now.
 func (n *NAT) Check(peers ...identity.NodeID) {
-	n.ask(func(d *desired) {
+	n.requests.ask(func(d *desired) {
 		d.checkAll = d.checkAll || len(peers) == 0
 		for _, id := range peers {
 			d.check[id] = true
@@ -219,7 +184,7 @@ func (n *NAT) Check(peers ...identity.NodeID) {
 // SignalReady says that signals to these peers (to all, with none named) have a route now: what waits
 // for one, or for an answer, is sent at once.
 func (n *NAT) SignalReady(peers ...identity.NodeID) {
-	n.ask(func(d *desired) {
+	n.requests.ask(func(d *desired) {
 		d.everyReady = d.everyReady || len(peers) == 0
 		for _, id := range peers {
 			d.ready[id] = true
@@ -231,19 +196,19 @@ func (n *NAT) SignalReady(peers ...identity.NodeID) {
 // stays in use until the attempt has won. It does nothing while an introduction is under way and for six
 // seconds after one began, so it may be repeated until it has helped.
 func (n *NAT) Introduce(peer identity.NodeID) {
-	n.ask(func(d *desired) { d.introduce[peer] = true })
+	n.requests.ask(func(d *desired) { d.introduce[peer] = true })
 }
 
 // Stirred says that WireGuard sends to a peer after a pause of a second or more: its path is watched from now on until the
 // next one. Without this word a path in use is looked at as seldom as an idle one.
 func (n *NAT) Stirred(peer identity.NodeID) {
-	n.ask(func(d *desired) { d.stirred[peer] = true })
+	n.requests.ask(func(d *desired) { d.stirred[peer] = true })
 }
 
 // PeerChanged says that a peer can be reached elsewhere than before, by its own word: if it has no direct path, one is
 // tried for now and not at the next rung of the ladder.
 func (n *NAT) PeerChanged(peer identity.NodeID) {
-	n.ask(func(d *desired) { d.changed[peer] = true })
+	n.requests.ask(func(d *desired) { d.changed[peer] = true })
 }
 
 // Events returns the channel of changes. It coalesces: of each peer only the latest is held for a slow reader.
@@ -252,9 +217,7 @@ func (n *NAT) Events() <-chan Event { return n.events }
 // Snapshot returns the status of every peer.
 func (n *NAT) Snapshot() map[identity.NodeID]PeerStatus {
 	now := time.Now()
-	n.mu.Lock()
-	peers := maps.Clone(n.shown)
-	n.mu.Unlock()
+	peers := n.board.all()
 	all := make(map[identity.NodeID]PeerStatus, len(peers))
 	for id, s := range peers {
 		all[id] = s.view.Status(now)
@@ -263,36 +226,13 @@ func (n *NAT) Snapshot() map[identity.NodeID]PeerStatus {
 }
 
 // Mapped returns this node's server-reflexive addresses, as the anchors see them.
-func (n *NAT) Mapped() []netip.AddrPort {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return append([]netip.AddrPort(nil), n.mapped...)
-}
+func (n *NAT) Mapped() []netip.AddrPort { return n.board.seen().mapped }
 
 // Ports returns how the router before this node gives out ports over IPv4, if that was of use to know.
-func (n *NAT) Ports() natkind.Ports {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.ports
-}
+func (n *NAT) Ports() natkind.Ports { return n.board.seen().ports }
 
 // Dropped returns the number of STUN packets dropped so far, by reason.
 func (n *NAT) Dropped() map[string]uint64 { return n.mux.drops() }
-
-func (n *NAT) ask(change func(*desired)) {
-	n.mu.Lock()
-	change(&n.desired)
-	n.mu.Unlock()
-	n.wake()
-}
-
-// wake has the run loop look at what was asked for.
-func (n *NAT) wake() {
-	select {
-	case n.poke <- struct{}{}:
-	default:
-	}
-}
 
 // offer queues an item unless the queue is full.
 func (n *NAT) offer(it item) bool {

@@ -3,6 +3,7 @@ package nat
 import (
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"warren/mesh/identity"
@@ -39,7 +40,7 @@ func (n *NAT) News() <-chan News { return n.news }
 
 // Expect has a bare Binding request with this transaction told as News.Arrived, once, if it comes in before that time. Others
 // are told to nobody: strangers may flood. Of more than 256 the oldest is forgotten.
-func (n *NAT) Expect(id [12]byte, until time.Time) { n.mux.await(id, until) }
+func (n *NAT) Expect(id [12]byte, until time.Time) { n.mux.arrivals.await(id, until) }
 
 // maxExpected is far above the tests that one node may have under way.
 const maxExpected = 256
@@ -50,34 +51,41 @@ type expected struct {
 	until time.Time
 }
 
-// await notes that a request is expected.
-func (x *mux) await(id [12]byte, until time.Time) {
-	now := time.Now()
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.expected = slices.DeleteFunc(x.expected, func(e expected) bool { return e.id == id || !now.Before(e.until) })
-	x.expected = append(x.expected, expected{id, until})
-	x.expected = x.expected[max(0, len(x.expected)-maxExpected):]
+// arrivals are the bare requests that others are expected to send here, and those that have come.
+type arrivals struct {
+	mu       sync.Mutex // guards the rest
+	expected []expected // oldest first
+	arrived  [][12]byte // of expected, for the run loop
 }
 
-// came takes a bare request that came in; it reports whether it was expected. takeArrived returns those that were.
-func (x *mux) came(id [12]byte) bool {
+// await notes that a request is expected.
+func (a *arrivals) await(id [12]byte, until time.Time) {
 	now := time.Now()
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	i := slices.IndexFunc(x.expected, func(e expected) bool { return e.id == id && now.Before(e.until) })
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.expected = slices.DeleteFunc(a.expected, func(e expected) bool { return e.id == id || !now.Before(e.until) })
+	a.expected = append(a.expected, expected{id, until})
+	a.expected = a.expected[max(0, len(a.expected)-maxExpected):]
+}
+
+// came takes a bare request that came in; it reports whether it was expected. take returns those that were.
+func (a *arrivals) came(id [12]byte) bool {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	i := slices.IndexFunc(a.expected, func(e expected) bool { return e.id == id && now.Before(e.until) })
 	if i < 0 {
 		return false
 	}
-	x.expected = slices.Delete(x.expected, i, i+1)
-	x.arrived = append(x.arrived, id) // no more than were expected
+	a.expected = slices.Delete(a.expected, i, i+1)
+	a.arrived = append(a.arrived, id) // no more than were expected
 	return true
 }
 
-func (x *mux) takeArrived() [][12]byte {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	got := x.arrived
-	x.arrived = nil
+func (a *arrivals) take() [][12]byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	got := a.arrived
+	a.arrived = nil
 	return got
 }

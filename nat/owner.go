@@ -4,7 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
-	"net/netip"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -12,16 +12,22 @@ import (
 	"warren/nat/path"
 )
 
-const (
-	// parkTime lets an introduction wait for the record, on its way by gossip, that makes its sender a peer.
-	parkTime   = 5 * time.Second
-	maxParked  = 64
-	noDeadline = 365 * 24 * time.Hour
-)
+const noDeadline = 365 * 24 * time.Hour
 
-// loop is Run: the one goroutine that steps the machines and starts all others.
+// loop is Run: the one goroutine that steps the machines and starts all others. What has no other heading is its own.
 type loop struct {
-	*NAT
+	// Constant.
+	o      Options
+	log    *slog.Logger
+	mux    *mux
+	inbox  <-chan item
+	events chan<- Event
+	news   chan<- News
+
+	// With locks of their own.
+	requests *requests
+	board    *board
+
 	work       *work
 	peers      map[identity.NodeID]*peer
 	wanted     []identity.NodeID // as SetPeers last said
@@ -29,31 +35,31 @@ type loop struct {
 	place      place
 	attempts   attempts
 	prediction prediction
-	parked     map[identity.NodeID]parked
+	parking    parking
 	paths      outbox // for Events
 	untold     News   // for News
 }
 
-type parked struct {
-	message Message
-	until   time.Time
+func newLoop(ctx context.Context, n *NAT) *loop {
+	w := &work{spawn: func(task func(ctx context.Context)) { n.tasks.Go(func() { task(ctx) }) }, inbox: n.inbox}
+	l := &loop{
+		o: n.o, log: n.log, mux: n.mux, inbox: n.inbox, events: n.events, news: n.news, requests: n.requests, board: n.board,
+		work:     w,
+		peers:    make(map[identity.NodeID]*peer),
+		place:    place{mux: n.mux},
+		attempts: newAttempts(w, n.mux, n.log),
+		parking:  parking{waiting: make(map[identity.NodeID]parked)},
+		paths:    outbox{pending: make(map[identity.NodeID]Event)},
+	}
+	l.prediction = prediction{work: w, mux: n.mux, log: n.log, listen: n.o.Listen, place: &l.place, puncher: newPuncher()}
+	return l
 }
 
 // Run works until ctx ends and returns when every goroutine is gone. It may be called once.
 func (n *NAT) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w := &work{spawn: func(task func(ctx context.Context)) { n.tasks.Go(func() { task(ctx) }) }, inbox: n.inbox}
-	l := &loop{
-		NAT:      n,
-		work:     w,
-		attempts: attempts{work: w, mux: n.mux, log: n.log},
-		peers:    make(map[identity.NodeID]*peer),
-		parked:   make(map[identity.NodeID]parked),
-		paths:    outbox{pending: make(map[identity.NodeID]Event)},
-	}
-	l.prediction = prediction{work: w, mux: n.mux, log: n.log, listen: n.o.Listen, place: &l.place, puncher: newPuncher()}
-	l.attempts.slots.init()
+	l := newLoop(ctx, n)
 	if err := n.o.STUN.SetReadDeadline(time.Time{}); err != nil {
 		return fmt.Errorf("run nat: %w", err)
 	}
@@ -83,12 +89,12 @@ func (n *NAT) Run(ctx context.Context) error {
 
 // turn waits for one thing and does it.
 func (l *loop) turn(ctx context.Context, timer *time.Timer) {
-	var paths chan Event
+	var paths chan<- Event
 	first, waiting := l.paths.first()
 	if waiting {
 		paths = l.events
 	}
-	var news chan News
+	var news chan<- News
 	if !l.untold.empty() {
 		news = l.news
 	}
@@ -98,11 +104,11 @@ func (l *loop) turn(ctx context.Context, timer *time.Timer) {
 		l.paths.drop(first.Peer)
 	case news <- l.untold:
 		l.untold = News{}
-	case <-l.poke:
+	case <-l.requests.poked:
 		l.reconcile(time.Now())
 	case it := <-l.inbox:
 		select {
-		case <-l.poke: // what this node knows of itself comes first: a signal is answered with it
+		case <-l.requests.poked: // what this node knows of itself comes first: a signal is answered with it
 			l.reconcile(time.Now())
 		default:
 		}
@@ -115,12 +121,9 @@ func (l *loop) turn(ctx context.Context, timer *time.Timer) {
 // nextWake is the earliest time at which something is due.
 func (l *loop) nextWake() time.Time {
 	next := time.Now().Add(noDeadline)
-	times := []time.Time{l.place.prober.wake(), l.attempts.slots.wake(), l.prediction.puncher.wake()}
+	times := []time.Time{l.place.prober.wake(), l.attempts.slots.wake(), l.prediction.puncher.wake(), l.parking.wake()}
 	if len(l.wakes) > 0 {
 		times = append(times, l.wakes[0].wake)
-	}
-	for _, p := range l.parked {
-		times = append(times, p.until)
 	}
 	for _, t := range times {
 		if !t.IsZero() && t.Before(next) {
@@ -137,14 +140,11 @@ func (l *loop) tick(now time.Time) {
 		tx, rx := l.o.Traffic.Activity(p.id)
 		l.step(now, p, path.Wake{LastTx: tx, LastRx: rx})
 	}
-	l.sendProbes(now)
+	l.place.sendProbes(now)
 	l.attempts.startQueued(now)
 	l.prediction.punchDue(now, l.peers)
-	for id, p := range l.parked {
-		if !p.until.After(now) {
-			delete(l.parked, id)
-			l.refuse(id)
-		}
+	for _, id := range l.parking.due(now) {
+		l.refuse(id)
 	}
 }
 
@@ -167,14 +167,9 @@ func (l *loop) take(now time.Time, it item) {
 	if !ok || received.Message.Kind != KindAsk && received.Message.Kind != KindOffer {
 		return
 	}
-	until := now.Add(parkTime)
-	if early, known := l.parked[it.peer]; known {
-		until = early.until
-	} else if len(l.parked) >= maxParked {
+	if !l.parking.put(now, it.peer, received.Message) {
 		l.refuse(it.peer)
-		return
 	}
-	l.parked[it.peer] = parked{message: received.Message, until: until}
 }
 
 // refuse tells a member that it is none of our peers. Without a route it will not hear, and ask again.
@@ -186,17 +181,14 @@ func (l *loop) refuse(id identity.NodeID) {
 
 // reconcile does what the methods asked for.
 func (l *loop) reconcile(now time.Time) {
-	l.mu.Lock()
-	d := l.desired
-	l.desired = noDesire()
-	l.mu.Unlock()
-	l.untold.Arrived = append(l.untold.Arrived, l.mux.takeArrived()...)
+	d := l.requests.take()
+	l.untold.Arrived = append(l.untold.Arrived, l.mux.arrivals.take()...)
 	if d.local != nil {
 		l.know(now, d.local)
 	}
 	if d.probe {
 		l.place.prober.ask(now)
-		l.sendProbes(now)
+		l.place.sendProbes(now)
 	}
 	if d.setPeers {
 		l.wanted = d.peers
@@ -258,15 +250,15 @@ func (l *loop) know(now time.Time, own *Local) {
 		l.networkChanged(now, before != nil)
 		return
 	}
-	l.setServers(now)
-	l.sendProbes(now)
+	l.place.setServers(now)
+	l.place.sendProbes(now)
 	l.prediction.learn(now)
 	l.localChanged(now)
 }
 
 // networkChanged looks at everything anew. introduce is false at the start, when there are no peers.
 func (l *loop) networkChanged(now time.Time, introduce bool) {
-	l.setServers(now)
+	l.place.setServers(now)
 	l.place.collect(l.o.Relay != nil)
 	same := l.place.stands() && introduce
 	if introduce {
@@ -283,24 +275,9 @@ func (l *loop) networkChanged(now time.Time, introduce bool) {
 	for _, p := range l.peers {
 		l.step(now, p, path.NetworkChanged{Local: l.place.local, Same: same})
 	}
-	l.sendProbes(now)
+	l.place.sendProbes(now)
 	if !same {
 		l.prediction.learn(now)
-	}
-}
-
-func (l *loop) setServers(now time.Time) {
-	var servers []netip.AddrPort
-	for _, a := range l.place.own.Anchors {
-		servers = append(servers, a.Addr)
-	}
-	l.place.servers = servers
-	l.place.prober.set(now, servers)
-}
-
-func (l *loop) sendProbes(now time.Time) {
-	for _, server := range l.place.prober.due(now) {
-		l.place.prober.sent(server, l.mux.probe(server))
 	}
 }
 
@@ -330,10 +307,8 @@ func (l *loop) mappedAnswered(now time.Time, a mappedAnswer) {
 }
 
 func (l *loop) publishMapped() {
-	mapped, sightings := l.place.prober.mapped(), l.place.prober.sightings()
-	l.mu.Lock()
-	l.mapped, l.sightings, l.ports = mapped, sightings, l.prediction.predictor.ports
-	l.mu.Unlock()
+	p := &l.place.prober
+	l.board.see(sight{mapped: p.mapped(), sightings: p.sightings(), ports: l.prediction.predictor.ports})
 }
 
 func (l *loop) localChanged(now time.Time) {

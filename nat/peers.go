@@ -39,9 +39,8 @@ func (l *loop) addPeer(now time.Time, id identity.NodeID) {
 	p := &peer{id: id, index: -1, relays: make(map[identity.NodeID]chan struct{}), machine: path.New(cfg, now)}
 	l.peers[id] = p
 	l.step(now, p, path.Local(l.place.local))
-	if early, ok := l.parked[id]; ok {
-		delete(l.parked, id)
-		l.step(now, p, path.Received{Message: early.message})
+	if early, ok := l.parking.take(id); ok {
+		l.step(now, p, path.Received{Message: early})
 	}
 	l.step(now, p, path.Routable{})
 }
@@ -51,26 +50,16 @@ func (l *loop) removePeer(p *peer) {
 	l.wakes.plan(p, time.Time{})
 	l.paths.drop(p.id)
 	delete(l.peers, p.id)
-	l.mu.Lock()
-	delete(l.shown, p.id)
-	l.mu.Unlock()
+	l.board.hide(p.id)
 }
 
 // step feeds a machine and does what it says.
 func (l *loop) step(now time.Time, p *peer, in path.Input) {
 	out, wake := p.machine.Step(now, in)
-	l.publish(p)
+	l.board.show(p)
 	l.wakes.plan(p, wake)
 	trace(l.log, p, in)
 	l.carryOut(p, out)
-}
-
-// publish lets others see what a peer is now.
-func (l *loop) publish(p *peer) {
-	s := shown{view: p.machine.View(), trials: p.trials}
-	l.mu.Lock()
-	l.shown[p.id] = s
-	l.mu.Unlock()
 }
 
 // trace logs what happens to a peer, as far as it belongs to introductions and relays. Checks and looks at traffic do not.
@@ -146,7 +135,7 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 // others by now, as after the reboot of a router, the new ones are trickled a round trip later.
 func (l *loop) confirmMapped(kind Kind) {
 	if now := time.Now(); (kind == KindOffer || kind == KindAnswer) && l.place.prober.refresh(now, probeFresh) {
-		l.sendProbes(now)
+		l.place.sendProbes(now)
 	}
 }
 
@@ -154,7 +143,7 @@ func (l *loop) confirmMapped(kind Kind) {
 func (l *loop) doubt(now time.Time, p *peer, via identity.NodeID) {
 	l.log.Debug("path in doubt", "id", p.id.Short())
 	if l.place.prober.refresh(now, probeDoubt) {
-		l.sendProbes(now)
+		l.place.sendProbes(now)
 	}
 	l.untold.Doubts = addOnce(l.untold.Doubts, Doubt{Peer: p.id, Via: via})
 }
@@ -165,7 +154,7 @@ func (l *loop) startICE(p *peer, s path.StartICE) {
 	now := time.Now()
 	l.attempts.stop(now, p)
 	l.attempts.make(now, p, s, l.place.hosts)
-	l.publish(p)
+	l.board.show(p)
 	l.prediction.find(p, s.Candidates)
 	l.attempts.queue(now, p)
 }

@@ -3,6 +3,7 @@ package nat
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"warren/mesh/identity"
 	"warren/nat/path"
@@ -13,12 +14,30 @@ const maxHosts = 10
 
 // place is where this node stands in the network.
 type place struct {
+	mux     *mux // constant
 	prober  prober
 	servers []netip.AddrPort // that the prober asks, best first
 	own     *Local           // what the node knows of itself; nil: nothing yet
 	local   path.Local       // out of that, for the machines
 	hosts   []netip.AddrPort // of local, for the bases of agents
 	stood   []netip.AddrPort // hosts as stands last saw them, not empty
+}
+
+// setServers has the prober ask the anchors that are known now.
+func (p *place) setServers(now time.Time) {
+	var servers []netip.AddrPort
+	for _, a := range p.own.Anchors {
+		servers = append(servers, a.Addr)
+	}
+	p.servers = servers
+	p.prober.set(now, servers)
+}
+
+// sendProbes asks the servers that are due.
+func (p *place) sendProbes(now time.Time) {
+	for _, server := range p.prober.due(now) {
+		p.prober.sent(server, p.mux.probe(server))
+	}
 }
 
 // stands reports whether the host addresses are those of the last time, or none: what was learnt in that network most

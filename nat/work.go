@@ -53,6 +53,12 @@ type attempts struct {
 	slots slots
 }
 
+func newAttempts(w *work, x *mux, log *slog.Logger) attempts {
+	e := attempts{work: w, mux: x, log: log}
+	e.slots.init()
+	return e
+}
+
 // make makes a peer's attempt, and keeps what will come of it.
 func (e *attempts) make(now time.Time, p *peer, s path.StartICE, hosts []netip.AddrPort) {
 	p.attempt = &attempt{

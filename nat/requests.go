@@ -1,0 +1,75 @@
+package nat
+
+import (
+	"sync"
+
+	"warren/mesh/identity"
+)
+
+// requests are what the methods asked for since the run loop last looked. They coalesce to the latest.
+type requests struct {
+	poked chan struct{} // constant: a value when there is something to take
+
+	mu      sync.Mutex // guards the rest
+	desired desired
+	told    *Local // last, by Set
+}
+
+type desired struct {
+	local      *Local // nil: as before
+	peers      []identity.NodeID
+	setPeers   bool
+	check      map[identity.NodeID]bool
+	checkAll   bool
+	probe      bool
+	ready      map[identity.NodeID]bool
+	everyReady bool
+	introduce  map[identity.NodeID]bool
+	stirred    map[identity.NodeID]bool
+	changed    map[identity.NodeID]bool
+}
+
+func noDesire() desired {
+	return desired{
+		ready: make(map[identity.NodeID]bool), introduce: make(map[identity.NodeID]bool), stirred: make(map[identity.NodeID]bool),
+		check: make(map[identity.NodeID]bool), changed: make(map[identity.NodeID]bool),
+	}
+}
+
+func newRequests() *requests { return &requests{poked: make(chan struct{}, 1), desired: noDesire()} }
+
+func (r *requests) ask(change func(*desired)) {
+	r.mu.Lock()
+	change(&r.desired)
+	r.mu.Unlock()
+	r.wake()
+}
+
+// set asks for nothing when this is what was told last.
+func (r *requests) set(l *Local) {
+	r.mu.Lock()
+	fresh := r.told == nil || !r.told.equal(l)
+	if fresh {
+		r.told, r.desired.local = l, l
+	}
+	r.mu.Unlock()
+	if fresh {
+		r.wake()
+	}
+}
+
+// wake has the run loop look at what was asked for.
+func (r *requests) wake() {
+	select {
+	case r.poked <- struct{}{}:
+	default:
+	}
+}
+
+func (r *requests) take() desired {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d := r.desired
+	r.desired = noDesire()
+	return d
+}
