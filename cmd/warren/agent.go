@@ -13,7 +13,14 @@ import (
 	"warren/mesh/node"
 )
 
-func (a *app) agentCommand() *cobra.Command {
+// agentCommand runs an agent in this process.
+type agentCommand struct {
+	dirs *dirs
+	con  *console
+	run  func(context.Context, agent.Options) error
+}
+
+func (c agentCommand) cobra() *cobra.Command {
 	var level slog.LevelVar
 	cmd := &cobra.Command{
 		Use:   "agent",
@@ -24,30 +31,31 @@ func (a *app) agentCommand() *cobra.Command {
 		Example: "  sudo warren agent --mesh home --log-level debug",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, err := a.pickToRun()
+			mesh, err := c.dirs.pickToRun()
 			if err != nil {
 				return err
 			}
-			return a.runAgent(cmd.Context(), mesh, &level)
+			return c.foreground(cmd.Context(), mesh, &level)
 		},
 	}
 	cmd.Flags().TextVar(&level, "log-level", &level, "debug, info, warn or error")
 	return cmd
 }
 
-func (a *app) runAgent(ctx context.Context, mesh string, level slog.Leveler) error {
+// foreground runs the agent until ctx ends, and tells systemd about it.
+func (c agentCommand) foreground(ctx context.Context, mesh string, level slog.Leveler) error {
 	if mesh != staticMesh {
-		if err := a.dirs.requireState(mesh); err != nil {
+		if err := c.dirs.requireState(mesh); err != nil {
 			return err
 		}
 	}
 	notify := notifier{socket: os.Getenv("NOTIFY_SOCKET")}
 	options := agent.Options{
-		Mesh: mesh, StateDir: a.dirs.stateDir(mesh), Socket: a.dirs.socket(mesh), Group: socketGroup,
+		Mesh: mesh, StateDir: c.dirs.stateDir(mesh), Socket: c.dirs.socket(mesh), Group: socketGroup,
 		Version: version(),
-		Load:    func() (node.Settings, error) { return a.settings(mesh) },
+		Load:    func() (node.Settings, error) { return c.dirs.settings(mesh) },
 		Ready:   func() { notify.send("READY=1") },
-		Logger:  a.agentLogger(level),
+		Logger:  c.logger(level),
 	}
 	if mesh == staticMesh {
 		options.Mesh, options.StateDir = "", ""
@@ -74,7 +82,7 @@ func (a *app) runAgent(ctx context.Context, mesh string, level slog.Leveler) err
 		}
 	}()
 	stopping := context.AfterFunc(ctx, func() { notify.send("STOPPING=1") })
-	err := a.agent(ctx, options)
+	err := c.run(ctx, options)
 	stopping()
 	signal.Stop(hangups)
 	close(ended)
@@ -82,8 +90,8 @@ func (a *app) runAgent(ctx context.Context, mesh string, level slog.Leveler) err
 	return err
 }
 
-// agentLogger writes text; without the time when it goes to systemd's journal, which has its own.
-func (a *app) agentLogger(level slog.Leveler) *slog.Logger {
+// logger writes text; without the time when it goes to systemd's journal, which has its own.
+func (c agentCommand) logger(level slog.Leveler) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if os.Getenv("JOURNAL_STREAM") != "" {
 		options.ReplaceAttr = func(groups []string, attr slog.Attr) slog.Attr {
@@ -93,5 +101,5 @@ func (a *app) agentLogger(level slog.Leveler) *slog.Logger {
 			return attr
 		}
 	}
-	return slog.New(slog.NewTextHandler(a.err, options))
+	return slog.New(slog.NewTextHandler(c.con.err, options))
 }

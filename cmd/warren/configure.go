@@ -13,7 +13,13 @@ import (
 	"warren/mesh/place"
 )
 
-func (a *app) configCommand() *cobra.Command {
+// configCommand checks and shows config files.
+type configCommand struct {
+	dirs *dirs
+	con  *console
+}
+
+func (c configCommand) cobra() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "config",
 		Short:   "Check and show the config file",
@@ -25,7 +31,7 @@ func (a *app) configCommand() *cobra.Command {
 	show := &cobra.Command{
 		Use: "show", Short: "Print the settings that hold, defaults included", Example: "  warren config show --mesh home",
 		Args: exactly(0, ""),
-		RunE: func(*cobra.Command, []string) error { return a.runConfigShow(asJSON) },
+		RunE: func(*cobra.Command, []string) error { return c.show(asJSON) },
 	}
 	show.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.AddCommand(show, &cobra.Command{
@@ -37,37 +43,37 @@ func (a *app) configCommand() *cobra.Command {
 		Args:    between(0, 1, "[FILE]"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				a.dirs.config = args[0]
+				c.dirs.config = args[0]
 			}
-			return a.runConfigCheck()
+			return c.check()
 		},
 	})
 	return cmd
 }
 
-// configMesh is the mesh whose file is meant; the common file when there is none or several.
-func (a *app) configMesh() string {
-	mesh, err := a.dirs.pick()
+// mesh is the mesh whose file is meant; the common file when there is none or several.
+func (c configCommand) mesh() string {
+	mesh, err := c.dirs.pick()
 	if err != nil {
 		return ""
 	}
 	return mesh
 }
 
-func (a *app) runConfigCheck() error {
-	path, _ := a.dirs.configPath(a.configMesh())
-	c, err := a.loadConfig(a.configMesh())
+func (c configCommand) check() error {
+	path, _ := c.dirs.configPath(c.mesh())
+	file, err := c.dirs.loadConfig(c.mesh())
 	if err != nil {
 		return err
 	}
-	if _, err := settingsOf(c); err != nil {
+	if _, err := settingsOf(file); err != nil {
 		return err
 	}
 	if _, err := os.Stat(path); err != nil {
-		fmt.Fprintf(a.out, "%s is not there: all settings have their defaults\n", path)
+		fmt.Fprintf(c.con.out, "%s is not there: all settings have their defaults\n", path)
 		return nil
 	}
-	fmt.Fprintf(a.out, "%s is fine: %s\n", path, plural(len(c.Peers), "static peer", "static peers"))
+	fmt.Fprintf(c.con.out, "%s is fine: %s\n", path, plural(len(file.Peers), "static peer", "static peers"))
 	return nil
 }
 
@@ -124,15 +130,15 @@ func shown(path string, c config.Config) shownConfig {
 	return s
 }
 
-func (a *app) runConfigShow(asJSON bool) error {
-	path, _ := a.dirs.configPath(a.configMesh())
-	c, err := a.loadConfig(a.configMesh())
+func (c configCommand) show(asJSON bool) error {
+	path, _ := c.dirs.configPath(c.mesh())
+	file, err := c.dirs.loadConfig(c.mesh())
 	if err != nil {
 		return err
 	}
-	s := shown(path, c)
+	s := shown(path, file)
 	if asJSON {
-		return a.printJSON(s)
+		return c.con.printJSON(s)
 	}
 	var text tomlText
 	text.line("# %s", path)
@@ -158,7 +164,7 @@ func (a *app) runConfigShow(asJSON bool) error {
 		text.setting("persistent_keepalive", fmt.Sprintf("%q", p.PersistentKeepalive), p.PersistentKeepalive != "", "off")
 		text.line("share = %t", p.Share)
 	}
-	fmt.Fprint(a.out, text.String())
+	fmt.Fprint(c.con.out, text.String())
 	return nil
 }
 

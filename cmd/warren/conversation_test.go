@@ -203,7 +203,7 @@ func TestServiceNeedsAProperPath(t *testing.T) {
 	w := newWorld(t)
 	a := newApp()
 	var out strings.Builder
-	a.out, a.err, a.usual = &out, &out, w.dirs
+	a.console, a.usual = console{out: &out, err: &out}, w.dirs
 	a.executable = func() (string, error) { return "/home/me/warren", nil }
 	a.service = func() (packaging.Service, error) { return (*fakeService)(w), nil }
 	w.direct([]string{"state", "home"}, "")

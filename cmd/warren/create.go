@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net/netip"
 	"strings"
 
@@ -46,7 +45,15 @@ func (f *nodeFlags) check() error {
 	return nil
 }
 
-func (a *app) createCommand() *cobra.Command {
+// createCommand makes a mesh.
+type createCommand struct {
+	dirs   *dirs
+	con    *console
+	start  *starter
+	create func(place.CreateOptions) (place.Membership, error)
+}
+
+func (c createCommand) cobra() *cobra.Command {
 	var flags nodeFlags
 	var ipv4 string
 	cmd := &cobra.Command{
@@ -59,11 +66,11 @@ func (a *app) createCommand() *cobra.Command {
 			"  sudo warren create home --endpoint vpn.example.org:9277 --name gate",
 		Args: exactly(1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			options, err := a.createOptions(args[0], ipv4, &flags)
+			options, err := c.options(args[0], ipv4, &flags)
 			if err != nil {
 				return err
 			}
-			return a.runCreate(cmd.Context(), options, flags.noStart)
+			return c.run(cmd.Context(), options, flags.noStart)
 		},
 	}
 	flags.add(cmd)
@@ -71,21 +78,22 @@ func (a *app) createCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) createOptions(mesh, ipv4 string, flags *nodeFlags) (place.CreateOptions, error) {
+// options are what the flags say.
+func (c createCommand) options(mesh, ipv4 string, flags *nodeFlags) (place.CreateOptions, error) {
 	if err := place.ValidName(mesh); err != nil {
 		return place.CreateOptions{}, &usageError{message: "mesh: " + err.Error()}
 	}
 	if mesh == staticMesh {
 		return place.CreateOptions{}, &usageError{message: fmt.Sprintf("mesh: the name %q is taken by the agent without a mesh", mesh)}
 	}
-	if a.dirs.mesh != "" && a.dirs.mesh != mesh {
-		return place.CreateOptions{}, &usageError{message: fmt.Sprintf("two names: %q and --mesh %q", mesh, a.dirs.mesh)}
+	if c.dirs.mesh != "" && c.dirs.mesh != mesh {
+		return place.CreateOptions{}, &usageError{message: fmt.Sprintf("two names: %q and --mesh %q", mesh, c.dirs.mesh)}
 	}
 	if err := flags.check(); err != nil {
 		return place.CreateOptions{}, err
 	}
 	options := place.CreateOptions{
-		Mesh: mesh, StateRoot: a.dirs.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
+		Mesh: mesh, StateRoot: c.dirs.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
 	}
 	switch ipv4 {
 	case "auto":
@@ -102,19 +110,19 @@ func (a *app) createOptions(mesh, ipv4 string, flags *nodeFlags) (place.CreateOp
 	return options, nil
 }
 
-func (a *app) runCreate(ctx context.Context, options place.CreateOptions, noStart bool) error {
-	made, err := a.create(options)
+func (c createCommand) run(ctx context.Context, options place.CreateOptions, noStart bool) error {
+	made, err := c.create(options)
 	if errors.Is(err, fs.ErrExist) {
 		return hinted(fmt.Errorf("mesh %s is here already", options.Mesh), "see: warren status --mesh "+options.Mesh)
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "created mesh %s; this node is %s, %s\n", made.Mesh, made.Name, addressList(made))
-	if err := a.startAfter(ctx, made.Mesh, noStart); err != nil {
+	fmt.Fprintf(c.con.out, "created mesh %s; this node is %s, %s\n", made.Mesh, made.Name, addressList(made))
+	if err := c.start.after(ctx, c.con, made.Mesh, noStart); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "invite another machine with: sudo warren invite%s\n", a.meshFlag(made.Mesh))
+	fmt.Fprintf(c.con.out, "invite another machine with: sudo warren invite%s\n", c.dirs.meshFlag(made.Mesh))
 	return nil
 }
 
@@ -126,17 +134,4 @@ func addressList(m place.Membership) string {
 		}
 	}
 	return strings.Join(list, " and ")
-}
-
-// meshFlag returns what has to be added to a suggested command so that it means this mesh.
-func (a *app) meshFlag(mesh string) string {
-	if meshes, _ := a.dirs.present(); len(meshes) > 1 {
-		return " --mesh " + mesh
-	}
-	return ""
-}
-
-// quietLogger is for work in the foreground: what matters there is told by results and errors.
-func (a *app) quietLogger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }

@@ -20,7 +20,7 @@ const (
 	staticMesh = place.StaticMesh
 )
 
-// dirs are where this machine keeps its meshes.
+// dirs are where this machine keeps its meshes: their state, the sockets of their agents and their config files.
 type dirs struct {
 	mesh      string // "": the only one
 	stateRoot string
@@ -29,14 +29,14 @@ type dirs struct {
 	config    string // "": the default files in configDir
 }
 
-func (d dirs) stateDir(mesh string) string { return filepath.Join(d.stateRoot, mesh) }
+func (d *dirs) stateDir(mesh string) string { return filepath.Join(d.stateRoot, mesh) }
 
-func (d dirs) socket(mesh string) string { return filepath.Join(d.runDir, mesh+".sock") }
+func (d *dirs) socket(mesh string) string { return filepath.Join(d.runDir, mesh+".sock") }
 
-func (d dirs) client(mesh string) *api.Client { return api.NewClient(d.socket(mesh)) }
+func (d *dirs) client(mesh string) *api.Client { return api.NewClient(d.socket(mesh)) }
 
 // configPath returns the config file of a mesh, and whether it has to exist.
-func (d dirs) configPath(mesh string) (path string, required bool) {
+func (d *dirs) configPath(mesh string) (path string, required bool) {
 	if d.config != "" {
 		return d.config, true
 	}
@@ -49,7 +49,7 @@ func (d dirs) configPath(mesh string) (path string, required bool) {
 }
 
 // pick returns the mesh that is meant: the one given by --mesh, else the only one that has state or an agent.
-func (d dirs) pick() (string, error) {
+func (d *dirs) pick() (string, error) {
 	if d.mesh != "" {
 		if err := place.ValidName(d.mesh); err != nil && d.mesh != staticMesh {
 			return "", &usageError{message: "--mesh: " + err.Error()}
@@ -69,9 +69,43 @@ func (d dirs) pick() (string, error) {
 	}
 }
 
+// pickToRun is pick for the commands that start an agent: with no mesh here and static peers in the config, it
+// is these that are meant.
+func (d *dirs) pickToRun() (string, error) {
+	mesh, err := d.pick()
+	if err == nil || d.mesh != "" {
+		return mesh, err
+	}
+	if meshes, readErr := d.present(); len(meshes) > 0 || readErr != nil {
+		return "", err
+	}
+	if c, configErr := d.loadConfig(staticMesh); configErr != nil {
+		return "", configErr
+	} else if len(c.Peers) > 0 {
+		return staticMesh, nil
+	}
+	return "", err
+}
+
+// agent returns the mesh that is meant, and the client of its agent.
+func (d *dirs) agent() (mesh string, c *api.Client, err error) {
+	if mesh, err = d.pick(); err != nil {
+		return "", nil, err
+	}
+	return mesh, d.client(mesh), nil
+}
+
+// meshFlag returns what has to be added to a suggested command so that it means this mesh.
+func (d *dirs) meshFlag(mesh string) string {
+	if meshes, _ := d.present(); len(meshes) > 1 {
+		return " --mesh " + mesh
+	}
+	return ""
+}
+
 // present returns the names of the meshes that have state or an agent here, sorted. Users who may not read the
 // state still find the sockets; the error tells what could not be read.
-func (d dirs) present() ([]string, error) {
+func (d *dirs) present() ([]string, error) {
 	sockets, socketErr := names(d.runDir, func(e fs.DirEntry) (string, bool) { return strings.CutSuffix(e.Name(), ".sock") })
 	states, stateErr := names(d.stateRoot, func(e fs.DirEntry) (string, bool) { return e.Name(), e.IsDir() })
 	all := append(sockets, states...)
@@ -94,7 +128,7 @@ func names(dir string, take func(fs.DirEntry) (string, bool)) ([]string, error) 
 }
 
 // requireState fails when a mesh has no state here.
-func (d dirs) requireState(mesh string) error {
+func (d *dirs) requireState(mesh string) error {
 	_, err := os.Stat(d.stateDir(mesh))
 	if errors.Is(err, fs.ErrNotExist) {
 		return hinted(fmt.Errorf("mesh %s has no state in %s", mesh, d.stateRoot),

@@ -30,17 +30,17 @@ func hinted(err error, hint string) error { return &hintedError{err, hint} }
 
 // report prints a failure in one line, and a hint in a second one where there is something to do. A config file is the
 // exception: all its mistakes are listed, as compilers do.
-func (a *app) report(err error) {
+func (c *console) report(err error) {
 	var file config.Errors
 	if errors.As(err, &file) {
 		for _, mistake := range file {
-			fmt.Fprintln(a.err, clean(mistake.Error()))
+			fmt.Fprintln(c.err, clean(mistake.Error()))
 		}
 		return
 	}
-	fmt.Fprintln(a.err, "warren: "+clean(err.Error()))
+	fmt.Fprintln(c.err, "warren: "+clean(err.Error()))
 	if hint := hintFor(err); hint != "" {
-		fmt.Fprintln(a.err, "hint: "+clean(hint))
+		fmt.Fprintln(c.err, "hint: "+clean(hint))
 	}
 }
 

@@ -15,7 +15,14 @@ import (
 	"warren/mesh/api"
 )
 
-func (a *app) inviteCommand() *cobra.Command {
+// inviteCommand makes and lists invites.
+type inviteCommand struct {
+	dirs *dirs
+	con  *console
+	now  func() time.Time
+}
+
+func (c inviteCommand) cobra() *cobra.Command {
 	var uses int
 	var expires string
 	var admin, showQR, asJSON bool
@@ -34,12 +41,12 @@ func (a *app) inviteCommand() *cobra.Command {
 			if err != nil {
 				return &usageError{message: fmt.Sprintf("--expires %q: %v", expires, err)}
 			}
-			mesh, err := a.dirs.pick()
+			_, agent, err := c.dirs.agent()
 			if err != nil {
 				return err
 			}
 			req := api.InviteRequest{Uses: uses, ValidForMS: life.Milliseconds(), Admin: admin, Tags: tags}
-			return a.runInvite(cmd.Context(), mesh, req, showQR, asJSON)
+			return c.run(cmd.Context(), agent, req, showQR, asJSON)
 		},
 	}
 	cmd.Flags().IntVar(&uses, "uses", 1, "how many machines may join with it")
@@ -48,32 +55,32 @@ func (a *app) inviteCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&tags, "tag", nil, "tag of who joins with it; may be repeated")
 	cmd.Flags().BoolVar(&showQR, "qr", false, "also show the token as a QR code")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(a.inviteListCommand())
+	cmd.AddCommand(c.list())
 	return cmd
 }
 
-func (a *app) runInvite(ctx context.Context, mesh string, req api.InviteRequest, showQR, asJSON bool) error {
-	invite, err := a.dirs.client(mesh).Invite(ctx, req)
+func (c inviteCommand) run(ctx context.Context, agent *api.Client, req api.InviteRequest, showQR, asJSON bool) error {
+	invite, err := agent.Invite(ctx, req)
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		return a.printJSON(invite)
+		return c.con.printJSON(invite)
 	}
-	fmt.Fprintf(a.err, "for %s, until %s; on the other machine say: sudo warren join\n",
+	fmt.Fprintf(c.con.err, "for %s, until %s; on the other machine say: sudo warren join\n",
 		plural(invite.Uses, "machine", "machines"), invite.Expires.Local().Format("2006-01-02 15:04"))
-	fmt.Fprintf(a.err, "to withdraw it: sudo warren revoke --invite %s\n", short(invite.ID))
+	fmt.Fprintf(c.con.err, "to withdraw it: sudo warren revoke --invite %s\n", short(invite.ID))
 	if len(invite.Anchors) == 0 {
-		fmt.Fprintln(a.err, "warning: no member is known to be reachable, so the token holds no address and is good on the local network of a member only")
+		fmt.Fprintln(c.con.err, "warning: no member is known to be reachable, so the token holds no address and is good on the local network of a member only")
 	}
-	fmt.Fprintln(a.out, clean(invite.Token))
+	fmt.Fprintln(c.con.out, clean(invite.Token))
 	if showQR {
-		return printQR(a.out, invite.Token)
+		return printQR(c.con.out, invite.Token)
 	}
 	return nil
 }
 
-func (a *app) inviteListCommand() *cobra.Command {
+func (c inviteCommand) list() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "list",
@@ -81,16 +88,16 @@ func (a *app) inviteListCommand() *cobra.Command {
 		Example: "  warren invite list",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, err := a.dirs.pick()
+			_, agent, err := c.dirs.agent()
 			if err != nil {
 				return err
 			}
-			status, err := a.dirs.client(mesh).Status(cmd.Context())
+			status, err := agent.Status(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return a.printJSON(struct {
+				return c.con.printJSON(struct {
 					Schema  int           `json:"schema"`
 					Invites []api.Invited `json:"invites"`
 				}{api.Schema, status.Invites})
@@ -100,14 +107,14 @@ func (a *app) inviteListCommand() *cobra.Command {
 			for _, i := range status.Invites {
 				expires, role := "never", "member"
 				if i.Expires != nil {
-					expires = "in " + span(i.Expires.Sub(a.now()))
+					expires = "in " + span(i.Expires.Sub(c.now()))
 				}
 				if i.Admin {
 					role = "admin"
 				}
 				t.add(short(i.ID), fmt.Sprintf("%d of %d", i.Used, i.Uses), expires, role, strings.Join(i.Tags, ","), i.By)
 			}
-			t.print(a.out)
+			t.print(c.con.out)
 			return nil
 		},
 	}

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,11 +18,17 @@ const (
 	joinTime = time.Minute
 	// connectTime is how long join watches the first tunnels come up. They go on without being watched.
 	connectTime = 20 * time.Second
-	// maxTokenInput is far above the 160 characters of a token, so that a wrong file is refused and not cut.
-	maxTokenInput = 4096
 )
 
-func (a *app) joinCommand() *cobra.Command {
+// joinCommand takes this machine into a mesh.
+type joinCommand struct {
+	dirs  *dirs
+	con   *console
+	start *starter
+	join  func(context.Context, place.JoinOptions, func(place.JoinProgress)) (place.Membership, error)
+}
+
+func (c joinCommand) cobra() *cobra.Command {
 	var flags nodeFlags
 	cmd := &cobra.Command{
 		Use:   "join [TOKEN|-]",
@@ -39,13 +43,13 @@ func (a *app) joinCommand() *cobra.Command {
 			if err := flags.check(); err != nil {
 				return err
 			}
-			token, err := a.token(args)
+			token, err := c.con.token(args)
 			if err != nil {
 				return err
 			}
-			return a.runJoin(cmd.Context(), place.JoinOptions{
-				Token: token, StateRoot: a.dirs.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
-				Version: version(), Logger: a.quietLogger(),
+			return c.run(cmd.Context(), place.JoinOptions{
+				Token: token, StateRoot: c.dirs.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
+				Version: version(), Logger: c.con.quietLogger(),
 			}, flags.noStart)
 		},
 	}
@@ -53,41 +57,11 @@ func (a *app) joinCommand() *cobra.Command {
 	return cmd
 }
 
-// token returns the token from the arguments, from a terminal without echo, or from standard input.
-func (a *app) token(args []string) (string, error) {
-	if len(args) == 1 && args[0] != "-" {
-		return args[0], nil
-	}
-	var text string
-	if a.readSecret != nil {
-		fmt.Fprint(a.err, "token (not shown): ")
-		secret, err := a.readSecret()
-		fmt.Fprintln(a.err)
-		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
-		}
-		text = secret
-	} else {
-		raw, err := io.ReadAll(io.LimitReader(a.in, maxTokenInput+1))
-		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
-		}
-		if len(raw) > maxTokenInput {
-			return "", errors.New("standard input is no token: too long")
-		}
-		text = string(raw)
-	}
-	if strings.TrimSpace(text) == "" {
-		return "", &usageError{message: "no token on standard input", hint: "make one on a member with: sudo warren invite"}
-	}
-	return text, nil
-}
-
-func (a *app) runJoin(ctx context.Context, options place.JoinOptions, noStart bool) error {
-	show := &progress{w: a.err, terminal: a.terminal}
+func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart bool) error {
+	show := c.con.progress()
 	limited, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	made, err := a.join(limited, options, func(p place.JoinProgress) {
+	made, err := c.join(limited, options, func(p place.JoinProgress) {
 		switch p.Stage {
 		case place.StageContacting:
 			show.set("contacting %s", p.Anchor)
@@ -107,18 +81,19 @@ func (a *app) runJoin(ctx context.Context, options place.JoinOptions, noStart bo
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "joined mesh %s as %s, %s\n", made.Mesh, made.Name, addressList(made))
-	if err := a.startAfter(ctx, made.Mesh, noStart); err != nil || noStart {
+	fmt.Fprintf(c.con.out, "joined mesh %s as %s, %s\n", made.Mesh, made.Name, addressList(made))
+	if err := c.start.after(ctx, c.con, made.Mesh, noStart); err != nil || noStart {
 		return err
 	}
-	return a.watchConnecting(ctx, made.Mesh, show)
+	return c.watchConnecting(ctx, made.Mesh, show)
 }
 
 // watchConnecting shows how the first tunnels come up. Peers that are switched off do not hold it for long.
-func (a *app) watchConnecting(ctx context.Context, mesh string, show *progress) error {
+func (c joinCommand) watchConnecting(ctx context.Context, mesh string, show *progress) error {
+	agent := c.dirs.client(mesh)
 	var last api.Status
 	err := poll(ctx, connectTime, func(ctx context.Context) (bool, error) {
-		status, err := a.dirs.client(mesh).Status(ctx)
+		status, err := agent.Status(ctx)
 		if errors.Is(err, api.ErrNotRunning) {
 			return true, nil // no service manager started it: nothing to watch
 		}
@@ -142,9 +117,9 @@ func (a *app) watchConnecting(ctx context.Context, mesh string, show *progress) 
 		return nil
 	}
 	if up, all, _ := count(last.Peers); up < all {
-		fmt.Fprintf(a.out, "%d of %d peers connected; why the others are not: warren status%s\n", up, all, a.meshFlag(mesh))
+		fmt.Fprintf(c.con.out, "%d of %d peers connected; why the others are not: warren status%s\n", up, all, c.dirs.meshFlag(mesh))
 	} else {
-		fmt.Fprintf(a.out, "all %d peers connected\n", all)
+		fmt.Fprintf(c.con.out, "all %d peers connected\n", all)
 	}
 	return nil
 }
@@ -166,32 +141,4 @@ func count(peers []api.Peer) (up, all, waiting int) {
 		}
 	}
 	return up, all, waiting
-}
-
-// progress shows one thing that goes on: on a terminal in one line that is rewritten, elsewhere in a line for each change.
-type progress struct {
-	w        io.Writer
-	terminal bool
-	last     string
-}
-
-func (p *progress) set(format string, args ...any) {
-	text := clean(fmt.Sprintf(format, args...))
-	if text == p.last {
-		return
-	}
-	p.last = text
-	if p.terminal {
-		fmt.Fprintf(p.w, "\r\x1b[K%s", text) // ESC [ K clears to the end of the line (ECMA-48)
-	} else {
-		fmt.Fprintln(p.w, text)
-	}
-}
-
-// keep leaves the line on the terminal as it is.
-func (p *progress) keep() {
-	if p.terminal && p.last != "" {
-		fmt.Fprintln(p.w)
-	}
-	p.last = ""
 }

@@ -1,7 +1,7 @@
 // Command warren makes, joins and runs peer-to-peer mesh VPNs. Its subcommands read flags and files, ask the agent over its
 // socket, and print; the exit status is 0 for success, 1 for failure and 2 for wrong usage.
 //
-// The agent itself is mesh/node; the service that keeps it running is packaging.
+// The agent itself is mesh/agent; the service that keeps it running is packaging.
 //
 // Each invocation runs one command in one goroutine, but for the agent.
 package main
@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"warren/mesh/agent"
 	"warren/mesh/api"
@@ -35,18 +33,14 @@ func main() {
 	os.Exit(code)
 }
 
-// app is one invocation: where it reads and writes, and what it calls.
+// app is one invocation: what its commands are made of. Each command is a type of its own, which names what it uses.
 type app struct {
-	in       io.Reader
-	out      io.Writer
-	err      io.Writer
-	terminal bool // err is a terminal: progress may rewrite its line
-	now      func() time.Time
-	usual    dirs // where the service keeps everything
-	dirs     dirs // where this invocation shall look
+	console console
+	now     func() time.Time
+	usual   dirs // where the service keeps everything
+	dirs    dirs // where this invocation shall look: the flags say
 
 	// What the commands do outside of this program; tests put their own here.
-	readSecret func() (string, error) // reads a line without echo; nil when in is no terminal
 	executable func() (string, error) // path of this program, without symbolic links
 	service    func() (packaging.Service, error)
 	create     func(place.CreateOptions) (place.Membership, error)
@@ -56,11 +50,10 @@ type app struct {
 }
 
 func newApp() *app {
-	a := &app{
-		in: os.Stdin, out: os.Stdout, err: os.Stderr,
-		terminal: term.IsTerminal(int(os.Stderr.Fd())),
-		now:      time.Now,
-		usual:    dirs{stateRoot: defaultStateRoot, runDir: defaultRunDir, configDir: "/etc/warren"},
+	return &app{
+		console: newConsole(),
+		now:     time.Now,
+		usual:   dirs{stateRoot: defaultStateRoot, runDir: defaultRunDir, configDir: "/etc/warren"},
 
 		executable: executable,
 		service:    packaging.Detect,
@@ -69,34 +62,20 @@ func newApp() *app {
 		leave:      place.LeaveOffline,
 		agent:      agent.Run,
 	}
-	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
-		a.readSecret = func() (string, error) {
-			secret, err := term.ReadPassword(in)
-			return string(secret), err
-		}
-	}
-	return a
-}
-
-// standard reports whether the service, which uses the usual directories, would find what this invocation uses.
-func (a *app) standard() bool {
-	usual := a.usual
-	usual.mesh = a.dirs.mesh
-	return a.dirs == usual
 }
 
 // run executes one command line and returns the exit status.
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.rootCommand()
 	root.SetArgs(args)
-	root.SetIn(a.in)
-	root.SetOut(a.out)
-	root.SetErr(a.err)
+	root.SetIn(a.console.in)
+	root.SetOut(a.console.out)
+	root.SetErr(a.console.err)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}
-	a.report(err)
+	a.console.report(err)
 	return exitStatus(err)
 }
 
@@ -145,13 +124,31 @@ func (a *app) rootCommand() *cobra.Command {
 		&cobra.Group{ID: groupLook, Title: "Looking:"},
 		&cobra.Group{ID: groupMachine, Title: "This machine:"},
 	)
-	root.AddCommand(
-		grouped(groupMesh, a.createCommand(), a.inviteCommand(), a.joinCommand(), a.revokeCommand(), a.leaveCommand())...)
-	root.AddCommand(
-		grouped(groupLook, a.statusCommand(), a.peersCommand(), a.pingCommand(), a.whyCommand(), a.netcheckCommand())...)
-	root.AddCommand(
-		grouped(groupMachine, a.upCommand(), a.downCommand(), a.agentCommand(), a.serviceCommand(), a.configCommand(),
-			a.versionCommand(), a.completionCommand())...)
+	d, con := &a.dirs, &a.console
+	start := &starter{dirs: d, usual: a.usual, detect: a.service, executable: a.executable}
+	root.AddCommand(grouped(groupMesh,
+		createCommand{d, con, start, a.create}.cobra(),
+		inviteCommand{d, con, a.now}.cobra(),
+		joinCommand{d, con, start, a.join}.cobra(),
+		revokeCommand{d, con}.cobra(),
+		leaveCommand{d, con, start, a.leave}.cobra(),
+	)...)
+	root.AddCommand(grouped(groupLook,
+		statusCommand{d, con, a.now}.cobra(),
+		peersCommand{d, con}.cobra(),
+		pingCommand{d, con}.cobra(),
+		whyCommand{d, con}.cobra(),
+		netcheckCommand{d, con}.cobra(),
+	)...)
+	root.AddCommand(grouped(groupMachine,
+		upCommand{d, con, start}.cobra(),
+		downCommand{d, con, start}.cobra(),
+		agentCommand{d, con, a.agent}.cobra(),
+		serviceCommand{d, con, start}.cobra(),
+		configCommand{d, con}.cobra(),
+		versionCommand{con}.cobra(),
+		completionCommand{con}.cobra(),
+	)...)
 	return root
 }
 

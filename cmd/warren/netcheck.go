@@ -17,7 +17,13 @@ import (
 // shownAnchors keeps the report on one screen; the agent asks no more.
 const shownAnchors = 8
 
-func (a *app) netcheckCommand() *cobra.Command {
+// netcheckCommand has the agent measure its network.
+type netcheckCommand struct {
+	dirs *dirs
+	con  *console
+}
+
+func (c netcheckCommand) cobra() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "netcheck",
@@ -28,20 +34,20 @@ func (a *app) netcheckCommand() *cobra.Command {
 		Example: "  warren netcheck\n  warren netcheck --json | jq -r .verdict",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, err := a.dirs.pick()
+			_, agent, err := c.dirs.agent()
 			if err != nil {
 				return err
 			}
-			report, err := a.dirs.client(mesh).Netcheck(cmd.Context())
+			report, err := agent.Netcheck(cmd.Context())
 			switch {
 			case errors.Is(err, api.ErrNotRunning):
 				return fmt.Errorf("%w; a netcheck asks anchors in its name", err)
 			case err != nil:
 				return err
 			case asJSON:
-				return a.printJSON(report)
+				return c.con.printJSON(report)
 			}
-			printNetcheck(a.out, report)
+			printNetcheck(c.con.out, report)
 			return nil
 		},
 	}

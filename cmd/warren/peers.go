@@ -10,7 +10,13 @@ import (
 	"warren/mesh/api"
 )
 
-func (a *app) peersCommand() *cobra.Command {
+// peersCommand lists the peers.
+type peersCommand struct {
+	dirs *dirs
+	con  *console
+}
+
+func (c peersCommand) cobra() *cobra.Command {
 	var asJSON, all bool
 	cmd := &cobra.Command{
 		Use:     "peers",
@@ -18,15 +24,15 @@ func (a *app) peersCommand() *cobra.Command {
 		Example: "  warren peers\n  warren peers --all --json",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, err := a.dirs.pick()
+			_, agent, err := c.dirs.agent()
 			if err != nil {
 				return err
 			}
-			status, err := a.dirs.client(mesh).Status(cmd.Context())
+			status, err := agent.Status(cmd.Context())
 			if err != nil {
 				return err
 			}
-			return a.listPeers(status, all, asJSON)
+			return c.list(status, all, asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -34,7 +40,7 @@ func (a *app) peersCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) listPeers(s api.Status, all, asJSON bool) error {
+func (c peersCommand) list(s api.Status, all, asJSON bool) error {
 	peers := []api.Peer{}
 	for _, p := range s.Peers {
 		if all || p.State != api.PeerLeft {
@@ -46,7 +52,7 @@ func (a *app) listPeers(s api.Status, all, asJSON bool) error {
 		revoked = s.Revoked
 	}
 	if asJSON {
-		return a.printJSON(struct {
+		return c.con.printJSON(struct {
 			Schema  int           `json:"schema"`
 			Self    api.Self      `json:"self"`
 			Peers   []api.Peer    `json:"peers"`
@@ -63,7 +69,7 @@ func (a *app) listPeers(s api.Status, all, asJSON bool) error {
 			t.add(r.Name, "", short(r.ID), "revoked", "", "", "")
 		}
 	}
-	t.print(a.out)
+	t.print(c.con.out)
 	return nil
 }
 
@@ -86,22 +92,24 @@ func role(p api.Peer) string {
 }
 
 // completePeers offers the names of the members to the shell.
-func (a *app) completePeers(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	mesh, err := a.dirs.pick()
-	if err != nil || len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	status, err := a.dirs.client(mesh).Status(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var found []string
-	for _, p := range status.Peers {
-		if !p.Static && p.State != api.PeerLeft {
-			found = append(found, clean(p.Name))
+func completePeers(d *dirs) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		_, agent, err := d.agent()
+		if err != nil || len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		status, err := agent.Status(ctx)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var found []string
+		for _, p := range status.Peers {
+			if !p.Static && p.State != api.PeerLeft {
+				found = append(found, clean(p.Name))
+			}
+		}
+		return found, cobra.ShellCompDirectiveNoFileComp
 	}
-	return found, cobra.ShellCompDirectiveNoFileComp
 }

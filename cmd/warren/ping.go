@@ -11,7 +11,13 @@ import (
 	"warren/mesh/api"
 )
 
-func (a *app) pingCommand() *cobra.Command {
+// pingCommand has the agent ping a peer.
+type pingCommand struct {
+	dirs *dirs
+	con  *console
+}
+
+func (c pingCommand) cobra() *cobra.Command {
 	var count int
 	var interval, timeout time.Duration
 	var untilDirect bool
@@ -22,14 +28,18 @@ func (a *app) pingCommand() *cobra.Command {
 			"The exit status is 1 when nothing came back; with --until-direct also when only a relay was found.",
 		Example:           "  warren ping gate\n  warren ping -c 20 --until-direct gate",
 		Args:              exactly(1, "PEER"),
-		ValidArgsFunction: a.completePeers,
+		ValidArgsFunction: completePeers(c.dirs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			mesh, err := a.dirs.pick()
+			mesh, agent, err := c.dirs.agent()
 			if err != nil {
 				return err
 			}
 			req := api.PingRequest{Peer: args[0], Count: count, IntervalMS: int(interval.Milliseconds()), TimeoutMS: int(timeout.Milliseconds())}
-			return a.runPing(cmd.Context(), mesh, req, untilDirect)
+			err = c.run(cmd.Context(), agent, req, untilDirect)
+			if errors.Is(err, errNoAnswer) || errors.Is(err, errNotDirect) {
+				return hinted(err, "why: warren why "+req.Peer+c.dirs.meshFlag(mesh))
+			}
+			return err
 		},
 	}
 	cmd.Flags().IntVarP(&count, "count", "c", 4, "number of pings")
@@ -39,20 +49,26 @@ func (a *app) pingCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) runPing(ctx context.Context, mesh string, req api.PingRequest, untilDirect bool) error {
+var (
+	errNoAnswer  = errors.New("no answer")
+	errNotDirect = errors.New("direct connection not established")
+)
+
+// run pings, and says in its error when that was to no avail.
+func (c pingCommand) run(ctx context.Context, agent *api.Client, req api.PingRequest, untilDirect bool) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	answers, direct := 0, false
-	err := a.dirs.client(mesh).Ping(ctx, req, func(r api.PingReply) {
+	err := agent.Ping(ctx, req, func(r api.PingReply) {
 		if direct && untilDirect {
 			return
 		}
 		if r.Error != "" {
-			fmt.Fprintf(a.out, "no answer from %s (%s): %s\n", clean(r.Name), r.Address, clean(r.Error))
+			fmt.Fprintf(c.con.out, "no answer from %s (%s): %s\n", clean(r.Name), r.Address, clean(r.Error))
 			return
 		}
 		answers++
-		fmt.Fprintf(a.out, "pong from %s (%s) via %s in %s\n", clean(r.Name), r.Address, clean(pongPath(r.Path)), latency(max(r.LatencyMS, 0.01)))
+		fmt.Fprintf(c.con.out, "pong from %s (%s) via %s in %s\n", clean(r.Name), r.Address, clean(pongPath(r.Path)), latency(max(r.LatencyMS, 0.01)))
 		if r.Path.Kind == api.PathDirect {
 			direct = true
 			if untilDirect {
@@ -68,9 +84,9 @@ func (a *app) runPing(ctx context.Context, mesh string, req api.PingRequest, unt
 	case err != nil:
 		return err
 	case answers == 0:
-		return hinted(errors.New("no answer"), "why: warren why "+req.Peer+a.meshFlag(mesh))
+		return errNoAnswer
 	case untilDirect:
-		return hinted(errors.New("direct connection not established"), "why: warren why "+req.Peer+a.meshFlag(mesh))
+		return errNotDirect
 	}
 	return nil
 }

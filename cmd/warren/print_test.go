@@ -36,16 +36,17 @@ func TestNumbers(t *testing.T) {
 // TestStatusShowsStreams holds where the counters of streams stand, beside what was dropped.
 func TestStatusShowsStreams(t *testing.T) {
 	var out strings.Builder
+	shown := statusCommand{dirs: new(dirs), now: func() time.Time { return exampleTime }}
 	s := exampleStatus()
 	s.Streams = &api.Streams{Accepted: 3, Joins: 1, Limited: 40, Failed: 5}
 	s.Dropped = map[string]uint64{"socket: malformed": 2}
-	newApp().printStatus(&out, "home", s)
+	shown.print(&out, "home", s)
 	if want := "\n\nstreams: accepted 3, of joiners 1, limited 40, failed 5\ndropped: socket: malformed 2\n"; !strings.HasSuffix(out.String(), want) {
 		t.Errorf("got\n%s\nwant it to end in\n%s", out.String(), want)
 	}
 	out.Reset()
 	s.Dropped = nil
-	newApp().printStatus(&out, "home", s)
+	shown.print(&out, "home", s)
 	if want := "\n\nstreams: accepted 3, of joiners 1, limited 40, failed 5\n"; !strings.HasSuffix(out.String(), want) {
 		t.Errorf("got\n%s\nwant it to end in\n%s", out.String(), want)
 	}

@@ -10,7 +10,13 @@ import (
 	"warren/mesh/api"
 )
 
-func (a *app) revokeCommand() *cobra.Command {
+// revokeCommand has the agent revoke a node or an invite.
+type revokeCommand struct {
+	dirs *dirs
+	con  *console
+}
+
+func (c revokeCommand) cobra() *cobra.Command {
 	var req api.RevokeRequest
 	cmd := &cobra.Command{
 		Use:   "revoke [NODE]",
@@ -21,7 +27,7 @@ func (a *app) revokeCommand() *cobra.Command {
 		Example: "  sudo warren revoke laptop --wait --reason stolen\n" +
 			"  sudo warren revoke --invite ivjm3k2qpa",
 		Args:              between(0, 1, "NODE"),
-		ValidArgsFunction: a.completePeers,
+		ValidArgsFunction: completePeers(c.dirs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				req.Node = args[0]
@@ -32,11 +38,11 @@ func (a *app) revokeCommand() *cobra.Command {
 			if req.Cascade && req.Node == "" {
 				return &usageError{message: "revoke: --cascade needs a node: an invite's machines are members by themselves"}
 			}
-			mesh, err := a.dirs.pick()
+			_, agent, err := c.dirs.agent()
 			if err != nil {
 				return err
 			}
-			return a.runRevoke(cmd.Context(), mesh, req)
+			return c.run(cmd.Context(), agent, req)
 		},
 	}
 	cmd.Flags().StringVar(&req.Invite, "invite", "", "withdraw the invite with this ID, or start of an ID")
@@ -46,23 +52,23 @@ func (a *app) revokeCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) runRevoke(ctx context.Context, mesh string, req api.RevokeRequest) error {
+func (c revokeCommand) run(ctx context.Context, agent *api.Client, req api.RevokeRequest) error {
 	done, waiting := false, 0
-	err := a.dirs.client(mesh).Revoke(ctx, req, func(c api.Confirmation) {
-		waiting = c.Waiting
+	err := agent.Revoke(ctx, req, func(news api.Confirmation) {
+		waiting = news.Waiting
 		if !done {
 			done = true
-			fmt.Fprintf(a.out, "revoked %s (%s)\n", clean(c.Target), short(clean(c.ID)))
+			fmt.Fprintf(c.con.out, "revoked %s (%s)\n", clean(news.Target), short(clean(news.ID)))
 			return
 		}
-		fmt.Fprintf(a.out, "confirmed by %s, %d to go\n", clean(c.Member), c.Waiting)
+		fmt.Fprintf(c.con.out, "confirmed by %s, %d to go\n", clean(news.Member), news.Waiting)
 	})
 	if errors.Is(err, context.Canceled) && done {
 		return fmt.Errorf("stopped waiting: %s not confirmed; the revocation stands and goes on spreading",
 			plural(waiting, "member has", "members have"))
 	}
 	if err == nil && req.Wait {
-		fmt.Fprintln(a.out, "all members have confirmed")
+		fmt.Fprintln(c.con.out, "all members have confirmed")
 	}
 	return err
 }

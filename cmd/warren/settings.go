@@ -11,8 +11,8 @@ import (
 )
 
 // loadConfig reads the config file of a mesh. That there is none is fine, unless it was asked for.
-func (a *app) loadConfig(mesh string) (config.Config, error) {
-	path, required := a.dirs.configPath(mesh)
+func (d *dirs) loadConfig(mesh string) (config.Config, error) {
+	path, required := d.configPath(mesh)
 	c, err := config.Load(path)
 	if errors.Is(err, fs.ErrNotExist) && !required {
 		return config.Parse(path, nil)
@@ -21,8 +21,8 @@ func (a *app) loadConfig(mesh string) (config.Config, error) {
 }
 
 // settings reads the config file of a mesh, and the keys it names, into what the node understands.
-func (a *app) settings(mesh string) (node.Settings, error) {
-	c, err := a.loadConfig(mesh)
+func (d *dirs) settings(mesh string) (node.Settings, error) {
+	c, err := d.loadConfig(mesh)
 	if err != nil {
 		return node.Settings{}, err
 	}
@@ -31,7 +31,7 @@ func (a *app) settings(mesh string) (node.Settings, error) {
 		return node.Settings{}, err
 	}
 	if mesh == staticMesh {
-		path, _ := a.dirs.configPath(mesh)
+		path, _ := d.configPath(mesh)
 		return s, checkStatic(path, c)
 	}
 	return s, nil

@@ -19,7 +19,14 @@ import (
 // watchTime is how often `status --watch` draws again.
 const watchTime = 2 * time.Second
 
-func (a *app) statusCommand() *cobra.Command {
+// statusCommand shows what the agent says of itself and its peers.
+type statusCommand struct {
+	dirs *dirs
+	con  *console
+	now  func() time.Time
+}
+
+func (c statusCommand) cobra() *cobra.Command {
 	var asJSON, watch bool
 	var check string
 	cmd := &cobra.Command{
@@ -36,23 +43,23 @@ func (a *app) statusCommand() *cobra.Command {
 			if check != "" && check != "live" && check != "ready" {
 				return &usageError{message: fmt.Sprintf("--check %q: want live or ready", check)}
 			}
-			mesh, err := a.dirs.pick()
+			mesh, agent, err := c.dirs.agent()
 			if err != nil {
 				return err
 			}
 			if watch && check == "" && !asJSON {
-				return a.watchStatus(cmd.Context(), mesh)
+				return c.watch(cmd.Context(), mesh, agent)
 			}
-			status, err := a.dirs.client(mesh).Status(cmd.Context())
+			status, err := agent.Status(cmd.Context())
 			switch {
 			case err != nil:
 				return err
 			case check != "":
-				return a.checkStatus(status, check)
+				return c.check(status, check)
 			case asJSON:
-				return a.printJSON(status)
+				return c.con.printJSON(status)
 			}
-			a.printStatus(a.out, mesh, status)
+			c.print(c.con.out, mesh, status)
 			return nil
 		},
 	}
@@ -62,20 +69,20 @@ func (a *app) statusCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) checkStatus(status api.Status, check string) error {
-	if check == "ready" && status.State != api.StateReady {
+func (c statusCommand) check(status api.Status, what string) error {
+	if what == "ready" && status.State != api.StateReady {
 		return fmt.Errorf("not ready: the agent is %s", status.State)
 	}
-	fmt.Fprintln(a.out, check)
+	fmt.Fprintln(c.con.out, what)
 	return nil
 }
 
-// watchStatus draws the status until ctx ends. An agent that goes away is waited for.
-func (a *app) watchStatus(ctx context.Context, mesh string) error {
+// watch draws the status until ctx ends. An agent that goes away is waited for.
+func (c statusCommand) watch(ctx context.Context, mesh string, agent *api.Client) error {
 	ticker := time.NewTicker(watchTime)
 	defer ticker.Stop()
 	for {
-		status, err := a.dirs.client(mesh).Status(ctx)
+		status, err := agent.Status(ctx)
 		var screen strings.Builder
 		switch {
 		case ctx.Err() != nil:
@@ -85,9 +92,9 @@ func (a *app) watchStatus(ctx context.Context, mesh string) error {
 		case err != nil:
 			return err
 		default:
-			a.printStatus(&screen, mesh, status)
+			c.print(&screen, mesh, status)
 		}
-		fmt.Fprint(a.out, "\x1b[H\x1b[J"+screen.String()) // cursor home, clear to the end of the screen (ECMA-48)
+		fmt.Fprint(c.con.out, "\x1b[H\x1b[J"+screen.String()) // cursor home, clear to the end of the screen (ECMA-48)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -96,9 +103,9 @@ func (a *app) watchStatus(ctx context.Context, mesh string) error {
 	}
 }
 
-func (a *app) printStatus(w io.Writer, mesh string, s api.Status) {
+func (c statusCommand) print(w io.Writer, mesh string, s api.Status) {
 	fmt.Fprintln(w, clean(headline(mesh, s)))
-	fmt.Fprintln(w, clean(summary(a.now(), s)))
+	fmt.Fprintln(w, clean(summary(c.now(), s)))
 	for _, warning := range s.Warnings {
 		fmt.Fprintln(w, "warning: "+clean(warning))
 	}
@@ -113,7 +120,7 @@ func (a *app) printStatus(w io.Writer, mesh string, s api.Status) {
 		if p.State == api.PeerLeft {
 			continue
 		}
-		t.add(p.Name, shownAddress(p), p.State, shownPath(p.Path), latency(p.LatencyMS), size(p.RxBytes), size(p.TxBytes), ago(a.now(), p.LastHandshake))
+		t.add(p.Name, shownAddress(p), p.State, shownPath(p.Path), latency(p.LatencyMS), size(p.RxBytes), size(p.TxBytes), ago(c.now(), p.LastHandshake))
 		if p.State != api.PeerUp && p.Reason != "" {
 			reasons = append(reasons, fmt.Sprintf("%s is %s: %s", p.Name, p.State, p.Reason))
 		}
@@ -121,7 +128,7 @@ func (a *app) printStatus(w io.Writer, mesh string, s api.Status) {
 	fmt.Fprintln(w)
 	t.print(w)
 	if name := worstReached(s.Peers); name != "" {
-		reasons = append(reasons, "why, and what would help: warren why "+name+a.meshFlag(mesh))
+		reasons = append(reasons, "why, and what would help: warren why "+name+c.dirs.meshFlag(mesh))
 	}
 	if len(reasons) > 0 {
 		fmt.Fprintln(w)

@@ -10,7 +10,14 @@ import (
 	"warren/mesh/api"
 )
 
-func (a *app) upCommand() *cobra.Command {
+// upCommand starts an agent.
+type upCommand struct {
+	dirs  *dirs
+	con   *console
+	start *starter
+}
+
+func (c upCommand) cobra() *cobra.Command {
 	return &cobra.Command{
 		Use:   "up",
 		Short: "Start the agent, or let it read its config again",
@@ -19,87 +26,70 @@ func (a *app) upCommand() *cobra.Command {
 		Example: "  sudo warren up\n  sudo warren up --mesh home",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, err := a.pickToRun()
+			mesh, err := c.dirs.pickToRun()
 			if err != nil {
 				return err
 			}
-			return a.runUp(cmd.Context(), mesh)
+			return c.run(cmd.Context(), mesh)
 		},
 	}
 }
 
-func (a *app) runUp(ctx context.Context, mesh string) error {
+func (c upCommand) run(ctx context.Context, mesh string) error {
 	// The file is judged here as well: the answer of the service manager would only be that it did not start.
-	if _, err := a.settings(mesh); err != nil {
+	if _, err := c.dirs.settings(mesh); err != nil {
 		return err
 	}
-	err := a.dirs.client(mesh).Reload(ctx)
+	err := c.dirs.client(mesh).Reload(ctx)
 	if err == nil {
-		fmt.Fprintf(a.out, "%s is up; its config has been read again\n", mesh)
+		fmt.Fprintf(c.con.out, "%s is up; its config has been read again\n", mesh)
 		return nil
 	}
 	if !errors.Is(err, api.ErrNotRunning) {
 		return err
 	}
-	if err := a.startService(ctx, mesh); err != nil {
+	if err := c.start.up(ctx, mesh); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "%s is up\n", mesh)
+	fmt.Fprintf(c.con.out, "%s is up\n", mesh)
 	return nil
 }
 
-func (a *app) downCommand() *cobra.Command {
+// downCommand stops an agent.
+type downCommand struct {
+	dirs  *dirs
+	con   *console
+	start *starter
+}
+
+func (c downCommand) cobra() *cobra.Command {
 	return &cobra.Command{
 		Use:     "down",
 		Short:   "Stop the agent until the next `warren up` or start of the machine",
 		Example: "  sudo warren down",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, err := a.pickToRun()
+			mesh, err := c.dirs.pickToRun()
 			if err != nil {
 				return err
 			}
-			return a.runDown(cmd.Context(), mesh)
+			return c.run(cmd.Context(), mesh)
 		},
 	}
 }
 
-func (a *app) runDown(ctx context.Context, mesh string) error {
-	service, err := a.service()
-	if err == nil && a.standard() {
-		state, err := service.Status(ctx, mesh)
-		if err != nil {
-			return err
-		}
-		if state.Running {
-			if err := service.Stop(ctx, mesh); err != nil {
-				return err
-			}
-			fmt.Fprintf(a.out, "%s is down\n", mesh)
-			return nil
-		}
+func (c downCommand) run(ctx context.Context, mesh string) error {
+	stopped, err := c.start.stop(ctx, mesh)
+	if err != nil {
+		return err
 	}
-	if _, err := a.dirs.client(mesh).Status(ctx); errors.Is(err, api.ErrNotRunning) {
-		fmt.Fprintf(a.out, "%s is down already\n", mesh)
+	if stopped {
+		fmt.Fprintf(c.con.out, "%s is down\n", mesh)
+		return nil
+	}
+	if _, err := c.dirs.client(mesh).Status(ctx); errors.Is(err, api.ErrNotRunning) {
+		fmt.Fprintf(c.con.out, "%s is down already\n", mesh)
 		return nil
 	}
 	return hinted(fmt.Errorf("the agent of %s was not started as a service", mesh), "end it where it was started, with Ctrl-C or SIGTERM")
-}
-
-// pickToRun is pick for the commands that start an agent: with no mesh here and static peers in the config, it
-// is these that are meant.
-func (a *app) pickToRun() (string, error) {
-	mesh, err := a.dirs.pick()
-	if err == nil || a.dirs.mesh != "" {
-		return mesh, err
-	}
-	if meshes, readErr := a.dirs.present(); len(meshes) > 0 || readErr != nil {
-		return "", err
-	}
-	if c, configErr := a.loadConfig(staticMesh); configErr != nil {
-		return "", configErr
-	} else if len(c.Peers) > 0 {
-		return staticMesh, nil
-	}
-	return "", err
 }

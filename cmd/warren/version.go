@@ -24,7 +24,10 @@ func version() string {
 	return "unknown"
 }
 
-func (a *app) versionCommand() *cobra.Command {
+// versionCommand tells the version.
+type versionCommand struct{ con *console }
+
+func (c versionCommand) cobra() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "version",
@@ -33,14 +36,14 @@ func (a *app) versionCommand() *cobra.Command {
 		Args:    exactly(0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			if asJSON {
-				return a.printJSON(struct {
+				return c.con.printJSON(struct {
 					Schema   int    `json:"schema"`
 					Version  string `json:"version"`
 					Go       string `json:"go"`
 					Platform string `json:"platform"`
 				}{api.Schema, version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
 			}
-			fmt.Fprintf(a.out, "warren %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintf(c.con.out, "warren %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return nil
 		},
 	}
@@ -48,7 +51,10 @@ func (a *app) versionCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) completionCommand() *cobra.Command {
+// completionCommand prints what shells complete by.
+type completionCommand struct{ con *console }
+
+func (c completionCommand) cobra() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish|powershell",
 		Short: "Print the completion script of a shell",
@@ -60,13 +66,13 @@ func (a *app) completionCommand() *cobra.Command {
 			root := cmd.Root()
 			switch args[0] {
 			case "bash":
-				return root.GenBashCompletionV2(a.out, true)
+				return root.GenBashCompletionV2(c.con.out, true)
 			case "zsh":
-				return root.GenZshCompletion(a.out)
+				return root.GenZshCompletion(c.con.out)
 			case "fish":
-				return root.GenFishCompletion(a.out, true)
+				return root.GenFishCompletion(c.con.out, true)
 			case "powershell":
-				return root.GenPowerShellCompletionWithDesc(a.out)
+				return root.GenPowerShellCompletionWithDesc(c.con.out)
 			}
 			return &usageError{message: fmt.Sprintf("unknown shell %q", args[0]), hint: "want bash, zsh, fish or powershell"}
 		},

@@ -18,7 +18,13 @@ const (
 	textWidth    = 100 // at which sentences are broken
 )
 
-func (a *app) whyCommand() *cobra.Command {
+// whyCommand asks the agent about one peer.
+type whyCommand struct {
+	dirs *dirs
+	con  *console
+}
+
+func (c whyCommand) cobra() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "why PEER",
@@ -28,20 +34,20 @@ func (a *app) whyCommand() *cobra.Command {
 			"changes of the path. If need be, this network is measured first, which takes up to three seconds.",
 		Example:           "  warren why laptop\n  warren why laptop --json | jq -r .verdict",
 		Args:              exactly(1, "PEER"),
-		ValidArgsFunction: a.completePeers,
+		ValidArgsFunction: completePeers(c.dirs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			mesh, err := a.dirs.pick()
+			_, agent, err := c.dirs.agent()
 			if err != nil {
 				return err
 			}
-			why, err := a.dirs.client(mesh).Why(cmd.Context(), api.WhyRequest{Peer: args[0]})
+			why, err := agent.Why(cmd.Context(), api.WhyRequest{Peer: args[0]})
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return a.printJSON(why)
+				return c.con.printJSON(why)
 			}
-			a.printWhy(a.out, why)
+			printWhy(c.con.out, why)
 			return nil
 		},
 	}
@@ -49,7 +55,7 @@ func (a *app) whyCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) printWhy(w io.Writer, y api.Why) {
+func printWhy(w io.Writer, y api.Why) {
 	fmt.Fprintln(w, clean(y.Conclusion))
 	var verdict facts
 	verdict.addText("cause", y.Cause)

@@ -86,8 +86,7 @@ func exampleStatus() api.Status {
 func (w *world) say(stdin string, args ...string) (string, int) {
 	var out bytes.Buffer
 	a := newApp()
-	a.in, a.out, a.err = bytes.NewBufferString(stdin), &out, &out
-	a.readSecret, a.terminal = nil, false
+	a.console = console{in: bytes.NewBufferString(stdin), out: &out, err: &out}
 	a.now = func() time.Time { return exampleTime }
 	a.usual = w.dirs
 	a.executable = func() (string, error) { return packaging.Binary, nil }

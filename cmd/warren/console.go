@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// maxTokenInput is far above the 160 characters of a token, so that a wrong file is refused and not cut.
+const maxTokenInput = 4096
+
+// console is where an invocation reads and writes. What is asked for goes to out, all that is said beside it to err.
+type console struct {
+	in       io.Reader
+	out      io.Writer
+	err      io.Writer
+	terminal bool // err is a terminal: progress may rewrite its line
+	// readSecret reads a line without echo; nil when in is no terminal.
+	readSecret func() (string, error)
+}
+
+func newConsole() console {
+	c := console{in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
+	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
+		c.readSecret = func() (string, error) {
+			secret, err := term.ReadPassword(in)
+			return string(secret), err
+		}
+	}
+	return c
+}
+
+func (c *console) printJSON(v any) error {
+	encoder := json.NewEncoder(c.out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return fmt.Errorf("print JSON: %w", err)
+	}
+	return nil
+}
+
+// quietLogger is for work in the foreground: what matters there is told by results and errors.
+func (c *console) quietLogger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// token returns the token from the arguments, from a terminal without echo, or from standard input.
+func (c *console) token(args []string) (string, error) {
+	if len(args) == 1 && args[0] != "-" {
+		return args[0], nil
+	}
+	var text string
+	if c.readSecret != nil {
+		fmt.Fprint(c.err, "token (not shown): ")
+		secret, err := c.readSecret()
+		fmt.Fprintln(c.err)
+		if err != nil {
+			return "", fmt.Errorf("read token: %w", err)
+		}
+		text = secret
+	} else {
+		raw, err := io.ReadAll(io.LimitReader(c.in, maxTokenInput+1))
+		if err != nil {
+			return "", fmt.Errorf("read token: %w", err)
+		}
+		if len(raw) > maxTokenInput {
+			return "", errors.New("standard input is no token: too long")
+		}
+		text = string(raw)
+	}
+	if strings.TrimSpace(text) == "" {
+		return "", &usageError{message: "no token on standard input", hint: "make one on a member with: sudo warren invite"}
+	}
+	return text, nil
+}
+
+// progress shows one thing that goes on: on a terminal in one line that is rewritten, elsewhere in a line for each change.
+type progress struct {
+	w        io.Writer
+	terminal bool
+	last     string
+}
+
+func (c *console) progress() *progress { return &progress{w: c.err, terminal: c.terminal} }
+
+func (p *progress) set(format string, args ...any) {
+	text := clean(fmt.Sprintf(format, args...))
+	if text == p.last {
+		return
+	}
+	p.last = text
+	if p.terminal {
+		fmt.Fprintf(p.w, "\r\x1b[K%s", text) // ESC [ K clears to the end of the line (ECMA-48)
+	} else {
+		fmt.Fprintln(p.w, text)
+	}
+}
+
+// keep leaves the line on the terminal as it is.
+func (p *progress) keep() {
+	if p.terminal && p.last != "" {
+		fmt.Fprintln(p.w)
+	}
+	p.last = ""
+}
