@@ -131,7 +131,7 @@ func serveTunnel(ctx context.Context) error {
 	e := b.Endpoint(j.Peer)
 	e.SetControlling(true)
 	if j.Relayed {
-		virtual, err := b.OpenChannel(j.Endpoint, relayChannel)
+		virtual, err := b.Channels().Open(j.Endpoint, relayChannel)
 		if err != nil {
 			return err
 		}

@@ -119,7 +119,7 @@ func serveRelay(ctx context.Context) error {
 	}
 	defer b.Close()
 	for i := range j.Ends {
-		if _, err := b.SetForward(j.Ends[i], j.Ends[1-i]); err != nil {
+		if _, err := b.Forwards().Set(j.Ends[i], j.Ends[1-i]); err != nil {
 			return err
 		}
 	}

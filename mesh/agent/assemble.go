@@ -168,9 +168,9 @@ func (a *agent) openContacts(state *place.State) *place.Contacts {
 
 func (p *parts) assembleRelays(socket *bind.Bind, self identity.NodeID, logger *slog.Logger) {
 	p.relays = relays{
-		server: relay.NewServer(relay.ServerOptions{Self: self, Socket: forwarder{socket}, Members: p.members, Logger: logger}),
-		client: relay.NewClient(relay.ClientOptions{Dialer: anchorDialer{p.sessions}, Channels: socket, Logger: logger}),
-		socket: socket,
+		server:  relay.NewServer(relay.ServerOptions{Self: self, Socket: forwarder{socket.Forwards()}, Members: p.members, Logger: logger}),
+		client:  relay.NewClient(relay.ClientOptions{Dialer: anchorDialer{p.sessions}, Channels: socket.Channels(), Logger: logger}),
+		forward: socket.Forwards(),
 	}
 }
 
@@ -204,7 +204,7 @@ func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (er
 		return err
 	}
 	p.streams, err = streams.New(streams.Options{
-		Client: stream.NewClient(stream.ClientOptions{Members: streamMembers{p.members}}), Server: accepted, Socket: a.socket,
+		Client: stream.NewClient(stream.ClientOptions{Members: streamMembers{p.members}}), Server: accepted, Socket: a.socket.Streams(),
 		Sessions: p.sessions, Traffic: a.tunnel, STUN: p.nat, Logger: logger,
 	})
 	return err

@@ -215,15 +215,15 @@ func (t traffic) Activity(peer identity.NodeID) (lastTx, lastRx time.Time) {
 
 // relays are this node's two parts in relaying.
 type relays struct {
-	server *relay.Server
-	client *relay.Client
-	socket *bind.Bind
+	server  *relay.Server
+	client  *relay.Client
+	forward *bind.Forwards
 }
 
 // Set says whether this node relays for others, and at most how many bytes a second; 0: no limit.
 func (r relays) Set(enabled bool, limit int) {
 	r.server.Set(relay.Terms{Enabled: enabled, Limit: limit})
-	r.socket.SetRelayLimit(limit)
+	r.forward.SetLimit(limit)
 }
 
 func (r relays) Follow(anchors []identity.NodeID)  { r.client.Follow(anchors) }
@@ -236,18 +236,17 @@ func (r relays) Moved(id identity.NodeID, to netip.AddrPort) {
 }
 
 // forwarder is the data path of the relay: the socket's.
-type forwarder struct{ socket *bind.Bind }
+type forwarder struct{ *bind.Forwards }
 
 func (f forwarder) Forward(from, to relay.Half) (relay.Counter, error) {
-	counters, err := f.socket.SetForward(bind.Half(from), bind.Half(to))
+	counters, err := f.Set(bind.Half(from), bind.Half(to))
 	if err != nil {
 		return nil, err
 	}
 	return forwarded{counters}, nil
 }
 
-func (f forwarder) Unforward(from relay.Half) { f.socket.RemoveForward(bind.Half(from)) }
-func (f forwarder) Fill() float64             { return f.socket.RelayFill() }
+func (f forwarder) Unforward(from relay.Half) { f.Remove(bind.Half(from)) }
 
 type forwarded struct{ counters *bind.ForwardCounters }
 

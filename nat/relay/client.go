@@ -25,12 +25,12 @@ type Dialer interface {
 
 // Channels are those of the socket. Its methods must not block.
 type Channels interface {
-	// OpenChannel has what is sent to the address that it returns wrapped for a relay, CloseChannel ends that. To open what
+	// Open has what is sent to the address that it returns wrapped for a relay, Close ends that. To open what
 	// is open returns the same address.
-	OpenChannel(relay netip.AddrPort, number uint16) (netip.AddrPort, error)
-	CloseChannel(virtual netip.AddrPort)
-	// MoveChannel says that the relay of an open channel is spoken to at another address now.
-	MoveChannel(virtual, relay netip.AddrPort) error
+	Open(relay netip.AddrPort, number uint16) (netip.AddrPort, error)
+	Close(virtual netip.AddrPort)
+	// Move says that the relay of an open channel is spoken to at another address now.
+	Move(virtual, relay netip.AddrPort) error
 }
 
 // ClientOptions are what the client side needs from its node. All but Logger are required.
@@ -106,7 +106,7 @@ func (c *Client) Open(ctx context.Context, anchor, peer identity.NodeID) (netip.
 		return netip.AddrPort{}, fmt.Errorf("open channel: %w", err)
 	}
 	c.displace(relay, number, peer)
-	virtual, err := c.options.Channels.OpenChannel(relay, number)
+	virtual, err := c.options.Channels.Open(relay, number)
 	if err != nil {
 		stream.Close()
 		return netip.AddrPort{}, fmt.Errorf("open channel: %w", err)
@@ -123,7 +123,7 @@ func (c *Client) Open(ctx context.Context, anchor, peer identity.NodeID) (netip.
 	if closed {
 		stop()
 		stream.Close()
-		c.options.Channels.CloseChannel(virtual)
+		c.options.Channels.Close(virtual)
 		return netip.AddrPort{}, ErrClosed
 	}
 	if before != nil {
@@ -146,7 +146,7 @@ func (c *Client) displace(relay netip.AddrPort, number uint16, peer identity.Nod
 	c.mu.Unlock()
 	for _, o := range void {
 		o.stop()
-		c.options.Channels.CloseChannel(o.virtual)
+		c.options.Channels.Close(o.virtual)
 	}
 }
 
@@ -158,7 +158,7 @@ func (c *Client) Close(virtual netip.AddrPort) {
 	c.mu.Unlock()
 	if o != nil {
 		close(o.give)
-		c.options.Channels.CloseChannel(virtual)
+		c.options.Channels.Close(virtual)
 	}
 }
 
@@ -265,8 +265,8 @@ func (c *Client) move(o *opened, relay netip.AddrPort) bool {
 	if same {
 		return true
 	}
-	if err := c.options.Channels.MoveChannel(o.virtual, relay); err != nil {
-		c.options.Logger.Info("relay channel not moved", "id", o.peer.Short(), "anchor", o.anchor.Short(), "error", err)
+	if err := c.options.Channels.Move(o.virtual, relay); err != nil {
+		c.options.Logger.Info("relay channel not moved", "anchor", o.anchor.Short(), "peer", o.peer.Short(), "error", err)
 		return false
 	}
 	c.mu.Lock()

@@ -117,15 +117,15 @@ func (l *lane) DialRelay(context.Context, identity.NodeID, bool) (net.Conn, neti
 	return near, w.relay, nil
 }
 
-func (l *lane) OpenChannel(relay netip.AddrPort, number uint16) (netip.AddrPort, error) {
+func (l *lane) Open(relay netip.AddrPort, number uint16) (netip.AddrPort, error) {
 	virtual := netip.AddrPortFrom(netip.MustParseAddr("100::1"), number)
 	l.mine[virtual] = Half{relay, number}
 	return virtual, nil
 }
 
-func (l *lane) CloseChannel(virtual netip.AddrPort) { delete(l.mine, virtual) }
+func (l *lane) Close(virtual netip.AddrPort) { delete(l.mine, virtual) }
 
-func (l *lane) MoveChannel(virtual, relay netip.AddrPort) error {
+func (l *lane) Move(virtual, relay netip.AddrPort) error {
 	l.mine[virtual] = Half{relay, l.mine[virtual].Channel}
 	return nil
 }

@@ -93,7 +93,7 @@ type attaching struct {
 
 // Accept implements Taker.
 func (a *attaching) Accept(from identity.NodeID, c net.Conn) (<-chan struct{}, error) {
-	virtual, done, err := a.socket.AttachStream(c, bind.StreamOptions{QUICOnly: from.IsZero()})
+	virtual, done, err := a.socket.Streams().Attach(c, bind.StreamOptions{QUICOnly: from.IsZero()})
 	if err == nil {
 		a.attached <- virtual
 	}
@@ -144,7 +144,7 @@ func TestSessionOverStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	virtual, done, err := member.socket.AttachStream(c, bind.StreamOptions{})
+	virtual, done, err := member.socket.Streams().Attach(c, bind.StreamOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func TestSessionOverStream(t *testing.T) {
 	join.Close()
 	packets.Close()
 
-	member.socket.DetachStream(virtual)
+	member.socket.Streams().Detach(virtual)
 	<-done
 }
 

@@ -113,7 +113,7 @@ func (l *loop) leaveNetwork() {
 	}
 	for _, d := range l.held.dialled {
 		if d.end.local.IsValid() && !ours(d.end.local) {
-			l.o.Socket.DetachStream(d.end.Virtual)
+			l.o.Socket.Detach(d.end.Virtual)
 		}
 	}
 }

@@ -191,7 +191,7 @@ func TestSessionByDeadStreamIsToldLate(t *testing.T) {
 		w.blocked()
 		dead := w.streamTo(1)
 		w.until(10 * second)
-		w.DetachStream(dead)
+		w.Detach(dead)
 		w.until(11 * second)
 		w.expect("10s dial 1 at [203.0.113.1:9277 203.0.113.1:443]", "10s stream of 1 ends", "10.005s targets []", "10.155s targets [1]")
 		late := Session{Remote: dead, Since: time.Now()}

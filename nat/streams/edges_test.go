@@ -58,8 +58,8 @@ func (w *world) Dial(ctx context.Context, id identity.NodeID, addrs []netip.Addr
 	return nil, ctx.Err()
 }
 
-// AttachStream implements Socket.
-func (w *world) AttachStream(c net.Conn, o bind.StreamOptions) (netip.AddrPort, <-chan struct{}, error) {
+// Attach implements Socket.
+func (w *world) Attach(c net.Conn, o bind.StreamOptions) (netip.AddrPort, <-chan struct{}, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.full {
@@ -74,8 +74,8 @@ func (w *world) AttachStream(c net.Conn, o bind.StreamOptions) (netip.AddrPort, 
 	return s.virtual, s.done, nil
 }
 
-// DetachStream implements Socket.
-func (w *world) DetachStream(virtual netip.AddrPort) {
+// Detach implements Socket.
+func (w *world) Detach(virtual netip.AddrPort) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if s := w.streams[virtual]; s != nil {
@@ -114,7 +114,7 @@ func (s serverTwin) Run(ctx context.Context, t stream.Taker) error {
 	all := slices.Collect(maps.Keys(s.w.streams))
 	s.w.mu.Unlock()
 	for _, virtual := range all {
-		s.w.DetachStream(virtual)
+		s.w.Detach(virtual)
 	}
 	return err
 }

@@ -167,7 +167,7 @@ func (h *holder) hold(ctx context.Context, ref Ref, addrs []netip.AddrPort) {
 		}
 		return
 	}
-	virtual, done, err := h.socket.AttachStream(c, bind.StreamOptions{})
+	virtual, done, err := h.socket.Attach(c, bind.StreamOptions{})
 	if err != nil {
 		c.Close()
 		h.log.Warn("stream not attached", "id", ref.ID.Short(), "error", err)
@@ -177,7 +177,7 @@ func (h *holder) hold(ctx context.Context, ref Ref, addrs []netip.AddrPort) {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		h.socket.DetachStream(virtual)
+		h.socket.Detach(virtual)
 		<-done
 	}
 }
@@ -187,7 +187,7 @@ func (h *holder) PortsChanged() { h.inbox.poke() }
 
 // Accept implements stream.Taker.
 func (h *holder) Accept(from identity.NodeID, c net.Conn) (<-chan struct{}, error) {
-	virtual, done, err := h.socket.AttachStream(c, bind.StreamOptions{QUICOnly: from.IsZero()})
+	virtual, done, err := h.socket.Attach(c, bind.StreamOptions{QUICOnly: from.IsZero()})
 	if err != nil || from.IsZero() {
 		return done, err
 	}

@@ -20,7 +20,7 @@ func TestStreamLost(t *testing.T) {
 		w.session(1, w.streamTo(1))
 		w.until(3 * second)
 		w.setStreams(1, nil, false)
-		w.DetachStream(w.streamTo(1))
+		w.Detach(w.streamTo(1))
 		w.until(4 * second)
 		w.expect(
 			"3s drop 1: its stream ended; target stream",
@@ -52,14 +52,14 @@ func TestAccepted(t *testing.T) {
 		w.session(7, older)
 		w.until(3 * second)
 		w.expect("0s in doubt", "50ms open")
-		w.DetachStream(older)
+		w.Detach(older)
 		w.until(4 * second)
 		w.expect("3s drop 7: its stream ended; target none", "3s stream of 7 ends", "3.1s session with 7 by UDP")
 		if got := w.Snapshot().Ends[anchor(7)].Virtual; got != newer {
 			t.Errorf("got %v, want %v", got, newer)
 		}
-		w.DetachStream(newer)
-		w.DetachStream(joiner)
+		w.Detach(newer)
+		w.Detach(joiner)
 		w.Drop(anchor(7))
 		w.until(5 * second)
 		w.expect("4s drop streams of 7", "4s stream of 0 ends", "4s stream of 7 ends")
@@ -86,7 +86,7 @@ func TestAcceptedAndDialled(t *testing.T) {
 			t.Errorf("got %+v, want the dialled stream", got)
 		}
 		w.setStreams(1, nil, false)
-		w.DetachStream(dialled)
+		w.Detach(dialled)
 		w.until(1100 * ms)
 		if got := w.Snapshot(); got.Ends[anchor(1)].Virtual != accepted || len(got.Targets) != 0 {
 			t.Errorf("got %+v, want the accepted stream again, and no target", got)

@@ -119,7 +119,7 @@ func (l *loop) weigh(ctx context.Context, now time.Time, in signs) {
 	for lost := range in.lost {
 		switch {
 		case bind.IsStream(lost.remote.Addr()):
-			l.o.Socket.DetachStream(lost.remote) // silence is evidence against the way that the session went
+			l.o.Socket.Detach(lost.remote) // silence is evidence against the way that the session went
 		case l.want.isAnchor(lost.id) && Counts(lost.remote.Addr(), l.want.Private):
 			l.step(ctx, Doubt{})
 		}

@@ -54,10 +54,10 @@ type Server interface {
 	Drop(id identity.NodeID)
 }
 
-// Socket carries datagrams over streams: *bind.Bind.
+// Socket carries datagrams over streams: *bind.Streams.
 type Socket interface {
-	AttachStream(c net.Conn, o bind.StreamOptions) (virtual netip.AddrPort, done <-chan struct{}, err error)
-	DetachStream(virtual netip.AddrPort)
+	Attach(c net.Conn, o bind.StreamOptions) (virtual netip.AddrPort, done <-chan struct{}, err error)
+	Detach(virtual netip.AddrPort)
 }
 
 // Sessions are the control sessions: *session.Sessions.

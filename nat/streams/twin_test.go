@@ -25,7 +25,7 @@ import (
 var (
 	_ Client   = (*stream.Client)(nil)
 	_ Server   = (*stream.Server)(nil)
-	_ Socket   = (*bind.Bind)(nil)
+	_ Socket   = (*bind.Streams)(nil)
 	_ Sessions = (*session.Sessions)(nil)
 )
 

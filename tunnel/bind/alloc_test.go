@@ -62,9 +62,9 @@ func TestNoAllocations(t *testing.T) {
 		m := &mute{batch: test.batch}
 		b := New(Options{Inner: m, Logger: quiet})
 		fns, _, _ := b.Open(0)
-		virtual, _ := b.OpenChannel(relay, 0x4001)
-		b.SetForward(Half{relay, 0x4002}, Half{direct, 0x4002})
-		b.SetForward(Half{relay, 0x4003}, Half{second, 0x4003})
+		virtual, _ := b.Channels().Open(relay, 0x4001)
+		b.Forwards().Set(Half{relay, 0x4002}, Half{direct, 0x4002})
+		b.Forwards().Set(Half{relay, 0x4003}, Half{second, 0x4003})
 		for i, a := range []netip.AddrPort{direct, second, virtual} {
 			b.Endpoint([32]byte{byte(i)}).SetPath(a)
 		}
@@ -91,7 +91,7 @@ func TestNoAllocations(t *testing.T) {
 	}
 
 	b := New(Options{Inner: new(mute), Logger: quiet})
-	virtual, _ := b.OpenChannel(relay, 0x4001)
+	virtual, _ := b.Channels().Open(relay, 0x4001)
 	ways := map[string]conn.Endpoint{"plain": &conn.StdNetEndpoint{AddrPort: second}}
 	b.SetStatic([]netip.AddrPort{second})
 	for i, a := range []netip.AddrPort{direct, virtual} {

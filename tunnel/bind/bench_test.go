@@ -117,11 +117,11 @@ func wrappedCourse(b *testing.B, name string) *course {
 	to.Endpoint([32]byte{2}).SetPath(fromAddr)
 	if name == "stream" {
 		near, far := tcpPair(b)
-		there, _, err := from.AttachStream(near, StreamOptions{})
+		there, _, err := from.Streams().Attach(near, StreamOptions{})
 		if err != nil {
 			b.Fatal(err)
 		}
-		back, _, err := to.AttachStream(far, StreamOptions{})
+		back, _, err := to.Streams().Attach(far, StreamOptions{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -141,22 +141,22 @@ func wrappedCourse(b *testing.B, name string) *course {
 		if name == "stream-forwarded" {
 			near, far := tlsPair(b)
 			var err error
-			if first, _, err = from.AttachStream(near, StreamOptions{}); err != nil {
+			if first, _, err = from.Streams().Attach(near, StreamOptions{}); err != nil {
 				b.Fatal(err)
 			}
-			if source, _, err = relay.AttachStream(far, StreamOptions{}); err != nil {
+			if source, _, err = relay.Streams().Attach(far, StreamOptions{}); err != nil {
 				b.Fatal(err)
 			}
 		}
-		if _, err := relay.SetForward(Half{source, 0x4001}, Half{toAddr, 0x4001}); err != nil {
+		if _, err := relay.Forwards().Set(Half{source, 0x4001}, Half{toAddr, 0x4001}); err != nil {
 			b.Fatal(err)
 		}
 	}
-	there, err := from.OpenChannel(first, 0x4001)
+	there, err := from.Channels().Open(first, 0x4001)
 	if err != nil {
 		b.Fatal(err)
 	}
-	back, err := to.OpenChannel(last, 0x4001)
+	back, err := to.Channels().Open(last, 0x4001)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -2,7 +2,8 @@
 // WireGuard's own sockets, so that batching, UDP GSO and GRO stay, takes what is not WireGuard's out of the
 // received batches, gives each mesh peer one endpoint object whose path can be moved while packets flow, and
 // relays for others. For networks that drop UDP it does the same over streams (stream.go). The packet's way in is in
-// receive.go, its way out in send.go.
+// receive.go, its way out in send.go. Channels, forwards and streams are values of their own, for whoever has to do with
+// no more of the socket than these.
 //
 // Which path is good, and when a relay may be used, is decided by nat and its parts; they speak to the network through
 // the STUN lane and the virtual addresses of relay channels. Sessions speak through the QUIC lane. The bind keeps
@@ -36,14 +37,16 @@ type Bind struct {
 	inner       conn.Bind
 	log         *slog.Logger
 	stun, quic  *lane
+	peers       *peers
 	sources     *sources
-	channels    *channels
+	routes      *routes
+	channels    *Channels
+	forwards    *Forwards
+	streams     *Streams
+	out         *outlet
 	strays      *strays
 	stirs       chan netip.AddrPort
-	streams     *streams
-	frames      sync.Pool // of *frames
 	portChanges chan uint16
-	forwards    forwards // locks itself
 
 	// atomic
 	drops drops
@@ -53,9 +56,6 @@ type Bind struct {
 	mu        sync.Mutex
 	forwarder *forwarder // nil: closed
 	closing   chan struct{}
-	serial    uint64
-	peers     map[[32]byte]*Endpoint
-	handles   map[netip.Addr]*Endpoint
 }
 
 var _ conn.Bind = (*Bind)(nil)
@@ -71,16 +71,17 @@ func New(o Options) *Bind {
 	b := &Bind{
 		inner:       o.Inner,
 		log:         o.Logger.With("part", "bind"),
+		peers:       newPeers(),
 		sources:     newSources(),
-		channels:    newChannels(),
+		routes:      newRoutes(),
 		strays:      newStrays(),
 		stirs:       make(chan netip.AddrPort, stirBuffer),
-		streams:     newStreams(),
-		frames:      sync.Pool{New: func() any { return newFrames(conn.IdealBatchSize) }},
 		portChanges: make(chan uint16, 1),
-		peers:       make(map[[32]byte]*Endpoint),
-		handles:     make(map[netip.Addr]*Endpoint),
 	}
+	b.streams = newStreams(&b.drops)
+	b.channels = newChannels(b.routes, b.streams)
+	b.forwards = newForwards(b.routes, b.streams)
+	b.out = newOutlet(o.Inner, &b.drops)
 	b.stun = newLane(b, stunQueue, DropSTUNQueue, true)
 	b.quic = newLane(b, quicQueue, DropQUICQueue, false)
 	return b
@@ -93,11 +94,11 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	f, closing := newForwarder(b), make(chan struct{})
+	f, closing := newForwarder(b.forwards, b.out, b.inner.BatchSize()), make(chan struct{})
 	b.mu.Lock()
 	b.forwarder, b.closing = f, closing
 	b.mu.Unlock()
-	fns = append(fns, (&streamReceiver{bind: b, closed: closing}).receive)
+	fns = append(fns, (&streamReceiver{streams: b.streams, closed: closing}).receive)
 	for i, next := range fns {
 		r := &receiver{bind: b, next: next, forward: f, todo: make([]pending, 0, b.inner.BatchSize())}
 		fns[i] = r.receive
@@ -174,9 +175,7 @@ func (b *Bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 	if !IsVirtual(a.Addr()) {
 		return &conn.StdNetEndpoint{AddrPort: a}, nil
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if e := b.handles[a.Addr()]; e != nil {
+	if e := b.peers.byHandle(a.Addr()); e != nil {
 		return e, nil
 	}
 	return nil, fmt.Errorf("parse endpoint %s: %w", s, ErrUnknownHandle)
@@ -210,6 +209,15 @@ func (b *Bind) STUN() net.PacketConn { return b.stun }
 // QUIC returns the lane of QUIC packets. Every call returns the same lane.
 func (b *Bind) QUIC() net.PacketConn { return b.quic }
 
+// Channels are the channels that relays have allocated for us. Every call returns the same.
+func (b *Bind) Channels() *Channels { return b.channels }
+
+// Forwards are what this node relays for others. Every call returns the same.
+func (b *Bind) Forwards() *Forwards { return b.forwards }
+
+// Streams are the connections that carry datagrams where UDP does not pass. Every call returns the same.
+func (b *Bind) Streams() *Streams { return b.streams }
+
 // Strays delivers addresses that the device sends to on its own account: an authentic packet of a peer came from
 // a source that is not known, and it roamed there. A peer's handle means that the device has mixed that peer up
 // with another one. The cure for both is to give the device the peer's handle again. An address comes up again
@@ -231,44 +239,11 @@ func (b *Bind) SetStatic(addrs []netip.AddrPort) {
 }
 
 // Endpoint returns the endpoint object of the peer with this WireGuard public key and makes it on first use.
-func (b *Bind) Endpoint(key [32]byte) *Endpoint {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if e := b.peers[key]; e != nil {
-		return e
-	}
-	b.serial++
-	e := &Endpoint{bind: b, handle: virtualAddr(virtualHandle, b.serial)}
-	e.handleBytes, _ = e.handle.MarshalBinary() // cannot fail
-	e.checker.Init(key)
-	b.peers[key] = e
-	b.handles[e.handle.Addr()] = e
-	return e
-}
+func (b *Bind) Endpoint(key [32]byte) *Endpoint { return b.peers.endpoint(b, key) }
 
 // RemoveEndpoint forgets the peer. A device that still has it drops what it sends.
 func (b *Bind) RemoveEndpoint(key [32]byte) {
-	b.mu.Lock()
-	e := b.peers[key]
-	if e != nil {
-		delete(b.peers, key)
-		delete(b.handles, e.handle.Addr())
-	}
-	b.mu.Unlock()
-	if e != nil {
+	if e := b.peers.forget(key); e != nil {
 		e.remove()
 	}
-}
-
-// addressee returns the endpoint, other than not, of the peer that the handshake message p is meant for; nil if
-// it is none's. It tries all peers: a microsecond each, in a case that needs two of them to trade addresses.
-func (b *Bind) addressee(p []byte, not *Endpoint) *Endpoint {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, e := range b.peers {
-		if e != not && e.checker.CheckMAC1(p) {
-			return e
-		}
-	}
-	return nil
 }

@@ -17,11 +17,11 @@ import (
 func TestChannelBothWays(t *testing.T) {
 	b, s, feed := scripted(t)
 	relay, moved := addr("192.0.2.1:9277"), addr("192.0.2.2:9277")
-	virtual, err := b.OpenChannel(relay, 0x4001)
+	virtual, err := b.Channels().Open(relay, 0x4001)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := b.OpenChannel(relay, 0x4001); err != nil || again != virtual {
+	if again, err := b.Channels().Open(relay, 0x4001); err != nil || again != virtual {
 		t.Errorf("open again: got %v, %v, want %v", again, err, virtual)
 	}
 	e := b.Endpoint([32]byte{1})
@@ -59,7 +59,7 @@ func TestChannelBothWays(t *testing.T) {
 		t.Errorf("got counters %v", c)
 	}
 
-	if err := b.MoveChannel(virtual, moved); err != nil {
+	if err := b.Channels().Move(virtual, moved); err != nil {
 		t.Fatal(err)
 	}
 	transmit(t, b, e, data)
@@ -69,7 +69,7 @@ func TestChannelBothWays(t *testing.T) {
 	if got := feed(sent{relay, channelData(0x4001, data)}, sent{moved, channelData(0x4001, data)}); len(got) != 1 {
 		t.Errorf("moved: got %d packets, want 1", len(got))
 	}
-	b.CloseChannel(virtual)
+	b.Channels().Close(virtual)
 	transmit(t, b, e, data)
 	b.STUN().WriteTo(request, net.UDPAddrFromAddrPort(virtual))
 	if got := s.taken(); len(got) != 0 {
@@ -81,7 +81,7 @@ func TestChannelBothWays(t *testing.T) {
 	if got := b.Counters()[DropUnknownChannel]; got != 6 {
 		t.Errorf("got %d for unknown channels, want 6", got)
 	}
-	if next, _ := b.OpenChannel(moved, 0x4001); next == virtual {
+	if next, _ := b.Channels().Open(moved, 0x4001); next == virtual {
 		t.Error("got a used virtual address again")
 	}
 }
@@ -92,7 +92,7 @@ func equalSent(a, b sent) bool { return a.addr == b.addr && bytes.Equal(a.p, b.p
 func TestChannelFromUnknownPeer(t *testing.T) {
 	b, s, feed := scripted(t)
 	relay := addr("192.0.2.1:9277")
-	virtual, _ := b.OpenChannel(relay, 0x4000)
+	virtual, _ := b.Channels().Open(relay, 0x4000)
 	got := feed(sent{relay, channelData(0x4000, message(1))})
 	if len(got) != 1 || got[0].ep.DstToString() != virtual.String() {
 		t.Fatalf("got %v, want one packet from %v", got, virtual)
@@ -110,37 +110,37 @@ func TestChannelRefusals(t *testing.T) {
 	b, _, _ := scripted(t)
 	relay := addr("192.0.2.1:9277")
 	half := func(a netip.AddrPort, n uint16) Half { return Half{a, n} }
-	virtual, _ := b.OpenChannel(relay, 0x4000)
+	virtual, _ := b.Channels().Open(relay, 0x4000)
 	for _, bad := range []Half{
 		half(relay, 0x3FFF), half(relay, 0x5000), half(netip.AddrPort{}, 0x4000), half(virtual, 0x4000), half(addr("192.0.2.1:0"), 0x4000),
 	} {
-		if _, err := b.OpenChannel(bad.Addr, bad.Channel); err == nil {
+		if _, err := b.Channels().Open(bad.Addr, bad.Channel); err == nil {
 			t.Errorf("open %v: got no error", bad)
 		}
-		if _, err := b.SetForward(bad, half(relay, 0x4001)); err == nil {
+		if _, err := b.Forwards().Set(bad, half(relay, 0x4001)); err == nil {
 			t.Errorf("forward from %v: got no error", bad)
 		}
-		if _, err := b.SetForward(half(relay, 0x4001), bad); err == nil {
+		if _, err := b.Forwards().Set(half(relay, 0x4001), bad); err == nil {
 			t.Errorf("forward to %v: got no error", bad)
 		}
 	}
-	if _, err := b.SetForward(half(relay, 0x4000), half(relay, 0x4001)); !errors.Is(err, ErrChannelInUse) {
+	if _, err := b.Forwards().Set(half(relay, 0x4000), half(relay, 0x4001)); !errors.Is(err, ErrChannelInUse) {
 		t.Errorf("forward from own channel: got %v, want ErrChannelInUse", err)
 	}
-	if _, err := b.SetForward(half(relay, 0x4002), half(relay, 0x4003)); err != nil {
+	if _, err := b.Forwards().Set(half(relay, 0x4002), half(relay, 0x4003)); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.OpenChannel(relay, 0x4002); !errors.Is(err, ErrChannelInUse) {
+	if _, err := b.Channels().Open(relay, 0x4002); !errors.Is(err, ErrChannelInUse) {
 		t.Errorf("open what is forwarded: got %v, want ErrChannelInUse", err)
 	}
-	if err := b.MoveChannel(virtual, netip.AddrPort{}); err == nil {
+	if err := b.Channels().Move(virtual, netip.AddrPort{}); err == nil {
 		t.Error("move to nowhere: got no error")
 	}
-	if err := b.MoveChannel(addr("[100::9]:9"), relay); err == nil {
+	if err := b.Channels().Move(addr("[100::9]:9"), relay); err == nil {
 		t.Error("move unknown: got no error")
 	}
-	b.RemoveForward(half(relay, 0x4000)) // not a forward: nothing happens
-	if b.channels.byVirtual(virtual) == nil || len(*b.channels.routes.Load()) != 2 {
+	b.Forwards().Remove(half(relay, 0x4000)) // not a forward: nothing happens
+	if b.channels.byVirtual(virtual) == nil || len(*b.routes.table.Load()) != 2 {
 		t.Error("removing a forward that is none removed something")
 	}
 }
@@ -150,11 +150,11 @@ func TestForward(t *testing.T) {
 		b, s, feed := scripted(t)
 		defer b.Close()
 		left, right, third := Half{addr("192.0.2.1:1"), 0x4001}, Half{addr("[2001:db8::2]:2"), 0x4002}, Half{addr("192.0.2.3:3"), 0x4003}
-		there, err := b.SetForward(left, right)
+		there, err := b.Forwards().Set(left, right)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.SetForward(third, left)
+		b.Forwards().Set(third, left)
 		var calls []int
 		s.onSends = func(bufs [][]byte) {
 			calls = append(calls, len(bufs))
@@ -186,11 +186,11 @@ func TestForward(t *testing.T) {
 		if got, want := there.Load(), (ForwardStats{Packets: 2, Bytes: 228, Last: time.Now()}); got.Packets != 2 || got.Bytes != 228 || !got.Last.Equal(want.Last) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
-		again, _ := b.SetForward(left, third)
+		again, _ := b.Forwards().Set(left, third)
 		if again != there {
 			t.Error("moving a forward began to count anew")
 		}
-		b.RemoveForward(left)
+		b.Forwards().Remove(left)
 		feed(sent{left.Addr, channelData(left.Channel, one)})
 		synctest.Wait()
 		if out := s.taken(); len(out) != 0 {
@@ -205,7 +205,7 @@ func TestForwardNeverBlocks(t *testing.T) {
 		b, s, feed := scripted(t)
 		defer b.Close()
 		from := Half{addr("192.0.2.1:1"), 0x4001}
-		counters, _ := b.SetForward(from, Half{addr("192.0.2.2:2"), 0x4002})
+		counters, _ := b.Forwards().Set(from, Half{addr("192.0.2.2:2"), 0x4002})
 		full := make(chan struct{})
 		largest := 0
 		s.onSends = func(bufs [][]byte) {
@@ -242,8 +242,8 @@ func TestLargeFrames(t *testing.T) {
 		b, s, feed := scripted(t)
 		defer b.Close()
 		from, to := Half{addr("192.0.2.1:1"), 0x4001}, Half{addr("192.0.2.2:2"), 0x4002}
-		b.SetForward(from, to)
-		virtual, _ := b.OpenChannel(to.Addr, 0x4005)
+		b.Forwards().Set(from, to)
+		virtual, _ := b.Channels().Open(to.Addr, 0x4005)
 		e := b.Endpoint([32]byte{1})
 		e.SetPath(virtual)
 		var in []sent

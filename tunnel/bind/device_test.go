@@ -17,20 +17,20 @@ func TestPathSwitchUnderTraffic(t *testing.T) {
 	relayAddr := pump(t, relay, nil)
 	a, b := startNode(t, conn.NewStdNetBind(), "10.0.0.1"), startNode(t, conn.NewStdNetBind(), "10.0.0.2")
 	atA, atB := Half{a.addr, 0x4001}, Half{b.addr, 0x4802}
-	there, err := relay.SetForward(atA, atB)
+	there, err := relay.Forwards().Set(atA, atB)
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, err := relay.SetForward(atB, atA)
+	back, err := relay.Forwards().Set(atB, atA)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ea, eb := a.peer(b, true), b.peer(a, false)
-	viaA, err := a.bind.OpenChannel(relayAddr, atA.Channel)
+	viaA, err := a.bind.Channels().Open(relayAddr, atA.Channel)
 	if err != nil {
 		t.Fatal(err)
 	}
-	viaB, err := b.bind.OpenChannel(relayAddr, atB.Channel)
+	viaB, err := b.bind.Channels().Open(relayAddr, atB.Channel)
 	if err != nil {
 		t.Fatal(err)
 	}

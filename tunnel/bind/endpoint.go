@@ -208,7 +208,7 @@ func timeOf(nano int64) time.Time {
 // that one's endpoint.
 func (e *Endpoint) send(bufs [][]byte) error {
 	if len(bufs) == 1 && isHandshake(bufs[0]) && !e.checker.CheckMAC1(bufs[0]) {
-		if other := e.bind.addressee(bufs[0], e); other != nil {
+		if other := e.bind.peers.addressee(bufs[0], e); other != nil {
 			e.bind.strays.note(other.handle)
 			e = other
 		}
@@ -240,7 +240,7 @@ func (e *Endpoint) transmit(bufs [][]byte) error {
 		}
 	}
 	e.tx.add(len(bufs), size, now)
-	return e.bind.sendBy(p, bufs)
+	return e.bind.out.sendBy(p, bufs)
 }
 
 // begin notes that an initiation of ours leaves.

@@ -2,7 +2,10 @@ package bind
 
 import (
 	"encoding/binary"
+	"fmt"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -49,24 +52,108 @@ type pending struct {
 	payload []byte
 }
 
-// forwards are the queues between the receive functions and the forwarder. They outlive the sockets.
-type forwards struct {
-	// guarded by mu
+// ForwardCounters counts what one direction of a relayed path has carried.
+type ForwardCounters struct {
+	packets, bytes, dropped atomic.Uint64
+	last                    atomic.Int64
+}
+
+// ForwardStats is what ForwardCounters has counted. Bytes are payload without the ChannelData header.
+type ForwardStats struct {
+	Packets, Bytes, Dropped uint64
+	Last                    time.Time // of the last packet; zero: never
+}
+
+// Load returns the counts so far.
+func (c *ForwardCounters) Load() ForwardStats {
+	return ForwardStats{
+		Packets: c.packets.Load(), Bytes: c.bytes.Load(), Dropped: c.dropped.Load(), Last: timeOf(c.last.Load()),
+	}
+}
+
+// forward is an immutable entry of the relay's table.
+type forward struct {
+	number   uint16
+	to       *hop
+	flow     *flow // of whoever sends it
+	counters *ForwardCounters
+}
+
+// source is the flow of one address, and how many forwards begin there.
+type source struct {
+	flow  flow
+	count int
+}
+
+// Forwards are what this node relays for others: which ChannelData, and how much of it. They outlive the sockets. All methods
+// may be called concurrently.
+type Forwards struct {
+	// constant after newForwards
+	routes  *routes
+	streams *Streams
+
+	// guarded by routes.mu
+	flows map[netip.AddrPort]*source // by underlay address or stream
+
+	// guarded by mu: the queues between the receive functions and the forwarder
 	mu    sync.Mutex
 	share share
 }
 
-// SetRelayLimit bounds what this node forwards for others, in bytes a second; 0: no limit.
-func (b *Bind) SetRelayLimit(rate int) {
-	f := &b.forwards
+func newForwards(r *routes, s *Streams) *Forwards {
+	return &Forwards{routes: r, streams: s, flows: make(map[netip.AddrPort]*source)}
+}
+
+// Set makes this node relay: ChannelData from one half leaves to the other with the other's channel number. It
+// is one direction; a relayed path needs two. Setting a half again moves it and goes on counting.
+func (f *Forwards) Set(from, to Half) (*ForwardCounters, error) {
+	from, to = from.normal(), to.normal()
+	for _, half := range []Half{from, to} {
+		if err := half.check(); err != nil {
+			return nil, fmt.Errorf("set forward: %w", err)
+		}
+	}
+	f.routes.mu.Lock()
+	defer f.routes.mu.Unlock()
+	old := f.routes.of(from)
+	if old.own != nil {
+		return nil, fmt.Errorf("set forward from channel %#04x at %v: %w", from.Channel, from.Addr, ErrChannelInUse)
+	}
+	next := &forward{number: to.Channel, to: f.streams.hopTo(to.Addr)}
+	if old.forward != nil {
+		next.counters, next.flow = old.forward.counters, old.forward.flow
+	} else {
+		next.counters, next.flow = new(ForwardCounters), f.flow(from.Addr)
+	}
+	f.routes.change(func(routes map[Half]route) { routes[from] = route{forward: next} })
+	return next.counters, nil
+}
+
+// Remove ends what Set began; it does not touch the other direction.
+func (f *Forwards) Remove(from Half) {
+	from = from.normal()
+	f.routes.mu.Lock()
+	defer f.routes.mu.Unlock()
+	if f.routes.of(from).forward == nil {
+		return
+	}
+	f.routes.change(func(routes map[Half]route) { delete(routes, from) })
+	if s := f.flows[from.Addr]; s.count > 1 {
+		s.count--
+	} else {
+		delete(f.flows, from.Addr)
+	}
+}
+
+// SetLimit bounds what is forwarded, in bytes a second; 0: no limit.
+func (f *Forwards) SetLimit(rate int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.share.rate = max(0, rate)
 }
 
-// RelayFill returns how full the queues to be forwarded have been since it was last asked, between 0 and 1.
-func (b *Bind) RelayFill() float64 {
-	f := &b.forwards
+// Fill returns how full the queues have been since it was last asked, between 0 and 1.
+func (f *Forwards) Fill() float64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	peak := f.share.peak
@@ -74,25 +161,33 @@ func (b *Bind) RelayFill() float64 {
 	return min(1, float64(peak)/float64(f.share.limit()))
 }
 
+// flow returns that of a source, for one forward more. The caller holds mu.
+func (f *Forwards) flow(from netip.AddrPort) *flow {
+	s := f.flows[from]
+	if s == nil {
+		s = new(source)
+		f.flows[from] = s
+	}
+	s.count++
+	return &s.flow
+}
+
 // forwarder sends what waits. It lives as long as the sockets are open.
 type forwarder struct {
 	// constant after newForwarder
-	bind *Bind
-	most int // packets the sockets take at once
-	wake chan struct{}
-	done chan struct{}
+	forwards *Forwards
+	out      *outlet
+	most     int // packets the sockets take at once
+	wake     chan struct{}
+	done     chan struct{}
 
 	running sync.WaitGroup
 }
 
-func newForwarder(b *Bind) *forwarder {
-	f := &forwarder{
-		bind: b, most: b.inner.BatchSize(),
-		wake: make(chan struct{}, 1),
-		done: make(chan struct{}),
-	}
-	f.running.Go(f.run)
-	return f
+func newForwarder(f *Forwards, out *outlet, most int) *forwarder {
+	r := &forwarder{forwards: f, out: out, most: most, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	r.running.Go(r.run)
+	return r
 }
 
 // stop ends the goroutine and waits for it. The sockets must be closed, so that it cannot be waiting for them.
@@ -104,7 +199,7 @@ func (f *forwarder) stop() {
 // enqueue copies the packets, grouped by destination and otherwise in order, and never waits. It clears todo.
 func (f *forwarder) enqueue(todo []pending) {
 	dropped := 0
-	f.bind.forwards.mu.Lock()
+	f.forwards.mu.Lock()
 	for i := range todo {
 		to := todo[i].forward
 		if to == nil {
@@ -114,7 +209,7 @@ func (f *forwarder) enqueue(todo []pending) {
 			if todo[j].forward != to {
 				continue
 			}
-			displaced, taken := f.bind.forwards.share.push(to.flow, to, todo[j].payload)
+			displaced, taken := f.forwards.share.push(to.flow, to, todo[j].payload)
 			dropped += displaced
 			if !taken {
 				dropped++
@@ -123,9 +218,9 @@ func (f *forwarder) enqueue(todo []pending) {
 			todo[j] = pending{}
 		}
 	}
-	f.bind.forwards.mu.Unlock()
+	f.forwards.mu.Unlock()
 	if dropped > 0 {
-		f.bind.drops.add(DropForwardQueue, dropped)
+		f.out.drops.add(DropForwardQueue, dropped)
 	}
 	select {
 	case f.wake <- struct{}{}:
@@ -138,9 +233,9 @@ func (f *forwarder) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		f.bind.forwards.mu.Lock()
-		wait := f.bind.forwards.share.take(time.Now(), p, f.most)
-		f.bind.forwards.mu.Unlock()
+		f.forwards.mu.Lock()
+		wait := f.forwards.share.take(time.Now(), p, f.most)
+		f.forwards.mu.Unlock()
 		if len(p.runs) > 0 {
 			f.send(p)
 			continue
@@ -167,8 +262,8 @@ func (f *forwarder) send(p *parcel) {
 	list := p.list
 	for _, run := range p.runs {
 		c := run.forward.counters
-		if err := retried(f.bind.sendHop(run.forward.to, list[:run.n])); err != nil {
-			f.bind.drops.add(DropForwardFailed, run.n)
+		if err := retried(f.out.sendHop(run.forward.to, list[:run.n])); err != nil {
+			f.out.drops.add(DropForwardFailed, run.n)
 			c.dropped.Add(uint64(run.n))
 		} else {
 			c.packets.Add(uint64(run.n))

@@ -185,7 +185,7 @@ func (l *lane) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (int, error) {
 			l.bind.drops.add(DropStreamGone, 1)
 		}
 	case l.relayed:
-		err = l.bind.sendChannel(l.bind.channels.byVirtual(addr), w.bufs[:])
+		err = l.bind.out.sendChannel(l.bind.channels.byVirtual(addr), w.bufs[:])
 	default:
 		err = syscall.ENETUNREACH
 	}

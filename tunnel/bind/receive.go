@@ -52,7 +52,7 @@ func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int
 	if g := r.bind.sources.generation.Load(); g != r.generation {
 		r.generation, r.source = g, netip.AddrPort{}
 	}
-	if routes := r.bind.channels.routes.Load(); routes != r.routes {
+	if routes := r.bind.routes.table.Load(); routes != r.routes {
 		r.routes, r.half = routes, Half{}
 	}
 	now := time.Now().UnixNano()

@@ -3,6 +3,7 @@ package bind
 import (
 	"errors"
 	"net/netip"
+	"sync"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
@@ -29,7 +30,7 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 			b.checkStray(e.AddrPort)
 		}
 		if IsVirtual(e.AddrPort.Addr()) {
-			return b.sendBy(b.resolve(e.AddrPort), bufs)
+			return b.out.sendBy(b.resolve(e.AddrPort), bufs)
 		}
 		return b.inner.Send(bufs, e)
 	default:
@@ -52,7 +53,7 @@ func (b *Bind) resolve(a netip.AddrPort) *path {
 	case !IsVirtual(a.Addr()):
 		return &path{addr: a, direct: &conn.StdNetEndpoint{AddrPort: a}}
 	case IsStream(a.Addr()):
-		return &path{addr: a, hop: b.hopTo(a)}
+		return &path{addr: a, hop: b.streams.hopTo(a)}
 	default:
 		return &path{addr: a, channel: b.channels.byVirtual(a)}
 	}
@@ -64,39 +65,53 @@ type hop struct {
 	stream *stream             // nil: none, or detached
 }
 
-func (b *Bind) hopTo(a netip.AddrPort) *hop {
-	return &hop{conn.StdNetEndpoint{AddrPort: a}, b.streams.byVirtual(a)}
+// hopTo makes one of a normal address that is no relay channel's.
+func (s *Streams) hopTo(a netip.AddrPort) *hop {
+	return &hop{conn.StdNetEndpoint{AddrPort: a}, s.byVirtual(a)}
 }
 
-func (b *Bind) sendHop(h *hop, bufs [][]byte) error {
+// outlet is where all packets leave.
+type outlet struct {
+	// constant after newOutlet
+	inner  conn.Bind
+	drops  *drops
+	frames sync.Pool // of *frames
+}
+
+func newOutlet(inner conn.Bind, drops *drops) *outlet {
+	return &outlet{inner: inner, drops: drops, frames: sync.Pool{New: func() any { return newFrames(conn.IdealBatchSize) }}}
+}
+
+// sendHop returns what the sockets do.
+func (o *outlet) sendHop(h *hop, bufs [][]byte) error {
 	switch {
 	case h.stream != nil:
 		h.stream.send(bufs)
 	case IsVirtual(h.udp.AddrPort.Addr()):
-		b.drops.add(DropStreamGone, len(bufs))
+		o.drops.add(DropStreamGone, len(bufs))
 	default:
-		return b.inner.Send(bufs, &h.udp)
+		return o.inner.Send(bufs, &h.udp)
 	}
 	return nil
 }
 
 // sendBy sends by a path, counts what the system refuses, and returns only what WireGuard has to know.
-func (b *Bind) sendBy(p *path, bufs [][]byte) error {
+func (o *outlet) sendBy(p *path, bufs [][]byte) error {
 	var err error
 	switch {
 	case p.direct != nil:
-		err = b.inner.Send(bufs, p.direct)
+		err = o.inner.Send(bufs, p.direct)
 	case p.hop != nil:
-		err = b.sendHop(p.hop, bufs)
+		err = o.sendHop(p.hop, bufs)
 	default:
-		err = b.sendChannel(p.channel, bufs)
+		err = o.sendChannel(p.channel, bufs)
 	}
 	if err == nil {
 		return nil
 	}
 	rest := retried(err)
 	if rest != nil {
-		b.drops.add(DropSendFailed, len(bufs))
+		o.drops.add(DropSendFailed, len(bufs))
 	}
 	if rest != err {
 		return err
@@ -105,33 +120,33 @@ func (b *Bind) sendBy(p *path, bufs [][]byte) error {
 }
 
 // sendChannel wraps bufs for a relay; a nil channel is one that was never open.
-func (b *Bind) sendChannel(c *channel, bufs [][]byte) error {
+func (o *outlet) sendChannel(c *channel, bufs [][]byte) error {
 	var relay *hop
 	if c != nil {
 		relay = c.relay.Load()
 	}
 	if relay == nil {
-		b.drops.add(DropUnknownChannel, len(bufs))
+		o.drops.add(DropUnknownChannel, len(bufs))
 		return nil
 	}
-	f := b.frames.Get().(*frames)
-	defer b.frames.Put(f)
+	f := o.frames.Get().(*frames)
+	defer o.frames.Put(f)
 	f.reset()
 	var first error
 	for _, p := range bufs {
 		if f.add(c.number, p) {
 			continue
 		}
-		if err := b.sendHop(relay, f.list); first == nil {
+		if err := o.sendHop(relay, f.list); first == nil {
 			first = err
 		}
 		f.reset()
 		if !f.add(c.number, p) {
-			b.drops.add(DropTooLarge, 1)
+			o.drops.add(DropTooLarge, 1)
 		}
 	}
 	if len(f.list) > 0 {
-		if err := b.sendHop(relay, f.list); first == nil {
+		if err := o.sendHop(relay, f.list); first == nil {
 			first = err
 		}
 	}

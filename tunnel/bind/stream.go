@@ -52,7 +52,7 @@ const (
 	streamInbox = 32
 )
 
-// ErrTooManyStreams is wrapped by the error of AttachStream at the limit.
+// ErrTooManyStreams is wrapped by the error of Attach at the limit.
 var ErrTooManyStreams = errors.New("too many streams")
 
 // StreamOptions say what a stream may carry.
@@ -62,8 +62,8 @@ type StreamOptions struct {
 
 // stream is one attached connection.
 type stream struct {
-	// constant after AttachStream
-	bind     *Bind
+	// constant after Attach
+	all      *Streams
 	conn     net.Conn
 	quicOnly bool
 	endpoint *conn.StdNetEndpoint // the virtual address as a packet's source; shared and never written
@@ -91,9 +91,11 @@ type chunk struct {
 	buf        [chunkSize]byte
 }
 
-// streams holds the streams by virtual address. Readers load an immutable map; each change replaces it.
-type streams struct {
+// Streams are the attached streams, by virtual address. They outlive closing and opening of the bind. All methods may be
+// called concurrently. Readers of the table load an immutable map; each change replaces it.
+type Streams struct {
 	// constant after newStreams
+	drops  *drops
 	inbox  chan *chunk
 	chunks sync.Pool // of *chunk
 
@@ -105,53 +107,52 @@ type streams struct {
 	serial uint64
 }
 
-func newStreams() *streams {
-	s := &streams{inbox: make(chan *chunk, streamInbox), chunks: sync.Pool{New: func() any { return new(chunk) }}}
+func newStreams(drops *drops) *Streams {
+	s := &Streams{drops: drops, inbox: make(chan *chunk, streamInbox), chunks: sync.Pool{New: func() any { return new(chunk) }}}
 	s.table.Store(&map[netip.AddrPort]*stream{})
 	return s
 }
 
 // byVirtual returns the attached stream with this virtual address, or nil.
-func (s *streams) byVirtual(a netip.AddrPort) *stream { return (*s.table.Load())[a] }
+func (s *Streams) byVirtual(a netip.AddrPort) *stream { return (*s.table.Load())[a] }
 
-func (s *streams) get() *chunk {
+func (s *Streams) get() *chunk {
 	c := s.chunks.Get().(*chunk)
 	c.from, c.start, c.end, c.frames = nil, 0, 0, 0
 	return c
 }
 
-func (s *streams) put(c *chunk) { s.chunks.Put(c) }
+func (s *Streams) put(c *chunk) { s.chunks.Put(c) }
 
-// AttachStream takes over a connection that carries framed datagrams and returns the virtual address that stands for
+// Attach takes over a connection that carries framed datagrams and returns the virtual address that stands for
 // its far end, to be used like an underlay address: as an endpoint's path, in both lanes, as the relay of a channel and
 // as a half of a forward. Addresses are never used again. The channel closes when the stream has ended and conn is
 // closed; conn's deadlines stay the caller's. At most 512 streams can be attached; then the error wraps
-// ErrTooManyStreams, and conn stays the caller's. Streams outlive closing and opening of the bind.
-func (b *Bind) AttachStream(c net.Conn, o StreamOptions) (virtual netip.AddrPort, done <-chan struct{}, err error) {
-	all := b.streams
-	all.mu.Lock()
-	defer all.mu.Unlock()
-	if len(*all.table.Load()) >= maxStreams {
+// ErrTooManyStreams, and conn stays the caller's.
+func (s *Streams) Attach(c net.Conn, o StreamOptions) (virtual netip.AddrPort, done <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(*s.table.Load()) >= maxStreams {
 		return netip.AddrPort{}, nil, fmt.Errorf("attach stream: %w", ErrTooManyStreams)
 	}
-	all.serial++
-	virtual = virtualAddr(virtualStream, all.serial)
-	s := &stream{
-		bind: b, conn: c, quicOnly: o.QUICOnly, endpoint: &conn.StdNetEndpoint{AddrPort: virtual},
+	s.serial++
+	virtual = virtualAddr(virtualStream, s.serial)
+	one := &stream{
+		all: s, conn: c, quicOnly: o.QUICOnly, endpoint: &conn.StdNetEndpoint{AddrPort: virtual},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
-	next := maps.Clone(*all.table.Load())
-	next[virtual] = s
-	all.table.Store(&next)
-	s.running.Go(s.write)
-	go s.read()
-	return virtual, s.done, nil
+	next := maps.Clone(*s.table.Load())
+	next[virtual] = one
+	s.table.Store(&next)
+	one.running.Go(one.write)
+	go one.read()
+	return virtual, one.done, nil
 }
 
-// DetachStream ends a stream; it does not wait for that. Whoever has the address drops what it sends there.
-func (b *Bind) DetachStream(virtual netip.AddrPort) {
-	if s := b.streams.byVirtual(virtual); s != nil {
-		s.end()
+// Detach ends a stream; it does not wait for that. Whoever has the address drops what it sends there.
+func (s *Streams) Detach(virtual netip.AddrPort) {
+	if one := s.byVirtual(virtual); one != nil {
+		one.end()
 	}
 }
 
@@ -167,7 +168,7 @@ func (s *stream) end() {
 func (s *stream) finish() {
 	s.end()
 	s.running.Wait()
-	all := s.bind.streams
+	all := s.all
 	all.mu.Lock()
 	next := maps.Clone(*all.table.Load())
 	delete(next, s.endpoint.AddrPort)
@@ -178,7 +179,7 @@ func (s *stream) finish() {
 	s.ended = true
 	for s.count > 0 {
 		c := s.pop()
-		s.bind.drops.add(DropStreamGone, c.frames)
+		s.all.drops.add(DropStreamGone, c.frames)
 		all.put(c)
 	}
 	s.mu.Unlock()
@@ -192,12 +193,12 @@ func (s *stream) send(bufs [][]byte) {
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
-		s.bind.drops.add(DropStreamGone, len(bufs))
+		s.all.drops.add(DropStreamGone, len(bufs))
 		return
 	}
 	for _, p := range bufs {
 		if len(p) > maxStreamPacket {
-			s.bind.drops.add(DropTooLarge, 1)
+			s.all.drops.add(DropTooLarge, 1)
 			continue
 		}
 		c := s.room(now, streamHeaderSize+len(p))
@@ -222,7 +223,7 @@ func (s *stream) room(now time.Time, size int) *chunk {
 			return last
 		}
 	}
-	c := s.bind.streams.get()
+	c := s.all.get()
 	c.since = now
 	if s.count == streamQueue {
 		s.drop(s.pop())
@@ -242,8 +243,8 @@ func (s *stream) pop() *chunk {
 }
 
 func (s *stream) drop(c *chunk) {
-	s.bind.drops.add(DropStreamQueue, c.frames)
-	s.bind.streams.put(c)
+	s.all.drops.add(DropStreamQueue, c.frames)
+	s.all.put(c)
 }
 
 // take returns the oldest chunk that has not waited too long, or nil.
@@ -275,9 +276,9 @@ func (s *stream) write() {
 		}
 		_, err := s.conn.Write(c.buf[:c.end])
 		if err != nil {
-			s.bind.drops.add(DropStreamGone, c.frames)
+			s.all.drops.add(DropStreamGone, c.frames)
 		}
-		s.bind.streams.put(c)
+		s.all.put(c)
 		if err != nil {
 			return
 		}

@@ -45,7 +45,7 @@ func streamed(t testing.TB) (*Bind, *script, func() []received) {
 func attach(t testing.TB, b *Bind, o StreamOptions) (netip.AddrPort, net.Conn, <-chan struct{}) {
 	t.Helper()
 	near, far := net.Pipe()
-	virtual, done, err := b.AttachStream(near, o)
+	virtual, done, err := b.Streams().Attach(near, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,12 +85,12 @@ func quicPacket(mark byte) []byte {
 func TestStreamIn(t *testing.T) {
 	b, s, receive := streamed(t)
 	virtual, far, _ := attach(t, b, StreamOptions{})
-	relayed, err := b.OpenChannel(virtual, 0x4001)
+	relayed, err := b.Channels().Open(virtual, 0x4001)
 	if err != nil {
 		t.Fatal(err)
 	}
 	out := Half{addr("192.0.2.9:9"), 0x4802}
-	if _, err := b.SetForward(Half{virtual, 0x4002}, out); err != nil {
+	if _, err := b.Forwards().Set(Half{virtual, 0x4002}, out); err != nil {
 		t.Fatal(err)
 	}
 	direct, other := b.Endpoint([32]byte{1}), b.Endpoint([32]byte{2})
@@ -143,7 +143,7 @@ func until(t testing.TB, what string, ok func() bool) {
 func TestStreamOut(t *testing.T) {
 	b, s, _ := streamed(t)
 	virtual, far, _ := attach(t, b, StreamOptions{})
-	relayed, err := b.OpenChannel(virtual, 0x4001)
+	relayed, err := b.Channels().Open(virtual, 0x4001)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestForwardToStream(t *testing.T) {
 	b, _, feed := scripted(t)
 	first, farFirst, _ := attach(t, b, StreamOptions{})
 	from := Half{addr("192.0.2.1:1"), 0x4001}
-	counters, err := b.SetForward(from, Half{first, 0x4005})
+	counters, err := b.Forwards().Set(from, Half{first, 0x4005})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestForwardToStream(t *testing.T) {
 	}
 	until(t, "counting", func() bool { return counters.Load().Packets == 2 })
 	for _, bad := range []netip.AddrPort{b.Endpoint([32]byte{1}).Handle(), virtualAddr(virtualChannel, 1)} {
-		if _, err := b.SetForward(Half{bad, 0x4001}, Half{first, 0x4001}); err == nil {
+		if _, err := b.Forwards().Set(Half{bad, 0x4001}, Half{first, 0x4001}); err == nil {
 			t.Errorf("forward from %v: got no error", bad)
 		}
 	}
@@ -268,14 +268,17 @@ func TestStreamEnds(t *testing.T) {
 		name string
 		end  func(b *Bind, virtual netip.AddrPort, far net.Conn)
 	}{
-		{"detached", func(b *Bind, virtual netip.AddrPort, _ net.Conn) { b.DetachStream(virtual); b.DetachStream(virtual) }},
+		{"detached", func(b *Bind, virtual netip.AddrPort, _ net.Conn) {
+			b.Streams().Detach(virtual)
+			b.Streams().Detach(virtual)
+		}},
 		{"closed by the far side", func(_ *Bind, _ netip.AddrPort, far net.Conn) { far.Close() }},
 		{"broken", func(_ *Bind, _ netip.AddrPort, far net.Conn) { far.Write([]byte{0xff, 0xff}) }},
 		{"detached while nobody receives", func(b *Bind, virtual netip.AddrPort, far net.Conn) {
 			for range streamInbox + 1 { // the reader waits with the last one
 				far.Write(framed(message(4)))
 			}
-			b.DetachStream(virtual)
+			b.Streams().Detach(virtual)
 		}},
 	}
 	for _, test := range tests {
@@ -283,7 +286,7 @@ func TestStreamEnds(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, s, _ := streamed(t)
 				virtual, far, done := attach(t, b, StreamOptions{})
-				relayed, _ := b.OpenChannel(virtual, 0x4001)
+				relayed, _ := b.Channels().Open(virtual, 0x4001)
 				e := b.Endpoint([32]byte{1})
 				e.SetPath(virtual)
 				test.end(b, virtual, far)
@@ -340,7 +343,7 @@ func TestTooManyStreams(t *testing.T) {
 	}
 	near, far := net.Pipe()
 	defer far.Close()
-	if _, _, err := b.AttachStream(near, StreamOptions{}); !errors.Is(err, ErrTooManyStreams) {
+	if _, _, err := b.Streams().Attach(near, StreamOptions{}); !errors.Is(err, ErrTooManyStreams) {
 		t.Errorf("got %v, want ErrTooManyStreams", err)
 	}
 }
@@ -350,11 +353,11 @@ func TestDevicesOverStream(t *testing.T) {
 	a, b := startNode(t, conn.NewStdNetBind(), "10.0.0.1"), startNode(t, conn.NewStdNetBind(), "10.0.0.2")
 	ea, eb := a.peer(b, true), b.peer(a, false)
 	near, far := tcpPair(t)
-	atA, doneA, err := a.bind.AttachStream(near, StreamOptions{})
+	atA, doneA, err := a.bind.Streams().Attach(near, StreamOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	atB, doneB, err := b.bind.AttachStream(far, StreamOptions{})
+	atB, doneB, err := b.bind.Streams().Attach(far, StreamOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +381,7 @@ func TestDevicesOverStream(t *testing.T) {
 		t.Errorf("got stray %v, want none", stray)
 	default:
 	}
-	a.bind.DetachStream(atA)
+	a.bind.Streams().Detach(atA)
 	<-doneA
 	<-doneB
 }
@@ -433,11 +436,11 @@ func TestStreamNoAllocations(t *testing.T) {
 	data := make([]byte, 1452)
 	data[0] = 4
 	l := &loop{frames: framed(data), closed: make(chan struct{})}
-	virtual, done, err := b.AttachStream(l, StreamOptions{})
+	virtual, done, err := b.Streams().Attach(l, StreamOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { b.DetachStream(virtual); <-done }()
+	defer func() { b.Streams().Detach(virtual); <-done }()
 	e := b.Endpoint([32]byte{1})
 	e.SetPath(virtual)
 	bufs, sizes, eps := buffers()
@@ -505,7 +508,7 @@ func FuzzStreamFrames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in, sizes []byte) {
 		want, ok := slowFrames(in)
 		b := New(Options{Inner: new(script), Logger: quiet})
-		virtual, done, err := b.AttachStream(&pieces{rest: in, sizes: sizes}, StreamOptions{})
+		virtual, done, err := b.Streams().Attach(&pieces{rest: in, sizes: sizes}, StreamOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -514,7 +517,7 @@ func FuzzStreamFrames(f *testing.F) {
 			<-done
 			b.streams.inbox <- &chunk{from: &stream{endpoint: &conn.StdNetEndpoint{}}, end: 3, buf: [chunkSize]byte{0, 1, 0}} // the last
 		}()
-		r := &streamReceiver{bind: b, closed: closed}
+		r := &streamReceiver{streams: b.streams, closed: closed}
 		bufs, lengths, eps := make([][]byte, 3), make([]int, 3), make([]conn.Endpoint, 3)
 		for i := range bufs {
 			bufs[i] = make([]byte, maxStreamPacket)

@@ -40,7 +40,7 @@ func (c *chunk) next() []byte {
 // TCP slows the far side down, whose queue then drops the oldest.
 func (s *stream) read() {
 	defer s.finish()
-	all := s.bind.streams
+	all := s.all
 	c := all.get()
 	for {
 		n, err := s.conn.Read(c.buf[c.end:])
@@ -58,7 +58,7 @@ func (s *stream) read() {
 			c = rest
 		}
 		if !ok {
-			s.bind.drops.add(DropStreamBroken, 1)
+			s.all.drops.add(DropStreamBroken, 1)
 			return
 		}
 		if err != nil {
@@ -69,7 +69,7 @@ func (s *stream) read() {
 
 // streamReceiver is the receive function of all streams. Only the one goroutine that calls it touches current.
 type streamReceiver struct {
-	bind    *Bind
+	streams *Streams
 	closed  <-chan struct{}
 	current *chunk
 }
@@ -81,7 +81,7 @@ func (r *streamReceiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint
 		return 0, net.ErrClosed
 	default:
 	}
-	all := r.bind.streams
+	all := r.streams
 	n := 0
 	for n < len(bufs) {
 		if r.current == nil && n == 0 {
@@ -103,7 +103,7 @@ func (r *streamReceiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint
 			all.put(r.current)
 			r.current = nil
 		case r.current.from.quicOnly && Classify(p) != QUIC:
-			r.bind.drops.add(DropStreamRefused, 1)
+			r.streams.drops.add(DropStreamRefused, 1)
 		default:
 			sizes[n] = copy(bufs[n], p)
 			eps[n] = r.current.from.endpoint
