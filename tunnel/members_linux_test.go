@@ -20,7 +20,7 @@ import (
 func node(t *testing.T, name string, m *osnettest.Machine) *side {
 	t.Helper()
 	channels := tuntest.NewChannelTUN()
-	s := start(t, Options{TUN: named{channels.TUN(), name}, OpenLink: m.Open, Bind: bind.New(bind.Options{Inner: sockets.New()})})
+	s := start(t, Options{TUN: named{channels.TUN(), name}, Links: m, Bind: bind.New(bind.Options{Inner: sockets.New()})})
 	s.tun = channels
 	return s
 }

@@ -57,12 +57,7 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 	o.peers.endpoints = make(map[wgtypes.Key]netip.AddrPort)
 	o.memory = newMemory(t.opts.LimitMemory)
 	o.memory.limit(0)
-	o.sizes = sizes{auto: DefaultMTU, fit: fit.New(fit.Options{Inner: dev, Exact: t.opts.Exact, Grown: func() {
-		select {
-		case t.grown <- struct{}{}:
-		default:
-		}
-	}})}
+	o.sizes = sizes{auto: DefaultMTU, fit: fit.New(fit.Options{Inner: dev, Sockets: t.bind})}
 	t.fit.Store(o.sizes.fit)
 	o.device = device.NewDevice(newSteadyTUN(o.sizes.fit), o.bind, deviceLogger(t.log))
 	if err := o.up(t.opts); err != nil {
@@ -88,7 +83,7 @@ func (o *open) up(opts Options) (err error) {
 	if err = o.device.Up(); err != nil {
 		return fmt.Errorf("open UDP port %d: %w", port, err)
 	}
-	o.link, err = opts.OpenLink(o.name)
+	o.link, err = opts.Links.Open(o.name)
 	return err
 }
 

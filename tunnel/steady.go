@@ -11,6 +11,8 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
+
+	"warren/tunnel/fit"
 )
 
 // steadyTUN hides from the device that the interface goes up and down. The device would close its UDP sockets
@@ -37,10 +39,16 @@ func newSteadyTUN(dev tun.Device) *steadyTUN {
 // Events implements tun.Device.
 func (t *steadyTUN) Events() <-chan tun.Event { return t.events }
 
+// socket is a device's, which can be told of probes of the path MTU.
+type socket interface {
+	conn.Bind
+	fit.Sockets
+}
+
 // steadyBind keeps the port when a change of it fails. The device closes the old sockets before it opens new ones, and would
 // be left with none, whether the change came from us or from wg(8).
 type steadyBind struct {
-	conn.Bind
+	socket
 	log *slog.Logger
 
 	mu      sync.Mutex
@@ -50,7 +58,7 @@ type steadyBind struct {
 
 // Open implements conn.Bind.
 func (b *steadyBind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
-	functions, got, err := b.Bind.Open(port)
+	functions, got, err := b.socket.Open(port)
 	old := b.Port()
 	if err == nil {
 		b.note(got, nil)
@@ -59,7 +67,7 @@ func (b *steadyBind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	if old == 0 || old == port {
 		return nil, 0, err
 	}
-	functions, got, err2 := b.Bind.Open(old)
+	functions, got, err2 := b.socket.Open(old)
 	if err2 != nil {
 		return nil, 0, errors.Join(err, err2)
 	}

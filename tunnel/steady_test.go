@@ -17,7 +17,7 @@ import (
 
 // taken is a bind on which some ports are in use.
 type taken struct {
-	conn.Bind
+	socket
 	ports map[uint16]bool
 }
 
@@ -33,7 +33,7 @@ func (b *taken) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 
 func TestSteadyBindKeepsThePort(t *testing.T) {
 	inner := &taken{ports: map[uint16]bool{1: true}}
-	b := &steadyBind{Bind: inner, log: slog.New(slog.DiscardHandler)}
+	b := &steadyBind{socket: inner, log: slog.New(slog.DiscardHandler)}
 	if _, _, err := b.Open(1); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("first port taken: got %v, want EADDRINUSE", err)
 	}

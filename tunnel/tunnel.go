@@ -25,7 +25,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -52,19 +51,30 @@ var (
 
 // Options of a Tunnel. Only PrivateKey must be set.
 type Options struct {
-	Name       string                           // of the interface; "" for osnet.DefaultName
-	MTU        int                              // of the interface when it is made; 0 for DefaultMTU
-	PrivateKey wgtypes.Key                      // of this node
-	Port       uint16                           // UDP; 0 lets the kernel choose
-	Bind       Bind                             // nil for sockets.New, which know no members
-	Exact      func(bool)                       // as sockets.Bind.Exact, of the sockets under Bind; nil: they cannot
-	TUN        tun.Device                       // closed when Run returns; nil to make one
-	OpenLink   func(string) (osnet.Link, error) // nil for osnet.Open
-	Logger     *slog.Logger                     // nil for slog.Default
+	Name       string       // of the interface; "" for osnet.DefaultName
+	MTU        int          // of the interface when it is made; 0 for DefaultMTU
+	PrivateKey wgtypes.Key  // of this node
+	Port       uint16       // UDP; 0 lets the kernel choose
+	Bind       Bind         // nil for sockets.New, which know no members
+	TUN        tun.Device   // closed when Run returns; nil to make one
+	Links      Links        // nil for those of the system
+	Logger     *slog.Logger // nil for slog.Default
 	// LimitMemory has Run set the soft memory limit of the process, which grows with the peers, unless GOMEMLIMIT is
 	// set. It is the program's choice because it is for the whole process.
 	LimitMemory bool
 }
+
+// Links are the network interfaces of a machine: the system's, or in tests those of its twin, osnettest.Machine.
+type Links interface {
+	// Open is osnet.Open.
+	Open(name string) (osnet.Link, error)
+}
+
+// systemLinks are the interfaces of the machine that this runs on.
+type systemLinks struct{}
+
+// Open implements Links.
+func (systemLinks) Open(name string) (osnet.Link, error) { return osnet.Open(name) }
 
 // LogValue keeps the private key out of logs.
 func (o Options) LogValue() slog.Value {
@@ -116,7 +126,6 @@ type Tunnel struct {
 	commands chan command  // unbuffered: whoever calls waits for its turn
 	ready    chan struct{} // closed when the device is up
 	gone     chan struct{} // closed when no more commands are taken
-	grown    chan struct{} // of capacity 1: a larger packet than ever was verified
 
 	// atomic
 	started atomic.Bool
@@ -142,22 +151,21 @@ func New(opts Options) (*Tunnel, error) {
 	if opts.MTU == 0 {
 		opts.MTU = DefaultMTU
 	}
-	var socket conn.Bind = opts.Bind
+	var shared socket = opts.Bind
 	if opts.Bind == nil {
-		s := sockets.New()
-		socket, opts.Exact = s, s.Exact
+		shared = sockets.New()
 	}
-	if opts.OpenLink == nil {
-		opts.OpenLink = osnet.Open
+	if opts.Links == nil {
+		opts.Links = systemLinks{}
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
 	t := &Tunnel{
 		opts: opts, log: opts.Logger.With("part", "tunnel"),
-		commands: make(chan command), ready: make(chan struct{}), gone: make(chan struct{}), grown: make(chan struct{}, 1),
+		commands: make(chan command), ready: make(chan struct{}), gone: make(chan struct{}),
 	}
-	t.bind, t.ways = &steadyBind{Bind: socket, log: t.log}, newWays(opts.Bind, t.log)
+	t.bind, t.ways = &steadyBind{socket: shared, log: t.log}, newWays(opts.Bind, t.log)
 	t.name.Store(&opts.Name)
 	return t, nil
 }
@@ -204,7 +212,7 @@ func (t *Tunnel) serve(ctx context.Context, o *open) error {
 			t.compare(o)
 		case c := <-t.commands:
 			c.done <- c.do(o)
-		case <-t.grown:
+		case <-o.sizes.fit.Grown():
 			t.grow(o)
 		case <-o.device.Wait():
 			return fmt.Errorf("run interface %s: %w", o.name, ErrGone)

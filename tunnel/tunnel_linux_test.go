@@ -97,7 +97,7 @@ func start(t *testing.T, opts Options) *side {
 func inMemory(t *testing.T, name string, m *osnettest.Machine) *side {
 	t.Helper()
 	channels := tuntest.NewChannelTUN()
-	s := start(t, Options{TUN: named{channels.TUN(), name}, OpenLink: m.Open})
+	s := start(t, Options{TUN: named{channels.TUN(), name}, Links: m})
 	s.tun = channels
 	return s
 }
@@ -284,7 +284,7 @@ func TestPortInNamespace(t *testing.T) {
 	carries(t, b, a, "10.0.0.2", "10.0.0.1")
 
 	// A port that is taken from the start is an error of Run.
-	tunnel, err := New(Options{TUN: named{tuntest.NewChannelTUN().TUN(), "wc"}, OpenLink: m.Open, PrivateKey: key(1), Port: taken})
+	tunnel, err := New(Options{TUN: named{tuntest.NewChannelTUN().TUN(), "wc"}, Links: m, PrivateKey: key(1), Port: taken})
 	if err != nil {
 		t.Fatal(err)
 	}

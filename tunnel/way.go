@@ -68,6 +68,7 @@ type Bind interface {
 	SetStatic(addrs []netip.AddrPort)
 	Strays() <-chan netip.AddrPort
 	Stirs() <-chan netip.AddrPort
+	Exact(on bool)
 }
 
 // wireGuard is what the ways ask of the device.

@@ -29,7 +29,6 @@ import (
 	"warren/tunnel"
 	"warren/tunnel/bind"
 	"warren/tunnel/echo"
-	"warren/tunnel/osnet"
 	"warren/tunnel/sockets"
 )
 
@@ -56,9 +55,8 @@ type parts struct {
 // assemble makes everything. Nothing runs yet. The order is that in which one needs the other; where two need each other, plug.go
 // stands between.
 func assemble(o Options, settings node.Settings, state *place.State) (*agent, error) {
-	inner := sockets.New()
 	a := &agent{
-		o: o, log: o.Logger.With("part", "agent"), started: time.Now(), socket: bind.New(bind.Options{Inner: inner, Logger: o.Logger}),
+		o: o, log: o.Logger.With("part", "agent"), started: time.Now(), socket: bind.New(bind.Options{Inner: sockets.New(), Logger: o.Logger}),
 		names: resolve.New(resolve.Options{Logger: o.Logger}), ready: make(chan struct{}),
 	}
 	private, port := settings.Interface.PrivateKey, settings.Interface.Port
@@ -76,7 +74,7 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 	a.public = private.PublicKey()
 	var err error
 	a.tunnel, err = tunnel.New(tunnel.Options{
-		Name: settings.Interface.Name, MTU: settings.Interface.MTU, PrivateKey: private, Port: port, Bind: a.socket, Exact: inner.Exact, OpenLink: osnet.Open,
+		Name: settings.Interface.Name, MTU: settings.Interface.MTU, PrivateKey: private, Port: port, Bind: a.socket,
 		Logger: o.Logger, LimitMemory: true,
 	})
 	if err != nil {

@@ -159,6 +159,14 @@ func (b *Bind) Close() error {
 // SetMark sets the firewall mark of the sockets. See conn.Bind.
 func (b *Bind) SetMark(mark uint32) error { return b.inner.SetMark(mark) }
 
+// Exact tells the sockets, if they can be told, whether packets have to arrive as they are sent or not at all; see package
+// sockets.
+func (b *Bind) Exact(on bool) {
+	if inner, ok := b.inner.(interface{ Exact(on bool) }); ok {
+		inner.Exact(on)
+	}
+}
+
 // BatchSize returns the inner bind's. See conn.Bind.
 func (b *Bind) BatchSize() int { return b.inner.BatchSize() }
 

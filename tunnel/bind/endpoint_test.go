@@ -409,3 +409,22 @@ func TestOpenWithoutIPv6(t *testing.T) {
 		t.Errorf("got %d, %v, want 777", port, err)
 	}
 }
+
+// exacting are sockets that can be told of probes.
+type exacting struct {
+	script
+	exact []bool
+}
+
+func (e *exacting) Exact(on bool) { e.exact = append(e.exact, on) }
+
+func TestExactReachesTheSockets(t *testing.T) {
+	New(Options{Inner: new(script), Logger: quiet}).Exact(true) // cannot be told
+	inner := new(exacting)
+	b := New(Options{Inner: inner, Logger: quiet})
+	b.Exact(true)
+	b.Exact(false)
+	if want := []bool{true, false}; !slices.Equal(inner.exact, want) {
+		t.Errorf("got %v, want %v", inner.exact, want)
+	}
+}

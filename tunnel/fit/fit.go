@@ -26,12 +26,15 @@ import (
 
 // Options are the settings of a Device. Only Inner must be set.
 type Options struct {
-	Inner tun.Device // packets have room for a header before them, as WireGuard's device gives it
+	Inner   tun.Device // packets have room for a header before them, as WireGuard's device gives it
+	Sockets Sockets    // which what is written here leaves by; nil: they cannot be told
+}
+
+// Sockets can be told that probes are under way.
+type Sockets interface {
 	// Exact is called with true before probes leave: from then until false nothing may be fragmented outside the
-	// tunnel, where the system can have it so. Calls do not overlap. nil: it cannot.
-	Exact func(bool)
-	// Grown is called when Most has grown. It must not wait. May be nil.
-	Grown func()
+	// tunnel, where the system can have it so. Calls do not overlap.
+	Exact(on bool)
 }
 
 // Peer is what Device has to know of a peer.
@@ -47,15 +50,15 @@ type Peer struct {
 // Device is a tun.Device that keeps packets within the path MTU of their peer.
 type Device struct {
 	tun.Device
-	exact func(bool)
-	grown func()
+	sockets Sockets
+	grown   chan struct{} // of capacity 1
 
 	table  atomic.Pointer[table]
 	drops  [drops]atomic.Uint64
 	inject injected
 	read   reader // belongs to Read
 
-	exactMu sync.Mutex // held while exact is called, so that calls do not overlap
+	exactMu sync.Mutex // held while the sockets are told, so that calls do not overlap
 	isExact bool
 
 	// guarded by mu
@@ -98,7 +101,7 @@ func (p *peer) getLimit() pathmtu.Limit {
 
 // New returns a device without peers: packets pass as they are.
 func New(o Options) *Device {
-	d := &Device{Device: o.Inner, exact: o.Exact, grown: o.Grown, peers: make(map[[32]byte]*peer)}
+	d := &Device{Device: o.Inner, sockets: o.Sockets, grown: make(chan struct{}, 1), peers: make(map[[32]byte]*peer)}
 	d.table.Store(&table{})
 	d.read.setup()
 	d.timer = time.AfterFunc(time.Hour, d.tick)
@@ -188,6 +191,9 @@ func (d *Device) Most() int {
 	return d.most
 }
 
+// Grown delivers a value when Most has grown since the last one was taken.
+func (d *Device) Grown() <-chan struct{} { return d.grown }
+
 // nonce makes what only who receives a probe can know.
 func nonce() uint64 {
 	var b [8]byte
@@ -270,8 +276,11 @@ func (d *Device) step(p *peer, input func(*pathmtu.Machine, time.Time) pathmtu.O
 func (d *Device) do(todo ...work) {
 	d.followExact()
 	for _, w := range todo {
-		if w.grown && d.grown != nil {
-			d.grown()
+		if w.grown {
+			select {
+			case d.grown <- struct{}{}:
+			default:
+			}
 		}
 		for _, p := range w.probes {
 			d.push(note{kind: kindAsk, to: w.to, size: p.Size, nonce: p.Nonce})
@@ -288,8 +297,8 @@ func (d *Device) followExact() {
 	d.mu.Unlock()
 	if want != d.isExact {
 		d.isExact = want
-		if d.exact != nil {
-			d.exact(want)
+		if d.sockets != nil {
+			d.sockets.Exact(want)
 		}
 	}
 }

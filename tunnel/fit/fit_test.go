@@ -83,6 +83,15 @@ var (
 	under  = netip.MustParseAddrPort("192.0.2.1:1")
 )
 
+// Exact implements Sockets.
+func (n *node) Exact(on bool) {
+	state := int64(0)
+	if on {
+		state = 1
+	}
+	n.exact.Store((n.exact.Load()>>1+1)<<1 | state)
+}
+
 // newPair joins two devices: what the one reads the other writes, if the way carries it.
 func newPair(t *testing.T, mtu int) [2]*node {
 	t.Helper()
@@ -90,13 +99,7 @@ func newPair(t *testing.T, mtu int) [2]*node {
 	for i := range pair {
 		n := &node{tun: newFakeTUN(t)}
 		n.carries.Store(int64(mtu))
-		n.Device = New(Options{Inner: n.tun, Exact: func(on bool) {
-			state := int64(0)
-			if on {
-				state = 1
-			}
-			n.exact.Store((n.exact.Load()>>1+1)<<1 | state)
-		}})
+		n.Device = New(Options{Inner: n.tun, Sockets: n})
 		pair[i] = n
 	}
 	var wg sync.WaitGroup

@@ -64,7 +64,7 @@ func (m *Machine) Config(name string) (osnet.Config, bool) {
 	return l.have, true
 }
 
-// Open has the shape of osnet.Open.
+// Open is osnet.Open of this machine, and implements tunnel.Links.
 func (m *Machine) Open(name string) (osnet.Link, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
