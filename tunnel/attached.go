@@ -23,7 +23,7 @@ func (a attached) peer(key wgtypes.Key) *device.Peer {
 	return nil
 }
 
-// Initiate implements wireGuard; see Tunnel.Initiate.
+// Initiate implements wireGuard.
 func (a attached) Initiate(key wgtypes.Key, fresh bool) {
 	peer := a.peer(key)
 	if peer == nil {
@@ -36,7 +36,7 @@ func (a attached) Initiate(key wgtypes.Key, fresh bool) {
 	_ = peer.SendHandshakeInitiation(false)
 }
 
-// Confirm implements wireGuard; see Tunnel.Confirm.
+// Confirm implements wireGuard.
 func (a attached) Confirm(key wgtypes.Key) {
 	if peer := a.peer(key); peer != nil {
 		peer.SendKeepalive()
@@ -91,7 +91,7 @@ func (a attached) Endpoints() (map[wgtypes.Key]netip.AddrPort, error) {
 }
 
 // SetPath implements wireGuard.
-func (a attached) SetPath(key wgtypes.Key, p Path) {
+func (a attached) SetPath(key wgtypes.Key, p path) {
 	// Its error is that of a tunnel that is ending.
 	_ = a.t.do(func(o *open) error {
 		o.sizes.setPath(key, p)

@@ -11,7 +11,6 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/mesh/identity"
-	"warren/tunnel/bind"
 )
 
 // prepare makes the endpoints of the members among the peers, and gives each peer the handle of its own; those of members that
@@ -43,7 +42,7 @@ func (w *ways) prepare(peers []Peer) (want []Peer, table map[identity.NodeID]*me
 	var static []netip.AddrPort
 	for i, p := range want {
 		if p.ID.IsZero() {
-			if p.Endpoint.IsValid() && !bind.IsVirtual(p.Endpoint.Addr()) {
+			if p.Endpoint.IsValid() {
 				static = append(static, p.Endpoint)
 			}
 			continue
@@ -71,11 +70,6 @@ func (w *ways) publish(table map[identity.NodeID]*member) {
 	maps.DeleteFunc(w.inbox.ways, func(id identity.NodeID, _ Way) bool { return table[id] == nil })
 	maps.DeleteFunc(w.inbox.agreed, func(id identity.NodeID, _ [8]byte) bool { return table[id] == nil })
 	w.mu.Unlock()
-	select {
-	case <-w.some:
-	default:
-		close(w.some) // the tunnel's run loop alone comes here
-	}
 	w.poke()
 }
 

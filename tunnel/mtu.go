@@ -50,7 +50,7 @@ func (w *ways) sizeWays(ctx context.Context) {
 	for {
 		select {
 		case u := <-w.links:
-			p := Path{Addr: u.way, Direct: u.way.IsValid() && !bind.IsVirtual(u.way.Addr())}
+			p := path{Addr: u.way, Direct: u.way.IsValid() && !bind.IsVirtual(u.way.Addr())}
 			if p.Direct {
 				if link, err := w.linkMTU(u.way.Addr()); err == nil {
 					p.Link = link
@@ -63,15 +63,15 @@ func (w *ways) sizeWays(ctx context.Context) {
 	}
 }
 
-// Path is the way that a peer's packets take now, as far as their size depends on it.
-type Path struct {
+// path is the way that a member's packets take now, as far as their size depends on it.
+type path struct {
 	Addr   netip.AddrPort // an underlay address, or what stands for a relay or a stream; zero: there is none
 	Direct bool           // the peer itself has the address
 	Link   int            // MTU of this machine's link towards it; 0: unknown
 }
 
 // question is what is asked about a path; fixed is the interface's MTU when it is configured, else 0.
-func (p Path) question(fixed int) pathmtu.Path {
+func (p path) question(fixed int) pathmtu.Path {
 	q := pathmtu.Path{Addr: p.Addr, Overhead: overhead, Top: DefaultMTU, Default: DefaultMTU}
 	if p.Direct {
 		q.Overhead = wireguardExtra + udpHeader + ipv6Header
@@ -94,7 +94,7 @@ type sizes struct {
 	link  osnet.Config         // as last set
 	self  netip.Addr           // this node's IPv6 address inside the tunnel
 	auto  int                  // MTU of the interface when none is configured
-	paths map[wgtypes.Key]Path // of the peers; the members' are found by their ways
+	paths map[wgtypes.Key]path // of the members, found by their ways; others have none
 }
 
 // setLink notes what the interface is to be and returns it with its MTU.
@@ -113,24 +113,24 @@ func (s *sizes) setLink(config osnet.Config) osnet.Config {
 
 // setPeers tells what peers there are.
 func (s *sizes) setPeers(peers []Peer) {
-	list, paths := make([]fit.Peer, len(peers)), make(map[wgtypes.Key]Path, len(peers))
+	list, paths := make([]fit.Peer, len(peers)), make(map[wgtypes.Key]path, len(peers))
 	for i, p := range peers {
-		path := p.Path
+		var way path
 		if !p.ID.IsZero() {
-			path = s.paths[p.PublicKey]
+			way = s.paths[p.PublicKey]
+			paths[p.PublicKey] = way
 		}
-		paths[p.PublicKey] = path
-		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: path.question(s.link.MTU)}
+		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: way.question(s.link.MTU)}
 	}
 	s.paths = paths
 	s.fit.SetPeers(s.self, list)
 }
 
 // setPath tells of another path of a peer, if it is still one.
-func (s *sizes) setPath(key wgtypes.Key, path Path) {
+func (s *sizes) setPath(key wgtypes.Key, way path) {
 	if _, ok := s.paths[key]; ok {
-		s.paths[key] = path
-		s.fit.SetPath(key, path.question(s.link.MTU))
+		s.paths[key] = way
+		s.fit.SetPath(key, way.question(s.link.MTU))
 	}
 }
 

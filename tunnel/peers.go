@@ -56,20 +56,6 @@ func (t *Tunnel) SetPresharedKey(id identity.NodeID, psk [32]byte) error {
 	return t.do(func(o *open) error { return o.setPresharedKey(id, psk) })
 }
 
-// SetEndpoint points the device at an address for a peer now, even when the same was set before: it takes back
-// what the peer's roaming has changed. A peer that is not set is ignored. It is for peers without an ID.
-func (t *Tunnel) SetEndpoint(key wgtypes.Key, endpoint netip.AddrPort) error {
-	return t.do(func(o *open) error {
-		err := o.configure(wgtypes.Config{Peers: []wgtypes.PeerConfig{{
-			PublicKey: key, UpdateOnly: true, Endpoint: net.UDPAddrFromAddrPort(endpoint),
-		}}})
-		if _, ok := o.peers.endpoints[key]; ok && err == nil {
-			o.peers.endpoints[key] = endpoint
-		}
-		return err
-	})
-}
-
 // SetPort moves the UDP socket to another port; 0 lets the kernel choose. If the port cannot be opened the old one stays
 // open and the error says why.
 func (t *Tunnel) SetPort(port uint16) error {

@@ -27,9 +27,7 @@ type roamer struct {
 // findRoamers finds out who it is that the device sends to on its own account, until ctx ends. That takes a look at
 // the whole device, so what has come up meanwhile is looked for together.
 func (w *ways) findRoamers(ctx context.Context) {
-	select {
-	case <-w.some:
-	case <-ctx.Done():
+	if w.bind == nil {
 		return
 	}
 	for {
@@ -65,15 +63,16 @@ func moreStrays(first netip.AddrPort, from <-chan netip.AddrPort) map[netip.Addr
 // whoIs finds the members that the device sends to there. A handle says by itself whose it is: the device has mixed that
 // member up with another one.
 func (w *ways) whoIs(strays map[netip.AddrPort]bool) (found []roamer) {
-	byKey := make(map[wgtypes.Key]identity.NodeID)
-	for id, m := range *w.members.Load() {
+	members := *w.members.Load()
+	byKey := make(map[wgtypes.Key]identity.NodeID, len(members))
+	for id, m := range members {
 		byKey[m.key] = id
 		if handle := m.endpoint.Handle(); strays[handle] {
 			found = append(found, roamer{id, handle})
 			delete(strays, handle)
 		}
 	}
-	if len(strays) == 0 {
+	if len(strays) == 0 || len(members) == 0 {
 		return found
 	}
 	endpoints, err := w.device.Endpoints()
@@ -97,7 +96,7 @@ func (w *ways) roamed(r roamer, now time.Time) {
 	if p == nil {
 		return
 	}
-	w.log.Info("peer roamed", "id", r.id.Short(), "address", r.addr.String())
+	w.log.Debug("peer roamed", "peer", r.id.Short(), "address", r.addr.String())
 	if !bind.IsVirtual(r.addr.Addr()) {
 		p.endpoint.SetPath(r.addr)
 		p.strayed = now

@@ -99,7 +99,6 @@ type Peer struct {
 	Answers netip.Addr
 	// Controlling says that this side has the first word in the handshake with a member. The two sides differ in it.
 	Controlling bool
-	Path        Path // of a peer without ID whose Endpoint is a handle; a member's is found by its way
 }
 
 // LogValue keeps the preshared key out of logs.
@@ -296,17 +295,6 @@ func (t *Tunnel) Dropped() map[string]uint64 {
 	}
 	return nil
 }
-
-// Initiate starts a handshake with a peer now, unless one was started within the last five seconds (WireGuard's
-// RekeyTimeout). fresh says that the peer has restarted and lost its session: the session is then given up
-// on this side too, packets wait for the new one, and the five seconds do not count. A peer that is not set is ignored.
-// Those of members are seen to by SetWay and Agreed.
-func (t *Tunnel) Initiate(key wgtypes.Key, fresh bool) { attached{t}.Initiate(key, fresh) }
-
-// Confirm sends an empty packet to a peer, if none waits to be sent: whoever answered a handshake uses the new keys only
-// once a packet under them has come in (WireGuard, section 5.4.5). A peer that is not set is ignored. Those of members are
-// seen to by SetWay and Agreed.
-func (t *Tunnel) Confirm(key wgtypes.Key) { attached{t}.Confirm(key) }
 
 // without returns err less those of its joined errors that wrap target.
 func without(err, target error) error {

@@ -73,7 +73,12 @@ type Bind interface {
 
 // wireGuard is what the ways ask of the device.
 type wireGuard interface {
+	// Initiate starts a handshake with a peer now, unless one was started within the last five seconds (WireGuard's
+	// RekeyTimeout). fresh says that the peer has restarted and lost its session: the session is then given up
+	// on this side too, packets wait for the new one, and the five seconds do not count.
 	Initiate(key wgtypes.Key, fresh bool)
+	// Confirm sends an empty packet to a peer, if none waits to be sent: whoever answered a handshake uses the new keys
+	// only once a packet under them has come in (WireGuard, section 5.4.5).
 	Confirm(key wgtypes.Key)
 	LastHandshake(key wgtypes.Key) time.Time
 	// SetEndpoint has the device send to the endpoint again, wherever it has roamed to.
@@ -81,7 +86,7 @@ type wireGuard interface {
 	// Endpoints reads from the whole device where it sends to. It may wait.
 	Endpoints() (map[wgtypes.Key]netip.AddrPort, error)
 	// SetPath says what size of packets the way to a peer has to be asked about. It may wait.
-	SetPath(key wgtypes.Key, p Path)
+	SetPath(key wgtypes.Key, p path)
 }
 
 // ways looks after the ways of all members.
@@ -90,7 +95,6 @@ type ways struct {
 	log     *slog.Logger
 	bind    Bind          // nil: there are no members
 	wake    chan struct{} // of capacity 1: there is something in the inbox
-	some    chan struct{} // closed when there have been members: from then on the bind's channels are this package's to read
 	events  chan Event    // unbuffered: what waits for its reader waits in news
 	roamers chan roamer
 	links   chan unsized
@@ -144,7 +148,7 @@ type newsKey struct {
 
 func newWays(b Bind, log *slog.Logger) *ways {
 	w := &ways{
-		log: log, bind: b, wake: make(chan struct{}, 1), some: make(chan struct{}), events: make(chan Event), roamers: make(chan roamer),
+		log: log, bind: b, wake: make(chan struct{}, 1), events: make(chan Event), roamers: make(chan roamer),
 		links: make(chan unsized), linkMTU: osnet.LinkMTU, peers: make(map[identity.NodeID]*followed), busy: make(map[identity.NodeID]*followed),
 	}
 	w.members.Store(&map[identity.NodeID]*member{})
@@ -234,12 +238,15 @@ func (w *ways) run(ctx context.Context, device wireGuard) {
 	defer timer.Stop()
 	minute := time.NewTicker(staleEvery)
 	defer minute.Stop()
+	var stirs <-chan netip.AddrPort
+	if w.bind != nil {
+		stirs = w.bind.Stirs()
+	}
 	for {
 		w.rearm(timer)
 		// What waits for a reader is offered; a channel that is nil never is ready.
 		var events chan<- Event
 		var links chan<- unsized
-		var stirs <-chan netip.AddrPort
 		told, addr, some := w.news.first()
 		if some {
 			events = w.events
@@ -247,9 +254,6 @@ func (w *ways) run(ctx context.Context, device wireGuard) {
 		key, way, some := w.unsized.first()
 		if some {
 			links = w.links
-		}
-		if len(w.peers) > 0 {
-			stirs = w.bind.Stirs()
 		}
 		select {
 		case <-ctx.Done():

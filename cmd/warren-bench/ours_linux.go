@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"warren/mesh/identity"
 	"warren/tunnel"
 	"warren/tunnel/bind"
 	"warren/tunnel/osnet"
@@ -104,7 +106,7 @@ func (p *pair) startRole(ctx context.Context, at end, role string, job any) (*ex
 	return cmd, nil
 }
 
-// serveTunnel is one end: as package mesh/node has it, with one peer of fixed address.
+// serveTunnel is one end: as package mesh/agent has it, with one member of fixed address.
 func serveTunnel(ctx context.Context) error {
 	var j job
 	if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
@@ -128,8 +130,6 @@ func serveTunnel(ctx context.Context) error {
 	if err := t.SetLink(osnet.Config{Addrs: []netip.Prefix{j.Addr}, Routes: []netip.Prefix{j.Route}, MTU: tunnel.DefaultMTU, Up: true}); err != nil {
 		return err
 	}
-	e := b.Endpoint(j.Peer)
-	e.SetControlling(true)
 	if j.Relayed {
 		virtual, err := b.Channels().Open(j.Endpoint, relayChannel)
 		if err != nil {
@@ -137,10 +137,14 @@ func serveTunnel(ctx context.Context) error {
 		}
 		j.Endpoint = virtual
 	}
-	e.SetPath(j.Endpoint)
-	if err := t.SetPeers([]tunnel.Peer{{PublicKey: j.Peer, AllowedIPs: []netip.Prefix{j.Route}, Endpoint: e.Handle()}}); err != nil {
+	own := j.Private.PublicKey()
+	member := tunnel.Peer{
+		ID: identity.NodeID(j.Peer), PublicKey: j.Peer, AllowedIPs: []netip.Prefix{j.Route}, Controlling: bytes.Compare(own[:], j.Peer[:]) < 0,
+	}
+	if err := t.SetPeers([]tunnel.Peer{member}); err != nil {
 		return err
 	}
+	t.SetWay(member.ID, tunnel.Way{Addr: j.Endpoint})
 	fmt.Println("ready")
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // until the parent is gone
