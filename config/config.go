@@ -19,9 +19,6 @@ import (
 	"time"
 )
 
-// DefaultPath is where the file is looked for.
-const DefaultPath = "/etc/warren/warren.toml"
-
 // maxFile bounds the file, in bytes: 5,000 static peers take about one million.
 const maxFile = 4 << 20
 

@@ -8,13 +8,8 @@ import (
 	"warren/mesh/roster"
 )
 
-// The words of package roster in which a View speaks.
-type (
-	// Member is a member as the records have it.
-	Member = roster.Member
-	// MemberState is Member.State.
-	MemberState = roster.State
-)
+// Member is a member as the records have it.
+type Member = roster.Member
 
 // The states of a member.
 const (
@@ -40,15 +35,3 @@ func (m *Mesh) Announce(own Own) error {
 
 // Curable reports whether time, or a clock set right, may make a member of this node again, so that a restart is worth its while.
 func (e *FatalError) Curable() bool { return e.Reason == roster.ReasonExpired }
-
-// Expired returns the error for a certificate that is not valid at this time.
-func Expired(text string) *FatalError { return &FatalError{Reason: roster.ReasonExpired, Text: text} }
-
-// NewView returns a view of these members alone.
-func NewView(prefix4, prefix6 netip.Prefix, members ...Member) *View {
-	v := &View{Members: members, Prefix4: prefix4, Prefix6: prefix6, members: make(map[identity.NodeID]int, len(members))}
-	for i, m := range members {
-		v.members[m.ID] = i
-	}
-	return v
-}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/mesh/roster"
 )
 
 // What a node says of itself reaches the others; saying it again costs them nothing.
@@ -36,7 +37,7 @@ func TestAnnounce(t *testing.T) {
 }
 
 func TestFatalErrorThatTimeMayCure(t *testing.T) {
-	if !Expired("the clock is wrong").Curable() || (&FatalError{Text: "revoked"}).Curable() {
+	if !(&FatalError{Reason: roster.ReasonExpired}).Curable() || (&FatalError{Text: "revoked"}).Curable() {
 		t.Error("got the wrong one curable, want the expired certificate alone")
 	}
 }

@@ -76,6 +76,18 @@ func (v *View) RevokedNode(id identity.NodeID) (Revocation, bool) {
 	return v.Revoked[i], true
 }
 
+// NewView returns a view of these members alone.
+func NewView(prefix4, prefix6 netip.Prefix, members ...Member) *View {
+	v := &View{
+		Members: members, Prefix4: prefix4, Prefix6: prefix6,
+		members: make(map[identity.NodeID]int, len(members)), revoked: make(map[identity.KeyID]int),
+	}
+	for i, m := range members {
+		v.members[m.ID] = i
+	}
+	return v
+}
+
 // View returns the current view. It takes no lock and costs nothing, so it may be called for each packet and under locks of others.
 func (m *Mesh) View() *View { return m.book.view.Load() }
 
@@ -112,12 +124,9 @@ func (m *Mesh) Missing() int { return int(max(0, m.missing.Load())) }
 
 // newView reads the roster; the book's lock is held.
 func (b *book) newView() *View {
-	v := &View{
-		Members: b.roster.Members(), Prefix4: b.prefix4, Prefix6: b.meshID.Prefix6(), Records: b.roster.Len(), Conflict: b.own.conflict,
-		members: make(map[identity.NodeID]int), revoked: make(map[identity.KeyID]int),
-	}
-	for i, member := range v.Members {
-		v.members[member.ID] = i
+	v := NewView(b.prefix4, b.meshID.Prefix6(), b.roster.Members()...)
+	v.Records, v.Conflict = b.roster.Len(), b.own.conflict
+	for _, member := range v.Members {
 		b.names[identity.KeyID(member.ID)] = member.Name
 	}
 	invites := make(map[identity.KeyID]bool)

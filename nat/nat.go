@@ -51,9 +51,6 @@ const (
 	Relayed = path.Relayed
 )
 
-// Decode reads a Message; its error wraps path.ErrMalformed. The reverse is Message.Encode.
-func Decode(raw []byte) (Message, error) { return path.Decode(raw) }
-
 // RelayControl opens relay channels over the control session with an anchor. Its methods may block;
 // for one peer they are called one after the other.
 type RelayControl interface {

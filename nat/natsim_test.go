@@ -13,6 +13,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/nat/natkind"
+	"warren/nat/path"
 )
 
 // sim is a network in memory: hosts, NATs before them, signalling and a relay, all with one latency.
@@ -324,7 +325,7 @@ func (n *simNode) Send(to identity.NodeID, m Message) error {
 	}
 	from := n.id
 	time.AfterFunc(2*n.sim.latency, func() {
-		if m, err := Decode(raw); err == nil {
+		if m, err := path.Decode(raw); err == nil {
 			peer.Deliver(from, m)
 		}
 	})

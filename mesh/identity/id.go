@@ -93,12 +93,3 @@ func ParseNodeID(text string) (NodeID, error) {
 
 // String returns the mesh ID as 32 hexadecimal digits.
 func (id MeshID) String() string { return hex.EncodeToString(id[:]) }
-
-// ParseMeshID reads the 32 hexadecimal digits of MeshID.String; its error wraps ErrBadID.
-func ParseMeshID(text string) (MeshID, error) {
-	raw, err := hex.DecodeString(text)
-	if err != nil || len(raw) != len(MeshID{}) {
-		return MeshID{}, fmt.Errorf("mesh ID %q: want 32 hexadecimal digits: %w", text, ErrBadID)
-	}
-	return MeshID(raw), nil
-}

@@ -15,6 +15,7 @@ import (
 
 	"warren/mesh"
 	"warren/mesh/identity"
+	"warren/mesh/roster"
 	"warren/mesh/session"
 	"warren/nat"
 	"warren/nat/streams"
@@ -259,7 +260,7 @@ func TestEnds(t *testing.T) {
 		{"an owner that ends takes the context along", func(w *twins) { w.stop() }, context.Canceled, ErrFinal},
 		{"left", func(w *twins) { w.hub.Leave(); w.hub.Leave() }, ErrLeft, ErrFinal},
 		{"revoked", func(w *twins) { w.fatal <- &mesh.FatalError{Text: "revoked"} }, ErrFinal, context.Canceled},
-		{"expired", func(w *twins) { w.fatal <- mesh.Expired("the clock is wrong") }, nil, ErrFinal},
+		{"expired", func(w *twins) { w.fatal <- &mesh.FatalError{Reason: roster.ReasonExpired, Text: "the clock is wrong"} }, nil, ErrFinal},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -76,11 +76,6 @@ type SetAside struct {
 	Cause error
 }
 
-// String is for the log and for status.
-func (s *SetAside) String() string {
-	return fmt.Sprintf("damaged store kept as %s: %v", s.Path, s.Cause)
-}
-
 // Store is an open file of records. Make one with Open, end it with Close.
 type Store struct {
 	path string

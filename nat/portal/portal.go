@@ -45,19 +45,6 @@ const (
 	Open                 // it showed the mesh's certificate
 )
 
-// String returns a word for the API.
-func (s State) String() string {
-	switch s {
-	case Closed:
-		return "closed"
-	case Foreign:
-		return "foreign"
-	case Open:
-		return "open"
-	}
-	return "silent"
-}
-
 // Look is what was seen at an anchor.
 type Look struct {
 	State  State
@@ -149,38 +136,4 @@ func HTTP(ctx context.Context, at netip.AddrPort) string {
 		detail += fmt.Sprintf(" and leads to %.100q", to)
 	}
 	return detail
-}
-
-// Seen is what a network check has found out of the anchors, for Judge.
-type Seen struct {
-	Asked, Answered int            // anchors, by UDP
-	Looks           []Look         // by TCP
-	Web             netip.AddrPort // where a web page would be asked for: port 80 of a public anchor; zero: there is none
-}
-
-// Verdict says whether something is suspected to answer in the anchors' place, and why it is, or is not.
-type Verdict struct {
-	Suspected bool
-	Reason    string
-}
-
-// Judge asks for a web page only where the rest leaves the question open; ctx bounds that.
-func Judge(ctx context.Context, s Seen) Verdict {
-	state := func(want State) int { return slices.IndexFunc(s.Looks, func(l Look) bool { return l.State == want }) }
-	switch {
-	case s.Answered > 0:
-		return Verdict{Reason: "anchors answer by UDP"}
-	case state(Open) >= 0:
-		return Verdict{Reason: "anchors answer by TCP with the mesh's certificates"}
-	case s.Asked == 0:
-		return Verdict{Reason: "there is no anchor to ask"}
-	case state(Foreign) >= 0:
-		return Verdict{Suspected: true, Reason: s.Looks[state(Foreign)].Detail}
-	}
-	if s.Web.IsValid() {
-		if detail := HTTP(ctx, s.Web); detail != "" {
-			return Verdict{Suspected: true, Reason: detail}
-		}
-	}
-	return Verdict{Reason: "nothing answers in the anchors' place"}
 }
