@@ -17,7 +17,7 @@ type attached struct{ t *Tunnel }
 
 // peer looks one up, or returns nil.
 func (a attached) peer(key wgtypes.Key) *device.Peer {
-	if dev := a.t.device.Load(); dev != nil {
+	if dev := a.t.running.Load(); dev != nil {
 		return dev.LookupPeer(device.NoisePublicKey(key))
 	}
 	return nil

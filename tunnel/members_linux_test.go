@@ -17,7 +17,7 @@ import (
 )
 
 // node runs a tunnel for members.
-func node(t *testing.T, name string, m *osnettest.Machine) *side {
+func node(t *testing.T, name string, m Links) *side {
 	t.Helper()
 	channels := tuntest.NewChannelTUN()
 	s := start(t, Options{TUN: named{channels.TUN(), name}, Links: m, Bind: bind.New(bind.Options{Inner: sockets.New()})})

@@ -3,13 +3,13 @@ package tunnel
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/tunnel/bind"
 	"warren/tunnel/fit"
-	"warren/tunnel/osnet"
 	"warren/tunnel/pathmtu"
 )
 
@@ -91,28 +91,13 @@ func (p path) question(fixed int) pathmtu.Path {
 // sizes is what an open interface knows about sizes. It belongs to the run loop.
 type sizes struct {
 	fit   *fit.Device
-	link  osnet.Config         // as last set
-	self  netip.Addr           // this node's IPv6 address inside the tunnel
-	auto  int                  // MTU of the interface when none is configured
+	link  *atomic.Pointer[linkFacts]
 	paths map[wgtypes.Key]path // of the members, found by their ways; others have none
-}
-
-// setLink notes what the interface is to be and returns it with its MTU.
-func (s *sizes) setLink(config osnet.Config) osnet.Config {
-	s.link, s.self = config, netip.Addr{}
-	for _, p := range config.Addrs {
-		if p.Addr().Is6() && !s.self.IsValid() {
-			s.self = p.Addr()
-		}
-	}
-	if config.MTU == 0 {
-		config.MTU = s.auto
-	}
-	return config
 }
 
 // setPeers tells what peers there are.
 func (s *sizes) setPeers(peers []Peer) {
+	link := s.link.Load()
 	list, paths := make([]fit.Peer, len(peers)), make(map[wgtypes.Key]path, len(peers))
 	for i, p := range peers {
 		var way path
@@ -120,27 +105,16 @@ func (s *sizes) setPeers(peers []Peer) {
 			way = s.paths[p.PublicKey]
 			paths[p.PublicKey] = way
 		}
-		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: way.question(s.link.MTU)}
+		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: way.question(link.mtu)}
 	}
 	s.paths = paths
-	s.fit.SetPeers(s.self, list)
+	s.fit.SetPeers(link.self, list)
 }
 
 // setPath tells of another path of a peer, if it is still one.
 func (s *sizes) setPath(key wgtypes.Key, way path) {
 	if _, ok := s.paths[key]; ok {
 		s.paths[key] = way
-		s.fit.SetPath(key, way.question(s.link.MTU))
+		s.fit.SetPath(key, way.question(s.link.Load().mtu))
 	}
-}
-
-// grow makes the interface's MTU the largest size that was verified, if nobody has configured it and only jumbo frames can
-// carry that. It reports whether it did.
-func (s *sizes) grow() bool {
-	size := s.fit.Most()
-	if s.link.MTU != 0 || size <= max(s.auto, ethernet) {
-		return false
-	}
-	s.auto = size
-	return true
 }

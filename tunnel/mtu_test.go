@@ -4,10 +4,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"golang.zx2c4.com/wireguard/tun/tuntest"
-
-	"warren/tunnel/fit"
-	"warren/tunnel/osnet"
 	"warren/tunnel/pathmtu"
 )
 
@@ -36,21 +32,5 @@ func TestWhatIsAskedOfAPath(t *testing.T) {
 		if got := test.path.question(test.fixed); got != test.want {
 			t.Errorf("%s: got %+v, want %+v", test.name, got, test.want)
 		}
-	}
-}
-
-// TestConfiguredMTUHolds sets links with an MTU and without one.
-func TestConfiguredMTUHolds(t *testing.T) {
-	s := sizes{auto: DefaultMTU, fit: fit.New(fit.Options{Inner: tuntest.NewChannelTUN().TUN()})}
-	defer s.fit.Close()
-	addrs := []netip.Prefix{netip.MustParsePrefix("100.70.1.2/32"), netip.MustParsePrefix("fd01::2/128"), netip.MustParsePrefix("fd02::2/128")}
-	if got := s.setLink(osnet.Config{Addrs: addrs, Up: true}); got.MTU != DefaultMTU || s.self != addrs[1].Addr() {
-		t.Errorf("none configured: got MTU %d and self %s, want %d and %s", got.MTU, s.self, DefaultMTU, addrs[1].Addr())
-	}
-	if s.grow() {
-		t.Error("grown without anything verified")
-	}
-	if got := s.setLink(osnet.Config{MTU: 1420, Up: true}); got.MTU != 1420 || s.self.IsValid() {
-		t.Errorf("configured: got MTU %d and self %v, want 1420 and none", got.MTU, s.self)
 	}
 }

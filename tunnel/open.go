@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"syscall"
 	"time"
@@ -32,11 +33,10 @@ type open struct {
 	bind      *steadyBind
 	control   *control
 	client    *wgctrl.Client
-	link      osnet.Link
+	link      *linked // runs beside the run loop
 	sizes     sizes
 	peers     peerSet
 	memory    memory
-	said6     bool // that there is no IPv6
 }
 
 // open makes the interface and brings the device up. What it has made before an error it takes away.
@@ -57,10 +57,10 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 	o.peers.endpoints = make(map[wgtypes.Key]netip.AddrPort)
 	o.memory = newMemory(t.opts.LimitMemory)
 	o.memory.limit(0)
-	o.sizes = sizes{auto: DefaultMTU, fit: fit.New(fit.Options{Inner: dev, Sockets: t.bind})}
+	o.sizes = sizes{fit: fit.New(fit.Options{Inner: dev, Sockets: t.bind})}
 	t.fit.Store(o.sizes.fit)
 	o.device = device.NewDevice(newSteadyTUN(o.sizes.fit), o.bind, deviceLogger(t.log))
-	if err := o.up(t.opts); err != nil {
+	if err := o.up(t.opts, t.log); err != nil {
 		o.close()
 		return nil, err
 	}
@@ -69,7 +69,8 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 
 // up gives the device its control socket, its key and its port, and opens the link. The kernel's WireGuard need not be
 // there: wgctrl then looks for control sockets only.
-func (o *open) up(opts Options) (err error) {
+func (o *open) up(opts Options, log *slog.Logger) error {
+	var err error
 	if o.control, err = listenControl(o.name, o.device); err != nil {
 		return err
 	}
@@ -83,8 +84,13 @@ func (o *open) up(opts Options) (err error) {
 	if err = o.device.Up(); err != nil {
 		return fmt.Errorf("open UDP port %d: %w", port, err)
 	}
-	o.link, err = opts.Links.Open(o.name)
-	return err
+	link, err := opts.Links.Open(o.name)
+	if err != nil {
+		return err
+	}
+	o.link = newLinked(o.name, link, o.sizes.fit, log)
+	o.sizes.link = &o.link.facts
+	return nil
 }
 
 // close takes everything down in the reverse order. The control socket's connections are cut first: a client that stops in the
@@ -94,8 +100,7 @@ func (o *open) close() {
 		o.control.close()
 	}
 	if o.link != nil {
-		// The kernel removes what is left together with the TUN device.
-		_ = o.link.Close()
+		o.link.close()
 	}
 	o.device.Close()
 	o.memory.lift()

@@ -118,25 +118,20 @@ type PeerStats struct {
 // Tunnel is one WireGuard interface.
 type Tunnel struct {
 	// constant after New
-	opts     Options
-	log      *slog.Logger
-	bind     *steadyBind
-	ways     *ways         // runs beside the run loop
-	commands chan command  // unbuffered: whoever calls waits for its turn
-	ready    chan struct{} // closed when the device is up
-	gone     chan struct{} // closed when no more commands are taken
+	opts   Options
+	log    *slog.Logger
+	bind   *steadyBind
+	ways   *ways         // runs beside the run loop
+	device turns[open]   // of the run loop
+	link   turns[linked] // of a goroutine beside it
+	ready  chan struct{} // closed when the device is up
+	gone   chan struct{} // closed when neither takes any more
 
 	// atomic
 	started atomic.Bool
 	fit     atomic.Pointer[fit.Device]
 	name    atomic.Pointer[string]        // of the interface as made
-	device  atomic.Pointer[device.Device] // nil before ready
-}
-
-// command is work for the run loop, which owns the open interface.
-type command struct {
-	do   func(*open) error
-	done chan error // of capacity 1
+	running atomic.Pointer[device.Device] // nil before ready
 }
 
 // New checks the options. It starts nothing.
@@ -160,10 +155,9 @@ func New(opts Options) (*Tunnel, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	t := &Tunnel{
-		opts: opts, log: opts.Logger.With("part", "tunnel"),
-		commands: make(chan command), ready: make(chan struct{}), gone: make(chan struct{}),
-	}
+	t := &Tunnel{opts: opts, log: opts.Logger.With("part", "tunnel"), ready: make(chan struct{}), gone: make(chan struct{})}
+	t.device = turns[open]{make(chan call[open]), t.ready, t.gone}
+	t.link = turns[linked]{make(chan call[linked]), t.ready, t.gone}
 	t.bind, t.ways = &steadyBind{socket: shared, log: t.log}, newWays(opts.Bind, t.log)
 	t.name.Store(&opts.Name)
 	return t, nil
@@ -185,23 +179,24 @@ func (t *Tunnel) Run(ctx context.Context) error {
 		return err
 	}
 	t.name.Store(&o.name)
-	t.device.Store(o.device)
+	t.running.Store(o.device)
 	close(t.ready)
 	t.log.Info("interface up", "name", o.name, "port", o.bind.Port())
 	beside, stop := context.WithCancel(ctx)
 	defer stop()
-	var ways sync.WaitGroup
-	ways.Go(func() { t.ways.run(beside, attached{t}) })
+	var others sync.WaitGroup
+	others.Go(func() { t.ways.run(beside, attached{t}) })
+	others.Go(func() { o.link.run(beside, t.link.calls) })
 	err = t.serve(ctx, o)
-	close(t.gone) // before the wait: the ways have commands too
+	close(t.gone) // before the wait: the ways call too
 	stop()
-	ways.Wait()
+	others.Wait()
 	o.close()
 	t.log.Info("interface down", "name", o.name)
 	return err
 }
 
-// serve does one command after the other.
+// serve does one call after the other.
 func (t *Tunnel) serve(ctx context.Context, o *open) error {
 	compare := time.NewTicker(compareEvery)
 	defer compare.Stop()
@@ -209,10 +204,8 @@ func (t *Tunnel) serve(ctx context.Context, o *open) error {
 		select {
 		case <-compare.C:
 			t.compare(o)
-		case c := <-t.commands:
+		case c := <-t.device.calls:
 			c.done <- c.do(o)
-		case <-o.sizes.fit.Grown():
-			t.grow(o)
 		case <-o.device.Wait():
 			return fmt.Errorf("run interface %s: %w", o.name, ErrGone)
 		case <-ctx.Done():
@@ -236,20 +229,7 @@ func (t *Tunnel) compare(o *open) {
 }
 
 // do has the run loop call f and returns what it returns.
-func (t *Tunnel) do(f func(*open) error) error {
-	select {
-	case <-t.ready:
-	default:
-		return ErrNotRunning
-	}
-	c := command{do: f, done: make(chan error, 1)}
-	select {
-	case t.commands <- c:
-		return <-c.done
-	case <-t.gone:
-		return ErrNotRunning
-	}
-}
+func (t *Tunnel) do(f func(*open) error) error { return t.device.do(f) }
 
 // Port returns the UDP port that is open; 0 before the first.
 func (t *Tunnel) Port() uint16 { return t.bind.Port() }
@@ -260,32 +240,10 @@ func (t *Tunnel) Ready() <-chan struct{} { return t.ready }
 // Name returns the name of the interface. Before Ready it is the one asked for, which on macOS has no number.
 func (t *Tunnel) Name() string { return *t.name.Load() }
 
-// SetLink gives the interface its addresses and routes; see osnet.Link. That IPv6 is switched off in the kernel is logged
-// once and is no error.
+// SetLink gives the interface its addresses and routes; see osnet.Link. It waits for the kernel, but nothing else of the tunnel
+// does meanwhile. That IPv6 is switched off in the kernel is logged once and is no error.
 func (t *Tunnel) SetLink(config osnet.Config) error {
-	return t.do(func(o *open) error {
-		err := o.link.Set(o.sizes.setLink(config))
-		if !errors.Is(err, osnet.ErrNoIPv6) {
-			return err
-		}
-		if !o.said6 {
-			o.said6 = true
-			t.log.Warn("IPv6 is switched off on this system, the tunnel carries IPv4 only", "name", o.name)
-		}
-		return without(err, osnet.ErrNoIPv6)
-	})
-}
-
-// grow follows what was verified with the MTU of the interface.
-func (t *Tunnel) grow(o *open) {
-	if !o.sizes.grow() {
-		return
-	}
-	if err := o.link.Set(o.sizes.setLink(o.sizes.link)); err != nil && !errors.Is(err, osnet.ErrNoIPv6) {
-		t.log.Warn("jumbo frames not used", "name", o.name, "error", err)
-		return
-	}
-	t.log.Info("jumbo frames", "name", o.name, "mtu", o.sizes.auto)
+	return t.link.do(func(l *linked) error { return l.set(config) })
 }
 
 // Dropped returns how many packets were dropped because of their size, or as bad probes, by reason.
@@ -294,19 +252,4 @@ func (t *Tunnel) Dropped() map[string]uint64 {
 		return f.Dropped()
 	}
 	return nil
-}
-
-// without returns err less those of its joined errors that wrap target.
-func without(err, target error) error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return nil
-	}
-	var rest []error
-	for _, e := range joined.Unwrap() {
-		if !errors.Is(e, target) {
-			rest = append(rest, e)
-		}
-	}
-	return errors.Join(rest...)
 }
