@@ -142,7 +142,7 @@ var signs = []sign{
 	{"who relays: for whom this node does, and how much", "nat/relay/server.go", "Serve"},
 	{"why is this peer relayed", "mesh/verdict/judge.go", "Judge"},
 	{"why is this peer relayed: the evidence of its attempts", "nat/evidence.go", "Evidence"},
-	{"when a path is in doubt, or dead", "nat/path/life.go", "suspect"},
+	{"when a path is in doubt, or dead", "nat/path/life.go", "judge"},
 	{"UDP is blocked: when that is believed", "nat/streams/machine.go", "Machine"},
 	{"UDP is blocked: the stream itself", "nat/stream/client.go", "Dial"},
 	{"what the NAT before this node does", "nat/standing/measure.go", "measure"},
