@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Gateways returns the routers of the system's default routes, the one in use first.
-func Gateways() []netip.Addr {
+// gateways returns the routers of the system's default routes, the one in use first.
+func gateways() []netip.Addr {
 	raw, err := route.FetchRIB(unix.AF_UNSPEC, route.RIBTypeRoute, 0)
 	if err != nil {
 		return nil

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Gateways returns the routers of the system's default routes, those of the lowest metric first.
-func Gateways() []netip.Addr {
+// gateways returns the routers of the system's default routes, those of the lowest metric first.
+func gateways() []netip.Addr {
 	var found []netlink.Route
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		for range 5 {

@@ -42,8 +42,8 @@ func (n labNetwork) ListenPacket(local netip.Addr) (c net.PacketConn, err error)
 	return c, err
 }
 
-func (n labNetwork) gateways() (all []netip.Addr) {
-	_ = n.h.Do(func() error { all = Gateways(); return nil })
+func (n labNetwork) Gateways() (all []netip.Addr) {
+	_ = n.h.Do(func() error { all = gateways(); return nil })
 	return all
 }
 
@@ -68,8 +68,8 @@ type running struct {
 
 func runIn(t *testing.T, h *natlab.Host, protocol string, port uint16) *running {
 	t.Helper()
-	n := labNetwork{h}
-	m := New(Options{Port: func() uint16 { return port }, TCP: func() bool { return true }, Gateway: n.gateways, Network: n})
+	m := New(Options{Network: labNetwork{h}})
+	m.Set(Wanted{Port: port, TCP: true})
 	m.only = protocol
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{m, t, cancel, make(chan error, 1)}

@@ -18,6 +18,8 @@ import (
 
 // Network is what a Mapper needs of the system's network. Package portmaptest has one in memory.
 type Network interface {
+	// Gateways returns the routers of the default routes, best first; link-local addresses with their zone.
+	Gateways() []netip.Addr
 	// Source returns this host's address on the gateway's network: for an IPv6 gateway, a global one.
 	Source(gateway netip.Addr) (netip.Addr, error)
 	// Dial connects from a local address ("udp", "tcp").
@@ -29,6 +31,8 @@ type Network interface {
 
 // systemNetwork is the kernel's.
 type systemNetwork struct{}
+
+func (systemNetwork) Gateways() []netip.Addr { return gateways() }
 
 // anywhere6 stands for all of IPv6's global addresses where the kernel is asked for a source; nothing is sent to it.
 var anywhere6 = netip.MustParseAddr("2000::1")

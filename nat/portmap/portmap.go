@@ -42,16 +42,8 @@ const (
 	perFamily = 2
 )
 
-// Options say what to map, and where. All have defaults.
+// Options say how to map. All have defaults.
 type Options struct {
-	// Port returns the shared UDP port as it is now; 0 while it is not open, and nothing is mapped then. Nil, or after a call of
-	// Set: what Set was told.
-	Port func() uint16
-	// TCP reports whether the TCP port of the same number is wanted too, now. Nil, or after a call of Set: what Set was told.
-	TCP func() bool
-	// Gateway returns the routers to ask, best first; link-local addresses with their zone. Nil: those of the
-	// system's default routes.
-	Gateway func() []netip.Addr
 	// Secret, if there is one, is a lasting secret of this node. A restarted agent can then take over the mapping that
 	// the killed one left behind, which PCP allows only to those who know its nonce.
 	Secret []byte
@@ -130,7 +122,7 @@ type Mapper struct {
 	events  chan struct{}
 	changed chan struct{}
 
-	wanted atomic.Pointer[Wanted] // nil: Set was not called
+	wanted atomic.Pointer[Wanted] // as Set last said
 
 	// Guarded by mu.
 	mu     sync.Mutex
@@ -155,9 +147,6 @@ func (p place) protocol() byte {
 
 // New returns a Mapper that does nothing until Run.
 func New(o Options) *Mapper {
-	if o.Gateway == nil {
-		o.Gateway = Gateways
-	}
 	if o.Network == nil {
 		o.Network = systemNetwork{}
 	}
@@ -165,26 +154,16 @@ func New(o Options) *Mapper {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.Logger = o.Logger.With("part", "portmap")
-	return &Mapper{o: o, events: make(chan struct{}, 1), changed: make(chan struct{}, 1), report: map[place]RouterStatus{}}
+	m := &Mapper{o: o, events: make(chan struct{}, 1), changed: make(chan struct{}, 1), report: map[place]RouterStatus{}}
+	m.wanted.Store(&Wanted{})
+	return m
 }
 
-// Set says what to map; the same again changes nothing. It never blocks.
+// Set says what to map; the same again changes nothing, and before the first call nothing is mapped. It never blocks.
 func (m *Mapper) Set(w Wanted) {
-	if before := m.wanted.Swap(&w); before == nil || *before != w {
+	if before := m.wanted.Swap(&w); *before != w {
 		m.Changed()
 	}
-}
-
-// want returns what is to be mapped now.
-func (m *Mapper) want() (w Wanted) {
-	if set := m.wanted.Load(); set != nil {
-		return *set
-	}
-	if m.o.Port != nil {
-		w.Port = m.o.Port()
-	}
-	w.TCP = m.o.TCP != nil && m.o.TCP()
-	return w
 }
 
 // Events returns a channel that gets a value, coalesced, after each change of what Snapshot and TCPMappings return but for
@@ -254,6 +233,10 @@ func (m *Mapper) Run(ctx context.Context) error {
 		}
 		m.arrange(nil)
 	}()
+	select {
+	case <-m.changed: // what was told before is asked for now, and need not be twice
+	default:
+	}
 	for {
 		wanted := m.places()
 		for p, l := range lines {
@@ -293,13 +276,13 @@ func isClosed(c <-chan struct{}) bool {
 
 // places returns what there is to map now.
 func (m *Mapper) places() []place {
-	want := m.want()
+	want := m.wanted.Load()
 	if want.Port == 0 {
 		return nil
 	}
 	var all []place
 	count := map[bool]int{}
-	for _, gateway := range m.o.Gateway() {
+	for _, gateway := range m.o.Network.Gateways() {
 		gateway = gateway.Unmap()
 		if !gateway.IsValid() || gateway.IsUnspecified() || count[gateway.Is4()] == perFamily {
 			continue

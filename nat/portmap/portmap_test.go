@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,23 +32,14 @@ func home4(change func(*portmaptest.Options)) *portmaptest.Router {
 // agent is a Mapper that runs in a bubble.
 type agent struct {
 	*portmap.Mapper
-	t    *testing.T
-	port atomic.Uint32
-	tcp  atomic.Bool
-	end  func() time.Duration // ends Run and returns how long that took
+	t   *testing.T
+	end func() time.Duration // ends Run and returns how long that took
 }
 
-func run(t *testing.T, r *portmaptest.Router, gateway netip.Addr, secret string) *agent {
+func run(t *testing.T, r *portmaptest.Router, secret string) *agent {
 	t.Helper()
-	a := &agent{t: t}
-	a.port.Store(9277)
-	a.Mapper = portmap.New(portmap.Options{
-		Port:    func() uint16 { return uint16(a.port.Load()) },
-		TCP:     a.tcp.Load,
-		Gateway: func() []netip.Addr { return []netip.Addr{gateway} },
-		Network: r,
-		Secret:  []byte(secret),
-	})
+	a := &agent{t: t, Mapper: portmap.New(portmap.Options{Network: r, Secret: []byte(secret)})}
+	a.Set(portmap.Wanted{Port: 9277})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
@@ -132,7 +122,7 @@ func TestLife(t *testing.T) {
 						want, wantInside, gateway = netip.AddrPortFrom(host6, 9277), netip.AddrPortFrom(host6, 9277), gateway6
 					}
 				})
-				a := run(t, r, gateway, "")
+				a := run(t, r, "")
 				after(0)
 				got := a.only()
 				if got.External != want || got.Internal != wantInside || got.Gateway != gateway || !got.Public() || !strings.Contains(strings.Join(tt.protocols, " "), got.Protocol) {
@@ -173,7 +163,7 @@ func TestLife(t *testing.T) {
 func TestRenewedAtHalfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := home4(func(o *portmaptest.Options) { o.NATPMP = true })
-		a := run(t, r, gateway4, "")
+		a := run(t, r, "")
 		after(5 * time.Second)
 		before := r.Requests("NAT-PMP")
 		after(9 * time.Minute)
@@ -212,7 +202,7 @@ func TestStates(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := home4(tt.change)
-				a := run(t, r, gateway4, "")
+				a := run(t, r, "")
 				after(5 * time.Second)
 				for protocol, want := range tt.want {
 					got := a.state(protocol)
@@ -237,7 +227,7 @@ func TestDoubleNAT(t *testing.T) {
 		t.Run(external, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := home4(func(o *portmaptest.Options) { o.PCP, o.External = true, netip.MustParseAddr(external) })
-				a := run(t, r, gateway4, "")
+				a := run(t, r, "")
 				after(time.Second)
 				if got := a.only().Public(); got != (want == "") {
 					t.Errorf("got public %v", got)
@@ -262,7 +252,7 @@ func TestPortTaken(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := home4(change)
 				r.Occupy(9277)
-				a := run(t, r, gateway4, "")
+				a := run(t, r, "")
 				after(time.Second)
 				got := a.only()
 				if to, _ := r.Lookup(got.External); got.External.Port() == 9277 || to != inside {
@@ -281,11 +271,11 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
-// TestSetReplacesTheFunctions maps what Set says from then on, at once, and nothing for port 0.
-func TestSetReplacesTheFunctions(t *testing.T) {
+// TestSet maps what Set says from then on, at once, and nothing for port 0.
+func TestSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := home4(func(o *portmaptest.Options) { o.NATPMP = true })
-		a := run(t, r, gateway4, "")
+		a := run(t, r, "")
 		after(10 * time.Second)
 		for _, want := range []portmap.Wanted{{Port: 9999}, {Port: 9999, TCP: true}, {}, {Port: 9277, TCP: true}} {
 			a.event()
@@ -312,7 +302,7 @@ func TestSetReplacesTheFunctions(t *testing.T) {
 // TestAnswersOfRoutersAreTold: what a router does not speak is news too, once.
 func TestAnswersOfRoutersAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := run(t, home4(func(*portmaptest.Options) {}), gateway4, "")
+		a := run(t, home4(func(*portmaptest.Options) {}), "")
 		after(0)
 		if !a.event() || a.state(portmap.PCP).State != portmap.Asking {
 			t.Errorf("got %+v and no event, want the router asked", a.Snapshot())
@@ -331,11 +321,10 @@ func TestAnswersOfRoutersAreTold(t *testing.T) {
 func TestPortChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := home4(func(o *portmaptest.Options) { o.PCP, o.UPnP = true, true })
-		a := run(t, r, gateway4, "")
+		a := run(t, r, "")
 		after(10 * time.Second)
 		a.event()
-		a.port.Store(9999)
-		a.Changed()
+		a.Set(portmap.Wanted{Port: 9999})
 		after(0)
 		want := netip.AddrPortFrom(outside, 9999)
 		if got := a.only(); got.External != want || !a.event() {
@@ -346,19 +335,15 @@ func TestPortChanges(t *testing.T) {
 		}
 		// There and back: the removal of the first must not hit the last.
 		for range 10 {
-			a.port.Store(9277)
-			a.Changed()
-			a.port.Store(9999)
-			a.Changed()
+			a.Set(portmap.Wanted{Port: 9277})
+			a.Set(portmap.Wanted{Port: 9999})
 		}
-		a.port.Store(9277)
-		a.Changed()
+		a.Set(portmap.Wanted{Port: 9277})
 		after(5 * time.Second)
 		if to, _ := r.Lookup(mapped); to != inside || len(r.Entries()) != 1 {
 			t.Errorf("got %+v at the router, want only %v", r.Entries(), inside)
 		}
-		a.port.Store(0)
-		a.Changed()
+		a.Set(portmap.Wanted{})
 		after(5 * time.Second)
 		if len(a.Mappings()) != 0 || len(r.Entries()) != 0 {
 			t.Errorf("got %+v without a port", r.Entries())
@@ -370,7 +355,7 @@ func TestPortChanges(t *testing.T) {
 func TestRouterRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := home4(func(o *portmaptest.Options) { o.NATPMP, o.UPnP = true, true })
-		a := run(t, r, gateway4, "")
+		a := run(t, r, "")
 		after(5 * time.Second)
 		r.Restart()
 		after(10 * time.Minute)
@@ -398,7 +383,7 @@ func TestRouterRestarts(t *testing.T) {
 func TestRouterFallsSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := home4(func(o *portmaptest.Options) { o.PCP = true })
-		a := run(t, r, gateway4, "")
+		a := run(t, r, "")
 		after(5 * time.Second)
 		a.event()
 		r.Set(func(o *portmaptest.Options) { o.PCP = false })
@@ -437,21 +422,20 @@ func TestTCP(t *testing.T) {
 		{portmap.UPnP, func(o *portmaptest.Options) { o.UPnP = true }, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			want, gateway := mapped, gateway4
+			want := mapped
 			r := home4(func(o *portmaptest.Options) {
 				only.change(o)
 				if only.v6 {
 					o.Gateway, o.Host = gateway6, host6
-					want, gateway = netip.AddrPortFrom(host6, 9277), gateway6
+					want = netip.AddrPortFrom(host6, 9277)
 				}
 			})
-			a := run(t, r, gateway, "lasting")
+			a := run(t, r, "lasting")
 			after(time.Minute)
 			if got := a.TCPMappings(); len(got) != 0 || len(r.Entries()) != 1 {
 				t.Errorf("%s: got %+v although TCP is not wanted, and %+v at the router", only.protocol, got, r.Entries())
 			}
-			a.tcp.Store(true)
-			a.Changed()
+			a.Set(portmap.Wanted{Port: 9277, TCP: true})
 			after(3 * time.Hour)
 			got := a.TCPMappings()
 			if _, ok := r.LookupTCP(want); !ok || len(got) != 1 || got[0].External != want || len(r.Entries()) != 2 {
@@ -460,14 +444,12 @@ func TestTCP(t *testing.T) {
 			if got := a.only(); got.External != want || len(a.Snapshot().Routers) != 1 {
 				t.Errorf("%s: got %+v for UDP, and %+v", only.protocol, got, a.Snapshot())
 			}
-			a.tcp.Store(false)
-			a.Changed()
+			a.Set(portmap.Wanted{Port: 9277})
 			after(time.Minute)
 			if _, ok := r.LookupTCP(want); ok || len(r.Entries()) != 1 || len(a.TCPMappings()) != 0 {
 				t.Errorf("%s: got %+v at the router when it is no longer wanted", only.protocol, r.Entries())
 			}
-			a.tcp.Store(true)
-			a.Changed()
+			a.Set(portmap.Wanted{Port: 9277, TCP: true})
 			after(time.Minute)
 			a.end()
 			if left := r.Entries(); len(left) != 0 {
@@ -481,12 +463,12 @@ func TestKilledAgentTakesOver(t *testing.T) {
 	for secret, want := range map[string]portmap.State{"lasting": portmap.Present, "": portmap.Refused} {
 		synctest.Test(t, func(t *testing.T) {
 			r := home4(func(o *portmaptest.Options) { o.PCP = true })
-			a := run(t, r, gateway4, secret)
+			a := run(t, r, secret)
 			after(5 * time.Second)
 			r.Set(func(o *portmaptest.Options) { o.PCP = false })
 			a.end()
 			r.Set(func(o *portmaptest.Options) { o.PCP = true })
-			b := run(t, r, gateway4, secret)
+			b := run(t, r, secret)
 			after(time.Second)
 			if got := b.state(portmap.PCP); got.State != want {
 				t.Errorf("secret %q: got %+v, want %s", secret, got, want)

@@ -320,9 +320,8 @@ var errInterrupted = errors.New("interrupted system call")
 type box struct{ *portmaptest.Router }
 
 func homeRouter() (box, *portmap.Mapper) {
-	gateway := netip.MustParseAddr("192.168.1.1")
-	r := portmaptest.New(portmaptest.Options{Gateway: gateway, Host: natprobetest.Inside, External: natprobetest.Outside})
-	return box{r}, portmap.New(portmap.Options{Gateway: func() []netip.Addr { return []netip.Addr{gateway} }, Network: r})
+	r := portmaptest.New(portmaptest.Options{Gateway: netip.MustParseAddr("192.168.1.1"), Host: natprobetest.Inside, External: natprobetest.Outside})
+	return box{r}, portmap.New(portmap.Options{Network: r})
 }
 
 // speak turns on what maps ports.

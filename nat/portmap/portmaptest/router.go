@@ -164,6 +164,13 @@ func (r *Router) release(internal netip.AddrPort, tcp bool) {
 	r.entries = slices.DeleteFunc(r.entries, func(e Entry) bool { return e.Internal == internal && e.TCP == tcp })
 }
 
+// Gateways returns the router.
+func (r *Router) Gateways() []netip.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return []netip.Addr{r.o.Gateway}
+}
+
 // Source returns the host's address.
 func (r *Router) Source(gateway netip.Addr) (netip.Addr, error) {
 	r.mu.Lock()
