@@ -83,16 +83,21 @@ type Traffic interface {
 	Activity(peer identity.NodeID) (lastTx, lastRx time.Time)
 }
 
+// Sockets opens UDP sockets of their own, over IPv4, for a question or two.
+type Sockets interface {
+	Listen() (net.PacketConn, error)
+}
+
 // Options are the parts that a NAT works with. They must not call back into the NAT.
 type Options struct {
 	Self     identity.NodeID
 	Instance [8]byte        // new at each start of the process
 	STUN     net.PacketConn // the bind's STUN lane; carries virtual addresses too
 	Signals  Signals
-	Traffic  Traffic                        // nil: nothing is known of any
-	Relay    RelayControl                   // nil: no relaying
-	Listen   func() (net.PacketConn, error) // opens a UDP socket of its own, for IPv4; nil: ports are not predicted
-	Logger   *slog.Logger                   // nil: none
+	Traffic  Traffic      // nil: nothing is known of any
+	Relay    RelayControl // nil: no relaying
+	Sockets  Sockets      // nil: ports are not predicted
+	Logger   *slog.Logger // nil: none
 }
 
 // NAT is the owner. See New.

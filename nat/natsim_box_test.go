@@ -95,8 +95,8 @@ func (s *sim) socket(at netip.AddrPort) *simHost {
 	return s.hosts[at.Addr()]
 }
 
-// listen opens a further socket on a host.
-func (h *simHost) listen() (net.PacketConn, error) {
+// Listen opens a further socket on a host.
+func (h *simHost) Listen() (net.PacketConn, error) {
 	h.sim.mu.Lock()
 	defer h.sim.mu.Unlock()
 	c := &simHost{sim: h.sim, addr: h.addr, box: h.box, in: make(chan simPacket, 16), done: make(chan struct{})}

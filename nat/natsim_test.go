@@ -248,7 +248,7 @@ func (s *sim) run(h *simHost, id identity.NodeID, anchors ...*simNode) *simNode 
 	}
 	var err error
 	n.NAT, err = New(Options{
-		Self: id, Instance: instance, STUN: h, Signals: n, Traffic: n, Relay: simRelay{n}, Listen: h.listen, Logger: slog.New(slog.DiscardHandler),
+		Self: id, Instance: instance, STUN: h, Signals: n, Traffic: n, Relay: simRelay{n}, Sockets: h, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		s.t.Fatal(err)

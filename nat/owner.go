@@ -51,7 +51,7 @@ func newLoop(ctx context.Context, n *NAT) *loop {
 		parking:  parking{waiting: make(map[identity.NodeID]parked)},
 		paths:    outbox{pending: make(map[identity.NodeID]Event)},
 	}
-	l.prediction = prediction{work: w, mux: n.mux, log: n.log, listen: n.o.Listen, place: &l.place, puncher: newPuncher()}
+	l.prediction = prediction{work: w, mux: n.mux, log: n.log, sockets: n.o.Sockets, place: &l.place, puncher: newPuncher()}
 	return l
 }
 

@@ -49,7 +49,7 @@ type prediction struct {
 	work      *work
 	mux       *mux
 	log       *slog.Logger
-	listen    func() (net.PacketConn, error) // nil: ports are not predicted
+	sockets   Sockets // nil: ports are not predicted
 	place     *place
 	predictor predictor
 	puncher   *puncher
@@ -58,7 +58,7 @@ type prediction struct {
 // learn finds out how the router gives out ports, if that is of use.
 func (q *prediction) learn(now time.Time) {
 	server, ok := q.place.sampler()
-	if q.listen == nil || !ok || q.place.public() || !q.predictor.learns(now, q.place.mapping()) {
+	if q.sockets == nil || !ok || q.place.public() || !q.predictor.learns(now, q.place.mapping()) {
 		return
 	}
 	q.predictor.begun(now)
@@ -69,7 +69,7 @@ func (q *prediction) learn(now time.Time) {
 // else is sent to them.
 func (q *prediction) find(p *peer, candidates []path.Candidate) {
 	server, ok := q.place.sampler()
-	if q.listen == nil || !ok || q.place.public() {
+	if q.sockets == nil || !ok || q.place.public() {
 		return
 	}
 	s := p.attempt.start
@@ -88,7 +88,7 @@ func (q *prediction) find(p *peer, candidates []path.Candidate) {
 func (q *prediction) sample(s series, n int, ahead func()) {
 	s.network = q.predictor.network
 	for range n {
-		c, err := q.listen()
+		c, err := q.sockets.Listen()
 		if err != nil {
 			break
 		}

@@ -191,7 +191,7 @@ func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (er
 	}
 	p.nat, err = nat.New(nat.Options{
 		Self: self, Instance: instance, STUN: a.socket.STUN(), Signals: p.courier, Traffic: traffic{a.tunnel}, Relay: p.relays.client,
-		Listen: listenUDP4, Logger: logger,
+		Sockets: udp4{}, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -211,8 +211,10 @@ func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (er
 // later is nat for those that are made before it.
 type later struct{ *nat.NAT }
 
-// listenUDP4 opens a socket with a port of the system's choice, for a question or two. Nothing is ever offered on it.
-func listenUDP4() (net.PacketConn, error) { return net.ListenUDP("udp4", nil) }
+// udp4 opens sockets with ports of the system's choice, for a question or two. Nothing is ever offered on them.
+type udp4 struct{}
+
+func (udp4) Listen() (net.PacketConn, error) { return net.ListenUDP("udp4", nil) }
 
 // lanHost tells the interfaces to speak to neighbours on.
 type lanHost struct{ *agent }

@@ -4,18 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
 	"warren/nat/stunwire"
 )
 
-// Help does what a member asked for: it sends Binding requests with that transaction to addr, from a socket that listen opens,
-// and answers requests with the same transaction that come to it. It calls told with the port of that socket, and takes 3 s,
+// Help does what a member asked for: it sends Binding requests with that transaction to addr, from a socket of its
+// own, and answers requests with the same transaction that come to it. It calls told with the port of that socket, and takes 3 s,
 // less if ctx ends.
-func Help(ctx context.Context, listen func() (net.PacketConn, error), id [12]byte, addr netip.AddrPort, told func(port uint16)) error {
-	c, err := listen()
+func Help(ctx context.Context, sockets Sockets, id [12]byte, addr netip.AddrPort, told func(port uint16)) error {
+	c, err := sockets.Listen()
 	if err != nil {
 		return fmt.Errorf("help to measure NAT: %w", err)
 	}

@@ -41,16 +41,28 @@ var (
 	helpTimes = []time.Duration{0, 250 * time.Millisecond, 500 * time.Millisecond}
 )
 
+// Sockets opens fresh UDP sockets of one family.
+type Sockets interface {
+	Listen() (net.PacketConn, error)
+}
+
+// Helpers are the members that can be asked for help.
+type Helpers interface {
+	// Ask has a member Help, with these arguments. It must not block.
+	Ask(helper identity.NodeID, id [12]byte, addr netip.AddrPort) error
+}
+
 // Options say what to measure, and by whose help. All addresses are of one family.
 type Options struct {
-	Listen  func() (net.PacketConn, error) // opens a fresh UDP socket of the family
-	Servers []Server                       // best first; eight at most are asked
-	Local   func(netip.Addr) bool          // whether an address is one of this host
-	// Ask has a member Help, with these arguments. It must not block.
-	Ask func(helper identity.NodeID, id [12]byte, addr netip.AddrPort) error
-	// Told brings the port of the socket that a helper sends from, with the ID of the ask.
-	Told <-chan Told
+	Sockets Sockets
+	Servers []Server     // best first; eight at most are asked
+	Hosts   []netip.Addr // the addresses of this host
+	Helpers Helpers
+	Told    <-chan Told // brings the port of the socket that a helper sends from, with the ID of the ask
 }
+
+// local reports whether an address is one of this host.
+func (o *Options) local(a netip.Addr) bool { return slices.Contains(o.Hosts, a) }
 
 // Server is a member that answers STUN at an address of the Internet.
 type Server struct {
@@ -173,7 +185,7 @@ func (r *run) mapping(wide *socket, report *Report) {
 			r.seen = append(r.seen, natkind.Seen{Server: q.to, Mapped: q.mapped})
 		}
 	}
-	report.Mapping = natkind.MappingOf(r.seen, r.o.Local)
+	report.Mapping = natkind.MappingOf(r.seen, r.o.local)
 }
 
 // filtering writes to one server from a socket that has written to nobody, and has that server and another one write back from
@@ -222,7 +234,7 @@ func (r *run) filtering(wide, narrow *socket, report *Report) {
 	r.until(time.Now().Add(secondTime), func() bool { return (second == nil || second.mapped.IsValid()) && circled() })
 	if second != nil && second.mapped.IsValid() {
 		r.seen = append(r.seen, natkind.Seen{Server: second.to, Mapped: second.mapped})
-		report.Mapping = natkind.MappingOf(r.seen, r.o.Local)
+		report.Mapping = natkind.MappingOf(r.seen, r.o.local)
 	}
 	switch {
 	case report.Mapping == natkind.Unmapped || report.Mapping.Dependent(): // no address to send to that another socket of this host would be let in by
@@ -252,7 +264,7 @@ func helpers(answers []Answer) (near, far int) {
 // help has a member send to addr, and returns the transaction that it will send with.
 func (r *run) help(helper identity.NodeID, addr netip.AddrPort) [12]byte {
 	id := stunwire.NewID()
-	_ = r.o.Ask(helper, id, addr) // what comes of it, if anything, comes by Told
+	_ = r.o.Helpers.Ask(helper, id, addr) // what comes of it, if anything, comes by Told
 	return id
 }
 
@@ -322,7 +334,7 @@ func (r *run) take(e event) {
 
 // open makes a socket and starts its reader.
 func (r *run) open() (*socket, error) {
-	c, err := r.o.Listen()
+	c, err := r.o.Sockets.Listen()
 	if err != nil {
 		return nil, fmt.Errorf("measure NAT: %w", err)
 	}

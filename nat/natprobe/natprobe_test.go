@@ -45,15 +45,30 @@ func newMembers(t *testing.T, ctx context.Context, i *natprobetest.Internet, n i
 	return m
 }
 
-func (m *members) ask(helper identity.NodeID, id [12]byte, addr netip.AddrPort) error {
+// opener opens sockets at an address of the network.
+type opener struct {
+	net  *natprobetest.Internet
+	addr netip.Addr
+}
+
+func (o opener) Listen() (net.PacketConn, error) { return o.net.Socket(o.addr, 0), nil }
+
+// opened gives out one socket, or an error.
+type opened struct {
+	c   net.PacketConn
+	err error
+}
+
+func (o opened) Listen() (net.PacketConn, error) { return o.c, o.err }
+
+// Ask has a member help.
+func (m *members) Ask(helper identity.NodeID, id [12]byte, addr netip.AddrPort) error {
 	if m.mute {
 		return nil
 	}
-	listen := func() (net.PacketConn, error) {
-		return m.net.Socket(netip.AddrFrom4([4]byte{203, 0, 113, helper[0]}), 0), nil
-	}
+	sockets := opener{m.net, netip.AddrFrom4([4]byte{203, 0, 113, helper[0]})}
 	m.tasks.Go(func() {
-		err := Help(m.ctx, listen, id, addr, func(port uint16) {
+		err := Help(m.ctx, sockets, id, addr, func(port uint16) {
 			time.AfterFunc(natprobetest.Latency+m.late, func() { m.told <- Told{id, port} })
 		})
 		if err != nil && !errors.Is(err, context.Canceled) {
@@ -73,8 +88,7 @@ func measure(t *testing.T, i *natprobetest.Internet, servers int, change func(*m
 	home := i.Home()
 	start := time.Now()
 	report, err := Measure(ctx, Options{
-		Listen:  func() (net.PacketConn, error) { return i.Socket(home, 0), nil },
-		Servers: m.all, Local: func(a netip.Addr) bool { return a == home }, Ask: m.ask, Told: m.told,
+		Sockets: opener{i, home}, Servers: m.all, Hosts: []netip.Addr{home}, Helpers: m, Told: m.told,
 	})
 	took := time.Since(start)
 	if err != nil {
@@ -183,7 +197,7 @@ func TestSilence(t *testing.T) {
 
 func TestListenFails(t *testing.T) {
 	want := errors.New("no IPv6 here")
-	_, err := Measure(t.Context(), Options{Servers: []Server{{}}, Listen: func() (net.PacketConn, error) { return nil, want }})
+	_, err := Measure(t.Context(), Options{Servers: []Server{{}}, Sockets: opened{err: want}})
 	if !errors.Is(err, want) {
 		t.Errorf("got %v, want %v", err, want)
 	}
@@ -199,7 +213,7 @@ func TestHelperAnswersItsAskerOnly(t *testing.T) {
 		id := [12]byte{1}
 		port, done := make(chan uint16, 1), make(chan error, 1)
 		go func() {
-			done <- Help(ctx, func() (net.PacketConn, error) { return helper, nil }, id, asker.Addr(), func(p uint16) { port <- p })
+			done <- Help(ctx, opened{c: helper}, id, asker.Addr(), func(p uint16) { port <- p })
 		}()
 		time.Sleep(time.Second)
 		if got := <-port; got != helper.Addr().Port() || asker.Waiting() != len(helpTimes) {

@@ -140,14 +140,14 @@ func (s *Standing) takeTold(from identity.NodeID, m message) {
 
 // help does what a member asked for: as many at once as the limit lets in within three seconds.
 func (s *Standing) help(ctx context.Context, o order) {
-	listen := func() (net.PacketConn, error) { return s.o.Host.Listen(o.addr.Addr().Is4()) }
+	sockets := family{s.o.Host, o.addr.Addr().Is4()}
 	if o.version == versionDialBack {
-		if dialBack(ctx, listen, o.id, o.addr) != nil {
+		if dialBack(ctx, sockets, o.id, o.addr) != nil {
 			s.answer(o.from, message{version: versionUnable, id: o.id})
 		}
 		return
 	}
-	err := natprobe.Help(ctx, listen, o.id, o.addr, func(port uint16) {
+	err := natprobe.Help(ctx, sockets, o.id, o.addr, func(port uint16) {
 		s.answer(o.from, message{version: versionTold, id: o.id, addr: netip.AddrPortFrom(netip.Addr{}, port)})
 	})
 	if err != nil && ctx.Err() == nil {
@@ -163,8 +163,8 @@ func (s *Standing) answer(to identity.NodeID, m message) {
 
 // dialBack sends the Binding request from a fresh socket and ends within a second. An error means that nothing has left this host:
 // it has no address of the family, or no route.
-func dialBack(ctx context.Context, listen func() (net.PacketConn, error), id [12]byte, addr netip.AddrPort) error {
-	c, err := listen()
+func dialBack(ctx context.Context, sockets natprobe.Sockets, id [12]byte, addr netip.AddrPort) error {
+	c, err := sockets.Listen()
 	if err != nil {
 		return err
 	}

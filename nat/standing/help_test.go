@@ -147,6 +147,11 @@ func TestWhoIsNotHelped(t *testing.T) {
 	})
 }
 
+// opened gives out one socket.
+type opened struct{ net.PacketConn }
+
+func (o opened) Listen() (net.PacketConn, error) { return o.PacketConn, nil }
+
 func TestWhoCannotSendSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, open)
@@ -159,7 +164,7 @@ func TestWhoCannotSendSaysSo(t *testing.T) {
 		if len(helper.log) != 1 || helper.log[0].to != w.home.id || !bytes.Equal(helper.log[0].raw, unable) {
 			t.Errorf("got %v, want the asker told that it cannot", helper.log)
 		}
-		noRoute := func() (net.PacketConn, error) { return w.net.Socket(helper.hosts[0], 0), nil }
+		noRoute := opened{w.net.Socket(helper.hosts[0], 0)}
 		if err := dialBack(t.Context(), noRoute, id, six); !errors.Is(err, syscall.ENETUNREACH) {
 			t.Errorf("got %v of a socket that has no route there, want %v", err, syscall.ENETUNREACH)
 		}
@@ -236,8 +241,7 @@ func TestThisSystem(t *testing.T) {
 	}
 	defer c.Close()
 	to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-	listen := func() (net.PacketConn, error) { return host.Listen(true) }
-	if err := dialBack(t.Context(), listen, [12]byte{1}, to); err != nil {
+	if err := dialBack(t.Context(), family{host, true}, [12]byte{1}, to); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 64)

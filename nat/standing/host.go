@@ -15,6 +15,14 @@ func System(foreign func(ifname string) bool) Host { return system{foreign} }
 
 func (s system) Addresses() ([]netip.Addr, error) { return netwatch.Addresses(s.foreign) }
 
+// family opens a host's sockets of one address family.
+type family struct {
+	host Host
+	v4   bool
+}
+
+func (f family) Listen() (net.PacketConn, error) { return f.host.Listen(f.v4) }
+
 func (s system) Listen(v4 bool) (net.PacketConn, error) {
 	if v4 {
 		return net.ListenUDP("udp4", nil)

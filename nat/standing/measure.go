@@ -2,7 +2,6 @@ package standing
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -107,13 +106,7 @@ func (s *Standing) measureFamily(ctx context.Context, m *Measurement, v4 bool, h
 	told := make(chan natprobe.Told, toldQueue)
 	local := func(a netip.Addr) bool { return slices.Contains(hosts, a) }
 	m.Report, m.Err = natprobe.Measure(ctx, natprobe.Options{
-		Listen: func() (net.PacketConn, error) { return s.o.Host.Listen(v4) }, Servers: serversOf(servers, v4, local), Local: local, Told: told,
-		Ask: func(helper identity.NodeID, id [12]byte, addr netip.AddrPort) error {
-			s.mu.Lock()
-			s.waiting[id] = asked{helper, told}
-			s.mu.Unlock()
-			return s.o.Sessions.Send(helper, session.ProtoAsk, encode(message{version: versionTry, id: id, addr: addr}))
-		},
+		Sockets: family{s.o.Host, v4}, Servers: serversOf(servers, v4, local), Hosts: hosts, Helpers: asking{s, told}, Told: told,
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,6 +115,19 @@ func (s *Standing) measureFamily(ctx context.Context, m *Measurement, v4 bool, h
 			delete(s.waiting, id)
 		}
 	}
+}
+
+// asking is what one measurement asks of members; what they say goes to told.
+type asking struct {
+	s    *Standing
+	told chan natprobe.Told
+}
+
+func (a asking) Ask(helper identity.NodeID, id [12]byte, addr netip.AddrPort) error {
+	a.s.mu.Lock()
+	a.s.waiting[id] = asked{helper, a.told}
+	a.s.mu.Unlock()
+	return a.s.o.Sessions.Send(helper, session.ProtoAsk, encode(message{version: versionTry, id: id, addr: addr}))
 }
 
 // serversOf keeps one address of each member for a family, the first that is none of this host's.
