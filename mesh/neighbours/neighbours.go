@@ -122,22 +122,11 @@ func New(o Options) (*Neighbours, error) {
 	}
 	n := &Neighbours{
 		self: o.Self, log: o.Logger.With("part", "neighbours"), host: o.Host, poke: make(chan struct{}, 1), events: make(chan struct{}, 1),
-		keys: keys{mesh: o.Mesh}, heard: make(map[identity.NodeID]neighbour),
+		beacon: beacon.New(beacon.Options{Self: o.Self, Network: o.Network, Logger: o.Logger}),
+		keys:   keys{mesh: o.Mesh}, heard: make(map[identity.NodeID]neighbour),
 	}
 	n.snapshot.Store(new(Snapshot))
-	var err error
-	if n.beacon, err = beacon.New(beacon.Options{Self: o.Self, Port: n.port, Network: o.Network, Logger: o.Logger}); err != nil {
-		return nil, fmt.Errorf("new neighbours: %w", err)
-	}
 	return n, nil
-}
-
-// port is asked by the beacon when it speaks.
-func (n *Neighbours) port() uint16 {
-	if d := n.desired.Load(); d != nil {
-		return d.Port
-	}
-	return 0
 }
 
 // Set says what is known and wanted from now on. Repeating it changes nothing; before the first call nothing is said.
@@ -207,7 +196,7 @@ func (n *Neighbours) follow() (wake time.Time) {
 		}
 		wake = n.stale
 		members, invites := n.keys.of(d, time.Now())
-		n.beacon.Set(beacon.State{Links: n.links, Members: members, Invites: invites, Need: need(n.self, d)})
+		n.beacon.Set(beacon.State{Links: n.links, Members: members, Invites: invites, Need: need(n.self, d), Port: d.Port})
 	}
 	if next := n.expire(d.Sessions, time.Now()); wake.IsZero() || !next.IsZero() && next.Before(wake) {
 		wake = next

@@ -191,10 +191,7 @@ func TestJoinersAreAnsweredWhileTheInviteIsOpen(t *testing.T) {
 		invite := Invite{ID: identity.KeyID{1}, Uses: 1, Expires: time.Now().Add(30 * time.Minute)}
 		a.set(func(d *Desired) { d.Invites = []Invite{invite} })
 		found := func() int {
-			joiner, err := beacon.New(beacon.Options{Network: lan.Network(1)})
-			if err != nil {
-				t.Fatal(err)
-			}
+			joiner := beacon.New(beacon.Options{Network: lan.Network(1)})
 			joiner.Set(beacon.State{
 				Links: []beacon.Link{{Index: 1, Name: "eth0", Prefixes: linkOf(9).Prefixes}}, Invites: []beacon.Key{beacon.InviteKey(meshID, invite.ID)}, Need: beacon.Alone,
 			})

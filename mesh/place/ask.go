@@ -155,10 +155,7 @@ func (a *asking) hear(ctx context.Context, f beacon.Found) {
 
 // seek looks for members on the local network until stop is called, by the key of the token's invite.
 func seek(ctx context.Context, token identity.Token, logger *slog.Logger) (found <-chan beacon.Found, stop func()) {
-	b, err := beacon.New(beacon.Options{Logger: logger})
-	if err != nil {
-		return nil, func() {}
-	}
+	b := beacon.New(beacon.Options{Logger: logger})
 	invite := identity.KeyIDOf(ed25519.NewKeyFromSeed(token.Seed[:]).Public().(ed25519.PublicKey))
 	var links []beacon.Link
 	for _, link := range netwatch.Links(nil) {

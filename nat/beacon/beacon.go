@@ -10,7 +10,6 @@ package beacon
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
@@ -50,7 +49,6 @@ type Conn interface {
 // Options are what a Beacon is made of.
 type Options struct {
 	Self    identity.NodeID // zero: a joiner, which has none yet
-	Port    func() uint16   // of the agent's socket, 0 while it has none; not asked of a joiner
 	Network Network         // nil: the system's
 	Logger  *slog.Logger    // nil: none
 }
@@ -85,14 +83,8 @@ type Beacon struct {
 	drops   map[string]uint64
 }
 
-// New checks the options and allocates; nothing runs before Run.
-func New(o Options) (*Beacon, error) {
-	if !o.Self.IsZero() && o.Port == nil {
-		return nil, errors.New("start beacon: no port")
-	}
-	if o.Port == nil {
-		o.Port = func() uint16 { return 0 }
-	}
+// New allocates; nothing runs before Run.
+func New(o Options) *Beacon {
 	if o.Network == nil {
 		o.Network = system{}
 	}
@@ -101,8 +93,8 @@ func New(o Options) (*Beacon, error) {
 	}
 	return &Beacon{
 		log: o.Logger.With("part", "beacon"), network: o.Network, poke: make(chan struct{}, 1), found: make(chan Found, foundSize),
-		machine: NewMachine(o.Self, o.Port, systemRand()), inbox: make(chan Packet, inboxSize), broken: make(chan Conn), drops: make(map[string]uint64),
-	}, nil
+		machine: NewMachine(o.Self, systemRand()), inbox: make(chan Packet, inboxSize), broken: make(chan Conn), drops: make(map[string]uint64),
+	}
 }
 
 func systemRand() Rand {

@@ -37,10 +37,8 @@ func linkOf(n int) beacon.Link {
 // start runs a member, or a joiner when who is zero.
 func start(t *testing.T, lan *beacontest.LAN, n int, who identity.NodeID, s beacon.State) *host {
 	t.Helper()
-	b, err := beacon.New(beacon.Options{Self: who, Port: func() uint16 { return 9277 }, Network: lan.Network(1)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := beacon.New(beacon.Options{Self: who, Network: lan.Network(1)})
+	s.Port = 9277
 	if s.Links == nil {
 		s.Links = []beacon.Link{linkOf(n)}
 	}

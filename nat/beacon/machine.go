@@ -44,7 +44,6 @@ var burst = []time.Duration{0, 500 * time.Millisecond, 2 * time.Second}
 // Machine decides what to send and whom to believe. It is pure: it has one owner, who passes the time in.
 type Machine struct {
 	self  identity.NodeID // zero: a joiner
-	port  func() uint16
 	rand  Rand
 	state State
 
@@ -85,9 +84,9 @@ type answer struct {
 }
 
 // NewMachine returns the machine of a member, or of a joiner when self is zero.
-func NewMachine(self identity.NodeID, port func() uint16, rand Rand) *Machine {
+func NewMachine(self identity.NodeID, rand Rand) *Machine {
 	return &Machine{
-		self: self, port: port, rand: rand, bursts: burstRate.Limiter(), answers: writeRate.Limiter(),
+		self: self, rand: rand, bursts: burstRate.Limiter(), answers: writeRate.Limiter(),
 		read: limit.NewSources[netip.Addr](readRate, sourceRate), latest: make(map[asker]time.Time), heard: make(map[identity.NodeID]time.Time), drops: make(map[string]uint64),
 	}
 }
@@ -198,7 +197,7 @@ func (m *Machine) speak(now time.Time) (out []Send) {
 	if m.joiner() {
 		keys = m.state.Invites
 	}
-	msg := message{kind: kindAsk, at: now, id: m.self, port: m.port()}
+	msg := message{kind: kindAsk, at: now, id: m.self, port: m.state.Port}
 	switch {
 	case m.joiner():
 		msg.kind, msg.port = kindSeek, 0
@@ -343,7 +342,7 @@ func (m *Machine) answer(now time.Time, p Packet, link Link, key Key, msg messag
 	if m.rand.Upto(int64(present)) >= wantedAnswers {
 		return ""
 	}
-	msg.at, msg.port, msg.addrs = now, m.port(), link.speakable()
+	msg.at, msg.port, msg.addrs = now, m.state.Port, link.speakable()
 	switch {
 	case msg.port == 0 || len(msg.addrs) == 0:
 		return "no address to tell"

@@ -27,6 +27,7 @@ type State struct {
 	Members []Key // between members, the one to speak under first; none: no beacons between members
 	Invites []Key // of open invites; of a joiner: the one of its token
 	Need    Need
+	Port    uint16 // of the agent's socket, 0 while it has none; a joiner names none
 }
 
 // Found is a member that was heard.

@@ -144,8 +144,8 @@ func FuzzReceive(f *testing.F) {
 	}
 	link := Link{Index: 1, Name: "eth0", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.7/24")}}
 	f.Fuzz(func(t *testing.T, raw []byte, sealed bool) {
-		m := NewMachine(identity.NodeID{3}, func() uint16 { return 9277 }, systemRand())
-		m.Set(State{Links: []Link{link}, Members: []Key{testKey}})
+		m := NewMachine(identity.NodeID{3}, systemRand())
+		m.Set(State{Links: []Link{link}, Members: []Key{testKey}, Port: 9277})
 		if !sealed { // as a member could have sealed it
 			var plain [plainSize]byte
 			copy(plain[:], raw)
