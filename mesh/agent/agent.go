@@ -144,6 +144,7 @@ func (a *agent) run(ctx context.Context) error {
 func (a *agent) start(ctx context.Context, group *errgroup.Group) {
 	all := []owner{{"names", a.names.Run}, {"hub", a.hub.Run}, {"ready", a.tellReady}}
 	if a.parts != nil {
+		a.parts.network.Watch(ctx)
 		all = append(a.parts.running(), all...)
 	}
 	for _, o := range all {

@@ -44,6 +44,7 @@ type parts struct {
 	nat        *nat.NAT
 	standing   *standing.Standing
 	streams    *streams.Streams
+	host       standing.Host // this machine
 	relays     relays
 	mapper     *portmap.Mapper
 	neighbours *neighbours.Neighbours
@@ -175,9 +176,10 @@ func (p *parts) assembleRelays(socket *bind.Bind, self identity.NodeID, logger *
 // assembleNAT makes the owners of what lies between two nodes.
 func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (err error) {
 	self, stunned := p.state.NodeID(), &later{}
+	p.host = standing.System(a.foreign)
 	p.mapper = portmap.New(portmap.Options{Secret: p.state.MappingSecret(), Logger: logger})
 	p.standing, err = standing.New(standing.Options{
-		Sessions: p.sessions, Members: p.members, STUN: stunned, Mapper: p.mapper, Host: standing.System(a.foreign), Network: p.network.changes, Logger: logger,
+		Sessions: p.sessions, Members: p.members, STUN: stunned, Mapper: p.mapper, Host: p.host, Network: p.network.changes, Logger: logger,
 	})
 	if err != nil {
 		return err

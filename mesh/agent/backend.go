@@ -134,7 +134,12 @@ func (p *parts) tokenFacts(port uint16) place.TokenFacts {
 	for _, id := range p.sessions.Preferred() {
 		f.Up[id] = true
 	}
-	for _, addr := range p.standing.Snapshot().Hosts {
+	// Asked anew: a token without an address that came a moment ago would be of no use to whoever has no other family.
+	hosts, err := p.host.Addresses()
+	if err != nil {
+		hosts = p.standing.Snapshot().Hosts
+	}
+	for _, addr := range hosts {
 		f.Local = append(f.Local, netip.AddrPortFrom(addr, port))
 	}
 	return f

@@ -282,6 +282,9 @@ type network struct {
 	ports   <-chan uint16
 	log     *slog.Logger
 	trouble atomic.Pointer[string]
+
+	// owned by whoever runs it
+	seen <-chan struct{} // of watch; nil: not watched
 }
 
 func newNetwork(a *agent) *network {
@@ -291,25 +294,30 @@ func newNetwork(a *agent) *network {
 	}
 }
 
-// Run tells of changes until ctx ends.
-func (n *network) Run(ctx context.Context) error {
-	changes, err := n.watch(ctx)
-	if err != nil {
+// Watch begins to watch until ctx ends; Run tells. It comes before standing looks at the network for the first time, so that no
+// change falls between the two.
+func (n *network) Watch(ctx context.Context) {
+	var err error
+	if n.seen, err = n.watch(ctx); err != nil {
 		n.log.Warn("network not watched", "error", err)
 		text := "changes of the network are not noticed at once: " + err.Error()
 		n.trouble.Store(&text)
 	}
 	select {
-	case <-n.ports: // that of the start: standing looks for the first time after this
+	case <-n.ports: // the port was opened before: no change
 	default:
 	}
+}
+
+// Run tells of changes until ctx ends.
+func (n *network) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case _, open := <-changes:
+		case _, open := <-n.seen:
 			if !open {
-				changes = nil
+				n.seen = nil
 				continue
 			}
 		case <-n.ports:

@@ -177,6 +177,7 @@ func (h *Hub) Run(ctx context.Context) error {
 			h.tunnelSays(e)
 		case <-h.o.Feeds.Records:
 			dirty = true
+			c.free = time.Now() // somebody may have been put out: that waits for nothing
 		case <-h.o.Feeds.Standing:
 			dirty = true
 		case <-h.o.Feeds.Streams:

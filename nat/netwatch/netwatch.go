@@ -75,16 +75,15 @@ func Watch(ctx context.Context, skip func(ifname string) bool) (<-chan struct{},
 		links, routes, err := query()
 		return network{addrs: choose(links, skip), routes: routes}, err == nil
 	}
-	go watch(ctx, notices, look, changes)
+	first, _ := look()
+	go watch(ctx, notices, first, look, changes) // ends with ctx
 	return changes, nil
 }
 
-// watch turns notices into changes.
-func watch(ctx context.Context, notices <-chan struct{}, look func() (network, bool), changes chan<- struct{}) {
+// watch turns notices into changes from what was there first.
+func watch(ctx context.Context, notices <-chan struct{}, first network, look func() (network, bool), changes chan<- struct{}) {
 	defer close(changes)
-	var p pace
-	p.now, _ = look()
-	p.known = p.now
+	p := pace{now: first, known: first}
 	ticker := time.NewTicker(sleepCheck)
 	defer ticker.Stop()
 	held := time.NewTimer(time.Hour)

@@ -56,7 +56,8 @@ func TestWatchCoalescesAndCompares(t *testing.T) {
 		var now atomic.Pointer[network]
 		now.Store(&network{addrs: addrs("192.168.1.5"), routes: []string{"a"}})
 		look := func() (network, bool) { return *now.Load(), true }
-		go watch(ctx, notices, look, changes)
+		first, _ := look()
+		go watch(ctx, notices, first, look, changes)
 		synctest.Wait()
 		expect := func(what string, want bool) {
 			t.Helper()
@@ -100,7 +101,8 @@ func TestWatchIsPrompt(t *testing.T) {
 			return network{addrs: addrs("192.168.1.5"), routes: []string{string(rune('a' + calls))}}, true
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		go watch(ctx, notices, look, changes)
+		first, _ := look()
+		go watch(ctx, notices, first, look, changes)
 		synctest.Wait()
 		begin := time.Now()
 		notices <- struct{}{}
@@ -175,7 +177,8 @@ func TestWatchLooksAgain(t *testing.T) {
 			}
 			return network{addrs: addrs("10.0.0.5")}, true
 		}
-		go watch(ctx, notices, look, changes)
+		first, _ := look()
+		go watch(ctx, notices, first, look, changes)
 		synctest.Wait()
 		notices <- struct{}{}
 		time.Sleep(3 * time.Second)
