@@ -98,7 +98,7 @@ func (b *book) unlock() {
 // lockFor returns with the lock, once nothing is left to verify of what a batch brings about.
 func (b *book) lockFor(batch *roster.Batch) {
 	b.mu.Lock()
-	for b.roster.Due(batch) {
+	for batch.Due(b.roster) {
 		b.mu.Unlock()
 		b.verify(batch)
 		b.mu.Lock()

@@ -150,7 +150,7 @@ var signs = []sign{
 	{"ports mapped on the router", "nat/portmap/portmap.go", "Mapper"},
 	{"predicted ports", "nat/path/predict.go", "Predicted"},
 	{"members on the LAN", "nat/beacon/machine.go", "Machine"},
-	{"who is a member", "mesh/roster/members.go", "Members"},
+	{"who is a member", "mesh/roster/standing.go", "members"},
 	{"who is put out, and why", "mesh/roster/standing.go", "whyOut"},
 	{"an admission, countersigned", "mesh/admit.go", "Admit"},
 	{"what comes of a record that arrived", "mesh/spread.go", "HandleMessage"},

@@ -37,8 +37,8 @@ func TestAdmit(t *testing.T) {
 	}
 	x.admission = admission
 	out, err := r.Add(m.word(x, 1, nil), at(12))
-	if err != nil || !out.Stored || len(out.Changed) != 1 || len(r.pending) != 0 {
-		t.Fatalf("record of the admitted: %+v, %v, %d pending", out, err, len(r.pending))
+	if err != nil || !out.Stored || len(out.Changed) != 1 || len(r.admissions.pending) != 0 {
+		t.Fatalf("record of the admitted: %+v, %v, %d pending", out, err, len(r.admissions.pending))
 	}
 	if again, err := r.Admit(x.cert, m.founder.key, at(30)); err != nil || again.Time != admission.Time {
 		t.Errorf("asked once more as a member: %v, %v", again, err)
@@ -312,7 +312,7 @@ func BenchmarkAdd(b *testing.B) {
 	b.Run("members", func(b *testing.B) {
 		r := m.roster()
 		for b.Loop() {
-			r.members = nil
+			r.directory.members = nil
 			r.Members()
 		}
 	})

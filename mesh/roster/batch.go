@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"slices"
-	"time"
 
 	"warren/mesh/identity"
 	"warren/mesh/record"
@@ -75,6 +74,11 @@ func (b *Batch) Trust() {
 	}
 }
 
+// one returns the record i as a batch of its own. It shares what was verified.
+func (b *Batch) one(i int) *Batch {
+	return &Batch{records: b.records[i : i+1], errs: b.errs[i : i+1], results: b.results}
+}
+
 // certClaim is that a certificate was issued by the key of another.
 func certClaim(cert, issuer *x509.Certificate) claim {
 	return claim{
@@ -105,53 +109,16 @@ func admissionClaim(mesh identity.MeshID, node *record.Node, signer *x509.Certif
 	}
 }
 
-// prove returns what came of a claim when the records of the step under way were verified, or verifies it now.
-func (r *Roster) prove(c claim) error {
-	if r.step != nil {
-		if err, ok := r.step.results[c.claimID]; ok {
-			return err
-		}
-	}
-	r.unprepared++
-	return c.verify()
-}
-
-// Due lists the signatures that AddBatch would verify now, and reports whether there are any.
-func (r *Roster) Due(b *Batch) bool {
-	w := &outlook{
-		Roster: r, b: b, stands: make(map[*entry]bool), certs: make(map[ref]*x509.Certificate),
-		listed: make(map[claimID]bool), seen: make(map[*entry]bool), mixed: make(map[record.Key]bool),
-	}
-	var coming []*entry
-	for i, d := range b.records {
-		if b.errs[i] != nil || w.isOld(d) {
-			continue
-		}
-		e, refusal := r.readEntry(d)
-		if refusal != nil {
-			continue
-		}
-		in := r.set[d.Key]
-		w.mixed[d.Key] = w.mixed[d.Key] || in != nil && !in.sameAdmission(d)
-		for _, other := range r.aside {
-			if other.sameAdmission(d) {
-				e.certOK, e.signedOK = other.certOK, other.signedOK
-			} else if other.Key == d.Key {
-				w.mixed[d.Key] = true
-			}
-		}
-		coming = append(coming, e)
-	}
-	w.findStanding(append(slices.Clone(coming), r.aside...))
-	for _, e := range coming {
-		w.look(e)
-	}
+// Due lists the signatures that AddBatch would verify now, and reports whether there are any. It changes nothing in the roster.
+func (b *Batch) Due(r *Roster) bool {
+	newOutlook(r.set, r.judge, b).list()
 	return len(b.due) > 0
 }
 
 // outlook is one look at what a batch will bring about.
 type outlook struct {
-	*Roster
+	set    *set
+	judge  *judge
 	b      *Batch
 	stands map[*entry]bool           // of what is coming or aside: all that it rests on is in the set, or stands too
 	certs  map[ref]*x509.Certificate // of those; all of one ref have the same key
@@ -160,12 +127,53 @@ type outlook struct {
 	mixed  map[record.Key]bool // nodes of which more than one admission is known
 }
 
+func newOutlook(s *set, j *judge, b *Batch) *outlook {
+	return &outlook{
+		set: s, judge: j, b: b, stands: make(map[*entry]bool), certs: make(map[ref]*x509.Certificate),
+		listed: make(map[claimID]bool), seen: make(map[*entry]bool), mixed: make(map[record.Key]bool),
+	}
+}
+
+// list lists the signatures that are due.
+func (w *outlook) list() {
+	coming := w.coming()
+	w.findStanding(append(slices.Clone(coming), w.set.aside...))
+	for _, e := range coming {
+		w.look(e)
+	}
+}
+
+// coming reads the records of the batch that may bring something new.
+func (w *outlook) coming() []*entry {
+	var coming []*entry
+	for i, d := range w.b.records {
+		if w.b.errs[i] != nil || w.isOld(d) {
+			continue
+		}
+		e, refusal := w.judge.readEntry(d)
+		if refusal != nil {
+			continue
+		}
+		in := w.set.records[d.Key]
+		w.mixed[d.Key] = w.mixed[d.Key] || in != nil && !in.sameAdmission(d)
+		for _, other := range w.set.aside {
+			if other.sameAdmission(d) {
+				e.certOK, e.signedOK = other.certOK, other.signedOK
+			} else if other.Key == d.Key {
+				w.mixed[d.Key] = true
+			}
+		}
+		coming = append(coming, e)
+	}
+	return coming
+}
+
 // isOld reports whether a record will bring nothing new, whatever else comes in with it: what is known may lose its place.
 func (w *outlook) isOld(d record.Decoded) bool {
-	if in := w.set[d.Key]; in != nil && !d.Version.Newer(in.Version) && (d.Node == nil || in.sameAdmission(d)) {
+	if in := w.set.records[d.Key]; in != nil && !d.Version.Newer(in.Version) && (d.Node == nil || in.sameAdmission(d)) {
 		return true
 	}
-	return slices.ContainsFunc(w.aside, func(e *entry) bool {
+	return slices.ContainsFunc(w.set.aside, func(e *entry) bool {
 		return e.Key == d.Key && e.Version == d.Version && bytes.Equal(e.Signature, d.Signature)
 	})
 }
@@ -206,14 +214,14 @@ func (w *outlook) look(first *entry) {
 			continue
 		}
 		w.seen[e] = true
-		if known := w.set[e.Key]; known != nil && known != e && known.sameAdmission(e.Decoded) && !w.mixed[e.Key] {
-			w.list(recordClaim(w.mesh, e.Signed, e.Certificate)) // only what the node says of itself is new
+		if known := w.set.records[e.Key]; known != nil && known != e && known.sameAdmission(e.Decoded) && !w.mixed[e.Key] {
+			w.need(recordClaim(w.judge.mesh, e.Signed, e.Certificate)) // only what the node says of itself is new
 			continue
 		}
 		if !e.in && !w.listNext(e, first == e) || e.ref == (ref{}) {
 			continue
 		}
-		for other := range w.rests[e.ref] {
+		for other := range w.set.rests[e.ref] {
 			stack = append(stack, other)
 		}
 	}
@@ -223,7 +231,7 @@ func (w *outlook) look(first *entry) {
 // rest waits for all of them: who sends forgeries, or what must wait itself, shall not make us verify what hangs on that.
 func (w *outlook) listNext(e *entry, fresh bool) bool {
 	for _, c := range w.claims(e, fresh) {
-		switch right, done := w.list(c); {
+		switch right, done := w.need(c); {
 		case done && !right, fresh && !done:
 			return false
 		}
@@ -231,8 +239,8 @@ func (w *outlook) listNext(e *entry, fresh bool) bool {
 	return w.stands[e]
 }
 
-// list returns what came of a claim, and lists one that is not done.
-func (w *outlook) list(c claim) (right, done bool) {
+// need returns what came of a claim, and lists one that is not done.
+func (w *outlook) need(c claim) (right, done bool) {
 	err, done := w.b.results[c.claimID]
 	if !done && !w.listed[c.claimID] {
 		w.listed[c.claimID] = true
@@ -243,10 +251,10 @@ func (w *outlook) list(c claim) (right, done bool) {
 
 // cert finds the certificate of a node or an invite, in the set or on its way there.
 func (w *outlook) cert(on ref) *x509.Certificate {
-	if e := w.nodes[identity.NodeID(on)]; e != nil {
+	if e := w.set.nodes[identity.NodeID(on)]; e != nil {
 		return e.Certificate
 	}
-	if e := w.invites[on]; e != nil {
+	if e := w.set.invites.records[on]; e != nil {
 		return e.Certificate
 	}
 	return w.certs[on]
@@ -256,34 +264,23 @@ func (w *outlook) cert(on ref) *x509.Certificate {
 // to wait for what it rests on, those of others are not among them.
 func (w *outlook) claims(e *entry, fresh bool) (claims []claim) {
 	if e.Node != nil && fresh {
-		claims = append(claims, recordClaim(w.mesh, e.Signed, e.Certificate))
+		claims = append(claims, recordClaim(w.judge.mesh, e.Signed, e.Certificate))
 	}
 	if !w.stands[e] {
 		return claims
 	}
-	issuer := w.root
+	issuer := w.judge.root
 	if !e.byRoot() {
 		issuer = w.cert(e.parent)
 	}
 	switch {
 	case e.Revocation != nil && !e.signedOK:
-		claims = append(claims, recordClaim(w.mesh, e.Signed, issuer))
+		claims = append(claims, recordClaim(w.judge.mesh, e.Signed, issuer))
 	case e.Certificate != nil && !e.certOK:
 		claims = append(claims, certClaim(e.Certificate, issuer))
 	}
 	if e.Node != nil && !e.byRoot() && !e.signedOK {
-		claims = append(claims, admissionClaim(w.mesh, e.Node, w.cert(e.signer())))
+		claims = append(claims, admissionClaim(w.judge.mesh, e.Node, w.cert(e.signer())))
 	}
 	return claims
-}
-
-// AddBatch takes in the records of a batch as AddAll does.
-func (r *Roster) AddBatch(b *Batch, now time.Time) (Outcome, []error) {
-	return r.addSome(b, 0, len(b.records), now)
-}
-
-// AddOne takes in the record i of a batch as Add does.
-func (r *Roster) AddOne(b *Batch, i int, now time.Time) (Outcome, error) {
-	out, errs := r.addSome(b, i, i+1, now)
-	return out, errs[0]
 }

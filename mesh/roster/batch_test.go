@@ -13,7 +13,7 @@ import (
 
 // prepare has all verified that a batch brings about, and returns how many signatures that were.
 func prepare(r *Roster, b *Batch) (verified int) {
-	for r.Due(b) {
+	for b.Due(r) {
 		verified += len(b.due)
 		b.Verify()
 	}
@@ -45,8 +45,8 @@ func TestPreparedBatchesVerifyNothingWithin(t *testing.T) {
 					}
 					rest = rest[n:]
 				}
-				if prepared.unprepared != 0 {
-					t.Errorf("verified within steps: got %d signatures, want none", prepared.unprepared)
+				if prepared.judge.unprepared != 0 {
+					t.Errorf("verified within steps: got %d signatures, want none", prepared.judge.unprepared)
 				}
 				if prepared.Digest() != plain.Digest() {
 					t.Error("digest differs from that without a preparation")
@@ -88,17 +88,17 @@ func TestForgeryCostsOneVerification(t *testing.T) {
 	if got := prepare(r, b); got != 1 {
 		t.Errorf("forged: got %d signatures verified, want 1", got)
 	}
-	r.unprepared = 0
-	if _, errs := r.AddBatch(b, at(3)); ReasonOf(errs[0]) != ReasonSignature || r.unprepared != 0 {
-		t.Errorf("forged: got %v and %d signatures verified within, want a refusal and none", errs[0], r.unprepared)
+	r.judge.unprepared = 0
+	if _, errs := r.AddBatch(b, at(3)); ReasonOf(errs[0]) != ReasonSignature || r.judge.unprepared != 0 {
+		t.Errorf("forged: got %v and %d signatures verified within, want a refusal and none", errs[0], r.judge.unprepared)
 	}
 	// The rightful one has three, and the twenty that waited two each.
 	b = Read([]record.Signed{admitter.rec})
 	if got := prepare(r, b); got != 3+2*20 {
 		t.Errorf("rightful: got %d signatures verified, want 43", got)
 	}
-	if out, errs := r.AddBatch(b, at(3)); errs[0] != nil || len(out.Changed) != 21 || r.unprepared != 0 {
-		t.Errorf("rightful: got %d members, %v, and %d signatures verified within, want 21 and none", len(out.Changed), errs[0], r.unprepared)
+	if out, errs := r.AddBatch(b, at(3)); errs[0] != nil || len(out.Changed) != 21 || r.judge.unprepared != 0 {
+		t.Errorf("rightful: got %d members, %v, and %d signatures verified within, want 21 and none", len(out.Changed), errs[0], r.judge.unprepared)
 	}
 	if got := prepare(r, Read([]record.Signed{admitter.rec})); got != 0 {
 		t.Errorf("known: got %d signatures verified, want none", got)
@@ -129,16 +129,16 @@ func TestWaitingRecordCostsOneVerification(t *testing.T) {
 	if got := prepare(r, b); got != 1 {
 		t.Errorf("got %d signatures verified, want 1", got)
 	}
-	r.unprepared = 0
-	if out, errs := r.AddBatch(b, at(4)); errs[0] != nil || !out.Parked || r.unprepared != 0 {
-		t.Errorf("got %+v, %v, and %d signatures verified within, want it parked and none", out, errs[0], r.unprepared)
+	r.judge.unprepared = 0
+	if out, errs := r.AddBatch(b, at(4)); errs[0] != nil || !out.Parked || r.judge.unprepared != 0 {
+		t.Errorf("got %+v, %v, and %d signatures verified within, want it parked and none", out, errs[0], r.judge.unprepared)
 	}
 	// With the invite all can be verified: it itself, two nodes' certificates and admissions, and those of the twenty.
 	b = Read([]record.Signed{unknown.rec})
 	if got := prepare(r, b); got != 1+2*2+2*20 {
 		t.Errorf("with the invite: got %d signatures verified, want 45", got)
 	}
-	if out, errs := r.AddBatch(b, at(4)); errs[0] != nil || len(out.Changed) != 22 || r.unprepared != 0 {
-		t.Errorf("with the invite: got %d members, %v, and %d signatures verified within, want 22 and none", len(out.Changed), errs[0], r.unprepared)
+	if out, errs := r.AddBatch(b, at(4)); errs[0] != nil || len(out.Changed) != 22 || r.judge.unprepared != 0 {
+		t.Errorf("with the invite: got %d members, %v, and %d signatures verified within, want 22 and none", len(out.Changed), errs[0], r.judge.unprepared)
 	}
 }

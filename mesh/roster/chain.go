@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"sync"
-	"time"
 
 	"warren/mesh/identity"
 )
@@ -26,9 +25,6 @@ type Chains struct {
 func NewChains(root *x509.Certificate) *Chains {
 	return &Chains{root: root, verified: make(map[[32]byte]struct{})}
 }
-
-// Chains returns what checks the chains of this roster's mesh.
-func (r *Roster) Chains() *Chains { return r.chains }
 
 // Check checks form, links and signatures of the certificates of a TLS handshake, leaf first, with or without the root at the
 // end. It returns nil or a *Refusal. Whether the node has a place in the mesh is for JudgeChain.
@@ -109,53 +105,4 @@ func (c *Chains) isVerified(pair [32]byte) bool {
 	defer c.mu.Unlock()
 	_, ok := c.verified[pair]
 	return ok
-}
-
-// VerifyChain decides on the certificates of a TLS handshake: it is Chains.Check with JudgeChain. It returns the ID of the
-// node, or a *Refusal.
-func (r *Roster) VerifyChain(chain []*x509.Certificate, now time.Time) (identity.NodeID, error) {
-	if err := r.chains.Check(chain); err != nil {
-		return identity.NodeID{}, err
-	}
-	return r.JudgeChain(chain, now)
-}
-
-// JudgeChain decides on a chain that Chains.Check has passed, by the records. It returns the ID of the node, or a *Refusal.
-//
-// A node of which there is no record here passes if nothing in its chain is revoked: otherwise two
-// members that have never heard of each other could not meet. Its chain alone does not prove an admission, so
-// until its record is in (see Member) it is to be given nothing and asked for that.
-func (r *Roster) JudgeChain(chain []*x509.Certificate, now time.Time) (identity.NodeID, error) {
-	if refusal := r.judgeChain(r.chains.below(chain), now); refusal != nil {
-		return identity.NodeID{}, refusal
-	}
-	return identity.NodeIDOfCert(chain[0]), nil
-}
-
-func (r *Roster) judgeChain(chain []*x509.Certificate, now time.Time) *Refusal {
-	leaf := chain[0]
-	id := identity.NodeIDOfCert(leaf)
-	if role := identity.RoleOf(leaf); role != identity.RoleMember && role != identity.RoleAdmin {
-		return refuse(ReasonNotAllowed, "certificate of a %s, want a node's", role)
-	}
-	if now.After(leaf.NotAfter) {
-		return refuse(ReasonExpired, "node %s: its certificate expired %s", id.Short(), textTime(leaf.NotAfter))
-	}
-	if e := r.nodes[id]; e != nil {
-		return r.whyOut(e)
-	}
-	for i, cert := range chain {
-		if refusal := r.revokedText(identity.KeyIDOfCert(cert)); refusal != nil {
-			if i > 0 {
-				return refuse(ReasonIssuerRevoked, "node %s: above it, %s", id.Short(), refusal.Text)
-			}
-			return refusal
-		}
-	}
-	for _, e := range r.aside {
-		if e.Node != nil && e.Node.ID == id && e.refusal != nil {
-			return e.refusal
-		}
-	}
-	return nil
 }

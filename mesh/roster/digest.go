@@ -9,77 +9,78 @@ import (
 	"warren/mesh/record"
 )
 
-// bucket holds the keys of the set that start with one byte.
+// buckets sums up a set, by the first byte of its records' keys.
+type buckets [256]bucket
+
+// bucket lists the records whose keys start with one byte.
 type bucket struct {
-	keys   []record.Key // sorted
-	digest [8]byte
-	stale  bool
+	entries []Entry // sorted by key
+	sum     [8]byte
+	stale   bool
 }
 
-// Digest sums up the whole set: two rosters with equal digests hold the same records.
-func (r *Roster) Digest() [16]byte {
+// digest sums up all.
+func (b *buckets) digest() [16]byte {
 	hash := sha256.New()
-	for _, digest := range r.Buckets() {
-		hash.Write(digest[:])
+	for _, sum := range b.digests() {
+		hash.Write(sum[:])
 	}
 	return [16]byte(hash.Sum(nil))
 }
 
-// Buckets sums up the records by the first byte of their key. An empty bucket is all zeros.
-func (r *Roster) Buckets() [256][8]byte {
+// digests sums up each bucket; an empty one is all zeros.
+func (b *buckets) digests() [256][8]byte {
 	var digests [256][8]byte
-	for i := range r.buckets {
-		digests[i] = r.bucketDigest(i)
+	for i := range b {
+		digests[i] = b[i].digest()
 	}
 	return digests
 }
 
-// Bucket lists the records whose key starts with byte i, sorted by key.
-func (r *Roster) Bucket(i int) []Entry {
-	entries := make([]Entry, len(r.buckets[i].keys))
-	for n, key := range r.buckets[i].keys {
-		entries[n] = Entry{Key: key, Version: r.set[key].Version}
-	}
-	return entries
+// note notes that a record is new, or is there in another version.
+func (b *buckets) note(key record.Key, version record.Version) {
+	b[key[0]].note(Entry{Key: key, Version: version})
 }
 
-// bucketDigest computes a digest anew only when its bucket has changed.
-func (r *Roster) bucketDigest(i int) [8]byte {
-	b := &r.buckets[i]
+// drop notes that the record of a key has gone.
+func (b *buckets) drop(key record.Key) { b[key[0]].drop(key) }
+
+// digest is computed anew only when the bucket has changed.
+func (b *bucket) digest() [8]byte {
 	if !b.stale {
-		return b.digest
+		return b.sum
 	}
-	b.stale, b.digest = false, [8]byte{}
-	if len(b.keys) == 0 {
-		return b.digest
+	b.stale, b.sum = false, [8]byte{}
+	if len(b.entries) == 0 {
+		return b.sum
 	}
 	hash := sha256.New()
-	for _, key := range b.keys {
-		version := r.set[key].Version
-		line := append([]byte(nil), key[:]...)
-		line = binary.BigEndian.AppendUint64(line, version.High)
-		hash.Write(binary.BigEndian.AppendUint64(line, version.Low))
+	for _, e := range b.entries {
+		line := append([]byte(nil), e.Key[:]...)
+		line = binary.BigEndian.AppendUint64(line, e.Version.High)
+		hash.Write(binary.BigEndian.AppendUint64(line, e.Version.Low))
 	}
-	b.digest = [8]byte(hash.Sum(nil))
-	return b.digest
+	b.sum = [8]byte(hash.Sum(nil))
+	return b.sum
 }
 
-// note notes that the record of a key is new.
-func (b *bucket) note(key record.Key) {
+func (b *bucket) note(e Entry) {
 	b.stale = true
-	if at, ok := b.find(key); !ok {
-		b.keys = slices.Insert(b.keys, at, key)
+	at, ok := b.find(e.Key)
+	if ok {
+		b.entries[at] = e
+	} else {
+		b.entries = slices.Insert(b.entries, at, e)
 	}
 }
 
-// drop notes that a key has gone.
 func (b *bucket) drop(key record.Key) {
 	b.stale = true
 	if at, ok := b.find(key); ok {
-		b.keys = slices.Delete(b.keys, at, at+1)
+		b.entries = slices.Delete(b.entries, at, at+1)
 	}
 }
 
 func (b *bucket) find(key record.Key) (int, bool) {
-	return slices.BinarySearchFunc(b.keys, key, func(a, b record.Key) int { return bytes.Compare(a[:], b[:]) })
+	return slices.BinarySearchFunc(b.entries, key, func(e Entry, key record.Key) int { return bytes.Compare(e.Key[:], key[:]) })
 }

@@ -40,70 +40,6 @@ type entry struct {
 	outSince int64                // admissions that it gave then or later do not count
 }
 
-// newEntry is readEntry with a check of the one signature that needs no other record: what a node says of itself.
-func (r *Roster) newEntry(d record.Decoded) (*entry, *Refusal) {
-	e, refusal := r.readEntry(d)
-	if refusal != nil || e.Node == nil {
-		return e, refusal
-	}
-	if err := r.prove(recordClaim(r.mesh, e.Signed, e.Certificate)); err != nil {
-		return nil, refuse(ReasonSignature, "node %s: %v", e.Node.ID.Short(), err)
-	}
-	return e, nil
-}
-
-// readEntry reads what can be read from the record alone, and checks what can be checked without others and without verifying
-// a signature: the times of an admission, say.
-func (r *Roster) readEntry(d record.Decoded) (*entry, *Refusal) {
-	e := &entry{Decoded: d}
-	if d.Certificate != nil {
-		e.keyID = identity.KeyIDOfCert(d.Certificate)
-	}
-	switch d.Kind {
-	case record.KindNode:
-		e.ref = ref(e.keyID)
-		if issuer := identity.IssuerOf(d.Certificate); issuer != r.rootID {
-			e.parent = inviteRef(issuer, d.Certificate.RawIssuer)
-		}
-		return e, r.checkNode(e)
-	case record.KindCertificate:
-		e.ref = inviteRef(e.keyID, d.Certificate.RawSubject)
-		if issuer := identity.IssuerOf(d.Certificate); issuer != r.rootID {
-			e.parent = ref(issuer)
-		}
-		terms, err := identity.TermsOf(d.Certificate)
-		if err != nil {
-			return nil, refuse(ReasonMalformed, "%v", err)
-		}
-		e.terms = terms
-	case record.KindRevocation:
-		if d.Revocation.Target == r.rootID {
-			return nil, refuse(ReasonNotAllowed, "the root cannot be revoked")
-		}
-		if d.Signer != r.rootID {
-			e.parent = ref(d.Signer)
-		}
-	}
-	return e, nil
-}
-
-func (r *Roster) checkNode(e *entry) *Refusal {
-	admission := e.Node.Admission
-	switch {
-	case e.byRoot() && !admission.IsZero():
-		return refuse(ReasonAdmission, "node %s is certified by the root and has an admission nevertheless", e.Node.ID.Short())
-	case !e.byRoot() && admission.IsZero():
-		return refuse(ReasonAdmission, "node %s has not been admitted by a member", e.Node.ID.Short())
-	case admission.Signer == e.Node.ID:
-		return refuse(ReasonAdmission, "node %s has admitted itself", e.Node.ID.Short())
-	}
-	if off := e.Admitted().Sub(e.Certificate.NotBefore).Abs(); off > identity.Skew {
-		return refuse(ReasonClock, "node %s was admitted %s off the start of its certificate, at most %s is allowed",
-			e.Node.ID.Short(), off, identity.Skew)
-	}
-	return nil
-}
-
 func publicOf(cert *x509.Certificate) ed25519.PublicKey {
 	public, _ := cert.PublicKey.(ed25519.PublicKey)
 	return public
@@ -178,6 +114,14 @@ func (e *entry) sameAdmission(d record.Decoded) bool {
 	return e.Node != nil && d.Node != nil && bytes.Equal(e.Node.Certificate, d.Node.Certificate) &&
 		e.Node.Admission.Time == d.Node.Admission.Time && e.Node.Admission.Signer == d.Node.Admission.Signer &&
 		bytes.Equal(e.Node.Admission.Signature, d.Node.Admission.Signature)
+}
+
+// whyAside returns why a node that is not in the set is none of the members.
+func (e *entry) whyAside() *Refusal {
+	if e.refusal != nil {
+		return e.refusal
+	}
+	return refuse(ReasonUnknownIssuer, "node %s: its invite, or the member that admitted it, is not known", e.Node.ID.Short())
 }
 
 // nodeName is how a node is called in texts.

@@ -1,9 +1,116 @@
 package roster
 
 import (
+	"crypto/x509"
+
 	"warren/mesh/identity"
 	"warren/mesh/record"
 )
+
+// judge reads records and says which of them stand, from the set as it is. It changes nothing there but what an entry knows of itself:
+// its issuer, and which of its signatures are right.
+type judge struct {
+	// constant
+	root   *x509.Certificate
+	rootID identity.KeyID
+	mesh   identity.MeshID
+	set    *set
+
+	proven     map[claimID]error // of the batch that is being taken in: what came of its signatures; nil for a right one
+	unprepared int               // signatures that had to be verified within a step
+}
+
+func newJudge(root *x509.Certificate, mesh identity.MeshID, s *set) *judge {
+	return &judge{root: root, rootID: identity.KeyIDOfCert(root), mesh: mesh, set: s}
+}
+
+// newEntry is readEntry with a check of the one signature that needs no other record: what a node says of itself.
+func (j *judge) newEntry(d record.Decoded) (*entry, *Refusal) {
+	e, refusal := j.readEntry(d)
+	if refusal != nil || e.Node == nil {
+		return e, refusal
+	}
+	if err := j.prove(recordClaim(j.mesh, e.Signed, e.Certificate)); err != nil {
+		return nil, refuse(ReasonSignature, "node %s: %v", e.Node.ID.Short(), err)
+	}
+	return e, nil
+}
+
+// readEntry reads what can be read from the record alone, and checks what can be checked without others and without verifying
+// a signature: the times of an admission, say.
+func (j *judge) readEntry(d record.Decoded) (*entry, *Refusal) {
+	e := &entry{Decoded: d}
+	if d.Certificate != nil {
+		e.keyID = identity.KeyIDOfCert(d.Certificate)
+	}
+	switch d.Kind {
+	case record.KindNode:
+		e.ref = ref(e.keyID)
+		if issuer := identity.IssuerOf(d.Certificate); issuer != j.rootID {
+			e.parent = inviteRef(issuer, d.Certificate.RawIssuer)
+		}
+		return e, j.checkNode(e)
+	case record.KindCertificate:
+		e.ref = inviteRef(e.keyID, d.Certificate.RawSubject)
+		if issuer := identity.IssuerOf(d.Certificate); issuer != j.rootID {
+			e.parent = ref(issuer)
+		}
+		terms, err := identity.TermsOf(d.Certificate)
+		if err != nil {
+			return nil, refuse(ReasonMalformed, "%v", err)
+		}
+		e.terms = terms
+	case record.KindRevocation:
+		if d.Revocation.Target == j.rootID {
+			return nil, refuse(ReasonNotAllowed, "the root cannot be revoked")
+		}
+		if d.Signer != j.rootID {
+			e.parent = ref(d.Signer)
+		}
+	}
+	return e, nil
+}
+
+func (j *judge) checkNode(e *entry) *Refusal {
+	admission := e.Node.Admission
+	switch {
+	case e.byRoot() && !admission.IsZero():
+		return refuse(ReasonAdmission, "node %s is certified by the root and has an admission nevertheless", e.Node.ID.Short())
+	case !e.byRoot() && admission.IsZero():
+		return refuse(ReasonAdmission, "node %s has not been admitted by a member", e.Node.ID.Short())
+	case admission.Signer == e.Node.ID:
+		return refuse(ReasonAdmission, "node %s has admitted itself", e.Node.ID.Short())
+	}
+	if off := e.Admitted().Sub(e.Certificate.NotBefore).Abs(); off > identity.Skew {
+		return refuse(ReasonClock, "node %s was admitted %s off the start of its certificate, at most %s is allowed",
+			e.Node.ID.Short(), off, identity.Skew)
+	}
+	return nil
+}
+
+// hasBasis reports whether all that a record rests on is in the set.
+func (j *judge) hasBasis(d record.Decoded) bool {
+	if d.Kind == record.KindRevocation {
+		return d.Signer == j.rootID || j.set.nodes[identity.NodeID(d.Signer)] != nil
+	}
+	issuer := identity.IssuerOf(d.Certificate)
+	if issuer == j.rootID {
+		return true
+	}
+	if d.Kind == record.KindCertificate {
+		return j.set.nodes[identity.NodeID(issuer)] != nil
+	}
+	return j.set.invites.of(d.Certificate) != nil && j.set.nodes[d.Node.Admission.Signer] != nil
+}
+
+// prove returns what came of a claim when the records of the step under way were verified, or verifies it now.
+func (j *judge) prove(c claim) error {
+	if err, ok := j.proven[c.claimID]; ok {
+		return err
+	}
+	j.unprepared++
+	return c.verify()
+}
 
 // verdict is what judge says of a record.
 type verdict byte
@@ -15,24 +122,24 @@ const (
 	forged                 // it can never stand
 )
 
-// judge decides whether a record belongs into the set, from the set as it is. It sets e.issuer. It looks at
+// rule decides whether a record belongs into the set, from the set as it is. It sets e.issuer. It looks at
 // nothing that comes later in the order of compare, and not at revocations: a use of an invite stays consumed and an
 // admission stays on record whatever is revoked later.
-func (r *Roster) judge(e *entry) (verdict, *Refusal) {
+func (j *judge) rule(e *entry) (verdict, *Refusal) {
 	e.issuer = nil
 	switch e.Kind {
 	case record.KindNode:
-		return r.judgeNode(e)
+		return j.node(e)
 	case record.KindCertificate:
-		return r.judgeInvite(e)
+		return j.invite(e)
 	}
-	return r.judgeRevocation(e)
+	return j.revocation(e)
 }
 
-func (r *Roster) judgeInvite(e *entry) (verdict, *Refusal) {
-	issuer := r.root
+func (j *judge) invite(e *entry) (verdict, *Refusal) {
+	issuer := j.root
 	if !e.byRoot() {
-		admin := r.nodes[identity.NodeID(e.parent)]
+		admin := j.set.nodes[identity.NodeID(e.parent)]
 		if admin == nil {
 			return waits, nil
 		}
@@ -45,7 +152,7 @@ func (r *Roster) judgeInvite(e *entry) (verdict, *Refusal) {
 		return refused, refuse(ReasonFull, "invite %s: chain of more than %d certificates", e.keyID.Short(), identity.MaxChain)
 	}
 	if !e.certOK {
-		if err := r.prove(certClaim(e.Certificate, issuer)); err != nil {
+		if err := j.prove(certClaim(e.Certificate, issuer)); err != nil {
 			return forged, refuse(ReasonSignature, "invite %s: %v", e.keyID.Short(), err)
 		}
 		e.certOK = true
@@ -53,10 +160,10 @@ func (r *Roster) judgeInvite(e *entry) (verdict, *Refusal) {
 	return stands, nil
 }
 
-func (r *Roster) judgeRevocation(e *entry) (verdict, *Refusal) {
-	signer := r.root
+func (j *judge) revocation(e *entry) (verdict, *Refusal) {
+	signer := j.root
 	if !e.byRoot() {
-		admin := r.nodes[identity.NodeID(e.parent)]
+		admin := j.set.nodes[identity.NodeID(e.parent)]
 		if admin == nil {
 			return waits, nil
 		}
@@ -66,7 +173,7 @@ func (r *Roster) judgeRevocation(e *entry) (verdict, *Refusal) {
 		}
 	}
 	if !e.signedOK {
-		if err := r.prove(recordClaim(r.mesh, e.Signed, signer)); err != nil {
+		if err := j.prove(recordClaim(j.mesh, e.Signed, signer)); err != nil {
 			return forged, refuse(ReasonSignature, "revocation of %s: %v", e.Revocation.Target.Short(), err)
 		}
 		e.signedOK = true
@@ -74,16 +181,16 @@ func (r *Roster) judgeRevocation(e *entry) (verdict, *Refusal) {
 	return stands, nil
 }
 
-func (r *Roster) judgeNode(e *entry) (verdict, *Refusal) {
+func (j *judge) node(e *entry) (verdict, *Refusal) {
 	id := e.Node.ID.Short()
 	if e.byRoot() {
-		if err := identity.CheckLink(e.Certificate, r.root); err != nil {
+		if err := identity.CheckLink(e.Certificate, j.root); err != nil {
 			return forged, refuse(ReasonNotAllowed, "node %s: %v", id, err)
 		}
-		return r.judgeNodeSignature(e, nil)
+		return j.signatures(e, nil)
 	}
-	invite := r.invites[e.parent]
-	signer := r.nodes[e.Node.Admission.Signer]
+	invite := j.set.invites.records[e.parent]
+	signer := j.set.nodes[e.Node.Admission.Signer]
 	if invite == nil || signer == nil {
 		return waits, nil
 	}
@@ -102,29 +209,29 @@ func (r *Roster) judgeNode(e *entry) (verdict, *Refusal) {
 	case invite.issuer != nil && !invite.issuer.earlier(e):
 		return refused, refuse(ReasonAdmission, "node %s was admitted before %s, who made its invite", id, invite.issuer.nodeName())
 	}
-	if verdict, refusal := r.judgeNodeSignature(e, signer); refusal != nil {
+	if verdict, refusal := j.signatures(e, signer); refusal != nil {
 		return verdict, refusal
 	}
-	if refusal := r.checkUses(e, invite); refusal != nil {
+	if refusal := j.checkUses(e, invite); refusal != nil {
 		return refused, refusal
 	}
 	return stands, nil
 }
 
-// judgeNodeSignature checks the signatures of certificate and admission, once.
-func (r *Roster) judgeNodeSignature(e, signer *entry) (verdict, *Refusal) {
-	issuer := r.root
+// signatures checks the signatures of certificate and admission, once.
+func (j *judge) signatures(e, signer *entry) (verdict, *Refusal) {
+	issuer := j.root
 	if e.issuer != nil {
 		issuer = e.issuer.Certificate
 	}
 	if !e.certOK {
-		if err := r.prove(certClaim(e.Certificate, issuer)); err != nil {
+		if err := j.prove(certClaim(e.Certificate, issuer)); err != nil {
 			return forged, refuse(ReasonSignature, "certificate of node %s: %v", e.Node.ID.Short(), err)
 		}
 		e.certOK = true
 	}
 	if signer != nil && !e.signedOK {
-		if err := r.prove(admissionClaim(r.mesh, e.Node, signer.Certificate)); err != nil {
+		if err := j.prove(admissionClaim(j.mesh, e.Node, signer.Certificate)); err != nil {
 			return forged, refuse(ReasonSignature, "node %s: %v", e.Node.ID.Short(), err)
 		}
 		e.signedOK = true
@@ -133,13 +240,13 @@ func (r *Roster) judgeNodeSignature(e, signer *entry) (verdict, *Refusal) {
 }
 
 // checkUses holds e against the uses of its invite: the earliest admissions win.
-func (r *Roster) checkUses(e, invite *entry) *Refusal {
-	if r.usesBeside(e.Node.ID, e.parent) < invite.terms.Uses {
+func (j *judge) checkUses(e, invite *entry) *Refusal {
+	if j.set.usesBeside(e.Node.ID, e.parent) < invite.terms.Uses {
 		return nil // nobody has to give way
 	}
 	earlier := 0
 	var last *entry
-	for other := range r.rests[e.parent] {
+	for other := range j.set.rests[e.parent] {
 		if !other.in || other.Node.ID == e.Node.ID || !other.earlier(e) {
 			continue
 		}
@@ -152,15 +259,6 @@ func (r *Roster) checkUses(e, invite *entry) *Refusal {
 		return nil
 	}
 	return usedBy(e.Node.ID, invite, last)
-}
-
-// usesBeside counts the nodes of the set, other than id, that came by an invite.
-func (r *Roster) usesBeside(id identity.NodeID, invite ref) int {
-	uses := r.uses[invite]
-	if own := r.nodes[id]; own != nil && own.parent == invite {
-		uses--
-	}
-	return uses
 }
 
 // usedBy is the refusal of a node whose invite is used up, with last the latest that got in.

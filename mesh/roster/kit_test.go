@@ -218,11 +218,11 @@ func (m *testMesh) wantOrderFree(want ...string) {
 func selfCheck(t testing.TB, r *Roster) {
 	t.Helper()
 	nodes, uses := 0, make(map[ref]int)
-	for key, e := range r.set {
-		if !e.in || e.Key != key || slices.Contains(r.aside, e) {
+	for key, e := range r.set.records {
+		if !e.in || e.Key != key || slices.Contains(r.set.aside, e) {
 			t.Fatalf("%s in the set: in=%v", e.Kind, e.in)
 		}
-		if verdict, refusal := r.judge(e); verdict != stands {
+		if verdict, refusal := r.judge.rule(e); verdict != stands {
 			t.Fatalf("%s in the set does not stand: %v", e.Kind, refusal)
 		}
 		if e.Node != nil {
@@ -232,25 +232,25 @@ func selfCheck(t testing.TB, r *Roster) {
 			}
 		}
 	}
-	if nodes != len(r.nodes) {
-		t.Fatalf("%d nodes, index has %d", nodes, len(r.nodes))
+	if nodes != len(r.set.nodes) {
+		t.Fatalf("%d nodes, index has %d", nodes, len(r.set.nodes))
 	}
 	for invite, n := range uses {
-		if r.uses[invite] != n || n > r.invites[invite].terms.Uses {
-			t.Fatalf("%d uses, index has %d, invite allows %d", n, r.uses[invite], r.invites[invite].terms.Uses)
+		if r.set.invites.uses[invite] != n || n > r.set.invites.records[invite].terms.Uses {
+			t.Fatalf("%d uses, index has %d, invite allows %d", n, r.set.invites.uses[invite], r.set.invites.records[invite].terms.Uses)
 		}
 	}
-	for _, e := range r.aside {
+	for _, e := range r.set.aside {
 		if e.in {
 			t.Fatalf("%s aside and in the set", e.Kind)
 		}
-		known := r.set[e.Key]
-		if verdict, _ := r.judge(e); verdict == stands && (known == nil || e.Version.Newer(known.Version)) {
+		known := r.set.records[e.Key]
+		if verdict, _ := r.judge.rule(e); verdict == stands && (known == nil || e.Version.Newer(known.Version)) {
 			t.Fatalf("%s aside, but stands", e.Kind)
 		}
 	}
-	if len(r.aside) > maxAside {
-		t.Fatalf("%d records aside", len(r.aside))
+	if len(r.set.aside) > maxAside {
+		t.Fatalf("%d records aside", len(r.set.aside))
 	}
 }
 

@@ -9,10 +9,13 @@
 package roster
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"crypto/x509"
 	"iter"
 	"net/netip"
+	"slices"
 	"time"
 
 	"warren/mesh/identity"
@@ -95,74 +98,40 @@ type Entry struct {
 	Version record.Version
 }
 
-// maxRecords bounds the set, maxAside what is kept beside it, and maxPending the admissions whose node is not heard of yet.
-const (
-	maxRecords = 100_000
-	maxAside   = 256
-	maxPending = 1024
-)
-
-// Roster is the verified set of one mesh's records.
+// Roster is the verified set of one mesh's records. Each part of it knows one thing; those further down rest on those above.
 type Roster struct {
 	// constant after New
 	root   *x509.Certificate
-	rootID identity.KeyID
 	mesh   identity.MeshID
 	chains *Chains
 
-	// the set, and what is kept beside it
-	set     map[record.Key]*entry
-	nodes   map[identity.NodeID]*entry // of the set
-	invites map[ref]*entry             // of the set
-	uses    map[ref]int                // nodes of the set, by invite
-	aside   []*entry                   // parked and refused records, oldest first
-	rests   map[ref]map[*entry]bool    // what rests on a key or an invite, in the set and beside it
-	buckets [256]bucket
-
-	// what follows from the set
-	revoked    map[identity.KeyID]revokedKey
-	reported   map[identity.NodeID]bool // members as last told in an Outcome
-	nextExpiry time.Time                // of a member, or zero
-	members    []Member                 // nil when to be computed again
-	byID       map[identity.NodeID]int
-
-	now        time.Time                            // as last told
-	pending    map[identity.NodeID]pendingAdmission // given here, not in the set yet
-	step       *Batch                               // of the AddBatch under way
-	unprepared int                                  // signatures that had to be verified within a step
+	set        *set        // which records there are
+	judge      *judge      // which of them stand
+	standing   *standing   // who is a member by them
+	directory  *directory  // the members' names and addresses
+	admissions *admissions // who may become one
 }
 
 // New returns an empty roster. The root must have passed identity.CheckRoot.
 func New(root *x509.Certificate) *Roster {
 	public, _ := root.PublicKey.(ed25519.PublicKey)
-	return &Roster{
-		root:     root,
-		rootID:   identity.KeyIDOfCert(root),
-		mesh:     identity.MeshIDOf(public),
-		set:      make(map[record.Key]*entry),
-		nodes:    make(map[identity.NodeID]*entry),
-		invites:  make(map[ref]*entry),
-		uses:     make(map[ref]int),
-		rests:    make(map[ref]map[*entry]bool),
-		revoked:  make(map[identity.KeyID]revokedKey),
-		reported: make(map[identity.NodeID]bool),
-		pending:  make(map[identity.NodeID]pendingAdmission),
-		chains:   NewChains(root),
-	}
+	r := &Roster{root: root, mesh: identity.MeshIDOf(public), chains: NewChains(root), set: newSet()}
+	r.judge = newJudge(root, r.mesh, r.set)
+	r.standing = newStanding(r.set)
+	r.directory = newDirectory(root, r.mesh, r.standing)
+	r.admissions = newAdmissions(r.mesh, r.set, r.standing, r.chains)
+	return r
 }
 
 // Mesh returns the mesh ID.
 func (r *Roster) Mesh() identity.MeshID { return r.mesh }
 
-// Root returns the root certificate.
-func (r *Roster) Root() *x509.Certificate { return r.root }
-
 // Len returns the number of records in the set.
-func (r *Roster) Len() int { return len(r.set) }
+func (r *Roster) Len() int { return len(r.set.records) }
 
 // Get returns a record of the set.
 func (r *Roster) Get(key record.Key) (record.Signed, bool) {
-	e, ok := r.set[key]
+	e, ok := r.set.records[key]
 	if !ok {
 		return record.Signed{}, false
 	}
@@ -172,7 +141,7 @@ func (r *Roster) Get(key record.Key) (record.Signed, bool) {
 // All returns the records of the set in no order.
 func (r *Roster) All() iter.Seq2[record.Key, record.Signed] {
 	return func(yield func(record.Key, record.Signed) bool) {
-		for key, e := range r.set {
+		for key, e := range r.set.records {
 			if !yield(key, e.Signed) {
 				return
 			}
@@ -180,11 +149,12 @@ func (r *Roster) All() iter.Seq2[record.Key, record.Signed] {
 	}
 }
 
-// Chain returns the certificates from a node or an invite up to the root, or nil when the set does not have it.
+// Chain returns the certificates from a node or an invite up to the root, or nil when the set does not have it. Should one key of an
+// invite have been certified several times, the certificate that sorts first is taken, for want of a name.
 func (r *Roster) Chain(id identity.KeyID) []*x509.Certificate {
-	e := r.nodes[identity.NodeID(id)]
+	e := r.set.nodes[identity.NodeID(id)]
 	if e == nil {
-		e = r.inviteOf(id)
+		e = r.set.invites.first(id)
 	}
 	if e == nil {
 		return nil
@@ -196,14 +166,153 @@ func (r *Roster) Chain(id identity.KeyID) []*x509.Certificate {
 	return append(chain, r.root)
 }
 
-// inviteOf returns the invite of a key. Should one key have been certified several times, the certificate that sorts first is
-// taken, for want of a name.
-func (r *Roster) inviteOf(id identity.KeyID) *entry {
-	var found *entry
-	for _, e := range r.invites {
-		if e.keyID == id && (found == nil || e.compare(found) < 0) {
-			found = e
+// Add takes in one record, verifying it first: at most three signatures for a record that is new, one for a newer version
+// of a known node. The error is a *Refusal. A record that is known already, or older than the known one, is no
+// error.
+//
+// What rests on a record that is not known, or is refused because of others, is kept aside, up to a bound, and looked at again when
+// that changes; so a refused record may still turn up later among Outcome.Added.
+func (r *Roster) Add(rec record.Signed, now time.Time) (Outcome, error) {
+	out, errs := r.AddAll([]record.Signed{rec}, now)
+	return out, errs[0]
+}
+
+// AddAll takes in many records in any order, as from the store or a sync, and is much faster than Add for each. The errors
+// belong to the records one by one, nil for those that are fine. Outcome.Key, Stored and Parked are those of the last record.
+func (r *Roster) AddAll(recs []record.Signed, now time.Time) (Outcome, []error) {
+	return r.AddBatch(Read(recs), now)
+}
+
+// AddOne takes in the record i of a batch as Add does.
+func (r *Roster) AddOne(b *Batch, i int, now time.Time) (Outcome, error) {
+	out, errs := r.AddBatch(b.one(i), now)
+	return out, errs[0]
+}
+
+// AddBatch takes in the records of a batch as AddAll does.
+func (r *Roster) AddBatch(b *Batch, now time.Time) (Outcome, []error) {
+	r.judge.proven = b.results
+	defer func() { r.judge.proven = nil }()
+	s := &step{set: r.set, judge: r.judge, change: newChange()}
+	r.standing.advance(now, s.change)
+	placed, errs := s.placeAll(b)
+	out := r.standing.report(s.change)
+	r.admissions.heardOf(s.change.fresh)
+	for i, e := range placed {
+		if e != nil && !e.in && e.refusal != nil {
+			errs[i] = e.refusal
 		}
 	}
-	return found
+	if last := len(placed) - 1; last >= 0 {
+		out.Key = b.records[last].Key
+		e := placed[last]
+		out.Stored = e != nil && e.in && r.set.records[out.Key] == e && e.Version == b.records[last].Version
+		out.Parked = e != nil && !e.in && e.refusal == nil
+	}
+	return out, errs
+}
+
+// Advance moves the clock: members whose certificates have expired are dropped. Add does the same.
+func (r *Roster) Advance(now time.Time) Outcome {
+	c := newChange()
+	r.standing.advance(now, c)
+	return r.standing.report(c)
+}
+
+// NextExpiry returns when the next member's certificate expires, zero when there is no member.
+func (r *Roster) NextExpiry() time.Time { return r.standing.nextExpiry }
+
+// Digest sums up the whole set: two rosters with equal digests hold the same records.
+func (r *Roster) Digest() [16]byte { return r.set.buckets.digest() }
+
+// Buckets sums up the records by the first byte of their key. An empty bucket is all zeros.
+func (r *Roster) Buckets() [256][8]byte { return r.set.buckets.digests() }
+
+// Bucket lists the records whose key starts with byte i, sorted by key.
+func (r *Roster) Bucket(i int) []Entry { return slices.Clone(r.set.buckets[i].entries) }
+
+// Members returns all members, those that have left included, in the order of their admission. The slice is not to be
+// changed; it stays as it is when the roster changes.
+func (r *Roster) Members() []Member { return r.directory.all() }
+
+// Member returns one member; false for nodes that are none (see Standing).
+func (r *Roster) Member(id identity.NodeID) (Member, bool) { return r.directory.find(id) }
+
+// Standing returns nil for a member, else a *Refusal that says why the node is none.
+func (r *Roster) Standing(id identity.NodeID) error {
+	if refusal := r.standing.of(id); refusal != nil {
+		return refusal
+	}
+	return nil
+}
+
+// Revoked returns the revocations that count, by time.
+func (r *Roster) Revoked() []Revoked { return r.standing.revoked.list() }
+
+// Invites returns all invites of the set, by the time of their making.
+func (r *Roster) Invites() []InviteStatus {
+	var list []InviteStatus
+	for _, e := range r.set.invites.records {
+		list = append(list, InviteStatus{
+			KeyID: e.keyID, Name: e.Certificate.Subject.CommonName, Terms: e.terms, Issuer: identity.IssuerOf(e.Certificate), Created: e.Certificate.NotBefore,
+			Used: r.set.users(e.ref), Revoked: r.standing.ofInvite(e) != nil,
+		})
+	}
+	slices.SortFunc(list, func(a, b InviteStatus) int {
+		return cmp.Or(a.Created.Compare(b.Created), bytes.Compare(a.KeyID[:], b.KeyID[:]), bytes.Compare(a.Issuer[:], b.Issuer[:]), cmp.Compare(a.Name, b.Name))
+	})
+	return list
+}
+
+// InviteOf returns the certificate of the invite with which a joiner's was made, nil when the set does not have it.
+func (r *Roster) InviteOf(cert *x509.Certificate) *x509.Certificate {
+	invite := r.set.invites.of(cert)
+	if invite == nil {
+		return nil
+	}
+	return invite.Certificate
+}
+
+// CheckAdmission decides whether a joiner may be let in with this certificate, by what is known here. It returns nil or
+// a *Refusal that can be shown to the joiner.
+func (r *Roster) CheckAdmission(cert *x509.Certificate, now time.Time) error {
+	if refusal := r.admissions.check(cert, now); refusal != nil {
+		return refusal
+	}
+	return nil
+}
+
+// Admit is CheckAdmission with the countersignature of the node whose key is given, which must be a member. It remembers the
+// use until the node's record comes, so that two joiners cannot use up one use here. For a certificate that it admitted
+// before, it returns the same admission again: a joiner that lost the answer may ask once more.
+func (r *Roster) Admit(cert *x509.Certificate, key ed25519.PrivateKey, now time.Time) (record.Admission, error) {
+	admission, refusal := r.admissions.admit(cert, key, now)
+	if refusal != nil {
+		return record.Admission{}, refusal
+	}
+	return admission, nil
+}
+
+// Chains returns what checks the chains of this roster's mesh.
+func (r *Roster) Chains() *Chains { return r.chains }
+
+// VerifyChain decides on the certificates of a TLS handshake: it is Chains.Check with JudgeChain. It returns the ID of the
+// node, or a *Refusal.
+func (r *Roster) VerifyChain(chain []*x509.Certificate, now time.Time) (identity.NodeID, error) {
+	if err := r.chains.Check(chain); err != nil {
+		return identity.NodeID{}, err
+	}
+	return r.JudgeChain(chain, now)
+}
+
+// JudgeChain decides on a chain that Chains.Check has passed, by the records. It returns the ID of the node, or a *Refusal.
+//
+// A node of which there is no record here passes if nothing in its chain is revoked: otherwise two
+// members that have never heard of each other could not meet. Its chain alone does not prove an admission, so
+// until its record is in (see Member) it is to be given nothing and asked for that.
+func (r *Roster) JudgeChain(chain []*x509.Certificate, now time.Time) (identity.NodeID, error) {
+	if refusal := r.standing.ofChain(r.chains.below(chain), now); refusal != nil {
+		return identity.NodeID{}, refusal
+	}
+	return identity.NodeIDOfCert(chain[0]), nil
 }

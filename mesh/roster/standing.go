@@ -2,9 +2,8 @@ package roster
 
 import (
 	"bytes"
-	"cmp"
+	"crypto/x509"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -12,201 +11,171 @@ import (
 	"warren/mesh/record"
 )
 
-// never is later than any time in a record.
-const never = math.MaxInt64
+// standing says which nodes of a set are members: those that no revocation puts out, and whose certificates have not expired.
+type standing struct {
+	set *set // constant
 
-// revokedKey is all that revocations say about one key.
-type revokedKey struct {
-	since   int64 // the earliest revocation that counts
-	cascade int64 // the earliest that puts out all below, or never
-	first   *entry
+	now        time.Time // as last told
+	revoked    revocations
+	told       map[identity.NodeID]bool // members as last told in an Outcome
+	nextExpiry time.Time                // of a member, or zero
+	changes    uint64                   // how often members, or their records, have changed
 }
 
-// Revoked returns the revocations that count, by time.
-func (r *Roster) Revoked() []Revoked {
-	var list []Revoked
-	root := r.rootsWord()
-	for _, e := range r.set {
-		if e.Revocation != nil && !r.voided(e, root) {
-			list = append(list, Revoked{Revocation: *e.Revocation, Key: e.Key})
-		}
-	}
-	slices.SortFunc(list, func(a, b Revoked) int {
-		return cmp.Or(cmp.Compare(a.Time, b.Time), bytes.Compare(a.Key[:], b.Key[:]))
-	})
-	return list
+func newStanding(s *set) *standing {
+	return &standing{set: s, told: make(map[identity.NodeID]bool), revoked: revocations{keys: make(revokedKeys)}}
 }
 
-// Standing returns nil for a member, else a *Refusal that says why the node is none.
-func (r *Roster) Standing(id identity.NodeID) error {
-	if e := r.nodes[id]; e != nil {
-		if refusal := r.whyOut(e); refusal != nil {
-			return refusal
+// members returns the nodes that are members, in the order of their admission.
+func (s *standing) members() []*entry {
+	var entries []*entry
+	for _, e := range s.set.nodes {
+		if s.whyOut(e) == nil {
+			entries = append(entries, e)
 		}
-		return nil
 	}
-	if refusal := r.revokedText(identity.KeyID(id)); refusal != nil {
+	slices.SortFunc(entries, (*entry).compare)
+	return entries
+}
+
+// of returns why a node is no member, nil for a member.
+func (s *standing) of(id identity.NodeID) *Refusal {
+	if e := s.set.nodes[id]; e != nil {
+		return s.whyOut(e)
+	}
+	if refusal := s.revoked.refusal(identity.KeyID(id)); refusal != nil {
 		return refusal
 	}
-	for _, e := range slices.Backward(r.aside) {
+	for _, e := range slices.Backward(s.set.aside) {
 		if e.Node != nil && e.Node.ID == id {
-			return r.whyAside(e)
+			return e.whyAside()
 		}
 	}
 	return refuse(ReasonUnknownNode, "node %s: no record of it", id.Short())
 }
 
-// Advance moves the clock: members whose certificates have expired are dropped. Add does the same.
-func (r *Roster) Advance(now time.Time) Outcome {
-	c := newChange()
-	r.advance(now, c)
-	return r.report(c)
+// ofInvite returns why nobody may be admitted with an invite any more because of revocations, or nil.
+func (s *standing) ofInvite(invite *entry) *Refusal {
+	if refusal := s.revoked.refusal(invite.keyID); refusal != nil {
+		return refuse(ReasonInviteRevoked, "invite %s", refusal.Text)
+	}
+	for up := range invite.above() {
+		if refusal := s.revoked.refusal(up.keyID); refusal != nil {
+			return refuse(ReasonIssuerRevoked, "invite %s: above it, %s", invite.keyID.Short(), refusal.Text)
+		}
+	}
+	if invite.issuer != nil && invite.issuer.out != nil {
+		return refuse(ReasonIssuerRevoked, "invite %s: its maker is no member: %s", invite.keyID.Short(), invite.issuer.out.Text)
+	}
+	return nil
 }
 
-// NextExpiry returns when the next member's certificate expires, zero when there is no member.
-func (r *Roster) NextExpiry() time.Time { return r.nextExpiry }
+// ofChain returns why the node at the head of a chain, which is without the root, is to be turned away, or nil: see JudgeChain.
+func (s *standing) ofChain(chain []*x509.Certificate, now time.Time) *Refusal {
+	leaf := chain[0]
+	id := identity.NodeIDOfCert(leaf)
+	if role := identity.RoleOf(leaf); role != identity.RoleMember && role != identity.RoleAdmin {
+		return refuse(ReasonNotAllowed, "certificate of a %s, want a node's", role)
+	}
+	if now.After(leaf.NotAfter) {
+		return refuse(ReasonExpired, "node %s: its certificate expired %s", id.Short(), textTime(leaf.NotAfter))
+	}
+	if e := s.set.nodes[id]; e != nil {
+		return s.whyOut(e)
+	}
+	for i, cert := range chain {
+		if refusal := s.revoked.refusal(identity.KeyIDOfCert(cert)); refusal != nil {
+			if i > 0 {
+				return refuse(ReasonIssuerRevoked, "node %s: above it, %s", id.Short(), refusal.Text)
+			}
+			return refusal
+		}
+	}
+	for _, e := range s.set.aside {
+		if e.Node != nil && e.Node.ID == id && e.refusal != nil {
+			return e.refusal
+		}
+	}
+	return nil
+}
 
-func (r *Roster) advance(now time.Time, c *change) {
-	if now.Before(r.now) || now.After(r.nextExpiry) {
+// advance moves the clock.
+func (s *standing) advance(now time.Time, c *change) {
+	if now.Before(s.now) || now.After(s.nextExpiry) {
 		c.overlay = true // look at all nodes
 	}
-	r.now = now
+	s.now = now
 }
 
 // whyOut returns why a node of the set is no member now, or nil.
-func (r *Roster) whyOut(e *entry) *Refusal {
+func (s *standing) whyOut(e *entry) *Refusal {
 	if e.out != nil {
 		return e.out
 	}
-	if r.now.After(e.Certificate.NotAfter) {
+	if s.now.After(e.Certificate.NotAfter) {
 		return refuse(ReasonExpired, "node %s: its certificate expired %s", e.Node.ID.Short(), textTime(e.Certificate.NotAfter))
 	}
 	return nil
 }
 
-func (r *Roster) whyAside(e *entry) *Refusal {
-	if e.refusal != nil {
-		return e.refusal
-	}
-	return refuse(ReasonUnknownIssuer, "node %s: its invite, or the member that admitted it, is not known", e.Node.ID.Short())
-}
-
 // report brings what follows from the set up to date and says what changed.
-func (r *Roster) report(c *change) Outcome {
+func (s *standing) report(c *change) Outcome {
 	touched := make(map[identity.NodeID]bool)
 	for id := range c.touched {
 		touched[id] = true
 	}
 	if c.overlay {
-		r.computeRevoked()
-		for id := range r.nodes {
+		s.revoked.read(s.set.records)
+		for id := range s.set.nodes {
 			touched[id] = true
 		}
-		r.nextExpiry = time.Time{}
+		s.nextExpiry = time.Time{}
 	}
 	var nodes []*entry
 	for id := range touched {
-		if e := r.nodes[id]; e != nil {
+		if e := s.set.nodes[id]; e != nil {
 			nodes = append(nodes, e)
 		}
 	}
 	slices.SortFunc(nodes, (*entry).compare) // the member that admitted comes before the one that it admitted
 	for _, e := range nodes {
-		r.computeOut(e)
+		s.decide(e)
 	}
 	out := Outcome{Added: sortedKeys(c.added), Removed: sortedKeys(c.removed)}
 	for _, id := range slices.SortedFunc(maps.Keys(touched), identity.NodeID.Compare) {
-		r.reportNode(id, c, &out)
+		s.reportNode(id, c, &out)
 	}
 	if len(touched) > 0 {
-		r.members = nil
+		s.changes++
 	}
 	return out
 }
 
-func (r *Roster) reportNode(id identity.NodeID, c *change, out *Outcome) {
-	e := r.nodes[id]
+func (s *standing) reportNode(id identity.NodeID, c *change, out *Outcome) {
+	e := s.set.nodes[id]
 	var refusal *Refusal
 	if e != nil {
-		refusal = r.whyOut(e)
+		refusal = s.whyOut(e)
 	} else {
-		refusal = r.whyAside(c.touched[id])
+		refusal = c.touched[id].whyAside()
 	}
-	was := r.reported[id]
+	was := s.told[id]
 	switch {
 	case refusal == nil && (!was || c.fresh[id]):
-		r.reported[id] = true
+		s.told[id] = true
 		out.Changed = append(out.Changed, id)
 	case refusal != nil && was:
-		delete(r.reported, id)
+		delete(s.told, id)
 		out.Dropped = append(out.Dropped, Drop{ID: id, Reason: refusal.Reason, Text: refusal.Text})
 	}
-	if refusal == nil && (r.nextExpiry.IsZero() || e.Certificate.NotAfter.Before(r.nextExpiry)) {
-		r.nextExpiry = e.Certificate.NotAfter
+	if refusal == nil && (s.nextExpiry.IsZero() || e.Certificate.NotAfter.Before(s.nextExpiry)) {
+		s.nextExpiry = e.Certificate.NotAfter
 	}
 }
 
-// computeRevoked gathers the revocations that count.
-//
-// A revocation by an admin counts even if that admin is revoked itself, whatever the times say: times are the
-// signer's own word, and a stolen admin key must not be able to undo its own revocation by revoking, dated back, whoever
-// revoked it. Two admins that revoke each other are both out. The root has the last word: what an admin signed at or
-// after the time for which the root revoked it is void. So every revocation is for good, save by the root.
-func (r *Roster) computeRevoked() {
-	clear(r.revoked)
-	root := r.rootsWord()
-	for _, e := range r.set {
-		if e.Revocation != nil && !r.voided(e, root) {
-			e.revoke(r.revoked)
-		}
-	}
-}
-
-// rootsWord gathers the root's own revocations.
-func (r *Roster) rootsWord() map[identity.KeyID]revokedKey {
-	word := make(map[identity.KeyID]revokedKey)
-	for _, e := range r.set {
-		if e.Revocation != nil && e.byRoot() {
-			e.revoke(word)
-		}
-	}
-	return word
-}
-
-// voided reports whether the root's word takes away the effect of a revocation.
-func (r *Roster) voided(e *entry, root map[identity.KeyID]revokedKey) bool {
-	if e.byRoot() {
-		return false
-	}
-	if key, ok := root[e.issuer.keyID]; ok && key.since <= e.Revocation.Time {
-		return true
-	}
-	for up := range e.issuer.above() {
-		if key, ok := root[up.keyID]; ok && key.cascade <= e.Revocation.Time {
-			return true
-		}
-	}
-	return false
-}
-
-// revoke adds a revocation to what is known about its target.
-func (e *entry) revoke(revoked map[identity.KeyID]revokedKey) {
-	key, ok := revoked[e.Revocation.Target]
-	if !ok {
-		key = revokedKey{since: never, cascade: never}
-	}
-	if key.first == nil || cmp.Or(cmp.Compare(e.Revocation.Time, key.since), bytes.Compare(e.Key[:], key.first.Key[:])) < 0 {
-		key.since, key.first = e.Revocation.Time, e
-	}
-	if e.Revocation.Cascade {
-		key.cascade = min(key.cascade, e.Revocation.Time)
-	}
-	revoked[e.Revocation.Target] = key
-}
-
-// computeOut decides whether revocations put a node of the set out, and from when on. The member that admitted it must
+// decide decides whether revocations put a node of the set out, and from when on. The member that admitted it must
 // have been decided on before.
-func (r *Roster) computeOut(e *entry) {
+func (s *standing) decide(e *entry) {
 	e.out, e.outSince = nil, never
 	admitted := e.Admitted().Unix()
 	put := func(since int64, refusal *Refusal) {
@@ -215,11 +184,11 @@ func (r *Roster) computeOut(e *entry) {
 		}
 		e.outSince = min(e.outSince, since)
 	}
-	if key, ok := r.revoked[e.keyID]; ok {
-		put(key.since, r.revokedText(e.keyID))
+	if key, ok := s.revoked.keys[e.keyID]; ok {
+		put(key.since, s.revoked.refusal(e.keyID))
 	}
 	for up := range e.above() {
-		key, ok := r.revoked[up.keyID]
+		key, ok := s.revoked.keys[up.keyID]
 		if !ok {
 			continue
 		}
@@ -233,26 +202,9 @@ func (r *Roster) computeOut(e *entry) {
 			put(key.cascade, refuse(ReasonIssuerRevoked, "node %s: %s was revoked with all below it", e.Node.ID.Short(), what))
 		}
 	}
-	if by := r.nodes[e.Node.Admission.Signer]; by != nil && by.out != nil && by.outSince <= admitted {
+	if by := s.set.nodes[e.Node.Admission.Signer]; by != nil && by.out != nil && by.outSince <= admitted {
 		put(admitted, refuse(ReasonIssuerRevoked, "node %s: it was admitted by %s when that was no member any more", e.Node.ID.Short(), by.nodeName()))
 	}
-}
-
-// revokedText returns the refusal of a revoked key, or nil.
-func (r *Roster) revokedText(id identity.KeyID) *Refusal {
-	key, ok := r.revoked[id]
-	if !ok {
-		return nil
-	}
-	by := "the root"
-	if key.first.issuer != nil {
-		by = key.first.issuer.nodeName()
-	}
-	text := "revoked by " + by + " at " + textTime(key.first.Revocation.At())
-	if key.first.Revocation.Reason != "" {
-		text += ": " + key.first.Revocation.Reason
-	}
-	return refuse(ReasonRevoked, "%s: %s", id.Short(), text)
 }
 
 func sortedKeys(keys map[record.Key]bool) []record.Key {
