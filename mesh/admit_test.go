@@ -79,7 +79,7 @@ func TestInviteKeyCertifiedTwice(t *testing.T) {
 			t.Errorf("got %d invites at b, want 10", got)
 		}
 		alone := roster.New(w.root.Cert)
-		for key := range b.ownBasis() {
+		for key := range b.syncer.proof.entries() {
 			alone.AddAll(b.book.get([]record.Key{key}), time.Now())
 		}
 		if err := alone.Standing(b.id); err != nil {

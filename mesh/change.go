@@ -1,8 +1,8 @@
 package mesh
 
 import (
+	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,22 +10,9 @@ import (
 	"warren/mesh/record"
 )
 
-// add takes in a record of this node's own making, puts it on disk, then spreads it.
-func (m *Mesh) add(signed record.Signed) error {
-	n := m.book.add([]record.Signed{signed}, time.Now())[0]
-	if err := errors.Join(n.refused...); err != nil {
-		return err
-	}
-	if err := m.flush(); err != nil {
-		return err
-	}
-	m.react(n, arrival{from: m.self, hops: 1})
-	return nil
-}
-
 // Add takes in a record that this node has made, a revocation for example. When it returns the record is on disk and on its way.
 func (m *Mesh) Add(signed record.Signed) error {
-	if err := m.add(signed); err != nil {
+	if err := m.intake.put(signed); err != nil {
 		return fmt.Errorf("add %s: %w", signed.Kind, err)
 	}
 	return nil
@@ -60,16 +47,14 @@ func (m *Mesh) Revoke(target identity.KeyID, reason string, cascade bool) (recor
 // and this run stays as it is. Nothing happens when f changes nothing; else the new record is on disk and on its way when Update
 // returns.
 func (m *Mesh) Update(f func(*record.Node)) error {
-	signed, changed, err := m.book.update(f, time.Now())
-	if err != nil {
+	if err := m.intake.update(f); err != nil {
 		return fmt.Errorf("update own record: %w", err)
 	}
-	if !changed {
-		return nil
-	}
-	if err := m.flush(); err != nil {
-		return fmt.Errorf("update own record: %w", err)
-	}
-	m.react(news{fresh: []record.Signed{signed}, own: true, changed: true}, arrival{from: m.self, hops: 1})
 	return nil
+}
+
+// Confirmed asks each active member whether it has the record of a key, in the version that is here or a newer one, and returns the answers of
+// those that could be asked before ctx ended.
+func (m *Mesh) Confirmed(ctx context.Context, key record.Key) map[identity.NodeID]bool {
+	return m.syncer.confirmed(ctx, key, m.View().others(m.self))
 }

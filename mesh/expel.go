@@ -13,11 +13,16 @@ const believeRefusals = 10 * time.Second
 // maxStrangers bounds the refusals that are kept of nodes that are not known as members.
 const maxStrangers = 16
 
-// refusals are what members say against this node's own membership. One member's word proves nothing, and the records that would prove
+// expulsion weighs what members say against this node's own membership. One member's word proves nothing, and the records that would prove
 // it may not reach a node that is out: so it is believed when some say so and nobody at all takes this node in.
-//
-// Owned by the run loop.
-type refusals struct {
+type expulsion struct {
+	// constant
+	sessions Sessions
+	public   *published
+	bell     *bell
+	drops    *drops
+
+	// owned by the run loop
 	said  map[identity.NodeID]refusal
 	alone time.Time // since when, as far as was seen, nobody takes this node in; zero: somebody does
 }
@@ -27,63 +32,53 @@ type refusal struct {
 	at     time.Time
 }
 
-// Refused tells that a node does not accept a session with this one, because this one is no member any more; reason is in its words. For
-// causes that may pass it is not to be called. After ten seconds in which no member takes this node in, Fatal says so:
-// "NAME says: REASON". A session that comes up (SessionUp) takes a refusal back. It never blocks.
-func (m *Mesh) Refused(by identity.NodeID, reason string) { m.asks.refused(by, reason) }
-
 // refuse keeps a refusal. That of a stranger counts only while no other member is known, as when the records were lost: anybody with
 // an old invite can have a session.
-func (l *loop) refuse(by identity.NodeID, reason string, now time.Time) {
-	if _, known := l.out.said[by]; known {
+func (e *expulsion) refuse(by identity.NodeID, reason string, now time.Time) {
+	if _, known := e.said[by]; known {
 		return
 	}
-	if !l.m.isMember(by) && (len(l.m.View().Members) > 1 || len(l.out.said) >= maxStrangers) {
-		l.m.drops.add("refusal: not by a member")
+	if !e.public.isMember(by) && (len(e.public.view.Load().Members) > 1 || len(e.said) >= maxStrangers) {
+		e.drops.add("refusal: not by a member")
 		return
 	}
-	l.out.said[by] = refusal{reason: reason, at: now}
+	e.said[by] = refusal{reason: reason, at: now}
 }
 
+// takenIn tells that a node has a session with this one: it takes back what it said.
+func (e *expulsion) takenIn(by identity.NodeID) { delete(e.said, by) }
+
 // heed believes refusals when it is time, and returns when to look again; zero: when there is something new.
-func (l *loop) heed(now time.Time) time.Time {
-	if len(l.out.said) == 0 {
+func (e *expulsion) heed(now time.Time) time.Time {
+	if len(e.said) == 0 {
 		return time.Time{}
 	}
-	if len(l.m.sessions.Neighbours()) > 0 {
-		l.out.alone = time.Time{}
+	if len(e.sessions.Neighbours()) > 0 {
+		e.alone = time.Time{}
 		return time.Time{}
 	}
-	if l.out.alone.IsZero() {
-		l.out.alone = now
+	if e.alone.IsZero() {
+		e.alone = now
 	}
-	by, first := l.out.first()
+	by, first := e.first()
 	due := first.at.Add(believeRefusals)
-	if later := l.out.alone.Add(believeRefusals); later.After(due) {
+	if later := e.alone.Add(believeRefusals); later.After(due) {
 		due = later
 	}
 	if now.Before(due) {
 		return due
 	}
-	l.m.fail(&FatalError{Reason: roster.ReasonNone, Text: l.m.nameOf(by) + " says: " + first.reason})
-	clear(l.out.said)
+	e.bell.fail(&FatalError{Reason: roster.ReasonNone, Text: e.public.nameOf(by) + " says: " + first.reason})
+	clear(e.said)
 	return time.Time{}
 }
 
 // first returns the refusal that stands longest; ties go by ID.
-func (r *refusals) first() (by identity.NodeID, first refusal) {
-	for id, one := range r.said {
+func (e *expulsion) first() (by identity.NodeID, first refusal) {
+	for id, one := range e.said {
 		if by.IsZero() || one.at.Before(first.at) || one.at.Equal(first.at) && id.Compare(by) < 0 {
 			by, first = id, one
 		}
 	}
 	return by, first
-}
-
-// nameOf returns a member's name, or the short ID of who has none here.
-func (m *Mesh) nameOf(id identity.NodeID) string {
-	if member, ok := m.View().Member(id); ok {
-		return member.Name
-	}
-	return id.Short()
 }

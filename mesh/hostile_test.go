@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"io"
+	"log/slog"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -26,7 +27,7 @@ func TestStrangerIsGivenNothing(t *testing.T) {
 		w.mustJoin("rightful", a, seed)
 
 		stranger := w.newPeer("stranger")
-		chain, err := a.InviteChain(invite)
+		chain, err := a.Admission().InviteChain(invite)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +95,7 @@ func TestHostileSyncPeer(t *testing.T) {
 				a := w.founder("a").start()
 				seed, _ := a.invite(1)
 				b := w.mustJoin("b", a, seed)
-				before := *a.book.digest.Load()
+				before := *a.book.public.digest.Load()
 				start := time.Now()
 				got, _ := a.talk(b.id, said)
 				if took := time.Since(start); took > syncIdle+time.Second {
@@ -103,7 +104,7 @@ func TestHostileSyncPeer(t *testing.T) {
 				if len(got) > 8<<10 {
 					t.Errorf("answer of %d bytes", len(got))
 				}
-				if *a.book.digest.Load() != before {
+				if *a.book.public.digest.Load() != before {
 					t.Error("the store has changed")
 				}
 			})
@@ -119,17 +120,17 @@ func TestBadRecordsGoNowhere(t *testing.T) {
 		agree(t, 10*time.Second, a, b)
 		time.Sleep(time.Minute)
 		other := newWorld(t, 0).crowd(3)
-		forged := a.book.ownSigned()
+		forged := a.writer.ownSigned()
 		forged.Body = bytes.Clone(forged.Body)
 		forged.Body[len(forged.Body)-1] ^= 1
-		victim, thief := a.book.ownNode(), identity.GenerateKey()
+		victim, thief := a.writer.ownNode(), identity.GenerateKey()
 		victim.Seq += 5
 		stolen, err := record.SignNode(a.meshID, victim, thief)
 		if err == nil {
 			t.Error("signing another's record: got nil, want an error")
 		}
 		w.net.ResetTraffic()
-		before := *a.book.digest.Load()
+		before := *a.book.public.digest.Load()
 		for _, signed := range append(other, forged, stolen) {
 			encoded, _ := signed.Marshal()
 			a.HandleMessage(b.id, straightMessage(encoded, 200))
@@ -141,7 +142,7 @@ func TestBadRecordsGoNowhere(t *testing.T) {
 			a.HandleMessage(b.id, []byte{straight, 1, 0xa0})
 		}
 		time.Sleep(time.Second)
-		if *a.book.digest.Load() != before {
+		if *a.book.public.digest.Load() != before {
 			t.Error("bad records changed the store")
 		}
 		t.Log(a.Dropped())
@@ -161,7 +162,7 @@ func TestOnlyItsOwnKeyWritesARecord(t *testing.T) {
 		seed, invite := a.invite(1)
 		c := w.newPeer("c")
 		cert := c.certify(seed, a, invite)
-		admission, err := a.Admit(cert)
+		admission, err := a.Admission().Admit(cert)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +173,7 @@ func TestOnlyItsOwnKeyWritesARecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		signed.Signature = ed25519.Sign(b.key, signed.Body)
-		if err := a.AddNode(signed); err == nil {
+		if err := a.Admission().AddNode(signed); err == nil {
 			t.Error("record of c signed by b: got nil, want a refusal")
 		}
 	})
@@ -184,14 +185,15 @@ func FuzzSyncAnswer(f *testing.F) {
 	f.Add(appendFrame(appendFrame(appendFrame(hello, frameCompare, bytes.Repeat([]byte{0xff}, 32)), frameEntries, make([]byte, 2*entrySize)), frameEnd, nil))
 	f.Add(appendFrame(nil, frameAsk, make([]byte, entrySize)))
 	f.Add([]byte{byte(frameEntries), 0, 0})
-	m := &Mesh{asks: newAsks()}
 	root, err := identity.NewRoot(identity.GenerateKey(), identity.RootTerms{Name: "fuzz"}, time.Now())
 	if err != nil {
 		f.Fatal(err)
 	}
-	m.book = &book{verify: (*roster.Batch).Verify, roster: roster.New(root), refused: newRecent[roster.Entry](16, time.Minute), names: make(map[identity.KeyID]string)}
-	m.book.publish()
-	m.drops, m.saver = newDrops(), newSaver(nil)
+	b, err := newBook(root, newSaver(nil), slog.New(slog.DiscardHandler))
+	if err != nil {
+		f.Fatal(err)
+	}
+	s := &syncer{book: b, asks: newAsks(), drops: newDrops(), proof: &proof{book: b}}
 	f.Fuzz(func(t *testing.T, said []byte) {
 		near, far := net.Pipe()
 		done := make(chan struct{})
@@ -204,7 +206,7 @@ func FuzzSyncAnswer(f *testing.F) {
 			_ = near.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 			time.AfterFunc(10*time.Millisecond, func() { _ = near.Close() })
 		}()
-		c := m.converse(identity.NodeID{1}, far)
+		c := s.converse(identity.NodeID{1}, far)
 		_ = c.answer()
 		_ = far.Close()
 		<-done

@@ -126,7 +126,7 @@ func (w *world) join(name string, via *peer, seed [32]byte) (*peer, error) {
 	near, far := net.Pipe()
 	served := make(chan error, 1)
 	go func() {
-		_, err := join.Serve(context.Background(), joinConn{far, name}, via.Mesh)
+		_, err := join.Serve(context.Background(), joinConn{far, name}, via.Admission())
 		served <- err
 	}()
 	own := p.own
@@ -252,7 +252,7 @@ func agree(t testing.TB, within time.Duration, peers ...*peer) time.Duration {
 	t.Helper()
 	return eventually(t, within, "the nodes to agree", func() bool {
 		for _, p := range peers[1:] {
-			if *p.book.digest.Load() != *peers[0].book.digest.Load() {
+			if *p.book.public.digest.Load() != *peers[0].book.public.digest.Load() {
 				return false
 			}
 		}
@@ -307,7 +307,7 @@ func endpoints(list ...string) []netip.AddrPort {
 // certify makes the certificate that a joiner makes.
 func (p *peer) certify(seed [32]byte, via *peer, invite identity.KeyID) *x509.Certificate {
 	p.w.t.Helper()
-	chain, err := via.InviteChain(invite)
+	chain, err := via.Admission().InviteChain(invite)
 	if err != nil {
 		p.w.t.Fatal(err)
 	}

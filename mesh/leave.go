@@ -6,16 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"warren/mesh/identity"
 	"warren/mesh/record"
-	"warren/mesh/roster"
 )
 
 // leaveRetry is how long Leave waits before it asks the others again.
 const leaveRetry = 300 * time.Millisecond
-
-// leaveGossip bounds the wait for memberlist to tell one other member.
-const leaveGossip = 2 * time.Second
 
 // ErrAlone is wrapped by Leave when no other member could be told.
 var ErrAlone = errors.New("no other member could be told")
@@ -26,12 +21,17 @@ func (m *Mesh) Leave(ctx context.Context) error {
 	if err := m.Update(func(own *record.Node) { own.Left = true }); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
-	key := m.book.ownKey()
-	others := m.others()
+	key := m.writer.ownKey()
+	others := m.sessions.Neighbours() // whom to tell: all members only if there are none
+	if len(others) == 0 {
+		others = m.View().others(m.self)
+	}
 	for len(others) > 0 {
-		for _, has := range m.confirmed(ctx, key, others) {
+		for _, has := range m.syncer.confirmed(ctx, key, others) {
 			if has {
-				m.leaveGossip()
+				if r := m.running.Load(); r != nil {
+					r.swim.leave()
+				}
 				return nil
 			}
 		}
@@ -42,27 +42,4 @@ func (m *Mesh) Leave(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// others lists whom to tell: the neighbours if there are any, else all members.
-func (m *Mesh) others() []identity.NodeID {
-	if neighbours := m.sessions.Neighbours(); len(neighbours) > 0 {
-		return neighbours
-	}
-	var ids []identity.NodeID
-	for _, member := range m.View().Members {
-		if member.ID != m.self && member.State == roster.Active {
-			ids = append(ids, member.ID)
-		}
-	}
-	return ids
-}
-
-// leaveGossip has memberlist say good-bye, so that nobody probes this node any more.
-func (m *Mesh) leaveGossip() {
-	if r := m.running.Load(); r != nil {
-		if err := r.swim.list.Leave(leaveGossip); err != nil {
-			m.log.Debug("gossip not left", "error", err)
-		}
-	}
 }

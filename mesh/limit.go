@@ -1,13 +1,59 @@
 package mesh
 
 import (
+	"net"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"warren/mesh/identity"
+	"warren/mesh/session"
 )
+
+// limits are the rates at which one sender is heard. All who are no members share one rate: whoever holds an old invite can make
+// as many IDs as it likes.
+//
+// Streams that did not come straight from their sender share one rate too, for the member that forwards them can name any
+// sender. Messages do not say how they came, so a member that forges senders can use up another's share of messages and
+// records here. What is lost by that are hints and copies: digests show it, and a sync over the session with that other,
+// whose rate nobody else can use up, brings it.
+type limits struct {
+	// constant, or guarded by themselves
+	public    *published
+	isDirect  func(net.Conn) bool // does a stream come straight from its sender
+	messages  *limiter            // messages for memberlist
+	records   *limiter            // records in messages
+	streams   *limiter
+	forwarded *limiter // streams, all senders together
+}
+
+func newLimits(p *published) *limits {
+	return &limits{
+		public: p, isDirect: session.IsDirect,
+		messages: newLimiter(500, 1000), records: newLimiter(50, 500), streams: newLimiter(2, 60), forwarded: newLimiter(20, 300),
+	}
+}
+
+// message, record and stream take one token of a sender, and report whether there was one.
+func (l *limits) message(from identity.NodeID) bool { return l.heard(l.messages, from) }
+
+func (l *limits) record(from identity.NodeID) bool { return l.heard(l.records, from) }
+
+// stream takes it of the sender only if that is proven.
+func (l *limits) stream(from identity.NodeID, conn net.Conn) bool {
+	if l.isDirect(conn) {
+		return l.heard(l.streams, from)
+	}
+	return l.forwarded.take(identity.NodeID{}, 1, time.Now())
+}
+
+func (l *limits) heard(by *limiter, from identity.NodeID) bool {
+	if !l.public.isMember(from) {
+		from = identity.NodeID{}
+	}
+	return by.take(from, 1, time.Now())
+}
 
 // limiter is a token bucket for each sender. Forwarded messages name their sender only as truly as the forwarding
 // member does (see limits), so the number of buckets is bounded: beyond it all start anew.

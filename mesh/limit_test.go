@@ -58,18 +58,18 @@ func TestForgedStreamsCostTheirSenderNothing(t *testing.T) {
 		near, far := net.Pipe()
 		defer near.Close()
 		defer far.Close()
-		a.isDirect = func(c net.Conn) bool { return c == near }
+		a.limits.isDirect = func(c net.Conn) bool { return c == near }
 		forged := 0
-		for a.heardStream(a.id, far) {
+		for a.limits.stream(a.id, far) {
 			if forged++; forged > 1000 {
 				t.Fatal("got no limit on forwarded streams")
 			}
 		}
-		if !a.heardStream(a.id, near) {
+		if !a.limits.stream(a.id, near) {
 			t.Error("got the member's own stream refused after forged ones, want it served")
 		}
 		own := 0
-		for a.heardStream(a.id, near) {
+		for a.limits.stream(a.id, near) {
 			if own++; own > 1000 {
 				t.Fatal("got no limit on a member's own streams")
 			}

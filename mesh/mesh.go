@@ -26,7 +26,6 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
-	"warren/mesh/session"
 	"warren/mesh/store"
 )
 
@@ -56,65 +55,38 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Mesh is one node's part in a mesh.
+// Mesh is one node's part in a mesh. Each part of it has one subject:
+//
+//	messages, gossip ──────────┐
+//	Add, Update ───────────────┼─▶ intake ─▶ writer ─▶ book ─▶ published (View, digest)
+//	joiners ─▶ Admission ──────┤      │
+//	syncs ⇄ syncer ────────────┘      └─▶ book.save, then spreader (neighbours, gossip) and bell (Changes, Fatal)
+//	           ▲
+//	loop: timetable (when to sync with whom), expulsion (who says that this node is out)
+//
+// Those further down in the struct use those above.
 type Mesh struct {
 	// constant after New
-	sessions Sessions
-	store    *store.Store
 	key      ed25519.PrivateKey
 	self     identity.NodeID
 	meshID   identity.MeshID
+	sessions Sessions
 	log      *slog.Logger
-	isDirect func(net.Conn) bool // does a stream come straight from its sender
 
 	// guarded by themselves
-	book   *book
-	saver  *saver
-	drops  *drops
-	alive  *liveness
-	spread *spreader
-	asks   *asks
-	limits limits
+	drops     *drops
+	alive     *liveness
+	asks      *asks
+	bell      *bell
+	book      *book      // the records behind their lock, and what is read of them without it
+	writer    *writer    // writes there, and keeps the own record
+	limits    *limits    // how much each sender is heard
+	spread    *spreader  // records out
+	intake    *intake    // records in
+	syncer    *syncer    // and those that differ
+	admission *Admission // joiners
 
-	// channels
-	inbox   chan arrival  // records and notices that came in messages; drops the newest when full: a sync mends that
-	changes chan struct{} // coalesced
-	fatal   chan error    // the first one only
-
-	// atomic
 	running atomic.Pointer[run]
-	basis   atomic.Pointer[basis]
-	missing atomic.Int64 // records that running syncs have yet to fetch
-}
-
-// limits are the rates at which one sender is heard. All who are no members share one rate: whoever holds an old invite can make
-// as many IDs as it likes.
-//
-// Streams that did not come straight from their sender share one rate too, for the member that forwards them can name any
-// sender. Messages do not say how they came, so a member that forges senders can use up another's share of messages and
-// records here. What is lost by that are hints and copies: digests show it, and a sync over the session with that other,
-// whose rate nobody else can use up, brings it.
-type limits struct {
-	messages  *limiter // messages for memberlist
-	records   *limiter // records in messages
-	streams   *limiter
-	forwarded *limiter // streams, all senders together
-}
-
-// heard takes one token of a sender.
-func (m *Mesh) heard(l *limiter, from identity.NodeID) bool {
-	if !m.isMember(from) {
-		from = identity.NodeID{}
-	}
-	return l.take(from, 1, time.Now())
-}
-
-// heardStream takes one token for a stream: of its sender if that is proven.
-func (m *Mesh) heardStream(from identity.NodeID, conn net.Conn) bool {
-	if m.isDirect(conn) {
-		return m.heard(m.limits.streams, from)
-	}
-	return m.limits.forwarded.take(identity.NodeID{}, 1, time.Now())
 }
 
 // run is what exists only while Run runs.
@@ -124,18 +96,6 @@ type run struct {
 	swim      *swim
 }
 
-// arrival is a record that came in a message, or when encoded is nil the notice that a member holds one. From is that member, and zero when
-// memberlist brought a record: it does not say from whom.
-type arrival struct {
-	encoded []byte
-	notice  roster.Entry
-	from    identity.NodeID
-	hops    byte // how many more times it may be passed straight on
-}
-
-// inboxSize holds a burst of records while earlier ones are being verified at 6,000 a second.
-const inboxSize = 1024
-
 // New loads the records from the store and makes this node's own record of this start. The error is, or wraps,
 // *FatalError when the records say that the node is no member any more.
 func New(o Options) (*Mesh, error) {
@@ -143,68 +103,157 @@ func New(o Options) (*Mesh, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	m := &Mesh{
-		sessions: o.Sessions, store: o.Store, key: o.Key, log: o.Logger.With("part", "mesh"), isDirect: session.IsDirect,
-		self:   identity.NodeIDOf(o.Key.Public().(ed25519.PublicKey)),
-		meshID: identity.MeshIDOf(o.Root.PublicKey.(ed25519.PublicKey)),
-		drops:  newDrops(), alive: newLiveness(), asks: newAsks(),
-		limits: limits{
-			messages: newLimiter(500, 1000), records: newLimiter(50, 500), streams: newLimiter(2, 60), forwarded: newLimiter(20, 300),
-		},
-		inbox: make(chan arrival, inboxSize), changes: make(chan struct{}, 1), fatal: make(chan error, 1),
+		key: o.Key, self: identity.NodeIDOf(o.Key.Public().(ed25519.PublicKey)), meshID: identity.MeshIDOf(o.Root.PublicKey.(ed25519.PublicKey)),
+		sessions: o.Sessions, log: o.Logger.With("part", "mesh"), drops: newDrops(), alive: newLiveness(), asks: newAsks(),
 	}
 	if len(o.Chain) == 0 || identity.NodeIDOfCert(o.Chain[0]) != m.self {
 		return nil, errors.New("start mesh: the certificate is not that of the node's key")
 	}
-	m.saver = newSaver(o.Store)
-	m.spread = newSpreader(m.alive.count)
-	book, err := newBook(o, m.self, m.saver)
+	m.bell = newBell(m.log)
+	var err error
+	if m.book, err = newBook(o.Root, newSaver(o.Store), m.log); err != nil {
+		return nil, fmt.Errorf("start mesh: %w", err)
+	}
+	if m.writer, err = newWriter(o, m.self, m.book); err != nil {
+		return nil, fmt.Errorf("start mesh: %w", err)
+	}
+	m.limits = newLimits(m.book.public)
+	m.spread = newSpreader(m.self, o.Sessions, m.writer, m.alive.count)
+	m.intake = newIntake(m.writer, m.spread, m.asks, m.bell, m.drops, m.log)
+	m.syncer = &syncer{
+		sessions: o.Sessions, book: m.book, intake: m.intake, asks: m.asks, drops: m.drops, log: m.log,
+		proof: &proof{book: m.book, self: m.self},
+	}
+	m.admission = &Admission{key: m.key, self: m.self, meshID: m.meshID, book: m.book, intake: m.intake, drops: m.drops, log: m.log}
+	if err := m.admission.pending.restore(o.Store); err != nil {
+		return nil, fmt.Errorf("start mesh: %w", err)
+	}
+	items, err := o.Store.Load()
 	if err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
-	m.book = book
-	if err := m.load(o.Chain); err != nil {
+	records := m.writer.load(items, o.Chain, m.drops)
+	if err := m.writer.start(); err != nil {
+		return nil, fmt.Errorf("start mesh: %w", err)
+	}
+	m.log.Info("records loaded", "records", records)
+	if err := m.book.save(); err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
 	return m, nil
 }
 
-// load fills the roster from the store and the node's own chain, and signs the own record of this start.
-func (m *Mesh) load(chain []*x509.Certificate) error {
-	items, err := m.store.Load()
-	if err != nil {
+// Run keeps this node in step with the others until ctx ends. It may be called once. What it returns is nil, or why gossip could
+// not start.
+func (m *Mesh) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	public := m.book.public
+	t, s := newTransport(ctx, m.sessions, public.isMember), newSwim(m.self, m.intake, m.alive)
+	if err := s.start(t, m.log.Enabled(ctx, slog.LevelDebug)); err != nil {
 		return err
 	}
-	var records []record.Signed
-	for _, cert := range chain {
-		if identity.RoleOf(cert) == identity.RoleInvite {
-			records = append(records, record.NewCertificate(cert))
-		}
+	m.running.Store(&run{ctx: ctx, transport: t, swim: s})
+	l := &loop{
+		intake: m.intake, asks: m.asks, swim: s, log: m.log, timer: time.NewTimer(time.Hour),
+		syncs: &timetable{
+			self: m.self, sessions: m.sessions, public: public, alive: m.alive, asks: m.asks, syncer: m.syncer, swim: s, log: m.log,
+			results: make(chan result), jobs: make(map[identity.NodeID]*job),
+		},
+		out: &expulsion{sessions: m.sessions, public: public, bell: m.bell, drops: m.drops, said: make(map[identity.NodeID]refusal)},
 	}
-	for _, item := range items {
-		signed, err := record.Unmarshal(item.Value)
-		if err != nil {
-			m.drops.add("store: malformed record")
-			m.saver.mark(item.Key)
-			continue
-		}
-		records = append(records, signed)
+	for _, id := range m.sessions.Neighbours() {
+		m.SessionUp(id)
 	}
-	n := m.book.load(records)
-	if err := m.book.start(); err != nil {
-		return err
+	l.run(ctx)
+	cancel()
+	m.running.Store(nil)
+	if err := s.list.Shutdown(); err != nil {
+		m.log.Debug("gossip not stopped", "error", err)
 	}
-	m.log.Info("records loaded", "records", n)
-	return m.flush()
+	l.syncs.wait()
+	_ = m.book.save()
+	return nil
 }
 
+// SessionUp tells that there is a session with a member now. The two are brought in step, and gossip introduced.
+func (m *Mesh) SessionUp(id identity.NodeID) {
+	m.spread.send(id, m.writer.ownSigned(), maxHops)
+	m.asks.up(id)
+}
+
+// Refused tells that a node does not accept a session with this one, because this one is no member any more; reason is in its words. For
+// causes that may pass it is not to be called. After ten seconds in which no member takes this node in, Fatal says so:
+// "NAME says: REASON". A session that comes up (SessionUp) takes a refusal back. It never blocks.
+func (m *Mesh) Refused(by identity.NodeID, reason string) { m.asks.refused(by, reason) }
+
+// HandleMessage takes a message that another member sent with SendGossip. It never blocks. The payload is kept.
+func (m *Mesh) HandleMessage(from identity.NodeID, payload []byte) {
+	if len(payload) > 2 && payload[0] == straight {
+		if m.limits.record(from) {
+			m.intake.arrived(arrival{encoded: payload[2:], from: from, hops: min(payload[1], maxHops)})
+		} else {
+			m.drops.add("record: too many")
+		}
+		return
+	}
+	if err := checkPacket(payload); err != nil {
+		m.drops.add("gossip: malformed")
+		return
+	}
+	if !m.book.public.isMember(from) {
+		m.drops.add("gossip: not from a member")
+		return
+	}
+	if !m.limits.message(from) {
+		m.drops.add("gossip: too many messages")
+		return
+	}
+	if r := m.running.Load(); r == nil || !r.transport.deliver(from, payload) {
+		m.drops.add("gossip: queue full")
+	}
+}
+
+// HandleGossipStream takes a stream that another member opened with OpenGossip. It returns when the stream has ended, and closes
+// it.
+func (m *Mesh) HandleGossipStream(from identity.NodeID, conn net.Conn) {
+	r := m.running.Load()
+	if r == nil || !m.book.public.isMember(from) || !m.limits.stream(from, conn) {
+		_ = conn.Close()
+		m.drops.add("gossip: stream not now")
+		return
+	}
+	if err := r.transport.serve(conn); err != nil {
+		m.drops.add("gossip: stream not now")
+	}
+}
+
+// HandleSync answers a sync stream that another member opened with OpenSync. It returns when the conversation is over, and
+// closes conn.
+func (m *Mesh) HandleSync(from identity.NodeID, conn net.Conn) {
+	r := m.running.Load()
+	if r == nil || !m.limits.stream(from, conn) {
+		_ = conn.Close()
+		m.drops.add("sync: not now")
+		return
+	}
+	m.syncer.serve(r.ctx, from, conn)
+}
+
+// Admission is how joiners come in, for join.Serve.
+func (m *Mesh) Admission() *Admission { return m.admission }
+
+// View returns the current view. It takes no lock and costs nothing, so it may be called for each packet and under locks of others.
+func (m *Mesh) View() *View { return m.book.public.view.Load() }
+
 // Own returns this node's record as it stands.
-func (m *Mesh) Own() record.Node { return m.book.ownNode() }
+func (m *Mesh) Own() record.Node { return m.writer.ownNode() }
 
 // Changes has a value whenever View has changed since the last one was taken.
-func (m *Mesh) Changes() <-chan struct{} { return m.changes }
+func (m *Mesh) Changes() <-chan struct{} { return m.bell.changes }
 
 // Fatal has one error, a *FatalError, once this node must stop.
-func (m *Mesh) Fatal() <-chan error { return m.fatal }
+func (m *Mesh) Fatal() <-chan error { return m.bell.fatal }
 
 // Dropped counts what was refused or dropped since New, under named reasons.
 func (m *Mesh) Dropped() map[string]uint64 { return m.drops.counts() }
@@ -221,6 +270,9 @@ func (m *Mesh) VerifyChain(chain []*x509.Certificate) (identity.NodeID, error) {
 // Standing returns nil for a member, else a roster refusal that says why the node is none.
 func (m *Mesh) Standing(id identity.NodeID) error { return m.book.standing(id) }
 
+// Missing returns how many records others have that are being fetched.
+func (m *Mesh) Missing() int { return int(max(0, m.syncer.missing.Load())) }
+
 // FatalError says why this node cannot go on as a member.
 type FatalError struct {
 	Reason roster.Reason // ReasonNone when no record says it: the key lives elsewhere too, or all members refuse this node
@@ -229,23 +281,6 @@ type FatalError struct {
 
 // Error returns the explanation, for people.
 func (e *FatalError) Error() string { return e.Text }
-
-// fail gives Fatal its error; later ones are not news.
-func (m *Mesh) fail(err *FatalError) {
-	select {
-	case m.fatal <- err:
-		m.log.Error("node must stop", "reason", err.Text)
-	default:
-	}
-}
-
-// changed tells the user of View that it has.
-func (m *Mesh) changed() {
-	select {
-	case m.changes <- struct{}{}:
-	default:
-	}
-}
 
 // drops counts under named reasons. It is written under memberlist's locks too, so it has none of its own.
 type drops struct {

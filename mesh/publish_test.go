@@ -23,7 +23,7 @@ func loaded(t testing.TB, keep int) (*peer, *swim) {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.stop)
-	return a, &swim{m: a.Mesh, lines: make(chan string, maxLines)}
+	return a, newSwim(a.self, a.intake, a.alive)
 }
 
 // promptly fails when f waits for something: there is nothing in these tests that ends the wait.
@@ -94,7 +94,7 @@ func TestNobodyWaitsForVerification(t *testing.T) {
 	}
 	var adding sync.WaitGroup
 	adding.Go(func() {
-		if n := a.book.addAll(crowd, time.Now()); len(n.fresh) != syncBatch || len(n.refused) != 0 {
+		if n := a.writer.addAll(crowd, time.Now()); len(n.fresh) != syncBatch || len(n.refused) != 0 {
 			t.Errorf("got %d fresh and %d refused records, want all %d fresh", len(n.fresh), len(n.refused), syncBatch)
 		}
 	})
@@ -170,9 +170,9 @@ func TestViewsAreWhole(t *testing.T) {
 		writers.Go(func() {
 			for i := half * syncBatch; i < (half+1)*syncBatch; i += 8 {
 				if half == 0 {
-					a.book.addAll(crowd[i:i+8], time.Now())
+					a.writer.addAll(crowd[i:i+8], time.Now())
 				} else {
-					a.book.add(crowd[i:i+8], time.Now())
+					a.writer.add(crowd[i:i+8], time.Now())
 				}
 			}
 		})
@@ -221,7 +221,7 @@ func BenchmarkView(b *testing.B) {
 				case <-stop:
 					return
 				default:
-					a.book.addAll(crowd, time.Now())
+					a.writer.addAll(crowd, time.Now())
 				}
 			}
 		})
@@ -235,7 +235,7 @@ func BenchmarkView(b *testing.B) {
 	b.Run("change and publish", func(b *testing.B) { // two signatures of one's own included
 		b.ReportAllocs()
 		for b.Loop() {
-			_, _, err := a.book.update(func(own *record.Node) { own.Left = !own.Left }, time.Now())
+			_, _, err := a.writer.update(func(own *record.Node) { own.Left = !own.Left }, time.Now())
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -90,12 +90,3 @@ func (s *saver) flush(ctx context.Context, get func(record.Key) []byte) error {
 	}
 	return nil
 }
-
-// flush writes what has changed. Its error is logged too, since most callers have nobody to tell.
-func (m *Mesh) flush() error {
-	err := m.saver.flush(context.Background(), m.book.encoded)
-	if err != nil {
-		m.log.Error("records not saved", "error", err)
-	}
-	return err
-}

@@ -208,19 +208,19 @@ func TestPendingAdmissionSurvivesRestart(t *testing.T) {
 		seed, invite := a.invite(1)
 		first, second := w.newPeer("first"), w.newPeer("second")
 		cert, other := first.certify(seed, a, invite), second.certify(seed, a, invite)
-		given, err := a.Admit(cert)
+		given, err := a.Admission().Admit(cert)
 		if err != nil {
 			t.Fatal(err)
 		}
 		a.stop()
 		time.Sleep(time.Minute)
 		a.start()
-		if _, err := a.Admit(other); err == nil {
+		if _, err := a.Admission().Admit(other); err == nil {
 			t.Error("second joiner after a restart: got admitted, want the use taken")
 		} else {
 			t.Logf("second joiner: %v", err)
 		}
-		again, err := a.Admit(cert)
+		again, err := a.Admission().Admit(cert)
 		if err != nil || again.Time != given.Time || string(again.Signature) != string(given.Signature) {
 			t.Errorf("first joiner again: got %+v, %v, want the same admission", again, err)
 		}
@@ -238,7 +238,7 @@ func TestOwnRecordWhenTheDiskIsFull(t *testing.T) {
 		if err := a.Update(func(own *record.Node) { own.Name = "b" }); err == nil {
 			t.Error("update without a disk: got nil, want an error")
 		}
-		if !a.saver.pending() {
+		if !a.book.saver.pending() {
 			t.Error("after a failed write: got nothing pending, want it tried again")
 		}
 	})

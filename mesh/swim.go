@@ -28,6 +28,7 @@ const (
 	gossipEvery   = 500 * time.Millisecond
 	gossipNodes   = 4
 	streamTimeout = 10 * time.Second
+	goodbye       = 2 * time.Second // bounds the wait for one other member to be told
 )
 
 // Liveness is what gossip thinks of a member.
@@ -89,20 +90,30 @@ func (l *liveness) count() int { return max(1, int(l.alive.Load())) }
 // all of gossip. Its methods read what others publish (the view, the digest, liveness), and what they are told they leave in bounded
 // queues (the inbox, asks, lines) for the run loop. The locks of asks, and of memberlist's own broadcast queue, are held for memory only.
 type swim struct {
-	m     *Mesh
-	list  *memberlist.Memberlist
-	lines chan string // of memberlist's log; drops the newest when full
+	// constant
+	self   identity.NodeID
+	public *published
+	alive  *liveness
+	asks   *asks
+	intake *intake
+	spread *spreader
+	lines  chan string            // of memberlist's log; drops the newest when full
+	list   *memberlist.Memberlist // since start
+	log    *slog.Logger
 }
 
 // maxLines is more than memberlist logs in one go.
 const maxLines = 64
 
-// startSwim makes memberlist and starts its goroutines.
-func startSwim(m *Mesh, t *transport) (*swim, error) {
-	s := &swim{m: m, lines: make(chan string, maxLines)}
+func newSwim(self identity.NodeID, i *intake, l *liveness) *swim {
+	return &swim{self: self, public: i.book.public, alive: l, asks: i.asks, intake: i, spread: i.spread, lines: make(chan string, maxLines), log: i.log}
+}
+
+// start makes memberlist, which starts its goroutines. Its lines are kept only if somebody reads them.
+func (s *swim) start(t *transport, lines bool) error {
 	c := memberlist.DefaultWANConfig()
-	c.Name, c.Transport = m.self.String(), t
-	c.BindAddr, c.BindPort = syntheticIP(m.self).String(), syntheticPort
+	c.Name, c.Transport = s.self.String(), t
+	c.BindAddr, c.BindPort = syntheticIP(s.self).String(), syntheticPort
 	c.AdvertiseAddr, c.AdvertisePort = c.BindAddr, c.BindPort
 	c.ProbeInterval, c.ProbeTimeout, c.PushPullInterval = probeEvery, probeTimeout, pushPullEvery
 	c.GossipInterval, c.GossipNodes, c.TCPTimeout = gossipEvery, gossipNodes, streamTimeout
@@ -110,15 +121,15 @@ func startSwim(m *Mesh, t *transport) (*swim, error) {
 	c.UDPBufferSize, c.EnableCompression, c.RequireNodeNames = packetSize, false, true
 	c.Delegate, c.Alive, c.Ping, c.Events = s, s, s, s
 	c.Logger = log.New(lineWriter(s.lines), "", 0)
-	if !m.log.Enabled(t.ctx, slog.LevelDebug) {
+	if !lines {
 		c.Logger.SetOutput(io.Discard)
 	}
 	list, err := memberlist.Create(c)
 	if err != nil {
-		return nil, fmt.Errorf("start gossip: %w", err)
+		return fmt.Errorf("start gossip: %w", err)
 	}
 	s.list = list
-	return s, nil
+	return nil
 }
 
 // lineWriter takes memberlist's lines, which the run loop logs at debug level: none of them is for a user, and most are written under
@@ -135,47 +146,54 @@ func (w lineWriter) Write(line []byte) (int, error) {
 
 // join introduces us to a member's memberlist, and us to all it knows, unless ours knows it already.
 func (s *swim) join(id identity.NodeID) error {
-	if state, _ := s.m.alive.get(id); state == Alive {
+	if state, _ := s.alive.get(id); state == Alive {
 		return nil
 	}
 	_, err := s.list.Join([]string{joinAddress(id)})
 	return err
 }
 
+// leave says good-bye, so that nobody probes this node any more.
+func (s *swim) leave() {
+	if err := s.list.Leave(goodbye); err != nil {
+		s.log.Debug("gossip not left", "error", err)
+	}
+}
+
 // NodeMeta is empty: the digest goes with acknowledgements and push/pull, where it is current.
 func (s *swim) NodeMeta(int) []byte { return nil }
 
 // NotifyMsg is given what GetBroadcasts of another member returned.
-func (s *swim) NotifyMsg(message []byte) { s.m.gossiped(message) }
+func (s *swim) NotifyMsg(message []byte) { s.intake.gossiped(message) }
 
 // GetBroadcasts returns records that fit into the rest of a packet.
 func (s *swim) GetBroadcasts(overhead, limit int) [][]byte {
-	return s.m.spread.queue.GetBroadcasts(overhead, limit)
+	return s.spread.queue.GetBroadcasts(overhead, limit)
 }
 
 // LocalState is what goes with a push/pull: our ID and digest.
 func (s *swim) LocalState(bool) []byte {
-	state := append(make([]byte, 0, 48), s.m.self[:]...)
+	state := append(make([]byte, 0, 48), s.self[:]...)
 	return append(state, s.AckPayload()...)
 }
 
 // MergeRemoteState compares digests. It is the far side's word for its ID, but a lie only makes us compare with that one.
 func (s *swim) MergeRemoteState(state []byte, _ bool) {
-	if len(state) == 48 && s.m.isMember(identity.NodeID(state)) {
-		s.m.asks.digest(identity.NodeID(state), [16]byte(state[32:]))
+	if len(state) == 48 && s.public.isMember(identity.NodeID(state)) {
+		s.asks.digest(identity.NodeID(state), [16]byte(state[32:]))
 	}
 }
 
 // AckPayload goes with every answer to a probe, so that differing digests are noticed within seconds.
 func (s *swim) AckPayload() []byte {
-	digest := *s.m.book.digest.Load()
+	digest := *s.public.digest.Load()
 	return digest[:]
 }
 
 // NotifyPingComplete is told of an answer to our probe.
 func (s *swim) NotifyPingComplete(other *memberlist.Node, _ time.Duration, payload []byte) {
 	if id, err := identity.ParseNodeID(other.Name); err == nil && len(payload) == 16 {
-		s.m.asks.digest(id, [16]byte(payload))
+		s.asks.digest(id, [16]byte(payload))
 	}
 }
 
@@ -187,7 +205,7 @@ func (s *swim) NotifyAlive(node *memberlist.Node) error {
 	if err != nil || node.Port != syntheticPort || !node.Addr.Equal(syntheticIP(id)) || len(node.Meta) > 0 {
 		return errStranger
 	}
-	if id != s.m.self && !s.m.isMember(id) {
+	if id != s.self && !s.public.isMember(id) {
 		return errStranger
 	}
 	return nil
@@ -204,12 +222,6 @@ func (s *swim) NotifyUpdate(*memberlist.Node) {}
 
 func (s *swim) note(node *memberlist.Node, state Liveness) {
 	if id, err := identity.ParseNodeID(node.Name); err == nil {
-		s.m.alive.set(id, state)
+		s.alive.set(id, state)
 	}
-}
-
-// isMember reports whether a node has a place in the mesh. One that has left keeps it.
-func (m *Mesh) isMember(id identity.NodeID) bool {
-	_, ok := m.View().members[id]
-	return ok
 }

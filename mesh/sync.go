@@ -2,8 +2,6 @@ package mesh
 
 import (
 	"bufio"
-	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -13,13 +11,6 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
-)
-
-// Timing of one sync.
-const (
-	syncOpen = 10 * time.Second // to open its stream
-	syncIdle = 20 * time.Second // without a byte
-	syncMost = 10 * time.Minute // in all: a large mesh over a thin line
 )
 
 const (
@@ -39,7 +30,7 @@ type syncStats struct {
 
 // conversation is one sync stream and this side's part in it.
 type conversation struct {
-	m    *Mesh
+	s    *syncer
 	peer identity.NodeID
 	// A peer that is no member here gets to see no more than what proves this node's own membership, until it has proved its own:
 	// whoever holds an old invite can make a certificate that passes a handshake. basis is that proof, nil for members.
@@ -52,23 +43,13 @@ type conversation struct {
 	stats syncStats
 }
 
-func (m *Mesh) converse(peer identity.NodeID, conn net.Conn) *conversation {
-	c := &conversation{
-		m: m, peer: peer, conn: conn, in: bufio.NewReaderSize(conn, 4096), buf: make([]byte, maxFrame), end: time.Now().Add(syncMost),
-	}
-	if !m.isMember(peer) {
-		c.basis = m.ownBasis()
-	}
-	return c
-}
-
 // finish notes a success, and asks for a second sync with a peer that has become a member in this one.
 func (c *conversation) finish(err error) {
 	if err == nil {
-		c.m.asks.done(c.peer)
+		c.s.asks.done(c.peer)
 	}
-	if c.basis != nil && c.m.isMember(c.peer) {
-		c.m.asks.sync(c.peer, 0)
+	if c.basis != nil && c.s.book.public.isMember(c.peer) {
+		c.s.asks.sync(c.peer, 0)
 	}
 }
 
@@ -100,25 +81,6 @@ func (c *conversation) send() error {
 	return err
 }
 
-// syncWith brings this node and a member in step: the opener's side.
-func (m *Mesh) syncWith(ctx context.Context, peer identity.NodeID) (syncStats, error) {
-	open, cancel := context.WithTimeout(ctx, syncOpen)
-	defer cancel()
-	conn, err := m.sessions.OpenSync(open, peer)
-	if err != nil {
-		return syncStats{}, fmt.Errorf("sync with %s: %w", peer.Short(), err)
-	}
-	defer func() { _ = conn.Close() }()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	c := m.converse(peer, conn)
-	err = c.open()
-	c.finish(err)
-	if err != nil {
-		return c.stats, fmt.Errorf("sync with %s: %w", peer.Short(), err)
-	}
-	return c.stats, nil
-}
-
 func (c *conversation) open() error {
 	hello := append([]byte{syncVersion}, c.digest()...)
 	c.put(frameHello, hello)
@@ -146,7 +108,7 @@ func (c *conversation) open() error {
 	if err != nil {
 		return err
 	}
-	wants := c.m.book.wanted(theirs, time.Now())
+	wants := c.s.book.wanted(theirs, time.Now())
 	if err := c.sendRecords(theirWants); err != nil {
 		return err
 	}
@@ -157,27 +119,6 @@ func (c *conversation) open() error {
 	}
 	_, err = c.readRecords(wants)
 	return err
-}
-
-// HandleSync answers a sync stream that another member opened with OpenSync. It returns when the conversation is over, and
-// closes conn.
-func (m *Mesh) HandleSync(from identity.NodeID, conn net.Conn) {
-	defer func() { _ = conn.Close() }()
-	r := m.running.Load()
-	if r == nil || !m.heardStream(from, conn) {
-		m.drops.add("sync: not now")
-		return
-	}
-	defer context.AfterFunc(r.ctx, func() { _ = conn.Close() })()
-	c := m.converse(from, conn)
-	err := c.answer()
-	c.finish(err)
-	if err != nil {
-		m.log.Debug("sync broke off", "peer", m.nameOf(from), "error", err)
-		if errors.Is(err, errSync) {
-			m.drops.add("sync: malformed")
-		}
-	}
 }
 
 func (c *conversation) answer() error {
@@ -217,7 +158,7 @@ func (c *conversation) answer() error {
 		return err
 	}
 	c.out = appendEntries(c.out, c.entries(bitmap))
-	wants := c.m.book.wanted(theirs, time.Now())
+	wants := c.s.book.wanted(theirs, time.Now())
 	c.out = appendKeys(c.out, wants)
 	c.put(frameEnd, nil)
 	if err := c.send(); err != nil {
@@ -237,7 +178,7 @@ func (c *conversation) answer() error {
 // answerAsk says whether a record is here, to members.
 func (c *conversation) answerAsk(e roster.Entry) error {
 	has := []byte{0}
-	if c.basis == nil && c.m.book.has(e) {
+	if c.basis == nil && c.s.book.has(e) {
 		has[0] = 1
 	}
 	c.put(frameHas, has)
@@ -249,13 +190,13 @@ func (c *conversation) digest() []byte {
 	if c.basis != nil {
 		return make([]byte, 16)
 	}
-	digest := *c.m.book.digest.Load()
+	digest := *c.s.book.public.digest.Load()
 	return digest[:]
 }
 
 func (c *conversation) buckets() [256][8]byte {
 	if c.basis == nil {
-		return c.m.book.buckets()
+		return c.s.book.buckets()
 	}
 	var unlike [256][8]byte
 	for i := range unlike {
@@ -266,7 +207,7 @@ func (c *conversation) buckets() [256][8]byte {
 
 func (c *conversation) entries(bitmap []byte) []roster.Entry {
 	if c.basis == nil {
-		return c.m.book.entries(bitmap)
+		return c.s.book.entries(bitmap)
 	}
 	return slices.Collect(maps.Values(c.basis))
 }
@@ -313,7 +254,7 @@ func (c *conversation) sendRecords(keys []record.Key) error {
 			return !ok
 		})
 	}
-	decoded := decodeAll(c.m.book.get(keys))
+	decoded := decodeAll(c.s.book.get(keys))
 	sortForVerification(decoded)
 	for _, d := range decoded {
 		encoded, err := d.Signed.Marshal()
@@ -338,8 +279,8 @@ func (c *conversation) readRecords(asked []record.Key) (wants []record.Key, err 
 	for _, key := range asked {
 		missing[key] = true
 	}
-	c.m.missing.Add(int64(len(missing)))
-	defer func() { c.m.missing.Add(-int64(len(missing))) }()
+	c.s.missing.Add(int64(len(missing)))
+	defer func() { c.s.missing.Add(-int64(len(missing))) }()
 	var batch []record.Signed
 	for {
 		f, err := c.read()
@@ -361,7 +302,7 @@ func (c *conversation) readRecords(asked []record.Key) (wants []record.Key, err 
 				return nil, fmt.Errorf("a record that was not asked for: %w", errSync)
 			}
 			delete(missing, key)
-			c.m.missing.Add(-1)
+			c.s.missing.Add(-1)
 			batch = append(batch, signed)
 		case frameWant:
 			if wants = append(wants, parseKeys(f.payload)...); len(wants) > maxEntries {
@@ -383,20 +324,14 @@ func (c *conversation) readRecords(asked []record.Key) (wants []record.Key, err 
 	}
 }
 
-// take verifies a batch and reacts to what is new in it.
+// take hands a batch on.
 func (c *conversation) take(batch []record.Signed) {
 	if len(batch) == 0 {
 		return
 	}
-	n := c.m.book.addAll(batch, time.Now())
-	c.stats.got += len(batch) - len(n.refused)
-	c.stats.refused += len(n.refused)
-	c.m.countRefused(n.refused)
-	_ = c.m.flush()
-	if c.stats.got > maxGossip && !n.own {
-		n.fresh = nil
-	}
-	c.m.react(n, arrival{from: c.peer})
+	refused := c.s.intake.fetched(batch, c.peer, c.stats.got)
+	c.stats.got += len(batch) - refused
+	c.stats.refused += refused
 }
 
 func unexpected(f frame) error { return fmt.Errorf("frame type %d here: %w", f.kind, errSync) }

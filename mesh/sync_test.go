@@ -97,7 +97,7 @@ func TestEqualStoresAreCheapToCompare(t *testing.T) {
 		}
 
 		w.net.ResetTraffic()
-		if _, err := a.syncWith(t.Context(), b.id); err != nil {
+		if _, err := a.syncer.with(t.Context(), b.id); err != nil {
 			t.Fatal(err)
 		}
 		if got := w.net.Traffic().SyncBytes; got > 64 {
@@ -138,7 +138,7 @@ func TestAwayForADay(t *testing.T) {
 		if most := 6*1024 + 2048 + 20*2*entrySize; got.SyncBytes > most {
 			t.Errorf("bytes to catch up: got %d, want less than %d: the changes, not the store", got.SyncBytes, most)
 		}
-		stats, err := first.syncWith(t.Context(), second.id)
+		stats, err := first.syncer.with(t.Context(), second.id)
 		if err != nil || !stats.equal {
 			t.Errorf("sync afterwards: got %+v, %v, want equal", stats, err)
 		}
@@ -153,14 +153,14 @@ func TestSyncMovesOnlyWhatDiffers(t *testing.T) {
 		a, b := w.pairWith(crowd[:290])
 		agree(t, 10*time.Second, a, b)
 		w.net.Cut(a.id, b.id)
-		a.book.addAll(crowd[290:297], time.Now())
-		b.book.addAll(crowd[295:], time.Now())
+		a.writer.addAll(crowd[290:297], time.Now())
+		b.writer.addAll(crowd[295:], time.Now())
 		w.net.Link(a.id, b.id)
 		first, second := a, b
 		if first.id.Compare(second.id) > 0 {
 			first, second = second, first
 		}
-		stats, err := second.syncWith(t.Context(), first.id) // the other one's own sync starts at the same time
+		stats, err := second.syncer.with(t.Context(), first.id) // the other one's own sync starts at the same time
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -9,7 +8,6 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
-	"warren/mesh/session"
 )
 
 // View is what the records say, at one moment. It is made by whoever changes the records, and shared: nothing in it may be
@@ -88,72 +86,13 @@ func NewView(prefix4, prefix6 netip.Prefix, members ...Member) *View {
 	return v
 }
 
-// View returns the current view. It takes no lock and costs nothing, so it may be called for each packet and under locks of others.
-func (m *Mesh) View() *View { return m.book.view.Load() }
-
-// mesh is the roster that sessions ask.
-var _ session.Roster = (*Mesh)(nil)
-
-// Member reports whether a node is an active member: admitted, not put out, and not left.
-func (m *Mesh) Member(id identity.NodeID) bool { return m.View().active(id) != nil }
-
-// Anchor reports whether strangers can reach a node, as it says.
-func (m *Mesh) Anchor(id identity.NodeID) bool {
-	member := m.View().active(id)
-	return member != nil && len(member.Record.Endpoints) > 0
-}
-
-// AnchorsOf returns the members that a node says it keeps sessions with. The slice is not to be changed.
-func (m *Mesh) AnchorsOf(id identity.NodeID) []identity.NodeID {
-	if member := m.View().active(id); member != nil {
-		return member.Record.Anchors
-	}
-	return nil
-}
-
-// active returns an active member, else nil.
-func (v *View) active(id identity.NodeID) *roster.Member {
-	if i, ok := v.members[id]; ok && v.Members[i].State == roster.Active {
-		return &v.Members[i]
-	}
-	return nil
-}
-
-// Missing returns how many records others have that are being fetched.
-func (m *Mesh) Missing() int { return int(max(0, m.missing.Load())) }
-
-// newView reads the roster; the book's lock is held.
-func (b *book) newView() *View {
-	v := NewView(b.prefix4, b.meshID.Prefix6(), b.roster.Members()...)
-	v.Records, v.Conflict = b.roster.Len(), b.own.conflict
+// others returns the active members beside one.
+func (v *View) others(self identity.NodeID) []identity.NodeID {
+	var ids []identity.NodeID
 	for _, member := range v.Members {
-		b.names[identity.KeyID(member.ID)] = member.Name
-	}
-	invites := make(map[identity.KeyID]bool)
-	for _, s := range b.roster.Invites() {
-		invites[s.KeyID] = true
-		v.Invites = append(v.Invites, Invite{ID: s.KeyID, By: s.Issuer, Terms: s.Terms, Created: s.Created, Used: s.Used, Revoked: s.Revoked})
-	}
-	for _, r := range b.roster.Revoked() {
-		if _, ok := v.revoked[r.Target]; ok {
-			continue // revoked twice: the first one counts
+		if member.ID != self && member.State == roster.Active {
+			ids = append(ids, member.ID)
 		}
-		v.revoked[r.Target] = len(v.Revoked)
-		v.Revoked = append(v.Revoked, Revocation{
-			Target: r.Target, Invite: invites[r.Target], Name: cmp.Or(b.names[r.Target], r.Name), Time: r.At(), By: r.Signer, ByName: b.nameOf(r.Signer),
-			Reason: r.Reason, Key: r.Key,
-		})
 	}
-	return v
-}
-
-// nameOf returns a name for who signed something.
-func (b *book) nameOf(id identity.KeyID) string {
-	switch name := b.names[id]; {
-	case id == b.rootID:
-		return "the root"
-	case name != "":
-		return name
-	}
-	return id.Short()
+	return ids
 }

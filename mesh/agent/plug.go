@@ -163,7 +163,7 @@ func (in *inbound) Stream(from identity.NodeID, p session.Proto, c net.Conn) {
 
 // Join answers a joiner's connection.
 func (in *inbound) Join(c session.JoinConn) {
-	who, err := join.Serve(context.Background(), c, in.mesh) // ends with the connection
+	who, err := join.Serve(context.Background(), c, in.mesh.Admission()) // ends with the connection
 	switch {
 	case err != nil && who.IsZero():
 		in.refused.Add(1)

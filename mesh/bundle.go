@@ -1,0 +1,136 @@
+package mesh
+
+import (
+	"cmp"
+	"crypto/x509"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/record"
+	"warren/mesh/roster"
+)
+
+// certified names a node, or one certificate of an invite's key.
+type certified struct {
+	key  identity.KeyID
+	name string // of an invite; empty for a node
+}
+
+func nodeOf(id identity.KeyID) certified { return certified{key: id} }
+
+func inviteOf(cert *x509.Certificate) certified {
+	return certified{key: identity.KeyIDOfCert(cert), name: cert.Subject.CommonName}
+}
+
+// bundle gathers records that fit, each after what it rests on.
+type bundle struct {
+	room    int
+	by      map[certified]record.Decoded
+	in      map[record.Key]bool
+	records []record.Signed
+}
+
+func newBundle(all []record.Decoded, maxBytes int) *bundle {
+	b := &bundle{room: maxBytes, by: make(map[certified]record.Decoded, len(all)), in: make(map[record.Key]bool)}
+	for _, d := range all {
+		switch d.Kind {
+		case record.KindNode:
+			b.by[nodeOf(identity.KeyID(d.Node.ID))] = d
+		case record.KindCertificate:
+			b.by[inviteOf(d.Certificate)] = d
+		}
+	}
+	return b
+}
+
+func (b *bundle) put(d record.Decoded) {
+	size := len(d.Body) + len(d.Signature) + len(d.Signer) + 32 // the rest of its encoding, and its place in the message
+	if b.in[d.Key] || size > b.room {
+		return
+	}
+	b.in[d.Key] = true
+	b.room -= size
+	b.records = append(b.records, d.Signed)
+}
+
+// withBasis puts the record of what is certified, after the chain above it and the chains of those who admitted. Chains of
+// admissions can be long, so it keeps its own stack.
+func (b *bundle) withBasis(first certified) {
+	stack := []certified{first}
+	seen := map[certified]bool{first: true}
+	var found []record.Decoded
+	for len(stack) > 0 {
+		next := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		d, ok := b.by[next]
+		if !ok || b.in[d.Key] {
+			continue
+		}
+		found = append(found, d)
+		basis := []certified{nodeOf(identity.IssuerOf(d.Certificate))}
+		if d.Node != nil {
+			basis = []certified{
+				{key: identity.IssuerOf(d.Certificate), name: d.Certificate.Issuer.CommonName}, nodeOf(identity.KeyID(d.Node.Admission.Signer)),
+			}
+		}
+		for _, on := range basis {
+			if !seen[on] {
+				seen[on] = true
+				stack = append(stack, on)
+			}
+		}
+	}
+	sortForVerification(found)
+	for _, d := range found {
+		b.put(d)
+	}
+}
+
+// sortForVerification puts records into an order in which, but for equal times, each comes after those it rests on.
+func sortForVerification(records []record.Decoded) {
+	at := func(d record.Decoded) time.Time {
+		switch {
+		case d.Node != nil:
+			return d.Admitted()
+		case d.Certificate != nil:
+			return d.Certificate.NotBefore.Add(identity.Skew) // an invite starts so much before it is made
+		}
+		return d.Revocation.At()
+	}
+	slices.SortStableFunc(records, func(a, b record.Decoded) int {
+		return cmp.Or(at(a).Compare(at(b)), cmp.Compare(a.Kind, b.Kind))
+	})
+}
+
+// proof is the records on which this node's membership rests, its own included.
+type proof struct {
+	// constant
+	book *book
+	self identity.NodeID
+
+	found atomic.Pointer[basis]
+}
+
+// basis is what proof found for one state of the set.
+type basis struct {
+	digest  [16]byte
+	entries map[record.Key]roster.Entry
+}
+
+// entries looks the records up once for each state of the set: strangers can ask for them.
+func (p *proof) entries() map[record.Key]roster.Entry {
+	digest := *p.book.public.digest.Load()
+	if found := p.found.Load(); found != nil && found.digest == digest {
+		return found.entries
+	}
+	b := newBundle(p.book.all(), maxEntries*record.MaxSize)
+	b.withBasis(nodeOf(identity.KeyID(p.self)))
+	entries := make(map[record.Key]roster.Entry)
+	for _, d := range decodeAll(b.records) {
+		entries[d.Key] = roster.Entry{Key: d.Key, Version: d.Version}
+	}
+	p.found.Store(&basis{digest: digest, entries: entries})
+	return entries
+}

@@ -1,0 +1,201 @@
+package mesh
+
+import (
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/record"
+	"warren/mesh/roster"
+)
+
+// arrival is a record that came in a message, or when encoded is nil the notice that a member holds one. From is that member, and zero when
+// memberlist brought a record: it does not say from whom.
+type arrival struct {
+	encoded []byte
+	notice  roster.Entry
+	from    identity.NodeID
+	hops    byte // how many more times it may be passed straight on
+}
+
+const (
+	// inboxSize holds a burst of records while earlier ones are being verified at 6,000 a second.
+	inboxSize = 1024
+	// recentRecords is how many messages are remembered to drop their copies without a verification.
+	recentRecords = 4096
+)
+
+// intake is the way of records in, however they come: in messages, by a sync, or of this node's own making. It has them verified and
+// written in the book, and does what follows from what was new: it is saved, passed on, and told to the user.
+type intake struct {
+	// constant
+	book   *book
+	writer *writer
+	spread *spreader
+	asks   *asks
+	bell   *bell
+	drops  *drops
+	log    *slog.Logger
+
+	inbox chan arrival // records and notices that came in messages; drops the newest when full: a sync mends that
+
+	seen *recent[[32]byte] // owned by the run loop: hashes of records that came in messages
+}
+
+func newIntake(w *writer, s *spreader, a *asks, b *bell, d *drops, log *slog.Logger) *intake {
+	return &intake{
+		book: w.book, writer: w, spread: s, asks: a, bell: b, drops: d, log: log,
+		inbox: make(chan arrival, inboxSize), seen: newRecent[[32]byte](recentRecords, 10*time.Minute),
+	}
+}
+
+// put takes in a record of this node's own making, or a joiner's first: it is on disk before it spreads.
+func (i *intake) put(signed record.Signed) error {
+	n := i.writer.add([]record.Signed{signed}, time.Now())[0]
+	if err := errors.Join(n.refused...); err != nil {
+		return err
+	}
+	if err := i.book.save(); err != nil {
+		return err
+	}
+	i.react(n, arrival{from: i.writer.self, hops: 1})
+	return nil
+}
+
+// update changes the own record with f; like put, it returns when the new one is on disk.
+func (i *intake) update(f func(*record.Node)) error {
+	signed, changed, err := i.writer.update(f, time.Now())
+	if err != nil || !changed {
+		return err
+	}
+	if err := i.book.save(); err != nil {
+		return err
+	}
+	i.react(news{fresh: []record.Signed{signed}, own: true, changed: true}, arrival{from: i.writer.self, hops: 1})
+	return nil
+}
+
+// advance lets time pass.
+func (i *intake) advance(now time.Time) {
+	i.react(i.writer.advance(now), arrival{from: i.writer.self})
+	_ = i.book.save()
+}
+
+// fetched takes in a batch that a sync with a member has brought, which has brought so many before, and returns how many were
+// refused. The records of a long sync are not gossiped on.
+func (i *intake) fetched(batch []record.Signed, from identity.NodeID, before int) (refused int) {
+	n := i.writer.addAll(batch, time.Now())
+	i.countRefused(n.refused)
+	_ = i.book.save()
+	if before+len(batch)-len(n.refused) > maxGossip && !n.own {
+		n.fresh = nil
+	}
+	i.react(n, arrival{from: from})
+	return len(n.refused)
+}
+
+// arrived puts a record into the inbox.
+func (i *intake) arrived(a arrival) {
+	select {
+	case i.inbox <- a:
+	default:
+		i.drops.add("record: queue full")
+	}
+}
+
+// gossiped takes a record or a notice that memberlist brought. memberlist does not say from whom.
+func (i *intake) gossiped(message []byte) {
+	switch {
+	case len(message) > 1 && message[0] == gossipAll:
+		i.arrived(arrival{encoded: slices.Clone(message[1:])})
+	case len(message) == noticeSize && message[0] == gossipKey:
+		i.arrived(arrival{notice: parseEntries(message[1 : 1+entrySize])[0], from: identity.NodeID(message[1+entrySize:])})
+	default:
+		i.drops.add("gossip: malformed")
+	}
+}
+
+// drain takes what else is in the inbox, up to a batch.
+func (i *intake) drain(first arrival) []arrival {
+	batch := []arrival{first}
+	for len(batch) < syncBatch {
+		select {
+		case a := <-i.inbox:
+			batch = append(batch, a)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// take verifies an arrival, and up to a batch of what else is in the inbox, and reacts to what is new.
+func (i *intake) take(first arrival) {
+	batch, now := i.drain(first), time.Now()
+	var came, notices []arrival
+	var records []record.Signed
+	for _, a := range batch {
+		if a.encoded == nil {
+			notices = append(notices, a)
+			continue
+		}
+		hash := sha256.Sum256(a.encoded)
+		if i.seen.has(hash, now) {
+			continue
+		}
+		i.seen.add(hash, now)
+		signed, err := record.Unmarshal(a.encoded)
+		if err != nil {
+			i.drops.add("record: malformed")
+			continue
+		}
+		came, records = append(came, a), append(records, signed)
+	}
+	for k, n := range i.writer.add(records, now) {
+		i.countRefused(n.refused)
+		i.react(n, came[k])
+	}
+	for _, a := range notices {
+		if i.book.public.isMember(a.from) && i.lacks(a.notice) {
+			i.asks.sync(a.from, noticeDelay)
+		}
+	}
+	_ = i.book.save()
+}
+
+func (i *intake) countRefused(refused []error) {
+	for _, err := range refused {
+		i.drops.add("record: " + roster.ReasonOf(err).String())
+		i.log.Debug("record refused", "error", err)
+	}
+}
+
+// react passes on what is new, tells those that are out why, and tells the user. a says how it came.
+func (i *intake) react(n news, a arrival) {
+	for k, signed := range n.fresh {
+		if n.own && k == len(n.fresh)-1 {
+			a = arrival{from: i.writer.self, hops: maxHops} // our answer to a rival, not what came
+		}
+		i.spread.pass(signed, a)
+	}
+	for _, d := range n.dropped {
+		i.log.Info("member dropped", "id", d.ID.Short(), "reason", d.Text)
+		for _, signed := range n.fresh {
+			i.spread.send(d.ID, signed, 0)
+		}
+	}
+	if n.fatal != nil {
+		i.bell.fail(n.fatal)
+	}
+	if n.changed {
+		i.bell.ring()
+	}
+}
+
+// lacks reports whether a record is neither here, nor known to be refused.
+func (i *intake) lacks(e roster.Entry) bool {
+	return len(i.book.wanted([]roster.Entry{e}, time.Now())) > 0
+}

@@ -1,0 +1,89 @@
+package mesh
+
+import (
+	"cmp"
+	"crypto/x509"
+	"net/netip"
+	"sync/atomic"
+
+	"warren/mesh/identity"
+	"warren/mesh/roster"
+)
+
+// published is what of the book is read without its lock. Whoever changes the records publishes before it lets the lock go.
+type published struct {
+	// constant
+	rootID  identity.KeyID
+	prefix4 netip.Prefix
+
+	names map[identity.KeyID]string // guarded by the book's lock: last names of nodes, those that are gone included
+
+	// atomic
+	view   atomic.Pointer[View]
+	digest atomic.Pointer[[16]byte]
+}
+
+func newPublished(root *x509.Certificate) (*published, error) {
+	terms, err := identity.RootTermsOf(root)
+	if err != nil {
+		return nil, err
+	}
+	return &published{rootID: identity.KeyIDOfCert(root), prefix4: terms.Prefix4, names: make(map[identity.KeyID]string)}, nil
+}
+
+// publish makes digest and view anew. The book's lock is held, or nobody else knows the book yet.
+func (p *published) publish(r *roster.Roster, conflict string) {
+	digest := r.Digest()
+	p.digest.Store(&digest)
+	p.view.Store(p.newView(r, conflict))
+}
+
+// isMember reports whether a node has a place in the mesh. One that has left keeps it.
+func (p *published) isMember(id identity.NodeID) bool {
+	_, ok := p.view.Load().members[id]
+	return ok
+}
+
+// nameOf returns a member's name, or the short ID of who has none here.
+func (p *published) nameOf(id identity.NodeID) string {
+	if member, ok := p.view.Load().Member(id); ok {
+		return member.Name
+	}
+	return id.Short()
+}
+
+// newView reads the roster.
+func (p *published) newView(r *roster.Roster, conflict string) *View {
+	v := NewView(p.prefix4, r.Mesh().Prefix6(), r.Members()...)
+	v.Records, v.Conflict = r.Len(), conflict
+	for _, member := range v.Members {
+		p.names[identity.KeyID(member.ID)] = member.Name
+	}
+	invites := make(map[identity.KeyID]bool)
+	for _, s := range r.Invites() {
+		invites[s.KeyID] = true
+		v.Invites = append(v.Invites, Invite{ID: s.KeyID, By: s.Issuer, Terms: s.Terms, Created: s.Created, Used: s.Used, Revoked: s.Revoked})
+	}
+	for _, revoked := range r.Revoked() {
+		if _, ok := v.revoked[revoked.Target]; ok {
+			continue // revoked twice: the first one counts
+		}
+		v.revoked[revoked.Target] = len(v.Revoked)
+		v.Revoked = append(v.Revoked, Revocation{
+			Target: revoked.Target, Invite: invites[revoked.Target], Name: cmp.Or(p.names[revoked.Target], revoked.Name), Time: revoked.At(), By: revoked.Signer, ByName: p.signer(revoked.Signer),
+			Reason: revoked.Reason, Key: revoked.Key,
+		})
+	}
+	return v
+}
+
+// signer returns a name for who signed something.
+func (p *published) signer(id identity.KeyID) string {
+	switch name := p.names[id]; {
+	case id == p.rootID:
+		return "the root"
+	case name != "":
+		return name
+	}
+	return id.Short()
+}

@@ -1,0 +1,256 @@
+package mesh
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"time"
+
+	"warren/mesh/identity"
+	"warren/mesh/record"
+	"warren/mesh/roster"
+	"warren/mesh/store"
+)
+
+// writer writes the book: it takes records in, and after each change draws the consequences for this node itself, whose own record it
+// keeps. What is to be done after a change leaves as news.
+type writer struct {
+	// constant
+	book   *book
+	key    ed25519.PrivateKey
+	self   identity.NodeID
+	meshID identity.MeshID
+
+	own own // guarded by the book's lock
+}
+
+// news is what came of a change and is to be done without the lock.
+type news struct {
+	fresh   []record.Signed // new here: to be passed on
+	dropped []roster.Drop
+	refused []error
+	own     bool        // fresh ends with a new own record
+	fatal   *FatalError // nil: none
+	changed bool
+}
+
+func newWriter(o Options, self identity.NodeID, b *book) (*writer, error) {
+	w := &writer{book: b, key: o.Key, self: self, meshID: identity.MeshIDOf(o.Root.PublicKey.(ed25519.PublicKey))}
+	w.own.node = o.Own
+	w.own.node.ID, w.own.node.Certificate, w.own.node.Left = self, o.Chain[0].Raw, false
+	w.own.node.Started = time.Now().Unix()
+	if w.own.node.Instance == ([8]byte{}) {
+		if _, err := rand.Read(w.own.node.Instance[:]); err != nil {
+			return nil, err
+		}
+	}
+	return w, w.own.restore(o.Store)
+}
+
+// load takes the records of an earlier run, and the invites of the node's own chain, and returns how many are in the set. Stored ones
+// that do not belong there, and rest on nothing unknown, are deleted.
+func (w *writer) load(items []store.Item, chain []*x509.Certificate, d *drops) int {
+	var records []record.Signed
+	for _, cert := range chain {
+		if identity.RoleOf(cert) == identity.RoleInvite {
+			records = append(records, record.NewCertificate(cert))
+		}
+	}
+	for _, item := range items {
+		signed, err := record.Unmarshal(item.Value)
+		if err != nil {
+			d.add("store: malformed record")
+			w.book.saver.mark(item.Key)
+			continue
+		}
+		records = append(records, signed)
+	}
+	w.book.mu.Lock()
+	defer w.book.unlock()
+	w.book.stale = true
+	_, errs := w.book.roster.AddAll(records, time.Now())
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		if key, err := records[i].Key(); err == nil {
+			w.book.saver.mark(key)
+		}
+	}
+	return w.book.roster.Len()
+}
+
+// start signs the record of this start. The error is a *FatalError when the records on disk put this node out.
+func (w *writer) start() error {
+	w.book.mu.Lock()
+	defer w.book.unlock()
+	if fatal := w.expelled(); fatal != nil {
+		return fatal
+	}
+	if before, ok := w.book.roster.Member(w.self); ok {
+		w.own.node.Seq = max(w.own.node.Seq, before.Record.Seq)
+		w.own.adopt(before.Record)
+	}
+	_, err := w.sign(time.Now())
+	if fatal := w.expelled(); fatal != nil {
+		return fatal
+	}
+	return err
+}
+
+// add verifies records and takes in those that hold, one after the other. It says of each what came of it; all are in the
+// view by then.
+func (w *writer) add(records []record.Signed, now time.Time) []news {
+	batch, all := roster.Read(records), make([]news, len(records))
+	w.book.lockFor(batch)
+	defer w.book.unlock()
+	for i, signed := range records {
+		n := &all[i]
+		out, err := w.book.roster.AddOne(batch, i, now)
+		if err != nil {
+			n.refused = append(n.refused, err)
+			w.book.refuse(signed, now)
+		}
+		w.collect(n, out)
+		w.follow(n, now)
+	}
+	return all
+}
+
+// addAll is add for the records of a sync, in one go.
+func (w *writer) addAll(records []record.Signed, now time.Time) news {
+	batch := roster.Read(records)
+	w.book.lockFor(batch)
+	defer w.book.unlock()
+	var n news
+	out, errs := w.book.roster.AddBatch(batch, now)
+	for i, err := range errs {
+		if err != nil {
+			n.refused = append(n.refused, err)
+			w.book.refuse(records[i], now)
+		}
+	}
+	w.collect(&n, out)
+	w.follow(&n, now)
+	return n
+}
+
+// collect adds one outcome to the news. A record may bring in others that were parked for it; they are fresh too.
+func (w *writer) collect(n *news, out roster.Outcome) {
+	n.changed = w.book.note(out) || n.changed
+	for _, key := range out.Added {
+		if signed, ok := w.book.roster.Get(key); ok {
+			n.fresh = append(n.fresh, signed)
+		}
+	}
+	n.dropped = append(n.dropped, out.Dropped...)
+}
+
+// follow draws the consequences for this node itself.
+func (w *writer) follow(n *news, now time.Time) {
+	if n.fatal = w.expelled(); n.fatal != nil || !n.changed {
+		return
+	}
+	current, ok := w.book.roster.Get(w.own.key)
+	if !ok {
+		return
+	}
+	other, err := current.Node()
+	if err != nil || other.Instance == w.own.node.Instance {
+		return
+	}
+	w.own.adopt(other)
+	answer, fatal := w.own.meet(other, now)
+	n.fatal = fatal
+	w.book.conflict, w.book.stale = w.own.conflict, true
+	if !answer {
+		return
+	}
+	if signed, err := w.sign(now); err == nil {
+		n.fresh, n.own = append(n.fresh, signed), true
+	}
+}
+
+// expelled says why this node is no member any more, nil while it is one or its place is not known yet.
+func (w *writer) expelled() *FatalError {
+	err := w.book.roster.Standing(w.self)
+	switch reason := roster.ReasonOf(err); reason {
+	case roster.ReasonRevoked, roster.ReasonIssuerRevoked, roster.ReasonInviteRevoked, roster.ReasonInviteUsed, roster.ReasonInviteExpired,
+		roster.ReasonExpired, roster.ReasonAdmission, roster.ReasonNotAllowed:
+		return &FatalError{Reason: reason, Text: err.Error()}
+	}
+	return nil
+}
+
+// advance lets time pass: certificates expire.
+func (w *writer) advance(now time.Time) news {
+	w.book.mu.Lock()
+	defer w.book.unlock()
+	var n news
+	w.collect(&n, w.book.roster.Advance(now))
+	w.follow(&n, now)
+	return n
+}
+
+// sign signs the own record with the next sequence number and takes it in. It may be parked, when the record of the
+// member that admitted this node is still to be fetched.
+func (w *writer) sign(now time.Time) (record.Signed, error) {
+	node := w.own.node
+	node.Seq, node.Updated = node.Seq+1, now.Unix()
+	signed, err := record.SignNode(w.meshID, node, w.key)
+	if err != nil {
+		return record.Signed{}, err
+	}
+	batch := roster.Read([]record.Signed{signed})
+	batch.Trust()
+	out, err := w.book.roster.AddOne(batch, 0, now)
+	if err != nil {
+		return record.Signed{}, err
+	}
+	w.own.set(node, signed, w.book.saver)
+	w.book.note(out)
+	w.book.stale = true
+	return signed, nil
+}
+
+// update changes the own record with f. It returns false when nothing has changed.
+func (w *writer) update(f func(*record.Node), now time.Time) (record.Signed, bool, error) {
+	w.book.mu.Lock()
+	defer w.book.unlock()
+	before := w.own.node
+	node := before
+	f(&node)
+	node.ID, node.Seq, node.Certificate, node.Admission = before.ID, before.Seq, before.Certificate, before.Admission
+	node.Instance, node.Epoch, node.Started, node.Updated = before.Instance, before.Epoch, before.Started, before.Updated
+	same, err := record.SignNode(w.meshID, node, w.key)
+	if err != nil || string(same.Body) == string(w.own.signed.Body) {
+		return record.Signed{}, false, err
+	}
+	w.own.node = node
+	signed, err := w.sign(now)
+	if err != nil {
+		w.own.node = before
+	}
+	return signed, err == nil, err
+}
+
+// ownNode returns the own record as it stands.
+func (w *writer) ownNode() record.Node {
+	w.book.mu.Lock()
+	defer w.book.mu.Unlock()
+	return w.own.node
+}
+
+// ownKey returns the key of the own record.
+func (w *writer) ownKey() record.Key {
+	w.book.mu.Lock()
+	defer w.book.mu.Unlock()
+	return w.own.key
+}
+
+// ownSigned returns the own record as it was last signed.
+func (w *writer) ownSigned() record.Signed {
+	w.book.mu.Lock()
+	defer w.book.mu.Unlock()
+	return w.own.signed
+}
