@@ -137,7 +137,7 @@ func (s *Sessions) keep(ctx context.Context, t *target) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-l.overdue:
+			case <-l.pulse.overdue:
 				if err := s.dial(ctx, t); err != nil && !errors.Is(err, errWoken) && ctx.Err() == nil {
 					t.failed(err, false)
 				}

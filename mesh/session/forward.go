@@ -51,7 +51,7 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 	}
 	// A session that is being checked may be dead: the message goes another way too, and the protocols bear to get it
 	// twice. A signal is what mends dead paths, and seldom: it goes another way also when the session has been silent.
-	reliable := func(l *link) bool { return l.sure() || p != ProtoSignal && !l.doubtful() }
+	reliable := func(l *link) bool { return l.pulse.sure() || p != ProtoSignal && !l.pulse.doubtful() }
 	sent := false
 	if l := r.table.link(to); l != nil {
 		frame := header{kind: frameDirect, proto: p}.appendTo(make([]byte, 0, directSize+len(payload)))
@@ -131,7 +131,7 @@ func (r *router) readMessage(l *link, st *quic.ReceiveStream) {
 
 // receive takes one frame, which it owns, from a link.
 func (r *router) receive(l *link, frame []byte) {
-	l.hear()
+	l.pulse.hear()
 	h, payload, err := parseFrame(frame)
 	if err != nil {
 		r.counters.add(dropMalformed)
@@ -141,7 +141,7 @@ func (r *router) receive(l *link, frame []byte) {
 	case framePing:
 		l.push(header{kind: framePong, nonce: h.nonce}.appendTo(nil))
 	case framePong:
-		l.pong(h.nonce)
+		l.pulse.pong(h.nonce)
 	case frameDirect:
 		r.deliver(l.id, h.proto, payload)
 	case frameEnvelope:
@@ -164,7 +164,7 @@ func (r *router) receiveEnvelope(l *link, h header, frame, payload []byte) {
 	if h.to == r.self {
 		// Whoever has a session with us but sends by others may have found it dead.
 		if direct := r.table.link(h.from); direct != nil {
-			direct.evade()
+			direct.pulse.evade()
 			direct.checkSoon(checkPause)
 		}
 		if h.proto == ProtoSignal {
@@ -173,7 +173,7 @@ func (r *router) receiveEnvelope(l *link, h header, frame, payload []byte) {
 		r.deliver(h.from, h.proto, payload)
 		return
 	}
-	if !l.mayForward() {
+	if !l.favours.mayForward() {
 		r.counters.add(dropRate)
 		return
 	}

@@ -94,7 +94,7 @@ func (r *router) hops(dst identity.NodeID, source bool, not ...identity.NodeID) 
 				return true
 			}
 			taken, left = append(taken, l.id), left-1
-			if l.doubtful() {
+			if l.pulse.doubtful() {
 				doubtful = append(doubtful, l)
 				return true
 			}

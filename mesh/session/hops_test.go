@@ -85,8 +85,8 @@ func TestOrderOfNextHops(t *testing.T) {
 		// Those whose sessions are being checked come last.
 		a.know(by(dst, w.nodes[1]))
 		for _, i := range []int{1, 11} {
-			a.table.link(id(i)).checks.Add(1)
-			defer a.table.link(id(i)).checks.Add(-1)
+			a.table.link(id(i)).pulse.checks.Add(1)
+			defer a.table.link(id(i)).pulse.checks.Add(-1)
 		}
 		expectList(t, "doubtful ones last", w.hopsOf(a, dst, false), 10, 9, 8, 7, 6, 5, 1, 11)
 	})

@@ -9,12 +9,10 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unicode"
 
 	"github.com/quic-go/quic-go"
-	"golang.org/x/time/rate"
 
 	"warren/mesh/identity"
 )
@@ -31,9 +29,7 @@ const (
 	checkPause   = 5 * time.Second // between checks that incoming messages cause
 	doubtPause   = time.Second     // between checks that paths in doubt cause
 	doubtQuiet   = 100 * time.Millisecond
-	// recent is how lately a frame must have come in for a signal to rely on this one way.
-	recent    = 300 * time.Millisecond
-	maxReason = 256
+	maxReason    = 256
 )
 
 // checkTimes is when an unanswered ping is repeated: a lost one costs little, and five lost in a row mean a dead path.
@@ -58,29 +54,21 @@ type link struct {
 	large    outbox
 	wait     *sync.WaitGroup // of the owner
 	gone     chan struct{}   // closed when the link has ended and is out of the table
-	overdue  chan struct{}   // capacity 1: the answer to a check is
-	forwards *rate.Limiter   // messages passed on for it
-	spliced  *rate.Limiter   // bytes of its splices
+	pulse    *pulse
+	favours  *favours
 
 	remote netip.AddrPort // guarded by the table's mu: the far side's address as last told
 
-	// atomic
-	checks  atomic.Int32 // under way: the link is doubtful
-	heard   atomic.Int64 // of the last frame, as nanoseconds after since
-	evaded  atomic.Int64 // of the last message of the far side that came another way, likewise
-	splices atomic.Int32
-
-	mu        sync.Mutex // guards the rest
-	ended     bool
-	pongs     map[uint64]chan struct{}
-	lastCheck time.Time
+	mu    sync.Mutex // guards ended
+	ended bool
 }
 
 func newLink(conn *quic.Conn, id identity.NodeID, far instance, dialled bool, wait *sync.WaitGroup, dropped func()) *link {
+	now := time.Now()
 	l := &link{
 		id: id, instance: far, dialled: dialled, conn: conn, chain: conn.ConnectionState().TLS.PeerCertificates,
-		since: time.Now(), near: conn.ConnectionStats().SmoothedRTT, wait: wait, pongs: make(map[uint64]chan struct{}), gone: make(chan struct{}), overdue: make(chan struct{}, 1), remote: addrPortOf(conn.RemoteAddr()),
-		forwards: rate.NewLimiter(forwardsPerSecond, forwardBurst), spliced: rate.NewLimiter(spliceRate, spliceBurst),
+		since: now, near: conn.ConnectionStats().SmoothedRTT, wait: wait, gone: make(chan struct{}), remote: addrPortOf(conn.RemoteAddr()),
+		pulse: newPulse(now), favours: newFavours(),
 	}
 	l.small = outbox{limit: smallQueue, send: l.sendSmall, spawn: l.spawn, drop: dropped}
 	l.large = outbox{limit: largeQueue, send: l.sendLarge, spawn: l.spawn, drop: dropped}
@@ -144,15 +132,12 @@ func (l *link) close(code uint64, reason string) {
 	l.conn.CloseWithError(quic.ApplicationErrorCode(code), cleanReason(reason))
 }
 
-// doubtful reports whether a check of the link is under way: it may be dead.
-func (l *link) doubtful() bool { return l.checks.Load() > 0 }
-
 // better reports whether l is the better one to send by when nothing is known about where the two lead. What this side
 // dialled is most likely an anchor; what dialled this side is not.
 func (l *link) better(other *link) bool {
 	switch {
-	case l.doubtful() != other.doubtful():
-		return other.doubtful()
+	case l.pulse.doubtful() != other.pulse.doubtful():
+		return other.pulse.doubtful()
 	case l.dialled != other.dialled:
 		return l.dialled
 	default:
@@ -164,10 +149,10 @@ func (l *link) rtt() time.Duration { return l.conn.ConnectionStats().SmoothedRTT
 
 // check pings the far side and starts then when it answers; without an answer the link is closed. It returns at once.
 func (l *link) check(then func()) {
-	l.checks.Add(1)
+	l.pulse.checks.Add(1)
 	if !l.spawn(func() {
 		alive := l.ping()
-		l.checks.Add(-1)
+		l.pulse.checks.Add(-1)
 		switch {
 		case !alive:
 			l.close(CodeUnresponsive, "no answer to checks")
@@ -175,34 +160,13 @@ func (l *link) check(then func()) {
 			then()
 		}
 	}) {
-		l.checks.Add(-1)
+		l.pulse.checks.Add(-1)
 	}
-}
-
-// hear notes that a frame came in.
-func (l *link) hear() { l.heard.Store(int64(time.Since(l.since))) }
-
-// quiet is how long no frame has come in.
-func (l *link) quiet() time.Duration { return time.Since(l.since) - time.Duration(l.heard.Load()) }
-
-// evade notes that the far side sent something another way: it may have found this one dead.
-func (l *link) evade() { l.evaded.Store(int64(time.Since(l.since))) }
-
-// sure reports whether what is sent now will most likely arrive.
-func (l *link) sure() bool {
-	return !l.doubtful() && l.quiet() < recent && l.heard.Load() >= l.evaded.Load()
 }
 
 // checkSoon is check for reasons that come often: it does nothing within pause of the last time.
 func (l *link) checkSoon(pause time.Duration) {
-	now := time.Now()
-	l.mu.Lock()
-	due := now.Sub(l.lastCheck) >= pause
-	if due {
-		l.lastCheck = now
-	}
-	l.mu.Unlock()
-	if due {
+	if l.pulse.due(pause) {
 		l.check(nil)
 	}
 }
@@ -210,15 +174,8 @@ func (l *link) checkSoon(pause time.Duration) {
 // ping reports whether the far side answers in time.
 func (l *link) ping() bool {
 	h := header{kind: framePing, nonce: rand.Uint64()}
-	answered := make(chan struct{})
-	l.mu.Lock()
-	l.pongs[h.nonce] = answered
-	l.mu.Unlock()
-	defer func() {
-		l.mu.Lock()
-		delete(l.pongs, h.nonce)
-		l.mu.Unlock()
-	}()
+	answered, forget := l.pulse.expect(h.nonce)
+	defer forget()
 	start := time.Now()
 	limit := max(checkTimeout, 4*l.rtt())
 	timer := time.NewTimer(0)
@@ -236,7 +193,7 @@ func (l *link) ping() bool {
 		}
 		l.push(h.appendTo(nil))
 		if next == overdueAt {
-			notify(l.overdue)
+			notify(l.pulse.overdue)
 		}
 		next++
 		if next < len(checkTimes) {
@@ -245,24 +202,6 @@ func (l *link) ping() bool {
 			timer.Reset(limit - time.Since(start))
 		}
 	}
-}
-
-// pong takes the answer to a ping.
-func (l *link) pong(nonce uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if answered, ok := l.pongs[nonce]; ok {
-		delete(l.pongs, nonce)
-		close(answered)
-	}
-}
-
-// mayForward reports whether one more message may be passed on for the far side now.
-func (l *link) mayForward() bool { return l.forwards.Allow() }
-
-// pace waits until n more bytes, at most spliceBuffer, may be spliced for the far side, or its connection has ended.
-func (l *link) pace(n int) {
-	_ = l.spliced.WaitN(l.conn.Context(), n) // the copying fails by itself then
 }
 
 // closeCause says why a connection ended, in the terms of Event.

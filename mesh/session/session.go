@@ -325,7 +325,7 @@ func (s *Sessions) CheckAll() {
 // heard from, are left alone, so that it may be called often.
 func (s *Sessions) Doubt(ids ...identity.NodeID) {
 	for _, l := range s.table.links(identity.NodeID{}) {
-		if (l.dialled || slices.Contains(ids, l.id)) && l.quiet() >= doubtQuiet {
+		if (l.dialled || slices.Contains(ids, l.id)) && l.pulse.quiet() >= doubtQuiet {
 			l.checkSoon(doubtPause)
 		}
 	}

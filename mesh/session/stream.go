@@ -93,7 +93,7 @@ func (r *router) open(ctx context.Context, to identity.NodeID, p Proto) (net.Con
 		return nil, fmt.Errorf("open stream to %s: %w", to.Short(), ErrNoRoute)
 	}
 	direct := r.table.link(to)
-	if direct != nil && !direct.doubtful() {
+	if direct != nil && !direct.pulse.doubtful() {
 		if c, err := r.openOn(ctx, direct, header{kind: frameDirect, to: to, proto: p}); err == nil {
 			return c, nil
 		}
@@ -112,7 +112,7 @@ func (r *router) open(ctx context.Context, to identity.NodeID, p Proto) (net.Con
 			failures = append(failures, err)
 		}
 	}
-	if direct != nil && direct.doubtful() {
+	if direct != nil && direct.pulse.doubtful() {
 		if c, err := r.openOn(ctx, direct, header{kind: frameDirect, to: to, proto: p}); err == nil {
 			return c, nil
 		}
@@ -207,8 +207,8 @@ func (r *router) serveStream(l *link, st *quic.Stream) {
 // splice joins a stream that came over l with one towards its destination and copies until both directions have ended.
 func (r *router) splice(l *link, st *quic.Stream, h header) {
 	defer r.splices.Add(-1)
-	defer l.splices.Add(-1)
-	if r.splices.Add(1) > maxSplices || l.splices.Add(1) > maxSplicesPerSession {
+	defer l.favours.splices.Add(-1)
+	if r.splices.Add(1) > maxSplices || l.favours.splices.Add(1) > maxSplicesPerSession {
 		r.counters.add(dropRate)
 		reset(st, streamRefused)
 		return
@@ -236,12 +236,13 @@ func (r *router) splice(l *link, st *quic.Stream, h header) {
 	r.counters.add(countSpliced)
 	var active atomic.Int64 // unix nanoseconds of the last byte, of both directions
 	active.Store(time.Now().UnixNano())
+	pace := func(n int) { l.favours.pace(l.conn.Context(), n) }
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
-		pipe(st, on, &active, l.pace)
+		pipe(st, on, &active, pace)
 	}()
-	pipe(on, st, &active, l.pace)
+	pipe(on, st, &active, pace)
 	<-back
 }
 

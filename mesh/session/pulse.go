@@ -1,0 +1,81 @@
+package session
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// recent is how lately a frame must have come in for a signal to rely on this one way.
+const recent = 300 * time.Millisecond
+
+// pulse is what is known about whether the far side of a link is there: what it sends, and how it answers checks.
+type pulse struct {
+	since   time.Time     // constant: when the link came up
+	overdue chan struct{} // constant; capacity 1: the answer to a check is
+
+	// atomic
+	checks atomic.Int32 // under way: the link is doubtful
+	heard  atomic.Int64 // of the last frame, as nanoseconds after since
+	evaded atomic.Int64 // of the last message of the far side that came another way, likewise
+
+	mu        sync.Mutex // guards the rest
+	pongs     map[uint64]chan struct{}
+	lastCheck time.Time
+}
+
+func newPulse(since time.Time) *pulse {
+	return &pulse{since: since, overdue: make(chan struct{}, 1), pongs: make(map[uint64]chan struct{})}
+}
+
+// hear notes that a frame came in.
+func (p *pulse) hear() { p.heard.Store(int64(time.Since(p.since))) }
+
+// quiet is how long no frame has come in.
+func (p *pulse) quiet() time.Duration { return time.Since(p.since) - time.Duration(p.heard.Load()) }
+
+// evade notes that the far side sent something another way: it may have found this one dead.
+func (p *pulse) evade() { p.evaded.Store(int64(time.Since(p.since))) }
+
+// doubtful reports whether a check is under way: the link may be dead.
+func (p *pulse) doubtful() bool { return p.checks.Load() > 0 }
+
+// sure reports whether what is sent now will most likely arrive.
+func (p *pulse) sure() bool {
+	return !p.doubtful() && p.quiet() < recent && p.heard.Load() >= p.evaded.Load()
+}
+
+// due reports whether the last check that was asked for often is longer ago than pause, and counts this one if so.
+func (p *pulse) due(pause time.Duration) bool {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	due := now.Sub(p.lastCheck) >= pause
+	if due {
+		p.lastCheck = now
+	}
+	return due
+}
+
+// expect returns a channel that is closed when the answer to a ping comes in, and what to call when nobody waits for it any more.
+func (p *pulse) expect(nonce uint64) (answered <-chan struct{}, forget func()) {
+	c := make(chan struct{})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pongs[nonce] = c
+	return c, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.pongs, nonce)
+	}
+}
+
+// pong takes the answer to a ping.
+func (p *pulse) pong(nonce uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if answered, ok := p.pongs[nonce]; ok {
+		delete(p.pongs, nonce)
+		close(answered)
+	}
+}
