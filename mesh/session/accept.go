@@ -2,8 +2,10 @@ package session
 
 import (
 	"context"
-	"errors"
+	"crypto/x509"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -11,32 +13,45 @@ import (
 	"warren/mesh/identity"
 )
 
-var errDropped = errors.New("refused after the handshake")
+// reception takes in what others dial: members, whose connections become links, and joiners.
+type reception struct {
+	// constant
+	self     identity.NodeID
+	instance instance
+	verify   func(chain []*x509.Certificate) (identity.NodeID, error)
+	onJoin   func(c JoinConn)
+	gate     *gate
+	keeper   *keeper
+	events   *mailbox
+	counters *counters
+	wait     *sync.WaitGroup
+	log      *slog.Logger
+}
 
-// accept takes in connections until the transport ends.
-func (s *Sessions) accept(ctx context.Context, listener *quic.Listener) error {
+// run takes in connections until the transport ends.
+func (r *reception) run(ctx context.Context, listener *quic.Listener) error {
 	for {
 		conn, err := listener.Accept(ctx)
 		if err != nil {
 			return fmt.Errorf("accept connection: %w", err)
 		}
-		s.wait.Go(func() {
+		r.wait.Go(func() {
 			if conn.ConnectionState().TLS.NegotiatedProtocol == alpnJoin {
-				s.acceptJoin(ctx, conn)
+				r.join(ctx, conn)
 				return
 			}
-			if err := s.acceptMember(ctx, conn); err != nil {
-				s.counters.add(dropRefused)
-				s.log.Debug("connection refused", "address", conn.RemoteAddr().String(), "error", err)
+			if err := r.member(ctx, conn); err != nil {
+				r.counters.add(dropRefused)
+				r.log.Debug("connection refused", "address", conn.RemoteAddr().String(), "error", err)
 			}
 		})
 	}
 }
 
-// acceptMember turns a connection into a link: chain verified, hello exchanged.
-func (s *Sessions) acceptMember(ctx context.Context, conn *quic.Conn) error {
-	id, err := s.options.Verify(conn.ConnectionState().TLS.PeerCertificates)
-	if err == nil && id == s.options.Self {
+// member turns a connection into a link: chain verified, hello exchanged.
+func (r *reception) member(ctx context.Context, conn *quic.Conn) error {
+	id, err := r.verify(conn.ConnectionState().TLS.PeerCertificates)
+	if err == nil && id == r.self {
 		err = &Refusal{Code: CodeRefused, Reason: "this is the same node, or a copy of it"}
 	}
 	if err != nil {
@@ -44,18 +59,19 @@ func (s *Sessions) acceptMember(ctx context.Context, conn *quic.Conn) error {
 		conn.CloseWithError(quic.ApplicationErrorCode(told.Code), cleanReason(told.Reason))
 		return fmt.Errorf("verify chain: %w", err)
 	}
-	far, err := s.answerHello(ctx, conn)
+	far, err := r.answerHello(ctx, conn)
 	if err != nil {
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no hello")
-		s.tellRefusal(id, err)
+		r.events.refused(id, err)
 		return fmt.Errorf("read hello: %w", err)
 	}
 	leaveHalfOpen(conn)
-	return s.adopt(newLink(conn, id, far, false, &s.wait, func() { s.counters.add(dropQueueFull) }))
+	_, err = r.keeper.adopt(conn, id, far, false)
+	return err
 }
 
 // answerHello waits for the dialling side's hello. A connection that lost the race between addresses never says it.
-func (s *Sessions) answerHello(ctx context.Context, conn *quic.Conn) (instance, error) {
+func (r *reception) answerHello(ctx context.Context, conn *quic.Conn) (instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
 	st, err := conn.AcceptStream(ctx)
@@ -67,81 +83,8 @@ func (s *Sessions) answerHello(ctx context.Context, conn *quic.Conn) (instance, 
 	if err != nil {
 		return instance{}, err
 	}
-	if _, err := st.Write(appendHello(nil, s.instance)); err != nil {
+	if _, err := st.Write(appendHello(nil, r.instance)); err != nil {
 		return instance{}, err
 	}
 	return far, st.Close()
-}
-
-// adopt enters a link into the table and starts serving it.
-func (s *Sessions) adopt(l *link) error {
-	superfluous, settle := s.table.add(l)
-	// Whoever was revoked between the handshake and now was not found by Drop, but is refused here.
-	if _, err := s.options.Verify(l.chain); err != nil {
-		told := refusalOf(err)
-		for _, c := range superfluous {
-			c.link.spawn(func() { c.link.close(told.Code, told.Reason) })
-		}
-		l.close(told.Code, told.Reason)
-		s.ended(l)
-		return fmt.Errorf("%w: %w", errDropped, err)
-	}
-	s.log.Debug("session up", "id", l.id.Short(), "address", l.conn.RemoteAddr().String(), "dialled", l.dialled)
-	s.wait.Go(func() {
-		s.router.readDatagrams(l)
-		s.ended(l)
-	})
-	s.wait.Go(func() { s.router.readStreams(l) })
-	s.wait.Go(func() { s.router.readMessages(l) })
-	for _, c := range superfluous {
-		c.link.spawn(func() { c.link.close(c.code, c.reason) })
-	}
-	if settle != nil {
-		settle.check(func() { s.settle(settle) })
-	}
-	for _, frame := range s.router.parking.take(time.Now(), l.id) {
-		l.push(frame)
-	}
-	return nil
-}
-
-// settle ends a simultaneous dial in favour of l, which has just answered.
-func (s *Sessions) settle(l *link) {
-	other := s.table.keep(l)
-	if other == nil {
-		return
-	}
-	grace := time.NewTimer(duplicateGrace)
-	defer grace.Stop()
-	select {
-	case <-grace.C:
-		other.close(CodeDuplicate, "dialled at the same time")
-	case <-other.conn.Context().Done():
-	case <-l.conn.Context().Done(): // then the other one serves on
-	}
-}
-
-// ended takes a link out when its connection has ended.
-func (s *Sessions) ended(l *link) {
-	l.end()
-	cause := context.Cause(l.conn.Context())
-	code, reason, byPeer := closeCause(cause)
-	s.log.Debug("session down", "id", l.id.Short(), "code", code, "reason", reason, "by_peer", byPeer)
-	if left := s.table.remove(l, cause); left != nil {
-		left.check(nil)
-	}
-	close(l.gone)
-}
-
-// tellRefusal tells the user when a member that we accept has refused us.
-func (s *Sessions) tellRefusal(id identity.NodeID, err error) {
-	app, ok := errors.AsType[*quic.ApplicationError](err)
-	if !ok || !app.Remote {
-		return
-	}
-	switch code := uint64(app.ErrorCode); code {
-	case CodeShutdown, CodeDuplicate, CodeReplaced, CodeUnresponsive, CodeUnneeded, CodeProtocol:
-	default:
-		s.events.put(Event{Kind: Refused, ID: id, Code: code, Reason: cleanReason(app.ErrorMessage)})
-	}
 }

@@ -2,8 +2,11 @@ package session
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
+
+	"github.com/quic-go/quic-go"
 
 	"warren/mesh/identity"
 )
@@ -85,6 +88,19 @@ func (m *mailbox) put(e Event) {
 	select {
 	case m.news <- struct{}{}:
 	default:
+	}
+}
+
+// refused tells the user when a member that we accept has refused us.
+func (m *mailbox) refused(id identity.NodeID, err error) {
+	app, ok := errors.AsType[*quic.ApplicationError](err)
+	if !ok || !app.Remote {
+		return
+	}
+	switch code := uint64(app.ErrorCode); code {
+	case CodeShutdown, CodeDuplicate, CodeReplaced, CodeUnresponsive, CodeUnneeded, CodeProtocol:
+	default:
+		m.put(Event{Kind: Refused, ID: id, Code: code, Reason: cleanReason(app.ErrorMessage)})
 	}
 }
 

@@ -472,9 +472,9 @@ func TestHandshakesAreLimited(t *testing.T) {
 			c.Close()
 		}
 		time.Sleep(time.Second)
-		b.gate.mu.Lock()
-		halfOpen := b.gate.halfOpen
-		b.gate.mu.Unlock()
+		b.reception.gate.mu.Lock()
+		halfOpen := b.reception.gate.halfOpen
+		b.reception.gate.mu.Unlock()
 		if halfOpen > unprovenBurst+unprovenPerSecond {
 			t.Errorf("got %d half-open connections, want at most %d", halfOpen, unprovenBurst+unprovenPerSecond)
 		}

@@ -59,13 +59,13 @@ func (c *joinConn) Close() error {
 	return err
 }
 
-// acceptJoin hands a joiner's connection to OnJoin.
-func (s *Sessions) acceptJoin(ctx context.Context, conn *quic.Conn) {
-	if !s.gate.enterJoin() {
+// join hands a joiner's connection to OnJoin.
+func (r *reception) join(ctx context.Context, conn *quic.Conn) {
+	if !r.gate.enterJoin() {
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeRefused), "too many joins at once; try again")
 		return
 	}
-	defer s.gate.leaveJoin()
+	defer r.gate.leaveJoin()
 	ctx, cancel := context.WithTimeout(ctx, joinLife)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
@@ -80,13 +80,13 @@ func (s *Sessions) acceptJoin(ctx context.Context, conn *quic.Conn) {
 	st.SetReadDeadline(time.Now().Add(helloTimeout))
 	var start [1]byte
 	if _, err := io.ReadFull(st, start[:]); err != nil || start[0] != joinStart {
-		s.counters.add(dropMalformed)
+		r.counters.add(dropMalformed)
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "not a join")
 		return
 	}
 	st.SetReadDeadline(time.Time{})
 	c := &joinConn{Stream: st, conn: conn, done: func() {}}
-	s.options.OnJoin(c)
+	r.onJoin(c)
 	c.Close() // for the callee that forgot; a second time it finds everything closed
 }
 

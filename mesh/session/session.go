@@ -24,7 +24,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -121,28 +120,27 @@ type Status struct {
 }
 
 // Sessions keeps a node's control sessions. See the package comment.
+//
+//	SetTargets ─▶ targets ─▶ dialler ─┐
+//	                                  ├─▶ keeper ─▶ table (which link serves whom) ─▶ mailbox (Events)
+//	   others ─▶ gate ─▶ reception ───┘     └─────▶ router (what goes over the links: Send, Open, OnMessage, OnStream)
 type Sessions struct {
-	// constant after New
+	// constant
 	options   Options
-	log       *slog.Logger
-	instance  instance
 	lane      *lane
 	transport *quic.Transport
-	gate      *gate
-	table     *table
-	events    *mailbox
-	router    *router
-	dialler   *dialler
-	changed   chan struct{} // capacity 1: the list of targets changed
+	table     *table        // which link serves whom
+	events    *mailbox      // what the user is told
+	router    *router       // carries messages and streams over the links
+	keeper    *keeper       // looks after the links
+	targets   *targets      // has sessions dialled
+	reception *reception    // takes in those that others dial
 	strange   chan struct{} // capacity 1: a far side may have moved
 
 	// atomic, or guarded by themselves
 	counters counters
 	wait     sync.WaitGroup
 	started  atomic.Bool
-
-	mu      sync.Mutex // guards targets
-	targets map[identity.NodeID]*target
 }
 
 // New returns sessions that do nothing until Run is called.
@@ -157,20 +155,15 @@ func New(o Options) (*Sessions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new sessions: %w", err)
 	}
-	s := &Sessions{
-		options: o,
-		log:     o.Logger,
-		gate:    newGate(),
-		events:  newMailbox(),
-		changed: make(chan struct{}, 1),
-		strange: make(chan struct{}, 1),
-		targets: make(map[identity.NodeID]*target),
+	log := o.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	s.log = s.log.With("part", "session")
-	rand.Read(s.instance[:])
+	log = log.With("part", "session")
+	var own instance
+	rand.Read(own[:])
+	gate := newGate()
+	s := &Sessions{options: o, events: newMailbox(), strange: make(chan struct{}, 1)}
 	s.lane = newLane(o.Conn, func() { notify(s.strange) })
 	s.table = newTable(o.Self, s.events, s.lane)
 	s.transport = &quic.Transport{
@@ -178,14 +171,23 @@ func New(o Options) (*Sessions, error) {
 		ConnectionIDGenerator:            connectionIDs{},
 		StatelessResetKey:                key,
 		DisableVersionNegotiationPackets: true, // a stranger gets no answer to what we do not speak
-		VerifySourceAddress:              s.gate.wantRetry,
-		ConnContext:                      s.gate.enter,
+		VerifySourceAddress:              gate.wantRetry,
+		ConnContext:                      gate.enter,
 	}
 	s.router = &router{
 		self: o.Self, roster: o.Roster, onMessage: o.OnMessage, onStream: o.OnStream,
 		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters,
 	}
-	s.dialler = &dialler{o.Credential, o.Verify, s.transport, s.lane, s.instance, &s.wait}
+	s.keeper = &keeper{verify: o.Verify, table: s.table, router: s.router, wait: &s.wait, log: log}
+	s.targets = &targets{
+		self: o.Self, table: s.table, keeper: s.keeper, events: s.events, wait: &s.wait,
+		dialler: &dialler{o.Credential, o.Verify, s.transport, s.lane, own, &s.wait},
+		changed: make(chan struct{}, 1), running: make(map[*target]context.CancelFunc), list: make(map[identity.NodeID]*target),
+	}
+	s.reception = &reception{
+		self: o.Self, instance: own, verify: o.Verify, onJoin: o.OnJoin, gate: gate, keeper: s.keeper,
+		events: s.events, counters: &s.counters, wait: &s.wait, log: log,
+	}
 	return s, nil
 }
 
@@ -203,22 +205,17 @@ func (s *Sessions) Run(ctx context.Context) error {
 	}
 	s.wait.Go(func() { s.events.run(ctx) })
 	broken := make(chan error, 1)
-	s.wait.Go(func() { broken <- s.accept(ctx, listener) })
+	s.wait.Go(func() { broken <- s.reception.run(ctx, listener) })
 	err = s.loop(ctx, broken)
 	cancel()
 	s.shutdown(listener)
 	return err
 }
 
-// loop starts and stops the goroutines of targets, and looks after far sides that move.
+// loop follows the list of targets, and looks after far sides that move.
 func (s *Sessions) loop(ctx context.Context, broken <-chan error) error {
-	running := make(map[*target]context.CancelFunc)
-	defer func() {
-		for _, stop := range running {
-			stop()
-		}
-	}()
-	notify(s.changed)
+	defer s.targets.stop()
+	notify(s.targets.changed)
 	for {
 		select {
 		case <-ctx.Done():
@@ -230,35 +227,8 @@ func (s *Sessions) loop(ctx context.Context, broken <-chan error) error {
 			return fmt.Errorf("run sessions: %w", err)
 		case <-s.strange:
 			s.table.refresh()
-		case <-s.changed:
-			s.mu.Lock()
-			wanted := maps.Clone(s.targets)
-			s.mu.Unlock()
-			for t, stop := range running {
-				if wanted[t.id] != t {
-					stop()
-					delete(running, t)
-				}
-			}
-			s.release(wanted)
-			for _, t := range wanted {
-				if running[t] == nil {
-					var tctx context.Context
-					tctx, running[t] = context.WithCancel(ctx)
-					s.wait.Go(func() { s.keep(tctx, t) })
-				}
-			}
-		}
-	}
-}
-
-const unneeded = "not needed any more"
-
-// release ends the sessions with nodes that are no targets any more, if we dialled them. Who wants them dials them.
-func (s *Sessions) release(wanted map[identity.NodeID]*target) {
-	for _, l := range s.table.links(identity.NodeID{}) {
-		if l.dialled && wanted[l.id] == nil {
-			l.spawn(func() { l.close(CodeUnneeded, unneeded) })
+		case <-s.targets.changed:
+			s.targets.follow(ctx)
 		}
 	}
 }
@@ -278,36 +248,13 @@ func (s *Sessions) shutdown(listener *quic.Listener) {
 // SetTargets replaces the list of nodes to keep sessions with; calling it again with the same list changes nothing. Each
 // is dialled for ever: its addresses raced, with waits that grow from 0.2 s to 30 s. A session with a node that is no
 // target any more ends if this side dialled it. The node itself and targets without an address are allowed and not dialled.
-func (s *Sessions) SetTargets(targets []Target) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	wanted := make(map[identity.NodeID]*target, len(targets))
-	for _, want := range targets {
-		if want.ID == s.options.Self || want.ID.IsZero() {
-			continue
-		}
-		t := s.targets[want.ID]
-		if t == nil {
-			t = newTarget(want.ID)
-			t.set(want.Addrs)
-		} else if t.set(want.Addrs) {
-			t.rouse()
-		}
-		wanted[want.ID] = t
-	}
-	s.targets = wanted
-	notify(s.changed)
-}
+func (s *Sessions) SetTargets(targets []Target) { s.targets.set(targets) }
 
 // Redial is to be called when the network changed: every target without a session is dialled at once, with the ladder of
 // waits reset, and every session is checked: one that does not answer within 1.6 s is closed and dialled anew. The check
 // also shows the far side our new address.
 func (s *Sessions) Redial() {
-	s.mu.Lock()
-	for _, t := range s.targets {
-		t.rouse()
-	}
-	s.mu.Unlock()
+	s.targets.rouse()
 	s.CheckAll()
 }
 
@@ -365,15 +312,20 @@ func (s *Sessions) RTT(id identity.NodeID) (time.Duration, bool) {
 // Counters returns how often something was dropped, by reason, or passed on, as "forwarded" and "spliced".
 func (s *Sessions) Counters() map[string]uint64 { return s.counters.snapshot() }
 
+// Dials returns how often dialling a target has failed since the last session with it, and whether nobody answered the last
+// time: Status.Attempts and Status.Silent, without the rest.
+func (s *Sessions) Dials(id identity.NodeID) (attempts int, silent bool) {
+	t := s.targets.find(id)
+	if t == nil {
+		return 0, false
+	}
+	status := t.status()
+	return status.Attempts, status.Silent
+}
+
 // Snapshot describes all targets and sessions, ordered by node ID.
 func (s *Sessions) Snapshot() []Status {
-	all := make(map[identity.NodeID]Status)
-	s.mu.Lock()
-	targets := maps.Clone(s.targets)
-	s.mu.Unlock()
-	for id, t := range targets {
-		all[id] = t.status()
-	}
+	all := s.targets.status()
 	for _, l := range s.table.links(identity.NodeID{}) {
 		if s.table.link(l.id) != l {
 			continue
@@ -384,17 +336,6 @@ func (s *Sessions) Snapshot() []Status {
 		all[l.id] = st
 	}
 	return slices.SortedFunc(maps.Values(all), func(a, b Status) int { return a.ID.Compare(b.ID) })
-}
-
-func (t *target) status() Status {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	st := Status{ID: t.id, Target: true, Attempts: t.attempts, NextDial: t.next}
-	if t.lastErr != nil {
-		st.LastError = strings.ReplaceAll(t.lastErr.Error(), "\n", "; ")
-		st.Silent = t.attempts > 0 && (errors.Is(t.lastErr, context.DeadlineExceeded) || isTimeout(t.lastErr))
-	}
-	return st
 }
 
 // notify leaves a note in a channel of capacity 1.

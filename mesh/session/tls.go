@@ -49,7 +49,7 @@ func quicConfig() *quic.Config {
 }
 
 // serverTLS returns the configuration for accepted connections. A member's chain is not verified here but right after the
-// handshake (Sessions.accept): only then can a refused node be told why. Until then it can do nothing but say hello.
+// handshake (reception.member): only then can a refused node be told why. Until then it can do nothing but say hello.
 func serverTLS(credential func() tls.Certificate, joins bool) *tls.Config {
 	config := func(alpn string, auth tls.ClientAuthType) *tls.Config {
 		return &tls.Config{

@@ -1,0 +1,203 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"warren/mesh/identity"
+)
+
+const (
+	shortDial    = 1500 * time.Millisecond
+	longDial     = 4 * time.Second
+	longDialEach = 4               // most rounds are short, for QUIC's own repetitions soon get too far apart; every fourth is for long ways
+	steadyAfter  = 5 * time.Second // a session that lived this long is redialled at once, with the ladder reset
+)
+
+// targets are the nodes to keep sessions with. Each has a goroutine, which dials it for ever. The methods but follow and stop may be
+// called concurrently.
+type targets struct {
+	// constant
+	self    identity.NodeID
+	table   *table
+	dialler *dialler
+	keeper  *keeper
+	events  *mailbox
+	wait    *sync.WaitGroup
+	changed chan struct{} // capacity 1: the list is another one
+
+	running map[*target]context.CancelFunc // owned by the run loop
+
+	mu   sync.Mutex // guards list
+	list map[identity.NodeID]*target
+}
+
+// set replaces the list.
+func (t *targets) set(targets []Target) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	wanted := make(map[identity.NodeID]*target, len(targets))
+	for _, want := range targets {
+		if want.ID == t.self || want.ID.IsZero() {
+			continue
+		}
+		one := t.list[want.ID]
+		if one == nil {
+			one = newTarget(want.ID)
+			one.set(want.Addrs)
+		} else if one.set(want.Addrs) {
+			one.rouse()
+		}
+		wanted[want.ID] = one
+	}
+	t.list = wanted
+	notify(t.changed)
+}
+
+// rouse has every target that is waiting dialled at once.
+func (t *targets) rouse() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, one := range t.list {
+		one.rouse()
+	}
+}
+
+// status describes all targets.
+func (t *targets) status() map[identity.NodeID]Status {
+	all := make(map[identity.NodeID]Status)
+	for id, one := range t.now() {
+		all[id] = one.status()
+	}
+	return all
+}
+
+// find returns one target, nil for none.
+func (t *targets) find(id identity.NodeID) *target {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.list[id]
+}
+
+func (t *targets) now() map[identity.NodeID]*target {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.list)
+}
+
+// follow starts and stops the goroutines as the list has changed. They end with ctx, or with stop.
+func (t *targets) follow(ctx context.Context) {
+	wanted := t.now()
+	for one, stop := range t.running {
+		if wanted[one.id] != one {
+			stop()
+			delete(t.running, one)
+		}
+	}
+	t.drop(wanted)
+	for _, one := range wanted {
+		if t.running[one] == nil {
+			var tctx context.Context
+			tctx, t.running[one] = context.WithCancel(ctx)
+			t.wait.Go(func() { t.keep(tctx, one) })
+		}
+	}
+}
+
+// stop ends the goroutines.
+func (t *targets) stop() {
+	for _, stop := range t.running {
+		stop()
+	}
+}
+
+const unneeded = "not needed any more"
+
+// drop ends the sessions with nodes that are no targets any more, if we dialled them. Who wants them dials them.
+func (t *targets) drop(wanted map[identity.NodeID]*target) {
+	for _, l := range t.table.links(identity.NodeID{}) {
+		if l.dialled && wanted[l.id] == nil {
+			l.spawn(func() { l.close(CodeUnneeded, unneeded) })
+		}
+	}
+}
+
+// keep is a target's goroutine: it sees to a session with the target until ctx is done.
+func (t *targets) keep(ctx context.Context, one *target) {
+	var ladder backOff
+	for ctx.Err() == nil {
+		if l := t.table.link(one.id); l != nil {
+			select {
+			case <-ctx.Done():
+				return
+			case <-l.pulse.overdue:
+				if err := t.dial(ctx, one); err != nil && !errors.Is(err, errWoken) && ctx.Err() == nil {
+					one.failed(err, false)
+				}
+				continue
+			case <-l.gone: // out of the table
+			}
+			one.failed(context.Cause(l.conn.Context()), false)
+			if time.Since(l.since) >= steadyAfter {
+				ladder.reset()
+				continue
+			}
+		} else {
+			err := t.dial(ctx, one)
+			if err == nil || ctx.Err() != nil {
+				continue
+			}
+			if errors.Is(err, errWoken) {
+				ladder.reset()
+				continue
+			}
+			one.failed(err, true)
+			t.events.refused(one.id, err)
+		}
+		if t.table.link(one.id) == nil && one.pause(ctx, ladder.next()) {
+			ladder.reset()
+		}
+	}
+}
+
+// dial makes one session with the target, racing its addresses.
+func (t *targets) dial(ctx context.Context, one *target) error {
+	one.mu.Lock()
+	addrs, limit := slices.Clone(one.addrs), shortDial
+	if one.attempts%longDialEach == longDialEach-1 {
+		limit = longDial
+	}
+	one.mu.Unlock()
+	if len(addrs) == 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-one.wake:
+			return errWoken
+		}
+	}
+	dctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	won, err := t.dialler.race(dctx, one, addrs)
+	if err != nil {
+		return err
+	}
+	far, err := t.dialler.greet(ctx, won.conn)
+	if err != nil {
+		won.conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no hello")
+		return fmt.Errorf("greet %v: %w", won.addr, err)
+	}
+	one.good(won.addr)
+	l, err := t.keeper.adopt(won.conn, one.id, far, true)
+	if ctx.Err() != nil {
+		l.close(CodeUnneeded, unneeded)
+	}
+	return err
+}
