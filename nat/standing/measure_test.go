@@ -35,8 +35,8 @@ func TestMeasure(t *testing.T) {
 				if !ok || got.Report.Mapping != natkind.MappedByAddress || got.Report.Filtering != filtering || !got.At.Equal(start) || !w.home.news() {
 					t.Errorf("got %+v, want what the NAT does, as of the start, and an event", got)
 				}
-				if got := w.home.Snapshot(); got.Mapping() != natkind.MappedByAddress || got.RTT(identity.NodeID{3}) != roundTrip || got.RTT(identity.NodeID{9}) != 0 {
-					t.Errorf("got mapping %s and round trip %s, want %s and %s", got.Mapping(), got.RTT(identity.NodeID{3}), natkind.MappedByAddress, roundTrip)
+				if got := w.home.Snapshot(); got.Mapping() != natkind.MappedByAddress {
+					t.Errorf("got mapping %s, want %s", got.Mapping(), natkind.MappedByAddress)
 				}
 				if v6, ok := w.home.Snapshot().Measured(false); !ok || v6.Err != nil || len(v6.Report.Answers) != 0 {
 					t.Errorf("got %+v of a family without an address, want it looked at, and nothing seen", v6)

@@ -160,18 +160,6 @@ func (s *Snapshot) Mapping() natkind.Mapping {
 	return natkind.MappingUnknown
 }
 
-// RTT is the round trip of the last measurement to an anchor, the shorter one of both families; 0: no answer.
-func (s *Snapshot) RTT(anchor identity.NodeID) (rtt time.Duration) {
-	for _, m := range []Measurement{s.IPv4, s.IPv6} {
-		for _, a := range m.Report.Answers {
-			if a.Server.ID == anchor && a.Mapped.IsValid() && (rtt == 0 || a.RTT < rtt) {
-				rtt = a.RTT
-			}
-		}
-	}
-	return rtt
-}
-
 // Queues between the callers' goroutines and the loop. What does not fit in arrived and unable is lost: the test is made again.
 // Orders of others that do not fit are dropped and counted.
 const (

@@ -1,15 +1,11 @@
 package streams
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
-	"syscall"
 
 	"warren/mesh/record"
 	"warren/nat/portmap"
-	"warren/nat/stream"
 )
 
 // Where a node accepts streams: as an anchor, on the number of its UDP port and where the settings say.
@@ -56,28 +52,4 @@ func (s *Snapshot) Listening() (ports []uint16) {
 		}
 	}
 	return ports
-}
-
-// Deaf says in words on which ports streams should be accepted and are not.
-func (s *Snapshot) Deaf() (out []string) {
-	for _, p := range s.Ports {
-		if p.Err != nil {
-			out = append(out, deaf(p))
-		}
-	}
-	return out
-}
-
-func deaf(p stream.Port) string {
-	return fmt.Sprintf("TCP port %d is not listened on, for members whose networks drop UDP: %s", p.Port, portTrouble(p.Err))
-}
-
-func portTrouble(err error) string {
-	switch {
-	case errors.Is(err, syscall.EACCES):
-		return "ports below 1024 need CAP_NET_BIND_SERVICE; the comments in the systemd unit say how to add it"
-	case errors.Is(err, syscall.EADDRINUSE):
-		return "another program has it"
-	}
-	return err.Error()
 }

@@ -1,11 +1,8 @@
 package streams
 
 import (
-	"errors"
 	"net/netip"
 	"slices"
-	"strings"
-	"syscall"
 	"testing"
 
 	"warren/nat/portmap"
@@ -39,16 +36,6 @@ func TestStreamEndpoints(t *testing.T) {
 	} {
 		if got := Endpoints(tt.endpoints, tt.mapped, tt.tcp, 9277, tt.listening); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
-		}
-	}
-}
-
-func TestPortTrouble(t *testing.T) {
-	for err, want := range map[error]string{
-		syscall.EACCES: "CAP_NET_BIND_SERVICE", syscall.EADDRINUSE: "another program", errors.New("odd"): "odd",
-	} {
-		if got := portTrouble(err); !strings.Contains(got, want) {
-			t.Errorf("%v: got %q, want %q in it", err, got, want)
 		}
 	}
 }
