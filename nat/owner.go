@@ -196,29 +196,27 @@ func (l *loop) reconcile(now time.Time) {
 	if l.place.own != nil && (d.setPeers || d.local != nil) {
 		l.setPeers(now)
 	}
-	for id := range d.stirred {
-		if p := l.peers[id]; p != nil {
-			tx, rx := l.o.Traffic.Activity(id)
-			l.step(now, p, path.Stirred{LastTx: tx, LastRx: rx})
+	l.each(false, d.stirred, func(p *peer) {
+		tx, rx := l.o.Traffic.Activity(p.id)
+		l.step(now, p, path.Stirred{LastTx: tx, LastRx: rx})
+	})
+	l.each(false, d.changed, func(p *peer) { l.step(now, p, path.PeerChanged{}) })
+	l.each(d.checkAll, d.check, func(p *peer) { l.step(now, p, path.Suspect{}) })
+	l.each(d.everyReady, d.ready, func(p *peer) { l.step(now, p, path.Routable{}) })
+	l.each(false, d.introduce, func(p *peer) { l.step(now, p, path.Introduce{}) })
+}
+
+// each does something for all peers, or for those named only: what is asked for one is not to cost more the more peers there are.
+func (l *loop) each(all bool, named map[identity.NodeID]bool, do func(*peer)) {
+	if all {
+		for _, p := range l.peers {
+			do(p)
 		}
-	}
-	for id := range d.changed {
-		if p := l.peers[id]; p != nil {
-			l.step(now, p, path.PeerChanged{})
-		}
-	}
-	if !d.everyReady && len(d.ready) == 0 && len(d.introduce) == 0 && !d.checkAll && len(d.check) == 0 {
 		return
 	}
-	for id, p := range l.peers {
-		if d.checkAll || d.check[id] {
-			l.step(now, p, path.Suspect{})
-		}
-		if d.everyReady || d.ready[id] {
-			l.step(now, p, path.Routable{})
-		}
-		if d.introduce[id] {
-			l.step(now, p, path.Introduce{})
+	for id := range named {
+		if p := l.peers[id]; p != nil {
+			do(p)
 		}
 	}
 }

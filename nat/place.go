@@ -120,6 +120,10 @@ func (b *outbox) first() (Event, bool) {
 
 func (b *outbox) drop(peer identity.NodeID) {
 	delete(b.pending, peer)
+	if len(b.order) > 0 && b.order[0] == peer {
+		b.order = b.order[1:] // the one that was taken: the others need not move
+		return
+	}
 	if i := slices.Index(b.order, peer); i >= 0 {
 		b.order = slices.Delete(b.order, i, i+1)
 	}
