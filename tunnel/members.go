@@ -87,12 +87,13 @@ func (w *ways) follow(table map[identity.NodeID]*member, now time.Time) {
 		p := w.peers[id]
 		switch {
 		case p == nil:
-			w.peers[id] = &followed{member: m}
+			w.peers[id] = &followed{member: m, at: -1}
 		case p.endpoint == m.endpoint:
 			p.member = m
 		default:
 			w.unsized.drop(p.key)
-			*p = followed{member: m, way: p.way}
+			w.busy.set(p, time.Time{})
+			*p = followed{member: m, way: p.way, at: -1}
 			p.endpoint.SetSources(p.way.Sources)
 			w.moveTo(p, netip.AddrPort{}, now)
 		}
@@ -101,7 +102,7 @@ func (w *ways) follow(table map[identity.NodeID]*member, now time.Time) {
 
 func (w *ways) forget(p *followed) {
 	delete(w.peers, p.id)
-	delete(w.busy, p.id)
+	w.busy.set(p, time.Time{})
 	w.unsized.drop(p.key)
 	for _, kind := range []EventKind{Roamed, Stirred, Stale} {
 		w.news.drop(newsKey{kind, p.id})
@@ -136,6 +137,10 @@ func (l *latest[K, V]) first() (k K, v V, ok bool) {
 func (l *latest[K, V]) drop(k K) {
 	if _, waits := l.values[k]; waits {
 		delete(l.values, k)
+		if l.order[0] == k {
+			l.order = l.order[1:] // what was taken is the first, and the others need not move
+			return
+		}
 		i := slices.Index(l.order, k)
 		l.order = slices.Delete(l.order, i, i+1)
 	}

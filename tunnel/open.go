@@ -28,6 +28,7 @@ const (
 // open is an interface that is up. Its fields belong to the run loop.
 type open struct {
 	name      string
+	log       *slog.Logger
 	publicKey wgtypes.Key
 	device    *device.Device
 	bind      *steadyBind
@@ -53,14 +54,14 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("name interface: %w", err), dev.Close())
 	}
-	o := &open{name: name, publicKey: t.opts.PrivateKey.PublicKey(), bind: t.bind}
+	o := &open{name: name, log: t.log, publicKey: t.opts.PrivateKey.PublicKey(), bind: t.bind}
 	o.peers.endpoints = make(map[wgtypes.Key]netip.AddrPort)
 	o.memory = newMemory(t.opts.LimitMemory)
 	o.memory.limit(0)
 	o.sizes = sizes{fit: fit.New(fit.Options{Inner: dev, Sockets: t.bind})}
 	t.fit.Store(o.sizes.fit)
 	o.device = device.NewDevice(newSteadyTUN(o.sizes.fit), o.bind, deviceLogger(t.log))
-	if err := o.up(t.opts, t.log); err != nil {
+	if err := o.up(t.opts); err != nil {
 		o.close()
 		return nil, err
 	}
@@ -69,7 +70,7 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 
 // up gives the device its control socket, its key and its port, and opens the link. The kernel's WireGuard need not be
 // there: wgctrl then looks for control sockets only.
-func (o *open) up(opts Options, log *slog.Logger) error {
+func (o *open) up(opts Options) error {
 	var err error
 	if o.control, err = listenControl(o.name, o.device); err != nil {
 		return err
@@ -88,7 +89,7 @@ func (o *open) up(opts Options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	o.link = newLinked(o.name, link, o.sizes.fit, log)
+	o.link = newLinked(o.name, link, o.sizes.fit, o.log)
 	o.sizes.link = &o.link.facts
 	return nil
 }
@@ -114,6 +115,7 @@ func (o *open) read() (*wgtypes.Device, error) {
 	if err := o.control.ensure(); err != nil {
 		return nil, err
 	}
+	o.log.Debug("read device")
 	d, err := o.client.Device(o.name)
 	if err != nil {
 		return nil, fmt.Errorf("read WireGuard device %s: %w", o.name, err)
@@ -124,12 +126,15 @@ func (o *open) read() (*wgtypes.Device, error) {
 	return d, nil
 }
 
-// configure changes the device through the control socket, as read reads it.
+// configure changes the device. It does not go through the control socket as read does, but sees to it that the socket is there: a
+// preshared key is set for each peer that comes up, and a connection for each, with two more goroutines that have to get
+// their turn, would have all of them, and whoever sets peers, wait in a row on a machine that is busy with the handshakes.
 func (o *open) configure(config wgtypes.Config) error {
 	if err := o.control.ensure(); err != nil {
 		return err
 	}
-	if err := o.client.ConfigureDevice(o.name, config); err != nil {
+	o.log.Debug("configure device", "count", len(config.Peers))
+	if err := o.device.IpcSet(uapi(config)); err != nil {
 		return fmt.Errorf("configure WireGuard device %s: %w", o.name, err)
 	}
 	return nil

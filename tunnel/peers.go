@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -20,7 +19,8 @@ const compareEvery = time.Minute
 // peerSet is what the device was last told about its peers. It belongs to the run loop.
 type peerSet struct {
 	want      []Peer                         // cleaned, with the handles and preshared keys of members; nil: none was ever set
-	have      []wgtypes.Peer                 // what the device has for all that is known
+	members   map[identity.NodeID]int        // where in want
+	have      map[wgtypes.Key]wgtypes.Peer   // what the device has for all that is known
 	unsure    bool                           // a change failed, so have may be wrong
 	endpoints map[wgtypes.Key]netip.AddrPort // as last set
 	agreed    map[identity.NodeID]agreedKey  // the members' preshared keys
@@ -103,17 +103,18 @@ func addrPort(a *net.UDPAddr) netip.AddrPort {
 
 // setWanted notes what peers there should be, the members with the preshared keys that were agreed with them.
 func (o *open) setWanted(want []Peer) {
-	agreed := make(map[identity.NodeID]agreedKey, len(want))
+	agreed, members := make(map[identity.NodeID]agreedKey, len(want)), make(map[identity.NodeID]int, len(want))
 	for i, p := range want {
 		if p.ID.IsZero() {
 			continue
 		}
+		members[p.ID] = i
 		want[i].PresharedKey = wgtypes.Key{}
 		if a, ok := o.peers.agreed[p.ID]; ok && a.key == p.PublicKey {
 			want[i].PresharedKey, agreed[p.ID] = a.psk, a
 		}
 	}
-	o.peers.want, o.peers.agreed = want, agreed
+	o.peers.want, o.peers.agreed, o.peers.members = want, agreed, members
 }
 
 // converge makes the device have the peers that are wanted, and returns how many it has changed. It goes by what the device was
@@ -125,7 +126,10 @@ func (o *open) converge(all bool) (changes int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		p.have, p.unsure = have.Peers, false
+		p.have, p.unsure = make(map[wgtypes.Key]wgtypes.Peer, len(have.Peers)), false
+		for _, h := range have.Peers {
+			p.have[h.PublicKey] = h
+		}
 	}
 	todo := plan(p.have, p.want, p.endpoints)
 	if len(todo) > 0 {
@@ -135,9 +139,9 @@ func (o *open) converge(all bool) (changes int, err error) {
 		}
 	}
 	if all || len(todo) > 0 {
-		p.have = p.have[:0:0]
+		p.have = make(map[wgtypes.Key]wgtypes.Peer, len(p.want))
 		for _, w := range p.want {
-			p.have = append(p.have, as(w))
+			p.have[w.PublicKey] = as(w)
 		}
 	}
 	clear(p.endpoints)
@@ -150,8 +154,8 @@ func (o *open) converge(all bool) (changes int, err error) {
 // setPresharedKey changes one member's preshared key and nothing else.
 func (o *open) setPresharedKey(id identity.NodeID, psk wgtypes.Key) error {
 	p := &o.peers
-	i := slices.IndexFunc(p.want, func(w Peer) bool { return w.ID == id })
-	if id.IsZero() || i < 0 {
+	i, set := p.members[id]
+	if !set {
 		return fmt.Errorf("set preshared key of %s: %w", id.Short(), ErrNoPeer)
 	}
 	key := p.want[i].PublicKey
@@ -164,8 +168,9 @@ func (o *open) setPresharedKey(id identity.NodeID, psk wgtypes.Key) error {
 	}
 	p.want[i].PresharedKey = psk
 	p.agreed[id] = agreedKey{key, psk}
-	if j := slices.IndexFunc(p.have, func(h wgtypes.Peer) bool { return h.PublicKey == key }); j >= 0 {
-		p.have[j].PresharedKey = psk
+	if h, ok := p.have[key]; ok {
+		h.PresharedKey = psk
+		p.have[key] = h
 	}
 	return nil
 }

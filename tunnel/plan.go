@@ -3,7 +3,6 @@ package tunnel
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -53,21 +52,19 @@ func clean(peers []Peer, self wgtypes.Key) ([]Peer, error) {
 
 // plan returns the changes that lead from what the device has, or is known to have, to what is wanted: removals first, so that
 // their prefixes are free. endpoints are those last set.
-func plan(have []wgtypes.Peer, want []Peer, endpoints map[wgtypes.Key]netip.AddrPort) []wgtypes.PeerConfig {
-	there := make(map[wgtypes.Key]wgtypes.Peer, len(have))
-	for _, p := range have {
-		there[p.PublicKey] = p
-	}
-	stale := maps.Clone(there)
+func plan(have map[wgtypes.Key]wgtypes.Peer, want []Peer, endpoints map[wgtypes.Key]netip.AddrPort) []wgtypes.PeerConfig {
+	stays := make(map[wgtypes.Key]bool, len(want))
 	for _, p := range want {
-		delete(stale, p.PublicKey)
+		stays[p.PublicKey] = true
 	}
 	var changes []wgtypes.PeerConfig
-	for key := range stale {
-		changes = append(changes, wgtypes.PeerConfig{PublicKey: key, Remove: true})
+	for key := range have {
+		if !stays[key] {
+			changes = append(changes, wgtypes.PeerConfig{PublicKey: key, Remove: true})
+		}
 	}
 	for _, p := range want {
-		old, ok := there[p.PublicKey]
+		old, ok := have[p.PublicKey]
 		if !ok {
 			changes = append(changes, added(p))
 		} else if c, differs := changed(old, p, endpoints[p.PublicKey]); differs {
@@ -90,6 +87,12 @@ func added(p Peer) wgtypes.PeerConfig {
 		c.PersistentKeepaliveInterval = &k
 	}
 	return c
+}
+
+// Equal reports whether two peers are to be set alike; prefixes in another order are another peer.
+func (p Peer) Equal(o Peer) bool {
+	return p.ID == o.ID && p.PublicKey == o.PublicKey && p.PresharedKey == o.PresharedKey && slices.Equal(p.AllowedIPs, o.AllowedIPs) &&
+		p.Endpoint == o.Endpoint && p.Keepalive == o.Keepalive && p.Answers == o.Answers && p.Controlling == o.Controlling
 }
 
 // changed is the difference between a peer that is there and the wanted one. Prefixes are only added where that is enough: to

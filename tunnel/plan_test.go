@@ -76,9 +76,9 @@ func text(changes []wgtypes.PeerConfig) string {
 func TestPlan(t *testing.T) {
 	nets := func(list string) []net.IPNet { return ipNets(prefixes(list)) }
 	udp := &net.UDPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 9}
-	have := []wgtypes.Peer{
-		{PublicKey: key('a'), AllowedIPs: nets("10.0.0.1/32 fd01::1/128"), Endpoint: udp, PersistentKeepaliveInterval: 25 * time.Second},
-		{PublicKey: key('b'), AllowedIPs: nets("10.0.0.2/32"), PresharedKey: key(1)},
+	have := map[wgtypes.Key]wgtypes.Peer{
+		key('a'): {PublicKey: key('a'), AllowedIPs: nets("10.0.0.1/32 fd01::1/128"), Endpoint: udp, PersistentKeepaliveInterval: 25 * time.Second},
+		key('b'): {PublicKey: key('b'), AllowedIPs: nets("10.0.0.2/32"), PresharedKey: key(1)},
 	}
 	a := Peer{PublicKey: key('a'), AllowedIPs: prefixes("fd01::1/128 10.0.0.1/32"), Endpoint: endpoint("192.0.2.1:1"), Keepalive: 24100 * time.Millisecond}
 	b := Peer{PublicKey: key('b'), AllowedIPs: prefixes("10.0.0.2/32"), PresharedKey: key(1)}

@@ -15,6 +15,11 @@ import (
 // dead and moved, or alive.
 const strayFor = 2 * time.Second
 
+// strayPause is waited before the whole device is looked at, which takes some milliseconds for hundreds of peers: what comes up meanwhile
+// is looked for together, and needs no look if the peer's handshake was but a moment before the word of its path, as
+// happens when many come up at once. The device answers a roaming peer where it is by itself.
+const strayPause = 100 * time.Millisecond
+
 // manyStrays bounds how many are looked for at once. What is left over comes up again while it lasts.
 const manyStrays = 64
 
@@ -31,17 +36,23 @@ func (w *ways) findRoamers(ctx context.Context) {
 		return
 	}
 	for {
+		var first netip.AddrPort
 		select {
-		case addr := <-w.bind.Strays():
-			for _, r := range w.whoIs(moreStrays(addr, w.bind.Strays())) {
-				select {
-				case w.roamers <- r:
-				case <-ctx.Done():
-					return
-				}
-			}
+		case first = <-w.bind.Strays():
 		case <-ctx.Done():
 			return
+		}
+		select {
+		case <-time.After(strayPause):
+		case <-ctx.Done():
+			return
+		}
+		for _, r := range w.whoIs(moreStrays(first, w.bind.Strays())) {
+			select {
+			case w.roamers <- r:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
 }
@@ -61,7 +72,7 @@ func moreStrays(first netip.AddrPort, from <-chan netip.AddrPort) map[netip.Addr
 }
 
 // whoIs finds the members that the device sends to there. A handle says by itself whose it is: the device has mixed that
-// member up with another one.
+// member up with another one. An address that has become a member's path needs nothing: the next packet from there puts things right.
 func (w *ways) whoIs(strays map[netip.AddrPort]bool) (found []roamer) {
 	members := *w.members.Load()
 	byKey := make(map[wgtypes.Key]identity.NodeID, len(members))
@@ -71,6 +82,7 @@ func (w *ways) whoIs(strays map[netip.AddrPort]bool) (found []roamer) {
 			found = append(found, roamer{id, handle})
 			delete(strays, handle)
 		}
+		delete(strays, m.endpoint.Path())
 	}
 	if len(strays) == 0 || len(members) == 0 {
 		return found

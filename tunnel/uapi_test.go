@@ -1,0 +1,57 @@
+package tunnel
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun/tuntest"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/tunnel/bind/bindtest"
+)
+
+// TestUAPI has a device take what is written, and say what it has.
+func TestUAPI(t *testing.T) {
+	d := device.NewDevice(tuntest.NewChannelTUN().TUN(), bindtest.NewNetwork().Host(netip.MustParseAddr("192.0.2.1")), device.NewLogger(device.LogLevelSilent, ""))
+	defer d.Close()
+	private, psk, port, keepalive, other := key('s'), key('p'), 9277, 25*time.Second, key('q')
+	set := func(c wgtypes.Config) {
+		t.Helper()
+		if err := d.IpcSet(uapi(c)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := func(what string, lines ...string) {
+		t.Helper()
+		text, err := d.IpcGet()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range lines {
+			line, not := strings.CutPrefix(line, "not ")
+			if strings.Contains(text, line+"\n") == not {
+				t.Errorf("%s: got %q, want %v: %q", what, text, !not, line)
+			}
+		}
+	}
+	a, b := hexOf(key('a')), hexOf(key('b'))
+	set(wgtypes.Config{PrivateKey: &private, ListenPort: &port, Peers: []wgtypes.PeerConfig{
+		{
+			PublicKey: key('a'), PresharedKey: &psk, Endpoint: &net.UDPAddr{IP: net.ParseIP("2001:db8::2"), Port: 7}, PersistentKeepaliveInterval: &keepalive,
+			AllowedIPs: ipNets(prefixes("10.0.0.1/32 fd01::/64")),
+		},
+		{PublicKey: key('b'), AllowedIPs: ipNets(prefixes("10.0.0.2/32"))},
+		{PublicKey: key('c'), UpdateOnly: true, PresharedKey: &psk},
+	}})
+	has("all", "listen_port=9277", "public_key="+a, "preshared_key="+hexOf(psk), "endpoint=[2001:db8::2]:7", "persistent_keepalive_interval=25",
+		"allowed_ip=10.0.0.1/32", "allowed_ip=fd01::/64", "public_key="+b, "allowed_ip=10.0.0.2/32", "not public_key="+hexOf(key('c')))
+	set(wgtypes.Config{Peers: []wgtypes.PeerConfig{
+		{PublicKey: key('b'), Remove: true},
+		{PublicKey: key('a'), UpdateOnly: true, PresharedKey: &other, ReplaceAllowedIPs: true, AllowedIPs: ipNets(prefixes("10.0.0.3/32"))},
+	}})
+	has("changes", "public_key="+a, "preshared_key="+hexOf(other), "endpoint=[2001:db8::2]:7", "allowed_ip=10.0.0.3/32", "not allowed_ip=fd01::/64", "not public_key="+b)
+}
