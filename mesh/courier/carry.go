@@ -1,7 +1,6 @@
 package courier
 
 import (
-	"context"
 	"time"
 
 	"warren/mesh/identity"
@@ -23,8 +22,19 @@ func roleOf(kind path.Kind) signal.Role {
 }
 
 // transmit seals a message and sends it. The preshared key of an answer is in place before the answer leaves: the peer has it as
-// soon as it reads the answer, and shakes hands.
-func (c *Courier) transmit(ctx context.Context, to identity.NodeID, m path.Message) {
+// soon as it reads the answer, and shakes hands. The caller has a slot, which is given up once the message is sealed.
+func (c *Courier) transmit(to identity.NodeID, m path.Message) {
+	sealed, psk, ok := c.seal(to, m)
+	c.leave()
+	if !ok || psk != nil && !c.adopt(to, *psk) {
+		return
+	}
+	if err := c.sessions.Send(to, session.ProtoSignal, sealed); err != nil {
+		c.count(noRoute)
+	}
+}
+
+func (c *Courier) seal(to identity.NodeID, m path.Message) (sealed []byte, psk *signal.PSK, ok bool) {
 	switch m.Kind {
 	case path.KindAsk, path.KindOffer, path.KindAnswer:
 		m.NAT = c.standing.Pack()
@@ -35,56 +45,51 @@ func (c *Courier) transmit(ctx context.Context, to identity.NodeID, m path.Messa
 	if err != nil { // nat says what cannot be said
 		c.count(notEncoded)
 		c.log.Warn("signal not encoded", "id", to.Short(), "error", err)
-		return
+		return nil, nil, false
 	}
-	if !c.enter(ctx) {
-		return
-	}
-	sealed, psk, err := c.sealer.Seal(time.Now(), to, signal.Message{Role: roleOf(m.Kind), Attempt: m.Attempt, Payload: payload})
-	c.leave()
+	sealed, psk, err = c.sealer.Seal(time.Now(), to, signal.Message{Role: roleOf(m.Kind), Attempt: m.Attempt, Payload: payload})
 	if err != nil {
 		c.count(notSealed)
 		c.log.Debug("signal not sealed", "id", to.Short(), "error", err)
-		return
 	}
-	if psk != nil && !c.adopt(to, *psk) {
-		return
-	}
-	if err := c.sessions.Send(to, session.ProtoSignal, sealed); err != nil {
-		c.count(noRoute)
-	}
+	return sealed, psk, err == nil
 }
 
 // receive opens a message that is said to come from a peer. When it comes from another, it goes on in the lane of that one:
 // a member that forwards may lie about the sender, and is not to have one peer wait for the tunnel of another. It cannot be
-// refused either, since its nonce is spent now, and the same message by an honest way would be a replay.
-func (c *Courier) receive(ctx context.Context, hint identity.NodeID, sealed []byte, nat NAT) {
+// refused either, since its nonce is spent now, and the same message by an honest way would be a replay. The caller has a slot,
+// which is given up once the message is opened.
+func (c *Courier) receive(hint identity.NodeID, j job, nat NAT) {
+	from, got, ok := c.open(hint, j.sealed)
+	c.leave()
+	switch {
+	case !ok:
+	case from != hint:
+		c.put(from, in, job{opened: &got})
+	default:
+		c.settle(from, j.number, got.message)
+		c.act(from, got, nat)
+	}
+}
+
+func (c *Courier) open(hint identity.NodeID, sealed []byte) (from identity.NodeID, got opened, ok bool) {
 	if _, ok := c.members.Keys(hint); !ok { // costs less than to open it, and would end the same
 		c.count(fromStranger)
-		return
-	}
-	if !c.enter(ctx) {
-		return
+		return from, got, false
 	}
 	from, inner, psk, err := c.sealer.Open(time.Now(), sealed)
-	c.leave()
 	if err != nil {
 		c.count(reasonOf(err))
 		c.refused(from, err)
 		c.log.Debug("signal not opened", "id", hint.Short(), "error", err)
-		return
+		return from, got, false
 	}
 	message, err := path.Decode(inner.Payload)
 	if err != nil || roleOf(message.Kind) != inner.Role || message.Attempt != inner.Attempt && inner.Role != signal.Plain {
 		c.count(malformed)
-		return
+		return from, got, false
 	}
-	got := opened{message: message, psk: psk}
-	if from != hint {
-		c.put(from, in, job{opened: &got})
-		return
-	}
-	c.act(from, got, nat)
+	return from, opened{message: message, psk: psk}, true
 }
 
 // act hands an opened message to nat. The preshared key of an answer is in place before: nat's path may bring a handshake at once.

@@ -29,8 +29,9 @@ import (
  *	Send ─▶ lane of the peer ─▶ transmit: where this node stands → seal → key into the tunnel (answer) → Sessions.Send
  *	Take ─▶ lane of the peer ─▶ receive:  open → key into the tunnel (answer) → NAT.Deliver → Tunnel.Agreed (answer)
  *
- * Each peer has a lane of its own (lane.go) while there is something to do for it: what is said by and to one peer keeps its
- * order, and a tunnel that is slow with the key of one peer holds up that peer alone.
+ * Each peer has a lane of its own (lane.go) while there is something to do for it: a tunnel that is slow with the key of one peer
+ * holds up that peer alone. What is said by and to one peer keeps its order, but that offers and answers go first. Of all lanes
+ * that go first in which an introduction is under way, so that what a burst costs does not grow by those that wait and repeat themselves.
  */
 
 // Members tells the keys of active members. Keyring is one.
@@ -88,19 +89,22 @@ type Courier struct {
 	tunnel   Tunnel
 	standing Standing
 	sealer   *signal.Sealer
-	slots    chan struct{} // holds a value for each lane that computes now
-	wake     chan struct{} // capacity 1: ready has grown
+	slots    int           // how many jobs are computed at once
+	wake     chan struct{} // capacity 1: there may be something to do
 
 	// Atomic.
 	started atomic.Bool
 	drops   [reasons]atomic.Uint64
 
 	// Guarded by mu.
-	mu      sync.Mutex
-	lanes   map[identity.NodeID]*lane
-	ready   []*lane // that nobody serves yet
-	waiting [ways]int
-	told    map[identity.NodeID]Told
+	mu        sync.Mutex
+	lanes     map[identity.NodeID]*lane
+	rows      [classes][]place // those that wait to be served
+	numbers   uint64           // given out, to jobs and places
+	turns     uint64
+	computing int // jobs
+	waiting   [ways]int
+	told      map[identity.NodeID]Told
 }
 
 // New checks the options and allocates; nothing runs before Run.
@@ -118,7 +122,7 @@ func New(o Options) (*Courier, error) {
 	return &Courier{
 		log: o.Logger.With("part", "courier"), members: o.Members, sessions: o.Sessions, tunnel: o.Tunnel, standing: o.Standing, sealer: sealer,
 		// At most half of the processors: a burst of introductions must not stand before the packets of the tunnels.
-		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), wake: make(chan struct{}, 1),
+		slots: max(1, runtime.GOMAXPROCS(0)/2), wake: make(chan struct{}, 1),
 		lanes: make(map[identity.NodeID]*lane), told: make(map[identity.NodeID]Told),
 	}, nil
 }
@@ -131,16 +135,16 @@ func (c *Courier) Run(ctx context.Context, nat NAT) error {
 	}
 	var serving sync.WaitGroup
 	defer serving.Wait()
-	for {
-		for _, l := range c.takeReady() {
-			serving.Go(func() { c.serve(ctx, l, nat) })
+	for ctx.Err() == nil {
+		for l, j, ok := c.pick(); ok; l, j, ok = c.pick() {
+			serving.Go(func() { c.serve(l, j, nat) })
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-c.wake:
 		}
 	}
+	return nil
 }
 
 // Send has a message of nat sealed and sent. It fails at once, with ErrNoSession, while there is no session at all. Nil means

@@ -39,6 +39,8 @@ const (
 const (
 	MaxPayload = 8 << 10
 	MaxSealed  = 12 << 10
+	// MinWithKey is the least size of an offer or an answer, which carry 1,216 and 1,120 bytes of the key agreement.
+	MinWithKey = 1120
 	// Window is how far the clocks of two members may differ, and how long a nonce is remembered.
 	Window = 5 * time.Minute
 	// agreementLife bounds how long an unanswered offer's key is kept: longer than any attempt lasts.
