@@ -29,9 +29,10 @@ import (
 const (
 	tickEvery  = time.Minute // everything is compared anew, also what nobody has spoken of
 	retryAfter = time.Second // after a step that failed
-	// restShare bounds the share of the time that reconciling takes while events keep coming: a rest of that many times
-	// the last round's length. maxRest bounds how long news wait for that.
-	restShare = 4
+	// restShare bounds the share of the time that reconciling takes while events keep coming, to a twentieth: a rest of that
+	// many times the last round's length. A round looks at all peers; what one peer waits for when it comes up, its path, does not
+	// wait for a round. maxRest bounds how long other news wait.
+	restShare = 19
 	maxRest   = 100 * time.Millisecond
 )
 

@@ -311,6 +311,32 @@ func TestAHundredPeersAtOnce(t *testing.T) {
 	})
 }
 
+// Whoever waits for the tunnel waits for all preshared keys that are being set: what is as it was is told once a minute only.
+func TestPeersAreToldWhenTheyChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := met(t)
+		count := func(what string, want int) {
+			t.Helper()
+			synctest.Wait()
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if a.peerSets != want {
+				t.Errorf("%s: the tunnel and nat were told %d times, want %d", what, a.peerSets, want)
+			}
+			a.peerSets = 0
+		}
+		count("at first", 2)
+		a.paths <- nat.Event{Peer: id(2), Path: nat.Path{Kind: nat.Relayed, Addr: netip.MustParseAddrPort("[100::200:0:0:7]:9"), Via: id(3)}}
+		a.connect(2, "192.0.2.2:9277")
+		a.set(func(w *twins) { w.stands.Network = 2 }, a.standing)
+		count("a path, a session, a network", 0)
+		a.learn(testMember(1), testMember(2), testMember(3))
+		count("another member", 2)
+		time.Sleep(tickEvery)
+		count("a minute", 2)
+	})
+}
+
 func TestUDPBlockedAndBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		anchor := testMember(2, "203.0.113.2:9277")

@@ -10,6 +10,7 @@ import (
 	"warren/mesh/identity"
 	"warren/nat"
 	"warren/nat/streams"
+	"warren/tunnel"
 )
 
 // reconcile reads, plans, and tells the owners, from the bottom up: the tunnel knows a peer before nat looks for a path to it.
@@ -30,12 +31,17 @@ func (h *Hub) reconcile(now time.Time) {
 	h.publish(f, failed)
 }
 
-// setTunnel tells the tunnel. The interface is only touched when it ought to be another one, or once a minute: that is netlink.
+// setTunnel tells the tunnel, only when something ought to be different, or once a minute: the interface is netlink, and with the peers
+// the loop would wait until all preshared keys are set that were agreed before, while the news of new paths wait for the loop.
 func (h *Hub) setTunnel(before, want desired) (failed error) {
-	if h.last == nil || h.stale || !reflect.DeepEqual(before.link, want.link) {
+	anew := h.last == nil || h.stale
+	if anew || !reflect.DeepEqual(before.link, want.link) {
 		failed = h.o.Tunnel.SetLink(want.link)
 	}
-	return errors.Join(failed, h.o.Tunnel.SetPeers(want.tunnel))
+	if anew || !slices.EqualFunc(before.tunnel, want.tunnel, tunnel.Peer.Equal) {
+		failed = errors.Join(failed, h.o.Tunnel.SetPeers(want.tunnel))
+	}
+	return failed
 }
 
 // setMesh tells the owners of the mesh, in the order in which one relies on the other.
@@ -46,7 +52,9 @@ func (h *Hub) setMesh(before *round, r round) (failed error) {
 	o.Relays.Set(want.relaying, want.relayLimit)
 	o.Sessions.SetTargets(want.targets)
 	o.Relays.Follow(want.follow)
-	o.NAT.SetPeers(want.reach)
+	if h.stale || h.last == nil || !slices.Equal(before.want.reach, want.reach) {
+		o.NAT.SetPeers(want.reach)
+	}
 	if f.standing.Network != 0 { // else this host's addresses are not known yet: an offer without them would be of no use
 		o.NAT.Set(want.local)
 	}
@@ -54,7 +62,7 @@ func (h *Hub) setMesh(before *round, r round) (failed error) {
 	o.Streams.Set(want.streams) // after the targets: it ends sessions that have to be dialled by another way
 	o.Neighbours.Set(want.neighbours)
 	for id, p := range h.peers {
-		if w := want.ways[id]; !reflect.DeepEqual(w, p.way) {
+		if w := want.ways[id]; !w.equal(p.way) {
 			h.steer(id, p, w, false)
 		}
 	}

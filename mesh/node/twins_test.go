@@ -97,6 +97,7 @@ type twins struct {
 	heard    neighbours.Snapshot
 	failLink error // of the next SetLink
 	failing  error // of every SetPeers while it is set
+	peerSets int   // how often the tunnel and nat were told of the peers
 
 	paths    chan nat.Event
 	news     chan nat.News
@@ -206,6 +207,7 @@ func (w twinTunnel) SetLink(c osnet.Config) error {
 func (w twinTunnel) SetPeers(peers []tunnel.Peer) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.peerSets++
 	if w.failing != nil {
 		return w.failing
 	}
@@ -313,6 +315,7 @@ type twinNAT struct{ *twins }
 
 func (w twinNAT) SetPeers(peers []identity.NodeID) {
 	w.mu.Lock()
+	w.peerSets++
 	w.reach = make(map[identity.NodeID]bool)
 	for _, peer := range peers {
 		w.reach[peer] = true

@@ -2,6 +2,7 @@ package node
 
 import (
 	"net/netip"
+	"slices"
 
 	"warren/mesh/identity"
 	"warren/nat"
@@ -18,6 +19,10 @@ type way struct {
 
 // byStream reports whether the packets go through a stream.
 func (w way) byStream() bool { return bind.IsStream(w.addr.Addr()) }
+
+func (w way) equal(o way) bool {
+	return w.addr == o.addr && slices.Equal(w.sources, o.sources) && w.stream == o.stream
+}
 
 // underlay is what the way of a peer depends on beside nat's path.
 type underlay struct {
