@@ -115,7 +115,7 @@ func New(o Options) (*Courier, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	sealer, err := signal.New(signal.Options{Mesh: o.Mesh, Self: o.Self, Signing: o.Signing, Sealing: o.Sealing, Lookup: o.Members.Keys})
+	sealer, err := signal.New(signal.Options{Mesh: o.Mesh, Self: o.Self, Signing: o.Signing, Sealing: o.Sealing, Members: o.Members})
 	if err != nil {
 		return nil, fmt.Errorf("new courier: %w", err)
 	}

@@ -86,8 +86,12 @@ type Options struct {
 	Signing ed25519.PrivateKey
 	// Sealing is the X25519 private key whose public half stands in the own record.
 	Sealing [32]byte
-	// Lookup returns the keys of an active member.
-	Lookup func(identity.NodeID) (Keys, bool)
+	Members Members
+}
+
+// Members tells the keys of active members. It is asked for each signal, and does not wait.
+type Members interface {
+	Keys(identity.NodeID) (Keys, bool)
 }
 
 // Sealer seals and opens the signals of one node.
@@ -185,7 +189,7 @@ func SealingPublic(private [32]byte) ([32]byte, error) {
 // it must be in place before the answer leaves. Sealing the same offer or answer again repeats the same key.
 // The error wraps ErrStranger when to is no member, and ErrNoOffer when an answer has no offer to answer.
 func (s *Sealer) Seal(now time.Time, to identity.NodeID, m Message) (sealed []byte, psk *PSK, err error) {
-	keys, ok := s.options.Lookup(to)
+	keys, ok := s.options.Members.Keys(to)
 	if !ok {
 		return nil, nil, fmt.Errorf("seal signal for %s: %w", to.Short(), ErrStranger)
 	}
@@ -270,7 +274,7 @@ func (s *Sealer) verify(plain []byte) (in body, from identity.NodeID, err error)
 		return in, from, fmt.Errorf("decode signal: %w", ErrMalformed)
 	}
 	sender := identity.NodeID(in.From)
-	keys, ok := s.options.Lookup(sender)
+	keys, ok := s.options.Members.Keys(sender)
 	if !ok {
 		return in, from, fmt.Errorf("open signal of %s: %w", sender.Short(), ErrStranger)
 	}

@@ -10,11 +10,18 @@ import (
 	"warren/mesh/identity"
 )
 
+// book is the members that there are.
+type book map[identity.NodeID]Keys
+
+func (b book) Keys(id identity.NodeID) (Keys, bool) {
+	keys, ok := b[id]
+	return keys, ok
+}
+
 // pair makes two sealers that know each other, and a third that only they do not know.
 func pair(t testing.TB) (alice, bob, mallory *Sealer) {
 	t.Helper()
-	known := make(map[identity.NodeID]Keys)
-	lookup := func(id identity.NodeID) (Keys, bool) { keys, ok := known[id]; return keys, ok }
+	known := make(book)
 	make := func(member bool) *Sealer {
 		public, private, err := ed25519.GenerateKey(nil)
 		if err != nil {
@@ -28,7 +35,7 @@ func pair(t testing.TB) (alice, bob, mallory *Sealer) {
 		if member {
 			known[id] = Keys{Signing: public, Sealing: sealingPublic}
 		}
-		s, err := New(Options{Mesh: identity.MeshID{1}, Self: id, Signing: private, Sealing: sealing, Lookup: lookup})
+		s, err := New(Options{Mesh: identity.MeshID{1}, Self: id, Signing: private, Sealing: sealing, Members: known})
 		if err != nil {
 			t.Fatal(err)
 		}
