@@ -120,8 +120,7 @@ func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err err
 	p.contacts = a.openContacts(state)
 	p.inbound = &inbound{log: a.log}
 	p.sessions, err = session.New(session.Options{
-		Conn: a.socket.QUIC(), Self: self, Credential: p.members.Credential, Verify: p.members.Verify, Roster: p.members,
-		OnMessage: p.inbound.Message, OnStream: p.inbound.Stream, OnJoin: p.inbound.Join, Logger: logger,
+		Conn: a.socket.QUIC(), Self: self, Members: p.members, Roster: p.members, Inbound: p.inbound, Joins: true, Logger: logger,
 	})
 	if err != nil {
 		return err

@@ -74,6 +74,25 @@ type member struct {
 	first int // records taken from joiners
 }
 
+// door lets joiners in, and nobody else.
+type door struct{ *member }
+
+func (d door) Credential() tls.Certificate {
+	c := tls.Certificate{PrivateKey: d.Key, Leaf: d.Chain[0]}
+	for _, cert := range d.Chain {
+		c.Certificate = append(c.Certificate, cert.Raw)
+	}
+	return c
+}
+
+func (door) Verify([]*x509.Certificate) (identity.NodeID, error) {
+	return identity.NodeID{}, errors.New("only joiners come")
+}
+
+func (door) Message(identity.NodeID, session.Proto, []byte)        {}
+func (door) Stream(_ identity.NodeID, _ session.Proto, c net.Conn) { c.Close() }
+func (d door) Join(c session.JoinConn)                             { join.Serve(context.Background(), c, d.member) }
+
 // serve makes a mesh and has its founder admit joiners on the loopback, until the test ends.
 func serve(t *testing.T) (*member, netip.AddrPort) {
 	t.Helper()
@@ -94,17 +113,8 @@ func serve(t *testing.T) (*member, netip.AddrPort) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { socket.Close() })
-	credential := tls.Certificate{PrivateKey: s.Key, Leaf: s.Chain[0]}
-	for _, cert := range s.Chain {
-		credential.Certificate = append(credential.Certificate, cert.Raw)
-	}
 	sessions, err := session.New(session.Options{
-		Conn: socket, Self: s.NodeID(), Credential: func() tls.Certificate { return credential },
-		Verify: func([]*x509.Certificate) (identity.NodeID, error) {
-			return identity.NodeID{}, errors.New("only joiners come")
-		},
-		OnMessage: func(identity.NodeID, session.Proto, []byte) {}, OnStream: func(_ identity.NodeID, _ session.Proto, c net.Conn) { c.Close() },
-		OnJoin: func(c session.JoinConn) { join.Serve(t.Context(), c, m) }, Logger: slog.New(slog.DiscardHandler),
+		Conn: socket, Self: s.NodeID(), Members: door{m}, Inbound: door{m}, Joins: true, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -18,8 +17,8 @@ type reception struct {
 	// constant
 	self     identity.NodeID
 	instance instance
-	verify   func(chain []*x509.Certificate) (identity.NodeID, error)
-	onJoin   func(c JoinConn)
+	members  Members
+	inbound  Inbound
 	gate     *gate
 	keeper   *keeper
 	events   *mailbox
@@ -50,7 +49,7 @@ func (r *reception) run(ctx context.Context, listener *quic.Listener) error {
 
 // member turns a connection into a link: chain verified, hello exchanged.
 func (r *reception) member(ctx context.Context, conn *quic.Conn) error {
-	id, err := r.verify(conn.ConnectionState().TLS.PeerCertificates)
+	id, err := r.members.Verify(conn.ConnectionState().TLS.PeerCertificates)
 	if err == nil && id == r.self {
 		err = &Refusal{Code: CodeRefused, Reason: "this is the same node, or a copy of it"}
 	}

@@ -2,8 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -33,12 +31,11 @@ type dialled struct {
 
 // dialler makes connections. Its methods may be called concurrently.
 type dialler struct {
-	credential func() tls.Certificate
-	verify     func(chain []*x509.Certificate) (identity.NodeID, error)
-	transport  *quic.Transport
-	lane       *lane
-	instance   instance
-	wait       *sync.WaitGroup
+	members   Members
+	transport *quic.Transport
+	lane      *lane
+	instance  instance
+	wait      *sync.WaitGroup
 }
 
 // race dials all addresses, one after the other but not waiting for each, and returns the first connection.
@@ -101,7 +98,7 @@ func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.Ad
 	stop := d.lane.watch(addr, func(err error) { cancel(err) })
 	defer stop()
 	var refusal error
-	config := dialTLS(d.credential, id, d.verify, func(err error) { refusal = err })
+	config := dialTLS(d.members, id, func(err error) { refusal = err })
 	conn, err := d.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), config, quicConfig())
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"sync/atomic"
 	"time"
 
@@ -23,14 +22,13 @@ const maxCopies = 2
 // concurrently.
 type router struct {
 	// constant
-	self      identity.NodeID
-	roster    Roster
-	onMessage func(from identity.NodeID, p Proto, payload []byte)
-	onStream  func(from identity.NodeID, p Proto, c net.Conn)
-	table     *table
-	parking   *parking
-	counters  *counters
-	ways      *ways
+	self     identity.NodeID
+	roster   Roster
+	inbound  Inbound // nil: nobody takes anything
+	table    *table
+	parking  *parking
+	counters *counters
+	ways     *ways
 
 	splices atomic.Int32
 }
@@ -150,8 +148,8 @@ func (r *router) receive(l *link, frame []byte) {
 }
 
 func (r *router) deliver(from identity.NodeID, p Proto, payload []byte) {
-	if r.onMessage != nil {
-		r.onMessage(from, p, payload)
+	if r.inbound != nil {
+		r.inbound.Message(from, p, payload)
 	}
 }
 

@@ -293,10 +293,10 @@ func TestStrangersForwardNothing(t *testing.T) {
 		stranger, anchor, b := w.nodes[0], w.nodes[1], w.nodes[2]
 		direct := make(chan bool, 4)
 		knows := func(o *Options) {
-			o.OnStream = func(_ identity.NodeID, _ Proto, c net.Conn) {
+			o.Inbound = onStream{o.Inbound, func(c net.Conn) {
 				direct <- IsDirect(c)
 				c.Close()
-			}
+			}}
 		}
 		stranger.start(w.net.ListenNAT(stranger.addr))
 		anchor.start(nil, knows)

@@ -59,7 +59,7 @@ func (c *joinConn) Close() error {
 	return err
 }
 
-// join hands a joiner's connection to OnJoin.
+// join hands a joiner's connection to Inbound.
 func (r *reception) join(ctx context.Context, conn *quic.Conn) {
 	if !r.gate.enterJoin() {
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeRefused), "too many joins at once; try again")
@@ -86,7 +86,7 @@ func (r *reception) join(ctx context.Context, conn *quic.Conn) {
 	}
 	st.SetReadDeadline(time.Time{})
 	c := &joinConn{Stream: st, conn: conn, done: func() {}}
-	r.onJoin(c)
+	r.inbound.Join(c)
 	c.Close() // for the callee that forgot; a second time it finds everything closed
 }
 

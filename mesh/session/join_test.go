@@ -33,7 +33,7 @@ func TestJoin(t *testing.T) {
 		exported := make(chan []byte, 1)
 		reply := strings.Repeat("records ", 100_000)
 		member.start(nil, func(o *Options) {
-			o.OnJoin = func(c JoinConn) {
+			o.Joins, o.Inbound = true, onJoin{o.Inbound, func(c JoinConn) {
 				key, err := c.Export("label")
 				if err != nil {
 					t.Error(err)
@@ -45,7 +45,7 @@ func TestJoin(t *testing.T) {
 				}
 				_, _ = io.WriteString(c, reply)
 				c.Close()
-			}
+			}}
 		})
 		conn := w.net.ListenNAT(netip.MustParseAddrPort("198.51.100.1:1000"))
 		defer conn.Close()
@@ -102,11 +102,11 @@ func TestJoinersAreLimited(t *testing.T) {
 		member, plain := w.nodes[0], w.nodes[1]
 		var open atomic.Int32
 		member.start(nil, func(o *Options) {
-			o.OnJoin = func(c JoinConn) {
+			o.Joins, o.Inbound = true, onJoin{o.Inbound, func(c JoinConn) {
 				open.Add(1)
 				_, _ = io.Copy(io.Discard, c) // a joiner that says nothing
 				open.Add(-1)
-			}
+			}}
 		})
 		plain.start(nil)
 		var conns []*sessiontest.PacketConn

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,11 +18,11 @@ var errDropped = errors.New("refused after the handshake")
 // keeper looks after links from the hello to their end: they stand in the table, and the router serves them. Its methods may be called
 // concurrently.
 type keeper struct {
-	verify func(chain []*x509.Certificate) (identity.NodeID, error)
-	table  *table
-	router *router
-	wait   *sync.WaitGroup
-	log    *slog.Logger
+	members Members
+	table   *table
+	router  *router
+	wait    *sync.WaitGroup
+	log     *slog.Logger
 }
 
 // adopt makes a link of a connection, after the hellos, enters it into the table and starts serving it.
@@ -31,7 +30,7 @@ func (k *keeper) adopt(conn *quic.Conn, id identity.NodeID, far instance, dialle
 	l := newLink(conn, id, far, dialled, k.wait, func() { k.router.counters.add(dropQueueFull) })
 	superfluous, settle := k.table.add(l)
 	// Whoever was revoked between the handshake and now was not found by Drop, but is refused here.
-	if _, err := k.verify(l.chain); err != nil {
+	if _, err := k.members.Verify(l.chain); err != nil {
 		told := refusalOf(err)
 		for _, c := range superfluous {
 			c.link.spawn(func() { c.link.close(told.Code, told.Reason) })

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/mesh/session/sessiontest"
 )
 
 func FuzzParseFrame(f *testing.F) {
@@ -235,8 +236,8 @@ func TestOverUDP(t *testing.T) {
 		defer conn.Close()
 		n.addr = addrPortOf(conn.LocalAddr())
 		s, err := New(Options{
-			Conn: conn, Self: n.ID, Credential: n.Credential, Verify: w.mesh.Verify,
-			OnMessage: func(_ identity.NodeID, _ Proto, p []byte) { arrived <- string(p) },
+			Conn: conn, Self: n.ID, Members: sessiontest.Member{Node: n.Node, Mesh: w.mesh},
+			Inbound: onMessage{notes{n}, func(_ identity.NodeID, _ Proto, p []byte) { arrived <- string(p) }},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -3,12 +3,12 @@
 // accepts what verified members dial, carries short messages and streams over the sessions, and passes both on for
 // members that have no session with each other, through at most two forwarding members (wire.go draws the formats).
 //
-// It leaves to its user who is a member (Options.Verify and Roster), which members to dial (SetTargets), and what messages and
+// It leaves to its user who is a member (Options.Members and Roster), which members to dial (SetTargets), and what messages and
 // streams mean. By whom a member without a session is reached it chooses itself (hops.go). What comes through a forwarding
 // member names its source only as truly as that member does: the first hop checks it, the last one cannot. Whoever
 // needs proof of the source signs the payload. Tunnels never depend on a session.
 //
-// All methods may be called concurrently, and before, during and after Run; callbacks of Options are called concurrently,
+// All methods may be called concurrently, and before, during and after Run; what Options name is called concurrently,
 // without any lock held, and may call every method except Run.
 package session
 
@@ -77,7 +77,7 @@ type Target struct {
 	Addrs []netip.AddrPort
 }
 
-// Refusal is an error that Options.Verify may return (also wrapped) to choose the code and the text that the refused
+// Refusal is an error that Members.Verify may return (also wrapped) to choose the code and the text that the refused
 // node is told. With any other error the code is CodeRefused and the text is the error's.
 type Refusal struct {
 	Code   uint64
@@ -87,21 +87,34 @@ type Refusal struct {
 // Error returns the reason.
 func (r *Refusal) Error() string { return r.Reason }
 
-// Options is what New takes. Conn, Self, Credential and Verify are needed, the rest may be left out.
+// Members proves this node to others, and tells whose chain is a member's. Both methods are called concurrently.
+type Members interface {
+	// Credential returns the node's chain, leaf first, root last, with the node's Ed25519 key.
+	Credential() tls.Certificate
+	// Verify checks a chain that was presented in a handshake, leaf first, and returns the leaf's node ID. It is asked at each
+	// handshake, and once more when the session is entered, so that a revocation that falls between the two is not missed.
+	Verify(chain []*x509.Certificate) (identity.NodeID, error)
+}
+
+// Inbound takes what comes in. Its methods are called concurrently.
+type Inbound interface {
+	// Message must not block; payload is its own from then on.
+	Message(from identity.NodeID, p Proto, payload []byte)
+	// Stream has a goroutine of its own; it closes c, and returns when c fails.
+	Stream(from identity.NodeID, p Proto, c net.Conn)
+	// Join takes a joiner's connection, likewise. It is not called unless joining is offered.
+	Join(c JoinConn)
+}
+
+// Options is what New takes. Conn, Self and Members are needed, the rest may be left out.
 type Options struct {
-	Conn       net.PacketConn // the QUIC lane; its read deadline must work; not closed by this package
-	Self       identity.NodeID
-	Credential func() tls.Certificate // the node's chain, leaf first, root last, with the node's Ed25519 key
-	// Verify checks a chain that was presented in a handshake, leaf first, and returns the leaf's node ID. It is called
-	// concurrently, at each handshake, and once more when the session is entered, so that a revocation that falls
-	// between the two is not missed.
-	Verify func(chain []*x509.Certificate) (identity.NodeID, error)
-	// Roster says who is a member, and where members can be found. Nil: everybody is, and nothing more is known.
-	Roster    Roster
-	OnMessage func(from identity.NodeID, p Proto, payload []byte) // must not block; payload is the callee's
-	OnStream  func(from identity.NodeID, p Proto, c net.Conn)     // in a goroutine of its own; closes c; returns when c fails
-	OnJoin    func(c JoinConn)                                    // a joiner's connection, likewise; nil: joining is not offered
-	Logger    *slog.Logger
+	Conn    net.PacketConn // the QUIC lane; its read deadline must work; not closed by this package
+	Self    identity.NodeID
+	Members Members
+	Roster  Roster  // who is a member, and where members can be found. Nil: everybody is, and nothing more is known
+	Inbound Inbound // nil: messages are dropped and streams refused
+	Joins   bool    // joining is offered; needs Inbound
+	Logger  *slog.Logger
 }
 
 // Status describes one target or session.
@@ -123,7 +136,7 @@ type Status struct {
 //
 //	SetTargets ─▶ targets ─▶ dialler ─┐
 //	                                  ├─▶ keeper ─▶ table (which link serves whom) ─▶ mailbox (Events)
-//	   others ─▶ gate ─▶ reception ───┘     └─────▶ router (what goes over the links: Send, Open, OnMessage, OnStream)
+//	   others ─▶ gate ─▶ reception ───┘     └─────▶ router (what goes over the links: Send, Open, Inbound)
 type Sessions struct {
 	// constant
 	options   Options
@@ -145,13 +158,13 @@ type Sessions struct {
 
 // New returns sessions that do nothing until Run is called.
 func New(o Options) (*Sessions, error) {
-	if o.Conn == nil || o.Credential == nil || o.Verify == nil || o.Self.IsZero() {
-		return nil, errors.New("new sessions: Conn, Self, Credential and Verify are needed")
+	if o.Conn == nil || o.Members == nil || o.Self.IsZero() || o.Joins && o.Inbound == nil {
+		return nil, errors.New("new sessions: Conn, Self and Members are needed, and Inbound to offer joining")
 	}
 	if o.Roster == nil {
 		o.Roster = everybody{}
 	}
-	key, err := resetKey(o.Credential())
+	key, err := resetKey(o.Members.Credential())
 	if err != nil {
 		return nil, fmt.Errorf("new sessions: %w", err)
 	}
@@ -175,17 +188,17 @@ func New(o Options) (*Sessions, error) {
 		ConnContext:                      gate.enter,
 	}
 	s.router = &router{
-		self: o.Self, roster: o.Roster, onMessage: o.OnMessage, onStream: o.OnStream,
+		self: o.Self, roster: o.Roster, inbound: o.Inbound,
 		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters,
 	}
-	s.keeper = &keeper{verify: o.Verify, table: s.table, router: s.router, wait: &s.wait, log: log}
+	s.keeper = &keeper{members: o.Members, table: s.table, router: s.router, wait: &s.wait, log: log}
 	s.targets = &targets{
 		self: o.Self, table: s.table, keeper: s.keeper, events: s.events, wait: &s.wait,
-		dialler: &dialler{o.Credential, o.Verify, s.transport, s.lane, own, &s.wait},
+		dialler: &dialler{o.Members, s.transport, s.lane, own, &s.wait},
 		changed: make(chan struct{}, 1), running: make(map[*target]context.CancelFunc), list: make(map[identity.NodeID]*target),
 	}
 	s.reception = &reception{
-		self: o.Self, instance: own, verify: o.Verify, onJoin: o.OnJoin, gate: gate, keeper: s.keeper,
+		self: o.Self, instance: own, members: o.Members, inbound: o.Inbound, gate: gate, keeper: s.keeper,
 		events: s.events, counters: &s.counters, wait: &s.wait, log: log,
 	}
 	return s, nil
@@ -199,7 +212,7 @@ func (s *Sessions) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	listener, err := s.transport.Listen(serverTLS(s.options.Credential, s.options.OnJoin != nil), quicConfig())
+	listener, err := s.transport.Listen(serverTLS(s.options.Members, s.options.Joins), quicConfig())
 	if err != nil {
 		return fmt.Errorf("run sessions: %w", err)
 	}

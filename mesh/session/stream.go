@@ -34,7 +34,7 @@ func (a Addr) String() string { return identity.NodeID(a).String() }
 type stream struct {
 	*quic.Stream
 	local, remote Addr
-	direct        bool // given to OnStream: not forwarded
+	direct        bool // given to Inbound: not forwarded
 	writing       atomic.Int32
 }
 
@@ -79,7 +79,7 @@ func (s *Sessions) OpenDirect(ctx context.Context, to identity.NodeID, p Proto) 
 	return s.router.openOn(ctx, l, header{kind: frameDirect, to: to, proto: p})
 }
 
-// IsDirect reports whether a stream given to OnStream came on the session with its source itself, so that the
+// IsDirect reports whether a stream given to Inbound came on the session with its source itself, so that the
 // source is proven. For other connections it is false.
 func IsDirect(c net.Conn) bool {
 	s, ok := c.(*stream)
@@ -196,12 +196,12 @@ func (r *router) serveStream(l *link, st *quic.Stream) {
 		}
 		from = h.from
 	}
-	if r.onStream == nil {
+	if r.inbound == nil {
 		reset(st, streamRefused)
 		return
 	}
 	st.SetDeadline(time.Time{})
-	r.onStream(from, h.proto, &stream{Stream: st, local: Addr(r.self), remote: Addr(from), direct: h.kind == frameDirect})
+	r.inbound.Stream(from, h.proto, &stream{Stream: st, local: Addr(r.self), remote: Addr(from), direct: h.kind == frameDirect})
 }
 
 // splice joins a stream that came over l with one towards its destination and copies until both directions have ended.

@@ -50,7 +50,7 @@ func quicConfig() *quic.Config {
 
 // serverTLS returns the configuration for accepted connections. A member's chain is not verified here but right after the
 // handshake (reception.member): only then can a refused node be told why. Until then it can do nothing but say hello.
-func serverTLS(credential func() tls.Certificate, joins bool) *tls.Config {
+func serverTLS(members Members, joins bool) *tls.Config {
 	config := func(alpn string, auth tls.ClientAuthType) *tls.Config {
 		return &tls.Config{
 			MinVersion:             tls.VersionTLS13,
@@ -58,7 +58,7 @@ func serverTLS(credential func() tls.Certificate, joins bool) *tls.Config {
 			ClientAuth:             auth,
 			SessionTicketsDisabled: true, // a resumed session would skip the verification
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-				cert := credential()
+				cert := members.Credential()
 				return &cert, nil
 			},
 		}
@@ -77,13 +77,13 @@ func serverTLS(credential func() tls.Certificate, joins bool) *tls.Config {
 // dialTLS returns the configuration for dialling the node want. When that node proves to be itself but its chain is
 // refused, refused is called and the handshake goes on, so that it can be told; towards anyone else the handshake ends,
 // before our own certificate is shown.
-func dialTLS(credential func() tls.Certificate, want identity.NodeID, verify func([]*x509.Certificate) (identity.NodeID, error), refused func(error)) *tls.Config {
+func dialTLS(members Members, want identity.NodeID, refused func(error)) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		NextProtos:         []string{alpnMember},
 		InsecureSkipVerify: true, // names mean nothing here: VerifyConnection checks the chain and the key
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			cert := credential()
+			cert := members.Credential()
 			return &cert, nil
 		},
 		VerifyConnection: func(state tls.ConnectionState) error {
@@ -94,7 +94,7 @@ func dialTLS(credential func() tls.Certificate, want identity.NodeID, verify fun
 			if leaf != want {
 				return fmt.Errorf("%w: %s", errOtherNode, leaf.Short())
 			}
-			if id, err := verify(state.PeerCertificates); err != nil {
+			if id, err := members.Verify(state.PeerCertificates); err != nil {
 				refused(err)
 			} else if id != want {
 				return fmt.Errorf("%w: %s", errOtherNode, id.Short())

@@ -95,6 +95,42 @@ func newWorld(t *testing.T, n int, o sessiontest.Options) *world {
 	return w
 }
 
+// notes takes down what comes in, and has streams echo.
+type notes struct{ *testNode }
+
+func (n notes) Message(from identity.NodeID, p Proto, payload []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.messages = append(n.messages, fmt.Sprintf("%d %d %s", n.w.index(from), p, payload))
+}
+
+func (notes) Stream(_ identity.NodeID, _ Proto, c net.Conn) {
+	defer c.Close()
+	_, _ = io.Copy(c, c)
+}
+
+func (notes) Join(c JoinConn) { c.Close() }
+
+// The rest of what comes in goes to Inbound, while one kind of it goes to a function.
+type (
+	onMessage struct {
+		Inbound
+		do func(from identity.NodeID, p Proto, payload []byte)
+	}
+	onStream struct {
+		Inbound
+		do func(c net.Conn)
+	}
+	onJoin struct {
+		Inbound
+		do func(c JoinConn)
+	}
+)
+
+func (t onMessage) Message(from identity.NodeID, p Proto, payload []byte) { t.do(from, p, payload) }
+func (t onStream) Stream(_ identity.NodeID, _ Proto, c net.Conn)          { t.do(c) }
+func (t onJoin) Join(c JoinConn)                                          { t.do(c) }
+
 // start runs a node on conn; nil means a public connection at its address.
 func (n *testNode) start(conn *sessiontest.PacketConn, edit ...func(*Options)) {
 	t := n.w.t
@@ -104,17 +140,7 @@ func (n *testNode) start(conn *sessiontest.PacketConn, edit ...func(*Options)) {
 	}
 	n.conn = conn
 	o := Options{
-		Conn: conn, Self: n.ID, Credential: n.Credential, Verify: n.w.mesh.Verify,
-		Roster: n,
-		OnMessage: func(from identity.NodeID, p Proto, payload []byte) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			n.messages = append(n.messages, fmt.Sprintf("%d %d %s", n.w.index(from), p, payload))
-		},
-		OnStream: func(_ identity.NodeID, _ Proto, c net.Conn) { // an echo
-			defer c.Close()
-			_, _ = io.Copy(c, c)
-		},
+		Conn: conn, Self: n.ID, Members: sessiontest.Member{Node: n.Node, Mesh: n.w.mesh}, Roster: n, Inbound: notes{n},
 	}
 	for _, f := range edit {
 		f(&o)

@@ -62,15 +62,7 @@ func newHost(t *testing.T, mesh *sessiontest.Mesh, addr string) *host {
 		})
 	}
 	h.sessions, err = session.New(session.Options{
-		Conn: h.socket.QUIC(), Self: h.ID, Credential: h.Credential, Verify: mesh.Verify,
-		OnMessage: func(_ identity.NodeID, _ session.Proto, payload []byte) { h.heard <- string(payload) },
-		OnJoin: func(c session.JoinConn) {
-			text := make([]byte, 5)
-			io.ReadFull(c, text)
-			h.joined <- string(text)
-			c.Write(make([]byte, 100_000))
-			c.Close()
-		},
+		Conn: h.socket.QUIC(), Self: h.ID, Members: members{h.Node, mesh.Verify}, Inbound: h, Joins: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -83,6 +75,21 @@ func newHost(t *testing.T, mesh *sessiontest.Mesh, addr string) *host {
 		running.Wait()
 	})
 	return h
+}
+
+// Message, Stream and Join take what comes in.
+func (h *host) Message(_ identity.NodeID, _ session.Proto, payload []byte) {
+	h.heard <- string(payload)
+}
+
+func (h *host) Stream(_ identity.NodeID, _ session.Proto, c net.Conn) { c.Close() }
+
+func (h *host) Join(c session.JoinConn) {
+	text := make([]byte, 5)
+	io.ReadFull(c, text)
+	h.joined <- string(text)
+	c.Write(make([]byte, 100_000))
+	c.Close()
 }
 
 // attaching takes streams over into a socket, and tells their virtual addresses.

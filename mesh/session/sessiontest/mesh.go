@@ -55,6 +55,12 @@ func (n Node) Credential() tls.Certificate {
 	return cert
 }
 
+// Member is a node in its mesh, as sessions have to know it.
+type Member struct {
+	Node
+	*Mesh
+}
+
 // Refuse makes Verify refuse a node with err from now on, or accept it again when err is nil.
 func (m *Mesh) Refuse(id identity.NodeID, err error) {
 	m.mu.Lock()
