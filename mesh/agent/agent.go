@@ -147,7 +147,12 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group) {
 		a.parts.network.Watch(ctx)
 		all = append(a.parts.running(), all...)
 	}
-	for _, o := range all {
+	together(ctx, group, all)
+}
+
+// together runs owners in a group whose context is ctx: the first that ends ends all.
+func together(ctx context.Context, group *errgroup.Group, owners []owner) {
+	for _, o := range owners {
 		group.Go(func() error { return o.watched(ctx) })
 	}
 }

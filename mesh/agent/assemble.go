@@ -131,7 +131,7 @@ func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err err
 	if err != nil {
 		return err
 	}
-	p.members.mesh, p.members.sessions = p.records, p.sessions
+	p.members.book, p.members.sessions = p.records, p.sessions
 	p.assembleRelays(a.socket, self, logger)
 	if err := p.assembleNAT(a, own.Instance, logger); err != nil {
 		return err

@@ -25,7 +25,6 @@ import (
 	"warren/nat/relay"
 	"warren/nat/standing"
 	"warren/nat/stream"
-	"warren/tunnel"
 	"warren/tunnel/bind"
 )
 
@@ -41,16 +40,22 @@ import (
  *	relay ── the data path ──► forwarder ──► tunnel/bind
  */
 
+// book is what is read of the records; *mesh.Mesh is one.
+type book interface {
+	View() *mesh.View
+	VerifyChain(chain []*x509.Certificate) (identity.NodeID, error)
+}
+
 // members tells who is a member, out of the records as they are now. Nothing here waits.
 type members struct {
 	state *place.State
-	mesh  *mesh.Mesh
+	book  book
 	// sessions is what Remote asks.
 	sessions *session.Sessions
 }
 
 // Record returns a member.
-func (m *members) Record(id identity.NodeID) (mesh.Member, bool) { return m.mesh.View().Member(id) }
+func (m *members) Record(id identity.NodeID) (mesh.Member, bool) { return m.book.View().Member(id) }
 
 // Member reports whether a node is an active member.
 func (m *members) Member(id identity.NodeID) bool {
@@ -90,7 +95,7 @@ var finalReasons = []roster.Reason{
 
 // Verify says whose chain it is, or why it is no member's; whoever is none for good is told so.
 func (m *members) Verify(chain []*x509.Certificate) (identity.NodeID, error) {
-	id, err := m.mesh.VerifyChain(chain)
+	id, err := m.book.VerifyChain(chain)
 	if err != nil && slices.Contains(finalReasons, roster.ReasonOf(err)) {
 		return id, &session.Refusal{Code: node.CodeNotMember, Reason: err.Error()}
 	}
@@ -201,8 +206,13 @@ func (g gossip) OpenSync(ctx context.Context, to identity.NodeID) (net.Conn, err
 
 func (g gossip) Neighbours() []identity.NodeID { return g.sessions.Preferred() }
 
+// carrier tells what the packets to a member show, and by which way they go; *tunnel.Tunnel is one.
+type carrier interface {
+	Activity(id identity.NodeID) (a bind.Activity, way netip.AddrPort)
+}
+
 // traffic is what nat looks at to see whether a path is alive.
-type traffic struct{ tunnel *tunnel.Tunnel }
+type traffic struct{ tunnel carrier }
 
 // Activity implements nat.Traffic. What goes by a stream says nothing about the path that nat knows.
 func (t traffic) Activity(peer identity.NodeID) (lastTx, lastRx time.Time) {
