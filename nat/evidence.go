@@ -84,13 +84,29 @@ func (t *trial) named(candidates []path.Candidate) {
 		if c.Type == path.ServerReflexive {
 			kind = "srflx"
 		}
-		t.note(c.Addr, func(p *Pair) { p.Type = kind })
+		t.mu.Lock()
+		t.pair(c.Addr).Type = kind
+		t.mu.Unlock()
 	}
 }
 
-func (t *trial) sent(to netip.AddrPort)       { t.note(to, func(p *Pair) { p.Sent++ }) }
-func (t *trial) answered(from netip.AddrPort) { t.note(from, func(p *Pair) { p.Answered++ }) }
-func (t *trial) heard(from netip.AddrPort)    { t.note(from, func(p *Pair) { p.Heard++ }) }
+func (t *trial) sent(to netip.AddrPort) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pair(to).Sent++
+}
+
+func (t *trial) answered(from netip.AddrPort) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pair(from).Answered++
+}
+
+func (t *trial) heard(from netip.AddrPort) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pair(from).Heard++
+}
 
 func (t *trial) nominated(addr netip.AddrPort) {
 	t.mu.Lock()
@@ -104,19 +120,18 @@ func (t *trial) ended(now time.Time) {
 	t.got.Ended = now
 }
 
-func (t *trial) note(addr netip.AddrPort, change func(*Pair)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// pair returns that of an address; of one too many a pair that nobody sees. The caller holds mu.
+func (t *trial) pair(addr netip.AddrPort) *Pair {
 	i := slices.IndexFunc(t.got.Pairs, func(p Pair) bool { return p.Remote == addr })
 	switch {
 	case i < 0 && len(t.got.Pairs) == maxPairs:
 		t.got.More++
-		return
+		return new(Pair)
 	case i < 0:
 		i = len(t.got.Pairs)
 		t.got.Pairs = append(t.got.Pairs, Pair{Remote: addr, Type: "prflx", Unable: addr.Addr().Is4() && !t.v4 || !addr.Addr().Is4() && !t.v6})
 	}
-	change(&t.got.Pairs[i])
+	return &t.got.Pairs[i]
 }
 
 func (t *trial) snapshot() Attempt {

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -162,7 +163,7 @@ func (noTraffic) Activity(identity.NodeID) (lastTx, lastRx time.Time) { return }
 // SetPeers says which peers to reach. Repeating it changes nothing; a peer left out loses its path
 // without an event. They wait for the first Set: an offer without an address would be of no use.
 func (n *NAT) SetPeers(peers []identity.NodeID) {
-	n.requests.ask(func(d *desired) { d.peers, d.setPeers = append([]identity.NodeID(nil), peers...), true })
+	n.requests.ask(desired{peers: slices.Clone(peers), setPeers: true})
 }
 
 // Deliver hands over a verified signal. When too many wait it is dropped: the peer repeats it.
@@ -171,46 +172,36 @@ func (n *NAT) Deliver(from identity.NodeID, m Message) {
 }
 
 // Probe asks all anchors for this node's address now: whoever answers shows that UDP works (News.Answered).
-func (n *NAT) Probe() { n.requests.ask(func(d *desired) { d.probe = true }) }
+func (n *NAT) Probe() { n.requests.ask(desired{probe: true}) }
 
 // Check has the paths to these peers (to all, with none named) checked now.
 func (n *NAT) Check(peers ...identity.NodeID) {
-	n.requests.ask(func(d *desired) {
-		d.checkAll = d.checkAll || len(peers) == 0
-		for _, id := range peers {
-			d.check[id] = true
-		}
-	})
+	n.requests.ask(desired{check: only(peers...), checkAll: len(peers) == 0})
 }
 
 // SignalReady says that signals to these peers (to all, with none named) have a route now: what waits
 // for one, or for an answer, is sent at once.
 func (n *NAT) SignalReady(peers ...identity.NodeID) {
-	n.requests.ask(func(d *desired) {
-		d.everyReady = d.everyReady || len(peers) == 0
-		for _, id := range peers {
-			d.ready[id] = true
-		}
-	})
+	n.requests.ask(desired{ready: only(peers...), everyReady: len(peers) == 0})
 }
 
 // Introduce starts a new introduction with a peer now, although a path works: both sides agree on new keys, and the path
 // stays in use until the attempt has won. It does nothing while an introduction is under way and for six
 // seconds after one began, so it may be repeated until it has helped.
 func (n *NAT) Introduce(peer identity.NodeID) {
-	n.requests.ask(func(d *desired) { d.introduce[peer] = true })
+	n.requests.ask(desired{introduce: only(peer)})
 }
 
 // Stirred says that WireGuard sends to a peer after a pause of a second or more: its path is watched from now on until the
 // next one. Without this word a path in use is looked at as seldom as an idle one.
 func (n *NAT) Stirred(peer identity.NodeID) {
-	n.requests.ask(func(d *desired) { d.stirred[peer] = true })
+	n.requests.ask(desired{stirred: only(peer)})
 }
 
 // PeerChanged says that a peer can be reached elsewhere than before, by its own word: if it has no direct path, one is
 // tried for now and not at the next rung of the ladder.
 func (n *NAT) PeerChanged(peer identity.NodeID) {
-	n.requests.ask(func(d *desired) { d.changed[peer] = true })
+	n.requests.ask(desired{changed: only(peer)})
 }
 
 // Events returns the channel of changes. It coalesces: of each peer only the latest is held for a slow reader.

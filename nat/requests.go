@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"maps"
 	"sync"
 
 	"warren/mesh/identity"
@@ -38,9 +39,33 @@ func noDesire() desired {
 
 func newRequests() *requests { return &requests{poked: make(chan struct{}, 1), desired: noDesire()} }
 
-func (r *requests) ask(change func(*desired)) {
+// only are these peers, as desired has them.
+func only(peers ...identity.NodeID) map[identity.NodeID]bool {
+	set := make(map[identity.NodeID]bool, len(peers))
+	for _, id := range peers {
+		set[id] = true
+	}
+	return set
+}
+
+// add asks for more beside what is asked for.
+func (d *desired) add(more desired) {
+	if more.setPeers {
+		d.peers, d.setPeers = more.peers, true
+	}
+	d.probe = d.probe || more.probe
+	d.checkAll = d.checkAll || more.checkAll
+	d.everyReady = d.everyReady || more.everyReady
+	maps.Copy(d.check, more.check)
+	maps.Copy(d.ready, more.ready)
+	maps.Copy(d.introduce, more.introduce)
+	maps.Copy(d.stirred, more.stirred)
+	maps.Copy(d.changed, more.changed)
+}
+
+func (r *requests) ask(more desired) {
 	r.mu.Lock()
-	change(&r.desired)
+	r.desired.add(more)
 	r.mu.Unlock()
 	r.wake()
 }

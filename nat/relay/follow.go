@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -119,22 +120,16 @@ func (c *Client) told(f *followed, load uint8) {
 
 // Anchors lists those with which a control session is needed: each has a channel of this node, or is being asked for one.
 func (c *Client) Anchors() []identity.NodeID {
+	needed := make(map[identity.NodeID]bool)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	var list []identity.NodeID
-	add := func(id identity.NodeID) {
-		if !slices.Contains(list, id) {
-			list = append(list, id)
-		}
-	}
 	for _, o := range c.open {
-		add(o.anchor)
+		needed[o.anchor] = true
 	}
 	for id := range c.asking {
-		add(id)
+		needed[id] = true
 	}
-	slices.SortFunc(list, identity.NodeID.Compare)
-	return list
+	c.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(needed), identity.NodeID.Compare)
 }
 
 // ask notes that an anchor is being asked for a channel; the returned function takes the note back.

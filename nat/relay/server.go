@@ -169,11 +169,8 @@ func (s *Server) obey() {
 	}
 }
 
-// order notes what the loop is to do.
-func (s *Server) order(note func()) {
-	s.mu.Lock()
-	note()
-	s.mu.Unlock()
+// rouse has the loop look at its orders.
+func (s *Server) rouse() {
 	select {
 	case s.poke <- struct{}{}:
 	default:
@@ -226,10 +223,16 @@ func (s *Server) grant(from, peer identity.NodeID, c net.Conn) (number uint16, s
 
 // Moved tells the relay that a member's session, and so its data, now comes from another address. It never blocks.
 func (s *Server) Moved(id identity.NodeID, addr netip.AddrPort) {
-	s.order(func() { s.moved[id] = addr })
+	s.mu.Lock()
+	s.moved[id] = addr
+	s.mu.Unlock()
+	s.rouse()
 }
 
 // Drop takes away every channel of and towards a member, at once: it was revoked or left. It never blocks.
 func (s *Server) Drop(id identity.NodeID) {
-	s.order(func() { s.dropped[id] = true })
+	s.mu.Lock()
+	s.dropped[id] = true
+	s.mu.Unlock()
+	s.rouse()
 }

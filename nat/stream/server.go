@@ -167,10 +167,11 @@ func (s *Server) Counts() Counts {
 	return s.counts
 }
 
-func (s *Server) count(which func(*Counts) *uint64) {
+// count adds to one of counts.
+func (s *Server) count(which *uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	*which(&s.counts)++
+	*which++
 }
 
 // Drop ends every stream of a member, at once: it was revoked or left.
@@ -257,7 +258,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener, t Taker) {
 		}
 		from := sourceOf(c.RemoteAddr())
 		if !s.gate.enter(from, time.Now()) {
-			s.count(func(n *Counts) *uint64 { return &n.Limited })
+			s.count(&s.counts.Limited)
 			c.Close()
 			continue
 		}
@@ -278,19 +279,19 @@ func (s *Server) serve(ctx context.Context, c net.Conn, taker Taker, shaken func
 	c.SetDeadline(time.Now().Add(handshakeTimeout)) // the whole of it, however slowly the bytes come
 	t := tls.Server(c, s.tls)
 	if err := t.HandshakeContext(ctx); err != nil {
-		s.count(func(n *Counts) *uint64 { return &n.Failed })
+		s.count(&s.counts.Failed)
 		s.log.Debug("no handshake", "address", c.RemoteAddr().String(), "error", err)
 		return
 	}
 	if t.ConnectionState().NegotiatedProtocol == alpnJoin {
 		from := sourceOf(c.RemoteAddr())
 		if !s.gate.enterJoin(from) {
-			s.count(func(n *Counts) *uint64 { return &n.Limited })
+			s.count(&s.counts.Limited)
 			_ = writeGreeting(t, &Refusal{Reason: "too many joins at once; try again"})
 			return
 		}
 		defer s.gate.leaveJoin(from)
-		s.count(func(n *Counts) *uint64 { return &n.Joins })
+		s.count(&s.counts.Joins)
 		s.keep(&served{conn: newLimited(t)}, taker, shaken)
 		return
 	}
@@ -301,13 +302,13 @@ func (s *Server) serve(ctx context.Context, c net.Conn, taker Taker, shaken func
 			defer s.leave(m)
 			// Whoever was revoked since the handshake was not found by Drop, but is refused here.
 			if _, err = s.o.Members.Verify(t.ConnectionState().PeerCertificates); err == nil {
-				s.count(func(n *Counts) *uint64 { return &n.Accepted })
+				s.count(&s.counts.Accepted)
 				s.keep(m, taker, shaken)
 				return
 			}
 		}
 	}
-	s.count(func(n *Counts) *uint64 { return &n.Refused })
+	s.count(&s.counts.Refused)
 	s.log.Debug("stream refused", "address", c.RemoteAddr().String(), "error", err)
 	no, ok := errors.AsType[*Refusal](err)
 	if !ok {

@@ -59,51 +59,52 @@ func (b *inbox) poke() {
 	}
 }
 
-// leave changes what waits, and wakes the loop.
-func (b *inbox) leave(change func(*signs)) {
+func (b *inbox) set(d Desired) {
 	b.mu.Lock()
-	change(&b.waiting)
+	b.waiting.desired, b.private = &d, d.Private
 	b.mu.Unlock()
 	b.poke()
 }
 
-func (b *inbox) set(d Desired) {
-	b.leave(func(w *signs) { w.desired, b.private = &d, d.Private })
-}
-
 func (b *inbox) tell(n news) {
-	b.leave(func(w *signs) { w.news = append(w.news, n) })
+	b.mu.Lock()
+	b.waiting.news = append(b.waiting.news, n)
+	b.mu.Unlock()
+	b.poke()
 }
 
 // answer does not wake the loop for an address that proves nothing.
 func (b *inbox) answer(now time.Time, server netip.AddrPort) {
 	b.mu.Lock()
-	counts := Counts(server.Addr(), b.private)
-	if counts {
-		b.waiting.answered = now
-	}
+	private := b.private
 	b.mu.Unlock()
-	if counts {
-		b.poke()
+	if !Counts(server.Addr(), private) {
+		return
 	}
+	b.mu.Lock()
+	b.waiting.answered = now
+	b.mu.Unlock()
+	b.poke()
 }
 
 func (b *inbox) silence(peer identity.NodeID) {
-	b.leave(func(w *signs) {
-		if w.silent == nil {
-			w.silent = make(map[identity.NodeID]bool)
-		}
-		w.silent[peer] = true
-	})
+	b.mu.Lock()
+	if b.waiting.silent == nil {
+		b.waiting.silent = make(map[identity.NodeID]bool)
+	}
+	b.waiting.silent[peer] = true
+	b.mu.Unlock()
+	b.poke()
 }
 
 func (b *inbox) lose(id identity.NodeID, remote netip.AddrPort) {
-	b.leave(func(w *signs) {
-		if w.lost == nil {
-			w.lost = make(map[lostSession]bool)
-		}
-		w.lost[lostSession{id, remote}] = true
-	})
+	b.mu.Lock()
+	if b.waiting.lost == nil {
+		b.waiting.lost = make(map[lostSession]bool)
+	}
+	b.waiting.lost[lostSession{id, remote}] = true
+	b.mu.Unlock()
+	b.poke()
 }
 
 func (b *inbox) take() signs {
