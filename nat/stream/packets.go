@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 )
 
 // maxPacket is the longest frame that Packets reads: any QUIC packet fits.
@@ -15,7 +14,7 @@ const maxPacket = 2048
 // what is written goes to the far end whatever its address. Frames that are longer than 2,048 bytes end it. One goroutine may read,
 // several may write; a write waits for TCP. Read deadlines work; closing it closes the stream.
 func Packets(stream net.Conn, remote netip.AddrPort) net.PacketConn {
-	return &packets{Conn: stream, remote: net.UDPAddrFromAddrPort(remote)}
+	return &packets{Conn: stream, remote: net.UDPAddrFromAddrPort(remote), turn: make(chan struct{}, 1)}
 }
 
 type packets struct {
@@ -27,8 +26,8 @@ type packets struct {
 	start int
 	end   int
 
-	writing sync.Mutex // the order of frames on the stream; held across the write, as a net.Conn does
-	out     []byte
+	turn chan struct{} // held by the one that writes, so that frames stay whole; a channel, for it waits for the network
+	out  []byte        // owned by that one
 }
 
 // ReadFrom implements net.PacketConn.
@@ -77,8 +76,8 @@ func (c *packets) WriteTo(p []byte, _ net.Addr) (int, error) {
 	if len(p) > maxPacket {
 		return 0, &net.OpError{Op: "write", Net: "tcp", Err: io.ErrShortWrite}
 	}
-	c.writing.Lock()
-	defer c.writing.Unlock()
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
 	c.out = append(binary.BigEndian.AppendUint16(c.out[:0], uint16(len(p))), p...)
 	if _, err := c.Conn.Write(c.out); err != nil {
 		return 0, err
