@@ -58,9 +58,6 @@ type Device struct {
 	inject injected
 	read   reader // belongs to Read
 
-	exactMu sync.Mutex // held while the sockets are told, so that calls do not overlap
-	isExact bool
-
 	// guarded by mu
 	mu     sync.Mutex
 	peers  map[[32]byte]*peer
@@ -68,6 +65,10 @@ type Device struct {
 	most   int // largest size ever verified
 	timer  *time.Timer
 	closed bool
+	todo   []work // what the one that does it will find
+	doing  bool   // somebody is in do: the others leave their work to it
+
+	exact bool // as the sockets were told: owned by the one in do
 }
 
 // peer is one peer. It lives as long as SetPeers names it, through all changes of its addresses.
@@ -167,7 +168,7 @@ func (d *Device) SetPath(key [32]byte, path pathmtu.Path) {
 	p := d.peers[key]
 	d.mu.Unlock()
 	if p != nil {
-		d.step(p, func(m *pathmtu.Machine, now time.Time) pathmtu.Output { return m.Move(now, path) })
+		d.step(p, path)
 	}
 }
 
@@ -258,48 +259,79 @@ func (d *Device) tick() {
 	d.do(todo...)
 }
 
+// Inputs of step, beside a pathmtu.Path: the path is another one.
+type (
+	sent     int  // a packet of that size has left
+	answered note // an answer has come
+)
+
 // step has one machine take an input.
-func (d *Device) step(p *peer, input func(*pathmtu.Machine, time.Time) pathmtu.Output) {
+func (d *Device) step(p *peer, input any) {
 	d.mu.Lock()
 	if p.machine == nil {
 		d.mu.Unlock()
 		return
 	}
 	now := time.Now()
-	w := d.applyLocked(p, input(p.machine, now))
+	var out pathmtu.Output
+	switch in := input.(type) {
+	case pathmtu.Path:
+		out = p.machine.Move(now, in)
+	case sent:
+		out = p.machine.Sent(now, int(in))
+	case answered:
+		out = p.machine.Answer(now, in.nonce, in.size)
+	}
+	w := d.applyLocked(p, out)
 	d.rearmLocked(now)
 	d.mu.Unlock()
 	d.do(w)
 }
 
-// do does what has to be done without mu.
+// do does what has to be done without mu. One at a time does, for all that come meanwhile: so the calls of Exact do not overlap,
+// and no probe leaves before the sockets know of it.
 func (d *Device) do(todo ...work) {
-	d.followExact()
-	for _, w := range todo {
-		if w.grown {
-			select {
-			case d.grown <- struct{}{}:
-			default:
-			}
-		}
-		for _, p := range w.probes {
-			d.push(note{kind: kindAsk, to: w.to, size: p.Size, nonce: p.Nonce})
-		}
+	d.mu.Lock()
+	d.todo = append(d.todo, todo...)
+	if d.doing {
+		d.mu.Unlock()
+		return
 	}
+	d.doing = true
+	for len(d.todo) > 0 || d.exact != (d.exacts > 0) {
+		next, want := d.todo, d.exacts > 0
+		d.todo = nil
+		d.mu.Unlock()
+		d.followExact(want)
+		for _, w := range next {
+			d.carryOut(w)
+		}
+		d.mu.Lock()
+	}
+	d.doing = false
+	d.mu.Unlock()
 }
 
 // followExact tells the sockets whether probes are under way.
-func (d *Device) followExact() {
-	d.exactMu.Lock()
-	defer d.exactMu.Unlock()
-	d.mu.Lock()
-	want := d.exacts > 0
-	d.mu.Unlock()
-	if want != d.isExact {
-		d.isExact = want
-		if d.sockets != nil {
-			d.sockets.Exact(want)
+func (d *Device) followExact(want bool) {
+	if want == d.exact {
+		return
+	}
+	d.exact = want
+	if d.sockets != nil {
+		d.sockets.Exact(want)
+	}
+}
+
+func (d *Device) carryOut(w work) {
+	if w.grown {
+		select {
+		case d.grown <- struct{}{}:
+		default:
 		}
+	}
+	for _, p := range w.probes {
+		d.push(note{kind: kindAsk, to: w.to, size: p.Size, nonce: p.Nonce})
 	}
 }
 

@@ -116,6 +116,47 @@ func newPair(t *testing.T, mtu int) [2]*node {
 	return pair
 }
 
+// slowSockets take as long as the test has them to be told.
+type slowSockets struct{ called, let chan struct{} }
+
+func (s *slowSockets) Exact(bool) {
+	s.called <- struct{}{}
+	<-s.let
+}
+
+// TestSlowSockets asserts that nobody waits for the sockets but who tells them, and that no probe leaves before they know.
+func TestSlowSockets(t *testing.T) {
+	s := &slowSockets{called: make(chan struct{}, 9), let: make(chan struct{})}
+	d := New(Options{Inner: newFakeTUN(t), Sockets: s})
+	defer d.Close()
+	path := pathmtu.Path{Addr: under, Overhead: 60, Top: 1376, Default: 1376}
+	d.SetPeers(netip.MustParseAddr("fd00::9"), []Peer{{Key: [32]byte{1}, Addr: addrs6[0], Path: path}, {Key: [32]byte{2}, Addr: addrs6[1], Path: path}})
+	var telling sync.WaitGroup
+	telling.Go(func() { d.step(d.peers[[32]byte{1}], sent(1376)) })
+	select {
+	case <-s.called:
+	case <-time.After(patience):
+		t.Fatal("the sockets were not told of probes")
+	}
+	d.step(d.peers[[32]byte{2}], sent(1376)) // the first one is still at it
+	waiting := func() int {
+		d.inject.mu.Lock()
+		defer d.inject.mu.Unlock()
+		return len(d.inject.notes)
+	}
+	if got := waiting(); got != 0 {
+		t.Errorf("while the sockets are told: got %d probes, want none", got)
+	}
+	if got := len(s.called); got != 0 {
+		t.Errorf("while the sockets are told: got %d more calls, want none", got)
+	}
+	close(s.let)
+	telling.Wait()
+	if got := waiting(); got < 2 {
+		t.Errorf("when they have been told: got %d probes, want those to both peers", got)
+	}
+}
+
 // set gives end i its only peer, behind which is everything that is not its own.
 func (n *node) set(i int, path pathmtu.Path) {
 	other := 1 - i

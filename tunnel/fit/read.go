@@ -123,7 +123,7 @@ func (d *Device) out(b *batch, i int) {
 	}
 	if report := p.report.Load(); report >= 0 && len(packet) >= int(report) {
 		p.report.Store(-1) // the machine says anew
-		d.step(p, func(m *pathmtu.Machine, now time.Time) pathmtu.Output { return m.Sent(now, len(packet)) })
+		d.step(p, sent(len(packet)))
 		limit = p.getLimit()
 	}
 	if len(packet) > limit.Whole {

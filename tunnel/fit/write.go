@@ -1,11 +1,6 @@
 package fit
 
-import (
-	"net/netip"
-	"time"
-
-	"warren/tunnel/pathmtu"
-)
+import "net/netip"
 
 /* A packet's way in
  *
@@ -61,7 +56,7 @@ func (d *Device) probe(packet []byte) bool {
 	case n.kind == kindAsk:
 		d.push(note{kind: kindAnswer, to: from, size: len(packet), nonce: n.nonce})
 	default:
-		d.step(p, func(m *pathmtu.Machine, now time.Time) pathmtu.Output { return m.Answer(now, n.nonce, n.size) })
+		d.step(p, answered(n))
 	}
 	return true
 }
