@@ -17,7 +17,6 @@ import (
 	"errors"
 	"net"
 	"reflect"
-	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -26,10 +25,9 @@ import (
 
 // Bind implements conn.Bind; its endpoints are *conn.StdNetEndpoint.
 type Bind struct {
-	open atomic.Pointer[pair]
-
-	mu    sync.Mutex // held while the option is set, so that the sockets and exact agree
-	exact bool
+	// atomic
+	open  atomic.Pointer[pair]
+	exact atomic.Bool // see agree
 }
 
 // pair is two binds with the same sockets.
@@ -71,10 +69,8 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		// StdNetBind does not give its sockets away, and has no hook before they are bound.
 		p.raw[i] = (*net.UDPConn)(reflect.ValueOf(p.four).Elem().FieldByName(field).UnsafePointer())
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.open.Store(p)
-	p.setExact(b.exact)
+	b.agree()
 	return functions, actual, nil
 }
 
@@ -83,10 +79,20 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 // IPv6 only, and only while it is off: there nobody but the sender can fragment. Where the system does not know the option nothing
 // happens.
 func (b *Bind) Exact(on bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.exact = on
-	b.open.Load().setExact(on)
+	b.exact.Store(on)
+	b.agree()
+}
+
+// agree has the sockets do as exact says. Whoever changes either calls it afterwards, and looks once more when it is done: of several
+// at once the last one to set the option finds what holds now.
+func (b *Bind) agree() {
+	for {
+		p, on := b.open.Load(), b.exact.Load()
+		p.setExact(on)
+		if b.open.Load() == p && b.exact.Load() == on {
+			return
+		}
+	}
 }
 
 // setExact sets the option of both sockets.
