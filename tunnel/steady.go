@@ -133,6 +133,7 @@ func (c *complaints) errorf(format string, args ...any) {
 
 // due counts a complaint and reports whether it is time to log one of its kind, and how many were not since the last.
 func (c *complaints) due(format string) (skipped int, due bool) {
+	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k := c.kinds[format]
@@ -140,7 +141,6 @@ func (c *complaints) due(format string) (skipped int, due bool) {
 		k = &complaint{}
 		c.kinds[format] = k
 	}
-	now := c.now()
 	if !k.last.IsZero() && now.Sub(k.last) < complaintInterval {
 		k.skipped++
 		return 0, false

@@ -163,16 +163,13 @@ func newWays(b Bind, log *slog.Logger) *ways {
 // is holds until another word, also when its key changes.
 func (t *Tunnel) SetWay(id identity.NodeID, w Way) {
 	w.Sources = slices.Clone(w.Sources)
-	t.ways.put(id, func(in *inbox) {
-		w.Restarted = w.Restarted || in.ways[id].Restarted
-		set(&in.ways, id, w)
-	})
+	t.ways.putWay(id, w)
 }
 
 // Agreed says that this side, which is controlling, has agreed on a preshared key with an instance (a process) of the member,
 // and has set it. It never waits. A member that is not set is ignored.
 func (t *Tunnel) Agreed(id identity.NodeID, instance [8]byte) {
-	t.ways.put(id, func(in *inbox) { set(&in.agreed, id, instance) })
+	t.ways.putAgreed(id, instance)
 }
 
 // LastHandshake returns when the last handshake with a member was done; zero: none, or the member is not set. It reads that
@@ -210,15 +207,22 @@ func set[V any](m *map[identity.NodeID]V, id identity.NodeID, v V) {
 // member returns one, or nil.
 func (w *ways) member(id identity.NodeID) *member { return (*w.members.Load())[id] }
 
-// put adds to the inbox what concerns a member, and wakes the loop.
-func (w *ways) put(id identity.NodeID, add func(*inbox)) {
+// putWay and putAgreed add to the inbox what concerns a member, if it is one, and wake the loop.
+func (w *ways) putWay(id identity.NodeID, way Way) {
 	w.mu.Lock()
-	known := w.member(id) != nil
-	if known {
-		add(&w.inbox)
+	defer w.mu.Unlock()
+	if w.member(id) != nil {
+		way.Restarted = way.Restarted || w.inbox.ways[id].Restarted
+		set(&w.inbox.ways, id, way)
+		w.poke()
 	}
-	w.mu.Unlock()
-	if known {
+}
+
+func (w *ways) putAgreed(id identity.NodeID, instance [8]byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.member(id) != nil {
+		set(&w.inbox.agreed, id, instance)
 		w.poke()
 	}
 }

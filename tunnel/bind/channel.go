@@ -64,10 +64,24 @@ func newRoutes() *routes {
 // of returns what ChannelData from there means.
 func (r *routes) of(at Half) route { return (*r.table.Load())[at] }
 
-// change replaces the table. The caller holds mu.
-func (r *routes) change(edit func(map[Half]route)) {
+// put and remove replace the table. The caller holds mu.
+func (r *routes) put(at Half, to route) {
 	next := maps.Clone(*r.table.Load())
-	edit(next)
+	next[at] = to
+	r.table.Store(&next)
+}
+
+func (r *routes) remove(at Half) {
+	next := maps.Clone(*r.table.Load())
+	delete(next, at)
+	r.table.Store(&next)
+}
+
+// move is both at once: no packet finds neither.
+func (r *routes) move(from, at Half, to route) {
+	next := maps.Clone(*r.table.Load())
+	delete(next, from)
+	next[at] = to
 	r.table.Store(&next)
 }
 
@@ -113,7 +127,7 @@ func (c *Channels) Open(relay netip.AddrPort, number uint16) (netip.AddrPort, er
 	ch := &channel{virtual: virtualAddr(virtualChannel, c.serial), number: number}
 	ch.relay.Store(c.streams.hopTo(at.Addr))
 	c.own[ch.virtual] = ch
-	c.routes.change(func(routes map[Half]route) { routes[at] = route{own: ch} })
+	c.routes.put(at, route{own: ch})
 	return ch.virtual, nil
 }
 
@@ -136,10 +150,7 @@ func (c *Channels) Move(virtual, relay netip.AddrPort) error {
 		return fmt.Errorf("move relay channel %#04x to %v: %w", ch.number, to.Addr, ErrChannelInUse)
 	}
 	ch.relay.Store(c.streams.hopTo(to.Addr))
-	c.routes.change(func(routes map[Half]route) {
-		delete(routes, from)
-		routes[to] = route{own: ch}
-	})
+	c.routes.move(from, to, route{own: ch})
 	return nil
 }
 
@@ -154,5 +165,5 @@ func (c *Channels) Close(virtual netip.AddrPort) {
 	at := Half{ch.relay.Load().udp.AddrPort, ch.number}
 	ch.relay.Store(nil)
 	delete(c.own, virtual)
-	c.routes.change(func(routes map[Half]route) { delete(routes, at) })
+	c.routes.remove(at)
 }

@@ -125,7 +125,7 @@ func (f *Forwards) Set(from, to Half) (*ForwardCounters, error) {
 	} else {
 		next.counters, next.flow = new(ForwardCounters), f.flow(from.Addr)
 	}
-	f.routes.change(func(routes map[Half]route) { routes[from] = route{forward: next} })
+	f.routes.put(from, route{forward: next})
 	return next.counters, nil
 }
 
@@ -137,7 +137,7 @@ func (f *Forwards) Remove(from Half) {
 	if f.routes.of(from).forward == nil {
 		return
 	}
-	f.routes.change(func(routes map[Half]route) { delete(routes, from) })
+	f.routes.remove(from)
 	if s := f.flows[from.Addr]; s.count > 1 {
 		s.count--
 	} else {
