@@ -16,6 +16,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -302,13 +303,8 @@ func (s *Sealer) sealContext(to identity.NodeID) []byte {
 
 // agreementContext binds the derived key to mesh, both ends, the attempt and the offered key.
 func (s *Sealer) agreementContext(offerer, answerer identity.NodeID, attempt uint64, public []byte) []byte {
-	hash := sha256.New()
-	hash.Write(s.options.Mesh[:])
-	hash.Write(offerer[:])
-	hash.Write(answerer[:])
-	var number [8]byte
-	binary.BigEndian.PutUint64(number[:], attempt)
-	hash.Write(number[:])
-	hash.Write(public)
-	return hash.Sum([]byte(pskInfo))
+	in := slices.Concat(s.options.Mesh[:], offerer[:], answerer[:])
+	in = binary.BigEndian.AppendUint64(in, attempt)
+	hash := sha256.Sum256(append(in, public...))
+	return append([]byte(pskInfo), hash[:]...)
 }
