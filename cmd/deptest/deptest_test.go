@@ -1,6 +1,6 @@
 // Package deptest holds the rules of the house by tests: every package of the module has a floor and imports only what stands
-// on lower ones (this file), types and the hub stay below ceilings (ceilings_test.go), log lines have one key for each thing
-// (logs_test.go), and the pages for people have short lines and no dead link (pages_test.go). The table of floors
+// on lower ones (this file), types and the hub stay below ceilings (ceilings_test.go), a mutex is held for memory only
+// (locks_test.go), log lines have one key for each thing (logs_test.go), and the pages for people have short lines and no dead link (pages_test.go). The table of floors
 // (table_test.go) is also the map of the code, MAP.md (map_test.go).
 //
 // What a package does in detail is told by the package itself.

@@ -87,7 +87,7 @@ var table = []place{
 	{"cmd/warren", programs, "subcommands, flags, tables, exit codes"},
 	{"cmd/warren-bench", programs, "throughput beside plain wireguard-go, and through a relay beside pion's TURN"},
 
-	{"cmd/deptest", tests, "the rules of the house: floors, imports, sizes, log keys, this map"},
+	{"cmd/deptest", tests, "the rules of the house: floors, imports, sizes, mutexes, log keys, this map"},
 	{"cmd/warren-demo", tests, "`make demo`: the real program in the lab, told as a story"},
 	{"cmd/warren/e2e", tests, "the real program in the lab: scenarios, the grid of NATs, events, soak"},
 	{"mesh/meshtest", tests, "control sessions in memory, for tests of mesh"},
