@@ -140,8 +140,6 @@ func (f *face) settle(i int) {
 	f.member.Record.SealingKey = f.keys.Sealing
 }
 
-func (f *face) at() netip.AddrPort { return netip.AddrPortFrom(f.addr, swarmPort) }
-
 // equip makes the courier and nat of a face.
 func (s *swarm) equip(t testing.TB, f *face, members courier.Members, keys courier.Tunnel, traffic nat.Traffic) {
 	t.Helper()

@@ -53,16 +53,20 @@ func StartForeign(ctx context.Context, h *natlab.Host, port uint16, addrs ...net
 	if f.device, err = h.Start("wireguard-go", "-f", foreignName); err != nil {
 		return nil, err
 	}
-	// The socket of its control interface comes last.
+	// The socket of its control interface comes last. It is looked for from outside first: wg(8) removes one that is bound and does not
+	// listen yet, since it takes it for left over, and wireguard-go ends then.
 	for {
-		if _, err = h.Run(ctx, "wg", "show", foreignName); err == nil {
-			break
+		out, err := h.Run(ctx, "ss", "-Hxl")
+		if err == nil && strings.Contains(out, "wireguard/"+foreignName+".sock") {
+			if _, err = h.Run(ctx, "wg", "show", foreignName); err == nil {
+				break
+			}
 		}
 		select {
 		case <-f.device.Done():
 			return nil, fmt.Errorf("start foreign peer: wireguard-go has ended: %s", f.device.Output())
 		case <-ctx.Done():
-			return nil, fmt.Errorf("start foreign peer: %w", err)
+			return nil, fmt.Errorf("start foreign peer: %w", ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
