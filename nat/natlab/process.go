@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -128,7 +129,7 @@ func (p *Process) Stop(grace time.Duration) error {
 
 // Kill ends the process at once, as a power cut would, and waits until it is gone.
 func (p *Process) Kill() error {
-	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, syscall.ESRCH) && !errors.Is(err, os.ErrProcessDone) {
 		select {
 		case <-p.done:
 		default:
