@@ -119,7 +119,7 @@ func (w *ways) findStale(now time.Time) {
 			continue
 		}
 		if now.Sub(p.endpoint.Activity().LastTx) < staleEvery {
-			w.log.Debug("no keys agreed", "peer", id.Short())
+			w.log.Debug("no keys agreed", "id", id.Short())
 			w.tell(Stale, id, netip.AddrPort{})
 		}
 		if done.IsZero() && p.shake.since.IsZero() {

@@ -108,7 +108,7 @@ func (w *ways) roamed(r roamer, now time.Time) {
 	if p == nil {
 		return
 	}
-	w.log.Debug("peer roamed", "peer", r.id.Short(), "address", r.addr.String())
+	w.log.Debug("peer roamed", "id", r.id.Short(), "address", r.addr.String())
 	if !bind.IsVirtual(r.addr.Addr()) {
 		p.endpoint.SetPath(r.addr)
 		p.strayed = now

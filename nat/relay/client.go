@@ -266,7 +266,7 @@ func (c *Client) move(o *opened, relay netip.AddrPort) bool {
 		return true
 	}
 	if err := c.options.Channels.Move(o.virtual, relay); err != nil {
-		c.options.Logger.Info("relay channel not moved", "anchor", o.anchor.Short(), "peer", o.peer.Short(), "error", err)
+		c.options.Logger.Info("relay channel not moved", "id", o.peer.Short(), "anchor", o.anchor.Short(), "error", err)
 		return false
 	}
 	c.mu.Lock()
