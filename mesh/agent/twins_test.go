@@ -27,7 +27,7 @@ type twins struct {
 }
 
 func newTwins(self *face) *twins {
-	w := &twins{self: self, changes: make(chan struct{}, 1), events: make(chan session.Event), ready: make(chan struct{}), stands: standing.Snapshot{Network: 1, Hosts: []netip.Addr{self.addr}}}
+	w := &twins{self: self, changes: make(chan struct{}, 1), events: make(chan session.Event), ready: make(chan struct{}), stands: standing.Snapshot{Settled: true, Network: 1, Hosts: []netip.Addr{self.addr}}}
 	w.keys.Store(new(map[identity.NodeID]signal.Keys))
 	w.view.Store(viewOf(self.member))
 	return w

@@ -8,7 +8,7 @@ import (
 
 // Board is what a hub has to show: the settings in force, and what a person should look at.
 type Board struct {
-	Ready    bool // the first round is done
+	Ready    bool // everything is in place
 	Settings Settings
 	Warnings []string // in words
 	// Refusals are why members want no session, in their words, since the last one with each.
@@ -31,7 +31,7 @@ func (h *Hub) publish(f facts, failed error) {
 		h.log.Warn("not everything in place", "error", failed)
 		h.said.failing = "not everything is in place: " + failed.Error()
 	}
-	b := &Board{Ready: true, Settings: h.settings, Refusals: maps.Clone(h.said.refusals)}
+	b := &Board{Ready: h.ready, Settings: h.settings, Refusals: maps.Clone(h.said.refusals)}
 	for _, text := range []string{h.said.settings, h.said.failing, f.standing.Trouble, f.neighbours.Trouble} {
 		if text != "" {
 			b.Warnings = append(b.Warnings, text)

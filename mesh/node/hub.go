@@ -43,7 +43,7 @@ type Options struct {
 	Settings  Settings                 // to begin with
 	Load      func() (Settings, error) // reads the settings afresh, at each reload
 	Reload    <-chan struct{}          // each value asks for a reload; may be nil
-	Ready     chan<- struct{}          // closed after the first round; may be nil
+	Ready     chan<- struct{}          // closed once everything is in place; may be nil
 	Tunnel    Tunnel
 	Names     Names
 	Owners    *Owners // nil: no mesh, static peers only
@@ -72,6 +72,7 @@ type Hub struct {
 	parting  []parting
 	routable bool // a session came up: signals that wait have a way
 	stale    bool // the next round trusts nothing that was told before
+	ready    bool // a round has said where this node is reached
 }
 
 // peer is what the loop keeps of another active member.
@@ -140,9 +141,6 @@ func (h *Hub) Run(ctx context.Context) error {
 	defer c.stop()
 	h.reconcile(c.now)
 	c.rest()
-	if h.o.Ready != nil {
-		close(h.o.Ready)
-	}
 	for {
 		c.wait(h.nextWake())
 		var dirty bool

@@ -426,3 +426,30 @@ func TestWithoutAMesh(t *testing.T) {
 		)
 	})
 }
+
+// An invite that is made as soon as the agent is ready has to lead somewhere.
+func TestReadyOnceItIsKnownWhereThisNodeIsReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newTwins(t, newNetwork(), 1, testMember(1))
+		a.stands.Settled = false
+		a.ready = make(chan struct{})
+		a.run(t)
+		select {
+		case <-a.ready:
+			t.Error("got ready at first, want it not to be")
+		default:
+		}
+		if a.hub.Board().Ready {
+			t.Error("got a board that says ready at first, want it not to")
+		}
+		a.take()
+		a.set(func(w *twins) {
+			w.stands.Settled, w.stands.Usable = true, []netip.AddrPort{netip.MustParseAddrPort("203.0.113.1:9277")}
+		}, a.standing)
+		lines(t, "settled", a.take(), "0s announce [203.0.113.1:9277] by [] routes []")
+		<-a.ready // the record says it by now
+		if !a.hub.Board().Ready {
+			t.Error("got a board that does not say ready, want it to")
+		}
+	})
+}

@@ -28,6 +28,13 @@ func (h *Hub) reconcile(now time.Time) {
 		failed = errors.Join(failed, h.setMesh(before, round{f, want}))
 	}
 	h.last, h.stale = &round{f, want}, failed != nil
+	// Before it is known where this node is reached, its record does not say so, and an invite would lead nowhere.
+	if !h.ready && (h.o.Owners == nil || f.standing.Settled) {
+		h.ready = true
+		if h.o.Ready != nil {
+			close(h.o.Ready)
+		}
+	}
 	h.publish(f, failed)
 }
 

@@ -109,6 +109,7 @@ type twins struct {
 	nearby   chan struct{}
 	fatal    chan error
 	reload   chan struct{}
+	ready    chan struct{} // nil: nobody waits
 }
 
 // newTwins makes a node; run starts its hub.
@@ -116,7 +117,7 @@ func newTwins(t testing.TB, network *network, self byte, members ...mesh.Member)
 	w := &twins{
 		journal: &journal{start: time.Now(), last: make(map[string]string)}, self: id(self), net: network,
 		peers: make(map[identity.NodeID]tunnel.Peer), ways: make(map[identity.NodeID]tunnel.Way), keys: make(map[identity.NodeID][32]byte), reach: make(map[identity.NodeID]bool),
-		stands: standing.Snapshot{Network: 1, Hosts: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, self})}},
+		stands: standing.Snapshot{Settled: true, Network: 1, Hosts: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, self})}},
 		paths:  make(chan nat.Event), news: make(chan nat.News), sessions: make(chan session.Event), tunnels: make(chan tunnel.Event),
 		records: make(chan struct{}, 1), standing: make(chan struct{}, 1), streams: make(chan struct{}, 1), nearby: make(chan struct{}, 1), fatal: make(chan error, 1), reload: make(chan struct{}),
 		done: make(chan error, 1),
@@ -133,7 +134,7 @@ func (w *twins) run(t testing.TB) {
 	t.Helper()
 	var err error
 	w.hub, err = New(Options{
-		Self: w.self, Settings: w.setting, Load: w.load, Reload: w.reload, Tunnel: twinTunnel{w}, Names: twinNames{w},
+		Self: w.self, Settings: w.setting, Load: w.load, Reload: w.reload, Ready: w.ready, Tunnel: twinTunnel{w}, Names: twinNames{w},
 		Owners: &Owners{
 			Records: twinRecords{w}, Sessions: twinSessions{w}, NAT: twinNAT{w}, Standing: twinStanding{w}, Streams: twinStreams{w}, Courier: twinCourier{w},
 			Relays: twinRelays{w}, Neighbours: twinNeighbours{w}, Contacts: twinContacts{w}, Echo: twinEcho{w},

@@ -95,6 +95,7 @@ func (l *loop) step(ctx context.Context, now time.Time) {
 		l.readMapper(d)
 		wake = sooner(wake, l.testReach(now, d))
 		l.measure(ctx, now, d)
+		l.snap.Settled = true
 	}
 	l.publish()
 	if !wake.IsZero() {

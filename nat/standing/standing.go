@@ -129,6 +129,7 @@ type Measurement struct {
 
 // Snapshot is what is known. It is not to be changed: all readers share it.
 type Snapshot struct {
+	Settled   bool              // what Set said is taken account of: before that, Usable is nobody's word
 	Network   uint64            // counts the networks that this node was in: another value, another network. 0: Run has not begun
 	Hosts     []netip.Addr      // this host's addresses, best first; those of before while the system cannot be asked
 	Trouble   string            // why they are those of before; empty: they are not
