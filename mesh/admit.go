@@ -56,7 +56,7 @@ func (a *Admission) admit(cert *x509.Certificate, now time.Time) (record.Admissi
 	defer a.book.mu.Unlock()
 	node, invite, name := identity.NodeIDOfCert(cert), identity.IssuerOf(cert), cert.Issuer.CommonName
 	if _, ok := a.book.roster.Member(a.self); !ok {
-		return record.Admission{}, join.Refuse(join.CodeBusy, "the member that was asked has not yet caught up with its mesh: try again in a minute")
+		return record.Admission{}, refuseJoin(join.CodeBusy, "the member that was asked has not yet caught up with its mesh: try again in a minute")
 	}
 	a.pending = slices.DeleteFunc(a.pending, func(p pending) bool {
 		known, ok := a.book.roster.Member(p.Node)
@@ -114,10 +114,10 @@ func (a *Admission) checkPending(node identity.NodeID, invite identity.KeyID, na
 	delete(taken, node)
 	switch {
 	case last.Time != 0 && len(taken) >= status.Terms.Uses:
-		return status.Terms, join.Refuse(join.CodeUsed, "the invite was used by node %s at %s, which has not finished joining yet: ask for a new invite",
+		return status.Terms, refuseJoin(join.CodeUsed, "the invite was used by node %s at %s, which has not finished joining yet: ask for a new invite",
 			last.Node.Short(), time.Unix(last.Time, 0).UTC().Format("2006-01-02 15:04:05 UTC"))
 	case len(a.pending) >= maxPending:
-		return status.Terms, join.Refuse(join.CodeBusy, "the member that was asked has %d unfinished admissions: try again later, or another member", len(a.pending))
+		return status.Terms, refuseJoin(join.CodeBusy, "the member that was asked has %d unfinished admissions: try again later, or another member", len(a.pending))
 	}
 	return status.Terms, nil
 }
@@ -161,6 +161,11 @@ func (a *Admission) Bundle(invite identity.KeyID, maxBytes int) (records []recor
 // AddNode takes in the first record of a node that was just admitted, for join.
 func (a *Admission) AddNode(first record.Signed) error {
 	return joinRefusal(a.intake.put(first))
+}
+
+// refuseJoin is join.Refuse, which is not called with the book's lock held: it stands among what does I/O.
+func refuseJoin(code join.Code, format string, args ...any) error {
+	return &join.Refusal{Code: code, Text: fmt.Sprintf(format, args...)}
 }
 
 // joinRefusal turns the roster's reasons into those that a joiner is told. The roster's texts are for people already.

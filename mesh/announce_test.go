@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/mesh/record"
 	"warren/mesh/roster"
 )
 
@@ -39,5 +40,23 @@ func TestAnnounce(t *testing.T) {
 func TestFatalErrorThatTimeMayCure(t *testing.T) {
 	if !(&FatalError{Reason: roster.ReasonExpired}).Curable() || (&FatalError{Text: "revoked"}).Curable() {
 		t.Error("got the wrong one curable, want the expired certificate alone")
+	}
+}
+
+// What changes the own record is called without a lock, and again when the record has changed meanwhile.
+func TestUpdatesMayOvertake(t *testing.T) {
+	w := realWorld(t, 0)
+	a := w.founder("a").start()
+	calls := 0
+	err := a.Update(func(own *record.Node) {
+		if calls++; calls == 1 {
+			if err := a.Update(func(own *record.Node) { own.Name = "first" }); err != nil {
+				t.Error(err)
+			}
+		}
+		own.Endpoints = endpoints("203.0.113.1:9277")
+	})
+	if own := a.Own(); err != nil || calls != 2 || own.Name != "first" || len(own.Endpoints) != 1 {
+		t.Errorf("got name %q, endpoints %v, %d calls and error %v, want both changes, by two calls", own.Name, own.Endpoints, calls, err)
 	}
 }

@@ -34,15 +34,38 @@ func newAsks() *asks {
 // maxAsks is above the number of members with which there can be news at one time.
 const maxAsks = 4096
 
-func (a *asks) put(id identity.NodeID, change func(*ask)) {
+// wish is one reason to sync, or what is to be kept in mind for that.
+type wish struct {
+	up     bool // a session came up
+	sync   bool // a sync is wanted, after delay at the latest
+	delay  time.Duration
+	theirs *[16]byte // the member's digest; nil: not told
+}
+
+// with adds a wish to what is asked for already.
+func (k ask) with(w wish) ask {
+	switch {
+	case w.up:
+		k.up, k.must, k.delay = true, true, 0
+	case w.sync && (!k.must || w.delay < k.delay):
+		k.must, k.delay = true, w.delay
+	case w.theirs != nil:
+		k.theirs = *w.theirs
+	}
+	return k
+}
+
+func (a *asks) put(id identity.NodeID, w wish) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	one, ok := a.asks[id]
 	if !ok && len(a.asks) >= maxAsks {
 		return // the digests will bring it up again
 	}
-	change(&one)
-	a.asks[id] = one
+	if w.up {
+		delete(a.no, id) // who has a session does not refuse it
+	}
+	a.asks[id] = one.with(w)
 	a.rouse()
 }
 
@@ -54,12 +77,7 @@ func (a *asks) rouse() {
 }
 
 // up asks for a sync because a session came up. Who has one does not refuse it.
-func (a *asks) up(id identity.NodeID) {
-	a.put(id, func(one *ask) {
-		one.up, one.must, one.delay = true, true, 0
-		delete(a.no, id)
-	})
-}
+func (a *asks) up(id identity.NodeID) { a.put(id, wish{up: true}) }
 
 // refused tells that a node wants no session.
 func (a *asks) refused(id identity.NodeID, reason string) {
@@ -73,18 +91,11 @@ func (a *asks) refused(id identity.NodeID, reason string) {
 
 // sync asks for a sync.
 func (a *asks) sync(id identity.NodeID, delay time.Duration) {
-	a.put(id, func(one *ask) {
-		if !one.must || delay < one.delay {
-			one.delay = delay
-		}
-		one.must = true
-	})
+	a.put(id, wish{sync: true, delay: delay})
 }
 
 // digest tells the digest that a member has just shown.
-func (a *asks) digest(id identity.NodeID, theirs [16]byte) {
-	a.put(id, func(one *ask) { one.theirs = theirs })
-}
+func (a *asks) digest(id identity.NodeID, theirs [16]byte) { a.put(id, wish{theirs: &theirs}) }
 
 func (a *asks) take() (taken map[identity.NodeID]ask, no map[identity.NodeID]string) {
 	a.mu.Lock()

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
@@ -213,25 +214,46 @@ func (w *writer) sign(now time.Time) (record.Signed, error) {
 	return signed, nil
 }
 
-// update changes the own record with f. It returns false when nothing has changed.
-func (w *writer) update(f func(*record.Node), now time.Time) (record.Signed, bool, error) {
+// update changes the own record with f, which is called without a lock, and again when the record has changed meanwhile. It returns
+// false when nothing has changed.
+func (w *writer) update(f func(*record.Node), now time.Time) (signed record.Signed, changed bool, err error) {
+	for {
+		node, body := w.ownBody()
+		f(&node)
+		signed, changed, overtaken, err := w.replace(body, node, now)
+		if !overtaken {
+			return signed, changed, err
+		}
+	}
+}
+
+// ownBody returns the own record and the body that it was last signed with.
+func (w *writer) ownBody() (record.Node, []byte) {
+	w.book.mu.Lock()
+	defer w.book.mu.Unlock()
+	return w.own.node, w.own.signed.Body
+}
+
+// replace takes node for the own record, as far as a node says it of itself. overtaken: the record is not the one any more that had
+// this body.
+func (w *writer) replace(body []byte, node record.Node, now time.Time) (signed record.Signed, changed, overtaken bool, err error) {
 	w.book.mu.Lock()
 	defer w.book.unlock()
 	before := w.own.node
-	node := before
-	f(&node)
+	if !bytes.Equal(body, w.own.signed.Body) {
+		return record.Signed{}, false, true, nil
+	}
 	node.ID, node.Seq, node.Certificate, node.Admission = before.ID, before.Seq, before.Certificate, before.Admission
 	node.Instance, node.Epoch, node.Started, node.Updated = before.Instance, before.Epoch, before.Started, before.Updated
 	same, err := record.SignNode(w.meshID, node, w.key)
-	if err != nil || string(same.Body) == string(w.own.signed.Body) {
-		return record.Signed{}, false, err
+	if err != nil || bytes.Equal(same.Body, w.own.signed.Body) {
+		return record.Signed{}, false, false, err
 	}
 	w.own.node = node
-	signed, err := w.sign(now)
-	if err != nil {
+	if signed, err = w.sign(now); err != nil {
 		w.own.node = before
 	}
-	return signed, err == nil, err
+	return signed, err == nil, false, err
 }
 
 // ownNode returns the own record as it stands.

@@ -30,12 +30,7 @@ import (
 
 // heldAcross is what is still done, or has to be, with a mutex held, and why. One that is not there any more fails: the list can
 // only shrink.
-var heldAcross = map[string]string{
-	"mesh.asks.put: calls the function value change":                       "to be a method for each ask; mesh is being split",
-	"mesh.writer.update: calls the function value f":                       "what the hub changes of the own record is to come as a value; mesh is being split",
-	"mesh.Admission.admit: calls another package, mesh/join.Refuse":        "makes an error and nothing else, in a package that otherwise does I/O",
-	"mesh.Admission.checkPending: calls another package, mesh/join.Refuse": "the same",
-}
+var heldAcross = map[string]string{}
 
 // exports asks the go tool for the packages, and for what each of them exports.
 func exports(t *testing.T) (own map[string][]string, imp func(*token.FileSet) types.Importer) {
