@@ -70,7 +70,7 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 		}
 	}
 	if port == 0 {
-		port = node.DefaultPort
+		port = place.DefaultPort
 	}
 	a.public = private.PublicKey()
 	var err error

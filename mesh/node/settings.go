@@ -10,9 +10,6 @@ import (
 	"warren/nat/standing"
 )
 
-// DefaultPort is the UDP port of a node for which neither its settings nor its state name one.
-const DefaultPort = 9277
-
 // ErrFinal is wrapped by those errors of Run that no restart can cure: this node was revoked, its invite was used
 // by an earlier admission, or its key lives on another machine.
 var ErrFinal = errors.New("this node cannot go on in this mesh")
@@ -30,7 +27,7 @@ const (
 // Interface is what this machine's settings say about the tunnel interface. Zero fields mean the default.
 type Interface struct {
 	Name       string         // "": warren0 or the next free one; utun on macOS
-	Port       uint16         // 0: the port kept in the state directory, else DefaultPort
+	Port       uint16         // 0: the port kept in the state directory, else place.DefaultPort
 	MTU        int            // 0: the tunnel chooses, and makes it larger where jumbo frames pass
 	Addresses  []netip.Prefix // further addresses of the interface, beside the overlay's; all of them without a mesh
 	PrivateKey wgtypes.Key    // zero: the WireGuard key in the state directory; always set without a mesh

@@ -194,7 +194,7 @@ func (w *twins) set(change func(*twins), news chan struct{}) {
 
 type twinTunnel struct{ *twins }
 
-func (w twinTunnel) Port() uint16 { return DefaultPort }
+func (w twinTunnel) Port() uint16 { return place.DefaultPort }
 
 func (w twinTunnel) SetLink(c osnet.Config) error {
 	w.mu.Lock()
@@ -407,7 +407,7 @@ func (w *twins) adopt(peer identity.NodeID, key [32]byte) bool {
 }
 
 func (w *twins) address() netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, w.self[0]}), DefaultPort)
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, w.self[0]}), place.DefaultPort)
 }
 
 type twinStanding struct{ *twins }
