@@ -6,26 +6,36 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
 // attached is the device of a tunnel as its ways see it. Unless it says otherwise a method touches one peer, and waits for
-// nothing but the locks of the device that its packets take too. Without a device, or for a peer that is not set, nothing happens.
+// nothing but the locks of the device that its packets take too. Without a device, or for a member that is not set, nothing happens.
 type attached struct{ t *Tunnel }
 
-// peer looks one up, or returns nil.
-func (a attached) peer(key wgtypes.Key) *device.Peer {
+// lookup returns what the device has for a key, or nil.
+func (a attached) lookup(key wgtypes.Key) *device.Peer {
 	if dev := a.t.running.Load(); dev != nil {
 		return dev.LookupPeer(device.NoisePublicKey(key))
 	}
 	return nil
 }
 
+// peer looks up what the device has for a member, or returns nil. Before its key becomes another node's the member's endpoint is removed,
+// and for that node the device makes the peer anew: so what was found before the endpoint was removed never is the other's.
+func (a attached) peer(m *member) *device.Peer {
+	peer := a.lookup(m.key)
+	if m.endpoint.Removed() {
+		return nil
+	}
+	return peer
+}
+
 // Initiate implements wireGuard.
-func (a attached) Initiate(key wgtypes.Key, fresh bool) {
-	peer := a.peer(key)
+func (a attached) Initiate(m *member, fresh bool) { initiate(a.peer(m), fresh) }
+
+func initiate(peer *device.Peer, fresh bool) {
 	if peer == nil {
 		return
 	}
@@ -37,22 +47,22 @@ func (a attached) Initiate(key wgtypes.Key, fresh bool) {
 }
 
 // Confirm implements wireGuard.
-func (a attached) Confirm(key wgtypes.Key) {
-	if peer := a.peer(key); peer != nil {
+func (a attached) Confirm(m *member) {
+	if peer := a.peer(m); peer != nil {
 		peer.SendKeepalive()
 	}
 }
 
 // SetEndpoint implements wireGuard. The device does the same with the endpoint of a packet that it has authenticated.
-func (a attached) SetEndpoint(key wgtypes.Key, e conn.Endpoint) {
-	if peer := a.peer(key); peer != nil {
-		peer.SetEndpointFromPacket(e)
+func (a attached) SetEndpoint(m *member) {
+	if peer := a.peer(m); peer != nil {
+		peer.SetEndpointFromPacket(m.endpoint)
 	}
 }
 
 // LastHandshake implements wireGuard. It waits for the whole device to be read only where lastHandshake cannot.
-func (a attached) LastHandshake(key wgtypes.Key) time.Time {
-	peer := a.peer(key)
+func (a attached) LastHandshake(m *member) time.Time {
+	peer := a.peer(m)
 	if peer == nil {
 		return time.Time{}
 	}
@@ -60,10 +70,10 @@ func (a attached) LastHandshake(key wgtypes.Key) time.Time {
 		return at
 	}
 	stats, err := a.t.Snapshot()
-	if err != nil {
-		return time.Time{}
+	if s := stats[m.key]; err == nil && s.ID == m.id {
+		return s.LastHandshake
 	}
-	return stats[key].LastHandshake
+	return time.Time{}
 }
 
 // lastHandshake reads when the last handshake with a peer was done, zero if none was. The device has no accessor, and its
@@ -91,10 +101,10 @@ func (a attached) Endpoints() (map[wgtypes.Key]netip.AddrPort, error) {
 }
 
 // SetPath implements wireGuard.
-func (a attached) SetPath(key wgtypes.Key, p path) {
+func (a attached) SetPath(m *member, p path) {
 	// Its error is that of a tunnel that is ending.
 	_ = a.t.do(func(o *open) error {
-		o.sizes.setPath(key, p)
+		o.sizes.setPath(m, p)
 		return nil
 	})
 }

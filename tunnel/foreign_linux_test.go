@@ -225,7 +225,7 @@ func foreignByIPv6(t *testing.T, a *side, one *foreign, peer1 Peer) {
 	if err := a.SetPeers([]Peer{peer1}); err != nil {
 		t.Fatal(err)
 	}
-	attached{a.Tunnel}.Initiate(peer1.PublicKey, true)
+	initiate(attached{a.Tunnel}.lookup(peer1.PublicKey), true)
 	ping(t, nil, "100.70.0.11")
 	stats, err := a.Snapshot()
 	if err != nil {

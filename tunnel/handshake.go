@@ -72,26 +72,26 @@ func (p *followed) await(controlling bool, now time.Time) {
 // The side that is not controlling leaves that to the other, and looks whether it comes about.
 func (w *ways) handshake(p *followed, controlling bool, now time.Time) {
 	if controlling && now.Sub(p.shake.since) >= handshakeRetry {
-		w.device.Initiate(p.key, true)
+		w.device.Initiate(p.member, true)
 	}
 	p.await(controlling, now)
 }
 
 // lookAgain starts a handshake again that had no answer, or confirms it.
 func (w *ways) lookAgain(p *followed, now time.Time) {
-	start, confirm := p.shake.look(now, w.device.LastHandshake(p.key))
+	start, confirm := p.shake.look(now, w.device.LastHandshake(p.member))
 	switch {
 	case start:
 		// The session of the side that is not controlling may be good, though not confirmed: it is not given up.
-		w.device.Initiate(p.key, p.shake.controlling)
+		w.device.Initiate(p.member, p.shake.controlling)
 	case confirm:
-		w.device.Confirm(p.key)
+		w.device.Confirm(p.member)
 	}
 }
 
 // keysAreGood reports whether the WireGuard session with a member will last for a while.
 func (w *ways) keysAreGood(p *followed, now time.Time) bool {
-	return now.Sub(w.device.LastHandshake(p.key)) < goodKeys
+	return now.Sub(w.device.LastHandshake(p.member)) < goodKeys
 }
 
 // agreed is told that this side, which is controlling, and an instance of the member have agreed on a preshared key. A handshake
@@ -114,7 +114,7 @@ func (w *ways) findStale(now time.Time) {
 		if !p.way.Addr.IsValid() {
 			continue
 		}
-		done := w.device.LastHandshake(p.key)
+		done := w.device.LastHandshake(p.member)
 		if now.Sub(done) <= staleKeys {
 			continue
 		}

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
-
 	"warren/mesh/identity"
 )
 
@@ -19,7 +17,7 @@ import (
 func (w *ways) prepare(peers []Peer) (want []Peer, table map[identity.NodeID]*member, err error) {
 	before := *w.members.Load()
 	want, table = make([]Peer, 0, len(peers)), make(map[identity.NodeID]*member)
-	stays := make(map[identity.NodeID]bool)
+	stays := make(map[identity.NodeID]bool, len(peers))
 	var errs []error
 	for _, p := range peers {
 		if !p.ID.IsZero() && w.bind == nil {
@@ -33,10 +31,9 @@ func (w *ways) prepare(peers []Peer) (want []Peer, table map[identity.NodeID]*me
 	if w.bind == nil {
 		return want, table, errors.Join(errs...)
 	}
-	// First, since a key may have gone over to another member.
 	for id, m := range before {
 		if !stays[id] {
-			w.bind.RemoveEndpoint(m.key)
+			w.bind.RemoveEndpoint(m.endpoint)
 		}
 	}
 	var static []netip.AddrPort
@@ -48,8 +45,11 @@ func (w *ways) prepare(peers []Peer) (want []Peer, table map[identity.NodeID]*me
 			continue
 		}
 		m := before[p.ID]
-		if !stays[p.ID] || m.controlling != p.Controlling {
-			m = &member{id: p.ID, key: p.PublicKey, endpoint: w.bind.Endpoint(p.PublicKey), controlling: p.Controlling}
+		if !stays[p.ID] {
+			m = &member{endpoint: w.bind.NewEndpoint(p.PublicKey)}
+		}
+		if m.key != p.PublicKey || m.controlling != p.Controlling {
+			m = &member{id: p.ID, key: p.PublicKey, endpoint: m.endpoint, controlling: p.Controlling}
 			m.endpoint.SetControlling(p.Controlling)
 		}
 		table[p.ID] = m
@@ -91,7 +91,7 @@ func (w *ways) follow(table map[identity.NodeID]*member, now time.Time) {
 		case p.endpoint == m.endpoint:
 			p.member = m
 		default:
-			w.unsized.drop(p.key)
+			w.unsized.drop(p.id)
 			w.busy.set(p, time.Time{})
 			*p = followed{member: m, way: p.way, at: -1}
 			p.endpoint.SetSources(p.way.Sources)
@@ -103,7 +103,7 @@ func (w *ways) follow(table map[identity.NodeID]*member, now time.Time) {
 func (w *ways) forget(p *followed) {
 	delete(w.peers, p.id)
 	w.busy.set(p, time.Time{})
-	w.unsized.drop(p.key)
+	w.unsized.drop(p.id)
 	for _, kind := range []EventKind{Roamed, Stirred, Stale} {
 		w.news.drop(newsKey{kind, p.id})
 	}
@@ -148,6 +148,6 @@ func (l *latest[K, V]) drop(k K) {
 
 // unsized is a way whose size of packets is to be looked up.
 type unsized struct {
-	key wgtypes.Key
+	of  *member
 	way netip.AddrPort
 }

@@ -167,3 +167,99 @@ func TestPlainSocketsHaveNoMembersInNamespace(t *testing.T) {
 		t.Errorf("got peers %q, want the static one", got)
 	}
 }
+
+// TestKeyOfAnotherInNamespace has others name the key of a member that is up: what it has stays, whoever comes and goes; and what
+// goes over to another is nothing.
+func TestKeyOfAnotherInNamespace(t *testing.T) {
+	if !osnettest.InNamespace(t) {
+		return
+	}
+	m := osnettest.New()
+	a, v := node(t, "wa", m), node(t, "wv", m)
+	victim := Peer{ID: id('v'), PublicKey: v.key, AllowedIPs: prefixes("10.0.0.2/32"), Controlling: true}
+	thief := Peer{ID: id('t'), PublicKey: v.key, AllowedIPs: prefixes("10.0.0.66/32"), Controlling: true}
+	static := Peer{PublicKey: v.key, AllowedIPs: prefixes("10.0.0.2/32"), PresharedKey: key(9), Endpoint: v.at(t)}
+	toA := Peer{ID: id('a'), PublicKey: a.key, AllowedIPs: prefixes("10.0.0.1/32")}
+	v.peers(t, toA)
+	v.SetWay(id('a'), Way{Addr: a.at(t)})
+	up := func(psk byte) {
+		t.Helper()
+		if err := errors.Join(v.SetPresharedKey(id('a'), key(psk)), a.SetPresharedKey(id('v'), key(psk))); err != nil {
+			t.Fatal(err)
+		}
+		a.SetWay(id('v'), Way{Addr: v.at(t), Restarted: true})
+		wait(t, "handshake", func() bool { return !a.LastHandshake(id('v')).IsZero() })
+		carries(t, a, v, "10.0.0.1", "10.0.0.2")
+	}
+	device := func() string {
+		t.Helper()
+		return run(t, "wg", "show", "wa", "preshared-keys") + run(t, "wg", "show", "wa", "allowed-ips") + run(t, "wg", "show", "wa", "latest-handshakes")
+	}
+	conflict := func(peers ...Peer) {
+		t.Helper()
+		if err := a.SetPeers(peers); !errors.Is(err, ErrConflict) {
+			t.Errorf("got %v, want ErrConflict", err)
+		}
+	}
+	a.peers(t, victim)
+	up(7)
+
+	// A thief comes, is spoken of, and is put out.
+	before, shook, endpoint := device(), a.LastHandshake(id('v')), a.ways.member(id('v')).endpoint
+	conflict(victim, thief)
+	if err := a.SetPresharedKey(id('t'), key(8)); !errors.Is(err, ErrNoPeer) {
+		t.Errorf("preshared key of the thief: got %v, want ErrNoPeer", err)
+	}
+	a.SetWay(id('t'), Way{Addr: netip.MustParseAddrPort("127.0.0.1:9")})
+	a.Agreed(id('t'), [8]byte{1})
+	conflict(victim, thief)
+	if stats, err := a.Snapshot(); err != nil || len(stats) != 1 || stats[v.key].ID != id('v') || !a.LastHandshake(id('t')).IsZero() {
+		t.Errorf("got %+v, %v, want the key to be the victim's", stats, err)
+	}
+	a.peers(t, victim)
+	if got := device(); got != before || !a.LastHandshake(id('v')).Equal(shook) {
+		t.Errorf("got %q, want it as it was: %q", got, before)
+	}
+	if now := a.ways.member(id('v')).endpoint; now != endpoint || now.Path() != v.at(t) {
+		t.Errorf("got another endpoint, or path %v", now.Path())
+	}
+	carries(t, a, v, "10.0.0.1", "10.0.0.2")
+	carries(t, v, a, "10.0.0.2", "10.0.0.1")
+
+	// The key goes over to the thief, and back. Neither has anything of the other.
+	conflict(thief, victim)
+	if got, want := run(t, "wg", "show", "wa", "preshared-keys")+run(t, "wg", "show", "wa", "allowed-ips"), v.key.String()+" (none)"+v.key.String()+" 10.0.0.66/32"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if !a.LastHandshake(id('t')).IsZero() || !a.LastHandshake(id('v')).IsZero() || !endpoint.Removed() {
+		t.Error("a handshake or the endpoint of the victim is left")
+	}
+	a.peers(t, victim)
+	if !a.LastHandshake(id('v')).IsZero() {
+		t.Error("got a handshake of the thief's for the victim's")
+	}
+	up(6)
+
+	// A static peer has its key before any member, wherever it stands in the list. Nothing that still runs for the member touches it.
+	old := a.ways.member(id('v'))
+	conflict(victim, static)
+	if err := a.SetPresharedKey(id('v'), key(5)); !errors.Is(err, ErrNoPeer) {
+		t.Errorf("preshared key of the member: got %v, want ErrNoPeer", err)
+	}
+	attached{a.Tunnel}.SetEndpoint(old)
+	attached{a.Tunnel}.Initiate(old, true)
+	attached{a.Tunnel}.SetPath(old, path{Addr: home})
+	stats, err := a.Snapshot()
+	if s := stats[v.key]; err != nil || !s.ID.IsZero() || s.Endpoint != v.at(t) || !s.LastHandshake.IsZero() {
+		t.Errorf("got %+v, %v, want the static peer alone", s, err)
+	}
+	if got, want := run(t, "wg", "show", "wa", "preshared-keys"), v.key.String()+" "+key(9).String(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if err := v.SetPresharedKey(id('a'), key(9)); err != nil {
+		t.Fatal(err)
+	}
+	carries(t, a, v, "10.0.0.1", "10.0.0.2")
+	a.peers(t, victim)
+	up(4)
+}

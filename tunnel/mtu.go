@@ -8,6 +8,7 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"warren/mesh/identity"
 	"warren/tunnel/bind"
 	"warren/tunnel/fit"
 	"warren/tunnel/pathmtu"
@@ -56,7 +57,7 @@ func (w *ways) sizeWays(ctx context.Context) {
 					p.Link = link
 				}
 			}
-			w.device.SetPath(u.key, p)
+			w.device.SetPath(u.of, p)
 		case <-ctx.Done():
 			return
 		}
@@ -88,33 +89,41 @@ func (p path) question(fixed int) pathmtu.Path {
 	return q
 }
 
+// sized is a member's path, found by its way, while it had this key.
+type sized struct {
+	key  wgtypes.Key
+	path path
+}
+
 // sizes is what an open interface knows about sizes. It belongs to the run loop.
 type sizes struct {
 	fit   *fit.Device
 	link  *atomic.Pointer[linkFacts]
-	paths map[wgtypes.Key]path // of the members, found by their ways; others have none
+	paths map[identity.NodeID]sized // of the members; others have none
 }
 
 // setPeers tells what peers there are.
 func (s *sizes) setPeers(peers []Peer) {
 	link := s.link.Load()
-	list, paths := make([]fit.Peer, len(peers)), make(map[wgtypes.Key]path, len(peers))
+	list, paths := make([]fit.Peer, len(peers)), make(map[identity.NodeID]sized, len(peers))
 	for i, p := range peers {
-		var way path
+		way := sized{key: p.PublicKey}
 		if !p.ID.IsZero() {
-			way = s.paths[p.PublicKey]
-			paths[p.PublicKey] = way
+			if old := s.paths[p.ID]; old.key == p.PublicKey {
+				way = old
+			}
+			paths[p.ID] = way
 		}
-		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: way.question(link.mtu)}
+		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: way.path.question(link.mtu)}
 	}
 	s.paths = paths
 	s.fit.SetPeers(link.self, list)
 }
 
-// setPath tells of another path of a peer, if it is still one.
-func (s *sizes) setPath(key wgtypes.Key, way path) {
-	if _, ok := s.paths[key]; ok {
-		s.paths[key] = way
-		s.fit.SetPath(key, way.question(s.link.Load().mtu))
+// setPath tells of another path of a member, if it still is one with this key.
+func (s *sizes) setPath(m *member, way path) {
+	if old, ok := s.paths[m.id]; ok && old.key == m.key {
+		s.paths[m.id] = sized{m.key, way}
+		s.fit.SetPath(m.key, way.question(s.link.Load().mtu))
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"syscall"
 	"time"
 
@@ -55,7 +54,7 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 		return nil, errors.Join(fmt.Errorf("name interface: %w", err), dev.Close())
 	}
 	o := &open{name: name, log: t.log, publicKey: t.opts.PrivateKey.PublicKey(), bind: t.bind}
-	o.peers.endpoints = make(map[wgtypes.Key]netip.AddrPort)
+	o.peers.held = make(map[wgtypes.Key]holder)
 	o.memory = newMemory(t.opts.LimitMemory)
 	o.memory.limit(0)
 	o.sizes = sizes{fit: fit.New(fit.Options{Inner: dev, Sockets: t.bind})}

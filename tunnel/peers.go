@@ -18,12 +18,18 @@ const compareEvery = time.Minute
 
 // peerSet is what the device was last told about its peers. It belongs to the run loop.
 type peerSet struct {
-	want      []Peer                         // cleaned, with the handles and preshared keys of members; nil: none was ever set
-	members   map[identity.NodeID]int        // where in want
-	have      map[wgtypes.Key]wgtypes.Peer   // what the device has for all that is known
-	unsure    bool                           // a change failed, so have may be wrong
-	endpoints map[wgtypes.Key]netip.AddrPort // as last set
-	agreed    map[identity.NodeID]agreedKey  // the members' preshared keys
+	want    []Peer                        // cleaned, with the handles and preshared keys of members; nil: none was ever set
+	members map[identity.NodeID]int       // where in want
+	have    map[wgtypes.Key]wgtypes.Peer  // what the device has for all that is known
+	unsure  bool                          // a change failed, so have may be wrong
+	held    map[wgtypes.Key]holder        // as last set
+	agreed  map[identity.NodeID]agreedKey // the members' preshared keys
+}
+
+// holder is whose a key of the device is.
+type holder struct {
+	id       identity.NodeID // zero: a static peer
+	endpoint netip.AddrPort  // as given to the device; zero: none
 }
 
 // agreedKey is a preshared key that was agreed with a member while it had this key of its own.
@@ -31,8 +37,11 @@ type agreedKey struct{ key, psk wgtypes.Key }
 
 // SetPeers makes the device have just these peers. It touches only the difference to what was last set: a peer that stays is
 // never removed, and keeps its session. Once a minute the device is read and compared as well, which undoes what somebody
-// else has changed. When two peers want the same prefix the one further up in the list has it, and the error wraps
-// ErrConflict.
+// else has changed.
+//
+// All that the device has by a key belongs to one node, or to one static peer. When two want the same key or the same prefix, a
+// static peer has it, otherwise the one further up in the list, and the error wraps ErrConflict. A key that goes over from
+// one to another is a new peer to the device: no preshared key, endpoint or session of the first is left.
 func (t *Tunnel) SetPeers(peers []Peer) error {
 	return t.do(func(o *open) error {
 		want, conflicts := clean(peers, o.publicKey)
@@ -83,7 +92,7 @@ func (t *Tunnel) Snapshot() (map[wgtypes.Key]PeerStats, error) {
 		stats = make(map[wgtypes.Key]PeerStats, len(have.Peers))
 		for _, p := range have.Peers {
 			stats[p.PublicKey] = PeerStats{
-				Endpoint: addrPort(p.Endpoint), LastHandshake: p.LastHandshakeTime,
+				ID: o.peers.held[p.PublicKey].id, Endpoint: addrPort(p.Endpoint), LastHandshake: p.LastHandshakeTime,
 				RxBytes: uint64(p.ReceiveBytes), TxBytes: uint64(p.TransmitBytes), PathMTU: verified[p.PublicKey],
 			}
 		}
@@ -131,7 +140,7 @@ func (o *open) converge(all bool) (changes int, err error) {
 			p.have[h.PublicKey] = h
 		}
 	}
-	todo := plan(p.have, p.want, p.endpoints)
+	todo := plan(p.have, p.want, p.held)
 	if len(todo) > 0 {
 		if err := o.configure(wgtypes.Config{Peers: todo}); err != nil {
 			p.unsure = true
@@ -144,9 +153,9 @@ func (o *open) converge(all bool) (changes int, err error) {
 			p.have[w.PublicKey] = as(w)
 		}
 	}
-	clear(p.endpoints)
+	clear(p.held)
 	for _, w := range p.want {
-		p.endpoints[w.PublicKey] = w.Endpoint
+		p.held[w.PublicKey] = holder{w.ID, w.Endpoint}
 	}
 	return len(todo), nil
 }

@@ -13,20 +13,20 @@ import (
 	"warren/mesh/identity"
 )
 
-// clean returns the peers with masked, sorted prefixes, each prefix for one peer and each key and member once, and all
+// clean returns the peers, the static ones first, with masked prefixes, each prefix for one peer and each key and member once, and all
 // conflicts as an error.
 func clean(peers []Peer, self wgtypes.Key) ([]Peer, error) {
 	var errs []error
 	owner := make(map[netip.Prefix]wgtypes.Key)
 	seen, members := make(map[wgtypes.Key]bool), make(map[identity.NodeID]bool)
 	out := make([]Peer, 0, len(peers))
-	for _, p := range peers {
+	for _, p := range staticFirst(peers) {
 		switch {
 		case p.PublicKey == self:
-			errs = append(errs, fmt.Errorf("set peer %v: it has this node's own key", p.PublicKey))
+			errs = append(errs, fmt.Errorf("set peer %v: this node's own key: %w", p.PublicKey, ErrConflict))
 			continue
 		case seen[p.PublicKey], members[p.ID]:
-			errs = append(errs, fmt.Errorf("set peer %v: listed twice", p.PublicKey))
+			errs = append(errs, fmt.Errorf("set peer %v: listed twice: %w", p.PublicKey, ErrConflict))
 			continue
 		}
 		seen[p.PublicKey], members[p.ID] = true, !p.ID.IsZero()
@@ -50,12 +50,26 @@ func clean(peers []Peer, self wgtypes.Key) ([]Peer, error) {
 	return out, errors.Join(errs...)
 }
 
+// staticFirst sorts static peers before members, and leaves each kind in its order.
+func staticFirst(peers []Peer) []Peer {
+	return slices.SortedStableFunc(slices.Values(peers), func(a, b Peer) int {
+		switch {
+		case a.ID.IsZero() == b.ID.IsZero():
+			return 0
+		case a.ID.IsZero():
+			return -1
+		}
+		return 1
+	})
+}
+
 // plan returns the changes that lead from what the device has, or is known to have, to what is wanted: removals first, so that
-// their prefixes are free. endpoints are those last set.
-func plan(have map[wgtypes.Key]wgtypes.Peer, want []Peer, endpoints map[wgtypes.Key]netip.AddrPort) []wgtypes.PeerConfig {
+// their prefixes are free. A key that was another's before is removed as well, and made anew. held is what was last set.
+func plan(have map[wgtypes.Key]wgtypes.Peer, want []Peer, held map[wgtypes.Key]holder) []wgtypes.PeerConfig {
 	stays := make(map[wgtypes.Key]bool, len(want))
 	for _, p := range want {
-		stays[p.PublicKey] = true
+		before, known := held[p.PublicKey]
+		stays[p.PublicKey] = !known || before.id == p.ID
 	}
 	var changes []wgtypes.PeerConfig
 	for key := range have {
@@ -65,9 +79,9 @@ func plan(have map[wgtypes.Key]wgtypes.Peer, want []Peer, endpoints map[wgtypes.
 	}
 	for _, p := range want {
 		old, ok := have[p.PublicKey]
-		if !ok {
+		if !ok || !stays[p.PublicKey] {
 			changes = append(changes, added(p))
-		} else if c, differs := changed(old, p, endpoints[p.PublicKey]); differs {
+		} else if c, differs := changed(old, p, held[p.PublicKey].endpoint); differs {
 			changes = append(changes, c)
 		}
 	}

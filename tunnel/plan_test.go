@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/mesh/identity"
 )
 
 // key makes a key out of one letter.
@@ -81,8 +83,8 @@ func TestPlan(t *testing.T) {
 		key('b'): {PublicKey: key('b'), AllowedIPs: nets("10.0.0.2/32"), PresharedKey: key(1)},
 	}
 	a := Peer{PublicKey: key('a'), AllowedIPs: prefixes("fd01::1/128 10.0.0.1/32"), Endpoint: endpoint("192.0.2.1:1"), Keepalive: 24100 * time.Millisecond}
-	b := Peer{PublicKey: key('b'), AllowedIPs: prefixes("10.0.0.2/32"), PresharedKey: key(1)}
-	set := map[wgtypes.Key]netip.AddrPort{key('a'): endpoint("192.0.2.1:1"), key('b'): {}}
+	b := Peer{ID: id('b'), PublicKey: key('b'), AllowedIPs: prefixes("10.0.0.2/32"), PresharedKey: key(1)}
+	set := map[wgtypes.Key]holder{key('a'): {endpoint: endpoint("192.0.2.1:1")}, key('b'): {id: id('b')}}
 	with := func(p Peer, change func(*Peer)) Peer { change(&p); return p }
 	for _, c := range []struct {
 		name string
@@ -106,6 +108,10 @@ func TestPlan(t *testing.T) {
 		{"no prefix", []Peer{a, with(b, func(p *Peer) { p.AllowedIPs = nil })}, "~b only"},
 		{"a prefix moves", []Peer{with(a, func(p *Peer) { p.AllowedIPs = prefixes("10.0.0.1/32") }), with(b, func(p *Peer) { p.AllowedIPs = prefixes("10.0.0.2/32 fd01::1/128") })},
 			"~a only 10.0.0.1/32 ~b fd01::1/128"},
+		// A key that goes over to another node is another peer: nothing of the first one stays.
+		{"a key goes over to another member", []Peer{a, with(b, func(p *Peer) { p.ID, p.PresharedKey = id('c'), wgtypes.Key{} })}, "-b +b 10.0.0.2/32"},
+		{"a key goes over to a static peer", []Peer{a, with(b, func(p *Peer) { p.ID, p.PresharedKey = identity.NodeID{}, key(4) })}, "-b +b psk=4 10.0.0.2/32"},
+		{"a static peer's key goes over to a member", []Peer{with(a, func(p *Peer) { p.ID = id('a') }), b}, "-a +a at=192.0.2.1:1 keepalive=25s fd01::1/128 10.0.0.1/32"},
 	} {
 		if got := text(plan(have, c.want, set)); got != c.text {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.text)
@@ -121,13 +127,17 @@ func TestClean(t *testing.T) {
 		{PublicKey: key('a')},
 		{PublicKey: key('m'), ID: id('m')},
 		{PublicKey: key('n'), ID: id('m')},
+		{PublicKey: key('o'), ID: id('o'), AllowedIPs: prefixes("10.0.9.1/32 10.0.9.2/32")},
+		{PublicKey: key('q'), ID: id('q'), AllowedIPs: prefixes("10.0.9.2/32")},
+		{PublicKey: key('o'), AllowedIPs: prefixes("10.0.9.1/32"), PresharedKey: key(1)},
+		{PublicKey: key('p'), AllowedIPs: prefixes("10.0.9.2/32")},
 	}
 	out, err := clean(in, key('s'))
 	var got []string
 	for _, p := range out {
 		got = append(got, fmt.Sprint(string(p.PublicKey[0]), p.AllowedIPs))
 	}
-	if want := "a[10.0.0.0/24 fd01::1/128] b[10.0.0.0/25] m[]"; strings.Join(got, " ") != want {
+	if want := "a[10.0.0.0/24 fd01::1/128] b[10.0.0.0/25] o[10.0.9.1/32] p[10.0.9.2/32] m[] q[]"; strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
 	if !errors.Is(err, ErrConflict) {

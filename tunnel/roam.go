@@ -115,7 +115,7 @@ func (w *ways) roamed(r roamer, now time.Time) {
 		w.attend(p)
 		w.tell(Roamed, r.id, r.addr)
 	}
-	w.device.SetEndpoint(p.key, p.endpoint)
+	w.device.SetEndpoint(p.member)
 }
 
 // recall sends a member's packets by its way again when it has strayed long enough.

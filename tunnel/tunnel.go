@@ -45,8 +45,8 @@ var (
 	// ErrNoPeer is wrapped by the error of SetPresharedKey for a member that is not set.
 	ErrNoPeer = errors.New("no such peer")
 
-	// ErrConflict is wrapped by the error of SetPeers when two peers want the same addresses. All else has been set.
-	ErrConflict = errors.New("allowed for another peer already")
+	// ErrConflict is wrapped by the error of SetPeers when two peers want the same key or addresses. All else has been set.
+	ErrConflict = errors.New("another peer has it already")
 )
 
 // Options of a Tunnel. Only PrivateKey must be set.
@@ -108,6 +108,7 @@ func (p Peer) LogValue() slog.Value {
 
 // PeerStats is what the device knows about one peer.
 type PeerStats struct {
+	ID            identity.NodeID // whose the key is here; zero: a static peer's
 	Endpoint      netip.AddrPort // where it is spoken to; zero when unknown
 	LastHandshake time.Time      // zero when there was none
 	RxBytes       uint64         // received from the peer, with WireGuard's headers

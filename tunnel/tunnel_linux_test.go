@@ -201,10 +201,9 @@ func TestPeersInNamespace(t *testing.T) {
 	}
 
 	// A peer that restarted is met with a new handshake at once.
-	attached{a.Tunnel}.Initiate(b.key, true)
+	initiate(attached{a.Tunnel}.lookup(b.key), true)
 	wait(t, "fresh handshake", func() bool { return a.handshake(t, b.key).After(before) })
 	carries(t, a, b, "10.0.0.1", "10.0.0.2")
-	attached{a.Tunnel}.Initiate(key('n'), true) // unknown: ignored
 
 	// Somebody deletes the control socket. The same peers again need none.
 	const socket = "/var/run/wireguard/wa.sock"
@@ -447,5 +446,5 @@ func TestNotRunning(t *testing.T) {
 	if _, err := tunnel.Snapshot(); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("got %v, want ErrNotRunning", err)
 	}
-	attached{tunnel}.Initiate(key(2), true) // nothing happens
+	initiate(attached{tunnel}.lookup(key(2)), true) // nothing happens
 }

@@ -64,30 +64,31 @@ type Event struct {
 // Bind is the socket of a device that gives each member an endpoint of its own, whose path can be moved. *bind.Bind is one.
 type Bind interface {
 	conn.Bind
-	Endpoint(key [32]byte) *bind.Endpoint
-	RemoveEndpoint(key [32]byte)
+	NewEndpoint(key [32]byte) *bind.Endpoint
+	RemoveEndpoint(*bind.Endpoint)
 	SetStatic(addrs []netip.AddrPort)
 	Strays() <-chan netip.AddrPort
 	Stirs() <-chan netip.AddrPort
 	Exact(on bool)
 }
 
-// wireGuard is what the ways ask of the device.
+// wireGuard is what the ways ask of the device. What is asked about a member whose endpoint is removed does nothing: its key may be
+// another node's by now.
 type wireGuard interface {
 	// Initiate starts a handshake with a peer now, unless one was started within the last five seconds (WireGuard's
 	// RekeyTimeout). fresh says that the peer has restarted and lost its session: the session is then given up
 	// on this side too, packets wait for the new one, and the five seconds do not count.
-	Initiate(key wgtypes.Key, fresh bool)
+	Initiate(m *member, fresh bool)
 	// Confirm sends an empty packet to a peer, if none waits to be sent: whoever answered a handshake uses the new keys
 	// only once a packet under them has come in (WireGuard, section 5.4.5).
-	Confirm(key wgtypes.Key)
-	LastHandshake(key wgtypes.Key) time.Time
-	// SetEndpoint has the device send to the endpoint again, wherever it has roamed to.
-	SetEndpoint(key wgtypes.Key, e conn.Endpoint)
+	Confirm(m *member)
+	LastHandshake(m *member) time.Time
+	// SetEndpoint has the device send to the member's endpoint again, wherever it has roamed to.
+	SetEndpoint(m *member)
 	// Endpoints reads from the whole device where it sends to. It may wait.
 	Endpoints() (map[wgtypes.Key]netip.AddrPort, error)
 	// SetPath says what size of packets the way to a peer has to be asked about. It may wait.
-	SetPath(key wgtypes.Key, p path)
+	SetPath(m *member, p path)
 }
 
 // ways looks after the ways of all members.
@@ -114,7 +115,7 @@ type ways struct {
 	byHandle map[netip.AddrPort]identity.NodeID
 	busy     deadlines // those that are to be looked at
 	news     latest[newsKey, netip.AddrPort]
-	unsized  latest[wgtypes.Key, netip.AddrPort]
+	unsized  latest[identity.NodeID, unsized]
 }
 
 // member is what is constant about a member. A change of it makes another one.
@@ -179,7 +180,7 @@ func (t *Tunnel) LastHandshake(id identity.NodeID) time.Time {
 	if m == nil {
 		return time.Time{}
 	}
-	return attached{t}.LastHandshake(m.key)
+	return attached{t}.LastHandshake(m)
 }
 
 // Activity returns what WireGuard packets a member's endpoint has carried, and where it sends them now, which for two seconds
@@ -258,7 +259,7 @@ func (w *ways) run(ctx context.Context, device wireGuard) {
 		if some {
 			events = w.events
 		}
-		key, way, some := w.unsized.first()
+		id, way, some := w.unsized.first()
 		if some {
 			links = w.links
 		}
@@ -279,8 +280,8 @@ func (w *ways) run(ctx context.Context, device wireGuard) {
 			}
 		case events <- Event{Kind: told.kind, ID: told.id, Addr: addr}:
 			w.news.drop(told)
-		case links <- unsized{key, way}:
-			w.unsized.drop(key)
+		case links <- way:
+			w.unsized.drop(id)
 		}
 	}
 }
@@ -404,7 +405,7 @@ func (w *ways) moveTo(p *followed, before netip.AddrPort, now time.Time) {
 	restarted := p.way.Restarted
 	p.way.Restarted, p.strayed = false, time.Time{}
 	flushed := p.endpoint.SetPath(p.way.Addr)
-	w.unsized.put(p.key, p.way.Addr)
+	w.unsized.put(p.id, unsized{p.member, p.way.Addr})
 	switch {
 	case !p.way.Addr.IsValid():
 		p.way.Restarted = restarted // a handshake is due when there is one

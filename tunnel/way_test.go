@@ -62,29 +62,23 @@ func (r *radio) note(format string, args ...any) {
 	r.told = append(r.told, fmt.Sprintf("%v ", r.w.at())+fmt.Sprintf(format, args...))
 }
 
-func (r *radio) Initiate(key wgtypes.Key, fresh bool) {
+func (r *radio) Initiate(m *member, fresh bool) {
 	word := "initiate"
 	if fresh {
 		word = "initiate afresh"
 	}
-	r.note("%s %c", word, key[0])
+	r.note("%s %c", word, m.key[0])
 }
 
-func (r *radio) Confirm(key wgtypes.Key) { r.note("confirm %c", key[0]) }
+func (r *radio) Confirm(m *member) { r.note("confirm %c", m.key[0]) }
 
-func (r *radio) LastHandshake(key wgtypes.Key) time.Time {
+func (r *radio) LastHandshake(m *member) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.done[key]
+	return r.done[m.key]
 }
 
-func (r *radio) SetEndpoint(key wgtypes.Key, e conn.Endpoint) {
-	if e != conn.Endpoint(r.w.bind.Endpoint(key)) {
-		r.note("foreign endpoint %c", key[0])
-		return
-	}
-	r.note("endpoint %c", key[0])
-}
+func (r *radio) SetEndpoint(m *member) { r.note("endpoint %c", m.key[0]) }
 
 func (r *radio) Endpoints() (map[wgtypes.Key]netip.AddrPort, error) {
 	time.Sleep(r.slow)
@@ -97,12 +91,12 @@ func (r *radio) Endpoints() (map[wgtypes.Key]netip.AddrPort, error) {
 	return r.endpoints, nil
 }
 
-func (r *radio) SetPath(key wgtypes.Key, p path) {
+func (r *radio) SetPath(m *member, p path) {
 	addr := "nowhere"
 	if p.Addr.IsValid() {
 		addr = p.Addr.String()
 	}
-	r.note("size %c %s link %d", key[0], addr, p.Link)
+	r.note("size %c %s link %d", m.key[0], addr, p.Link)
 }
 
 // roam has the device send to an address on its own account, as it does when a packet of the peer came from there.
@@ -196,6 +190,18 @@ func same(t *testing.T, what string, got, want []string) {
 	}
 }
 
+// endpoint returns that of the member that has a key now.
+func (w *world) endpoint(key wgtypes.Key) *bind.Endpoint {
+	w.t.Helper()
+	for _, m := range *w.ways.members.Load() {
+		if m.key == key {
+			return m.endpoint
+		}
+	}
+	w.t.Fatalf("no member has the key %c", key[0])
+	return nil
+}
+
 // path wants that a member's packets go there now.
 func (w *world) path(id identity.NodeID, want netip.AddrPort) {
 	w.t.Helper()
@@ -225,7 +231,7 @@ func (w *world) events() (got []string) {
 // send has the device send something to a peer.
 func (w *world) send(key wgtypes.Key, p []byte) {
 	w.t.Helper()
-	if err := w.bind.Send([][]byte{p}, w.bind.Endpoint(key)); err != nil {
+	if err := w.bind.Send([][]byte{p}, w.endpoint(key)); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -400,7 +406,7 @@ func TestStrayIsFollowedAndRecalled(t *testing.T) {
 		relay := netip.MustParseAddrPort("[100::200:0:0:1]:9")
 		w.radio.roam(key('a'), relay)
 		w.expect(30*time.Second+strayPause, "30.1s endpoint a")
-		w.radio.roam(key('a'), w.bind.Endpoint(key('b')).Handle())
+		w.radio.roam(key('a'), w.endpoint(key('b')).Handle())
 		w.expect(30*time.Second+2*strayPause, "30.2s endpoint b")
 		w.path(id('a'), third)
 		same(t, "events", w.events(), nil)
@@ -488,7 +494,7 @@ func TestMembersComeChangeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.set(peerA, peerB)
-		old := w.bind.Endpoint(key('a'))
+		old := w.endpoint(key('a'))
 		w.radio.finish(key('a'))
 		w.SetWay(id('a'), Way{Addr: home, Sources: []netip.AddrPort{away}})
 		w.expect(0, "0s size a 192.0.2.1:9277 link 1500")
@@ -499,8 +505,8 @@ func TestMembersComeChangeAndGo(t *testing.T) {
 		rekeyed.PublicKey = key('k')
 		w.set(rekeyed, peerB)
 		synctest.Wait()
-		if old.Path().IsValid() || w.bind.Endpoint(key('k')).Path() != home {
-			t.Errorf("got old path %v and new path %v, want none and %v", old.Path(), w.bind.Endpoint(key('k')).Path(), home)
+		if old.Path().IsValid() || w.endpoint(key('k')).Path() != home {
+			t.Errorf("got old path %v and new path %v, want none and %v", old.Path(), w.endpoint(key('k')).Path(), home)
 		}
 		w.path(id('a'), home)
 		time.Sleep(100 * time.Millisecond)
@@ -511,10 +517,10 @@ func TestMembersComeChangeAndGo(t *testing.T) {
 		taken := peerB
 		taken.PublicKey = key('k')
 		rekeyed.PublicKey = key('a')
-		was := w.bind.Endpoint(key('k'))
+		was := w.endpoint(key('k'))
 		w.set(rekeyed, taken)
 		synctest.Wait()
-		if got := w.bind.Endpoint(key('k')); got == was || got.Path().IsValid() {
+		if got := w.endpoint(key('k')); got == was || got.Path().IsValid() {
 			t.Errorf("got the endpoint of the old owner, or path %v, want a new one without", got.Path())
 		}
 		w.path(id('a'), home)

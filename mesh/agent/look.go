@@ -45,7 +45,8 @@ func (a *agent) look() report.Agent {
 	}
 	for _, s := range board.Settings.Static {
 		out.Static = append(out.Static, report.Static{
-			Name: s.Name, PublicKey: s.PublicKey.String(), AllowedIPs: s.AllowedIPs, Endpoint: s.Endpoint, Traffic: report.Traffic(stats[s.PublicKey]),
+			Name: s.Name, PublicKey: s.PublicKey.String(), AllowedIPs: s.AllowedIPs, Endpoint: s.Endpoint,
+			Traffic: trafficOf(stats[s.PublicKey], identity.NodeID{}),
 		})
 	}
 	if a.parts == nil {
@@ -53,7 +54,7 @@ func (a *agent) look() report.Agent {
 	}
 	out.Mesh = a.parts.look(a.tunnel, board)
 	for _, m := range out.Mesh.Records.Members {
-		out.Mesh.Traffic[m.ID] = report.Traffic(stats[m.Record.WireGuardKey])
+		out.Mesh.Traffic[m.ID] = trafficOf(stats[m.Record.WireGuardKey], m.ID)
 	}
 	if text := a.parts.network.trouble.Load(); text != nil {
 		out.Warnings = append(out.Warnings, *text)
@@ -62,6 +63,14 @@ func (a *agent) look() report.Agent {
 		out.Dropped[part] = counts
 	}
 	return out
+}
+
+// trafficOf is what the tunnel knows of a peer by its key, if the key is this one's here; a static peer has no ID.
+func trafficOf(s tunnel.PeerStats, id identity.NodeID) report.Traffic {
+	if s.ID != id {
+		return report.Traffic{}
+	}
+	return report.Traffic{Endpoint: s.Endpoint, LastHandshake: s.LastHandshake, RxBytes: s.RxBytes, TxBytes: s.TxBytes, PathMTU: s.PathMTU}
 }
 
 func (a *agent) state(board *node.Board) string {

@@ -304,7 +304,7 @@ func (s *swarm) makeOther(t testing.TB, f *face) *other {
 	public := s.node.private.PublicKey()
 	o := &other{face: f, first: f.id.Compare(s.node.id) < 0, nodeKey: hex.EncodeToString(public[:])}
 	o.device = device.NewDevice(newQuietTUN("other"), f.socket, device.NewLogger(device.LogLevelSilent, ""))
-	o.endpoint = f.socket.Endpoint(public)
+	o.endpoint = f.socket.NewEndpoint(public)
 	o.endpoint.SetControlling(o.first)
 	err := o.device.IpcSet(fmt.Sprintf("private_key=%s\nlisten_port=%d\npublic_key=%s\nendpoint=%v\nallowed_ip=%v/32\n",
 		hex.EncodeToString(f.private[:]), swarmPort, o.nodeKey, o.endpoint.Handle(), s.node.member.Addr4))

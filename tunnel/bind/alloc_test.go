@@ -66,7 +66,7 @@ func TestNoAllocations(t *testing.T) {
 		b.Forwards().Set(Half{relay, 0x4002}, Half{direct, 0x4002})
 		b.Forwards().Set(Half{relay, 0x4003}, Half{second, 0x4003})
 		for i, a := range []netip.AddrPort{direct, second, virtual} {
-			b.Endpoint([32]byte{byte(i)}).SetPath(a)
+			b.NewEndpoint([32]byte{byte(i)}).SetPath(a)
 		}
 		bufs, sizes, eps := buffers()
 		receive := func() {
@@ -95,7 +95,7 @@ func TestNoAllocations(t *testing.T) {
 	ways := map[string]conn.Endpoint{"plain": &conn.StdNetEndpoint{AddrPort: second}}
 	b.SetStatic([]netip.AddrPort{second})
 	for i, a := range []netip.AddrPort{direct, virtual} {
-		e := b.Endpoint([32]byte{byte(i)})
+		e := b.NewEndpoint([32]byte{byte(i)})
 		e.SetPath(a)
 		ways["to "+a.String()] = e
 	}

@@ -112,9 +112,9 @@ func wrappedCourse(b *testing.B, name string) *course {
 	}
 	from, fromAddr := open()
 	to, toAddr := open()
-	e := from.Endpoint([32]byte{1})
+	e, reverse := from.NewEndpoint([32]byte{1}), to.NewEndpoint([32]byte{2})
 	e.SetPath(toAddr)
-	to.Endpoint([32]byte{2}).SetPath(fromAddr)
+	reverse.SetPath(fromAddr)
 	if name == "stream" {
 		near, far := tcpPair(b)
 		there, _, err := from.Streams().Attach(near, StreamOptions{})
@@ -126,7 +126,7 @@ func wrappedCourse(b *testing.B, name string) *course {
 			b.Fatal(err)
 		}
 		e.SetPath(there)
-		to.Endpoint([32]byte{2}).SetPath(back)
+		reverse.SetPath(back)
 		name = "direct"
 	}
 	if name == "direct" {
@@ -161,7 +161,7 @@ func wrappedCourse(b *testing.B, name string) *course {
 		b.Fatal(err)
 	}
 	e.SetPath(there)
-	to.Endpoint([32]byte{2}).SetPath(back)
+	reverse.SetPath(back)
 	c.send = func(bufs [][]byte) error { return from.Send(bufs, e) }
 	return c
 }

@@ -246,12 +246,12 @@ func (b *Bind) SetStatic(addrs []netip.AddrPort) {
 	b.sources.set(nil, want)
 }
 
-// Endpoint returns the endpoint object of the peer with this WireGuard public key and makes it on first use.
-func (b *Bind) Endpoint(key [32]byte) *Endpoint { return b.peers.endpoint(b, key) }
+// NewEndpoint makes the endpoint object of a peer that has this WireGuard public key. Two calls with one key make two objects that
+// have nothing in common: which of them the device is given is decided by whoever calls.
+func (b *Bind) NewEndpoint(key [32]byte) *Endpoint { return b.peers.add(b, key) }
 
-// RemoveEndpoint forgets the peer. A device that still has it drops what it sends.
-func (b *Bind) RemoveEndpoint(key [32]byte) {
-	if e := b.peers.forget(key); e != nil {
-		e.remove()
-	}
+// RemoveEndpoint forgets a peer. A device that still has its object drops what it sends.
+func (b *Bind) RemoveEndpoint(e *Endpoint) {
+	b.peers.forget(e)
+	e.remove()
 }

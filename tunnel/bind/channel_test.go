@@ -24,7 +24,7 @@ func TestChannelBothWays(t *testing.T) {
 	if again, err := b.Channels().Open(relay, 0x4001); err != nil || again != virtual {
 		t.Errorf("open again: got %v, %v, want %v", again, err, virtual)
 	}
-	e := b.Endpoint([32]byte{1})
+	e := b.NewEndpoint([32]byte{1})
 	e.SetPath(virtual)
 	if e.DstToString() != virtual.String() || !IsVirtual(virtual.Addr()) {
 		t.Errorf("got %v, want %v", e.DstToString(), virtual)
@@ -244,7 +244,7 @@ func TestLargeFrames(t *testing.T) {
 		from, to := Half{addr("192.0.2.1:1"), 0x4001}, Half{addr("192.0.2.2:2"), 0x4002}
 		b.Forwards().Set(from, to)
 		virtual, _ := b.Channels().Open(to.Addr, 0x4005)
-		e := b.Endpoint([32]byte{1})
+		e := b.NewEndpoint([32]byte{1})
 		e.SetPath(virtual)
 		var in []sent
 		var bufs [][]byte

@@ -106,7 +106,7 @@ func TestPathSwitchUnderTraffic(t *testing.T) {
 		default:
 		}
 	}
-	if got := b.bind.Endpoint(a.key.PublicKey()).DstToString(); got != a.addr.String() {
+	if got := eb.DstToString(); got != a.addr.String() {
 		t.Errorf("after all: got path %v, want %v", got, a.addr)
 	}
 }

@@ -28,7 +28,7 @@ const (
 // Without a path, WireGuard's newest handshake initiation is held if this side is controlling, and leaves the
 // moment a path comes: WireGuard would repeat it only after five seconds.
 type Endpoint struct {
-	// constant after Bind.Endpoint
+	// constant after Bind.NewEndpoint
 	bind        *Bind
 	handle      netip.AddrPort
 	handleBytes []byte
@@ -289,6 +289,13 @@ func (e *Endpoint) received(src netip.AddrPort, packets, bytes int, now int64) {
 		now = 0
 	}
 	e.rx.add(packets, bytes, now)
+}
+
+// Removed reports whether the peer was forgotten, by RemoveEndpoint.
+func (e *Endpoint) Removed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.removed
 }
 
 // remove takes the peer out of the tables for good; the device may go on using the object for a while.

@@ -37,10 +37,7 @@ func destinations(out []sent) (to []string) {
 
 func TestHandle(t *testing.T) {
 	b, _, _ := scripted(t)
-	e := b.Endpoint([32]byte{1})
-	if b.Endpoint([32]byte{1}) != e || b.Endpoint([32]byte{2}) == e {
-		t.Error("got another object for the same key, or the same for another")
-	}
+	e := b.NewEndpoint([32]byte{1})
 	if !IsVirtual(e.Handle().Addr()) || e.DstToString() != e.Handle().String() {
 		t.Errorf("got %v and %v, want the handle twice", e.Handle(), e.DstToString())
 	}
@@ -55,14 +52,14 @@ func TestHandle(t *testing.T) {
 	if err != nil || plain.DstToString() != "[fe80::1]:5" {
 		t.Errorf("parse plain: got %v, %v, want no zone", plain, err)
 	}
-	b.RemoveEndpoint([32]byte{1})
+	b.RemoveEndpoint(e)
 	if _, err := b.ParseEndpoint(e.Handle().String()); !errors.Is(err, ErrUnknownHandle) {
 		t.Errorf("removed: got %v, want ErrUnknownHandle", err)
 	}
 	if _, err := b.ParseEndpoint("nonsense"); err == nil {
 		t.Error("nonsense: got no error")
 	}
-	if next := b.Endpoint([32]byte{1}); next == e || next.Handle() == e.Handle() {
+	if next := b.NewEndpoint([32]byte{1}); next == e || next.Handle() == e.Handle() {
 		t.Error("got the removed object or its handle again")
 	}
 	e.SetPath(addr("192.0.2.7:1"))
@@ -73,7 +70,7 @@ func TestHandle(t *testing.T) {
 
 func TestInitiationIsHeldForThePath(t *testing.T) {
 	b, s, _ := scripted(t)
-	e := b.Endpoint([32]byte{1})
+	e := b.NewEndpoint([32]byte{1})
 	e.SetControlling(true)
 	older, newest := message(1), message(1)
 	newest[10] = 1
@@ -100,7 +97,7 @@ func TestInitiationIsHeldForThePath(t *testing.T) {
 
 func TestInitiationIsLeftToThePeer(t *testing.T) {
 	b, s, _ := scripted(t)
-	e := b.Endpoint([32]byte{1})
+	e := b.NewEndpoint([32]byte{1})
 	transmit(t, b, e, message(1))
 	e.SetControlling(true)
 	transmit(t, b, e, message(1))
@@ -121,7 +118,7 @@ func TestInitiationIsLeftToThePeer(t *testing.T) {
 // The peer may know of the path first: its initiation comes from a proved source before our side is told.
 func TestAnswerWithoutPathGoesWhereThePeerSpoke(t *testing.T) {
 	b, s, feed := scripted(t)
-	e := b.Endpoint([32]byte{1})
+	e := b.NewEndpoint([32]byte{1})
 	e.SetSources([]netip.AddrPort{addr("192.0.2.1:1"), addr("192.0.2.2:2"), {}})
 	feed(sent{addr("192.0.2.2:2"), message(1)})
 	transmit(t, b, e, message(2))
@@ -141,7 +138,7 @@ func TestCrossedInitiation(t *testing.T) {
 		b, _, feed := scripted(t)
 		defer b.Close()
 		path := addr("192.0.2.1:1")
-		e := b.Endpoint([32]byte{1})
+		e := b.NewEndpoint([32]byte{1})
 		e.SetPath(path)
 		tests := []struct {
 			name        string
@@ -175,7 +172,7 @@ func TestCrossedInitiation(t *testing.T) {
 
 func TestSourceToEndpoint(t *testing.T) {
 	b, _, feed := scripted(t)
-	e := b.Endpoint([32]byte{1})
+	e := b.NewEndpoint([32]byte{1})
 	direct, late, other := addr("192.0.2.1:1"), addr("192.0.2.1:2"), addr("198.51.100.1:3")
 	owner := func(from netip.AddrPort) conn.Endpoint {
 		t.Helper()
@@ -207,7 +204,7 @@ func TestSourceToEndpoint(t *testing.T) {
 	is("source", other, e)
 
 	// Two peers claim one address: the one who is spoken to there has it, whoever came first; then the other gets it back.
-	e2 := b.Endpoint([32]byte{2})
+	e2 := b.NewEndpoint([32]byte{2})
 	e2.SetSources([]netip.AddrPort{direct, other})
 	is("path against source", direct, e)
 	is("source against source", other, e2)
@@ -219,18 +216,53 @@ func TestSourceToEndpoint(t *testing.T) {
 	is("static", direct, nil)
 	b.SetStatic(nil)
 	is("no longer static", direct, e)
-	b.RemoveEndpoint([32]byte{1})
+	b.RemoveEndpoint(e)
 	is("owner removed", direct, e2)
-	b.RemoveEndpoint([32]byte{2})
+	b.RemoveEndpoint(e2)
 	is("all removed", direct, nil)
 	if n := len(b.sources.claims) + len(b.sources.held); n != 0 {
 		t.Errorf("got %d claims left behind, want none", n)
 	}
 }
 
+// Two nodes that name one key have nothing in common: neither moves the other's path, nor ends it.
+func TestEndpointsOfOneKeyAreApart(t *testing.T) {
+	first, second, third := addr("192.0.2.1:9277"), addr("203.0.113.66:6666"), addr("192.0.2.1:9278")
+	for _, firstGoes := range []bool{false, true} {
+		b, _, _ := scripted(t)
+		one, two := b.NewEndpoint([32]byte{1}), b.NewEndpoint([32]byte{1})
+		if one == two || one.Handle() == two.Handle() {
+			t.Fatal("got the same object or handle twice")
+		}
+		one.SetPath(first)
+		two.SetPath(second)
+		two.SetSources([]netip.AddrPort{third})
+		if one.Path() != first || two.Path() != second {
+			t.Errorf("got paths %v and %v, want %v and %v", one.Path(), two.Path(), first, second)
+		}
+		stays, goes := one, two
+		if firstGoes {
+			stays, goes = two, one
+		}
+		before := stays.Path()
+		b.RemoveEndpoint(goes)
+		b.RemoveEndpoint(goes) // twice is once
+		if stays.Path() != before || goes.Path().IsValid() {
+			t.Errorf("one is removed: got paths %v and %v, want %v and none", stays.Path(), goes.Path(), before)
+		}
+		stays.SetPath(third)
+		if e, _ := b.sources.lookup(third); stays.Path() != third || e != stays {
+			t.Errorf("moved afterwards: got path %v, want %v", stays.Path(), third)
+		}
+		if got, err := b.ParseEndpoint(stays.Handle().String()); err != nil || got != conn.Endpoint(stays) {
+			t.Errorf("got %v, %v by the handle, want the one that stays", got, err)
+		}
+	}
+}
+
 func TestPastPathsAreFew(t *testing.T) {
 	b, _, _ := scripted(t)
-	e := b.Endpoint([32]byte{1})
+	e := b.NewEndpoint([32]byte{1})
 	for port := range uint16(100) {
 		e.SetPath(netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port+1))
 	}
@@ -245,7 +277,7 @@ func TestPastPathsAreFew(t *testing.T) {
 func TestActivity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, s, feed := scripted(t)
-		e := b.Endpoint([32]byte{1})
+		e := b.NewEndpoint([32]byte{1})
 		path, elsewhere := addr("192.0.2.1:1"), addr("192.0.2.1:2")
 		e.SetPath(path)
 		e.SetSources([]netip.AddrPort{elsewhere})
@@ -279,7 +311,7 @@ func TestStirs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _, _ := scripted(t)
 		defer b.Close()
-		e := b.Endpoint([32]byte{1})
+		e := b.NewEndpoint([32]byte{1})
 		want := func(when string, want int) {
 			t.Helper()
 			got := 0
@@ -346,7 +378,7 @@ func TestStrays(t *testing.T) {
 			t.Errorf("still there: got %v, want %v", a, stray)
 		}
 		time.Sleep(strayInterval)
-		b.Endpoint([32]byte{1}).SetPath(stray)
+		b.NewEndpoint([32]byte{1}).SetPath(stray)
 		transmit(t, b, got[0].ep, message(4))
 		none("now a path")
 		for port := range uint16(straysKnown + 100) {
@@ -363,18 +395,17 @@ func TestStrays(t *testing.T) {
 func TestHandshakeFindsItsPeer(t *testing.T) {
 	initiation := realWireGuard(t)["initiation"]
 	b, s, _ := scripted(t)
-	wrong := b.Endpoint([32]byte{1})
+	wrong := b.NewEndpoint([32]byte{1})
 	wrong.SetPath(addr("192.0.2.1:1"))
 	for _, key := range [][32]byte{{2}, {3}} {
-		b.Endpoint(key).SetPath(addr("192.0.2.1:2"))
+		b.NewEndpoint(key).SetPath(addr("192.0.2.1:2"))
 	}
 	transmit(t, b, wrong, initiation)
 	if got := destinations(s.taken()); !slices.Equal(got, []string{"192.0.2.1:1"}) {
 		t.Errorf("nobody's: got %v, want it sent all the same", got)
 	}
-	var key [32]byte
-	b.Endpoint(key).SetPath(addr("192.0.2.1:9"))
-	right := b.Endpoint(key)
+	right := b.NewEndpoint([32]byte{})
+	right.SetPath(addr("192.0.2.1:9"))
 	signed := signFor(right, initiation)
 	transmit(t, b, wrong, signed)
 	if got := destinations(s.taken()); !slices.Equal(got, []string{"192.0.2.1:9"}) {

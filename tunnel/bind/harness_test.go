@@ -214,7 +214,7 @@ func (n *node) set(config string) {
 // peer adds other as a mesh peer.
 func (n *node) peer(other *node, controlling bool) *Endpoint {
 	public := other.key.PublicKey()
-	e := n.bind.Endpoint(public)
+	e := n.bind.NewEndpoint(public)
 	e.SetControlling(controlling)
 	n.configure(other, e.Handle())
 	return e

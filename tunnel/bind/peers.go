@@ -10,40 +10,28 @@ type peers struct {
 	// guarded by mu
 	mu      sync.Mutex
 	serial  uint64
-	keys    map[[32]byte]*Endpoint
 	handles map[netip.Addr]*Endpoint
 }
 
-func newPeers() *peers {
-	return &peers{keys: make(map[[32]byte]*Endpoint), handles: make(map[netip.Addr]*Endpoint)}
-}
+func newPeers() *peers { return &peers{handles: make(map[netip.Addr]*Endpoint)} }
 
-// endpoint returns the object of the peer with this key and makes it on first use.
-func (p *peers) endpoint(b *Bind, key [32]byte) *Endpoint {
+// add makes the object of a peer.
+func (p *peers) add(b *Bind, key [32]byte) *Endpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if e := p.keys[key]; e != nil {
-		return e
-	}
 	p.serial++
 	e := &Endpoint{bind: b, handle: virtualAddr(virtualHandle, p.serial)}
 	e.handleBytes, _ = e.handle.MarshalBinary() // cannot fail
 	e.checker.Init(key)
-	p.keys[key] = e
 	p.handles[e.handle.Addr()] = e
 	return e
 }
 
-// forget takes a peer's object out and returns it; nil if there is none.
-func (p *peers) forget(key [32]byte) *Endpoint {
+// forget takes a peer's object out.
+func (p *peers) forget(e *Endpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e := p.keys[key]
-	if e != nil {
-		delete(p.keys, key)
-		delete(p.handles, e.handle.Addr())
-	}
-	return e
+	delete(p.handles, e.handle.Addr())
 }
 
 // byHandle returns the object with this handle, or nil.
@@ -58,7 +46,7 @@ func (p *peers) byHandle(a netip.Addr) *Endpoint {
 func (p *peers) addressee(m []byte, not *Endpoint) *Endpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, e := range p.keys {
+	for _, e := range p.handles {
 		if e != not && e.checker.CheckMAC1(m) {
 			return e
 		}

@@ -93,7 +93,7 @@ func TestStreamIn(t *testing.T) {
 	if _, err := b.Forwards().Set(Half{virtual, 0x4002}, out); err != nil {
 		t.Fatal(err)
 	}
-	direct, other := b.Endpoint([32]byte{1}), b.Endpoint([32]byte{2})
+	direct, other := b.NewEndpoint([32]byte{1}), b.NewEndpoint([32]byte{2})
 	direct.SetPath(virtual)
 	other.SetPath(relayed)
 	stun := withAttribute(0x0020, 0, 1, 0, 1, 192, 0, 2, 1)
@@ -147,7 +147,7 @@ func TestStreamOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	direct, other := b.Endpoint([32]byte{1}), b.Endpoint([32]byte{2})
+	direct, other := b.NewEndpoint([32]byte{1}), b.NewEndpoint([32]byte{2})
 	direct.SetPath(virtual)
 	other.SetPath(relayed)
 	to := net.UDPAddrFromAddrPort(virtual)
@@ -193,7 +193,7 @@ func TestForwardToStream(t *testing.T) {
 		}
 	}
 	until(t, "counting", func() bool { return counters.Load().Packets == 2 })
-	for _, bad := range []netip.AddrPort{b.Endpoint([32]byte{1}).Handle(), virtualAddr(virtualChannel, 1)} {
+	for _, bad := range []netip.AddrPort{b.NewEndpoint([32]byte{1}).Handle(), virtualAddr(virtualChannel, 1)} {
 		if _, err := b.Forwards().Set(Half{bad, 0x4001}, Half{first, 0x4001}); err == nil {
 			t.Errorf("forward from %v: got no error", bad)
 		}
@@ -287,7 +287,7 @@ func TestStreamEnds(t *testing.T) {
 				b, s, _ := streamed(t)
 				virtual, far, done := attach(t, b, StreamOptions{})
 				relayed, _ := b.Channels().Open(virtual, 0x4001)
-				e := b.Endpoint([32]byte{1})
+				e := b.NewEndpoint([32]byte{1})
 				e.SetPath(virtual)
 				test.end(b, virtual, far)
 				<-done
@@ -441,7 +441,7 @@ func TestStreamNoAllocations(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { b.Streams().Detach(virtual); <-done }()
-	e := b.Endpoint([32]byte{1})
+	e := b.NewEndpoint([32]byte{1})
 	e.SetPath(virtual)
 	bufs, sizes, eps := buffers()
 	out := slices.Repeat([][]byte{data}, conn.IdealBatchSize)
