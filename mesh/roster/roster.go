@@ -50,9 +50,11 @@ type Member struct {
 	Invite     identity.KeyID  // that it came by; zero for the founder
 	AdmittedBy identity.NodeID // zero for the founder
 	Admitted   time.Time
-	Expires    time.Time  // of its certificate
-	Addr6      netip.Addr // always
-	Addr4      netip.Addr // zero when it claims none in the mesh's network, or an earlier admission has it
+	Expires    time.Time       // of its certificate
+	Addr6      netip.Addr      // always
+	Addr4      netip.Addr      // zero when it claims none in the mesh's network, or an earlier admission has it
+	Routes     []netip.Prefix  // of those that it claims: they count, and no two members' overlap
+	KeyTakenBy identity.NodeID // another member that has the WireGuard key of its record: it gets no tunnel; zero: the key is its own
 	State      State
 }
 
