@@ -68,6 +68,8 @@ type Options struct {
 type Links interface {
 	// Open is osnet.Open.
 	Open(name string) (osnet.Link, error)
+	// Routes is osnet.Routes.
+	Routes(except ...string) ([]osnet.Route, error)
 }
 
 // systemLinks are the interfaces of the machine that this runs on.
@@ -75,6 +77,9 @@ type systemLinks struct{}
 
 // Open implements Links.
 func (systemLinks) Open(name string) (osnet.Link, error) { return osnet.Open(name) }
+
+// Routes implements Links.
+func (systemLinks) Routes(except ...string) ([]osnet.Route, error) { return osnet.Routes(except...) }
 
 // LogValue keeps the private key out of logs.
 func (o Options) LogValue() slog.Value {
@@ -109,11 +114,11 @@ func (p Peer) LogValue() slog.Value {
 // PeerStats is what the device knows about one peer.
 type PeerStats struct {
 	ID            identity.NodeID // whose the key is here; zero: a static peer's
-	Endpoint      netip.AddrPort // where it is spoken to; zero when unknown
-	LastHandshake time.Time      // zero when there was none
-	RxBytes       uint64         // received from the peer, with WireGuard's headers
-	TxBytes       uint64         // sent to it
-	PathMTU       int            // largest packet that was verified to pass the present path; 0 when unknown
+	Endpoint      netip.AddrPort  // where it is spoken to; zero when unknown
+	LastHandshake time.Time       // zero when there was none
+	RxBytes       uint64          // received from the peer, with WireGuard's headers
+	TxBytes       uint64          // sent to it
+	PathMTU       int             // largest packet that was verified to pass the present path; 0 when unknown
 }
 
 // Tunnel is one WireGuard interface.
@@ -246,6 +251,9 @@ func (t *Tunnel) Name() string { return *t.name.Load() }
 func (t *Tunnel) SetLink(config osnet.Config) error {
 	return t.link.do(func(l *linked) error { return l.set(config) })
 }
+
+// Elsewhere returns what this machine reaches by other interfaces than this one, as osnet.Routes does. It asks the kernel.
+func (t *Tunnel) Elsewhere() ([]osnet.Route, error) { return t.opts.Links.Routes(t.Name()) }
 
 // Dropped returns how many packets were dropped because of their size, or as bad probes, by reason.
 func (t *Tunnel) Dropped() map[string]uint64 {

@@ -82,13 +82,13 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 		return nil, err
 	}
 	hub := node.Options{
-		Settings: settings, Load: o.Load, Reload: o.Reload, Ready: a.ready, Tunnel: a.tunnel, Names: a.names, Logger: o.Logger,
+		Key: a.public, Settings: settings, Load: o.Load, Reload: o.Reload, Ready: a.ready, Tunnel: a.tunnel, Names: a.names, Logger: o.Logger,
 	}
 	if state != nil {
 		if err := a.assembleMesh(state, private); err != nil {
 			return nil, err
 		}
-		hub.Self, hub.Endpoints = state.NodeID(), state.Settings.Endpoints
+		hub.Self, hub.Endpoints, hub.NoIPv4 = state.NodeID(), state.Settings.Endpoints, state.Settings.NoIPv4
 		hub.Owners, hub.Feeds = a.parts.owners(), a.parts.feeds(a.tunnel)
 	}
 	hub.Feeds.Names = a.names.Changes()

@@ -51,7 +51,7 @@ func (b *backend) Ping(ctx context.Context, req api.PingRequest, reply func(api.
 	to := target.Addr6
 	if asked, err := netip.ParseAddr(req.Peer); err == nil {
 		to = asked
-	} else if target.Addr4.IsValid() {
+	} else if target.Addr4.IsValid() && !b.hub.Board().NoIPv4 {
 		to = target.Addr4
 	}
 	for seq := 1; seq <= req.Count; seq++ {

@@ -13,29 +13,58 @@ type Board struct {
 	Warnings []string // in words
 	// Refusals are why members want no session, in their words, since the last one with each.
 	Refusals map[identity.NodeID]string
+	// NoTunnel are the active members that have no tunnel here, and why.
+	NoTunnel map[identity.NodeID]string
+	NoIPv4   bool // the overlay has no IPv4 on this machine
 }
 
 // remarks are the warnings of the loop itself; empty ones are none.
 type remarks struct {
-	refusals map[identity.NodeID]string
-	settings string
-	failing  string // what the last round could not do
+	refusals  map[identity.NodeID]string
+	conflicts map[string]bool // texts
+	settings  string
+	failing   string // what the last round could not do
 }
 
 // Board returns the latest one. It is shared: nothing in it may be changed.
 func (h *Hub) Board() *Board { return h.board.Load() }
 
 // publish makes the board anew.
-func (h *Hub) publish(f facts, failed error) {
+func (h *Hub) publish(f facts, want desired, failed error) {
 	if h.said.failing = ""; failed != nil {
 		h.log.Warn("not everything in place", "error", failed)
 		h.said.failing = "not everything is in place: " + failed.Error()
 	}
-	b := &Board{Ready: h.ready, Settings: h.settings, Refusals: maps.Clone(h.said.refusals)}
+	b := &Board{
+		Ready: h.ready, Settings: h.settings, Refusals: maps.Clone(h.said.refusals), NoTunnel: make(map[identity.NodeID]string), NoIPv4: want.noIPv4,
+	}
 	for _, text := range []string{h.said.settings, h.said.failing, f.standing.Trouble, f.neighbours.Trouble} {
 		if text != "" {
 			b.Warnings = append(b.Warnings, text)
 		}
 	}
+	for _, c := range want.conflicts {
+		b.Warnings = append(b.Warnings, c.Text)
+		if c.NoTunnel != "" {
+			b.NoTunnel[c.ID] = c.NoTunnel
+		}
+	}
+	h.logConflicts(want.conflicts)
 	h.board.Store(b)
+}
+
+// logConflicts logs those that are new, and those that are over.
+func (h *Hub) logConflicts(list []Conflict) {
+	now := make(map[string]bool, len(list))
+	for _, c := range list {
+		if now[c.Text] = true; !h.said.conflicts[c.Text] {
+			h.log.Warn("conflict", "reason", c.Text)
+		}
+	}
+	for text := range h.said.conflicts {
+		if !now[text] {
+			h.log.Info("conflict over", "reason", text)
+		}
+	}
+	h.said.conflicts = now
 }

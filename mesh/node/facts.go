@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
 	"warren/mesh"
 	"warren/mesh/identity"
 	"warren/mesh/neighbours"
@@ -12,6 +14,7 @@ import (
 	"warren/nat"
 	"warren/nat/standing"
 	"warren/nat/streams"
+	"warren/tunnel/osnet"
 )
 
 // facts is all that plan decides from: a snapshot, so that plan is a function. Gathering it changes nothing anywhere.
@@ -35,6 +38,15 @@ type facts struct {
 	contacts       []place.Contact           // addresses at which members were reached before
 	neighbours     neighbours.Snapshot
 	private        bool // addresses of private networks count as the Internet: no anchor has another one
+	here           hereFacts
+}
+
+// hereFacts is what this machine has beside the mesh, and has given before.
+type hereFacts struct {
+	key       wgtypes.Key // this node's own, public
+	noIPv4    bool        // as create or join settled: for settings that say nothing
+	elsewhere []osnet.Route
+	held      map[wgtypes.Key]identity.NodeID // members that had a tunnel in the last round, by their keys
 }
 
 // peerFacts is what is known of the way to one member.
@@ -53,7 +65,10 @@ type sessionFacts struct {
 func (h *Hub) gather(now time.Time) facts {
 	f := facts{
 		now: now, self: h.o.Self, view: &mesh.View{}, settings: h.settings, stateEndpoints: h.o.Endpoints, port: h.o.Tunnel.Port(),
-		names: make(map[string]netip.AddrPort), standing: &standing.Snapshot{},
+		names: make(map[string]netip.AddrPort), standing: &standing.Snapshot{}, here: hereFacts{key: h.o.Key, noIPv4: h.o.NoIPv4},
+	}
+	if h.last != nil {
+		f.here.held = h.last.want.held
 	}
 	for _, name := range f.wantedNames() {
 		if addr, ok := h.o.Names.Answer(name); ok {
@@ -84,7 +99,25 @@ func (h *Hub) gather(now time.Time) facts {
 		f.peers[id] = peerFacts{path: p.path}
 	}
 	_, f.private = streamAnchors(f)
+	f.here.elsewhere = h.elsewhere(f.standing.Network)
 	return f
+}
+
+// elsewhere is what this machine reaches by other interfaces. It is read anew on another network, and once a minute.
+func (h *Hub) elsewhere(network uint64) []osnet.Route {
+	var before []osnet.Route
+	if h.last != nil {
+		before = h.last.facts.here.elsewhere
+		if !h.stale && h.last.facts.standing.Network == network {
+			return before
+		}
+	}
+	routes, err := h.o.Tunnel.Elsewhere()
+	if err != nil {
+		h.log.Warn("routes not read", "error", err)
+		return before
+	}
+	return routes
 }
 
 // wantedNames are the host:port texts that have to be turned into addresses.

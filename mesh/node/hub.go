@@ -1,5 +1,5 @@
 // Package node is the hub of one running node: it reads what the owners know (facts.go), computes what each of them should
-// have (plan.go, a pure function with its parts in way.go, targets.go, local.go and own.go), and tells them the difference
+// have (plan.go, a pure function with its parts in claims.go, way.go, targets.go, local.go and own.go), and tells them the difference
 // (reconcile.go). It is level-triggered: an event only says that there is something to read (events.go), and what
 // an event missed, the next minute mends.
 //
@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
 	"warren/mesh"
 	"warren/mesh/identity"
 	"warren/nat"
@@ -39,7 +41,9 @@ const (
 // Options are what a hub works with. Only Load, Tunnel and Names must be set.
 type Options struct {
 	Self      identity.NodeID          // zero without a mesh
+	Key       wgtypes.Key              // this node's own, public
 	Endpoints []string                 // host:port of this node, for settings that name none
+	NoIPv4    bool                     // the overlay has no IPv4 here, for settings that do not say
 	Settings  Settings                 // to begin with
 	Load      func() (Settings, error) // reads the settings afresh, at each reload
 	Reload    <-chan struct{}          // each value asks for a reload; may be nil
@@ -70,9 +74,9 @@ type Hub struct {
 	said     remarks
 	last     *round // what the last round found and told; nil before the first
 	parting  []parting
-	routable bool // a session came up: signals that wait have a way
-	stale    bool // the next round trusts nothing that was told before
-	ready    bool // a round has said where this node is reached
+	routable bool          // a session came up: signals that wait have a way
+	stale    bool          // the next round trusts nothing that was told before
+	ready    bool          // a round has said where this node is reached
 }
 
 // peer is what the loop keeps of another active member.

@@ -206,7 +206,7 @@ func TestReloadOfOneStaticPeer(t *testing.T) {
 		}
 		synctest.Wait()
 		lines(t, "one peer", a.take(),
-			"0s peers 2 key 2 [100.70.0.2/32 fd00::2/128], static 101 [100.70.200.1/32] 203.0.113.101:51820, static 102 [100.70.200.2/32] 203.0.113.102:51820",
+			"0s peers static 101 [100.70.200.1/32] 203.0.113.101:51820, static 102 [100.70.200.2/32] 203.0.113.102:51820, 2 key 2 [100.70.0.2/32 fd00::2/128]",
 			"0s announce [] by [] routes [100.70.200.2/32]",
 		)
 

@@ -63,6 +63,20 @@ func sharedRoutes(f facts) (out []netip.Prefix) {
 	return slices.Compact(out)
 }
 
+// routable reports whether other members may be offered a prefix: it must lie inside the overlay (a static peer that is shared), and
+// hold no address that a member has by itself. The records take no other.
+func routable(route netip.Prefix, f facts) bool {
+	for _, overlay := range f.overlays() {
+		if !overlay.Contains(route.Addr()) || route.Bits() < overlay.Bits()+8 {
+			continue
+		}
+		return !slices.ContainsFunc(f.view.Members, func(m mesh.Member) bool {
+			return m.Addr4.IsValid() && route.Contains(m.Addr4) || m.Addr6.IsValid() && route.Contains(m.Addr6)
+		})
+	}
+	return false
+}
+
 // ownAddr4 returns the IPv4 address to claim: the one claimed before, unless an earlier member has it.
 func ownAddr4(self mesh.Member, f facts) netip.Addr {
 	if !f.view.Prefix4.IsValid() || self.Addr4.IsValid() {

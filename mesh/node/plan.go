@@ -34,31 +34,28 @@ type desired struct {
 	streams    streams.Desired
 	neighbours neighbours.Desired
 	own        *mesh.Own // what this node says of itself; nil while it is no member by its own records
-	relaying   bool      // for others: whoever can be reached does, unless told not to
-	relayLimit int       // bytes a second; 0: no limit
+	conflicts  []Conflict
+	held       map[wgtypes.Key]identity.NodeID // the members that have a tunnel, by their keys
+	noIPv4     bool                            // the overlay has none on this machine
+	relaying   bool                            // for others: whoever can be reached does, unless told not to
+	relayLimit int                             // bytes a second; 0: no limit
 }
 
 // plan computes the state that the owners should have. It touches nothing.
 func plan(f facts) desired {
 	out := desired{names: f.wantedNames(), relaying: f.settings.Anchor != AnchorNever, relayLimit: f.settings.RelayLimit}
-	var self mesh.Member
-	found := false
-	out.ways = make(map[identity.NodeID]way, len(f.peers))
-	for _, m := range f.view.Members {
-		switch {
-		case m.ID == f.self:
-			self, found = m, true
-		case m.State == mesh.Active:
-			out.tunnel = append(out.tunnel, memberPeer(m, f))
-			out.reach = append(out.reach, m.ID)
-			out.ways[m.ID] = planWay(m.ID, f.peers[m.ID].path, f.underlay())
-		}
+	told := f // what this node says of itself does not change with the network that it is on
+	wanted, overlap := f.ipv4()
+	if out.noIPv4 = !wanted || overlap != ""; out.noIPv4 {
+		f = f.withoutIPv4()
 	}
-	for _, s := range f.settings.Static {
-		out.tunnel = append(out.tunnel, tunnel.Peer{
-			PublicKey: s.PublicKey, PresharedKey: s.PresharedKey, AllowedIPs: s.AllowedIPs,
-			Endpoint: f.names[s.Endpoint], Keepalive: s.Keepalive,
-		})
+	if !wanted {
+		told = f
+	}
+	self, found := f.view.Member(f.self)
+	out.planPeers(self, f)
+	if overlap != "" {
+		out.conflicts = append(out.conflicts, Conflict{Text: overlap})
 	}
 	out.link = planLink(self, f, out.tunnel)
 	if !f.view.Prefix6.IsValid() {
@@ -71,21 +68,36 @@ func plan(f facts) desired {
 	out.local, out.follow = planLocal(f)
 	out.standing, out.streams, out.neighbours = planStanding(self, f), planStreams(self, f), planNeighbourhood(f)
 	if found {
-		out.own = planOwn(self, f)
+		self, _ = told.view.Member(f.self)
+		out.own = planOwn(self, told)
 	}
 	return out
 }
 
-// memberPeer is the tunnel's view of a member: its own addresses, and the routes that it advertises.
-func memberPeer(m mesh.Member, f facts) tunnel.Peer {
-	p := tunnel.Peer{ID: m.ID, PublicKey: wgtypes.Key(m.Record.WireGuardKey), Answers: m.Addr6, Controlling: f.self.Compare(m.ID) < 0}
-	p.AllowedIPs = append(p.AllowedIPs, ownPrefixes(m)...)
-	for _, route := range m.Record.Routes {
-		if routable(route, f) {
-			p.AllowedIPs = append(p.AllowedIPs, route)
+// planPeers says who has a tunnel: static peers first, then the members that have a key for themselves.
+func (d *desired) planPeers(self mesh.Member, f facts) {
+	c := newClaims(self, f)
+	c.self(self)
+	for _, s := range f.settings.Static {
+		if c.staticPeer(s) {
+			d.tunnel = append(d.tunnel, tunnel.Peer{
+				PublicKey: s.PublicKey, PresharedKey: s.PresharedKey, AllowedIPs: s.AllowedIPs,
+				Endpoint: f.names[s.Endpoint], Keepalive: s.Keepalive,
+			})
 		}
 	}
-	return p
+	d.ways, d.held = make(map[identity.NodeID]way, len(f.peers)), make(map[wgtypes.Key]identity.NodeID, len(f.peers))
+	for _, m := range f.view.Members {
+		if m.ID == f.self || m.State != mesh.Active || !c.member(m) {
+			continue
+		}
+		// The tunnel's view of a member: its own addresses, and the routes of it that count.
+		p := tunnel.Peer{ID: m.ID, PublicKey: wgtypes.Key(m.Record.WireGuardKey), Answers: m.Addr6, Controlling: f.self.Compare(m.ID) < 0}
+		p.AllowedIPs = c.allowed(m, append(ownPrefixes(m), m.Routes...))
+		d.tunnel, d.reach, d.held[p.PublicKey] = append(d.tunnel, p), append(d.reach, m.ID), m.ID
+		d.ways[m.ID] = planWay(m.ID, f.peers[m.ID].path, f.underlay())
+	}
+	d.conflicts = c.conflicts
 }
 
 // ownPrefixes are a member's own addresses, IPv4 first.
@@ -106,20 +118,6 @@ func (f facts) overlays() (out []netip.Prefix) {
 		}
 	}
 	return out
-}
-
-// routable reports whether a member may announce a prefix: it must lie inside the overlay (a static peer that it
-// shares), and be no address that a member has by itself. Anything else could draw traffic away from others.
-func routable(route netip.Prefix, f facts) bool {
-	for _, overlay := range f.overlays() {
-		if !overlay.Contains(route.Addr()) || route.Bits() < overlay.Bits()+8 {
-			continue
-		}
-		return !slices.ContainsFunc(f.view.Members, func(m mesh.Member) bool {
-			return m.Addr4.IsValid() && route.Contains(m.Addr4) || m.Addr6.IsValid() && route.Contains(m.Addr6)
-		})
-	}
-	return false
 }
 
 // planLink gives the interface this node's addresses, and routes to the overlay and to what lies behind static peers.

@@ -35,7 +35,7 @@ func (h *Hub) reconcile(now time.Time) {
 			close(h.o.Ready)
 		}
 	}
-	h.publish(f, failed)
+	h.publish(f, want, failed)
 }
 
 // setTunnel tells the tunnel, only when something ought to be different, or once a minute: the interface is netlink, and with the peers
@@ -88,11 +88,11 @@ func (h *Hub) setMesh(before *round, r round) (failed error) {
 	return failed
 }
 
-// setMembers makes a peer of each active member, parts from those that are members no more, and notes whose record says that it
-// is elsewhere now, or runs anew.
+// setMembers makes a peer of each active member that has a tunnel, parts from those that are members no more, and notes whose record says
+// that it is elsewhere now, or runs anew.
 func (h *Hub) setMembers(f facts, want desired) {
 	for _, m := range f.view.Members {
-		if m.ID == f.self || m.State != mesh.Active {
+		if _, tied := want.ways[m.ID]; !tied {
 			continue
 		}
 		now := whereabouts{key: m.Record.WireGuardKey, instance: m.Record.Instance, endpoints: m.Record.Endpoints}
@@ -111,9 +111,14 @@ func (h *Hub) setMembers(f facts, want desired) {
 		}
 	}
 	for id := range h.peers {
-		if _, active := want.ways[id]; !active {
-			h.cutOff(f.now, id)
+		if _, tied := want.ways[id]; tied {
+			continue
 		}
+		if m, ok := f.view.Member(id); ok && m.State == mesh.Active {
+			delete(h.peers, id) // it has no tunnel any more, but is a member as before: see Conflict
+			continue
+		}
+		h.cutOff(f.now, id)
 	}
 }
 

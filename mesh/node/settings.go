@@ -48,6 +48,7 @@ type StaticPeer struct {
 type Settings struct {
 	Interface Interface
 	Anchor    AnchorMode
+	IPv4      *bool    // whether the overlay has IPv4 on this machine; nil: as create or join settled
 	NoLAN     bool     // neither speak nor listen to members on the local network
 	Endpoints []string // host:port of this node as others reach it; empty: those kept in the state directory
 	Static    []StaticPeer

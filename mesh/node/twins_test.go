@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/mesh"
 	"warren/mesh/identity"
@@ -82,6 +85,7 @@ type twins struct {
 	stop    context.CancelFunc
 	setting Settings // what Load returns
 	loadErr error
+	logger  *slog.Logger
 
 	mu       sync.Mutex // guards the rest
 	view     mesh.View
@@ -96,6 +100,7 @@ type twins struct {
 	contacts []place.Contact
 	heard    neighbours.Snapshot
 	failLink error // of the next SetLink
+	routes   []osnet.Route
 	failing  error // of every SetPeers while it is set
 	peerSets int   // how often the tunnel and nat were told of the peers
 
@@ -134,7 +139,7 @@ func (w *twins) run(t testing.TB) {
 	t.Helper()
 	var err error
 	w.hub, err = New(Options{
-		Self: w.self, Settings: w.setting, Load: w.load, Reload: w.reload, Ready: w.ready, Tunnel: twinTunnel{w}, Names: twinNames{w},
+		Self: w.self, Settings: w.setting, Key: wgtypes.Key(testMember(w.self[0]).Record.WireGuardKey), Load: w.load, Reload: w.reload, Logger: w.logger, Ready: w.ready, Tunnel: twinTunnel{w}, Names: twinNames{w},
 		Owners: &Owners{
 			Records: twinRecords{w}, Sessions: twinSessions{w}, NAT: twinNAT{w}, Standing: twinStanding{w}, Streams: twinStreams{w}, Courier: twinCourier{w},
 			Relays: twinRelays{w}, Neighbours: twinNeighbours{w}, Contacts: twinContacts{w}, Echo: twinEcho{w},
@@ -246,6 +251,12 @@ func (w *twins) handshakeLocked(peer identity.NodeID) {
 	if p, ok := w.peers[peer]; ok && p.Controlling && w.ways[peer].Addr.IsValid() && w.keys[peer] != [32]byte{} {
 		w.happened("handshake", "%d", peer[0])
 	}
+}
+
+func (w twinTunnel) Elsewhere() ([]osnet.Route, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.routes, nil
 }
 
 type twinNames struct{ *twins }

@@ -85,9 +85,13 @@ func choosePrefix4(o CreateOptions, mesh identity.MeshID) (netip.Prefix, error) 
 		}
 		return o.IPv4.Masked(), nil
 	}
-	local, err := osnet.LocalPrefixes()
+	routes, err := osnet.Routes()
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("look for a free IPv4 range: %w", err)
+	}
+	var local []netip.Prefix
+	for _, r := range routes {
+		local = append(local, r.Prefix)
 	}
 	return identity.Prefix4(mesh, local), nil
 }

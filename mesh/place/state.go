@@ -33,6 +33,7 @@ type Settings struct {
 	Name      string            `json:"name"`                // wanted by this node, a ValidName
 	Port      uint16            `json:"port"`                // UDP; 0: DefaultPort
 	Endpoints []string          `json:"endpoints,omitempty"` // host:port of this node as others reach it
+	NoIPv4    bool              `json:"no_ipv4,omitempty"`   // the overlay has no IPv4 on this machine
 	Admission *record.Admission `json:"admission,omitempty"` // nil for the founder
 	Contacts  []netip.AddrPort  `json:"contacts,omitempty"`  // where the admitting member was reached
 	Admitter  identity.NodeID   `json:"admitter,omitzero"`

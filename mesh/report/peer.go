@@ -30,13 +30,17 @@ func (m *Mesh) Path(id identity.NodeID) verdict.Path {
 func (m *Mesh) peer(other roster.Member, names Names) (api.Peer, verdict.Path) {
 	way, traffic := m.Paths[other.ID], m.Traffic[other.ID]
 	p := api.Peer{
-		ID: other.ID.String(), Name: other.Name, Addresses: addresses(other), Routes: other.Record.Routes,
+		ID: other.ID.String(), Name: other.Name, Addresses: addresses(other), Routes: other.Routes,
 		PublicKey: base64.StdEncoding.EncodeToString(other.Record.WireGuardKey[:]), Path: api.Path{Kind: api.PathNone}, Version: other.Record.Version,
 		Admin: other.Admin, Anchor: len(other.Record.Endpoints) > 0, Tags: other.Tags, AdmittedBy: names[other.AdmittedBy],
 		RxBytes: traffic.RxBytes, TxBytes: traffic.TxBytes, LastHandshake: moment(traffic.LastHandshake), Since: moment(way.Since), PathMTU: traffic.PathMTU,
 	}
 	if other.State == roster.Left {
 		p.State, p.Reason = api.PeerLeft, "left the mesh"
+		return p, verdict.Path{}
+	}
+	if why, untied := m.NoTunnel[other.ID]; untied {
+		p.State, p.Reason = api.PeerDown, why
 		return p, verdict.Path{}
 	}
 	at := m.Path(other.ID)

@@ -59,6 +59,9 @@ func (m *Mesh) fill(out *api.Status, a Agent) {
 		}
 		s := &out.Self
 		s.ID, s.Name, s.Admin, s.Tags, s.Addresses = other.ID.String(), other.Name, other.Admin, other.Tags, addresses(other)
+		if m.NoIPv4 {
+			s.Addresses = slices.DeleteFunc(s.Addresses, netip.Addr.Is4)
+		}
 		s.Anchor, s.Endpoints = len(other.Record.Endpoints) > 0, other.Record.Endpoints
 	}
 	slices.SortFunc(out.Peers, func(a, b api.Peer) int { return cmp.Compare(a.Name, b.Name) })

@@ -58,6 +58,8 @@ func TestPeers(t *testing.T) {
 			m.Paths[idB] = path.Status{Reason: through, Attempts: 3, RTT: time.Second}
 		}, api.PeerDown, api.Path{Kind: api.PathNone}, 0, "relay through gate is dead", verdict.Path{}},
 		{"not known to nat", func(m *Mesh) { delete(m.Paths, idB) }, api.PeerConnecting, api.Path{Kind: api.PathNone}, 0, "", verdict.Path{}},
+		{"its key is another's", func(m *Mesh) { m.NoTunnel = map[identity.NodeID]string{idB: "no tunnel: its WireGuard key is gate's"} },
+			api.PeerDown, api.Path{Kind: api.PathNone}, 0, "no tunnel: its WireGuard key is gate's", verdict.Path{}},
 		{"left", func(m *Mesh) { m.Records.Members[1].State = roster.Left }, api.PeerLeft, api.Path{Kind: api.PathNone}, 0, "left the mesh", verdict.Path{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -70,6 +72,22 @@ func TestPeers(t *testing.T) {
 				t.Errorf("got path %+v to be judged, want %+v", judged, tt.judged)
 			}
 		})
+	}
+}
+
+// TestWithoutIPv4 holds that a node does not show an address that it does not have.
+func TestWithoutIPv4(t *testing.T) {
+	for _, off := range []bool{false, true} {
+		m := meshOf(func(m *Mesh) {
+			for i := range m.Records.Members {
+				m.Records.Members[i].Addr4, m.Records.Members[i].Addr6 = netip.MustParseAddr("100.70.0.7"), netip.MustParseAddr("fd00::7")
+			}
+			m.NoIPv4 = off
+		})
+		s := Status(Agent{Mesh: m})
+		if got := s.Self.Addresses[0].Is6(); got != off || len(s.Peers[0].Addresses) != 2 {
+			t.Errorf("IPv4 off %v: got addresses %v of this node and %v of another", off, s.Self.Addresses, s.Peers[0].Addresses)
+		}
 	}
 }
 

@@ -29,6 +29,15 @@ func (f InviteAgain) Words(names Names) string {
 	return "to have it back: warren invite here, and warren join TOKEN on " + names(f.Peer)
 }
 
+// AnotherKey is for a member whose WireGuard key another has.
+type AnotherKey struct{ Peer identity.NodeID }
+
+// Words says where a key may have come from, too.
+func (f AnotherKey) Words(names Names) string {
+	peer := names(f.Peer)
+	return fmt.Sprintf("give %s another WireGuard key: warren leave, then warren join TOKEN there; if nobody has copied a key there, warren revoke %s", peer, peer)
+}
+
 // JoinAnew brings a machine back whose key was revoked.
 type JoinAnew struct{ Name string }
 

@@ -18,6 +18,9 @@ func Judge(e Evidence) Verdict {
 	if e.Left {
 		return Verdict{Kind: HasLeft, Conclusion: LeftMesh{e.There.ID}, Fix: InviteAgain{e.There.ID}}
 	}
+	if e.NoTunnel != "" {
+		return Verdict{Kind: Untied, Conclusion: How{e.There.ID, Path{}}, Cause: Plain(e.NoTunnel), Fix: AnotherKey{e.There.ID}}
+	}
 	if e.There.Port == 0 {
 		e.There.Port = portOf(e.Attempts)
 	}

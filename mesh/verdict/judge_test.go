@@ -66,6 +66,8 @@ func TestVerdicts(t *testing.T) {
 		says   []string // parts of conclusion, cause and fix
 	}{
 		{"left", func(e *Evidence) { e.Left = true }, HasLeft, []string{"left the mesh by itself", "warren join TOKEN on b"}},
+		{"its key is another's", func(e *Evidence) { silent(e); e.NoTunnel = "no tunnel: its WireGuard key is nas's" }, Untied,
+			[]string{"b is not reached", "no tunnel: its WireGuard key is nas's", "give b another WireGuard key", "warren revoke b"}},
 
 		{"direct and well", func(e *Evidence) { e.Path.Kind = DirectPath }, Direct, []string{"b is reached directly"}},
 		{"direct, idle for an hour", func(e *Evidence) {

@@ -20,6 +20,7 @@ const (
 	NoWay                           // introductions do not get there
 	HasLeft                         // it has left the mesh
 	Revoked                         // it is no member any more
+	Untied                          // it has no tunnel with this node, since another has its key
 
 	// The kinds of a member to which a direct path cannot be had.
 	UDPBlockedHere
@@ -50,7 +51,7 @@ func (k Kind) String() string {
 	return [kinds]string{
 		Direct: "direct", Trying: "trying", Handshaking: "handshake", HandshakeUnanswered: "handshake-unanswered", Silent: "silent",
 		Lost: "lost", Off: "off", Deaf: "deaf", OlderVersion: "older-version", Clock: "clock", Isolated: "isolated", Refused: "refused",
-		NoWay: "no-route", HasLeft: "left", Revoked: "revoked",
+		NoWay: "no-route", HasLeft: "left", Revoked: "revoked", Untied: "no-tunnel",
 		UDPBlockedHere: "udp-blocked-here", UDPBlockedThere: "udp-blocked-there", BothMapByDestination: "both-map-by-destination",
 		MapsByDestination: "maps-by-destination", SameRouter: "same-router", NoCommonFamily: "no-common-family", NoCandidates: "no-candidates",
 		Firewall: "firewall", FirewallThere: "firewall-there", Unstable: "unstable", Unexplained: "unexplained",

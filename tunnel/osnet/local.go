@@ -7,19 +7,20 @@ import (
 	"slices"
 )
 
-// interfacePrefixes returns the indices of the interfaces that are named in except or are loopbacks, and the prefixes of
-// the addresses of all others.
-func interfacePrefixes(except []string) (skip map[int]bool, list []netip.Prefix, err error) {
+// interfaceRoutes returns the names of the interfaces by their indices, "" for those that are named in except or are loopbacks, and the
+// networks of the addresses of all others.
+func interfaceRoutes(except []string) (names map[int]string, list []Route, err error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return nil, nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	skip = make(map[int]bool)
+	names = make(map[int]string)
 	for _, i := range interfaces {
 		if slices.Contains(except, i.Name) || i.Flags&net.FlagLoopback != 0 {
-			skip[i.Index] = true
+			names[i.Index] = ""
 			continue
 		}
+		names[i.Index] = i.Name
 		addrs, err := i.Addrs()
 		if err != nil {
 			continue // it went away meanwhile
@@ -27,9 +28,9 @@ func interfacePrefixes(except []string) (skip map[int]bool, list []netip.Prefix,
 		for _, a := range addrs {
 			p, err := netip.ParsePrefix(a.String())
 			if err == nil {
-				list = append(list, p.Masked())
+				list = append(list, Route{p.Masked(), i.Name})
 			}
 		}
 	}
-	return skip, list, nil
+	return names, list, nil
 }

@@ -94,26 +94,41 @@ func is6(p netip.Prefix) bool { return p.Addr().Is6() }
 
 // sorted sorts list in place and returns it without repetitions.
 func sorted(list []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(list, func(a, b netip.Prefix) int {
-		if c := a.Addr().Compare(b.Addr()); c != 0 {
-			return c
-		}
-		return a.Bits() - b.Bits()
-	})
+	slices.SortFunc(list, compare)
 	return slices.Compact(list)
 }
 
-// LocalPrefixes returns the prefixes that this machine reaches by addresses and routes of its own, sorted, so that
-// a new overlay prefix can be chosen beside them. Default routes, loopback, link-local and multicast are left out, and so are the
-// interfaces named in except.
-func LocalPrefixes(except ...string) ([]netip.Prefix, error) {
-	list, err := localPrefixes(except)
-	if err != nil {
-		return nil, fmt.Errorf("list local prefixes: %w", err)
+func compare(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
 	}
-	list = slices.DeleteFunc(list, func(p netip.Prefix) bool {
-		a := p.Addr()
-		return !p.IsValid() || p.Bits() == 0 || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.Is4In6()
+	return a.Bits() - b.Bits()
+}
+
+// Route is a network that this machine reaches by an interface, because of an address or a route of it.
+type Route struct {
+	Prefix    netip.Prefix
+	Interface string // its name
+}
+
+// Collides reports whether an overlay network would take something away from the route, or the route from it. Default routes, halved
+// ones too, take up no room. The route of a single address does not count, as other VPNs have one for each of their peers,
+// unless it is own, the address that this node has in the overlay.
+func (r Route) Collides(overlay netip.Prefix, own netip.Addr) bool {
+	return r.Prefix.Bits() >= 8 && r.Prefix.Overlaps(overlay) && (!r.Prefix.IsSingleIP() || r.Prefix.Addr() == own)
+}
+
+// Routes returns what this machine reaches by addresses and routes of its own, sorted, each prefix once, so that a new overlay network can
+// be chosen beside it. Default routes, loopback, link-local and multicast are left out, and so are the interfaces named in except.
+func Routes(except ...string) ([]Route, error) {
+	list, err := routes(except)
+	if err != nil {
+		return nil, fmt.Errorf("list local routes: %w", err)
+	}
+	list = slices.DeleteFunc(list, func(r Route) bool {
+		a := r.Prefix.Addr()
+		return r.Interface == "" || !r.Prefix.IsValid() || r.Prefix.Bits() == 0 || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.Is4In6()
 	})
-	return sorted(list), nil
+	slices.SortStableFunc(list, func(a, b Route) int { return compare(a.Prefix, b.Prefix) })
+	return slices.CompactFunc(list, func(a, b Route) bool { return a.Prefix == b.Prefix }), nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -83,8 +82,8 @@ func netstat() ([]tableRoute, error) {
 	return list, nil
 }
 
-func localPrefixes(except []string) ([]netip.Prefix, error) {
-	_, list, err := interfacePrefixes(except)
+func routes(except []string) ([]Route, error) {
+	_, list, err := interfaceRoutes(except)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +93,7 @@ func localPrefixes(except []string) ([]netip.Prefix, error) {
 	}
 	for _, r := range routes {
 		if !slices.Contains(except, r.ifname) && !strings.HasPrefix(r.ifname, "lo") && !r.learned() {
-			list = append(list, r.dst)
+			list = append(list, Route{r.dst, r.ifname})
 		}
 	}
 	return list, nil

@@ -218,9 +218,9 @@ func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 	return netip.PrefixFrom(a.Unmap(), bits), ok
 }
 
-// localPrefixes looks at the routes of all tables, because other VPNs keep theirs in tables of their own.
-func localPrefixes(except []string) ([]netip.Prefix, error) {
-	skip, list, err := interfacePrefixes(except)
+// routes looks at the routes of all tables, because other VPNs keep theirs in tables of their own.
+func routes(except []string) ([]Route, error) {
+	names, list, err := interfaceRoutes(except)
 	if err != nil {
 		return nil, err
 	}
@@ -229,8 +229,12 @@ func localPrefixes(except []string) ([]netip.Prefix, error) {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range routes {
-		if p, ok := prefixOf(r.Dst); ok && r.Type == unix.RTN_UNICAST && r.Table != unix.RT_TABLE_LOCAL && !skip[r.LinkIndex] {
-			list = append(list, p)
+		if p, ok := prefixOf(r.Dst); ok && r.Type == unix.RTN_UNICAST && r.Table != unix.RT_TABLE_LOCAL {
+			name, known := names[r.LinkIndex]
+			if !known {
+				name = "several interfaces" // a route of many ways has none of its own
+			}
+			list = append(list, Route{p, name})
 		}
 	}
 	return list, nil

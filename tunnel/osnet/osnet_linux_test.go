@@ -127,12 +127,13 @@ func TestLinkInNamespace(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 
-	local, err := osnet.LocalPrefixes("warren0")
-	if err != nil || !slices.Equal(local, prefixes("192.168.7.0/24 192.168.7.9/32")) && !slices.Equal(local, prefixes("192.168.7.0/24")) {
-		t.Errorf("local prefixes: got %v, %v, want eth0's", local, err)
+	local, err := osnet.Routes("warren0")
+	lan, marked := osnet.Route{Prefix: netip.MustParsePrefix("192.168.7.0/24"), Interface: "eth0"}, osnet.Route{Prefix: netip.MustParsePrefix("192.168.7.9/32"), Interface: "eth0"}
+	if err != nil || !slices.Equal(local, []osnet.Route{lan, marked}) && !slices.Equal(local, []osnet.Route{lan}) {
+		t.Errorf("local routes: got %v, %v, want eth0's", local, err)
 	}
-	if local, err = osnet.LocalPrefixes(); err != nil || !slices.Contains(local, netip.MustParsePrefix("100.70.0.0/16")) {
-		t.Errorf("local prefixes: got %v, %v, want warren0's too", local, err)
+	if local, err = osnet.Routes(); err != nil || !slices.Contains(local, osnet.Route{Prefix: netip.MustParsePrefix("100.70.0.0/16"), Interface: "warren0"}) {
+		t.Errorf("local routes: got %v, %v, want warren0's too", local, err)
 	}
 
 	if err := l.Close(); err != nil {

@@ -24,6 +24,7 @@ type Machine struct {
 	no6    bool
 	taken  map[netip.Prefix]bool
 	links  map[string]*link
+	routes []osnet.Route
 	writes int
 }
 
@@ -44,6 +45,20 @@ func (m *Machine) Take(route netip.Prefix) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.taken[route.Masked()] = true
+}
+
+// Reach has other interfaces lead to these networks from now on.
+func (m *Machine) Reach(routes ...osnet.Route) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.routes = routes
+}
+
+// Routes is osnet.Routes of this machine, without what its Links lead to, and implements tunnel.Links.
+func (m *Machine) Routes(except ...string) ([]osnet.Route, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(m.routes), func(r osnet.Route) bool { return slices.Contains(except, r.Interface) }), nil
 }
 
 // Writes counts the Sets that changed something.
