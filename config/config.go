@@ -42,6 +42,7 @@ type Interface struct {
 type Mesh struct {
 	Anchor    string   // "auto", "always" or "never"; never empty
 	Endpoints []string // host:port of this machine as others reach it
+	IPv4      *bool    // the overlay has IPv4 on this machine, where its network is free; nil: as chosen at create or join
 	LAN       bool     // find members on the local network; true unless the file says false
 	// StreamPorts are TCP ports on which this node, as an anchor, serves members whose networks drop UDP, beside that of the
 	// number of its UDP port.

@@ -30,6 +30,7 @@ addresses = ["100.70.0.1/24", "fd00::1/64"]
 anchor = "never"
 relay_limit = "2.5 Mbit/s"
 endpoint = ["vpn.example.org:9277", "[2001:db8::1]:9277"]
+ipv4 = false
 lan = false
 stream_ports = [443, 8443]
 
@@ -64,7 +65,7 @@ func TestParse(t *testing.T) {
 	want := Config{
 		Interface: Interface{Name: "wg7", Port: 51820, MTU: 1280, PrivateKeyFile: "/etc/warren/key",
 			Addresses: []netip.Prefix{netip.MustParsePrefix("100.70.0.1/24"), netip.MustParsePrefix("fd00::1/64")}},
-		Mesh: Mesh{Anchor: "never", RelayLimit: 312_500, Endpoints: []string{"vpn.example.org:9277", "[2001:db8::1]:9277"}, StreamPorts: []uint16{443, 8443}},
+		Mesh: Mesh{Anchor: "never", IPv4: new(bool), RelayLimit: 312_500, Endpoints: []string{"vpn.example.org:9277", "[2001:db8::1]:9277"}, StreamPorts: []uint16{443, 8443}},
 		Peers: []Peer{
 			{Name: "phone", PublicKey: key(t, keyA), AllowedIPs: []netip.Prefix{netip.MustParsePrefix("100.70.0.9/32")},
 				Endpoint: "host:51820", PresharedKeyFile: "/etc/warren/psk", Keepalive: 25 * time.Second, Share: true},
@@ -127,6 +128,7 @@ func TestMistakes(t *testing.T) {
 		{"[interface]\nport = 1\nport = 2", `f:3:1: `},
 		{"[interface]\nport = ", `f:2:7: expected value`},
 		{"interface = 1", `f:1:13: [interface]: want a table, got an integer`},
+		{"[mesh]\nipv4 = \"none\"", `f:2:8: ipv4: want true or false without quotes, got a string`},
 		{"[mesh]\nlan = \"off\"", `f:2:7: lan: want true or false without quotes, got a string`},
 		{"[mesh]\nstream_ports = 443", `f:2:16: stream_ports: want a list of ports like [443], got an integer`},
 		{"[mesh]\nstream_ports = [\"443\"]", `f:2:17: stream_ports: want an integer without quotes, got a string`},

@@ -124,6 +124,13 @@ func (r *reader) meshTable(v *value, m *Mesh) {
 				return nil
 			})
 		},
+		"ipv4": func(v *value) {
+			if v.kind == kindBool {
+				m.IPv4 = new(v.truth)
+			} else {
+				r.fail(v.at, "ipv4: want true or false without quotes, got %s", article(v.kind))
+			}
+		},
 		"lan":            func(v *value) { r.truth(v, "lan", &m.LAN) },
 		"stream_ports":   func(v *value) { m.StreamPorts = r.ports(v, "stream_ports") },
 		"fallback_ports": func(v *value) { m.StreamPorts = r.ports(v, "fallback_ports") }, // its name before 1.0

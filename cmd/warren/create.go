@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"warren/config"
+	"warren/mesh/identity"
 	"warren/mesh/place"
 )
 
@@ -101,9 +102,11 @@ func (c createCommand) options(mesh, ipv4 string, flags *nodeFlags) (place.Creat
 		options.NoIPv4 = true
 	default:
 		prefix, err := netip.ParsePrefix(ipv4)
-		if err != nil || !prefix.Addr().Is4() || prefix != prefix.Masked() || prefix.Bits() > 28 {
-			return place.CreateOptions{}, &usageError{message: fmt.Sprintf("--ipv4 %q: want an IPv4 prefix of at most 28 bits, auto or none", ipv4),
-				hint: "like: --ipv4 10.77.0.0/16"}
+		if err != nil {
+			return place.CreateOptions{}, &usageError{message: fmt.Sprintf("--ipv4 %q: want an IPv4 prefix, auto or none", ipv4), hint: "like: --ipv4 10.77.0.0/16"}
+		}
+		if err := identity.CheckPrefix4(prefix); err != nil {
+			return place.CreateOptions{}, &usageError{message: "--ipv4: " + err.Error(), hint: "like: --ipv4 10.77.0.0/16"}
 		}
 		options.IPv4 = prefix
 	}

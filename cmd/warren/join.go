@@ -30,6 +30,7 @@ type joinCommand struct {
 
 func (c joinCommand) cobra() *cobra.Command {
 	var flags nodeFlags
+	var noIPv4 bool
 	cmd := &cobra.Command{
 		Use:   "join [TOKEN|-]",
 		Short: "Join a mesh with a token from `warren invite`",
@@ -49,11 +50,12 @@ func (c joinCommand) cobra() *cobra.Command {
 			}
 			return c.run(cmd.Context(), place.JoinOptions{
 				Token: token, StateRoot: c.dirs.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
-				Version: version(), Logger: c.con.quietLogger(),
+				Version: version(), NoIPv4: noIPv4, Logger: c.con.quietLogger(),
 			}, flags.noStart)
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().BoolVar(&noIPv4, "no-ipv4", false, "reach the mesh by IPv6 alone, where this machine uses its IPv4 network for something else")
 	return cmd
 }
 

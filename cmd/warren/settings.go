@@ -45,6 +45,7 @@ func settingsOf(c config.Config) (node.Settings, error) {
 		Interface: node.Interface{Name: c.Interface.Name, Port: c.Interface.Port, MTU: c.Interface.MTU, Addresses: c.Interface.Addresses},
 		Anchor:    anchorModes[c.Mesh.Anchor],
 		Endpoints: c.Mesh.Endpoints,
+		IPv4:      c.Mesh.IPv4,
 		NoLAN:     !c.Mesh.LAN,
 
 		StreamPorts: c.Mesh.StreamPorts,

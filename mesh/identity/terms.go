@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"warren/nat/ranges"
 )
 
 // The extensions that hold terms, under the enterprise number that RFC 5612 sets aside and that
@@ -144,10 +146,21 @@ func (t RootTerms) check() error {
 	if t.Name == "" || len(t.Name) > maxMeshName || !utf8.ValidString(t.Name) || strings.ContainsFunc(t.Name, isControl) {
 		return fmt.Errorf("mesh name %q: want 1 to %d bytes of text", t.Name, maxMeshName)
 	}
-	if p := t.Prefix4; p.IsValid() && (!p.Addr().Is4() || p != p.Masked() || p.Bits() < 8 || p.Bits() > 29) {
-		return fmt.Errorf("overlay network %s: want an IPv4 network from /8 to /29", p)
+	if t.Prefix4.IsValid() {
+		return CheckPrefix4(t.Prefix4)
 	}
 	return nil
+}
+
+// CheckPrefix4 says what is wrong with the IPv4 network of an overlay. Whoever joins a mesh has its network routed into the tunnel, so
+// the founder may take none that leads to others: it lies in a private range (RFC 1918) or in that of carriers (RFC 6598), and
+// has 8 to 29 bits.
+func CheckPrefix4(p netip.Prefix) error {
+	inside := func(private netip.Prefix) bool { return private.Bits() <= p.Bits() && private.Contains(p.Addr()) }
+	if p.IsValid() && p == p.Masked() && p.Bits() <= 29 && slices.ContainsFunc(ranges.Overlays, inside) {
+		return nil
+	}
+	return fmt.Errorf("overlay network %s: want an IPv4 network of at most 29 bits in 100.64.0.0/10, 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16", p)
 }
 
 func isTag(tag string) bool {

@@ -74,9 +74,9 @@ type Hub struct {
 	said     remarks
 	last     *round // what the last round found and told; nil before the first
 	parting  []parting
-	routable bool          // a session came up: signals that wait have a way
-	stale    bool          // the next round trusts nothing that was told before
-	ready    bool          // a round has said where this node is reached
+	routable bool // a session came up: signals that wait have a way
+	stale    bool // the next round trusts nothing that was told before
+	ready    bool // a round has said where this node is reached
 }
 
 // peer is what the loop keeps of another active member.

@@ -42,6 +42,7 @@ type attempt struct {
 type asking struct {
 	token    identity.Token
 	joiner   *join.Joiner
+	options  JoinOptions
 	progress func(JoinProgress)
 	results  chan attempt
 	asks     *sync.WaitGroup        // those that run
@@ -54,17 +55,17 @@ type asking struct {
 }
 
 // askAll asks the anchors of the token in turn, overlapping, and members that answer on the local network, from the
-// start, and takes the first admission. A refusal by a member that the token names and that knows the invite is final;
-// everything else leaves the others to ask.
-func askAll(ctx context.Context, token identity.Token, joiner *join.Joiner, logger *slog.Logger, progress func(JoinProgress)) (*join.Result, netip.AddrPort, error) {
+// start, and takes the first admission. A refusal by a member that the token names and that knows the invite is final, and so is
+// that this mesh cannot be on this machine; everything else leaves the others to ask.
+func askAll(ctx context.Context, token identity.Token, joiner *join.Joiner, o JoinOptions, progress func(JoinProgress)) (*join.Result, netip.AddrPort, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var asks sync.WaitGroup
 	defer asks.Wait()
 	defer cancel()
-	found, stop := seek(ctx, token, logger)
+	found, stop := seek(ctx, token, o.Logger)
 	defer stop()
 	a := &asking{
-		token: token, joiner: joiner, progress: progress, asks: &asks, next: slices.Clone(token.Anchors),
+		token: token, joiner: joiner, options: o, progress: progress, asks: &asks, next: slices.Clone(token.Anchors),
 		results: make(chan attempt, len(token.Anchors)+maxLANAsked), // nobody takes the last ones
 	}
 	search := lanSearch
@@ -107,9 +108,12 @@ func (a *asking) take(r attempt) (admitted bool, final error) {
 	a.open--
 	var denied *join.Refusal
 	said := errors.As(r.err, &denied) && r.anchor.ID != [8]byte{}
+	_, hopeless := errors.AsType[unfit](r.err)
 	switch {
 	case r.err == nil:
 		return true, nil
+	case hopeless:
+		return false, r.err
 	case said && denied.Final():
 		return false, r.err
 	}
@@ -131,7 +135,7 @@ func (a *asking) askNext(ctx context.Context) {
 	a.asks.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 		defer cancel()
-		admitted, err := askOne(ctx, a.token.Mesh, anchor, a.joiner)
+		admitted, err := askOne(ctx, a.token.Mesh, anchor, a.joiner, a.options)
 		a.results <- attempt{anchor, admitted, err}
 	})
 }

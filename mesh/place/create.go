@@ -80,14 +80,19 @@ func choosePrefix4(o CreateOptions, mesh identity.MeshID) (netip.Prefix, error) 
 	case o.NoIPv4:
 		return netip.Prefix{}, nil
 	case o.IPv4.IsValid():
-		if !o.IPv4.Addr().Is4() || o.IPv4.Bits() < 8 || o.IPv4.Bits() > 24 {
-			return netip.Prefix{}, fmt.Errorf("IPv4 range %s: want an IPv4 prefix of 8 to 24 bits, such as 100.70.0.0/16", o.IPv4)
+		if err := identity.CheckPrefix4(o.IPv4); err != nil {
+			return netip.Prefix{}, err
 		}
-		return o.IPv4.Masked(), nil
 	}
 	routes, err := osnet.Routes()
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("look for a free IPv4 range: %w", err)
+	}
+	if r, hit := collision(o.IPv4, routes); hit {
+		return netip.Prefix{}, fmt.Errorf("IPv4 range %s overlaps %s on %s: %w; choose another one, or let one be chosen", o.IPv4, r.Prefix, r.Interface, ErrOverlap)
+	}
+	if o.IPv4.IsValid() {
+		return o.IPv4, nil
 	}
 	var local []netip.Prefix
 	for _, r := range routes {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,6 +29,7 @@ type JoinOptions struct {
 	Name      string // wanted name of this node, a ValidName
 	Endpoints []string
 	Port      uint16 // 0: DefaultPort; kept in the state directory
+	NoIPv4    bool   // the overlay has no IPv4 on this machine; kept in the state directory
 	Version   string
 	Logger    *slog.Logger
 }
@@ -61,7 +61,8 @@ const (
 
 // Join asks the anchors of the token, and members on the local network, for admission until one admits this machine or ctx ends, and writes the state
 // directory. progress, which may be nil, is called from the calling goroutine only. Nothing is left behind when it
-// fails. The error says in words why (expired, used by whom, revoked, mistyped, clock wrong by how much, nobody answered).
+// fails. The error says in words why (expired, used by whom, revoked, mistyped, clock wrong by how much, nobody answered). It wraps
+// ErrOverlap when the mesh's networks overlap those of this machine; nobody is asked for admission then.
 func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Membership, error) {
 	if err := ValidName(o.Name); err != nil {
 		return Membership{}, err
@@ -83,7 +84,7 @@ func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Memb
 		return Membership{}, err
 	}
 	joiner := join.NewJoiner(join.Options{Seed: token.Seed, Key: s.Key, Own: own})
-	admitted, anchor, err := askAll(ctx, token, joiner, o.Logger, progress)
+	admitted, anchor, err := askAll(ctx, token, joiner, o, progress)
 	if err != nil {
 		return Membership{}, err
 	}
@@ -92,19 +93,12 @@ func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Memb
 	if err != nil {
 		return Membership{}, fmt.Errorf("join: %w", err)
 	}
-	if err := ValidName(terms.Name); err != nil || terms.Name == StaticMesh {
-		return Membership{}, fmt.Errorf("join: the mesh is called %q, which cannot be kept here: %w", terms.Name, errors.Join(err, ErrName))
-	}
 	s.Settings = Settings{
 		Schema: storedSchema, Mesh: terms.Name, Name: o.Name, Port: o.Port, Endpoints: o.Endpoints, Admission: &admitted.Admission,
-		Contacts: []netip.AddrPort{anchor}, Admitter: admitted.Admission.Signer,
-	}
-	dir := filepath.Join(o.StateRoot, terms.Name)
-	if _, err := os.Stat(dir); err == nil {
-		return Membership{}, fmt.Errorf("join mesh %s: %s is there already: leave that mesh first, or use another state directory: %w", terms.Name, dir, os.ErrExist)
+		Contacts: []netip.AddrPort{anchor}, Admitter: admitted.Admission.Signer, NoIPv4: o.NoIPv4,
 	}
 	progress(JoinProgress{Stage: StageAdmitted, Mesh: terms.Name, By: admitted.ByName})
-	if err := s.write(dir, func(dir string) error { return writeRecords(dir, admitted) }); err != nil {
+	if err := s.write(filepath.Join(o.StateRoot, terms.Name), func(dir string) error { return writeRecords(dir, admitted) }); err != nil {
 		return Membership{}, err
 	}
 	progress(JoinProgress{Stage: StageSynced, Mesh: terms.Name, Records: len(admitted.Records)})
@@ -163,7 +157,7 @@ func explainJoin(failures []error) error {
 }
 
 // askOne asks one anchor, on a socket of its own, and by a stream as well when that gets no answer.
-func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, joiner *join.Joiner) (*join.Result, error) {
+func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, joiner *join.Joiner, o JoinOptions) (*join.Result, error) {
 	socket, err := net.ListenUDP("udp", nil)
 	if err != nil {
 		return nil, fmt.Errorf("open socket: %w", err)
@@ -178,6 +172,9 @@ func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, j
 		return nil, g.err
 	}
 	defer g.conn.Close()
+	if err := o.fits(g.root, mesh); err != nil {
+		return nil, err
+	}
 	return joiner.Join(ctx, g.conn, g.root)
 }
 

@@ -68,7 +68,7 @@ func (s *State) membership() Membership {
 		Mesh: s.Settings.Mesh, MeshID: s.MeshID(), StateDir: s.Dir, ID: s.NodeID(), Name: s.Settings.Name,
 		Prefix4: terms.Prefix4, Prefix6: s.MeshID().Prefix6(), Addr6: identity.Addr6(s.MeshID(), s.NodeID()),
 	}
-	if terms.Prefix4.IsValid() {
+	if terms.Prefix4.IsValid() && !s.Settings.NoIPv4 {
 		out.Addr4 = identity.Addr4(terms.Prefix4, s.NodeID(), 0)
 	}
 	return out

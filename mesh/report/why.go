@@ -91,9 +91,9 @@ func (in *Inquiry) evidence(at verdict.Path) verdict.Evidence {
 	_, session := m.Sessions[in.Target]
 	e := verdict.Evidence{
 		Now: in.Now, Path: at, Since: m.Paths[in.Target].Since, Life: in.Life, Session: session, Sessions: len(m.Sessions), Refusals: m.Refusals,
-		Here:    verdict.Node{ID: m.Self, Port: in.Port, NAT: in.Here, Version: self.Record.Version},
-		There:   verdict.Node{ID: in.Target, NAT: in.There.NAT, Version: target.Record.Version},
-		Left:    target.State == roster.Left, NoTunnel: m.NoTunnel[in.Target],
+		Here:  verdict.Node{ID: m.Self, Port: in.Port, NAT: in.Here, Version: self.Record.Version},
+		There: verdict.Node{ID: in.Target, NAT: in.There.NAT, Version: target.Record.Version},
+		Left:  target.State == roster.Left, NoTunnel: m.NoTunnel[in.Target],
 		Sending: in.Now.Sub(in.Sent) < sendingFor,
 		Ping:    verdict.Ping{Asked: in.Ping.Asked, Answered: in.Ping.RTT > 0},
 		Signals: verdict.Signals{

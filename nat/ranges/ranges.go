@@ -22,6 +22,11 @@ const (
 // Carrier is the address space that carriers share (RFC 6598); IPv4 overlay networks are taken out of it too.
 var Carrier = netip.MustParsePrefix("100.64.0.0/10")
 
+// Overlays are the address spaces of which everybody may take a part for a network of its own: that of carriers, and those of RFC 1918.
+var Overlays = []netip.Prefix{
+	Carrier, netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+}
+
 var (
 	// dsLite is the inside of DS-Lite (RFC 6333, section 5.7).
 	dsLite = netip.MustParsePrefix("192.0.0.0/24")
