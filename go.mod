@@ -2,6 +2,8 @@ module warren
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/fxamacker/cbor/v2 v2.9.6
 	github.com/hashicorp/go-msgpack/v2 v2.1.5
