@@ -1,7 +1,7 @@
 # warren: see README.md. `make demo` shows it; `make test` is what has to be green.
 
 GO        ?= go
-RELEASE   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+RELEASE   ?= $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo unknown)
 PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 PREFIX    ?= /usr/local
 FUZZTIME  ?= 60s
@@ -9,9 +9,10 @@ TESTFLAGS ?=
 BENCH     ?= .
 SOAK      ?= 30m
 
-# Static, without paths of the machine that built it. The version is given by hand: left to
-# itself the go tool refuses to build in a checkout that another user owns, as many CIs have it.
-GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.release=$(RELEASE)"
+# Static, and the same bytes wherever it is built by one Go from one commit (.ci/reproducible): without paths of the machine
+# that built it, and whatever its environment says of tags and processors. The version is given by hand: left to itself the
+# go tool refuses to build in a checkout that another user owns, as many CIs have it.
+GOBUILD = CGO_ENABLED=0 GOFLAGS=-trimpath GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.release=$(RELEASE)"
 
 .PHONY: demo test bench soak build install lint fuzz
 
@@ -57,6 +58,7 @@ lint:
 	$(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	.ci/vuln
 
 # Every fuzz target of the module in turn, FUZZTIME each.
 fuzz:
