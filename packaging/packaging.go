@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Binary is where the service files expect the program.
@@ -59,6 +60,33 @@ func CheckBinary(path string) error {
 		return fmt.Errorf("the service cannot run %q: its path has characters that service files give a meaning", path)
 	}
 	return nil
+}
+
+// ErrExposed is wrapped by the error of CheckOwner.
+var ErrExposed = errors.New("others than root can change it, and the service would run it as root")
+
+// CheckOwner says who beside root could replace the program at path, which has no symbolic links in it: the file and every directory above
+// it have to be root's, and no group but root's, nor everybody, may write there.
+func CheckOwner(path string) error { return checkOwner(path, os.Lstat) }
+
+func checkOwner(path string, stat func(string) (os.FileInfo, error)) error {
+	for at := filepath.Clean(path); ; at = filepath.Dir(at) {
+		info, err := stat(at)
+		if err != nil {
+			return fmt.Errorf("look at the program: %w", err)
+		}
+		owner, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			return fmt.Errorf("look at the program: the owner of %s is not known", at)
+		}
+		mode := info.Mode().Perm()
+		if owner.Uid != 0 || mode&0o002 != 0 || mode&0o020 != 0 && owner.Gid != 0 {
+			return fmt.Errorf("%s (owner %d, group %d, mode %04o): %w", at, owner.Uid, owner.Gid, mode, ErrExposed)
+		}
+		if at == filepath.Dir(at) {
+			return nil
+		}
+	}
 }
 
 // runner runs a command of the service manager and returns its standard output.

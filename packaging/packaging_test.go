@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -65,6 +66,62 @@ func TestCheckBinary(t *testing.T) {
 		if err := CheckBinary(path); (err == nil) != fine {
 			t.Errorf("%s: got %v, want fine = %v", path, err, fine)
 		}
+	}
+}
+
+// entry is a file or a directory of somebody.
+type entry struct {
+	os.FileInfo
+	mode     os.FileMode
+	uid, gid uint32
+}
+
+func (e entry) Mode() os.FileMode { return e.mode }
+func (e entry) Sys() any          { return &syscall.Stat_t{Uid: e.uid, Gid: e.gid} }
+
+// A service is no way for others to become root.
+func TestCheckOwner(t *testing.T) {
+	const path = "/srv/x/warren"
+	good := map[string]entry{"/": {mode: 0o755}, "/srv": {mode: 0o755}, "/srv/x": {mode: 0o755}, path: {mode: 0o755}}
+	for _, tt := range []struct {
+		name string
+		at   string
+		is   entry
+		fine bool
+	}{
+		{"all is root's", path, entry{mode: 0o755}, true},
+		{"root's group may write", "/srv/x", entry{mode: 0o775}, true},
+		{"another group may read", path, entry{mode: 0o750, gid: 50}, true},
+		{"the program is another's", path, entry{mode: 0o755, uid: 1000}, false},
+		{"everybody may write the program", path, entry{mode: 0o757}, false},
+		{"another group may write the program", path, entry{mode: 0o775, gid: 50}, false},
+		{"its directory is another's", "/srv/x", entry{mode: 0o755, uid: 1000}, false},
+		{"everybody may write its directory", "/srv/x", entry{mode: 0o777 | os.ModeSticky}, false},
+		{"another group may write a directory above", "/srv", entry{mode: 0o775, gid: 100}, false},
+		{"a directory above is another's", "/", entry{mode: 0o755, uid: 65534}, false},
+	} {
+		err := checkOwner(path, func(at string) (os.FileInfo, error) {
+			if at == tt.at {
+				return tt.is, nil
+			}
+			return good[at], nil
+		})
+		if (err == nil) != tt.fine || err != nil && (!errors.Is(err, ErrExposed) || !strings.HasPrefix(err.Error(), tt.at+" ") || strings.Contains(err.Error(), "\n")) {
+			t.Errorf("%s: got %v, want it to be fine: %v", tt.name, err, tt.fine)
+		}
+	}
+	if err := CheckOwner(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no program: got %v, want os.ErrNotExist", err)
+	}
+	file := filepath.Join(t.TempDir(), "warren") // below a directory where everybody may make files
+	if err := os.WriteFile(file, nil, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(file, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckOwner(file); !errors.Is(err, ErrExposed) {
+		t.Errorf("a program that everybody may write: got %v, want ErrExposed", err)
 	}
 }
 

@@ -211,3 +211,21 @@ func TestServiceNeedsAProperPath(t *testing.T) {
 		t.Errorf("got %d, %s, want the way to a proper path", code, out.String())
 	}
 }
+
+// A program that others can change becomes root's service only when that is said.
+func TestServiceNeedsAProgramOfRoot(t *testing.T) {
+	w := newWorld(t)
+	w.exposed = fmt.Errorf("/srv/x: %w", packaging.ErrExposed)
+	w.direct([]string{"state", "home"}, "")
+	for _, command := range [][]string{{"up"}, {"service", "install"}} {
+		out, code := w.say("", command...)
+		if code != 1 || !strings.Contains(out, "/srv/x: others than root can change it") || !strings.Contains(out, "service install --force") || w.enabled {
+			t.Errorf("%v: got %d, %s, want it refused", command, code, out)
+		}
+		if out, code := w.say("", append(command, "--force")...); code != 0 || !w.enabled {
+			t.Errorf("%v --force: got %d, %s, want it to run", command, code, out)
+		}
+		w.agentDown()
+		w.enabled = false
+	}
+}

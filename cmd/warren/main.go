@@ -41,7 +41,8 @@ type app struct {
 	dirs    dirs // where this invocation shall look: the flags say
 
 	// What the commands do outside of this program; tests put their own here.
-	executable func() (string, error) // path of this program, without symbolic links
+	executable func() (string, error)  // path of this program, without symbolic links
+	owned      func(path string) error // whether it is root's alone
 	service    func() (packaging.Service, error)
 	create     func(place.CreateOptions) (place.Membership, error)
 	join       func(context.Context, place.JoinOptions, func(place.JoinProgress)) (place.Membership, error)
@@ -56,6 +57,7 @@ func newApp() *app {
 		usual:   dirs{stateRoot: defaultStateRoot, runDir: defaultRunDir, configDir: "/etc/warren"},
 
 		executable: executable,
+		owned:      packaging.CheckOwner,
 		service:    packaging.Detect,
 		create:     place.Create,
 		join:       place.Join,
@@ -125,7 +127,7 @@ func (a *app) rootCommand() *cobra.Command {
 		&cobra.Group{ID: groupMachine, Title: "This machine:"},
 	)
 	d, con := &a.dirs, &a.console
-	start := &starter{dirs: d, usual: a.usual, detect: a.service, executable: a.executable}
+	start := &starter{dirs: d, usual: a.usual, detect: a.service, executable: a.executable, owned: a.owned}
 	root.AddCommand(grouped(groupMesh,
 		createCommand{d, con, start, a.create}.cobra(),
 		inviteCommand{d, con, a.now}.cobra(),

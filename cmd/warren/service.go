@@ -31,22 +31,24 @@ func (c serviceCommand) cobra() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.status(cmd.Context(), asJSON) },
 	}
 	status.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(
-		&cobra.Command{
-			Use: "install", Short: "Start the agent now and with the machine", Example: "  sudo warren service install --mesh home",
-			Args: exactly(0, ""),
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				mesh, err := c.dirs.pick()
-				if err != nil {
-					return err
-				}
-				if err := c.start.up(cmd.Context(), mesh); err != nil {
-					return err
-				}
-				fmt.Fprintf(c.con.out, "%s is up\n", mesh)
-				return nil
-			},
+	install := &cobra.Command{
+		Use: "install", Short: "Start the agent now and with the machine", Example: "  sudo warren service install --mesh home",
+		Args: exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			mesh, err := c.dirs.pick()
+			if err != nil {
+				return err
+			}
+			if err := c.start.up(cmd.Context(), mesh); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.con.out, "%s is up\n", mesh)
+			return nil
 		},
+	}
+	c.start.forceFlag(install)
+	cmd.AddCommand(
+		install,
 		&cobra.Command{
 			Use: "uninstall", Short: "Stop the agent and do not start it any more", Example: "  sudo warren service uninstall --mesh home",
 			Args: exactly(0, ""),

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"warren/mesh/api"
 	"warren/packaging"
 )
@@ -23,7 +25,14 @@ type starter struct {
 	dirs       *dirs
 	usual      dirs // where the service keeps everything
 	detect     func() (packaging.Service, error)
-	executable func() (string, error) // path of this program, without symbolic links
+	executable func() (string, error)  // path of this program, without symbolic links
+	owned      func(path string) error // whether it is root's alone
+	force      bool                    // start it although it is not
+}
+
+// forceFlag gives a command the flag that starts a program which others can change.
+func (s *starter) forceFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&s.force, "force", false, "run this program as root although others than root can change it")
 }
 
 // standard reports whether the service, which uses the usual directories, would find what this invocation uses.
@@ -79,6 +88,10 @@ func (s *starter) up(ctx context.Context, mesh string) error {
 	}
 	if err := packaging.CheckBinary(binary); err != nil {
 		return hinted(err, fmt.Sprintf("sudo install %s %s && sudo %s up", binary, packaging.Binary, packaging.Binary))
+	}
+	if err := s.owned(binary); err != nil && !s.force {
+		return hinted(err, fmt.Sprintf("sudo install %s %s && sudo %s up; or, if that is meant: sudo warren service install --force%s",
+			binary, packaging.Binary, packaging.Binary, s.dirs.meshFlag(mesh)))
 	}
 	if err := service.Install(ctx, mesh, binary); err != nil {
 		return err

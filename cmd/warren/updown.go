@@ -18,7 +18,7 @@ type upCommand struct {
 }
 
 func (c upCommand) cobra() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start the agent, or let it read its config again",
 		Long: "Start the agent through systemd or launchd, now and whenever this machine starts. When it runs already, it\n" +
@@ -33,6 +33,8 @@ func (c upCommand) cobra() *cobra.Command {
 			return c.run(cmd.Context(), mesh)
 		},
 	}
+	c.start.forceFlag(cmd)
+	return cmd
 }
 
 func (c upCommand) run(ctx context.Context, mesh string) error {

@@ -28,6 +28,8 @@ type world struct {
 	dirs   dirs
 	noInit bool // no service manager
 
+	exposed error // why the program is not root's alone
+
 	mu      sync.Mutex
 	status  api.Status
 	net     string                               // what netcheck finds, see exampleNetcheck
@@ -90,6 +92,7 @@ func (w *world) say(stdin string, args ...string) (string, int) {
 	a.now = func() time.Time { return exampleTime }
 	a.usual = w.dirs
 	a.executable = func() (string, error) { return packaging.Binary, nil }
+	a.owned = func(string) error { return w.exposed }
 	a.service = func() (packaging.Service, error) {
 		if w.noInit {
 			return nil, packaging.ErrNone
