@@ -38,6 +38,7 @@ func certifyAgain(t *testing.T, by *peer, seed [32]byte, uses int) *x509.Certifi
 	covered := append(id[:], issuer[:]...)
 	covered = binary.BigEndian.AppendUint64(covered, uint64(start.Unix()))
 	covered = binary.BigEndian.AppendUint64(covered, uint64(end.Unix()))
+	covered = append(covered, by.chain[0].RawSubject...)
 	sum := sha256.Sum256(append(covered, terms...))
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(7), NotBefore: start, NotAfter: end,

@@ -30,9 +30,17 @@ func (m *Mesh) Revoke(target identity.KeyID, reason string, cascade bool) (recor
 	if member, ok := m.View().Member(identity.NodeID(target)); ok {
 		name = member.Name[:min(len(member.Name), record.MaxName)]
 	}
-	signed, err := record.SignRevocation(m.meshID, record.Revocation{
-		Target: target, Time: time.Now().Unix(), Reason: reason, Cascade: cascade, Name: name,
-	}, m.key)
+	revocation := record.Revocation{Target: target, Time: time.Now().Unix(), Reason: reason, Name: name}
+	if !cascade {
+		var stay []record.Prefix
+		for _, member := range m.View().Members {
+			if identity.KeyID(member.ID) != target {
+				stay = append(stay, record.PrefixOf(member.ID))
+			}
+		}
+		revocation.Keep = record.NewPrefixes(stay...)
+	}
+	signed, err := record.SignRevocation(m.meshID, revocation, m.key)
 	if err != nil {
 		return record.Key{}, fmt.Errorf("revoke %s: %w", target.Short(), err)
 	}

@@ -78,7 +78,8 @@ func (w *world) newPeer(name string) *peer {
 		w.t.Fatal(err)
 	}
 	p.place = p.id
-	p.own = record.Node{Name: name, WireGuardKey: fill32("wg" + name), SealingKey: fill32("seal" + name), Version: "test"}
+	p.own = record.Node{Name: name, SealingKey: fill32("seal" + name), Version: "test"}
+	p.own.WireGuardKey, p.own.WireGuardProof = meshtest.WireGuard(identity.MeshIDOf(w.root.Cert.PublicKey.(ed25519.PublicKey)), p.id, name)
 	return p
 }
 

@@ -182,7 +182,7 @@ func TestUpdateKeepsWhatIdentifiesTheNode(t *testing.T) {
 		a := w.founder("a").start()
 		before := a.Own()
 		if err := a.Update(func(own *record.Node) {
-			*own = record.Node{Name: "b", WireGuardKey: own.WireGuardKey, SealingKey: own.SealingKey, Seq: 999, Epoch: 77}
+			*own = record.Node{Name: "b", WireGuardKey: own.WireGuardKey, WireGuardProof: own.WireGuardProof, SealingKey: own.SealingKey, Seq: 999, Epoch: 77}
 		}); err != nil {
 			t.Fatal(err)
 		}

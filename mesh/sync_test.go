@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/mesh/meshtest"
 	"warren/mesh/record"
 	"warren/mesh/store"
 )
@@ -25,8 +26,9 @@ func (w *world) crowd(n int) []record.Signed {
 			w.t.Fatal(err)
 		}
 		name := fmt.Sprintf("crowd%d", i)
+		public, proof := meshtest.WireGuard(mesh, identity.NodeIDOfCert(cert), name)
 		signed, err := record.SignNode(mesh, record.Node{
-			Seq: 1, Certificate: cert.Raw, Name: name, WireGuardKey: fill32("wg" + name), SealingKey: fill32("seal" + name), Version: "test",
+			Seq: 1, Certificate: cert.Raw, Name: name, WireGuardKey: public, WireGuardProof: proof, SealingKey: fill32("seal" + name), Version: "test",
 		}, key)
 		if err != nil {
 			w.t.Fatal(err)

@@ -76,7 +76,7 @@ var sizes = map[frameType]struct{ min, max, unit int }{
 	frameCompare: {32, 32, 1},
 	frameEntries: {entrySize, maxFrame / entrySize * entrySize, entrySize},
 	frameWant:    {keySize, maxFrame / keySize * keySize, keySize},
-	frameRecord:  {1, 8 << 10, 1},
+	frameRecord:  {1, record.MaxRevocation, 1},
 	frameEnd:     {0, 0, 1},
 	frameAsk:     {entrySize, entrySize, 1},
 	frameHas:     {1, 1, 1},

@@ -48,12 +48,12 @@ func newWriter(o Options, self identity.NodeID, b *book) (*writer, error) {
 	return w, w.own.restore(o.Store)
 }
 
-// load takes the records of an earlier run, and the invites of the node's own chain, and returns how many are in the set. Stored ones
+// load takes the records of an earlier run, and the invites and promotions of the node's own chain, and returns how many are in the set. Stored ones
 // that do not belong there, and rest on nothing unknown, are deleted.
 func (w *writer) load(items []store.Item, chain []*x509.Certificate, d *drops) int {
 	var records []record.Signed
 	for _, cert := range chain {
-		if identity.RoleOf(cert) == identity.RoleInvite {
+		if role := identity.RoleOf(cert); role == identity.RoleInvite || role == identity.RolePromotion {
 			records = append(records, record.NewCertificate(cert))
 		}
 	}

@@ -102,7 +102,7 @@ func (a *agent) foreign(ifname string) bool { return ifname == a.tunnel.Name() }
 // assembleMesh makes the owners of a mesh.
 func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err error) {
 	logger, self := a.o.Logger, state.NodeID()
-	own, err := state.OwnRecord(wireGuard, a.o.Version)
+	own, err := state.OwnRecord(state.MeshID(), wireGuard, a.o.Version)
 	if err != nil {
 		return err
 	}

@@ -115,7 +115,7 @@ func NewInvite(issuer Authority, terms InviteTerms, now time.Time) (seed [32]byt
 	if template.NotAfter.After(issuer.Cert.NotAfter) {
 		template.NotAfter = issuer.Cert.NotAfter
 	}
-	template.Subject.CommonName = inviteName(id, KeyIDOfCert(issuer.Cert), template.NotBefore, template.NotAfter, extension.Value)
+	template.Subject.CommonName = inviteName(id, KeyIDOfCert(issuer.Cert), issuer.Cert.RawSubject, template.NotBefore, template.NotAfter, extension.Value)
 	cert, err = sign(template, issuer, key.Public().(ed25519.PublicKey))
 	if err != nil {
 		return seed, nil, fmt.Errorf("make invite: %w", err)
@@ -150,6 +150,30 @@ func NewNode(issuer Authority, node ed25519.PublicKey, terms NodeTerms) (*x509.C
 	return cert, nil
 }
 
+// NewPromotion makes the certificate under which the member whose public key is given is an admin. The issuer is the root or an admin: the key of
+// one, and the certificate that makes it one. It starts as an invite does, and lasts for NodeLife or as long as its issuer's.
+func NewPromotion(issuer Authority, node ed25519.PublicKey, now time.Time) (*x509.Certificate, error) {
+	id := KeyIDOf(node)
+	template := &x509.Certificate{
+		NotBefore:             later(now.Add(-Skew), issuer.Cert.NotBefore),
+		NotAfter:              now.Add(NodeLife),
+		SubjectKeyId:          id[:],
+		KeyUsage:              x509.KeyUsageCertSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		ExtraExtensions:       []pkix.Extension{{Id: oidPromotion, Value: promotionValue}},
+	}
+	if template.NotAfter.After(issuer.Cert.NotAfter) {
+		template.NotAfter = issuer.Cert.NotAfter
+	}
+	template.Subject.CommonName = promotionName(id, KeyIDOfCert(issuer.Cert), issuer.Cert.RawSubject, template.NotBefore, template.NotAfter)
+	cert, err := sign(template, issuer, node)
+	if err != nil {
+		return nil, fmt.Errorf("promote node %s: %w", NodeIDOf(node).Short(), err)
+	}
+	return cert, nil
+}
+
 // sign completes template, has issuer sign it, and holds the result against the rules that others will apply.
 func sign(template *x509.Certificate, issuer Authority, subject ed25519.PublicKey) (*x509.Certificate, error) {
 	serial := make([]byte, 8)
@@ -174,16 +198,28 @@ func sign(template *x509.Certificate, issuer Authority, subject ed25519.PublicKe
 	return cert, CheckLink(cert, issuer.Cert)
 }
 
-// inviteName is the common name of an invite. It covers all that the invite says: its key, its issuer's key, its validity and
+// inviteName is the common name of an invite. It covers all that the invite says: its key, its issuer's key and name, its validity and
 // its terms. A node certificate names its issuer, so it rests on one certificate of the invite's key: no other admin who
 // certifies that key can pull the nodes of the invite under itself, and its own issuer cannot change the terms under which
-// they came. 160 bits of the hash leave that issuer, who is free to choose both sets of terms, no collision in reach.
-func inviteName(id, issuer KeyID, start, end time.Time, terms []byte) string {
+// they came, nor the certificate that makes it an admin. 160 bits of the hash leave that issuer, who is free to choose both sets of
+// terms, no collision in reach.
+func inviteName(id, issuer KeyID, issuerName []byte, start, end time.Time, terms []byte) string {
+	return "warren invite " + hashedName(id, issuer, issuerName, start, end, terms)
+}
+
+// promotionName is the common name of the certificate that makes a member an admin. It covers all of it, as that of an invite does, so
+// that what the admin signs rests on one such certificate, should there be several.
+func promotionName(id, issuer KeyID, issuerName []byte, start, end time.Time) string {
+	return "warren admin " + hashedName(id, issuer, issuerName, start, end, nil)
+}
+
+func hashedName(id, issuer KeyID, issuerName []byte, start, end time.Time, terms []byte) string {
 	covered := append(id[:], issuer[:]...)
 	covered = binary.BigEndian.AppendUint64(covered, uint64(start.Unix()))
 	covered = binary.BigEndian.AppendUint64(covered, uint64(end.Unix()))
+	covered = append(covered, issuerName...) // DER, which tells its length, as the terms do
 	sum := sha256.Sum256(append(covered, terms...))
-	return "warren invite " + idEncoding.EncodeToString(sum[:20])
+	return idEncoding.EncodeToString(sum[:20])
 }
 
 func nodeName(id NodeID) string { return "warren node " + id.Short() }

@@ -122,6 +122,91 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
+// A promotion makes an admin of a member: what it certifies is certified further, and other X.509 software agrees.
+func TestPromotion(t *testing.T) {
+	c := newChain(t)
+	member, err := NewNode(c.members, publicKey(testKey("a")), NodeTerms{NotBefore: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	promote := func(by Authority, name string) Authority {
+		t.Helper()
+		cert, err := NewPromotion(by, publicKey(testKey(name)), start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed, err := ParseCert(cert.Raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if RoleOf(parsed) != RolePromotion || IsAdmin(parsed) || CheckSignature(parsed, by.Cert) != nil || CheckLink(parsed, by.Cert) != nil {
+			t.Errorf("promotion of %s: role %s", name, RoleOf(parsed))
+		}
+		return Authority{Cert: parsed, Key: testKey(name)}
+	}
+	byFounder, byRoot := promote(c.founder, "a"), promote(c.root, "a")
+	if byFounder.Cert.Subject.CommonName == byRoot.Cert.Subject.CommonName {
+		t.Error("promotions by two issuers have one name")
+	}
+	if got, want := byFounder.Cert.NotAfter, c.founder.Cert.NotAfter; !got.Equal(want) {
+		t.Errorf("ends %s, want with its issuer, %s", got, want)
+	}
+	if got, want := byRoot.Cert.NotAfter, start.Add(NodeLife); !got.Equal(want) {
+		t.Errorf("by the root: ends %s, want %s", got, want)
+	}
+	below := promote(byFounder, "b")
+	seed, invite, err := NewInvite(below, InviteTerms{Uses: 1, Expires: start.Add(time.Hour)}, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := NewNode(Authority{Cert: invite, Key: ed25519.NewKeyFromSeed(seed[:])}, publicKey(testKey("n")), NodeTerms{NotBefore: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(c.root.Cert)
+	for _, cert := range []*x509.Certificate{c.founder.Cert, byFounder.Cert, below.Cert, invite} {
+		between.AddCert(cert)
+	}
+	if _, err := node.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: start, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		t.Errorf("crypto/x509: %v", err)
+	}
+	for name, err := range map[string]error{
+		"by a member": func() error {
+			_, err := NewPromotion(Authority{Cert: member, Key: testKey("a")}, publicKey(testKey("x")), start)
+			return err
+		}(),
+		"by an invite":    func() error { _, err := NewPromotion(c.admins, publicKey(testKey("x")), start); return err }(),
+		"of itself":       func() error { _, err := NewPromotion(c.founder, publicKey(testKey("founder")), start); return err }(),
+		"by another link": CheckLink(byFounder.Cert, c.root.Cert),
+		"a node by it": func() error {
+			_, err := NewNode(byFounder, publicKey(testKey("x")), NodeTerms{NotBefore: start})
+			return err
+		}(),
+	} {
+		if err == nil {
+			t.Errorf("promotion %s: got no error", name)
+		}
+	}
+	// An invite names the promotion that it rests on: another certificate of the same key does not issue it.
+	if err := CheckLink(invite, promote(byRoot, "b").Cert); !errors.Is(err, ErrNotIssued) {
+		t.Errorf("another promotion of the invite's maker: got %v, want ErrNotIssued", err)
+	}
+}
+
+func TestTextOfTerms(t *testing.T) {
+	for text, want := range map[string]bool{
+		"home lab": true, "Büro – 家": true, "": true, "a\nb": false, "a\u0085": false, "\u202eevil": false, "a\u200bb": false, "a\u00a0b": false, "\xff": false, "\x7f": false,
+	} {
+		if got := IsText(text); got != want {
+			t.Errorf("%q: got %v, want %v", text, got, want)
+		}
+		if _, err := NewRoot(testKey("root"), RootTerms{Name: text}, start); (err == nil) != (want && text != "") {
+			t.Errorf("mesh name %q: got %v", text, err)
+		}
+	}
+}
+
 func TestClocksThatDiffer(t *testing.T) {
 	c := newChain(t)
 	early, err := NewNode(c.members, publicKey(testKey("a")), NodeTerms{NotBefore: start.Add(-time.Hour)})
@@ -201,13 +286,18 @@ func TestForms(t *testing.T) {
 		cert.IsCA, cert.BasicConstraintsValid, cert.KeyUsage, cert.SubjectKeyId = true, true, x509.KeyUsageCertSign, id[:]
 	}
 	name := func(x *x509.Certificate) {
-		x.Subject.CommonName = inviteName(KeyID(id), KeyIDOfCert(c.members.Cert), x.NotBefore, x.NotAfter, x.ExtraExtensions[0].Value)
+		x.Subject.CommonName = inviteName(KeyID(id), KeyIDOfCert(c.members.Cert), c.members.Cert.RawSubject, x.NotBefore, x.NotAfter, x.ExtraExtensions[0].Value)
 	}
 	invite := func(x *x509.Certificate) {
 		ca(x)
 		x.MaxPathLenZero = true
 		x.ExtraExtensions = []pkix.Extension{terms(InviteTerms{Uses: 1})}
 		name(x)
+	}
+	promotion := func(x *x509.Certificate) {
+		ca(x)
+		x.ExtraExtensions = []pkix.Extension{{Id: oidPromotion, Value: promotionValue}}
+		x.Subject.CommonName = promotionName(KeyID(id), KeyIDOfCert(c.members.Cert), c.members.Cert.RawSubject, x.NotBefore, x.NotAfter)
 	}
 	tests := []struct {
 		name string
@@ -221,6 +311,21 @@ func TestForms(t *testing.T) {
 		}, false},
 		{"invite that starts at another time", func(x *x509.Certificate) { invite(x); x.NotBefore = x.NotBefore.Add(time.Second) }, false},
 		{"invite that ends at another time", func(x *x509.Certificate) { invite(x); x.NotAfter = x.NotAfter.Add(time.Second) }, false},
+		{"good promotion", promotion, true},
+		{"promotion with another value", func(x *x509.Certificate) {
+			promotion(x)
+			x.ExtraExtensions = []pkix.Extension{{Id: oidPromotion, Value: []byte{0x30, 0}}}
+		}, false},
+		{"promotion with a path length", func(x *x509.Certificate) { promotion(x); x.MaxPathLenZero = true }, false},
+		{"promotion that ends at another time", func(x *x509.Certificate) { promotion(x); x.NotAfter = x.NotAfter.Add(time.Second) }, false},
+		{"promotion with a node's name", func(x *x509.Certificate) { promotion(x); x.Subject.CommonName = nodeName(id) }, false},
+		{"promotion that is no CA", func(x *x509.Certificate) {
+			x.ExtraExtensions = []pkix.Extension{{Id: oidPromotion, Value: promotionValue}}
+		}, false},
+		{"invite and promotion", func(x *x509.Certificate) {
+			invite(x)
+			x.ExtraExtensions = append(x.ExtraExtensions, pkix.Extension{Id: oidPromotion, Value: promotionValue})
+		}, false},
 		{"good", func(*x509.Certificate) {}, true},
 		{"good admin", ca, true},
 		{"name of another", func(c *x509.Certificate) { c.Subject.CommonName = "warren node aaaaaaaaaa" }, false},

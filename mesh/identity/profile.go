@@ -14,7 +14,7 @@ import (
 // MaxCertSize bounds the DER of a certificate.
 const MaxCertSize = 1024
 
-// MaxChain bounds the certificates from a leaf to the root, both counted. Each generation of admins adds two.
+// MaxChain bounds the certificates from a leaf to the root, both counted. Each generation of admins adds two, or one if they were promoted.
 const MaxChain = 12
 
 var (
@@ -31,13 +31,14 @@ var (
 // Role is what a certificate makes of its key.
 type Role byte
 
-// The roles of a certificate. Chains run root → (invite → admin →)* invite → member; the root may
+// The roles of a certificate. Chains run root → (invite → admin | promotion)* → invite → member; the root may
 // issue nodes itself, which is how the founder comes in.
 const (
-	RoleMember Role = iota // a node
-	RoleAdmin              // a node that may sign invites and revocations
-	RoleInvite             // a key that makes nodes
-	RoleRoot               // the mesh
+	RoleMember    Role = iota // a node
+	RoleAdmin                 // a node that may sign invites, promotions, revocations and grants
+	RoleInvite                // a key that makes nodes
+	RoleRoot                  // the mesh
+	RolePromotion             // the key of a node that is a member by another certificate, and an admin by this one
 )
 
 // String returns the role's name in lower case.
@@ -51,6 +52,8 @@ func (r Role) String() string {
 		return "invite"
 	case RoleRoot:
 		return "root"
+	case RolePromotion:
+		return "promotion"
 	}
 	return fmt.Sprintf("role %d", byte(r))
 }
@@ -62,13 +65,15 @@ func RoleOf(cert *x509.Certificate) Role {
 		return RoleRoot
 	case findExtension(cert, oidInvite) != nil:
 		return RoleInvite
+	case findExtension(cert, oidPromotion) != nil:
+		return RolePromotion
 	case cert.IsCA:
 		return RoleAdmin
 	}
 	return RoleMember
 }
 
-// IsAdmin reports whether cert is that of a node that may sign invites and revocations.
+// IsAdmin reports whether cert is that of a node that is an admin from the start, by its invite or the root.
 func IsAdmin(cert *x509.Certificate) bool { return RoleOf(cert) == RoleAdmin }
 
 // KeyIDOfCert returns the ID of the certified key, or zero when it is not an Ed25519 key. It is computed from the key
@@ -135,6 +140,8 @@ func CheckForm(cert *x509.Certificate) error {
 		return checkRootForm(cert, id)
 	case RoleInvite:
 		return checkInviteForm(cert, id)
+	case RolePromotion:
+		return checkPromotionForm(cert, id)
 	}
 	if !isName(cert.RawSubject, nodeName(NodeID(id))) {
 		return formError("wrong name of a node")
@@ -150,8 +157,8 @@ func checkRootForm(cert *x509.Certificate, id KeyID) error {
 		return err
 	}
 	switch {
-	case findExtension(cert, oidInvite) != nil:
-		return formError("root and invite at once")
+	case findExtension(cert, oidInvite) != nil || findExtension(cert, oidPromotion) != nil:
+		return formError("root and something else at once")
 	case !cert.IsCA || cert.MaxPathLen != -1:
 		return formError("a root that is not a plain CA")
 	case IssuerOf(cert) != id || !bytes.Equal(cert.RawSubject, cert.RawIssuer):
@@ -166,12 +173,28 @@ func checkInviteForm(cert *x509.Certificate, id KeyID) error {
 		return err
 	}
 	switch {
+	case findExtension(cert, oidPromotion) != nil:
+		return formError("invite and promotion at once")
 	case !cert.IsCA:
 		return formError("an invite that may not sign")
-	case !isName(cert.RawSubject, inviteName(id, IssuerOf(cert), cert.NotBefore, cert.NotAfter, findExtension(cert, oidInvite))):
+	case !isName(cert.RawSubject, inviteName(id, IssuerOf(cert), cert.RawIssuer, cert.NotBefore, cert.NotAfter, findExtension(cert, oidInvite))):
 		return formError("wrong name of an invite")
 	case terms.Admin && cert.MaxPathLen != -1, !terms.Admin && cert.MaxPathLen != 0:
 		return formError("wrong path length of an invite")
+	}
+	return nil
+}
+
+func checkPromotionForm(cert *x509.Certificate, id KeyID) error {
+	switch {
+	case !bytes.Equal(findExtension(cert, oidPromotion), promotionValue):
+		return formError("terms of a promotion")
+	case !cert.IsCA || cert.MaxPathLen != -1:
+		return formError("a promotion that is not a plain CA")
+	case !isName(cert.RawSubject, promotionName(id, IssuerOf(cert), cert.RawIssuer, cert.NotBefore, cert.NotAfter)):
+		return formError("wrong name of a promotion")
+	case IssuerOf(cert) == id:
+		return formError("a key that promotes itself")
 	}
 	return nil
 }
@@ -208,8 +231,8 @@ func CheckLink(child, parent *x509.Certificate) error {
 		return fmt.Errorf("starts %s, its issuer is valid from %s to %s: %w", child.NotBefore.Format(time.DateTime),
 			parent.NotBefore.Format(time.DateTime), parent.NotAfter.Format(time.DateTime), ErrNotAllowed)
 	}
-	if what == RoleInvite && child.NotAfter.After(parent.NotAfter) {
-		return fmt.Errorf("invite outlives its issuer: %w", ErrNotAllowed)
+	if (what == RoleInvite || what == RolePromotion) && child.NotAfter.After(parent.NotAfter) {
+		return fmt.Errorf("%s outlives its issuer: %w", what, ErrNotAllowed)
 	}
 	if by != RoleInvite {
 		return nil
@@ -240,8 +263,8 @@ func mayIssue(by, what Role) bool {
 	switch by {
 	case RoleRoot:
 		return what != RoleRoot
-	case RoleAdmin:
-		return what == RoleInvite
+	case RoleAdmin, RolePromotion:
+		return what == RoleInvite || what == RolePromotion
 	case RoleInvite:
 		return what == RoleMember || what == RoleAdmin
 	}

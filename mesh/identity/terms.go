@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"warren/nat/ranges"
@@ -18,9 +19,13 @@ import (
 // The extensions that hold terms, under the enterprise number that RFC 5612 sets aside and that
 // therefore clashes with nobody's. They are not critical: other X.509 software may ignore them.
 var (
-	oidInvite = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 9277, 1}
-	oidRoot   = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 9277, 2}
+	oidInvite    = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 9277, 1}
+	oidRoot      = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 9277, 2}
+	oidPromotion = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 9277, 3}
 )
+
+// promotionValue is all that the promotion extension can say: NULL.
+var promotionValue = []byte{5, 0}
 
 const (
 	maxTags     = 16
@@ -143,8 +148,8 @@ func (t RootTerms) extension() (pkix.Extension, error) {
 }
 
 func (t RootTerms) check() error {
-	if t.Name == "" || len(t.Name) > maxMeshName || !utf8.ValidString(t.Name) || strings.ContainsFunc(t.Name, isControl) {
-		return fmt.Errorf("mesh name %q: want 1 to %d bytes of text", t.Name, maxMeshName)
+	if t.Name == "" || len(t.Name) > maxMeshName || !IsText(t.Name) {
+		return fmt.Errorf("mesh name %q: want 1 to %d bytes of printable text", t.Name, maxMeshName)
 	}
 	if t.Prefix4.IsValid() {
 		return CheckPrefix4(t.Prefix4)
@@ -169,7 +174,11 @@ func isTag(tag string) bool {
 	})
 }
 
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+// IsText reports whether text can be shown as it is: UTF-8 in which every character is printable by unicode.IsPrint. So it
+// has no control characters, of C1 neither, no marks that turn the direction of writing, and no white space but the plain one.
+func IsText(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
+}
 
 func findExtension(cert *x509.Certificate, id asn1.ObjectIdentifier) []byte {
 	for _, extension := range cert.Extensions {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/mesh/meshtest"
 	"warren/mesh/record"
 	"warren/mesh/roster"
 )
@@ -58,8 +59,9 @@ func newMember(t testing.TB) *member {
 		t.Fatal(err)
 	}
 	m.known = roster.New(m.root.Cert)
+	public, proof := meshtest.WireGuard(m.known.Mesh(), identity.NodeIDOfCert(m.cert), "founder")
 	signed, err := record.SignNode(m.known.Mesh(), record.Node{
-		Seq: 1, Certificate: m.cert.Raw, Name: "founder", WireGuardKey: [32]byte{1}, SealingKey: [32]byte{2},
+		Seq: 1, Certificate: m.cert.Raw, Name: "founder", WireGuardKey: public, WireGuardProof: proof, SealingKey: [32]byte{2},
 	}, m.key)
 	if err != nil {
 		t.Fatal(err)
@@ -125,9 +127,11 @@ func (m *member) AddNode(signed record.Signed) error {
 	return err
 }
 
-func joiner(seed [32]byte, name string) *Joiner {
-	return NewJoiner(Options{Seed: seed, Key: identity.GenerateKey(), Own: record.Node{
-		Name: name, WireGuardKey: [32]byte{3}, SealingKey: [32]byte{4}, Version: "test",
+func joiner(m *member, seed [32]byte, name string) *Joiner {
+	key := identity.GenerateKey()
+	public, proof := meshtest.WireGuard(m.known.Mesh(), identity.NodeIDOf(key.Public().(ed25519.PublicKey)), name)
+	return NewJoiner(Options{Seed: seed, Key: key, Own: record.Node{
+		Name: name, WireGuardKey: public, WireGuardProof: proof, SealingKey: [32]byte{4}, Version: "test",
 	}})
 }
 
@@ -151,7 +155,7 @@ func TestJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMember(t)
 		seed, _ := m.invite(t, 1, time.Hour)
-		result, err := ask(joiner(seed, "laptop"), m, nil)
+		result, err := ask(joiner(m, seed, "laptop"), m, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +183,7 @@ func TestRefusals(t *testing.T) {
 		}, CodeExpired, "expired on"},
 		"used": {func(t *testing.T, m *member) [32]byte {
 			seed, _ := m.invite(t, 1, time.Hour)
-			if _, err := ask(joiner(seed, "first"), m, nil); err != nil {
+			if _, err := ask(joiner(m, seed, "first"), m, nil); err != nil {
 				t.Fatal(err)
 			}
 			return seed
@@ -213,7 +217,7 @@ func TestRefusals(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMember(t)
 				seed := tc.prepare(t, m)
-				_, err := ask(joiner(seed, "laptop"), m, nil)
+				_, err := ask(joiner(m, seed, "laptop"), m, nil)
 				var no *Refusal
 				if !errors.As(err, &no) || no.Code != tc.code || !strings.Contains(no.Text, tc.text) {
 					t.Errorf("got %v, want code %d with %q", err, tc.code, tc.text)
@@ -245,7 +249,7 @@ func TestRetryAfterLostAnswer(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m := newMember(t)
 			seed, id := m.invite(t, 1, time.Hour)
-			j := joiner(seed, "laptop")
+			j := joiner(m, seed, "laptop")
 			first, err := ask(j, m, func(c net.Conn) net.Conn { return &cut{Conn: c, left: lost} })
 			second, err2 := ask(j, m, nil)
 			if err2 != nil {
@@ -270,7 +274,7 @@ func TestForgedProofs(t *testing.T) {
 		// A proof made for another connection: somebody sits in the middle.
 		near, far := net.Pipe()
 		go func() { _, _ = Serve(context.Background(), conn{far, "theirs"}, m) }()
-		_, err := joiner(seed, "laptop").Join(context.Background(), conn{near, "ours"}, m.root.Cert)
+		_, err := joiner(m, seed, "laptop").Join(context.Background(), conn{near, "ours"}, m.root.Cert)
 		var no *Refusal
 		if !errors.As(err, &no) || no.Code != CodeForged {
 			t.Errorf("proof of another connection: got %v, want forged", err)
@@ -279,7 +283,7 @@ func TestForgedProofs(t *testing.T) {
 		other := newMember(t)
 		a, b := pipe("one")
 		go func() { _, _ = Serve(context.Background(), b, m) }()
-		if _, err := joiner(seed, "laptop").Join(context.Background(), a, other.root.Cert); err == nil {
+		if _, err := joiner(m, seed, "laptop").Join(context.Background(), a, other.root.Cert); err == nil {
 			t.Error("member of another mesh: got admitted, want an error")
 		}
 	})
@@ -300,7 +304,7 @@ func TestSilenceEnds(t *testing.T) {
 		defer far.Close()
 		go func() { _, _ = io.Copy(io.Discard, far) }()
 		start = time.Now()
-		if _, err := joiner([32]byte{1}, "a").Join(ctx, near, m.root.Cert); !errors.Is(err, context.Canceled) || time.Since(start) > 2*time.Second {
+		if _, err := joiner(m, [32]byte{1}, "a").Join(ctx, near, m.root.Cert); !errors.Is(err, context.Canceled) || time.Since(start) > 2*time.Second {
 			t.Errorf("cancelled join: got %v after %s, want context.Canceled after 1s", err, time.Since(start))
 		}
 	})
@@ -370,7 +374,7 @@ func FuzzConversation(f *testing.F) {
 	signature, _ := proof(c, labelInvite, key)
 	var said bytes.Buffer
 	_ = write(&said, message{Hello: &hello{Version: 1, Invite: key.Public().(ed25519.PublicKey), Proof: signature}})
-	j := joiner(seed, "fuzz")
+	j := joiner(m, seed, "fuzz")
 	cert, err := j.certificate(invites[0])
 	if err != nil {
 		f.Fatal(err)

@@ -238,7 +238,7 @@ func (j *Joiner) verify(answer *admitted, chain []*x509.Certificate) (*Result, [
 	known := roster.New(chain[len(chain)-1])
 	records := make([]record.Signed, 0, len(answer.Records)+len(chain))
 	for _, cert := range chain[1 : len(chain)-1] {
-		if identity.RoleOf(cert) == identity.RoleInvite {
+		if role := identity.RoleOf(cert); role == identity.RoleInvite || role == identity.RolePromotion {
 			records = append(records, record.NewCertificate(cert))
 		}
 	}

@@ -79,7 +79,7 @@ func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Memb
 		return Membership{}, err
 	}
 	s.Settings.Name = o.Name
-	own, err := s.OwnRecord(s.WireGuard, o.Version)
+	own, err := s.OwnRecord(token.Mesh, s.WireGuard, o.Version)
 	if err != nil {
 		return Membership{}, err
 	}

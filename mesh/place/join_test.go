@@ -102,7 +102,7 @@ func serve(t *testing.T) (*member, netip.AddrPort) {
 		t.Fatal(err)
 	}
 	m := &member{State: s, known: roster.New(s.Root())}
-	own, err := s.OwnRecord(s.WireGuard, "1")
+	own, err := s.OwnRecord(s.MeshID(), s.WireGuard, "1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -223,14 +223,19 @@ func Lock(dir string) (io.Closer, error) {
 }
 
 // OwnRecord is this node's record as far as the state directory knows it; mesh gives it its sequence number, and signs it.
-// wireGuard is the private key in use: s.WireGuard, unless the config file names another one.
-func (s *State) OwnRecord(wireGuard wgtypes.Key, version string) (record.Node, error) {
+// wireGuard is the private key in use: s.WireGuard, unless the config file names another one. While this machine joins, only the token
+// tells the mesh.
+func (s *State) OwnRecord(mesh identity.MeshID, wireGuard wgtypes.Key, version string) (record.Node, error) {
 	sealing, err := signal.SealingPublic(s.Sealing)
 	if err != nil {
 		return record.Node{}, s.damaged(fileSealing, err)
 	}
+	proof, err := identity.ProveKey(mesh, s.NodeID(), wireGuard)
+	if err != nil {
+		return record.Node{}, err
+	}
 	own := record.Node{
-		ID: s.NodeID(), Name: s.Settings.Name, WireGuardKey: wireGuard.PublicKey(), SealingKey: sealing, Version: record.CleanVersion(version), Started: time.Now().Unix(),
+		ID: s.NodeID(), Name: s.Settings.Name, WireGuardKey: wireGuard.PublicKey(), WireGuardProof: proof, SealingKey: sealing, Version: record.CleanVersion(version), Started: time.Now().Unix(),
 	}
 	if len(s.Chain) > 0 {
 		own.Certificate = s.Chain[0].Raw

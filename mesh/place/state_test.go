@@ -176,7 +176,7 @@ func TestAnotherKeyIsReadInPlaceOfALostOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := s.OwnRecord(s.WireGuard, "1.2.3")
+	own, err := s.OwnRecord(s.MeshID(), s.WireGuard, "1.2.3")
 	if want := fresh.PublicKey(); err != nil || own.ID != m.ID || own.WireGuardKey != want || own.SealingKey != want {
 		t.Errorf("got %+v (%v), want a record of %s with %s", own, err, m.ID.Short(), want)
 	}

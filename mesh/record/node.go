@@ -45,6 +45,8 @@ type Node struct {
 	// as they know all records; strangers do not, unlike the mesh ID, which stands in every certificate chain.
 	LANSecret [16]byte
 	Streams   []netip.AddrPort // where strangers reach it by TCP, for networks that drop UDP: set by anchors only
+	// WireGuardProof is identity.ProveKey of the WireGuard key. That it is right is for whoever takes the record in to check.
+	WireGuardProof [64]byte
 }
 
 // Admission is the countersignature of the member that let a node in.
@@ -75,6 +77,7 @@ type nodeWire struct {
 	Updated      int64          `cbor:"16,keyasint,omitempty"`
 	LANSecret    []byte         `cbor:"17,keyasint,omitempty"`
 	Streams      [][]byte       `cbor:"18,keyasint,omitempty"`
+	KeyProof     []byte         `cbor:"19,keyasint"`
 }
 
 type admissionWire struct {
@@ -176,6 +179,7 @@ func (n Node) wire() nodeWire {
 	w := nodeWire{
 		Seq: n.Seq, Certificate: n.Certificate, Name: n.Name, WireGuardKey: n.WireGuardKey[:], SealingKey: n.SealingKey[:],
 		Version: n.Version, Left: n.Left, Instance: n.Instance[:], Epoch: n.Epoch, Started: n.Started, Updated: n.Updated,
+		Routes: joinRoutes(n.Routes), KeyProof: n.WireGuardProof[:],
 	}
 	if !n.Admission.IsZero() {
 		w.Admission = &admissionWire{Time: n.Admission.Time, Signer: n.Admission.Signer[:], Signature: n.Admission.Signature}
@@ -185,9 +189,6 @@ func (n Node) wire() nodeWire {
 	}
 	if n.LANSecret != [16]byte{} {
 		w.LANSecret = n.LANSecret[:]
-	}
-	for _, route := range n.Routes {
-		w.Routes = append(w.Routes, append(route.Addr().AsSlice(), byte(route.Bits())))
 	}
 	for _, endpoint := range n.Endpoints {
 		w.Endpoints = append(w.Endpoints, binary.BigEndian.AppendUint16(endpoint.Addr().AsSlice(), endpoint.Port()))
@@ -264,6 +265,8 @@ func (w nodeWire) node() (Node, error) {
 			w.Seq, uint32(math.MaxUint32))
 	case len(w.WireGuardKey) != 32 || len(w.SealingKey) != 32 || [32]byte(w.WireGuardKey) == [32]byte{} || [32]byte(w.SealingKey) == [32]byte{}:
 		return Node{}, malformed("node without WireGuard and sealing key")
+	case len(w.KeyProof) != 64 || [64]byte(w.KeyProof) == [64]byte{}:
+		return Node{}, malformed("node without a proof of its WireGuard key")
 	case len(w.Instance) != 8:
 		return Node{}, malformed("node with an instance of %d bytes", len(w.Instance))
 	case w.Name != CleanName(w.Name):
@@ -280,6 +283,7 @@ func (w nodeWire) node() (Node, error) {
 		n.LANSecret = [16]byte(w.LANSecret)
 	}
 	n.WireGuardKey, n.SealingKey, n.Instance = [32]byte(w.WireGuardKey), [32]byte(w.SealingKey), [8]byte(w.Instance)
+	n.WireGuardProof = [64]byte(w.KeyProof)
 	if w.Admission != nil {
 		if len(w.Admission.Signer) != len(identity.NodeID{}) || len(w.Admission.Signature) != ed25519.SignatureSize {
 			return Node{}, malformed("node with a malformed admission")
@@ -291,24 +295,13 @@ func (w nodeWire) node() (Node, error) {
 
 // addresses reads the fields of w that hold addresses and IDs into n.
 func (w nodeWire) addresses(n *Node) error {
-	if w.Addr4 != nil {
-		if len(w.Addr4) != 4 {
-			return malformed("node with an IPv4 address of %d bytes", len(w.Addr4))
-		}
-		n.Addr4 = netip.AddrFrom4([4]byte(w.Addr4))
-	}
-	for _, raw := range w.Routes {
-		addr, tail, ok := splitAddr(raw, 1)
-		route := netip.Prefix{}
-		if ok {
-			route = netip.PrefixFrom(addr, int(tail[0]))
-		}
-		if !route.IsValid() || route != route.Masked() {
-			return malformed("node with the route %x", raw)
-		}
-		n.Routes = append(n.Routes, route)
-	}
 	var err error
+	if n.Addr4, err = splitAddr4(w.Addr4); err != nil {
+		return err
+	}
+	if n.Routes, err = splitRoutes(w.Routes); err != nil {
+		return err
+	}
 	if n.Endpoints, err = reachable(w.Endpoints); err != nil {
 		return err
 	}
@@ -322,6 +315,41 @@ func (w nodeWire) addresses(n *Node) error {
 		n.Anchors = append(n.Anchors, identity.NodeID(raw))
 	}
 	return nil
+}
+
+// splitAddr4 reads an IPv4 address that may be absent.
+func splitAddr4(raw []byte) (netip.Addr, error) {
+	switch {
+	case raw == nil:
+		return netip.Addr{}, nil
+	case len(raw) != 4:
+		return netip.Addr{}, malformed("IPv4 address of %d bytes", len(raw))
+	}
+	return netip.AddrFrom4([4]byte(raw)), nil
+}
+
+// joinRoutes writes routes: address, then prefix length.
+func joinRoutes(routes []netip.Prefix) (raw [][]byte) {
+	for _, route := range routes {
+		raw = append(raw, append(route.Addr().AsSlice(), byte(route.Bits())))
+	}
+	return raw
+}
+
+// splitRoutes is the reverse of joinRoutes.
+func splitRoutes(list [][]byte) (routes []netip.Prefix, err error) {
+	for _, raw := range list {
+		addr, tail, ok := splitAddr(raw, 1)
+		route := netip.Prefix{}
+		if ok {
+			route = netip.PrefixFrom(addr, int(tail[0]))
+		}
+		if !route.IsValid() || route != route.Masked() {
+			return nil, malformed("route %x", raw)
+		}
+		routes = append(routes, route)
+	}
+	return routes, nil
 }
 
 // reachable reads addresses with ports that could be a stranger's to send to.

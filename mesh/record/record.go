@@ -1,5 +1,5 @@
-// Package record holds the signed statements that all members of a mesh keep: invite certificates, nodes and
-// revocations. It encodes, decodes, signs and verifies single records, and says which of two records about the same thing
+// Package record holds the signed statements that all members of a mesh keep: certificates of invites and admins, nodes, revocations and
+// grants. It encodes, decodes, signs and verifies single records, and says which of two records about the same thing
 // is the newer. Decoders are bounded, and their input is hostile.
 //
 // Whether a record counts (is its signer a member, is its invite used up, has it been revoked) depends on other records and
@@ -20,8 +20,19 @@ import (
 	"warren/mesh/identity"
 )
 
-// MaxSize bounds an encoded record.
-const MaxSize = 4096
+// Bounds of an encoded record, in bytes.
+const (
+	MaxSize       = 4096
+	MaxRevocation = 32768 // of a revocation, which may list some 3,200 nodes that stay
+)
+
+// MaxSizeOf returns the bound of a kind.
+func MaxSizeOf(k Kind) int {
+	if k == KindRevocation {
+		return MaxRevocation
+	}
+	return MaxSize
+}
 
 var (
 	// ErrMalformed is wrapped when bytes are not a record of the form described here.
@@ -35,11 +46,15 @@ type Kind byte
 
 // The kinds of records. Policy is set aside for rules that admins sign.
 const (
-	KindCertificate Kind = 1 // body: the DER of an invite's certificate, which signs itself
+	KindCertificate Kind = 1 // body: the DER of the certificate of an invite or a promotion, which is signed itself
 	KindNode        Kind = 2 // body: Node, signed by the node
 	KindRevocation  Kind = 3 // body: Revocation, signed by an admin or the root
 	KindPolicy      Kind = 4
+	KindGrant       Kind = 5 // body: Grant, signed by an admin or the root
 )
+
+// namesSigner reports whether records of the kind name their signer beside the body.
+func (k Kind) namesSigner() bool { return k == KindRevocation || k == KindPolicy || k == KindGrant }
 
 // String returns the kind's name.
 func (k Kind) String() string {
@@ -52,6 +67,8 @@ func (k Kind) String() string {
 		return "revocation"
 	case KindPolicy:
 		return "policy"
+	case KindGrant:
+		return "grant"
 	}
 	return fmt.Sprintf("kind %d", byte(k))
 }
@@ -61,7 +78,8 @@ func (k Kind) String() string {
 //
 //	certificate  the certified key's ID ‖ its issuer's ID ‖ its common name
 //	node         the node ID
-//	revocation   the revoked key's ID ‖ the signer's ID
+//	revocation   the revoked key's ID ‖ the signer's ID ‖ scope (1 byte)
+//	grant        the node ID ‖ the signer's ID
 //
 // The second parts keep one admin from displacing what another one signed. The name keeps an admin from displacing what
 // it signed itself: two certificates of one invite key with other terms are two records.
@@ -72,11 +90,13 @@ type Key [32]byte
 //
 //	node         High  admission time (inverted: the earlier admission is the greater) ‖ hash of certificate and admission
 //	             Low   sequence ‖ hash
-//	revocation   High  cascade before not, then the earlier time     Low  hash
-//	certificate  High  0                                             Low  hash
+//	revocation   High  time      Low  hash
+//	grant        High  version   Low  hash
+//	certificate  High  0         Low  hash
 //
 // The admission comes before the sequence so that a node cannot move its own admission to a later time, which would
-// cast doubt on the nodes that it let in meanwhile.
+// cast doubt on the nodes that it let in meanwhile. A signer's later revocation of a key replaces its earlier one, so that it can list
+// others that stay.
 type Version struct {
 	_    struct{} `cbor:",toarray"`
 	High uint64
@@ -101,7 +121,7 @@ func (v Version) Newer(w Version) bool { return v.Compare(w) > 0 }
 type Signed struct {
 	Kind      Kind           `cbor:"1,keyasint"`
 	Body      []byte         `cbor:"2,keyasint"`
-	Signer    identity.KeyID `cbor:"-"` // of a revocation; zero for the others, whose body names the signer
+	Signer    identity.KeyID `cbor:"-"` // of a revocation or a grant; zero for the others, whose body names the signer
 	Signature []byte         `cbor:"4,keyasint,omitempty"`
 }
 
@@ -123,8 +143,8 @@ func (s Signed) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode record: %w", err)
 	}
-	if len(encoded) > MaxSize {
-		return nil, fmt.Errorf("encode record: %d bytes, at most %d: %w", len(encoded), MaxSize, ErrMalformed)
+	if most := MaxSizeOf(s.Kind); len(encoded) > most {
+		return nil, fmt.Errorf("encode %s: %d bytes, at most %d: %w", s.Kind, len(encoded), most, ErrMalformed)
 	}
 	return encoded, nil
 }
@@ -132,20 +152,22 @@ func (s Signed) Marshal() ([]byte, error) {
 // Unmarshal decodes one record. It looks at its outer form only and verifies nothing; the error wraps
 // ErrMalformed. The result does not share memory with encoded.
 func Unmarshal(encoded []byte) (Signed, error) {
-	if len(encoded) > MaxSize {
-		return Signed{}, malformed("record of %d bytes, at most %d", len(encoded), MaxSize)
+	if len(encoded) > MaxRevocation {
+		return Signed{}, malformed("record of %d bytes, at most %d", len(encoded), MaxRevocation)
 	}
 	var wire signedWire
 	if err := decoding.Unmarshal(encoded, &wire); err != nil {
 		return Signed{}, malformed("record: %v", err)
 	}
 	s := Signed{Kind: wire.Kind, Body: wire.Body, Signature: wire.Signature}
-	switch {
+	switch most := MaxSizeOf(s.Kind); {
+	case len(encoded) > most:
+		return Signed{}, malformed("%s of %d bytes, at most %d", s.Kind, len(encoded), most)
 	case len(s.Body) == 0:
 		return Signed{}, malformed("record without body")
 	case s.Kind == KindCertificate && len(s.Signature) > 0, s.Kind != KindCertificate && len(s.Signature) != ed25519.SignatureSize:
 		return Signed{}, malformed("%s with a signature of %d bytes", s.Kind, len(s.Signature))
-	case (s.Kind == KindRevocation || s.Kind == KindPolicy) != (len(wire.Signer) > 0):
+	case s.Kind.namesSigner() != (len(wire.Signer) > 0):
 		return Signed{}, malformed("%s with a signer of %d bytes", s.Kind, len(wire.Signer))
 	}
 	if len(s.Signature) == 0 {
@@ -181,7 +203,7 @@ func (s Signed) Verify(mesh identity.MeshID, public ed25519.PublicKey) error {
 	return nil
 }
 
-// Decoded is a record with its body read. Of Certificate, Node and Revocation just the one of its kind is set; for a
+// Decoded is a record with its body read. Of Certificate, Node, Revocation and Grant just the one of its kind is set; for a
 // node Certificate is the node's own, parsed.
 type Decoded struct {
 	Signed
@@ -190,6 +212,7 @@ type Decoded struct {
 	Certificate *x509.Certificate
 	Node        *Node
 	Revocation  *Revocation
+	Grant       *Grant
 }
 
 // Decode reads and checks the body. It verifies no signature; the error wraps ErrMalformed.
@@ -203,6 +226,8 @@ func (s Signed) Decode() (Decoded, error) {
 		err = d.decodeNode()
 	case KindRevocation:
 		err = d.decodeRevocation()
+	case KindGrant:
+		err = d.decodeGrant()
 	default:
 		err = malformed("unknown %s", s.Kind)
 	}
@@ -217,8 +242,8 @@ func (d *Decoded) decodeCertificate() error {
 	if err != nil {
 		return malformed("certificate: %v", err)
 	}
-	if role := identity.RoleOf(cert); role != identity.RoleInvite {
-		return malformed("certificate of a %s, want an invite's", role)
+	if role := identity.RoleOf(cert); role != identity.RoleInvite && role != identity.RolePromotion {
+		return malformed("certificate of a %s, want an invite's or a promotion", role)
 	}
 	id, issuer := identity.KeyIDOfCert(cert), identity.IssuerOf(cert)
 	d.Certificate = cert
@@ -235,9 +260,9 @@ func (d *Decoded) hash64() uint64 {
 	return binary.BigEndian.Uint64(hash.Sum(nil))
 }
 
-// NewCertificate makes the record of an invite's certificate.
-func NewCertificate(invite *x509.Certificate) Signed {
-	return Signed{Kind: KindCertificate, Body: invite.Raw}
+// NewCertificate makes the record of the certificate of an invite or a promotion.
+func NewCertificate(cert *x509.Certificate) Signed {
+	return Signed{Kind: KindCertificate, Body: cert.Raw}
 }
 
 // signBody makes a record whose body is signed with key.

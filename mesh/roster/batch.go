@@ -70,6 +70,7 @@ func (b *Batch) Trust() {
 	for i, d := range b.records {
 		if b.errs[i] == nil && d.Node != nil {
 			b.results[recordClaim(identity.MeshID{}, d.Signed, d.Certificate).claimID] = nil
+			b.results[ownClaim(identity.MeshID{}, d).claimID] = nil
 		}
 	}
 }
@@ -95,6 +96,21 @@ func recordClaim(mesh identity.MeshID, rec record.Signed, signer *x509.Certifica
 		claimID: claimID{sha256.Sum256(what), identity.KeyIDOfCert(signer)},
 		verify:  func() error { return rec.Verify(mesh, publicOf(signer)) },
 	}
+}
+
+// ownClaim is that a node's record was signed by the node, and that the node holds its WireGuard key: the two at once, for both stand in
+// each record that is new.
+func ownClaim(mesh identity.MeshID, d record.Decoded) claim {
+	c := recordClaim(mesh, d.Signed, d.Certificate)
+	c.what = sha256.Sum256(append([]byte("own"), c.what[:]...))
+	signed, node := c.verify, d.Node
+	c.verify = func() error {
+		if err := signed(); err != nil {
+			return err
+		}
+		return identity.CheckKey(mesh, node.ID, node.WireGuardKey, node.WireGuardProof)
+	}
+	return c
 }
 
 // admissionClaim is that a node was admitted by the node of another certificate.
@@ -215,7 +231,7 @@ func (w *outlook) look(first *entry) {
 		}
 		w.seen[e] = true
 		if known := w.set.records[e.Key]; known != nil && known != e && known.sameAdmission(e.Decoded) && !w.mixed[e.Key] {
-			w.need(recordClaim(w.judge.mesh, e.Signed, e.Certificate)) // only what the node says of itself is new
+			w.need(w.judge.own(e)) // only what the node says of itself is new
 			continue
 		}
 		if !e.in && !w.listNext(e, first == e) || e.ref == (ref{}) {
@@ -264,7 +280,7 @@ func (w *outlook) cert(on ref) *x509.Certificate {
 // to wait for what it rests on, those of others are not among them.
 func (w *outlook) claims(e *entry, fresh bool) (claims []claim) {
 	if e.Node != nil && fresh {
-		claims = append(claims, recordClaim(w.judge.mesh, e.Signed, e.Certificate))
+		claims = append(claims, w.judge.own(e))
 	}
 	if !w.stands[e] {
 		return claims

@@ -24,16 +24,26 @@ func newJudge(root *x509.Certificate, mesh identity.MeshID, s *set) *judge {
 	return &judge{root: root, rootID: identity.KeyIDOfCert(root), mesh: mesh, set: s}
 }
 
-// newEntry is readEntry with a check of the one signature that needs no other record: what a node says of itself.
+// newEntry is readEntry with a check of the one claim that needs no other record: what a node says of itself.
 func (j *judge) newEntry(d record.Decoded) (*entry, *Refusal) {
 	e, refusal := j.readEntry(d)
 	if refusal != nil || e.Node == nil {
 		return e, refusal
 	}
-	if err := j.prove(recordClaim(j.mesh, e.Signed, e.Certificate)); err != nil {
+	if err := j.prove(j.own(e)); err != nil {
 		return nil, refuse(ReasonSignature, "node %s: %v", e.Node.ID.Short(), err)
 	}
 	return e, nil
+}
+
+// own is what a node's record claims by itself: that the node signed it and, unless that is known already, holds its WireGuard key.
+func (j *judge) own(e *entry) claim {
+	both, known := ownClaim(j.mesh, e.Decoded), j.set.nodes[e.Node.ID]
+	_, done := j.proven[both.claimID] // for this batch, in which an earlier record may have made the key known
+	if !done && known != nil && known.Node.WireGuardKey == e.Node.WireGuardKey && known.Node.WireGuardProof == e.Node.WireGuardProof {
+		return recordClaim(j.mesh, e.Signed, e.Certificate)
+	}
+	return both
 }
 
 // readEntry reads what can be read from the record alone, and checks what can be checked without others and without verifying

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/mesh/meshtest"
 	"warren/mesh/record"
 )
 
@@ -41,6 +42,8 @@ type testNode struct {
 	cert      *x509.Certificate
 	admission record.Admission
 	rec       record.Signed
+	wireGuard [32]byte
+	proof     [64]byte
 }
 
 type testInvite struct {
@@ -128,8 +131,11 @@ func (m *testMesh) nodeWithKey(name string, key ed25519.PrivateKey, issuer ident
 // word is a record of the node with a sequence number.
 func (m *testMesh) word(n *testNode, seq uint64, edit func(*record.Node)) record.Signed {
 	m.t.Helper()
+	if n.proof == ([64]byte{}) {
+		n.wireGuard, n.proof = meshtest.WireGuard(m.id, n.id, n.id.String())
+	}
 	body := record.Node{
-		Seq: seq, Certificate: n.cert.Raw, Admission: n.admission, Name: n.name, WireGuardKey: [32]byte(n.id), SealingKey: [32]byte(n.id),
+		Seq: seq, Certificate: n.cert.Raw, Admission: n.admission, Name: n.name, WireGuardKey: n.wireGuard, WireGuardProof: n.proof, SealingKey: [32]byte(n.id),
 	}
 	if edit != nil {
 		edit(&body)
@@ -141,7 +147,11 @@ func (m *testMesh) word(n *testNode, seq uint64, edit func(*record.Node)) record
 
 func (m *testMesh) revoke(target identity.KeyID, by ed25519.PrivateKey, at time.Time, cascade bool) record.Signed {
 	m.t.Helper()
-	rec, err := record.SignRevocation(m.id, record.Revocation{Target: target, Time: at.Unix(), Reason: "test", Cascade: cascade}, by)
+	revocation := record.Revocation{Target: target, Time: at.Unix(), Reason: "test"}
+	if !cascade {
+		revocation.Keep = record.Prefixes{{1}}
+	}
+	rec, err := record.SignRevocation(m.id, revocation, by)
 	m.check(err)
 	m.records = append(m.records, rec)
 	return rec
@@ -294,6 +304,7 @@ func forgeInviteOf(t testing.TB, issuer identity.Authority, public ed25519.Publi
 		covered := append(id[:], by[:]...)
 		covered = binary.BigEndian.AppendUint64(covered, uint64(start.Unix()))
 		covered = binary.BigEndian.AppendUint64(covered, uint64(end.Unix()))
+		covered = append(covered, issuer.Cert.RawSubject...)
 		sum := sha256.Sum256(append(covered, terms...))
 		name = "warren invite " + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:20]))
 	}

@@ -32,7 +32,7 @@ func (k revokedKeys) add(e *entry) {
 	if key.first == nil || cmp.Or(cmp.Compare(e.Revocation.Time, key.since), bytes.Compare(e.Key[:], key.first.Key[:])) < 0 {
 		key.since, key.first = e.Revocation.Time, e
 	}
-	if e.Revocation.Cascade {
+	if e.Revocation.Keep == nil {
 		key.cascade = min(key.cascade, e.Revocation.Time)
 	}
 	k[e.Revocation.Target] = key
