@@ -31,7 +31,7 @@ const (
 	// heldFor is how long a check is held that the agent does not renew, which it does at each tick.
 	heldFor = 2*checkInterval + checkInterval/2
 	// gatherTime lets the checks that the agent makes in one go be there when the first is chosen.
-	gatherTime = time.Millisecond
+	gatherTime = 200 * time.Microsecond
 )
 
 // pacer holds the checks of one attempt. It is pure, and not safe for concurrent use: its owner sends for it.

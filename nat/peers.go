@@ -124,6 +124,7 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 			e := o.Event
 			if e.Path.Kind == Direct {
 				l.prediction.puncher.won(p.id)
+				l.mux.budget.won(e.Path.Addr.Addr())
 			}
 			l.paths.put(e)
 			l.log.Debug("path chosen", "id", p.id.Short(), "path", e.Path.Kind, "address", e.Path.Addr, "reason", e.Reason)
