@@ -15,6 +15,7 @@ import (
 	"github.com/pion/transport/v3"
 	"github.com/pion/transport/v3/stdnet"
 
+	"warren/mesh/identity"
 	"warren/nat/path"
 	"warren/nat/stunwire"
 )
@@ -38,19 +39,26 @@ const (
 // would be the same pairs over again (RFC 8445, section 6.1.2.4, prunes them). What is signalled to the
 // peer is another matter, and all of it.
 type agentMux struct {
+	// Constant.
 	mux    *mux
+	peer   identity.NodeID
 	own    path.Credentials
 	remote path.Credentials
 	bases  []net.Addr
 	v4, v6 *agentConn
-	trial  *trial // what comes of the attempt
+	trial  *trial        // what comes of the attempt
+	poked  chan struct{} // a value when checks may wait for their turn
+
+	mu    sync.Mutex // guards the rest
+	pacer *pacer
 }
 
 var _ ice.UDPMux = (*agentMux)(nil)
 
-// newAgentMux needs the node's host addresses: the first of each family becomes the base.
-func newAgentMux(x *mux, own, remote path.Credentials, hosts []netip.AddrPort) *agentMux {
-	a := &agentMux{mux: x, own: own, remote: remote}
+// newAgentMux needs the node's host addresses, of which the first of each family becomes the base, and its mapped ones.
+func newAgentMux(x *mux, peer identity.NodeID, own, remote path.Credentials, hosts, mapped []netip.AddrPort) *agentMux {
+	a := &agentMux{mux: x, peer: peer, own: own, remote: remote, poked: make(chan struct{}, 1)}
+	a.pacer = newPacer(neighbourhood{hosts: addresses(hosts), mapped: addresses(mapped)})
 	for _, host := range hosts {
 		base := net.UDPAddrFromAddrPort(host)
 		switch {
@@ -65,6 +73,97 @@ func newAgentMux(x *mux, own, remote path.Credentials, hosts []netip.AddrPort) *
 	}
 	a.trial = &trial{v4: a.v4 != nil, v6: a.v6 != nil}
 	return a
+}
+
+func addresses(list []netip.AddrPort) (out []netip.Addr) {
+	for _, a := range list {
+		out = append(out, a.Addr())
+	}
+	return out
+}
+
+// named notes candidates that the peer has told.
+func (a *agentMux) named(candidates []path.Candidate) {
+	a.trial.named(candidates)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pacer.named(candidates)
+}
+
+// heard notes an authentic check of the peer.
+func (a *agentMux) heard(from netip.AddrPort) {
+	a.trial.heard(from)
+	a.mu.Lock()
+	a.pacer.heard(from)
+	a.mu.Unlock()
+	a.poke() // the agent's check may wait already
+}
+
+// answered notes an authentic answer of the peer.
+func (a *agentMux) answered(from netip.AddrPort) {
+	a.trial.answered(from)
+	a.mu.Lock()
+	spent := a.pacer.answered(from)
+	a.mu.Unlock()
+	a.mux.budget.answered(time.Now(), a.peer, from.Addr(), spent)
+}
+
+func (a *agentMux) poke() {
+	select {
+	case a.poked <- struct{}{}:
+	default:
+	}
+}
+
+// check takes a check of the agent, which leaves when it is its turn.
+func (a *agentMux) check(raw []byte, to netip.AddrPort) {
+	a.mu.Lock()
+	atOnce := a.pacer.hold(time.Now(), raw, to)
+	a.mu.Unlock()
+	if atOnce {
+		a.send(raw, to)
+		return
+	}
+	a.poke()
+}
+
+// sendDue sends the checks whose turn it is, as far as the budget goes.
+func (a *agentMux) sendDue() {
+	for {
+		raw, to := a.next(time.Now())
+		if raw == nil {
+			return
+		}
+		a.send(raw, to)
+	}
+}
+
+// next takes the check that may leave now; nil for none.
+func (a *agentMux) next(now time.Time) (raw []byte, to netip.AddrPort) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.pacer.due(now) {
+		switch a.mux.budget.check(now, a.peer, p.to.Addr(), p.sent > 0, p.checked) {
+		case granted:
+			return p.leave(now, !p.checked), p.to
+		case waits:
+			return nil, netip.AddrPort{}
+		case refused:
+		}
+	}
+	return nil, netip.AddrPort{}
+}
+
+// send sends a check, whose answer will come back to the agent.
+func (a *agentMux) send(raw []byte, to netip.AddrPort) {
+	c := a.conn(to.Addr())
+	p, ok := stunwire.Inspect(raw)
+	if c == nil || !ok {
+		return
+	}
+	a.mux.asks.expect(p.ID, waiter{to: to, agent: c, pwd: a.remote.Pwd})
+	a.trial.sent(to)
+	a.mux.write(raw, to)
 }
 
 // conn returns the connection for packets from that address, nil when there is none of its family.
@@ -146,7 +245,7 @@ func (c *agentConn) ReadFrom(p []byte) (int, net.Addr, error) {
 	}
 }
 
-// WriteTo sends a packet of the agent; the answer to a request will come back to this connection.
+// WriteTo sends a packet of the agent: an answer at once, a check when it is its turn, if ever.
 func (c *agentConn) WriteTo(raw []byte, addr net.Addr) (int, error) {
 	select {
 	case <-c.closed:
@@ -160,10 +259,10 @@ func (c *agentConn) WriteTo(raw []byte, addr net.Addr) (int, error) {
 	to := udp.AddrPort()
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	if p, ok := stunwire.Inspect(raw); ok && p.Class == stunwire.Request {
-		c.owner.mux.asks.expect(p.ID, waiter{to: to, agent: c, pwd: c.owner.remote.Pwd})
-		c.owner.trial.sent(to)
+		c.owner.check(raw, to)
+	} else {
+		c.owner.mux.write(raw, to)
 	}
-	c.owner.mux.write(raw, to)
 	return len(raw), nil
 }
 
@@ -238,10 +337,18 @@ func (a *attempt) run(ctx context.Context, report func(path.Input), log *slog.Lo
 		defer close(connected)
 		a.connect(ctx, agent, nominated)
 	}()
+	var gathered <-chan time.Time
 	for ctx.Err() == nil {
 		select {
+		case <-a.mux.poked:
+			if gathered == nil {
+				gathered = time.After(gatherTime)
+			}
+		case <-gathered:
+			gathered = nil
+			a.mux.sendDue()
 		case candidates := <-a.more:
-			a.mux.trial.named(candidates)
+			a.mux.named(candidates)
 			addCandidates(agent, candidates)
 		case addr := <-nominated:
 			a.mux.trial.nominated(addr)

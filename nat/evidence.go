@@ -74,7 +74,6 @@ func (t *trial) begun(now time.Time, start path.StartICE) {
 	t.mu.Lock()
 	t.got.Number, t.got.Started = start.Attempt, now
 	t.mu.Unlock()
-	t.named(start.Candidates)
 }
 
 // named notes candidates that the peer has told.

@@ -67,7 +67,8 @@ func findPair(a Attempt, kind string) Pair {
 func TestTrialIsBounded(t *testing.T) {
 	tr := &trial{v4: true}
 	v6 := netip.MustParseAddrPort("[2001:db8::1]:9277")
-	tr.begun(time.Now(), path.StartICE{Attempt: 3, Candidates: []path.Candidate{path.NewCandidate(path.Host, v6, 0)}})
+	tr.begun(time.Now(), path.StartICE{Attempt: 3})
+	tr.named([]path.Candidate{path.NewCandidate(path.Host, v6, 0)})
 	for i := range 2 * maxPairs {
 		tr.heard(netip.MustParseAddrPort(fmt.Sprintf("192.0.2.1:%d", 1000+i)))
 	}

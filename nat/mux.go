@@ -56,6 +56,7 @@ type mux struct {
 	// With locks of their own.
 	asks     transactions
 	arrivals arrivals
+	budget   *budget // of checks to addresses that have not answered
 
 	// Guarded by mu.
 	mu      sync.Mutex
@@ -95,7 +96,7 @@ func newMux(conn net.PacketConn, notify func(item) bool, wake func()) *mux {
 	x := &mux{
 		conn: conn, notify: notify, wake: wake, limit: newAnswerLimit(),
 		agents: make(map[string]*agentMux), trusted: make(map[string]*trusted),
-		byPeer: make(map[identity.NodeID][]path.Credentials), asks: transactions{waiting: make(map[stunwire.ID]waiter)},
+		byPeer: make(map[identity.NodeID][]path.Credentials), asks: transactions{waiting: make(map[stunwire.ID]waiter)}, budget: newBudget(),
 	}
 	x.overlay.Store(new([]netip.Prefix))
 	return x
@@ -194,7 +195,7 @@ func (x *mux) toAgent(ufrag string, t *trusted, p *stunwire.Packet, from netip.A
 	if agent == nil {
 		return !over
 	}
-	agent.trial.heard(from)
+	agent.heard(from)
 	if !agent.conn(from.Addr()).deliver(p.Raw, from) {
 		x.drop(DropQueue)
 	}
@@ -256,7 +257,7 @@ func (x *mux) response(p *stunwire.Packet, from netip.AddrPort) {
 
 // answered gives an agent the authentic response to its check.
 func (x *mux) answered(agent *agentConn, p *stunwire.Packet, from netip.AddrPort) {
-	agent.owner.trial.answered(from)
+	agent.owner.answered(from)
 	if !agent.deliver(p.Raw, from) {
 		x.drop(DropQueue)
 	}
@@ -331,7 +332,7 @@ func (x *mux) addAgent(a *agentMux) {
 	}
 	x.mu.Unlock()
 	for _, e := range held {
-		a.trial.heard(e.from)
+		a.heard(e.from)
 		a.conn(e.from.Addr()).deliver(e.raw, e.from)
 	}
 }

@@ -124,6 +124,7 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 			e := o.Event
 			if e.Path.Kind == Direct {
 				l.prediction.puncher.won(p.id)
+				l.mux.budget.won(e.Path.Addr.Addr())
 			}
 			l.paths.put(e)
 			l.log.Debug("path chosen", "id", p.id.Short(), "path", e.Path.Kind, "address", e.Path.Addr, "reason", e.Reason)
@@ -153,7 +154,7 @@ func (l *loop) doubt(now time.Time, p *peer, via identity.NodeID) {
 func (l *loop) startICE(p *peer, s path.StartICE) {
 	now := time.Now()
 	l.attempts.stop(now, p)
-	l.attempts.make(now, p, s, l.place.hosts)
+	l.attempts.make(now, p, s, l.place.hosts, l.place.prober.mapped())
 	l.board.show(p)
 	l.prediction.find(p, s.Candidates)
 	l.attempts.queue(now, p)

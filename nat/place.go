@@ -67,15 +67,11 @@ func (p *place) collect(relays bool) {
 			p.hosts = append(p.hosts, host)
 		}
 	}
-	for i, mapped := range p.prober.mapped() {
-		if !slices.Contains(p.hosts, mapped) {
-			l.Candidates = append(l.Candidates, path.NewCandidate(path.ServerReflexive, mapped, i))
-		}
-	}
-	for i, external := range own.External {
-		candidate := path.NewCandidate(path.ServerReflexive, external, len(p.prober.mapped())+i)
-		if !slices.ContainsFunc(l.Candidates, func(c path.Candidate) bool { return c.Addr == external }) {
-			l.Candidates = append(l.Candidates, candidate)
+	// What a router maps for everybody comes before what STUN servers see: of one address a peer takes a few.
+	mapped := append(slices.Clone(own.External), p.prober.mapped()...)
+	for i, addr := range mapped {
+		if !slices.ContainsFunc(l.Candidates, func(c path.Candidate) bool { return c.Addr == addr }) {
+			l.Candidates = append(l.Candidates, path.NewCandidate(path.ServerReflexive, addr, i))
 		}
 	}
 	for _, a := range own.Anchors {

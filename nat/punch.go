@@ -12,7 +12,7 @@ import (
 /* The budget of punching
  *
  * A peer that predicts its ports has this node send checks to them: a few, mostly one to three. What a router, or somebody
- * whose address a hostile member names, sees of it is bounded three times:
+ * whose address a hostile member names, sees of it is bounded three times, and once more by host, see the budget of attempts:
  *
  *	an attempt    32 ports, each three times in half a second: 96 packets
  *	a peer        two attempts, the next after 4 s, doubled after each one in vain, up to 10 min; from the start again

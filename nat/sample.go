@@ -74,7 +74,8 @@ func (q *prediction) find(p *peer, candidates []path.Candidate) {
 	}
 	s := p.attempt.start
 	for _, target := range targets(candidates) {
-		if !q.predictor.predicts(time.Now(), q.place.mapping()) {
+		now := time.Now()
+		if !q.predictor.predicts(now, q.place.mapping()) || q.mux.budget.check(now, p.id, target.Addr(), false, false) != granted {
 			return
 		}
 		q.sample(series{server: server, target: target, peer: p.id, attempt: s.Attempt}, 2, func() {
@@ -220,7 +221,7 @@ func (q *prediction) told(now time.Time, peers map[identity.NodeID]*peer, p *pee
 	if p.attempt == nil || p.attempt.start.Attempt != o.Attempt || q.place.mapping().Dependent() {
 		return
 	}
-	if !q.puncher.add(now, p.id, o) {
+	if len(o.To) == 0 || !q.mux.budget.ports(now, o.To[0].Addr(), len(o.To)) || !q.puncher.add(now, p.id, o) {
 		q.log.Debug("punching paused", "id", p.id.Short())
 		return
 	}

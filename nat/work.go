@@ -60,15 +60,16 @@ func newAttempts(w *work, x *mux, log *slog.Logger) attempts {
 }
 
 // make makes a peer's attempt, and keeps what will come of it.
-func (e *attempts) make(now time.Time, p *peer, s path.StartICE, hosts []netip.AddrPort) {
+func (e *attempts) make(now time.Time, p *peer, s path.StartICE, hosts, mapped []netip.AddrPort) {
 	p.attempt = &attempt{
 		start: s,
-		mux:   newAgentMux(e.mux, s.Local, s.Remote, hosts),
+		mux:   newAgentMux(e.mux, p.id, s.Local, s.Remote, hosts, mapped),
 		more:  make(chan []path.Candidate, path.MaxCandidates),
 		stop:  make(chan struct{}),
 	}
 	t := p.attempt.mux.trial
 	t.begun(now, s)
+	p.attempt.mux.named(s.Candidates)
 	p.trials = append(p.trials[max(0, len(p.trials)+1-maxTrials):], t)
 }
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"warren/nat/ranges"
 )
 
 // CandidateType says how a candidate address was learnt (RFC 8445, section 4).
@@ -57,8 +59,8 @@ func (c Candidate) String() string {
 	return fmt.Sprintf("%d%d 1 udp %d %s %d typ %s%s", c.Type, family, c.Priority, c.Addr.Addr(), c.Addr.Port(), typ, related)
 }
 
-// ParseCandidate reads one line as String writes it: UDP, component 1, a literal unicast address
-// that is neither loopback nor IPv6 link-local, type host, srflx or prflx. Extensions after the type are
+// ParseCandidate reads one line as String writes it: UDP, component 1, a literal address that is Usable, type host, srflx or
+// prflx. Extensions after the type are
 // ignored. Its error wraps ErrMalformed.
 func ParseCandidate(line string) (Candidate, error) {
 	bad := func(what string) (Candidate, error) {
@@ -107,12 +109,13 @@ var discard = netip.MustParsePrefix("0100::/64")
 // IsVirtual reports whether addr stands for a relay channel.
 func IsVirtual(addr netip.Addr) bool { return discard.Contains(addr) }
 
-// Usable reports whether addr can be a candidate: a unicast address that means the same to both
+// Usable reports whether addr can be a candidate: a unicast address of a range that somebody has, which means the same to both
 // sides and is no relay channel. IPv4 link-local ones are all that a LAN without DHCP has (RFC 3927); IPv6 ones need a
-// zone, which means something on one machine only.
+// zone, which means something on one machine only. Loopback, multicast, unspecified and reserved ones are not, nor is
+// 255.255.255.255; the broadcast address of a network cannot be told, and the sockets refuse it (tunnel/sockets).
 func Usable(addr netip.Addr) bool {
 	addr = addr.Unmap()
-	return (addr.IsGlobalUnicast() || addr.Is4() && addr.IsLinkLocalUnicast()) && !IsVirtual(addr)
+	return (ranges.Of(addr) != ranges.Useless || addr.Is4() && addr.IsLinkLocalUnicast()) && !IsVirtual(addr)
 }
 
 // InOverlay reports whether an address, IPv4 in IPv6 form or not, lies in one of the prefixes.
@@ -134,17 +137,20 @@ func ParseCandidates(lines []string, overlay []netip.Prefix) []Candidate {
 	return list
 }
 
-// merge appends those of more whose address is new, up to MaxCandidates, and returns them too.
+// merge appends those of more whose address is new, up to MaxCandidates and maxPorts of one IP address, and returns them too.
 func merge(list, more []Candidate) (all, added []Candidate) {
 	for _, c := range more {
 		if len(list) >= MaxCandidates {
 			break
 		}
-		known := false
+		known, ports := false, 0
 		for _, have := range list {
 			known = known || have.Addr == c.Addr
+			if have.Addr.Addr() == c.Addr.Addr() {
+				ports++
+			}
 		}
-		if !known {
+		if !known && ports < maxPorts {
 			list = append(list, c)
 			added = append(added, c)
 		}

@@ -13,7 +13,11 @@ const (
 	askSpacing = 300 * time.Millisecond
 	// offerSpacing bounds how often the peer can make this node start an agent.
 	offerSpacing = 100 * time.Millisecond
-	trustedMax   = 4
+	// demandBurst attempts may follow each other as the peer likes, and one each demandEvery in the long run: what fails again and
+	// again is not worth more.
+	demandBurst = 8
+	demandEvery = 2 * time.Second
+	trustedMax  = 4
 	// lateFor is how long messages of the peer's former process may still arrive.
 	lateFor = 3 * time.Second
 )
@@ -43,7 +47,17 @@ type remote struct {
 	instance, previous [8]byte
 	changed            time.Time // when it took the place of previous
 	noUDP              bool      // it uses what it offers as relays, and nothing else
+	demands            time.Time // until when the attempts that it has demanded would take, one each demandEvery
 }
+
+// mayDemand is when the peer may have another attempt begun, if that is not at once.
+func (r *remote) mayDemand(now time.Time) (at time.Time, yes bool) {
+	at = r.demands.Add(-(demandBurst - 1) * demandEvery)
+	return at, !at.After(now)
+}
+
+// demand counts an attempt that begins because the peer wants it.
+func (r *remote) demand(now time.Time) { r.demands = later(r.demands, now).Add(demandEvery) }
 
 func newIntroduction(c *core) introduction {
 	return introduction{core: c, sig: signalling{core: c}, try: attempt{core: c}, retry: ladder{core: c}}
@@ -178,6 +192,11 @@ func (i *introduction) asked(now time.Time, msg Message) {
 	case now.Sub(i.sig.begun) < askSpacing:
 		i.retry.at = i.sig.begun.Add(askSpacing)
 	default:
+		if at, yes := i.remote.mayDemand(now); !yes {
+			i.retry.sooner(at)
+			return
+		}
+		i.remote.demand(now)
 		i.sig.number = max(i.sig.number, msg.Attempt) // greater only when our clock was set back
 		i.begin(now)
 	}
@@ -192,9 +211,10 @@ func (i *introduction) offered(now time.Time, msg Message) {
 		i.offeredAgain(now, msg)
 		return
 	}
-	if now.Sub(i.try.started) < offerSpacing {
+	if _, yes := i.remote.mayDemand(now); !yes || now.Sub(i.try.started) < offerSpacing {
 		return // it will be repeated
 	}
+	i.remote.demand(now)
 	i.end()
 	i.sig.answered(msg.Attempt)
 	i.retry.at = time.Time{}

@@ -43,6 +43,7 @@ func (k Kind) String() string {
 const (
 	MaxMessage    = 4096 // bytes of an encoded message
 	MaxCandidates = 16   // candidates of one attempt
+	maxPorts      = 4    // those of them at one IP address: a mapped port, and what STUN servers see behind a NAT that maps by destination
 	maxLine       = 160  // bytes of one candidate line
 	maxRelays     = 8
 	minUfrag      = 4 // RFC 8839, section 5.4
