@@ -130,7 +130,11 @@ func (s *strike) sign(kind record.Kind, b body, key ed25519.PrivateKey) ([]byte,
 	}
 	mesh := s.State.MeshID()
 	signature := ed25519.Sign(key, bytes.Join([][]byte{[]byte("warren record v1"), mesh[:], {byte(kind)}, content}, nil))
-	return record.Signed{Kind: kind, Body: content, Signature: signature}.Marshal()
+	signed := record.Signed{Kind: kind, Body: content, Signature: signature}
+	if kind != record.KindNode {
+		signed.Signer = identity.KeyIDOf(key.Public().(ed25519.PublicKey))
+	}
+	return signed.Marshal()
 }
 
 // straight sends a record to members, as its maker does.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
@@ -38,6 +39,17 @@ type raw struct {
 	to     identity.NodeID
 }
 
+// connectionIDs are as package session has them: what members send to others would not arrive.
+type connectionIDs struct{}
+
+func (connectionIDs) GenerateConnectionID() (quic.ConnectionID, error) {
+	b := [12]byte{0xff, 0xff, 0xff}
+	rand.Read(b[3:])
+	return quic.ConnectionIDFromBytes(b[:]), nil
+}
+
+func (connectionIDs) ConnectionIDLen() int { return 12 }
+
 // identity4 is a credential for TLS.
 func identity4(key ed25519.PrivateKey, chain []*x509.Certificate) *tls.Certificate {
 	c := &tls.Certificate{PrivateKey: key}
@@ -62,7 +74,7 @@ func (s *strike) dial(ctx context.Context, to netip.AddrPort, c *tls.Certificate
 	if err != nil {
 		return nil, err
 	}
-	carry := &quic.Transport{Conn: socket}
+	carry := &quic.Transport{Conn: socket, ConnectionIDGenerator: connectionIDs{}}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
 	conn, err := carry.Dial(ctx, net.UDPAddrFromAddrPort(to), tlsFor(c, alpn), &quic.Config{

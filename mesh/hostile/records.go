@@ -10,6 +10,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/record"
+	"warren/mesh/roster"
 	"warren/mesh/session"
 )
 
@@ -41,8 +42,18 @@ func copyKey(ctx context.Context, s *strike) {
 // records of others, which the attacker has signed itself.
 func forgeRecords(ctx context.Context, s *strike) {
 	var forged [][]byte
+	var powerless [][]byte // revocations of everybody that this node has signed itself, which is no admin
+	for _, m := range s.others() {
+		signed, err := record.SignRevocation(s.State.MeshID(), record.Revocation{Target: identity.KeyID(m.ID), Time: time.Now().Unix(), Reason: "anything"}, s.State.Key)
+		if err != nil {
+			continue
+		}
+		if encoded, err := signed.Marshal(); err == nil {
+			powerless = append(powerless, encoded)
+		}
+	}
 	refresh := func() {
-		forged = forged[:0]
+		forged = append([][]byte(nil), powerless...)
 		items, err := s.Store.Load()
 		if err != nil {
 			return
@@ -192,11 +203,30 @@ func claim(ctx context.Context, s *strike) {
 		for _, p := range puppets {
 			s.tell(s.publish(p, change))
 		}
+		s.grant(m, routes, i)
 		return true
 	})
 	for _, p := range puppets {
 		_ = s.publish(p, nil)
 	}
+}
+
+// kindGrant is the word of an admin on what a member may have.
+const kindGrant record.Kind = 5
+
+// grant grants to this node what another has, by its own word, which is no admin's.
+func (s *strike) grant(m roster.Member, routes []any, version int) {
+	self := s.State.NodeID()
+	b := body{1: self[:], 2: 1, 3: version, 4: m.Record.Name, 5: m.Record.Name, 7: routes}
+	if m.Addr4.IsValid() {
+		b[6] = m.Addr4.AsSlice()
+	}
+	encoded, err := s.sign(kindGrant, b, s.State.Key)
+	if err != nil {
+		s.tell(err)
+		return
+	}
+	s.straight(s.others(), encoded)
 }
 
 // floodRecords signs fifty new versions of this node's own record a second, and of each of some puppets, as large as a record may be.
@@ -286,8 +316,11 @@ func texts(ctx context.Context, s *strike) {
 			}
 		}
 		s.tell(s.publishOwn(change))
-		for _, p := range puppets {
-			s.tell(s.publish(p, change))
+		for j, p := range puppets { // each by another name
+			s.tell(s.publish(p, func(b body) {
+				change(b)
+				b[4] = names(i + (j+1)*len(s.others()))
+			}))
 		}
 		all := s.reachable()
 		if len(all) == 0 {
