@@ -88,7 +88,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer a.close()
-	return a.run(ctx)
+	return guise(a).run(ctx)
 }
 
 // run starts the owners from the bottom up, and ends them from the top down: the tunnel goes last, so that

@@ -57,7 +57,7 @@ type parts struct {
 // stands between.
 func assemble(o Options, settings node.Settings, state *place.State) (*agent, error) {
 	a := &agent{
-		o: o, log: o.Logger.With("part", "agent"), started: time.Now(), socket: bind.New(bind.Options{Inner: sockets.New(), Logger: o.Logger}),
+		o: o, log: o.Logger.With("part", "agent"), started: time.Now(), socket: bind.New(guise(bind.Options{Inner: sockets.New(), Logger: o.Logger})),
 		names: resolve.New(resolve.Options{Logger: o.Logger}), ready: make(chan struct{}),
 	}
 	private, port := settings.Interface.PrivateKey, settings.Interface.Port
@@ -92,7 +92,7 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 		hub.Owners, hub.Feeds = a.parts.owners(), a.parts.feeds(a.tunnel)
 	}
 	hub.Feeds.Names = a.names.Changes()
-	a.hub, err = node.New(hub)
+	a.hub, err = node.New(guise(hub))
 	return a, err
 }
 
@@ -119,9 +119,9 @@ func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err err
 	}()
 	p.contacts = a.openContacts(state)
 	p.inbound = &inbound{log: a.log}
-	p.sessions, err = session.New(session.Options{
+	p.sessions, err = session.New(guise(session.Options{
 		Conn: a.socket.QUIC(), Self: self, Members: p.members, Roster: p.members, Inbound: p.inbound, Joins: true, Logger: logger,
-	})
+	}))
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,15 @@ var buildPlain = sync.OnceValues(func() (string, error) {
 	return Build(dir, false)
 })
 
+// buildHostile builds the one that attacks: package hostile.
+var buildHostile = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(buildDir, "hostile")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return Build(dir, false, "hostile")
+})
+
 func TestMain(m *testing.M) {
 	// A program with the race detector sleeps a second before it exits.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")

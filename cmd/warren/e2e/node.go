@@ -27,12 +27,12 @@ import (
 	"warren/nat/natlab"
 )
 
-// Build builds the program into a directory and returns its path. With the
+// Build builds the program, with build tags if any are named, into a directory and returns its path. With the
 // race detector a data race in an agent ends it with exit code 66.
-func Build(dir string, race bool) (string, error) {
+func Build(dir string, race bool, tags ...string) (string, error) {
 	path := filepath.Join(dir, "warren")
 	// Left to itself the go tool refuses to build in a checkout that another user owns.
-	argv := []string{"build", "-buildvcs=false", "-o", path}
+	argv := []string{"build", "-buildvcs=false", "-tags", strings.Join(tags, ","), "-o", path}
 	if race {
 		argv = append(argv, "-race")
 	}

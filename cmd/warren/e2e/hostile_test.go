@@ -1,0 +1,852 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode"
+
+	"warren/mesh/api"
+	"warren/mesh/identity"
+	"warren/mesh/place"
+	"warren/nat/natlab"
+)
+
+/* TestHostile: eight agents, two of which attack
+ *
+ *	the Internet: founder (admin; hosts phone, a plain WireGuard peer), east and west: one of them is evil, the other an honest anchor
+ *	one home:     alice, bob, mole (evil too)
+ *	two homes behind symmetric NATs: sym, hard, which reach each other by a relay only
+ *
+ * While each attack goes on, all tunnels between the honest go on, nobody's name, address, key or route becomes another one, no agent
+ * ends, and none needs much. In the end both are revoked while they go on, and within five seconds nothing of them is left.
+ *
+ * In `make test` each attack has a moment. WARREN_HOSTILE=5m gives it five minutes; WARREN_ATTACKS is a regular expression for those to
+ * choose; WARREN_SEED gives random numbers again.
+ */
+
+const (
+	rssGrowth = 64   // MiB, over what an agent had before all attacks
+	cpuShare  = 0.50 // of one processor, on average while an attack goes on
+	// oftenAsked is what one honest member may send to an address of an attacker's choice in a second.
+	oftenAsked = 40
+	// strangersAtOnce is how many sessions with those who are no members a member may have, and what a handshake under way adds.
+	strangersAtOnce = 80
+	// inviteUses is how many may come by the invite of an attacker.
+	inviteUses = 12
+)
+
+// siege is the mesh under attack.
+type siege struct {
+	*bed
+	length time.Duration // of each attack; zero: a moment
+	seed   uint64
+	only   *regexp.Regexp
+
+	founder, anchor, alice, bob, sym, hard *Node
+	honest                                 []*Node // these
+	evil, mole                             *attacker
+	phone                                  *Foreign
+	phoneAddr                              netip.Addr
+	bystander                              *natlab.Host
+	tokens                                 map[*attacker]string // that they came by
+	ids                                    map[string]identity.NodeID
+
+	base    map[*Node]api.Status // before all attacks
+	used    map[*Node]usage
+	pulses  map[*Node]*pulse
+	control *pulse        // between hosts without warren: what it misses the machine has missed
+	quiet   time.Duration // the longest silence before all attacks
+	results []result
+}
+
+// result is a line of the table.
+type result struct {
+	attack string
+	sent   int64
+	counts string
+	gap    time.Duration
+	rss    float64
+	cpu    float64
+	wrong  []string
+}
+
+func newSiege(b *bed) *siege {
+	b.t.Helper()
+	s := &siege{bed: b, seed: 1, tokens: make(map[*attacker]string), ids: make(map[string]identity.NodeID), base: make(map[*Node]api.Status),
+		used: make(map[*Node]usage), pulses: make(map[*Node]*pulse)}
+	if text := os.Getenv("WARREN_HOSTILE"); text != "" {
+		var err error
+		s.length, err = time.ParseDuration(text)
+		b.must(err)
+		s.seed = rand.Uint64N(1_000_000)
+	}
+	if text := os.Getenv("WARREN_SEED"); text != "" {
+		var err error
+		s.seed, err = strconv.ParseUint(text, 10, 64)
+		b.must(err)
+	}
+	s.only = regexp.MustCompile(os.Getenv("WARREN_ATTACKS"))
+	return s
+}
+
+// found makes the mesh.
+func (s *siege) found() {
+	s.t.Helper()
+	s.founder = s.node("founder", nil)
+	home := s.Router("home", natlab.EIMAPDF)
+	east, west := s.node("east", nil), s.node("west", nil)
+	s.alice, s.bob = s.node("alice", home), s.node("bob", home)
+	mole := s.node("mole", home)
+	s.sym, s.hard = s.node("sym", s.Router("home-sym", natlab.Symmetric)), s.node("hard", s.Router("home-hard", natlab.Symmetric))
+	s.bystander = s.Host("bystander", nil)
+	phone := s.Host("phone", nil)
+
+	// Of relays that are as good as each other, the one with the least ID is taken, which is to be evil.
+	for id := (identity.NodeID{}); id[0] < 0xe0; {
+		s.must(os.RemoveAll(s.founder.StateDir()))
+		s.must(s.founder.Create(s.ctx, "siege"))
+		id = s.id(s.founder)
+	}
+	s.must(s.founder.Start(s.ctx))
+	status := s.status(s.founder)
+	s.phoneAddr = status.Mesh.Prefix4.Addr().Next()
+	for status.Self.Addresses[0] == s.phoneAddr {
+		s.phoneAddr = s.phoneAddr.Next()
+	}
+	s.phone = s.foreign(phone, 51820, s.phoneAddr.String())
+	s.must(s.phone.AddPeer(s.ctx, ForeignPeer{PublicKey: s.key(status.Self.PublicKey), AllowedIPs: []netip.Prefix{status.Mesh.Prefix4}}))
+	_, err := s.founder.Host.Run(s.ctx, "sysctl", "-w", "net.ipv4.ip_forward=1")
+	s.must(err)
+	s.must(s.founder.Stop())
+	s.must(s.founder.Start(s.ctx, s.start(s.founder)...))
+
+	invite := func() string {
+		token, err := s.founder.Invite(s.ctx, "--uses", strconv.Itoa(inviteUses))
+		s.must(err)
+		return token
+	}
+	tokenEast, tokenWest := invite(), invite()
+	s.must(east.Join(s.ctx, tokenEast))
+	s.must(west.Join(s.ctx, tokenWest))
+	if s.id(east).Compare(s.id(west)) < 0 {
+		s.evil, s.anchor = s.attacker(east), west
+		s.tokens[s.evil] = tokenEast
+	} else {
+		s.evil, s.anchor = s.attacker(west), east
+		s.tokens[s.evil] = tokenWest
+	}
+	s.must(s.evil.Start(s.ctx))
+	s.must(s.anchor.Start(s.ctx))
+	s.mole = s.attacker(mole)
+	s.tokens[s.mole] = invite()
+	s.must(mole.Join(s.ctx, s.tokens[s.mole]))
+	s.must(mole.Start(s.ctx))
+	for _, n := range []*Node{s.alice, s.bob, s.sym} {
+		s.must(Admit(s.ctx, s.founder, n))
+	}
+	s.must(s.hard.Join(s.ctx, s.tokens[s.evil])) // an honest member that came by the same invite
+	s.must(s.hard.Start(s.ctx))
+	s.honest = []*Node{s.founder, s.anchor, s.alice, s.bob, s.sym, s.hard}
+	s.meshed(s.nodes...)
+	s.step("meshed; evil is %s", s.evil.Name())
+}
+
+// id is that of a node with a state.
+func (s *siege) id(n *Node) identity.NodeID {
+	s.t.Helper()
+	state, err := place.Load(n.StateDir())
+	s.must(err)
+	s.ids[n.Name()] = state.NodeID()
+	return state.NodeID()
+}
+
+// start are the arguments with which a node's agent is started.
+func (s *siege) start(n *Node) []string {
+	if n != s.founder {
+		return nil
+	}
+	return []string{"--config", s.configure(n, peerTable(s.phone, "share = true", s.phoneAddr.String()+"/32"))}
+}
+
+// settle remembers what all is like while nobody attacks.
+func (s *siege) settle() {
+	s.t.Helper()
+	for _, n := range append(slices.Clone(s.honest), s.evil.Node, s.mole.Node) {
+		s.base[n] = s.status(n)
+		s.id(n)
+	}
+	for i, n := range s.honest {
+		var to []netip.Addr
+		for _, other := range s.honest[i+1:] {
+			to = append(to, s.base[other].Self.Addresses[0])
+		}
+		if n == s.founder || n == s.alice {
+			to = append(to, s.phoneAddr)
+		}
+		s.pulses[n] = s.pulse(n, to...)
+	}
+	s.control = s.pulse(NewNode(s.bystander, ""), s.phone.Host.Addr4())
+	s.eventually("all answer", func() bool { return len(s.mute(nil)) == 0 })
+	begin := time.Now()
+	time.Sleep(2 * time.Second) // nothing happens: there is nothing to wait for
+	s.quiet, _ = s.gaps(nil, nil, begin, time.Now(), time.Minute, 1)
+	for _, n := range s.honest {
+		s.used[n] = s.use(n)
+	}
+	s.step("the longest silence of a quiet mesh: %d ms", s.quiet.Milliseconds())
+}
+
+// each calls f for every pair that a pulse goes to and fro between; not for those of the nodes left out.
+func (s *siege) each(without []*Node, f func(p *pulse, to netip.Addr, what string)) {
+	names := map[netip.Addr]*Node{s.phoneAddr: {}}
+	for _, n := range s.honest {
+		names[s.base[n].Self.Addresses[0]] = n
+	}
+	for n, p := range s.pulses {
+		if slices.Contains(without, n) {
+			continue
+		}
+		for to := range p.arrivals {
+			if other := names[to]; to == s.phoneAddr {
+				f(p, to, n.Name()+" to the phone")
+			} else if !slices.Contains(without, other) {
+				f(p, to, n.Name()+" to "+other.Name())
+			}
+		}
+	}
+}
+
+// gaps returns the longest silence, and which pairs had one that was longer than the limit, or more than so many. Those that were mute
+// before do not count, nor what the whole machine stood still for.
+func (s *siege) gaps(without []*Node, mute []string, since, until time.Time, limit time.Duration, most int) (longest time.Duration, wrong []string) {
+	still, stills := s.control.gaps(s.phone.Host.Addr4(), since, until)
+	if stills > 0 {
+		s.step("the machine stood still for %d ms", still.Milliseconds())
+		limit, most = limit+still, most+stills
+	}
+	s.each(without, func(p *pulse, to netip.Addr, what string) {
+		if slices.Contains(mute, what+": no answer") {
+			return
+		}
+		gap, count := p.gaps(to, since, until)
+		longest = max(longest, gap)
+		if gap > limit || count > most {
+			wrong = append(wrong, fmt.Sprintf("%s: silent for %d ms, %d gaps", what, gap.Milliseconds(), count))
+		}
+	})
+	slices.Sort(wrong)
+	return longest, wrong
+}
+
+// mute lists the pairs without an answer just now.
+func (s *siege) mute(without []*Node) (list []string) {
+	s.each(without, func(p *pulse, to netip.Addr, what string) {
+		if p.silent(to) > pulseHole {
+			list = append(list, what+": no answer")
+		}
+	})
+	slices.Sort(list)
+	return list
+}
+
+// changed lists what is not as it was before all attacks: agents that have ended, and what they say of themselves and of each other.
+func (s *siege) changed(without []*Node) (list []string) {
+	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	for _, n := range s.honest {
+		if slices.Contains(without, n) {
+			continue
+		}
+		select {
+		case <-n.Agent().Done():
+			say("the agent of %s has ended: %s", n.Name(), lastLines(n.Agent().Output()))
+			continue
+		default:
+		}
+		now, err := n.Status(s.ctx)
+		if err != nil {
+			say("%v", err)
+			continue
+		}
+		if was, is := s.base[n].Self, now.Self; is.Name != was.Name || !slices.Equal(is.Addresses, was.Addresses) {
+			say("%s is %s %v, was %s %v", n.Name(), is.Name, is.Addresses, was.Name, was.Addresses)
+		}
+		for _, other := range s.honest {
+			if other == n {
+				continue
+			}
+			was := s.base[other].Self
+			i := slices.IndexFunc(now.Peers, func(p api.Peer) bool { return p.ID == was.ID })
+			if i < 0 {
+				say("%s does not know %s", n.Name(), other.Name())
+				continue
+			}
+			is := now.Peers[i]
+			if is.Name != was.Name || !slices.Equal(is.Addresses, was.Addresses) || is.PublicKey != was.PublicKey {
+				say("%s says of %s: %s %v %s, was %v %s", n.Name(), other.Name(), is.Name, is.Addresses, is.PublicKey, was.Addresses, was.PublicKey)
+			}
+			if other == s.founder && !slices.Equal(is.Routes, prefixes(s.phoneAddr)) {
+				say("%s says of the founder's routes: %v, want the phone's", n.Name(), is.Routes)
+			}
+		}
+	}
+	return list
+}
+
+// strike is how one attack goes.
+type strike struct {
+	attack  string
+	by      []*attacker
+	least   time.Duration // what it needs to be felt
+	allow   time.Duration // silence beyond that of a quiet mesh; zero: a second
+	gaps    int           // of a pair; zero: one
+	orders  orders        // beside what all have
+	without []*Node       // what happens to their tunnels is not the attack's doing
+	// meanwhile is called while it goes on, and may return what is wrong.
+	meanwhile func() []string
+}
+
+// moment is how long an attack goes on by default.
+const moment = 2 * time.Second
+
+// strike has the attack go on for a while, and notes what comes of it.
+func (s *siege) strike(k strike) {
+	s.t.Helper()
+	if !s.only.MatchString(k.attack) {
+		return
+	}
+	long := max(s.length, k.least, moment)
+	if k.by == nil {
+		k.by = []*attacker{s.evil}
+	}
+	before, old := make(map[*Node]usage), make(map[string]bool)
+	for _, n := range s.honest {
+		before[n] = s.use(n)
+	}
+	mute := s.mute(nil)
+	for _, what := range append(s.changed(nil), mute...) {
+		old[what] = true // not this attack's doing
+	}
+	begin := time.Now()
+	r := result{attack: k.attack}
+	for _, a := range k.by {
+		s.must(a.begin(s.ctx, k.attack, s.given(a, k.orders, long)))
+	}
+	if k.meanwhile != nil {
+		r.wrong = append(r.wrong, k.meanwhile()...)
+	}
+	time.Sleep(time.Until(begin.Add(long))) // the attack's time
+	took := time.Since(begin)
+	for _, n := range s.honest {
+		if _, ended := s.ended(n); ended {
+			continue
+		}
+		now := s.use(n)
+		if now.cpu >= before[n].cpu { // else it was started anew
+			r.cpu = max(r.cpu, (now.cpu-before[n].cpu).Seconds()/took.Seconds())
+		}
+		r.rss = max(r.rss, now.rss-s.used[n].rss)
+	}
+	if r.cpu > cpuShare {
+		r.wrong = append(r.wrong, fmt.Sprintf("an honest agent took %.0f %% of a processor, want %.0f %% at most", 100*r.cpu, 100*cpuShare))
+	}
+	if r.rss > rssGrowth {
+		r.wrong = append(r.wrong, fmt.Sprintf("an honest agent grew by %.0f MiB, want %d at most", r.rss, rssGrowth))
+	}
+	r.wrong = append(r.wrong, news(s.changed(nil), old)...)
+	var counts []string
+	for _, a := range k.by {
+		got, err := a.end(s.ctx, k.attack)
+		s.must(err)
+		if r.sent += got["sent"]; got["sent"] == 0 {
+			r.wrong = append(r.wrong, a.Name()+" has sent nothing")
+		}
+		for what, n := range got {
+			if what != "sent" {
+				counts = append(counts, fmt.Sprintf("%s %d", what, n))
+			}
+		}
+	}
+	slices.Sort(counts)
+	r.counts = strings.Join(counts, ", ")
+	allow := k.allow
+	if allow == 0 {
+		allow = time.Second
+	}
+	var silent []string
+	r.gap, silent = s.gaps(k.without, mute, begin, time.Now(), s.quiet+allow, max(1, k.gaps))
+	r.wrong = append(r.wrong, silent...)
+	for _, what := range news(s.recover(old), old) {
+		r.wrong = append(r.wrong, fmt.Sprintf("%v after the end: %s", recoverLimit, what))
+	}
+	s.step("%s: sent %d (%s); longest silence %d ms, grown by %.0f MiB, %.0f %% CPU", k.attack, r.sent, r.counts, r.gap.Milliseconds(), r.rss, 100*r.cpu)
+	s.conclude(r)
+}
+
+// conclude enters a line of the table, and fails the test for what is wrong.
+func (s *siege) conclude(r result) {
+	s.t.Helper()
+	s.results = append(s.results, r)
+	if len(r.wrong) > 0 {
+		const most = 8
+		more := ""
+		if n := len(r.wrong) - most; n > 0 {
+			more = fmt.Sprintf("\n  and %d more", n)
+		}
+		s.t.Errorf("%s:\n  %s%s", r.attack, strings.Join(r.wrong[:min(most, len(r.wrong))], "\n  "), more)
+	}
+}
+
+// news are those that are not old.
+func news(all []string, old map[string]bool) []string {
+	return slices.DeleteFunc(all, func(what string) bool { return old[what] })
+}
+
+// given are the orders for an attacker.
+func (s *siege) given(a *attacker, o orders, long time.Duration) orders {
+	o.Token, o.Seed, o.For, o.Friends = s.tokens[a], s.seed, long, []string{s.evil.Name(), s.mole.Name()}
+	o.Victim, o.At, o.Routes = s.alice.Name(), s.bystander.Addr4(), prefixes(s.phoneAddr)
+	o.Name, o.Address = s.founder.Name(), s.base[s.founder].Self.Addresses[0]
+	return o
+}
+
+func (s *siege) ended(n *Node) (error, bool) {
+	select {
+	case <-n.Agent().Done():
+		return n.Agent().Wait(s.ctx), true
+	default:
+		return nil, false
+	}
+}
+
+// recoverLimit is how long after an attack all may take to be as it was before.
+const recoverLimit = 5 * time.Second
+
+// recover starts agents anew that have ended, and returns what is not in order again after a while, beside what is old.
+func (s *siege) recover(old map[string]bool) []string {
+	s.t.Helper()
+	for _, n := range s.honest {
+		if _, ended := s.ended(n); ended {
+			s.kill(n)
+			s.must(n.Launch(s.start(n)...))
+		}
+	}
+	for begin := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		left := append(s.mute(nil), s.changed(nil)...)
+		if len(news(slices.Clone(left), old)) == 0 || time.Since(begin) > recoverLimit {
+			return left
+		}
+	}
+}
+
+// relayedByEvil has a pair of the honest that needs a relay use the attacker's.
+func (s *siege) relayedByEvil() {
+	s.t.Helper()
+	behind := []*Node{s.alice, s.bob, s.sym, s.hard}
+	for try := range 6 {
+		for begin := time.Now(); time.Since(begin) < 2*time.Second; time.Sleep(100 * time.Millisecond) {
+			for _, n := range behind {
+				for _, p := range s.status(n).Peers {
+					if p.Path.Via == s.evil.Name() && p.Path.Standby != "" && slices.ContainsFunc(behind, func(o *Node) bool { return o.Name() == p.Name }) {
+						s.step("%s and %s are relayed by the attacker, %s is ready", n.Name(), p.Name, p.Path.Standby)
+						return
+					}
+				}
+			}
+		}
+		s.step("nobody is relayed by the attacker, try %d", try)
+		n := []*Node{s.hard, s.sym}[try%2]
+		s.must(n.Stop())
+		s.must(n.Start(s.ctx))
+	}
+	s.t.Errorf("the attacker does not become a relay")
+}
+
+// attacks are all of them.
+func (s *siege) attacks() {
+	both := []*attacker{s.evil, s.mole}
+	if s.only.MatchString("relay") {
+		s.relayedByEvil()
+	}
+	// A relay that dies costs up to 1.0 s. This one turns bad in four ways, one after the other.
+	s.strike(strike{attack: "relay", least: 5 * time.Second, allow: 2 * time.Second, gaps: 4})
+	s.strike(strike{attack: "anchor-lies", without: []*Node{s.sym}, meanwhile: func() []string {
+		s.sym.Host.Router().Flush() // who asks where it stands is lied to
+		return nil
+	}})
+	s.strike(strike{attack: "bomb", by: both, least: 14 * time.Second, without: []*Node{s.hard}, meanwhile: s.cutOff})
+	s.strike(strike{attack: "wireguard-key", by: both})
+	s.strike(strike{attack: "forged-records", by: both, least: 4 * time.Second, without: []*Node{s.bob}, meanwhile: s.revocationSpreads})
+	s.strike(strike{attack: "backdate"})
+	s.strike(strike{attack: "claims", by: both})
+	s.strike(strike{attack: "strangers", least: 3 * time.Second, meanwhile: s.strangersAreFew})
+	s.strike(strike{attack: "introductions", meanwhile: s.bystanderIsLeftAlone})
+	s.strike(strike{attack: "signals", by: both, without: []*Node{s.bob}, meanwhile: func() []string {
+		time.Sleep(time.Second) // what is replayed to the next process has to be known
+		s.must(s.bob.Stop())
+		s.must(s.bob.Start(s.ctx))
+		return nil
+	}})
+	s.strike(strike{attack: "sync", least: 3 * time.Second})
+	s.strike(strike{attack: "silent-joiners", meanwhile: s.guestsComeIn})
+	s.strike(strike{attack: "record-flood", by: both, meanwhile: s.newsSpread})
+	s.strike(strike{attack: "clocks"})
+	s.strike(strike{attack: "texts", least: 3 * time.Second, meanwhile: s.nothingForTerminals})
+	s.strike(strike{attack: "forwarding"})
+	s.strike(strike{attack: "beacons", by: []*attacker{s.mole}})
+	s.strike(strike{attack: "gossip", by: both})
+	s.strike(strike{attack: "streams", meanwhile: s.guestsComeIn})
+	s.strike(strike{attack: "spoofed"})
+}
+
+// cutOff has the line of a member dead for longer than it would wait before it believed those that refuse it.
+func (s *siege) cutOff() []string {
+	time.Sleep(500 * time.Millisecond)
+	s.Cut(s.hard.Host)
+	_, err := s.hard.Host.Run(s.ctx, "ip", "addr", "add", "192.168.77.7/32", "dev", "lo") // it looks at once whether its sessions live
+	s.must(err)
+	time.Sleep(13 * time.Second)
+	s.Mend(s.hard.Host)
+	return nil
+}
+
+// known waits until some members know of a revocation.
+func (s *siege) known(id string, limit time.Duration, nodes ...*Node) (wrong []string) {
+	ctx, cancel := context.WithTimeout(s.ctx, limit)
+	defer cancel()
+	for _, n := range nodes {
+		_, err := n.Wait(ctx, "the revocation is known", func(st api.Status) bool {
+			return slices.ContainsFunc(st.Revoked, func(r api.Revoked) bool { return strings.HasPrefix(r.ID, id) })
+		})
+		if err != nil {
+			wrong = append(wrong, fmt.Sprintf("%s does not know a revocation after %v", n.Name(), limit))
+		}
+	}
+	return wrong
+}
+
+// revocationSpreads revokes a member that was never started while another is off, which has to learn of it when it is back.
+func (s *siege) revocationSpreads() []string {
+	lost := s.node("lost", nil)
+	token, err := s.founder.Invite(s.ctx)
+	s.must(err)
+	s.must(lost.Join(s.ctx, token))
+	id := s.id(lost).String()
+	if _, err := s.bob.Wait(s.ctx, "lost is known", func(st api.Status) bool {
+		return slices.ContainsFunc(st.Peers, func(p api.Peer) bool { return p.ID == id })
+	}); err != nil {
+		return []string{err.Error()}
+	}
+	s.must(s.bob.Stop())
+	if _, err = s.founder.Warren(s.ctx, "", "revoke", id, "--reason", "lost"); err != nil {
+		return []string{err.Error()}
+	}
+	wrong := s.known(id, 5*time.Second, s.anchor, s.alice, s.sym, s.hard)
+	time.Sleep(300 * time.Millisecond) // it is forged by now
+	s.must(s.bob.Start(s.ctx))
+	return append(wrong, s.known(id, 5*time.Second, s.bob)...)
+}
+
+// newsSpread makes an invite, of which all have to hear.
+func (s *siege) newsSpread() (wrong []string) {
+	invite, err := s.founder.NewInvite(s.ctx)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	const limit = 3 * time.Second
+	ctx, cancel := context.WithTimeout(s.ctx, limit)
+	defer cancel()
+	for _, n := range s.honest {
+		if _, err := n.Wait(ctx, "the invite is known", func(st api.Status) bool {
+			return slices.ContainsFunc(st.Invites, func(i api.Invited) bool { return i.ID == invite.ID })
+		}); err != nil {
+			wrong = append(wrong, fmt.Sprintf("%s does not know a new invite after %v", n.Name(), limit))
+		}
+	}
+	return wrong
+}
+
+// strangersAreFew counts the sessions that two reachable members have with nodes that nobody has admitted.
+func (s *siege) strangersAreFew() []string {
+	time.Sleep(2500 * time.Millisecond)
+	r, err := s.evil.report(s.ctx)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	s.step("strangers have %d sessions", r.Held)
+	if most := int64(2 * strangersAtOnce); r.Held > most {
+		return []string{fmt.Sprintf("strangers have %d sessions, want %d at most", r.Held, most)}
+	}
+	return nil
+}
+
+// bystanderIsLeftAlone counts what comes to the address that the attacker has named.
+func (s *siege) bystanderIsLeftAlone() []string {
+	before, begin := s.udpReceived(s.bystander), time.Now()
+	time.Sleep(1800 * time.Millisecond)
+	rate := float64(s.udpReceived(s.bystander)-before) / time.Since(begin).Seconds()
+	s.step("a bystander got %.0f packets a second", rate)
+	if most := float64(oftenAsked * len(s.honest)); rate > most {
+		return []string{fmt.Sprintf("a bystander got %.0f packets a second, want %.0f at most", rate, most)}
+	}
+	return nil
+}
+
+// guestsComeIn has a new machine join.
+func (s *siege) guestsComeIn() []string {
+	time.Sleep(500 * time.Millisecond)
+	guest := s.node(fmt.Sprintf("guest%d", len(s.nodes)), nil)
+	token, err := s.founder.Invite(s.ctx)
+	s.must(err)
+	const limit = 5 * time.Second
+	ctx, cancel := context.WithTimeout(s.ctx, limit)
+	defer cancel()
+	begin := time.Now()
+	if err := guest.Join(ctx, token); err != nil {
+		return []string{fmt.Sprintf("an honest machine could not join within %v: %v", limit, err)}
+	}
+	s.step("an honest machine joined within %.1f s", time.Since(begin).Seconds())
+	return nil
+}
+
+// nothingForTerminals looks, again and again, at what the program prints for characters that a terminal would obey, and whom it takes the
+// start of an ID for.
+func (s *siege) nothingForTerminals() (wrong []string) {
+	odd := func(what, text string) {
+		if i := strings.IndexFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+			wrong = append(wrong, fmt.Sprintf("%s: %q", what, text[max(0, i-20):min(len(text), i+20)]))
+		}
+	}
+	for begin := time.Now(); time.Since(begin) < max(s.length, 2500*time.Millisecond); {
+		for _, n := range []*Node{s.founder, s.sym} {
+			for _, args := range [][]string{{"status"}, {"status", "--json"}, {"peers"}, {"why", s.ids[s.evil.Name()].String()}, {"why", "nobody\x1b[2J"}} {
+				out, err := n.Warren(s.ctx, "", args...)
+				if failed, ok := errors.AsType[*CommandError](err); ok {
+					out += failed.Stderr
+				}
+				odd(n.Name()+" prints for warren "+args[0], out)
+			}
+			odd(n.Name()+" logs", n.Agent().Output())
+			if out, err := n.Warren(s.ctx, "", "why", s.ids[s.alice.Name()].Short()); err == nil && !strings.Contains(out, s.alice.Name()) {
+				wrong = append(wrong, fmt.Sprintf("%s takes the start of alice's ID for another: %q", n.Name(), out))
+			}
+		}
+		if len(wrong) > 0 {
+			break
+		}
+	}
+	return wrong
+}
+
+// outcast revokes both while they attack, and asserts that within five seconds nothing of them is left, and nothing comes back.
+func (s *siege) outcast() {
+	s.t.Helper()
+	last := []string{"backdate", "forged-records", "strangers", "signals", "forwarding"}
+	both := []*attacker{s.evil, s.mole}
+	for _, attack := range last {
+		for _, a := range both {
+			s.must(a.begin(s.ctx, attack, s.given(a, orders{}, 10*time.Second)))
+		}
+	}
+	time.Sleep(time.Second)
+	begin := time.Now()
+	r := result{attack: "after revocation"}
+	for _, a := range both {
+		if _, err := s.founder.Warren(s.ctx, "", "revoke", s.ids[a.Name()].String(), "--cascade", "--reason", "hostile"); err != nil {
+			r.wrong = append(r.wrong, err.Error())
+		}
+	}
+	const limit = 5 * time.Second
+	left := s.remains(both)
+	for len(left) > 0 && time.Since(begin) < limit {
+		time.Sleep(100 * time.Millisecond)
+		left = s.remains(both)
+	}
+	s.step("after %.1f s %d things of the revoked are left", time.Since(begin).Seconds(), len(left))
+	for _, what := range left {
+		r.wrong = append(r.wrong, fmt.Sprintf("%v after the revocation: %s", limit, what))
+	}
+	if len(left) == 0 {
+		back := make(map[string]bool)
+		for again := time.Now(); time.Since(again) < max(3*time.Second, s.length); time.Sleep(200 * time.Millisecond) {
+			for _, what := range s.remains(both) {
+				if !back[what] {
+					back[what] = true
+					r.wrong = append(r.wrong, fmt.Sprintf("%.1f s after the revocation, again: %s", time.Since(begin).Seconds(), what))
+				}
+			}
+		}
+	}
+	for _, attack := range last {
+		for _, a := range both {
+			got, err := a.end(s.ctx, attack)
+			s.must(err)
+			r.sent += got["sent"]
+		}
+	}
+	r.wrong = append(r.wrong, s.changed(nil)...)
+	var silent []string
+	r.gap, silent = s.gaps(nil, nil, begin, time.Now(), s.quiet+2*time.Second, 1) // relayed pairs lose their relay
+	r.wrong = append(r.wrong, silent...)
+	for _, n := range s.honest {
+		if _, ended := s.ended(n); !ended {
+			r.rss = max(r.rss, s.use(n).rss-s.used[n].rss)
+		}
+	}
+	s.conclude(r)
+}
+
+// remains lists what is left of the attackers, and of the nodes that they have made, at honest nodes and in their own hands.
+func (s *siege) remains(attackers []*attacker) (list []string) {
+	s.t.Helper()
+	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	bad := make(map[string]bool)
+	for _, a := range attackers {
+		bad[s.ids[a.Name()].String()] = true
+		r, err := a.report(s.ctx)
+		s.must(err)
+		for _, id := range r.Made {
+			bad[id.String()] = true
+		}
+		for _, id := range r.Sessions {
+			if !slices.ContainsFunc(attackers, func(o *attacker) bool { return s.ids[o.Name()] == id }) && !bad[id.String()] {
+				say("%s has a session with %s", a.Name(), id.Short())
+			}
+		}
+		if r.Puppets > 0 {
+			say("nodes that %s has made have %d sessions", a.Name(), r.Puppets)
+		}
+	}
+	keys := map[string]bool{s.phone.PublicKey.String(): true}
+	good := map[string]bool{"": true}
+	for _, n := range s.honest {
+		keys[s.base[n].Self.PublicKey] = true
+		good[n.Name()] = true
+	}
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for _, n := range s.honest {
+		all.Go(func() {
+			found := s.remainsAt(n, bad, good, keys)
+			mu.Lock()
+			defer mu.Unlock()
+			list = append(list, found...)
+		})
+	}
+	all.Wait()
+	return list
+}
+
+// remainsAt is remains for one honest node. A member that never ran, as the guests, has neither tunnel nor session.
+func (s *siege) remainsAt(n *Node, bad, good, keys map[string]bool) (list []string) {
+	say := func(format string, args ...any) { list = append(list, n.Name()+": "+fmt.Sprintf(format, args...)) }
+	st, err := n.Status(s.ctx)
+	if err != nil {
+		say("%v", err)
+		return list
+	}
+	keys = maps.Clone(keys)
+	for _, p := range st.Peers {
+		if bad[p.ID] {
+			say("%s is a peer, %s, with %v", p.Name, p.State, p.Addresses)
+			continue
+		}
+		if !good[p.Path.Via] || !good[p.Path.Standby] {
+			say("the path to %s goes by %s, %s is ready", p.Name, p.Path.Via, p.Path.Standby)
+		}
+		keys[p.PublicKey] = keys[p.PublicKey] || strings.HasPrefix(p.Name, "guest") || p.Static
+	}
+	for _, a := range st.Self.Anchors {
+		if !good[a] {
+			say("%s is an anchor", a)
+		}
+	}
+	if st.Relay != nil {
+		for _, m := range st.Relay.Members {
+			if m.Channels > 0 && !good[m.Name] {
+				say("%s has %d relay channels", m.Name, m.Channels)
+			}
+		}
+	}
+	out, err := n.Host.Run(s.ctx, "wg", "show", "all", "peers")
+	if err != nil {
+		say("%v", err)
+	}
+	for line := range strings.Lines(out) {
+		if _, key, ok := strings.Cut(strings.TrimSpace(line), "\t"); ok && !keys[key] {
+			say("the WireGuard peer %s", key)
+		}
+	}
+	return list
+}
+
+// table prints what came of each attack.
+func (s *siege) table() {
+	var out strings.Builder
+	fmt.Fprintf(&out, "WARREN_SEED=%d\n%-16s %8s %8s %7s %5s  %s\n", s.seed, "attack", "sent", "silence", "memory", "CPU", "result")
+	for _, r := range s.results {
+		verdict := "contained"
+		if len(r.wrong) > 0 {
+			verdict = "NOT CONTAINED: " + r.wrong[0]
+			if len(r.wrong) > 1 {
+				verdict += fmt.Sprintf(" (and %d more)", len(r.wrong)-1)
+			}
+		}
+		fmt.Fprintf(&out, "%-16s %8d %5d ms %3.0f MiB %3.0f %%  %s\n", r.attack, r.sent, r.gap.Milliseconds(), r.rss, 100*r.cpu, verdict)
+	}
+	s.t.Log(out.String())
+}
+
+// TestHostile attacks a mesh from within; see the top of this file.
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	length, _ := time.ParseDuration(os.Getenv("WARREN_HOSTILE"))
+	s := newSiege(bedWith(t, buildPlain, 25*(length+10*time.Second)))
+	defer s.table()
+	s.found()
+	s.settle()
+	s.attacks()
+	s.outcast()
+	s.step("end")
+}
+
+// TestOrdinaryProgramIsHonest asserts that no program without the tag has anything of the attacker, and that the one with the tag has.
+func TestOrdinaryProgramIsHonest(t *testing.T) {
+	t.Parallel()
+	traces := []string{"WARREN_HOSTILE_SOCKET", "warren/mesh/hostile.", "mesh/agent/hostile.go"}
+	found := func(build func() (string, error)) (list []string) {
+		path, err := build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		program, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, trace := range traces {
+			if strings.Contains(string(program), trace) {
+				list = append(list, trace)
+			}
+		}
+		return list
+	}
+	if got := found(func() (string, error) { return Build(t.TempDir(), false) }); len(got) > 0 {
+		t.Errorf("the ordinary program has %q, want nothing of it", got)
+	}
+	if got := found(buildHostile); !slices.Equal(got, traces) {
+		t.Errorf("the hostile program has %q, want %q: the test looks for what is not there", got, traces)
+	}
+}
