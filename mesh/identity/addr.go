@@ -62,6 +62,28 @@ func IsReachable(endpoint netip.AddrPort) bool {
 		!addr.IsMulticast() && addr != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
+// MaxProbes is how many candidates of Addr4 a node may claim: in a /16 that is half full all are taken once in 2^64. Few as they are, a
+// key can be made for which another's address is among them: that an address is taken already is for others to see to.
+const MaxProbes = 64
+
+// ProbeOf4 returns at which probe Addr4 gives a node this address, from 0; false for an address that no node has in prefix.
+func ProbeOf4(prefix netip.Prefix, node NodeID, addr netip.Addr) (probe int, ok bool) {
+	first := Addr4(prefix, node, 0)
+	if !first.IsValid() || !addr.Is4() || !prefix.Contains(addr) {
+		return 0, false
+	}
+	hosts := int64(1)<<(32-prefix.Bits()) - 2
+	offset := func(a netip.Addr) int64 {
+		base, raw := prefix.Masked().Addr().As4(), a.As4()
+		return int64(binary.BigEndian.Uint32(raw[:])) - int64(binary.BigEndian.Uint32(base[:])) - 1
+	}
+	at := offset(addr)
+	if at < 0 || at >= hosts {
+		return 0, false
+	}
+	return int((at - offset(first) + hosts) % hosts), true
+}
+
 func overlaps(prefix netip.Prefix, others []netip.Prefix) bool {
 	for _, other := range others {
 		if other.Bits() >= 8 && prefix.Overlaps(other) {

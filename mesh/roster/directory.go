@@ -3,14 +3,12 @@ package roster
 import (
 	"crypto/x509"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"warren/mesh/identity"
-	"warren/mesh/record"
 )
 
-// directory lists the members, and gives each the name and the address by which the others know it.
+// directory lists the members, and what each has: the name and the addresses by which the others know it, its routes.
 type directory struct {
 	// constant
 	mesh     identity.MeshID
@@ -56,20 +54,7 @@ func (d *directory) read() {
 		d.members[i] = d.member(e)
 		d.byID[e.Node.ID] = i
 	}
-	// Those that have left come last and take nothing from those that are here.
-	names, addrs := takenNames{}, make(map[netip.Addr]bool)
-	for _, state := range [...]State{Active, Left} {
-		for i := range d.members {
-			m := &d.members[i]
-			if m.State != state {
-				continue
-			}
-			m.Name = names.take(m.Record.Name, m.ID)
-			if addr := m.Record.Addr4; isHost(d.prefix4, addr) && !addrs[addr] {
-				m.Addr4, addrs[addr] = addr, true
-			}
-		}
-	}
+	give(d.prefix4, d.mesh.Prefix6(), d.members)
 }
 
 func (d *directory) member(e *entry) Member {
@@ -84,32 +69,4 @@ func (d *directory) member(e *entry) Member {
 		m.State = Left
 	}
 	return m
-}
-
-// takenNames are the names that somebody has, each with the number to go on with when somebody else wants it, so that a thousand
-// nodes of one name cost no more than others.
-type takenNames map[string]int
-
-// take returns the wanted name, or with the first of -2, -3 … that nobody has, and takes it. A node that
-// wants no name is called after its ID.
-func (n takenNames) take(wanted string, id identity.NodeID) string {
-	if wanted == "" {
-		wanted = "node-" + id.Short()[:6]
-	}
-	name, next := wanted, max(n[wanted], 2)
-	for ; n[name] > 0; next++ {
-		suffix := "-" + strconv.Itoa(next)
-		name = wanted[:min(len(wanted), record.MaxName-len(suffix))] + suffix
-	}
-	n[wanted] = next
-	n[name] = max(n[name], 2)
-	return name
-}
-
-// isHost reports whether addr is one that a node may have in prefix: not its first or last.
-func isHost(prefix netip.Prefix, addr netip.Addr) bool {
-	if !prefix.IsValid() || !addr.IsValid() || !prefix.Contains(addr) || addr == prefix.Masked().Addr() {
-		return false
-	}
-	return prefix.Contains(addr.Next())
 }

@@ -42,7 +42,7 @@ func (s State) String() string {
 // Member is one member of the mesh. It is a copy; its slices are not to be changed.
 type Member struct {
 	ID         identity.NodeID
-	Name       string      // unique in the mesh: the earlier admission keeps the name that both want
+	Name       string      // unique in the mesh: see give
 	Record     record.Node // as the node signed it
 	Key        record.Key
 	Admin      bool
@@ -52,10 +52,16 @@ type Member struct {
 	Admitted   time.Time
 	Expires    time.Time       // of its certificate
 	Addr6      netip.Addr      // always
-	Addr4      netip.Addr      // zero when it claims none in the mesh's network, or an earlier admission has it
+	Addr4      netip.Addr      // zero: none, for want of a claim, or since another has what it claims
 	Routes     []netip.Prefix  // of those that it claims: they count, and no two members' overlap
 	KeyTakenBy identity.NodeID // another member that has the WireGuard key of its record: it gets no tunnel; zero: the key is its own
 	State      State
+	Grant      *record.Grant // that counts; nil: none
+}
+
+// Granted reports whether the member has a grant that gives it something: one that gives nothing takes back what was granted before.
+func (m *Member) Granted() bool {
+	return m.Grant != nil && (m.Grant.Name != "" || m.Grant.Addr4.IsValid() || len(m.Grant.Routes) > 0)
 }
 
 // Outcome is what became of a record, and what changed with it.

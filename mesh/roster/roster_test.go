@@ -329,9 +329,11 @@ func TestWordsOfNodes(t *testing.T) {
 	}
 	r := m.roster()
 	m.wantMembers(r, "founder", "a", "a-2")
+	prefix := netip.MustParsePrefix("100.70.0.0/16")
+	ofA, ofB := identity.Addr4(prefix, a.id, 3), identity.Addr4(prefix, b.id, 0)
 	for _, rec := range []record.Signed{
-		m.word(a, 3, named("a", "100.70.1.1")), m.word(a, 2, named("old", "100.70.1.9")),
-		m.word(b, 2, named("a", "100.70.1.1")), m.word(m.founder, 2, named("founder", "10.0.0.1")),
+		m.word(a, 3, named("a", ofA.String())), m.word(a, 2, named("old", "100.70.1.9")),
+		m.word(b, 2, named("a", ofA.String())), m.word(m.founder, 2, named("founder", "10.0.0.1")),
 	} {
 		_, err := r.Add(rec, at(3))
 		m.check(err)
@@ -340,7 +342,7 @@ func TestWordsOfNodes(t *testing.T) {
 	first, _ := r.Member(a.id)
 	second, _ := r.Member(b.id)
 	founder, _ := r.Member(m.founder.id)
-	if first.Addr4 != netip.MustParseAddr("100.70.1.1") || second.Addr4.IsValid() || founder.Addr4.IsValid() {
+	if first.Addr4 != ofA || second.Addr4.IsValid() || founder.Addr4.IsValid() {
 		t.Errorf("addresses: %s, %s, %s", first.Addr4, second.Addr4, founder.Addr4)
 	}
 	if first.Record.Seq != 3 {
@@ -350,9 +352,11 @@ func TestWordsOfNodes(t *testing.T) {
 	if err != nil || !slices.Equal(out.Changed, []identity.NodeID{a.id}) || len(out.Dropped) > 0 {
 		t.Errorf("leaving: %+v, %v", out, err)
 	}
+	_, err = r.Add(m.word(b, 3, named("a", ofB.String())), at(5))
+	m.check(err)
 	second, _ = r.Member(b.id)
 	first, _ = r.Member(a.id)
-	if first.State != Left || second.Name != "a" || second.Addr4 != netip.MustParseAddr("100.70.1.1") {
+	if first.State != Left || second.Name != "a" || second.Addr4 != ofB {
 		t.Errorf("after leaving: %+v, %+v", first, second)
 	}
 }
