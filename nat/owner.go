@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"container/heap"
 	"context"
 	"fmt"
 	"log/slog"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 	"warren/nat/path"
 )
 
@@ -31,7 +31,7 @@ type loop struct {
 	work       *work
 	peers      map[identity.NodeID]*peer
 	wanted     []identity.NodeID // as SetPeers last said
-	wakes      wakeHeap
+	wakes      due.Queue[*peer]
 	place      place
 	attempts   attempts
 	prediction prediction
@@ -121,10 +121,7 @@ func (l *loop) turn(ctx context.Context, timer *time.Timer) {
 // nextWake is the earliest time at which something is due.
 func (l *loop) nextWake() time.Time {
 	next := time.Now().Add(noDeadline)
-	times := []time.Time{l.place.prober.wake(), l.attempts.slots.wake(), l.prediction.puncher.wake(), l.parking.wake()}
-	if len(l.wakes) > 0 {
-		times = append(times, l.wakes[0].wake)
-	}
+	times := []time.Time{l.place.prober.wake(), l.attempts.slots.wake(), l.prediction.puncher.wake(), l.parking.wake(), l.wakes.Next()}
 	for _, t := range times {
 		if !t.IsZero() && t.Before(next) {
 			next = t
@@ -135,8 +132,7 @@ func (l *loop) nextWake() time.Time {
 
 // tick does what is due.
 func (l *loop) tick(now time.Time) {
-	for len(l.wakes) > 0 && !l.wakes[0].wake.After(now) {
-		p := l.wakes[0]
+	for p, ok := l.wakes.Due(now); ok; p, ok = l.wakes.Due(now) {
 		tx, rx := l.o.Traffic.Activity(p.id)
 		l.step(now, p, path.Wake{LastTx: tx, LastRx: rx})
 	}
@@ -319,43 +315,5 @@ func (l *loop) localChanged(now time.Time) {
 	}
 	for _, p := range l.peers {
 		l.step(now, p, after)
-	}
-}
-
-// wakeHeap holds the peers by the time of their next wake; those without one are not in it.
-type wakeHeap []*peer
-
-func (h wakeHeap) Len() int           { return len(h) }
-func (h wakeHeap) Less(i, j int) bool { return h[i].wake.Before(h[j].wake) }
-func (h wakeHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-// Push is heap.Interface's.
-func (h *wakeHeap) Push(x any) {
-	p := x.(*peer) //nolint:forcetypeassert // only plan pushes
-	p.index = len(*h)
-	*h = append(*h, p)
-}
-
-// Pop is heap.Interface's.
-func (h *wakeHeap) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	last.index = -1
-	return last
-}
-
-// plan notes when a peer wants to be woken.
-func (h *wakeHeap) plan(p *peer, wake time.Time) {
-	p.wake = wake
-	switch {
-	case p.index >= 0 && wake.IsZero():
-		heap.Remove(h, p.index)
-	case p.index >= 0:
-		heap.Fix(h, p.index)
-	case !wake.IsZero():
-		heap.Push(h, p)
 	}
 }

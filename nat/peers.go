@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 	"warren/nat/path"
 )
 
@@ -23,20 +24,19 @@ const (
 
 // peer is the shell around one machine. The run loop owns it.
 type peer struct {
-	id      identity.NodeID
-	machine *path.Machine
-	wake    time.Time
-	index   int // in the wake heap, -1 for not
-	attempt *attempt
-	trials  []*trial                          // the latest attempts, oldest first; what was published of it is not written to
-	guesses guesses                           // at the ports of this node that the peer may send to
-	relays  map[identity.NodeID]chan struct{} // by anchor: closed when the last call to it is done
+	due.Slot // in loop.wakes
+	id       identity.NodeID
+	machine  *path.Machine
+	attempt  *attempt
+	trials   []*trial                          // the latest attempts, oldest first; what was published of it is not written to
+	guesses  guesses                           // at the ports of this node that the peer may send to
+	relays   map[identity.NodeID]chan struct{} // by anchor: closed when the last call to it is done
 }
 
 func (l *loop) addPeer(now time.Time, id identity.NodeID) {
 	cfg := path.Config{Self: l.o.Self, Peer: id, Instance: l.o.Instance}
 	_, _ = rand.Read(cfg.Seed[:]) // never fails
-	p := &peer{id: id, index: -1, relays: make(map[identity.NodeID]chan struct{}), machine: path.New(cfg, now)}
+	p := &peer{id: id, relays: make(map[identity.NodeID]chan struct{}), machine: path.New(cfg, now)}
 	l.peers[id] = p
 	l.step(now, p, path.Local(l.place.local))
 	if early, ok := l.parking.take(id); ok {
@@ -47,7 +47,7 @@ func (l *loop) addPeer(now time.Time, id identity.NodeID) {
 
 func (l *loop) removePeer(p *peer) {
 	l.halt(p)
-	l.wakes.plan(p, time.Time{})
+	l.wakes.Set(p, time.Time{})
 	l.paths.drop(p.id)
 	delete(l.peers, p.id)
 	l.board.hide(p.id)
@@ -57,7 +57,7 @@ func (l *loop) removePeer(p *peer) {
 func (l *loop) step(now time.Time, p *peer, in path.Input) {
 	out, wake := p.machine.Step(now, in)
 	l.board.show(p)
-	l.wakes.plan(p, wake)
+	l.wakes.Set(p, wake)
 	trace(l.log, p, in)
 	l.carryOut(p, out)
 }

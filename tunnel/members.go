@@ -87,13 +87,13 @@ func (w *ways) follow(table map[identity.NodeID]*member, now time.Time) {
 		p := w.peers[id]
 		switch {
 		case p == nil:
-			w.peers[id] = &followed{member: m, at: -1}
+			w.peers[id] = &followed{member: m}
 		case p.endpoint == m.endpoint:
 			p.member = m
 		default:
 			w.unsized.drop(p.id)
-			w.busy.set(p, time.Time{})
-			*p = followed{member: m, way: p.way, at: -1}
+			w.busy.Set(p, time.Time{})
+			*p = followed{member: m, way: p.way}
 			p.endpoint.SetSources(p.way.Sources)
 			w.moveTo(p, netip.AddrPort{}, now)
 		}
@@ -102,7 +102,7 @@ func (w *ways) follow(table map[identity.NodeID]*member, now time.Time) {
 
 func (w *ways) forget(p *followed) {
 	delete(w.peers, p.id)
-	w.busy.set(p, time.Time{})
+	w.busy.Set(p, time.Time{})
 	w.unsized.drop(p.id)
 	for _, kind := range []EventKind{Roamed, Stirred, Stale} {
 		w.news.drop(newsKey{kind, p.id})

@@ -1,7 +1,6 @@
 package tunnel
 
 import (
-	"container/heap"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -14,6 +13,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 	"warren/tunnel/bind"
 	"warren/tunnel/osnet"
 )
@@ -113,7 +113,7 @@ type ways struct {
 	device   wireGuard // set before the other goroutines start, which use it too
 	peers    map[identity.NodeID]*followed
 	byHandle map[netip.AddrPort]identity.NodeID
-	busy     deadlines // those that are to be looked at
+	busy     due.Queue[*followed] // those that are to be looked at
 	news     latest[newsKey, netip.AddrPort]
 	unsized  latest[identity.NodeID, unsized]
 }
@@ -129,12 +129,11 @@ type member struct {
 // followed is what the run loop keeps of a member.
 type followed struct {
 	*member
+	due.Slot // in ways.busy
 	way      Way
 	instance [8]byte // that answered last
 	shake    awaited
 	strayed  time.Time // when its packets began to go where nobody chose; zero: they do not
-	due      time.Time // when it is to be looked at
-	at       int       // in ways.busy; -1: it is not
 }
 
 // inbox is what the loop has still to follow. Of each member the latest counts.
@@ -293,11 +292,12 @@ func (w *ways) tell(kind EventKind, id identity.NodeID, addr netip.AddrPort) {
 
 // rearm sets the timer to the earliest deadline.
 func (w *ways) rearm(timer *time.Timer) {
-	if len(w.busy) == 0 {
+	next := w.busy.Next()
+	if next.IsZero() {
 		timer.Stop()
 		return
 	}
-	timer.Reset(max(time.Until(w.busy[0].due), 0))
+	timer.Reset(max(time.Until(next), 0))
 }
 
 // deadline is when a member wants to be looked at; zero: it does not.
@@ -310,58 +310,16 @@ func (p *followed) deadline() time.Time {
 }
 
 // attend has a member looked at when it wants to be.
-func (w *ways) attend(p *followed) { w.busy.set(p, p.deadline()) }
+func (w *ways) attend(p *followed) { w.busy.Set(p, p.deadline()) }
 
 // look does what is due.
 func (w *ways) look(now time.Time) {
-	for len(w.busy) > 0 && !w.busy[0].due.After(now) {
-		p := w.busy[0]
+	for p, ok := w.busy.Due(now); ok; p, ok = w.busy.Due(now) {
 		if !p.shake.next.IsZero() && !p.shake.next.After(now) {
 			w.lookAgain(p, now)
 		}
 		p.recall(now)
 		w.attend(p)
-	}
-}
-
-// deadlines holds the members that are to be looked at, as a heap by the time: with a thousand handshakes under way nothing that
-// happens to one of them looks at the others.
-type deadlines []*followed
-
-// Len implements heap.Interface, as the next four.
-func (d deadlines) Len() int           { return len(d) }
-func (d deadlines) Less(i, j int) bool { return d[i].due.Before(d[j].due) }
-func (d deadlines) Swap(i, j int) {
-	d[i], d[j] = d[j], d[i]
-	d[i].at, d[j].at = i, j
-}
-
-// Push is for set only.
-func (d *deadlines) Push(x any) {
-	p := x.(*followed) //nolint:forcetypeassert // only set pushes
-	p.at = len(*d)
-	*d = append(*d, p)
-}
-
-// Pop is for set only.
-func (d *deadlines) Pop() any {
-	last := (*d)[len(*d)-1]
-	*d = (*d)[:len(*d)-1]
-	last.at = -1
-	return last
-}
-
-// set notes when a member is to be looked at; zero: not at all.
-func (d *deadlines) set(p *followed, due time.Time) {
-	p.due = due
-	switch {
-	case due.IsZero() && p.at >= 0:
-		heap.Remove(d, p.at)
-	case due.IsZero():
-	case p.at >= 0:
-		heap.Fix(d, p.at)
-	default:
-		heap.Push(d, p)
 	}
 }
 

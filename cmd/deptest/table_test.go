@@ -38,6 +38,7 @@ var table = []place{
 	{"mesh/identity", values, "keys and IDs, certificates and one step of their chain, tokens, overlay addresses that follow from an ID"},
 	{"mesh/record", values, "the signed statements that all members keep: encoding, signing, verifying one of them; which of two is the newer"},
 	{"nat/natkind", values, "what NATs and firewalls do, in the terms of RFC 4787, and how it is judged from what was seen"},
+	{"nat/due", values, "things by the time when something of each is due"},
 	{"nat/ranges", values, "ranges of underlay addresses: what is on the Internet, private, a carrier's"},
 	{"packaging", values, "the systemd unit and the launchd plist, and handing them to the system"},
 

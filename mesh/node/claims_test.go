@@ -188,14 +188,14 @@ func TestOnlyRoutesThatCount(t *testing.T) {
 	}
 }
 
-// A node offers of its static peers what the records would take.
+// A node offers of its static peers what has the form of a route; whether another has it is for the records to say.
 func TestSharedRoutes(t *testing.T) {
 	f := testFacts(testMember(1), testMember(3))
 	f.settings.Static = []StaticPeer{
 		phone(77, "100.70.200.9/32 fd00::9/128 192.168.1.0/24 100.70.0.0/16 100.70.0.0/24 0.0.0.0/0 100.70.0.3/32"),
 		{Name: "private", PublicKey: wgtypes.Key{78}, AllowedIPs: prefixes("100.70.200.10/32")},
 	}
-	if got, want := plan(f).own.Routes, prefixes("100.70.200.9/32 fd00::9/128"); !slices.Equal(got, want) {
+	if got, want := plan(f).own.Routes, prefixes("100.70.0.0/24 100.70.0.3/32 100.70.200.9/32 fd00::9/128"); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

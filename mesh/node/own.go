@@ -9,12 +9,8 @@ import (
 	"warren/nat/streams"
 )
 
-const (
-	// maxEndpoints bounds what a node says in its record of where strangers reach it.
-	maxEndpoints = 6
-	// maxProbes bounds the search for a free address: in a /16 that is half full it fails once in 2^64.
-	maxProbes = 64
-)
+// maxEndpoints bounds what a node says in its record of where strangers reach it.
+const maxEndpoints = 6
 
 // planOwn is what this node says of itself. A change costs every member a record, so that what flickers (which sessions are
 // up) is only said when what was said before is no longer true.
@@ -47,14 +43,15 @@ func ownAnchors(before []identity.NodeID, f facts) []identity.NodeID {
 	return out[:min(len(out), WantedAnchors)]
 }
 
-// sharedRoutes are the addresses of the static peers that other members may reach through this node.
+// sharedRoutes are the addresses of the static peers that other members may reach through this node. That another member has them is
+// no reason not to say so: who has them is for the records to decide, and may change.
 func sharedRoutes(f facts) (out []netip.Prefix) {
 	for _, s := range f.settings.Static {
 		if !s.Share {
 			continue
 		}
 		for _, prefix := range s.AllowedIPs {
-			if routable(prefix, f) {
+			if f.view.Routable(prefix) {
 				out = append(out, prefix)
 			}
 		}
@@ -63,33 +60,22 @@ func sharedRoutes(f facts) (out []netip.Prefix) {
 	return slices.Compact(out)
 }
 
-// routable reports whether other members may be offered a prefix: it must lie inside the overlay (a static peer that is shared), and
-// hold no address that a member has by itself. The records take no other.
-func routable(route netip.Prefix, f facts) bool {
-	for _, overlay := range f.overlays() {
-		if !overlay.Contains(route.Addr()) || route.Bits() < overlay.Bits()+8 {
-			continue
-		}
-		return !slices.ContainsFunc(f.view.Members, func(m mesh.Member) bool {
-			return m.Addr4.IsValid() && route.Contains(m.Addr4) || m.Addr6.IsValid() && route.Contains(m.Addr6)
-		})
-	}
-	return false
-}
-
-// ownAddr4 returns the IPv4 address to claim: the one claimed before, unless an earlier member has it.
+// ownAddr4 returns the IPv4 address to claim: the one that this node has, else the first of its own that no other member has, nor a
+// route of one.
 func ownAddr4(self mesh.Member, f facts) netip.Addr {
 	if !f.view.Prefix4.IsValid() || self.Addr4.IsValid() {
 		return self.Addr4
 	}
-	taken := make(map[netip.Addr]bool, len(f.view.Members))
+	taken, routes := make(map[netip.Addr]bool, len(f.view.Members)), []netip.Prefix(nil)
 	for _, other := range f.view.Members {
 		if other.ID != f.self {
 			taken[other.Addr4] = true
+			routes = append(routes, other.Routes...)
 		}
 	}
-	for probe := range maxProbes {
-		if addr := identity.Addr4(f.view.Prefix4, f.self, probe); !taken[addr] {
+	for probe := range identity.MaxProbes {
+		addr := identity.Addr4(f.view.Prefix4, f.self, probe)
+		if !taken[addr] && !slices.ContainsFunc(routes, func(r netip.Prefix) bool { return r.Contains(addr) }) {
 			return addr
 		}
 	}

@@ -35,7 +35,7 @@ func (m *Mesh) warnings(names Names, now time.Time) (out []string) {
 	for _, r := range m.Refusals {
 		out = append(out, r.Words(names.Of))
 	}
-	return out
+	return append(out, m.notGiven(names)...)
 }
 
 func portTrouble(err error) string {
