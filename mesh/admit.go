@@ -144,7 +144,7 @@ func (a *Admission) Bundle(invite identity.KeyID, maxBytes int) (records []recor
 	b.withBasis(nodeOf(identity.KeyID(a.self)))
 	for _, d := range all {
 		if d.Kind == record.KindRevocation {
-			b.withBasis(nodeOf(d.Signer))
+			b.withSigner(d.Signer)
 			b.put(d)
 		}
 	}

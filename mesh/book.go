@@ -98,7 +98,11 @@ func (b *book) verifyChain(chain []*x509.Certificate, now time.Time) (identity.N
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.roster.JudgeChain(chain, now)
+	id, err := b.roster.JudgeChain(chain, now)
+	if roster.ReasonOf(err) == roster.ReasonUnproven {
+		return id, nil // a stranger, as others of which there is no record
+	}
+	return id, err
 }
 
 // standing returns nil for a member, else why the node is none.

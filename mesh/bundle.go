@@ -3,6 +3,7 @@ package mesh
 import (
 	"cmp"
 	"crypto/x509"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,10 +13,10 @@ import (
 	"warren/mesh/roster"
 )
 
-// certified names a node, or one certificate of an invite's key.
+// certified names a node, one certificate of an invite's key, or one promotion of a node's.
 type certified struct {
 	key  identity.KeyID
-	name string // of an invite; empty for a node
+	name string // of an invite or a promotion; empty for a node
 }
 
 func nodeOf(id identity.KeyID) certified { return certified{key: id} }
@@ -28,18 +29,25 @@ func inviteOf(cert *x509.Certificate) certified {
 type bundle struct {
 	room    int
 	by      map[certified]record.Decoded
+	admins  map[identity.KeyID][]certified // promotions, by node
 	in      map[record.Key]bool
 	records []record.Signed
 }
 
 func newBundle(all []record.Decoded, maxBytes int) *bundle {
-	b := &bundle{room: maxBytes, by: make(map[certified]record.Decoded, len(all)), in: make(map[record.Key]bool)}
+	b := &bundle{
+		room: maxBytes, by: make(map[certified]record.Decoded, len(all)), admins: make(map[identity.KeyID][]certified), in: make(map[record.Key]bool),
+	}
 	for _, d := range all {
 		switch d.Kind {
 		case record.KindNode:
 			b.by[nodeOf(identity.KeyID(d.Node.ID))] = d
 		case record.KindCertificate:
 			b.by[inviteOf(d.Certificate)] = d
+			if identity.RoleOf(d.Certificate) == identity.RolePromotion {
+				id := identity.KeyIDOfCert(d.Certificate)
+				b.admins[id] = append(b.admins[id], inviteOf(d.Certificate))
+			}
 		}
 	}
 	return b
@@ -69,13 +77,7 @@ func (b *bundle) withBasis(first certified) {
 			continue
 		}
 		found = append(found, d)
-		basis := []certified{nodeOf(identity.IssuerOf(d.Certificate))}
-		if d.Node != nil {
-			basis = []certified{
-				{key: identity.IssuerOf(d.Certificate), name: d.Certificate.Issuer.CommonName}, nodeOf(identity.KeyID(d.Node.Admission.Signer)),
-			}
-		}
-		for _, on := range basis {
+		for _, on := range basisOf(d) {
 			if !seen[on] {
 				seen[on] = true
 				stack = append(stack, on)
@@ -88,6 +90,24 @@ func (b *bundle) withBasis(first certified) {
 	}
 }
 
+// basisOf names what a node or a certificate rests on.
+func basisOf(d record.Decoded) []certified {
+	issuer := identity.IssuerOf(d.Certificate)
+	basis := []certified{{key: issuer, name: d.Certificate.Issuer.CommonName}, nodeOf(issuer)} // an invite, or a promotion; or a node
+	if d.Node != nil {
+		return append(basis, nodeOf(identity.KeyID(d.Node.Admission.Signer)))
+	}
+	return append(basis, nodeOf(identity.KeyIDOfCert(d.Certificate))) // the node that is promoted
+}
+
+// withSigner puts what makes the signer of a revocation or a grant an admin.
+func (b *bundle) withSigner(id identity.KeyID) {
+	b.withBasis(nodeOf(id))
+	for _, promotion := range b.admins[id] {
+		b.withBasis(promotion)
+	}
+}
+
 // sortForVerification puts records into an order in which, but for equal times, each comes after those it rests on.
 func sortForVerification(records []record.Decoded) {
 	at := func(d record.Decoded) time.Time {
@@ -96,8 +116,10 @@ func sortForVerification(records []record.Decoded) {
 			return d.Admitted()
 		case d.Certificate != nil:
 			return d.Certificate.NotBefore.Add(identity.Skew) // an invite starts so much before it is made
+		case d.Revocation != nil:
+			return d.Revocation.At()
 		}
-		return d.Revocation.At()
+		return time.Unix(math.MaxUint32, 0) // a grant, on which nothing rests
 	}
 	slices.SortStableFunc(records, func(a, b record.Decoded) int {
 		return cmp.Or(at(a).Compare(at(b)), cmp.Compare(a.Kind, b.Kind))

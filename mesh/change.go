@@ -23,8 +23,8 @@ func (m *Mesh) AddCertificate(invite *x509.Certificate) error {
 	return m.Add(record.NewCertificate(invite))
 }
 
-// Revoke revokes the key of a node or an invite in this node's name and returns the key of the revocation's record. With cascade
-// all nodes below the key are put out too.
+// Revoke revokes the key of a node or an invite in this node's name and returns the key of the revocation's record. Those that rest on the key,
+// as far as they are known here, stay; with cascade they are put out too.
 func (m *Mesh) Revoke(target identity.KeyID, reason string, cascade bool) (record.Key, error) {
 	var name string // while it is known: the target's record goes when the revocation comes
 	if member, ok := m.View().Member(identity.NodeID(target)); ok {
@@ -32,13 +32,7 @@ func (m *Mesh) Revoke(target identity.KeyID, reason string, cascade bool) (recor
 	}
 	revocation := record.Revocation{Target: target, Time: time.Now().Unix(), Reason: reason, Name: name}
 	if !cascade {
-		var stay []record.Prefix
-		for _, member := range m.View().Members {
-			if identity.KeyID(member.ID) != target {
-				stay = append(stay, record.PrefixOf(member.ID))
-			}
-		}
-		revocation.Keep = record.NewPrefixes(stay...)
+		revocation.Keep = m.book.below(target)
 	}
 	signed, err := record.SignRevocation(m.meshID, revocation, m.key)
 	if err != nil {

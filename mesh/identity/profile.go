@@ -97,6 +97,11 @@ func IssuerOf(cert *x509.Certificate) KeyID {
 	return KeyID(cert.AuthorityKeyId)
 }
 
+// IsIssuedByNode reports whether cert names as its issuer an admin by that node's own certificate, rather than by a promotion.
+func IsIssuedByNode(cert *x509.Certificate) bool {
+	return isName(cert.RawIssuer, nodeName(NodeID(IssuerOf(cert))))
+}
+
 // ParseCert reads one certificate and checks its form: everything that can be said without its issuer. It
 // checks no signature. The error wraps ErrCertificate. All certificates from the network come through here.
 func ParseCert(der []byte) (*x509.Certificate, error) {

@@ -78,13 +78,13 @@ func (a *admissions) admit(cert *x509.Certificate, key ed25519.PrivateKey, now t
 	return admission, nil
 }
 
-// time is now, or if clocks differ a second after the admission of whoever it rests on: all members judge
+// time is now, or if clocks differ a second after the last admission of those that it rests on: all members judge
 // admissions in the order of their times.
 func (a *admissions) time(signer, invite *entry, now time.Time) time.Time {
 	at := now.UTC().Truncate(time.Second)
-	for _, on := range [...]*entry{signer, invite.issuer} {
-		if on != nil && !on.Admitted().Before(at) {
-			at = on.Admitted().Add(time.Second)
+	for _, on := range [...]*entry{signer, invite} {
+		if last := time.Unix(on.order.time, 0).UTC(); on.order.time > rootOrder.time && !last.Before(at) {
+			at = last.Add(time.Second)
 		}
 	}
 	if at.Before(invite.Certificate.NotBefore) {

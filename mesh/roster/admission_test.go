@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -153,9 +154,8 @@ func TestAdmissionWithSkewedClocks(t *testing.T) {
 
 func TestVerifyChain(t *testing.T) {
 	m := newMesh(t)
-	invite := m.invite(m.founder.authority(), identity.InviteTerms{Uses: 1}, at(0))
+	invite := m.invite(m.founder.authority(), identity.InviteTerms{Uses: 2}, at(0))
 	a := m.join("a", invite, m.founder, at(10))
-	loser := m.join("loser", invite, m.founder, at(11))
 	r := m.roster()
 	unknown := m.joiner(invite, at(12))
 	chain := func(leaf *x509.Certificate) []*x509.Certificate {
@@ -174,7 +174,6 @@ func TestVerifyChain(t *testing.T) {
 		{"without root", chain(a.cert)[:3], ReasonNone},
 		{"founder", []*x509.Certificate{m.founder.cert, m.root.Cert}, ReasonNone},
 		{"node without a record here", chain(unknown.cert), ReasonNone},
-		{"loser", chain(loser.cert), ReasonInviteUsed},
 		{"empty", nil, ReasonMalformed},
 		{"only root", []*x509.Certificate{m.root.Cert}, ReasonMalformed},
 		{"link missing", []*x509.Certificate{a.cert, m.founder.cert, m.root.Cert}, ReasonNotOfMesh},
@@ -190,13 +189,77 @@ func TestVerifyChain(t *testing.T) {
 			}
 		}
 	}
-	_, err = r.Add(m.revoke(identity.KeyIDOfCert(invite.cert), m.founder.key, at(20), false), at(20))
+	_, err = r.Add(m.revocation(record.Revocation{Target: identity.KeyIDOfCert(invite.cert), Keep: keep(a, unknown)}, m.founder.key), at(20))
 	m.check(err)
-	if _, err := r.VerifyChain(chain(a.cert), at(21)); err != nil {
-		t.Errorf("member of an invite revoked since: %v", err)
+	for name, test := range map[string]struct {
+		chain []*x509.Certificate
+		want  Reason
+	}{
+		"member that stays":                        {chain(a.cert), ReasonNone},
+		"node without a record that stays":         {chain(unknown.cert), ReasonNone},
+		"node without a record that is not listed": {chain(m.joiner(invite, at(12)).cert), ReasonIssuerRevoked},
+	} {
+		if _, err := r.VerifyChain(test.chain, at(21)); ReasonOf(err) != test.want {
+			t.Errorf("invite revoked, %s: got %v, want %v", name, err, test.want)
+		}
 	}
-	if _, err := r.VerifyChain(chain(unknown.cert), at(21)); ReasonOf(err) != ReasonIssuerRevoked {
-		t.Errorf("node without a record, of a revoked invite: %v", err)
+}
+
+// The chain of a node of which there is no record is judged by what is known of its certificates, and by itself where they are not known:
+// promotions, admins that stay, invites that end.
+func TestChainsOfStrangers(t *testing.T) {
+	m := newMesh(t)
+	admins := m.invite(m.founder.authority(), identity.InviteTerms{Uses: 9, Admin: true}, at(0))
+	x := m.joinAdmin("x", admins, m.founder, at(1))
+	y := m.join("y", admins, m.founder, at(2))
+	promoted := m.promote(x.authority(), y, at(20))
+	invite := m.invite(promoted, identity.InviteTerms{Uses: 9}, at(21))
+	n := m.joiner(invite, at(22))
+	chain := []*x509.Certificate{n.cert, invite.cert, promoted.Cert, x.cert, admins.cert, m.founder.cert}
+	other := m.joiner(m.invite(m.founder.authority(), identity.InviteTerms{Uses: 1}, at(0)), at(1))
+	_ = other
+	invited := identity.KeyIDOfCert(invite.cert)
+	for name, test := range map[string]struct {
+		r    record.Revocation
+		want Reason
+	}{
+		"another key":                    {record.Revocation{Target: identity.KeyID{1}}, ReasonNone},
+		"node":                           {record.Revocation{Target: keyOf(n)}, ReasonRevoked},
+		"node, which is listed":          {record.Revocation{Target: keyOf(n), Keep: keep(n)}, ReasonRevoked},
+		"invite":                         {record.Revocation{Target: invited}, ReasonIssuerRevoked},
+		"invite, node stays":             {record.Revocation{Target: invited, Keep: keep(n)}, ReasonNone},
+		"promoted":                       {record.Revocation{Target: keyOf(y)}, ReasonIssuerRevoked},
+		"promoted, node stays":           {record.Revocation{Target: keyOf(y), Keep: keep(n)}, ReasonNone},
+		"promoted, power only":           {record.Revocation{Target: keyOf(y), Scope: record.ScopePower}, ReasonIssuerRevoked},
+		"who promoted":                   {record.Revocation{Target: keyOf(x)}, ReasonIssuerRevoked},
+		"who promoted, promoted stays":   {record.Revocation{Target: keyOf(x), Keep: keep(y)}, ReasonIssuerRevoked},
+		"who promoted, node stays":       {record.Revocation{Target: keyOf(x), Keep: keep(n)}, ReasonNone},
+		"who promoted, power only":       {record.Revocation{Target: keyOf(x), Scope: record.ScopePower}, ReasonIssuerRevoked},
+		"invite of who promoted":         {record.Revocation{Target: identity.KeyIDOfCert(admins.cert)}, ReasonIssuerRevoked},
+		"invite of who promoted, stays":  {record.Revocation{Target: identity.KeyIDOfCert(admins.cert), Keep: keep(x)}, ReasonIssuerRevoked},
+		"invite of both, who stay":       {record.Revocation{Target: identity.KeyIDOfCert(admins.cert), Keep: keep(x, y)}, ReasonNone},
+		"node, as far as it is an admin": {record.Revocation{Target: keyOf(n), Scope: record.ScopePower}, ReasonNone},
+	} {
+		rec, err := record.SignRevocation(m.id, test.r, m.root.Key)
+		m.check(err)
+		for known, records := range map[string][]record.Signed{"all known": m.records, "only the root known": nil} {
+			r := New(m.root.Cert)
+			r.AddAll(append(slices.Clone(records), rec), at(30))
+			want := test.want
+			if name == "invite of both, who stay" && records == nil {
+				want = ReasonIssuerRevoked // nobody knows that y came by it, but neither does the chain say so
+			}
+			id, err := r.VerifyChain(chain, at(30))
+			if name == "invite of both, who stay" && records == nil {
+				want = ReasonNone // the chain leads over x only
+			}
+			if name == "invite of who promoted, stays" && records == nil {
+				want = ReasonNone
+			}
+			if got := ReasonOf(err); got != want || (err == nil) != (id == n.id) {
+				t.Errorf("%s, %s: got %v (%v), want %v", name, known, got, err, want)
+			}
+		}
 	}
 }
 

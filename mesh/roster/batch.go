@@ -167,7 +167,7 @@ func (w *outlook) coming() []*entry {
 			continue
 		}
 		e, refusal := w.judge.readEntry(d)
-		if refusal != nil {
+		if refusal != nil || w.set.full(e) != nil {
 			continue
 		}
 		in := w.set.records[d.Key]
@@ -199,14 +199,14 @@ func (w *outlook) findStanding(records []*entry) {
 	waiting := make(map[ref][]*entry)
 	for _, e := range records {
 		waiting[e.parent] = append(waiting[e.parent], e)
-		if e.signer() != (ref{}) {
-			waiting[e.signer()] = append(waiting[e.signer()], e)
+		if e.second() != (ref{}) {
+			waiting[e.second()] = append(waiting[e.second()], e)
 		}
 	}
 	for len(records) > 0 {
 		e := records[len(records)-1]
 		records = records[:len(records)-1]
-		if w.stands[e] || !w.holds(e.parent) || !w.holds(e.signer()) {
+		if w.stands[e] || !w.holds(e.parent) || !w.holds(e.second()) {
 			continue
 		}
 		w.stands[e] = true
@@ -240,6 +240,13 @@ func (w *outlook) look(first *entry) {
 		for other := range w.set.rests[e.ref] {
 			stack = append(stack, other)
 		}
+		if e.isPromotion() {
+			for other := range w.set.rests[ref(e.keyID)] {
+				if other.Certificate == nil { // what it signed, when it was no admin yet
+					stack = append(stack, other)
+				}
+			}
+		}
 	}
 }
 
@@ -265,12 +272,15 @@ func (w *outlook) need(c claim) (right, done bool) {
 	return err == nil, done
 }
 
-// cert finds the certificate of a node or an invite, in the set or on its way there.
+// cert finds the certificate of a node, an invite or a promotion, in the set or on its way there.
 func (w *outlook) cert(on ref) *x509.Certificate {
 	if e := w.set.nodes[identity.NodeID(on)]; e != nil {
 		return e.Certificate
 	}
 	if e := w.set.invites.records[on]; e != nil {
+		return e.Certificate
+	}
+	if e := w.set.promotions[on]; e != nil {
 		return e.Certificate
 	}
 	return w.certs[on]
@@ -290,13 +300,13 @@ func (w *outlook) claims(e *entry, fresh bool) (claims []claim) {
 		issuer = w.cert(e.parent)
 	}
 	switch {
-	case e.Revocation != nil && !e.signedOK:
+	case e.Certificate == nil && !e.signedOK:
 		claims = append(claims, recordClaim(w.judge.mesh, e.Signed, issuer))
 	case e.Certificate != nil && !e.certOK:
 		claims = append(claims, certClaim(e.Certificate, issuer))
 	}
 	if e.Node != nil && !e.byRoot() && !e.signedOK {
-		claims = append(claims, admissionClaim(w.judge.mesh, e.Node, w.cert(e.signer())))
+		claims = append(claims, admissionClaim(w.judge.mesh, e.Node, w.cert(e.second())))
 	}
 	return claims
 }

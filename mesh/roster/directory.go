@@ -59,7 +59,7 @@ func (d *directory) read() {
 
 func (d *directory) member(e *entry) Member {
 	m := Member{
-		ID: e.Node.ID, Record: *e.Node, Key: e.Key, Admin: identity.IsAdmin(e.Certificate), AdmittedBy: e.Node.Admission.Signer,
+		ID: e.Node.ID, Record: *e.Node, Key: e.Key, Admin: d.standing.adminBy(e) != nil, AdmittedBy: e.Node.Admission.Signer,
 		Admitted: e.Admitted(), Expires: e.Certificate.NotAfter.In(time.UTC), Addr6: identity.Addr6(d.mesh, e.Node.ID),
 	}
 	if e.issuer != nil {

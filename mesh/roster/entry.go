@@ -28,16 +28,19 @@ type entry struct {
 	record.Decoded
 	keyID    identity.KeyID       // of the certified key
 	terms    identity.InviteTerms // of an invite
-	ref      ref                  // what others know a node or an invite by
-	parent   ref                  // the invite of a node, the admin of an invite or a revocation; zero for the root
+	ref      ref                  // what others know a node, an invite or a promotion by
+	parent   ref                  // what certified it, or the signer of a revocation or a grant; zero for the root
+	order    order                // the place in which it is judged
 	certOK   bool                 // the certificate's signature is right; keys are found by their hash, so that stays so
-	signedOK bool                 // so is that of a node's admission, or of a revocation
+	signedOK bool                 // so is that of a node's admission, of a revocation or of a grant
 	in       bool                 // it is in the set
 	queued   bool                 // it waits in the work list of settle
 	issuer   *entry               // parent when it was last judged; nil for the root
-	refusal  *Refusal             // why it is not in the set; nil when parked
-	out      *Refusal             // why a node of the set is no member, by revocations
-	outSince int64                // admissions that it gave then or later do not count
+	refusal  *Refusal             // why it is not in the set, or hidden; nil when parked
+	hits     [layers][]*entry     // of a node of the set: the revocations by which it is out
+	out      *Refusal             // and what that comes to; nil: none
+	fallen   bool                 // it rests on what the root has revoked
+	hidden   bool                 // it is fallen, and nothing that stands rests on it: it is in the set for nobody to see
 }
 
 func publicOf(cert *x509.Certificate) ed25519.PublicKey {
@@ -48,15 +51,34 @@ func publicOf(cert *x509.Certificate) ed25519.PublicKey {
 // byRoot reports whether the root itself issued or signed it.
 func (e *entry) byRoot() bool { return e.parent == ref{} }
 
-// signer is the ref of the member that admitted a node, else zero.
-func (e *entry) signer() ref {
-	if e.Node == nil {
-		return ref{}
+// second is the ref of what a record rests on beside its parent: the member that admitted a node, the node that was promoted. Zero: nothing.
+func (e *entry) second() ref {
+	switch {
+	case e.Node != nil:
+		return ref(e.Node.Admission.Signer)
+	case e.isPromotion():
+		return ref(e.keyID)
 	}
-	return ref(e.Node.Admission.Signer)
+	return ref{}
 }
 
-// above iterates over what stands above e in its chain: invite, admin, invite … without the root.
+// isInvite and isPromotion tell the certificates that are records of their own apart.
+func (e *entry) isInvite() bool { return e.Kind == record.KindCertificate && e.terms.Uses > 0 }
+
+func (e *entry) isPromotion() bool { return e.Kind == record.KindCertificate && e.terms.Uses == 0 }
+
+// signedBy is the key that stands for a record: it signed it, or the admission of its node. Zero for a node of the root.
+func (e *entry) signedBy() identity.KeyID {
+	switch e.Kind {
+	case record.KindNode:
+		return identity.KeyID(e.Node.Admission.Signer)
+	case record.KindCertificate:
+		return identity.IssuerOf(e.Certificate)
+	}
+	return e.Signer
+}
+
+// above iterates over what stands above e in its chain: invite, admin or promotion, invite … without the root.
 func (e *entry) above() iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
 		for up := e.issuer; up != nil; up = up.issuer {
@@ -76,37 +98,61 @@ func (e *entry) depth() int {
 	return depth
 }
 
-// compare gives the order in which records are judged: nodes by their admission, ties by ID, and right
-// after a node what it signed. A record rests on earlier ones only, so judging in this order settles everything in
+// compare gives the order in which records are judged: nodes by their admission, ties by ID, and after the last of the nodes that it
+// rests on what these signed. A record rests on earlier ones only, so judging in this order settles everything in
 // one pass, and no circle of nodes can vouch for each other.
 func (e *entry) compare(other *entry) int {
-	a, b := e.order(), other.order()
-	return cmp.Or(cmp.Compare(a.time, b.time), bytes.Compare(a.id[:], b.id[:]), cmp.Compare(a.step, b.step), bytes.Compare(e.Key[:], other.Key[:]),
-		other.Version.Compare(e.Version))
+	return cmp.Or(e.order.compare(other.order), bytes.Compare(e.Key[:], other.Key[:]), other.Version.Compare(e.Version))
 }
 
+// order is the place of a record: the admission of the last node that it rests on, its own if it is one, and the steps after that.
 type order struct {
 	time int64
 	id   identity.NodeID
 	step int
 }
 
-func (e *entry) order() order {
-	switch {
-	case e.Node != nil:
-		return order{time: e.Admitted().Unix(), id: e.Node.ID}
-	case e.issuer != nil:
-		return order{time: e.issuer.Admitted().Unix(), id: e.issuer.Node.ID, step: 1}
-	case e.byRoot():
-		return order{time: math.MinInt64}
-	}
-	return order{time: math.MaxInt64} // parked: it changes nothing
+var (
+	rootOrder   = order{time: math.MinInt64} // of what rests on the root alone
+	parkedOrder = order{time: math.MaxInt64} // it changes nothing
+)
+
+func (o order) compare(other order) int {
+	return cmp.Or(o.compareNode(other), cmp.Compare(o.step, other.step))
 }
 
-// earlier reports whether e was admitted before other: strictly, ties by ID.
-func (e *entry) earlier(other *entry) bool {
-	a, b := e.order(), other.order()
-	return cmp.Or(cmp.Compare(a.time, b.time), bytes.Compare(a.id[:], b.id[:])) < 0
+// compareNode leaves the steps out.
+func (o order) compareNode(other order) int {
+	return cmp.Or(cmp.Compare(o.time, other.time), bytes.Compare(o.id[:], other.id[:]))
+}
+
+// after returns the next place after all of these.
+func after(those ...order) order {
+	last := rootOrder
+	for _, o := range those {
+		if o.compare(last) > 0 {
+			last = o
+		}
+	}
+	last.step++
+	return last
+}
+
+// earlier reports whether all the nodes that e rests on, itself included, were admitted before the node other: strictly, ties by ID.
+func (e *entry) earlier(other *entry) bool { return e.order.compareNode(other.order) < 0 }
+
+// outranks reports whether of two records with one key that both stand this one is in the set. Of a node with several admissions that is the newest
+// one, but rather one that has not fallen: what is hidden here others need not have, and so it must not be in the way of what they show.
+func (e *entry) outranks(other *entry) bool {
+	if e.Node != nil && e.fallen != other.fallen {
+		return other.fallen
+	}
+	return e.Version.Newer(other.Version)
+}
+
+// mayYieldTo reports whether a record of the set may have to give way to an older one: see outranks.
+func (e *entry) mayYieldTo(d record.Decoded) bool {
+	return e.Node != nil && e.fallen && !e.sameAdmission(d)
 }
 
 // sameAdmission reports whether two records of a node differ in nothing that decides on its membership.

@@ -27,8 +27,14 @@ func newJudge(root *x509.Certificate, mesh identity.MeshID, s *set) *judge {
 // newEntry is readEntry with a check of the one claim that needs no other record: what a node says of itself.
 func (j *judge) newEntry(d record.Decoded) (*entry, *Refusal) {
 	e, refusal := j.readEntry(d)
-	if refusal != nil || e.Node == nil {
-		return e, refusal
+	if refusal != nil {
+		return nil, refusal
+	}
+	if refusal := j.set.full(e); refusal != nil {
+		return nil, refusal
+	}
+	if e.Node == nil {
+		return e, nil
 	}
 	if err := j.prove(j.own(e)); err != nil {
 		return nil, refuse(ReasonSignature, "node %s: %v", e.Node.ID.Short(), err)
@@ -49,29 +55,27 @@ func (j *judge) own(e *entry) claim {
 // readEntry reads what can be read from the record alone, and checks what can be checked without others and without verifying
 // a signature: the times of an admission, say.
 func (j *judge) readEntry(d record.Decoded) (*entry, *Refusal) {
-	e := &entry{Decoded: d}
+	e := &entry{Decoded: d, order: parkedOrder}
 	if d.Certificate != nil {
 		e.keyID = identity.KeyIDOfCert(d.Certificate)
+		e.parent = j.certifiedBy(d.Certificate)
 	}
 	switch d.Kind {
 	case record.KindNode:
-		e.ref = ref(e.keyID)
-		if issuer := identity.IssuerOf(d.Certificate); issuer != j.rootID {
-			e.parent = inviteRef(issuer, d.Certificate.RawIssuer)
-		}
+		e.ref, e.order = ref(e.keyID), order{time: e.Admitted().Unix(), id: e.Node.ID}
 		return e, j.checkNode(e)
 	case record.KindCertificate:
 		e.ref = inviteRef(e.keyID, d.Certificate.RawSubject)
-		if issuer := identity.IssuerOf(d.Certificate); issuer != j.rootID {
-			e.parent = ref(issuer)
+		if identity.RoleOf(d.Certificate) == identity.RolePromotion {
+			break
 		}
 		terms, err := identity.TermsOf(d.Certificate)
 		if err != nil {
 			return nil, refuse(ReasonMalformed, "%v", err)
 		}
 		e.terms = terms
-	case record.KindRevocation:
-		if d.Revocation.Target == j.rootID {
+	case record.KindRevocation, record.KindGrant:
+		if d.Revocation != nil && d.Revocation.Target == j.rootID {
 			return nil, refuse(ReasonNotAllowed, "the root cannot be revoked")
 		}
 		if d.Signer != j.rootID {
@@ -79,6 +83,18 @@ func (j *judge) readEntry(d record.Decoded) (*entry, *Refusal) {
 		}
 	}
 	return e, nil
+}
+
+// certifiedBy is the ref of what a certificate rests on, zero for the root: the name of its issuer tells an admin's node from a promotion of it.
+func (j *judge) certifiedBy(cert *x509.Certificate) ref {
+	issuer := identity.IssuerOf(cert)
+	switch role := identity.RoleOf(cert); {
+	case issuer == j.rootID:
+		return ref{}
+	case (role == identity.RoleInvite || role == identity.RolePromotion) && identity.IsIssuedByNode(cert):
+		return ref(issuer)
+	}
+	return inviteRef(issuer, cert.RawIssuer)
 }
 
 func (j *judge) checkNode(e *entry) *Refusal {
@@ -100,17 +116,41 @@ func (j *judge) checkNode(e *entry) *Refusal {
 
 // hasBasis reports whether all that a record rests on is in the set.
 func (j *judge) hasBasis(d record.Decoded) bool {
-	if d.Kind == record.KindRevocation {
-		return d.Signer == j.rootID || j.set.nodes[identity.NodeID(d.Signer)] != nil
+	if d.Certificate == nil {
+		signer := j.set.nodes[identity.NodeID(d.Signer)]
+		return d.Signer == j.rootID || signer != nil && j.set.isAdmin(signer)
 	}
-	issuer := identity.IssuerOf(d.Certificate)
-	if issuer == j.rootID {
-		return true
+	by := j.certifiedBy(d.Certificate)
+	switch {
+	case d.Node != nil:
+		return by == ref{} || j.set.invites.records[by] != nil && j.set.nodes[d.Node.Admission.Signer] != nil
+	case by != ref{} && j.set.ground(by) == nil:
+		return false
 	}
-	if d.Kind == record.KindCertificate {
-		return j.set.nodes[identity.NodeID(issuer)] != nil
+	return identity.RoleOf(d.Certificate) == identity.RoleInvite || j.set.nodes[identity.NodeIDOfCert(d.Certificate)] != nil
+}
+
+// place finds the place of a record in the order of judging, anew when that of what it rests on has changed.
+func (j *judge) place(e *entry) {
+	if e.Node != nil {
+		return // its own word
 	}
-	return j.set.invites.of(d.Certificate) != nil && j.set.nodes[d.Node.Admission.Signer] != nil
+	var basis []order
+	for _, on := range [...]ref{e.parent, e.second()} {
+		if on == (ref{}) {
+			continue
+		}
+		by := j.set.promotions[on]
+		if by == nil {
+			by = j.set.nodes[identity.NodeID(on)]
+		}
+		if by == nil {
+			e.order = parkedOrder
+			return
+		}
+		basis = append(basis, by.order)
+	}
+	e.order = after(basis...)
 }
 
 // prove returns what came of a claim when the records of the step under way were verified, or verifies it now.
@@ -132,45 +172,56 @@ const (
 	forged                 // it can never stand
 )
 
-// rule decides whether a record belongs into the set, from the set as it is. It sets e.issuer. It looks at
-// nothing that comes later in the order of compare, and not at revocations: a use of an invite stays consumed and an
-// admission stays on record whatever is revoked later.
+// rule decides whether a record belongs into the set, from the set as it is. It sets e.issuer and e.order. It looks at
+// nothing that comes later in the order of compare, and of revocations at the root's only, of which a node of the set bears the marks (see hide):
+// an admission stays on record whatever is revoked later. Nor
+// does it count the uses of an invite: that binds the members that admit, by what they know (see admissions). Whoever admits against it
+// could as well admit through others of its own making; and if too many were put out here, it could choose whom, by dating back.
 func (j *judge) rule(e *entry) (verdict, *Refusal) {
 	e.issuer = nil
+	j.place(e)
 	switch e.Kind {
 	case record.KindNode:
 		return j.node(e)
 	case record.KindCertificate:
-		return j.invite(e)
+		return j.certificate(e)
 	}
-	return j.revocation(e)
+	return j.statement(e)
 }
 
-func (j *judge) invite(e *entry) (verdict, *Refusal) {
-	issuer := j.root
+// certificate rules on invites and promotions.
+func (j *judge) certificate(e *entry) (verdict, *Refusal) {
+	what, issuer := identity.RoleOf(e.Certificate), j.root
 	if !e.byRoot() {
-		admin := j.set.nodes[identity.NodeID(e.parent)]
-		if admin == nil {
+		by := j.set.ground(e.parent)
+		if by == nil {
+			by = j.set.nodes[identity.NodeID(e.parent)] // no admin: the step of the chain does not hold
+		}
+		if by == nil {
 			return waits, nil
 		}
-		e.issuer, issuer = admin, admin.Certificate
+		e.issuer, issuer = by, by.Certificate
+	}
+	if e.isPromotion() && j.set.nodes[identity.NodeID(e.keyID)] == nil {
+		return waits, nil
 	}
 	if err := identity.CheckLink(e.Certificate, issuer); err != nil {
-		return refused, refuse(ReasonNotAllowed, "invite %s: %v", e.keyID.Short(), err)
+		return refused, refuse(ReasonNotAllowed, "%s %s: %v", what, e.keyID.Short(), err)
 	}
 	if e.depth() >= identity.MaxChain {
-		return refused, refuse(ReasonFull, "invite %s: chain of more than %d certificates", e.keyID.Short(), identity.MaxChain)
+		return refused, refuse(ReasonFull, "%s %s: chain of more than %d certificates", what, e.keyID.Short(), identity.MaxChain)
 	}
 	if !e.certOK {
 		if err := j.prove(certClaim(e.Certificate, issuer)); err != nil {
-			return forged, refuse(ReasonSignature, "invite %s: %v", e.keyID.Short(), err)
+			return forged, refuse(ReasonSignature, "%s %s: %v", what, e.keyID.Short(), err)
 		}
 		e.certOK = true
 	}
 	return stands, nil
 }
 
-func (j *judge) revocation(e *entry) (verdict, *Refusal) {
+// statement rules on revocations and grants.
+func (j *judge) statement(e *entry) (verdict, *Refusal) {
 	signer := j.root
 	if !e.byRoot() {
 		admin := j.set.nodes[identity.NodeID(e.parent)]
@@ -178,17 +229,25 @@ func (j *judge) revocation(e *entry) (verdict, *Refusal) {
 			return waits, nil
 		}
 		e.issuer, signer = admin, admin.Certificate
-		if !identity.IsAdmin(signer) {
-			return refused, refuse(ReasonNotAdmin, "revocation of %s by %s, who is not an admin", e.Revocation.Target.Short(), admin.nodeName())
+		if !j.set.isAdmin(admin) {
+			return refused, refuse(ReasonNotAdmin, "%s, who is not an admin", e.statementName(admin.nodeName()))
 		}
 	}
 	if !e.signedOK {
 		if err := j.prove(recordClaim(j.mesh, e.Signed, signer)); err != nil {
-			return forged, refuse(ReasonSignature, "revocation of %s: %v", e.Revocation.Target.Short(), err)
+			return forged, refuse(ReasonSignature, "%s: %v", e.statementName(e.Signer.Short()), err)
 		}
 		e.signedOK = true
 	}
 	return stands, nil
+}
+
+// statementName is how a revocation or a grant is called in texts.
+func (e *entry) statementName(by string) string {
+	if e.Grant != nil {
+		return "grant for " + e.Grant.Node.Short() + " by " + by
+	}
+	return "revocation of " + e.Revocation.Target.Short() + " by " + by
 }
 
 func (j *judge) node(e *entry) (verdict, *Refusal) {
@@ -197,6 +256,7 @@ func (j *judge) node(e *entry) (verdict, *Refusal) {
 		if err := identity.CheckLink(e.Certificate, j.root); err != nil {
 			return forged, refuse(ReasonNotAllowed, "node %s: %v", id, err)
 		}
+		j.weigh(e)
 		return j.signatures(e, nil)
 	}
 	invite := j.set.invites.records[e.parent]
@@ -216,16 +276,20 @@ func (j *judge) node(e *entry) (verdict, *Refusal) {
 		return refused, refuse(ReasonAdmission, "node %s was admitted by %s before that was a member", id, signer.nodeName())
 	case admitted.After(signer.Certificate.NotAfter):
 		return refused, refuse(ReasonAdmission, "node %s was admitted by %s, whose certificate had expired", id, signer.nodeName())
-	case invite.issuer != nil && !invite.issuer.earlier(e):
-		return refused, refuse(ReasonAdmission, "node %s was admitted before %s, who made its invite", id, invite.issuer.nodeName())
+	case !invite.earlier(e):
+		return refused, refuse(ReasonAdmission, "node %s was admitted before %s, by whose word it was invited", id, invite.order.id.Short())
 	}
 	if verdict, refusal := j.signatures(e, signer); refusal != nil {
 		return verdict, refusal
 	}
-	if refusal := j.checkUses(e, invite); refusal != nil {
-		return refused, refusal
-	}
+	j.weigh(e)
 	return stands, nil
+}
+
+// weigh finds what the root's revocations say of a node that stands.
+func (j *judge) weigh(e *entry) {
+	hits, resting := j.set.rooted.ofNode(e)
+	e.hits[layerRoot], e.fallen = hits, len(resting) > 0
 }
 
 // signatures checks the signatures of certificate and admission, once.
@@ -247,28 +311,6 @@ func (j *judge) signatures(e, signer *entry) (verdict, *Refusal) {
 		e.signedOK = true
 	}
 	return stands, nil
-}
-
-// checkUses holds e against the uses of its invite: the earliest admissions win.
-func (j *judge) checkUses(e, invite *entry) *Refusal {
-	if j.set.usesBeside(e.Node.ID, e.parent) < invite.terms.Uses {
-		return nil // nobody has to give way
-	}
-	earlier := 0
-	var last *entry
-	for other := range j.set.rests[e.parent] {
-		if !other.in || other.Node.ID == e.Node.ID || !other.earlier(e) {
-			continue
-		}
-		earlier++
-		if last == nil || last.earlier(other) {
-			last = other
-		}
-	}
-	if earlier < invite.terms.Uses {
-		return nil
-	}
-	return usedBy(e.Node.ID, invite, last)
 }
 
 // usedBy is the refusal of a node whose invite is used up, with last the latest that got in.

@@ -10,6 +10,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math/big"
 	"math/rand/v2"
 	"net/netip"
@@ -32,6 +33,7 @@ type testMesh struct {
 	id      identity.MeshID
 	founder *testNode
 	records []record.Signed
+	nodes   []*testNode // all that were made
 	serial  int
 }
 
@@ -125,6 +127,7 @@ func (m *testMesh) nodeWithKey(name string, key ed25519.PrivateKey, issuer ident
 	}
 	n.rec = m.word(n, 1, nil)
 	m.records = append(m.records, n.rec)
+	m.nodes = append(m.nodes, n)
 	return n
 }
 
@@ -145,13 +148,48 @@ func (m *testMesh) word(n *testNode, seq uint64, edit func(*record.Node)) record
 	return rec
 }
 
+// revoke revokes a key. With cascade nobody stays, else all nodes that were made before.
 func (m *testMesh) revoke(target identity.KeyID, by ed25519.PrivateKey, at time.Time, cascade bool) record.Signed {
 	m.t.Helper()
-	revocation := record.Revocation{Target: target, Time: at.Unix(), Reason: "test"}
+	r := record.Revocation{Target: target, Time: at.Unix(), Reason: "test"}
 	if !cascade {
-		revocation.Keep = record.Prefixes{{1}}
+		r.Keep = keep(m.nodes...)
 	}
-	rec, err := record.SignRevocation(m.id, revocation, by)
+	return m.revocation(r, by)
+}
+
+// revocation signs any.
+func (m *testMesh) revocation(r record.Revocation, by ed25519.PrivateKey) record.Signed {
+	m.t.Helper()
+	rec, err := record.SignRevocation(m.id, r, by)
+	m.check(err)
+	m.records = append(m.records, rec)
+	return rec
+}
+
+// keep lists nodes that stay.
+func keep(nodes ...*testNode) record.Prefixes {
+	var list []record.Prefix
+	for _, n := range nodes {
+		list = append(list, record.PrefixOf(n.id))
+	}
+	return record.NewPrefixes(list...)
+}
+
+func keyOf(n *testNode) identity.KeyID { return identity.KeyID(n.id) }
+
+// promote makes an admin of a member, and returns what it certifies with.
+func (m *testMesh) promote(by identity.Authority, n *testNode, at time.Time) identity.Authority {
+	m.t.Helper()
+	cert, err := identity.NewPromotion(by, n.key.Public().(ed25519.PublicKey), at)
+	m.check(err)
+	m.records = append(m.records, record.NewCertificate(cert))
+	return identity.Authority{Cert: cert, Key: n.key}
+}
+
+func (m *testMesh) grant(g record.Grant, by ed25519.PrivateKey) record.Signed {
+	m.t.Helper()
+	rec, err := record.SignGrant(m.id, g, by)
 	m.check(err)
 	m.records = append(m.records, rec)
 	return rec
@@ -224,10 +262,10 @@ func (m *testMesh) wantOrderFree(want ...string) {
 	}
 }
 
-// selfCheck holds the indexes of a roster against each other.
+// selfCheck holds the indexes of a roster against each other, and what it makes of revocations against the slow twin.
 func selfCheck(t testing.TB, r *Roster) {
 	t.Helper()
-	nodes, uses := 0, make(map[ref]int)
+	nodes, uses, hidden, tallies := 0, make(map[ref]int), 0, make(map[identity.KeyID]tally)
 	for key, e := range r.set.records {
 		if !e.in || e.Key != key || slices.Contains(r.set.aside, e) {
 			t.Fatalf("%s in the set: in=%v", e.Kind, e.in)
@@ -235,33 +273,40 @@ func selfCheck(t testing.TB, r *Roster) {
 		if verdict, refusal := r.judge.rule(e); verdict != stands {
 			t.Fatalf("%s in the set does not stand: %v", e.Kind, refusal)
 		}
+		tallies[e.signedBy()] = tallies[e.signedBy()].with(e, 1)
 		if e.Node != nil {
 			nodes++
 			if !e.byRoot() {
 				uses[e.parent]++
 			}
 		}
-	}
-	if nodes != len(r.set.nodes) {
-		t.Fatalf("%d nodes, index has %d", nodes, len(r.set.nodes))
-	}
-	for invite, n := range uses {
-		if r.set.invites.uses[invite] != n || n > r.set.invites.records[invite].terms.Uses {
-			t.Fatalf("%d uses, index has %d, invite allows %d", n, r.set.invites.uses[invite], r.set.invites.records[invite].terms.Uses)
+		_, shown := r.set.buckets[key[0]].find(key)
+		if e.hidden {
+			hidden++
+		}
+		if shown == e.hidden || e.hidden != r.set.hidden[e] || e.hidden && e.refusal == nil {
+			t.Fatalf("%s: hidden=%v, in a bucket=%v, refusal %v", e.Kind, e.hidden, shown, e.refusal)
 		}
 	}
+	if nodes != len(r.set.nodes) || hidden != len(r.set.hidden) || hidden > maxAside {
+		t.Fatalf("%d nodes, index has %d; %d hidden, index has %d", nodes, len(r.set.nodes), hidden, len(r.set.hidden))
+	}
+	if !maps.Equal(uses, r.set.invites.uses) || !maps.Equal(tallies, r.set.tallies) {
+		t.Fatalf("uses %v, index has %v; tallies %v, index has %v", uses, r.set.invites.uses, tallies, r.set.tallies)
+	}
 	for _, e := range r.set.aside {
-		if e.in {
+		if e.in || e.hidden {
 			t.Fatalf("%s aside and in the set", e.Kind)
 		}
 		known := r.set.records[e.Key]
-		if verdict, _ := r.judge.rule(e); verdict == stands && (known == nil || e.Version.Newer(known.Version)) {
+		if verdict, _ := r.judge.rule(e); verdict == stands && (known == nil || e.outranks(known)) {
 			t.Fatalf("%s aside, but stands", e.Kind)
 		}
 	}
 	if len(r.set.aside) > maxAside {
 		t.Fatalf("%d records aside", len(r.set.aside))
 	}
+	newTwin(r).check(t)
 }
 
 // forgeInvite certifies a fresh key with whatever the issuer is: package identity would refuse to.

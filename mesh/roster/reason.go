@@ -21,13 +21,14 @@ const (
 	ReasonClock                  // two clocks are too far apart
 	ReasonInviteExpired          // the admission is outside the time of the invite
 	ReasonInviteUsed             // the invite's uses went to earlier admissions
-	ReasonInviteRevoked          // the invite was revoked before the admission
+	ReasonInviteRevoked          // the invite was revoked, and the node is not listed to stay
 	ReasonRevoked                // the node's own key has been revoked
-	ReasonIssuerRevoked          // a key above it, or that of the member that admitted it, has been revoked
+	ReasonIssuerRevoked          // it rests on a key that has been revoked, and is not listed to stay
 	ReasonExpired                // the certificate has expired
 	ReasonUnknownNode            // there is no record of the node
 	ReasonAlreadyAdmitted        // the node is a member already, with another certificate
 	ReasonFull                   // a bound on what is kept has been reached
+	ReasonUnproven               // its record must be seen first: its chain alone shows nothing, for its invite admits nobody any more
 )
 
 var reasonNames = [...]string{
@@ -35,7 +36,7 @@ var reasonNames = [...]string{
 	ReasonUnknownIssuer: "unknown issuer", ReasonNotAllowed: "not allowed", ReasonNotAdmin: "not admin", ReasonAdmission: "admission",
 	ReasonClock: "clock", ReasonInviteExpired: "invite expired", ReasonInviteUsed: "invite used", ReasonInviteRevoked: "invite revoked",
 	ReasonRevoked: "revoked", ReasonIssuerRevoked: "issuer revoked", ReasonExpired: "expired", ReasonUnknownNode: "unknown node",
-	ReasonAlreadyAdmitted: "already admitted", ReasonFull: "full",
+	ReasonAlreadyAdmitted: "already admitted", ReasonFull: "full", ReasonUnproven: "unproven",
 }
 
 // String returns a short name for logs and metrics.

@@ -3,91 +3,193 @@ package roster
 import (
 	"bytes"
 	"cmp"
-	"math"
 	"slices"
 
 	"warren/mesh/identity"
 	"warren/mesh/record"
 )
 
-// never is later than any time in a record.
-const never = math.MaxInt64
-
-// revokedKey is all that revocations say about one key.
-type revokedKey struct {
-	since   int64 // the earliest revocation that counts
-	cascade int64 // the earliest that puts out all below, or never
-	first   *entry
+// reach is what some revocations of a set hit.
+//
+// A revocation acts along what a node rests on: the member that admitted it, its invite, and what makes the maker of that an admin, up to
+// the root. It hits its target, and what rests on something that it hits, except for those that it lists. It acts for good and whatever any
+// times say, for these are the word of whoever signs.
+//
+//	root ─▶ founder ─▶ invite ─▶ admin ─▶ invite ─▶ node      certified
+//	           ╰──────────────────▶╰───────────────▶╯         admitted
+//	member ─▶ promotion (by an admin) ─▶ invite ─▶ node       what makes a member an admin is a ground of its own
+type reach struct {
+	set     *set                        // constant
+	layer   layer                       // constant: where the entries of nodes have what hits them
+	targets map[identity.KeyID][]*entry // by target, in no order
 }
 
-// revokedKeys is what some revocations come to.
-type revokedKeys map[identity.KeyID]revokedKey
+// layer tells two reaches apart, of which the entries of nodes keep the results.
+type layer int
 
-// add adds a revocation.
-func (k revokedKeys) add(e *entry) {
-	key, ok := k[e.Revocation.Target]
-	if !ok {
-		key = revokedKey{since: never, cascade: never}
-	}
-	if key.first == nil || cmp.Or(cmp.Compare(e.Revocation.Time, key.since), bytes.Compare(e.Key[:], key.first.Key[:])) < 0 {
-		key.since, key.first = e.Revocation.Time, e
-	}
-	if e.Revocation.Keep == nil {
-		key.cascade = min(key.cascade, e.Revocation.Time)
-	}
-	k[e.Revocation.Target] = key
+const (
+	layerRoot layer = iota // the root's revocations: they decide on what is in the set
+	layerAll               // all that count
+	layers
+)
+
+func newReach(s *set, l layer) *reach {
+	return &reach{set: s, layer: l, targets: make(map[identity.KeyID][]*entry)}
 }
 
-// void reports whether these revocations, which are the root's, take away the effect of another one.
-func (k revokedKeys) void(e *entry) bool {
-	if e.byRoot() {
-		return false
+func (r *reach) add(e *entry) {
+	r.targets[e.Revocation.Target] = append(r.targets[e.Revocation.Target], e)
+}
+
+func (r *reach) drop(e *entry) {
+	target := e.Revocation.Target
+	r.targets[target] = slices.DeleteFunc(slices.Clone(r.targets[target]), func(other *entry) bool { return other == e })
+	if len(r.targets[target]) == 0 {
+		delete(r.targets, target)
 	}
-	if key, ok := k[e.issuer.keyID]; ok && key.since <= e.Revocation.Time {
-		return true
+}
+
+// The three that follow return which of the revocations hit something: a node, as one that admits; an invite; what makes a node an admin. Those
+// of nodes are kept in the entries, and must have been decided on before for what a node rests on. Lists are shared.
+
+// ofNode says it of a node, and which of them do so by what it rests on rather than by being of the node itself.
+func (r *reach) ofNode(e *entry) (hits, resting []*entry) {
+	if !e.byRoot() {
+		resting = join(r.ofInvite(e.issuer), r.kept(identity.KeyID(e.Node.Admission.Signer)))
+		resting = unlessKept(resting, record.PrefixOf(e.Node.ID))
 	}
-	for up := range e.issuer.above() {
-		if key, ok := k[up.keyID]; ok && key.cascade <= e.Revocation.Time {
-			return true
+	return reduce(join(r.whole(e.keyID), resting)), resting
+}
+
+func (r *reach) ofInvite(e *entry) []*entry {
+	return reduce(join(r.whole(e.keyID), r.ofGround(e.issuer)))
+}
+
+// ofGround says it of a node with an admin's certificate, as far as that goes, or of a promotion; of nil, the root.
+func (r *reach) ofGround(e *entry) []*entry {
+	if e == nil {
+		return nil
+	}
+	hits := join(r.power(e.keyID), r.kept(e.keyID))
+	if e.isPromotion() {
+		hits = join(hits, r.ofGround(e.issuer))
+	}
+	return reduce(hits)
+}
+
+// kept returns what was decided on a node.
+func (r *reach) kept(id identity.KeyID) []*entry {
+	if e := r.set.nodes[identity.NodeID(id)]; e != nil {
+		return e.hits[r.layer]
+	}
+	return nil
+}
+
+// whole and power return the revocations of a key itself, and those of what makes a node an admin.
+func (r *reach) whole(id identity.KeyID) []*entry { return r.ofScope(id, record.ScopeWhole) }
+func (r *reach) power(id identity.KeyID) []*entry { return r.ofScope(id, record.ScopePower) }
+
+func (r *reach) ofScope(id identity.KeyID, scope record.Scope) []*entry {
+	all := r.targets[id]
+	if !slices.ContainsFunc(all, func(e *entry) bool { return e.Revocation.Scope != scope }) {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(e *entry) bool { return e.Revocation.Scope != scope })
+}
+
+// join returns what is in either list, once. It makes no new list when one of them says it all.
+func join(a, b []*entry) []*entry {
+	if len(a) < len(b) {
+		a, b = b, a
+	}
+	if len(b) == 0 {
+		return a
+	}
+	seen := make(map[*entry]bool, len(a))
+	for _, e := range a {
+		seen[e] = true
+	}
+	more := slices.DeleteFunc(slices.Clone(b), func(e *entry) bool { return seen[e] })
+	if len(more) == 0 {
+		return a
+	}
+	return append(slices.Clone(a), more...)
+}
+
+// unlessKept leaves out the revocations that list who stays.
+func unlessKept(hits []*entry, who record.Prefix) []*entry {
+	kept := func(e *entry) bool { return e.Revocation.Keep.Has(who) }
+	if !slices.ContainsFunc(hits, kept) {
+		return hits
+	}
+	return slices.DeleteFunc(slices.Clone(hits), kept)
+}
+
+// reduce leaves out what says nothing more: below a revocation that keeps nobody all are out, however many others hit them. Of the root's one stays
+// in any case, and the ones that it keeps somebody by, for what these hit is hidden.
+func reduce(hits []*entry) []*entry {
+	if len(hits) < 2 {
+		return hits
+	}
+	var none, rootNone *entry
+	for _, e := range hits {
+		switch {
+		case e.Revocation.Keep != nil:
+		case e.byRoot() && (rootNone == nil || byTime(e, rootNone) < 0):
+			rootNone = e
+		case !e.byRoot() && (none == nil || byTime(e, none) < 0):
+			none = e
 		}
 	}
-	return false
+	switch {
+	case rootNone != nil:
+		return []*entry{rootNone}
+	case none != nil:
+		return append(slices.DeleteFunc(slices.Clone(hits), func(e *entry) bool { return !e.byRoot() }), none)
+	}
+	return hits
 }
 
-// revocations are those of a set that count, and what they come to.
+// sameHits reports whether two lists have the same revocations.
+func sameHits(a, b []*entry) bool { return len(a) == len(b) && len(join(a, b)) == len(a) }
+
+func byTime(a, b *entry) int {
+	return cmp.Or(cmp.Compare(a.Revocation.Time, b.Revocation.Time), bytes.Compare(a.Key[:], b.Key[:]))
+}
+
+// revocations are those of a set that count, and what they hit.
 //
-// A revocation by an admin counts even if that admin is revoked itself, whatever the times say: times are the
-// signer's own word, and a stolen admin key must not be able to undo its own revocation by revoking, dated back, whoever
-// revoked it. Two admins that revoke each other are both out. The root has the last word: what an admin signed at or
-// after the time for which the root revoked it is void. So every revocation is for good, save by the root.
+// A revocation by an admin is void if the root, or an admin above that admin, has hit its signer, and does not list it as one that
+// goes on counting. Nobody is above who is above him, so this is decided from the root down. Whoever else revokes an
+// admin puts it out as a member; but its revocations go on counting. So a stolen key cannot undo its own revocation by revoking whoever
+// signed that, and two admins that revoke each other are both out.
 type revocations struct {
-	counting []*entry
-	keys     revokedKeys
+	*reach
+	counting map[*entry]bool
+}
+
+func newRevocations(s *set) *revocations {
+	return &revocations{reach: newReach(s, layerAll), counting: make(map[*entry]bool)}
 }
 
 // read gathers them anew.
-func (r *revocations) read(records map[record.Key]*entry) {
-	var all []*entry
-	root := make(revokedKeys)
-	for _, e := range records {
-		if e.Revocation == nil {
-			continue
+func (r *revocations) read() {
+	r.reach, r.counting = newReach(r.set, layerAll), make(map[*entry]bool)
+	w := newWeighing(r.set)
+	for signer := range r.set.revocations {
+		for _, e := range w.of(signer) {
+			if !r.counting[e] {
+				r.counting[e] = true
+				r.add(e)
+			}
 		}
-		all = append(all, e)
-		if e.byRoot() {
-			root.add(e)
-		}
-	}
-	r.counting, r.keys = slices.DeleteFunc(all, root.void), make(revokedKeys)
-	for _, e := range r.counting {
-		r.keys.add(e)
 	}
 }
 
 // list returns those that count, by time.
 func (r *revocations) list() []Revoked {
 	var list []Revoked
-	for _, e := range r.counting {
+	for e := range r.counting {
 		list = append(list, Revoked{Revocation: *e.Revocation, Key: e.Key})
 	}
 	slices.SortFunc(list, func(a, b Revoked) int {
@@ -96,19 +198,28 @@ func (r *revocations) list() []Revoked {
 	return list
 }
 
-// refusal returns why a key is no good, nil when it is not revoked.
+// refusal returns why a key is no good by itself, nil when it is not revoked.
 func (r *revocations) refusal(id identity.KeyID) *Refusal {
-	key, ok := r.keys[id]
-	if !ok {
+	all := r.whole(id)
+	if len(all) == 0 {
 		return nil
 	}
+	return refuse(ReasonRevoked, "%s: %s", id.Short(), slices.MinFunc(all, byTime).revokedText())
+}
+
+// revokedText says who has revoked what, and why.
+func (e *entry) revokedText() string {
+	what := "revoked"
+	if e.Revocation.Scope == record.ScopePower {
+		what = "demoted"
+	}
 	by := "the root"
-	if key.first.issuer != nil {
-		by = key.first.issuer.nodeName()
+	if e.issuer != nil {
+		by = e.issuer.nodeName()
 	}
-	text := "revoked by " + by + " at " + textTime(key.first.Revocation.At())
-	if key.first.Revocation.Reason != "" {
-		text += ": " + key.first.Revocation.Reason
+	text := what + " by " + by + " at " + textTime(e.Revocation.At())
+	if e.Revocation.Reason != "" {
+		text += ": " + e.Revocation.Reason
 	}
-	return refuse(ReasonRevoked, "%s: %s", id.Short(), text)
+	return text
 }

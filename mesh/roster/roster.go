@@ -1,4 +1,4 @@
-// Package roster keeps the verified set of a mesh's records and says what follows from it: who is a member, which invites
+// Package roster keeps the verified set of a mesh's records and says what follows from it: who is a member and who an admin, which invites
 // are used up, what has been revoked. What follows depends on the set of records alone, never on the order in
 // which they came, so members that hold the same records agree.
 //
@@ -96,7 +96,8 @@ type InviteStatus struct {
 	Issuer  identity.KeyID
 	Created time.Time
 	Used    []identity.NodeID // in the order of their admission
-	Revoked bool              // itself, or its issuer
+	Over    int               // how many of them are more than it allows: members that did not know of each other have admitted them
+	Revoked bool              // itself, or what it rests on: it admits nobody any more
 }
 
 // Entry is one record in a bucket.
@@ -123,7 +124,7 @@ type Roster struct {
 // New returns an empty roster. The root must have passed identity.CheckRoot.
 func New(root *x509.Certificate) *Roster {
 	public, _ := root.PublicKey.(ed25519.PublicKey)
-	r := &Roster{root: root, mesh: identity.MeshIDOf(public), chains: NewChains(root), set: newSet()}
+	r := &Roster{root: root, mesh: identity.MeshIDOf(public), chains: NewChains(root), set: newSet(identity.KeyIDOfCert(root))}
 	r.judge = newJudge(root, r.mesh, r.set)
 	r.standing = newStanding(r.set)
 	r.directory = newDirectory(root, r.mesh, r.standing)
@@ -135,12 +136,12 @@ func New(root *x509.Certificate) *Roster {
 func (r *Roster) Mesh() identity.MeshID { return r.mesh }
 
 // Len returns the number of records in the set.
-func (r *Roster) Len() int { return len(r.set.records) }
+func (r *Roster) Len() int { return r.set.size() }
 
 // Get returns a record of the set.
 func (r *Roster) Get(key record.Key) (record.Signed, bool) {
-	e, ok := r.set.records[key]
-	if !ok {
+	e := r.set.get(key)
+	if e == nil {
 		return record.Signed{}, false
 	}
 	return e.Signed, true
@@ -150,14 +151,14 @@ func (r *Roster) Get(key record.Key) (record.Signed, bool) {
 func (r *Roster) All() iter.Seq2[record.Key, record.Signed] {
 	return func(yield func(record.Key, record.Signed) bool) {
 		for key, e := range r.set.records {
-			if !yield(key, e.Signed) {
+			if !e.hidden && !yield(key, e.Signed) {
 				return
 			}
 		}
 	}
 }
 
-// Chain returns the certificates from a node or an invite up to the root, or nil when the set does not have it. Should one key of an
+// Chain returns the certificates from a node or an invite up to the root, through the promotion of an admin that was not one from the start, or nil when the set does not have it. Should one key of an
 // invite have been certified several times, the certificate that sorts first is taken, for want of a name.
 func (r *Roster) Chain(id identity.KeyID) []*x509.Certificate {
 	e := r.set.nodes[identity.NodeID(id)]
@@ -207,14 +208,14 @@ func (r *Roster) AddBatch(b *Batch, now time.Time) (Outcome, []error) {
 	out := r.standing.report(s.change)
 	r.admissions.heardOf(s.change.fresh)
 	for i, e := range placed {
-		if e != nil && !e.in && e.refusal != nil {
+		if e != nil && (!e.in || e.hidden) && e.refusal != nil {
 			errs[i] = e.refusal
 		}
 	}
 	if last := len(placed) - 1; last >= 0 {
 		out.Key = b.records[last].Key
 		e := placed[last]
-		out.Stored = e != nil && e.in && r.set.records[out.Key] == e && e.Version == b.records[last].Version
+		out.Stored = e != nil && e.in && !e.hidden && r.set.records[out.Key] == e && e.Version == b.records[last].Version
 		out.Parked = e != nil && !e.in && e.refusal == nil
 	}
 	return out, errs
@@ -261,15 +262,39 @@ func (r *Roster) Revoked() []Revoked { return r.standing.revoked.list() }
 func (r *Roster) Invites() []InviteStatus {
 	var list []InviteStatus
 	for _, e := range r.set.invites.records {
+		if e.hidden {
+			continue
+		}
+		used := r.set.users(e.ref)
 		list = append(list, InviteStatus{
 			KeyID: e.keyID, Name: e.Certificate.Subject.CommonName, Terms: e.terms, Issuer: identity.IssuerOf(e.Certificate), Created: e.Certificate.NotBefore,
-			Used: r.set.users(e.ref), Revoked: r.standing.ofInvite(e) != nil,
+			Used: used, Over: max(0, len(used)-e.terms.Uses), Revoked: r.standing.ofInvite(e) != nil,
 		})
 	}
 	slices.SortFunc(list, func(a, b InviteStatus) int {
 		return cmp.Or(a.Created.Compare(b.Created), bytes.Compare(a.KeyID[:], b.KeyID[:]), bytes.Compare(a.Issuer[:], b.Issuer[:]), cmp.Compare(a.Name, b.Name))
 	})
 	return list
+}
+
+// Below returns the nodes that rest on a key, that of a node or an invite: those that a revocation of this scope would put out beside
+// the target if it kept nobody. They come in the order of their admission, whatever other revocations say of them.
+func (r *Roster) Below(target identity.KeyID, scope record.Scope) []identity.NodeID {
+	b := &below{set: r.set, seen: make(map[*entry]bool)}
+	b.find(target, scope)
+	return b.nodes()
+}
+
+// AdminCert returns the certificate under which a node signs invites and promotions, its own or a promotion; nil when it is no admin.
+func (r *Roster) AdminCert(id identity.NodeID) *x509.Certificate {
+	e := r.set.nodes[id]
+	if e == nil {
+		return nil
+	}
+	if ground := r.standing.adminBy(e); ground != nil {
+		return ground.Certificate
+	}
+	return nil
 }
 
 // InviteOf returns the certificate of the invite with which a joiner's was made, nil when the set does not have it.
@@ -317,10 +342,15 @@ func (r *Roster) VerifyChain(chain []*x509.Certificate, now time.Time) (identity
 //
 // A node of which there is no record here passes if nothing in its chain is revoked: otherwise two
 // members that have never heard of each other could not meet. Its chain alone does not prove an admission, so
-// until its record is in (see Member) it is to be given nothing and asked for that.
+// until its record is in (see Member) it is to be given nothing and asked for that. If its invite is known here to be used up or expired, the ID
+// comes with a *Refusal of ReasonUnproven: its record is to be seen before anything else.
 func (r *Roster) JudgeChain(chain []*x509.Certificate, now time.Time) (identity.NodeID, error) {
-	if refusal := r.standing.ofChain(r.chains.below(chain), now); refusal != nil {
+	switch refusal := r.standing.ofChain(r.chains.below(chain), now); {
+	case refusal == nil:
+		return identity.NodeIDOfCert(chain[0]), nil
+	case refusal.Reason == ReasonUnproven:
+		return identity.NodeIDOfCert(chain[0]), refusal
+	default:
 		return identity.NodeID{}, refusal
 	}
-	return identity.NodeIDOfCert(chain[0]), nil
 }

@@ -1,6 +1,8 @@
 package roster
 
 import (
+	"container/heap"
+	"math"
 	"slices"
 	"time"
 
@@ -13,7 +15,8 @@ type change struct {
 	added, removed map[record.Key]bool
 	touched        map[identity.NodeID]*entry // nodes to be looked at again, with the entry that was there before
 	fresh          map[identity.NodeID]bool   // nodes with a new record
-	overlay        bool                       // revocations, or what they act on, have changed
+	overlay        bool                       // revocations, who may sign them, or what they act on, have changed
+	granted        bool                       // grants have changed
 }
 
 func newChange() *change {
@@ -45,8 +48,11 @@ func (c *change) touch(e *entry) {
 	if e.Node != nil {
 		c.touched[e.Node.ID] = e
 	}
-	if e.Revocation != nil {
+	switch {
+	case e.Revocation != nil, e.isPromotion():
 		c.overlay = true
+	case e.Grant != nil:
+		c.granted = true
 	}
 }
 
@@ -93,23 +99,26 @@ func likelyTime(d record.Decoded) time.Time {
 		return d.Admitted()
 	case d.Certificate != nil:
 		return d.Certificate.NotBefore
+	case d.Revocation != nil:
+		return d.Revocation.At()
 	}
-	return d.Revocation.At()
+	return time.Unix(math.MaxUint32, 0) // a grant, on which nothing rests
 }
 
 // place puts a record where it belongs. It returns nil for one that brings nothing new.
 func (s *step) place(d record.Decoded) (*entry, error) {
 	known := s.set.records[d.Key]
-	if known != nil && !d.Version.Newer(known.Version) {
+	switch {
+	case known == nil || d.Version.Newer(known.Version) || known.mayYieldTo(d):
+	case known.hidden:
+		return known, nil
+	default:
 		return nil, nil
 	}
 	for _, e := range s.set.aside {
 		if e.Key == d.Key && (e.Version == d.Version || e.sameAdmission(d) && e.Version.Newer(d.Version)) {
 			return e, nil
 		}
-	}
-	if known == nil && len(s.set.records) >= maxRecords {
-		return nil, refuse(ReasonFull, "%s: there are %d records already", d.Kind, maxRecords)
 	}
 	e, refusal := s.judge.newEntry(d)
 	if refusal != nil {
@@ -145,9 +154,11 @@ func (s *step) settle(first *entry) *Refusal {
 		if !s.set.knows(e) {
 			continue // replaced or evicted meanwhile
 		}
-		was := e.in
+		was, hits := e.in, e.hits[layerRoot]
 		verdict, refusal := s.judge.rule(e)
-		e.refusal = refusal
+		if verdict != stands || !e.hidden {
+			e.refusal = refusal
+		}
 		switch {
 		case verdict == forged:
 			s.remove(e)
@@ -160,7 +171,10 @@ func (s *step) settle(first *entry) *Refusal {
 		default:
 			s.remove(e)
 		}
-		if e.in != was || e.in && e.Kind == record.KindCertificate { // an invite's issuer may have another admission now
+		switch {
+		case e.in != was || e.in && !sameHits(e.hits[layerRoot], hits):
+			s.disturb(e, &work)
+		case e.in && e.Kind == record.KindCertificate: // its issuer may have another admission now
 			s.disturb(e, &work)
 		}
 	}
@@ -175,8 +189,9 @@ func (s *step) insert(e *entry, work *worklist) {
 		return
 	}
 	if old != nil {
-		if !e.Version.Newer(old.Version) {
+		if !e.outranks(old) {
 			s.set.forget(e)
+			e.refusal = refuse(ReasonIssuerRevoked, "%s: it rests on what the root has revoked, and is known in another form", e.Kind)
 			return
 		}
 		s.set.take(old)
@@ -190,6 +205,9 @@ func (s *step) insert(e *entry, work *worklist) {
 
 // noteIn notes that an entry is new in the set, or has new content.
 func (s *step) noteIn(e *entry) {
+	if e.hidden {
+		return
+	}
 	s.set.buckets.note(e.Key, e.Version)
 	s.change.enters(e)
 }
@@ -204,26 +222,40 @@ func (s *step) remove(e *entry) {
 	s.change.leaves(e)
 }
 
-// disturb puts on the work list what may be judged differently now that e entered or left the set.
+// disturb puts on the work list what may be judged differently now that e entered or left the set, or has another place.
 func (s *step) disturb(e *entry, work *worklist) {
-	if e.ref != (ref{}) {
-		for other := range s.set.rests[e.ref] {
-			if other.Node == nil {
-				other.issuer = s.set.nodes[identity.NodeID(other.parent)] // decides its place in the order
-			}
+	if e.Revocation != nil && e.byRoot() {
+		s.disturbTarget(e.Revocation.Target, work)
+	}
+	if e.ref == (ref{}) {
+		return
+	}
+	for other := range s.set.rests[e.ref] {
+		s.judge.place(other)
+		work.push(other)
+	}
+	if !e.isPromotion() {
+		return
+	}
+	for other := range s.set.rests[ref(e.keyID)] {
+		if other.Certificate == nil { // a statement: it counts or not with its signer's being an admin
 			work.push(other)
 		}
 	}
-	if e.Node == nil || e.byRoot() {
-		return
+}
+
+// disturbTarget does it for what the root has revoked, or no longer does.
+func (s *step) disturbTarget(id identity.KeyID, work *worklist) {
+	if e := s.set.nodes[identity.NodeID(id)]; e != nil {
+		work.push(e)
+		s.disturb(e, work)
+		for promotion := range s.set.promoted[e.Node.ID] {
+			s.disturb(promotion, work)
+		}
 	}
-	invite := s.set.invites.records[e.parent]
-	if e.in && (invite == nil || s.set.invites.uses[e.parent] <= invite.terms.Uses) {
-		return // there is room for all
-	}
-	for other := range s.set.rests[e.parent] {
-		if other.Node != nil && e.earlier(other) {
-			work.push(other)
+	for _, e := range s.set.invites.records {
+		if e.keyID == id {
+			s.disturb(e, work)
 		}
 	}
 }
@@ -231,21 +263,31 @@ func (s *step) disturb(e *entry, work *worklist) {
 // worklist holds entries to be judged, earliest first, each once.
 type worklist []*entry
 
+func (w worklist) Len() int           { return len(w) }
+func (w worklist) Less(i, j int) bool { return w[i].compare(w[j]) < 0 }
+func (w worklist) Swap(i, j int)      { w[i], w[j] = w[j], w[i] }
+func (w *worklist) Push(e any)        { *w = append(*w, e.(*entry)) }
+
+func (w *worklist) Pop() any {
+	last := len(*w) - 1
+	e := (*w)[last]
+	*w = (*w)[:last]
+	return e
+}
+
 func (w *worklist) push(e *entry) {
 	if e.queued {
 		return
 	}
 	e.queued = true
-	at, _ := slices.BinarySearchFunc(*w, e, (*entry).compare)
-	*w = slices.Insert(*w, at, e)
+	heap.Push(w, e)
 }
 
 func (w *worklist) pop() *entry {
 	if len(*w) == 0 {
 		return nil
 	}
-	e := (*w)[0]
-	*w = (*w)[1:]
+	e := heap.Pop(w).(*entry)
 	e.queued = false
 	return e
 }

@@ -11,19 +11,21 @@ import (
 	"warren/mesh/record"
 )
 
-// standing says which nodes of a set are members: those that no revocation puts out, and whose certificates have not expired.
+// standing says which nodes of a set are members: those that no revocation puts out, and whose certificates have not expired. And it says
+// which of them are admins.
 type standing struct {
-	set *set // constant
+	// constant
+	set     *set
+	revoked *revocations
 
-	now        time.Time // as last told
-	revoked    revocations
+	now        time.Time                // as last told
 	told       map[identity.NodeID]bool // members as last told in an Outcome
 	nextExpiry time.Time                // of a member, or zero
 	changes    uint64                   // how often members, or their records, have changed
 }
 
 func newStanding(s *set) *standing {
-	return &standing{set: s, told: make(map[identity.NodeID]bool), revoked: revocations{keys: make(revokedKeys)}}
+	return &standing{set: s, told: make(map[identity.NodeID]bool), revoked: newRevocations(s)}
 }
 
 // members returns the nodes that are members, in the order of their admission.
@@ -59,15 +61,56 @@ func (s *standing) ofInvite(invite *entry) *Refusal {
 	if refusal := s.revoked.refusal(invite.keyID); refusal != nil {
 		return refuse(ReasonInviteRevoked, "invite %s", refusal.Text)
 	}
-	for up := range invite.above() {
-		if refusal := s.revoked.refusal(up.keyID); refusal != nil {
-			return refuse(ReasonIssuerRevoked, "invite %s: above it, %s", invite.keyID.Short(), refusal.Text)
-		}
-	}
-	if invite.issuer != nil && invite.issuer.out != nil {
-		return refuse(ReasonIssuerRevoked, "invite %s: its maker is no member: %s", invite.keyID.Short(), invite.issuer.out.Text)
+	if hits := s.revoked.ofInvite(invite); len(hits) > 0 {
+		return refuse(ReasonIssuerRevoked, "invite %s: it rests on %s", invite.keyID.Short(), s.hitText(hits))
 	}
 	return nil
+}
+
+// hitText says by which of some revocations, those that are first, something is hit.
+func (s *standing) hitText(hits []*entry) string {
+	first := slices.MinFunc(hits, byTime)
+	what := first.Revocation.Target.Short()
+	if node := s.set.nodes[identity.NodeID(first.Revocation.Target)]; node != nil {
+		what = node.nodeName()
+	}
+	return what + ", " + first.revokedText()
+}
+
+// adminBy returns the ground by which a node of the set is an admin now, by its own certificate if it can be; nil: it is none.
+func (s *standing) adminBy(e *entry) *entry {
+	if e.out != nil {
+		return nil
+	}
+	var found *entry
+	for _, ground := range s.set.grounds(e.Node.ID) {
+		if s.now.After(ground.Certificate.NotAfter) || len(s.revoked.ofGround(ground)) > 0 {
+			continue
+		}
+		if found == nil || ground.Node != nil || found.Node == nil && ground.Certificate.NotAfter.After(found.Certificate.NotAfter) {
+			found = ground
+		}
+	}
+	return found
+}
+
+// signs reports whether what a node of the set says as an admin has an effect. The clock plays no part in it.
+func (s *standing) signs(e *entry) bool {
+	return e.out == nil && slices.ContainsFunc(s.set.grounds(e.Node.ID), func(ground *entry) bool {
+		return len(s.revoked.ofGround(ground)) == 0
+	})
+}
+
+// grants returns the grants for a node whose signers are admins: the root's first, then in the order of their signers.
+func (s *standing) grants(id identity.NodeID) []*entry {
+	var grants []*entry
+	for _, e := range s.set.grants[id] {
+		if e.byRoot() || !e.hidden && s.signs(e.issuer) {
+			grants = append(grants, e)
+		}
+	}
+	slices.SortFunc(grants, (*entry).compare)
+	return grants
 }
 
 // ofChain returns why the node at the head of a chain, which is without the root, is to be turned away, or nil: see JudgeChain.
@@ -83,18 +126,59 @@ func (s *standing) ofChain(chain []*x509.Certificate, now time.Time) *Refusal {
 	if e := s.set.nodes[id]; e != nil {
 		return s.whyOut(e)
 	}
-	for i, cert := range chain {
-		if refusal := s.revoked.refusal(identity.KeyIDOfCert(cert)); refusal != nil {
-			if i > 0 {
-				return refuse(ReasonIssuerRevoked, "node %s: above it, %s", id.Short(), refusal.Text)
-			}
-			return refusal
-		}
+	if refusal := s.revoked.refusal(identity.KeyID(id)); refusal != nil {
+		return refusal
+	}
+	if hits := unlessKept(s.aboveChain(chain[1:]), record.PrefixOf(id)); len(hits) > 0 {
+		return refuse(ReasonIssuerRevoked, "node %s: it rests on %s", id.Short(), s.hitText(hits))
 	}
 	for _, e := range s.set.aside {
 		if e.Node != nil && e.Node.ID == id && e.refusal != nil {
 			return e.refusal
 		}
+	}
+	return s.unproven(leaf, now)
+}
+
+// aboveChain returns the revocations that hit what a node shows above itself: by what is known of the certificates, and as far as they are not, by
+// the chain.
+func (s *standing) aboveChain(above []*x509.Certificate) (hits []*entry) {
+	for _, cert := range slices.Backward(above) {
+		id := identity.KeyIDOfCert(cert)
+		known := s.set.nodes[identity.NodeID(id)]
+		switch identity.RoleOf(cert) {
+		case identity.RoleInvite:
+			if invite := s.set.invites.records[inviteRef(id, cert.RawSubject)]; invite != nil {
+				hits = s.revoked.ofInvite(invite)
+			} else {
+				hits = join(hits, s.revoked.whole(id))
+			}
+			continue
+		case identity.RolePromotion:
+			if known != nil {
+				hits = join(hits, known.hits[layerAll])
+			}
+		default:
+			if hits = unlessKept(hits, record.PrefixOf(id)); known != nil {
+				hits = known.hits[layerAll]
+			}
+		}
+		hits = join(hits, join(s.revoked.whole(id), s.revoked.power(id)))
+	}
+	return hits
+}
+
+// unproven says that more than its chain is asked of a node of which there is no record here: its invite admits nobody any more, so that
+// anybody who had it could have made that chain since.
+func (s *standing) unproven(leaf *x509.Certificate, now time.Time) *Refusal {
+	invite := s.set.invites.of(leaf)
+	switch {
+	case invite == nil:
+		return nil
+	case s.set.invites.uses[invite.ref] >= invite.terms.Uses:
+		return refuse(ReasonUnproven, "node %s: there is no record of it here, and its invite is used up", identity.NodeIDOfCert(leaf).Short())
+	case now.After(invite.terms.Expires):
+		return refuse(ReasonUnproven, "node %s: there is no record of it here, and its invite expired %s", identity.NodeIDOfCert(leaf).Short(), textTime(invite.terms.Expires))
 	}
 	return nil
 }
@@ -125,7 +209,7 @@ func (s *standing) report(c *change) Outcome {
 		touched[id] = true
 	}
 	if c.overlay {
-		s.revoked.read(s.set.records)
+		s.revoked.read()
 		for id := range s.set.nodes {
 			touched[id] = true
 		}
@@ -141,11 +225,14 @@ func (s *standing) report(c *change) Outcome {
 	for _, e := range nodes {
 		s.decide(e)
 	}
+	hiding := &hiding{set: s.set, revoked: s.revoked, change: c}
+	hiding.run(c.overlay)
 	out := Outcome{Added: sortedKeys(c.added), Removed: sortedKeys(c.removed)}
 	for _, id := range slices.SortedFunc(maps.Keys(touched), identity.NodeID.Compare) {
 		s.reportNode(id, c, &out)
 	}
-	if len(touched) > 0 {
+	hiding.evict()
+	if len(touched) > 0 || c.granted {
 		s.changes++
 	}
 	return out
@@ -173,38 +260,21 @@ func (s *standing) reportNode(id identity.NodeID, c *change, out *Outcome) {
 	}
 }
 
-// decide decides whether revocations put a node of the set out, and from when on. The member that admitted it must
-// have been decided on before.
+// decide decides whether revocations put a node of the set out. What it rests on must have been decided on before.
 func (s *standing) decide(e *entry) {
-	e.out, e.outSince = nil, never
-	admitted := e.Admitted().Unix()
-	put := func(since int64, refusal *Refusal) {
-		if e.out == nil {
-			e.out = refusal
-		}
-		e.outSince = min(e.outSince, since)
+	hits, _ := s.revoked.ofNode(e)
+	e.hits[layerAll], e.out = hits, nil
+	if len(hits) == 0 {
+		return
 	}
-	if key, ok := s.revoked.keys[e.keyID]; ok {
-		put(key.since, s.revoked.refusal(e.keyID))
+	if e.out = s.revoked.refusal(e.keyID); e.out != nil {
+		return
 	}
-	for up := range e.above() {
-		key, ok := s.revoked.keys[up.keyID]
-		if !ok {
-			continue
-		}
-		reason, what := ReasonIssuerRevoked, "a key above it"
-		if up == e.issuer {
-			reason, what = ReasonInviteRevoked, "its invite"
-		}
-		if key.since <= admitted {
-			put(admitted, refuse(reason, "node %s: %s was revoked before it was admitted", e.Node.ID.Short(), what))
-		} else if key.cascade != never {
-			put(key.cascade, refuse(ReasonIssuerRevoked, "node %s: %s was revoked with all below it", e.Node.ID.Short(), what))
-		}
+	reason := ReasonIssuerRevoked
+	if len(s.revoked.whole(e.issuer.keyID)) > 0 && slices.ContainsFunc(hits, func(r *entry) bool { return r.isOf(e.issuer) }) {
+		reason = ReasonInviteRevoked
 	}
-	if by := s.set.nodes[e.Node.Admission.Signer]; by != nil && by.out != nil && by.outSince <= admitted {
-		put(admitted, refuse(ReasonIssuerRevoked, "node %s: it was admitted by %s when that was no member any more", e.Node.ID.Short(), by.nodeName()))
-	}
+	e.out = refuse(reason, "node %s: it rests on %s", e.Node.ID.Short(), s.hitText(hits))
 }
 
 func sortedKeys(keys map[record.Key]bool) []record.Key {
