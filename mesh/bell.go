@@ -6,18 +6,21 @@ import "log/slog"
 type bell struct {
 	log     *slog.Logger
 	changes chan struct{} // coalesced
+	within  chan struct{} // the same for the run loop
 	fatal   chan error    // the first one only
 }
 
 func newBell(log *slog.Logger) *bell {
-	return &bell{log: log, changes: make(chan struct{}, 1), fatal: make(chan error, 1)}
+	return &bell{log: log, changes: make(chan struct{}, 1), within: make(chan struct{}, 1), fatal: make(chan error, 1)}
 }
 
 // ring tells that the view has changed.
 func (b *bell) ring() {
-	select {
-	case b.changes <- struct{}{}:
-	default:
+	for _, hears := range [...]chan struct{}{b.changes, b.within} {
+		select {
+		case hears <- struct{}{}:
+		default:
+		}
 	}
 }
 

@@ -52,17 +52,26 @@ func newIntake(w *writer, s *spreader, a *asks, b *bell, d *drops, log *slog.Log
 	}
 }
 
-// put takes in a record of this node's own making, or a joiner's first: it is on disk before it spreads.
-func (i *intake) put(signed record.Signed) error {
-	n := i.writer.add([]record.Signed{signed}, time.Now())[0]
-	if err := errors.Join(n.refused...); err != nil {
-		return err
+// put takes in records of this node's own making, or a joiner's first: they are on disk before they spread. The error says which were
+// refused, and that none of the others has spread if they could not be saved.
+func (i *intake) put(signed ...record.Signed) error {
+	all := i.writer.add(signed, time.Now())
+	var refused []error
+	for _, n := range all {
+		refused = append(refused, n.refused...)
+	}
+	if len(refused) == len(all) {
+		return errors.Join(refused...)
 	}
 	if err := i.book.save(); err != nil {
 		return err
 	}
-	i.react(n, arrival{from: i.writer.self, hops: 1})
-	return nil
+	for _, n := range all {
+		if len(n.refused) == 0 {
+			i.react(n, arrival{from: i.writer.self, hops: 1})
+		}
+	}
+	return errors.Join(refused...)
 }
 
 // update changes the own record with f; like put, it returns when the new one is on disk.

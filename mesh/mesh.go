@@ -62,7 +62,7 @@ type Options struct {
 //	joiners ─▶ Admission ──────┤      │
 //	syncs ⇄ syncer ────────────┘      └─▶ book.save, then spreader (neighbours, gossip) and bell (Changes, Fatal)
 //	           ▲
-//	loop: timetable (when to sync with whom), expulsion (who says that this node is out)
+//	loop: timetable (when to sync with whom), expulsion (who says that this node is out), granter (names and addresses)
 //
 // Those further down in the struct use those above.
 type Mesh struct {
@@ -154,12 +154,13 @@ func (m *Mesh) Run(ctx context.Context) error {
 		return err
 	}
 	m.running.Store(&run{ctx: ctx, transport: t, swim: s})
+	syncs := &timetable{
+		self: m.self, sessions: m.sessions, public: public, alive: m.alive, asks: m.asks, syncer: m.syncer, swim: s, log: m.log,
+		results: make(chan result), jobs: make(map[identity.NodeID]*job),
+	}
 	l := &loop{
 		intake: m.intake, asks: m.asks, swim: s, log: m.log, timer: time.NewTimer(time.Hour),
-		syncs: &timetable{
-			self: m.self, sessions: m.sessions, public: public, alive: m.alive, asks: m.asks, syncer: m.syncer, swim: s, log: m.log,
-			results: make(chan result), jobs: make(map[identity.NodeID]*job),
-		},
+		syncs: syncs, grants: newGranter(m, syncs, time.Now()),
 		out: &expulsion{sessions: m.sessions, public: public, bell: m.bell, drops: m.drops, said: make(map[identity.NodeID]refusal)},
 	}
 	for _, id := range m.sessions.Neighbours() {

@@ -17,21 +17,24 @@ type loop struct {
 	swim   *swim
 	log    *slog.Logger
 
-	syncs *timetable
-	out   *expulsion
-	timer *time.Timer
+	syncs  *timetable
+	out    *expulsion
+	grants *granter
+	timer  *time.Timer
 }
 
 func (l *loop) run(ctx context.Context) {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	defer l.timer.Stop()
+	l.start(ctx, time.Now())
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case a := <-l.intake.inbox:
 			l.intake.take(a)
+		case <-l.intake.bell.within: // for what start looks at
 		case <-l.asks.wake:
 			l.taken(time.Now())
 		case r := <-l.syncs.results:
@@ -65,8 +68,10 @@ func (l *loop) taken(now time.Time) {
 // start begins what is due and sets the timer for what is due next.
 func (l *loop) start(ctx context.Context, now time.Time) {
 	next := l.out.heed(now)
-	if due := l.syncs.start(ctx, now); next.IsZero() || !due.IsZero() && due.Before(next) {
-		next = due
+	for _, due := range [...]time.Time{l.syncs.start(ctx, now), l.grants.start(now)} {
+		if next.IsZero() || !due.IsZero() && due.Before(next) {
+			next = due
+		}
 	}
 	if next.IsZero() {
 		next = now.Add(time.Hour)

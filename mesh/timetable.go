@@ -55,7 +55,8 @@ type timetable struct {
 	results  chan result
 
 	jobs   map[identity.NodeID]*job
-	active int // syncs under way
+	active int  // syncs under way
+	synced bool // one has ended well since the start
 }
 
 // plan decides when to sync with those of whom there is news.
@@ -155,7 +156,7 @@ func (t *timetable) finished(r result, now time.Time) {
 		}
 		return
 	}
-	j.failures = 0
+	j.failures, t.synced = 0, true
 	if r.stats.got+r.stats.sent > 0 {
 		t.log.Debug("synced", "peer", t.public.nameOf(r.id), "got", r.stats.got, "sent", r.stats.sent, "refused", r.stats.refused)
 	} else if !r.stats.equal {

@@ -147,6 +147,7 @@ func TestSharedKey(t *testing.T) {
 type giveWorld struct {
 	random  *rand.Rand
 	members []Member
+	suspect identity.NodeID // has let routes go that it was granted, perhaps
 }
 
 func (w *giveWorld) id() identity.NodeID {
@@ -185,16 +186,23 @@ func (w *giveWorld) route() netip.Prefix {
 func (w *giveWorld) honest(n int) {
 	for range n {
 		m := claimant(w.id(), w.name(), w.pick(64))
-		for range w.pick(3) {
-			m.Record.Routes = append(m.Record.Routes, w.route())
-		}
 		w.members = append(w.members, m)
+		w.members = renew(w.members)
+		for range w.pick(4) {
+			last := &w.members[len(w.members)-1]
+			last.Record.Routes = append(last.Record.Routes, w.anyRoute()) // often one that another wants too
+		}
 	}
 	w.members = renew(w.members)
 	serial := uint64(0)
 	for _, i := range w.random.Perm(n) {
 		if w.pick(5) == 0 {
 			continue
+		}
+		if w.pick(3) == 0 { // somebody does not offer for a while what it was granted, and others may want that
+			m := &w.members[w.pick(n)]
+			m.Record.Routes, w.suspect = nil, m.ID
+			w.members = renew(w.members)
 		}
 		serial++
 		freeze(&w.members[i], serial)
@@ -218,7 +226,10 @@ func (w *giveWorld) evil(m *Member) {
 	m.Record.Name = w.anyName()
 	m.Record.Addr4 = w.anyAddr()
 	m.Record.Routes = nil
-	for range w.pick(record.MaxRoutes) {
+	if m.Grant != nil && w.pick(2) == 0 {
+		m.Record.Routes = slices.Clone(m.Grant.Routes) // once more what it was granted at some time
+	}
+	for range w.pick(record.MaxRoutes - len(m.Record.Routes)) {
 		m.Record.Routes = append(m.Record.Routes, w.anyRoute())
 	}
 	if w.pick(4) == 0 {
@@ -291,13 +302,19 @@ func TestNobodyTakesWhatIsGranted(t *testing.T) {
 		w := &giveWorld{random: rand.New(rand.NewPCG(seed, 5))}
 		w.honest(3 + w.pick(8))
 		thief := w.members[w.pick(len(w.members))].ID
+		if !w.suspect.IsZero() && w.pick(2) == 0 {
+			thief = w.suspect
+		}
 		before := make(map[identity.NodeID]string)
 		for _, m := range w.members {
 			if m.Granted() && m.ID != thief {
 				before[m.ID] = kept(m)
 				held++
 				got := m
-				got.Name, got.Addr4, got.Routes = m.Grant.Name, m.Grant.Addr4, m.Grant.Routes
+				got.Name, got.Addr4, got.Routes = m.Grant.Name, m.Grant.Addr4, nil
+				if m.Record.Routes != nil {
+					got.Routes = m.Grant.Routes
+				}
 				if kept(m) != given(got) {
 					t.Fatalf("seed %d: a granted member has not what it was granted: %s, %+v", seed, given(m), m.Grant)
 				}
