@@ -26,12 +26,15 @@ type sim struct {
 	more     map[netip.AddrPort]*simHost // further sockets of hosts
 	boxes    map[netip.Addr]*simNAT      // by public address
 	nodes    map[identity.NodeID]*simNode
+	scripts  map[identity.NodeID]func(Message) // peers that tests play; called for each signal to them, under mu
 	relays   map[netip.AddrPort]*simChannel
 	cut      bool // signalling
 	packets  int
-	tap      func(from *simHost, to netip.AddrPort) // called for each packet, under mu; nil: none
-	blocked  *simHost                               // what it sends is lost; nil: none
-	measured natkind.Mapping                        // what nodes know of their NATs beside STUN answers
+	tap      func(from *simHost, to netip.AddrPort)     // called for each packet, under mu; nil: none
+	weigh    func(raw []byte, to netip.AddrPort)        // the same; nil: none
+	mangle   func(raw []byte, to netip.AddrPort) []byte // what becomes of a packet on its way, empty: it is lost; nil: nothing
+	blocked  *simHost                                   // what it sends is lost; nil: none
+	measured natkind.Mapping                            // what nodes know of their NATs beside STUN answers
 }
 
 type simHost struct {
@@ -98,6 +101,14 @@ func (s *sim) send(h *simHost, raw []byte, to netip.AddrPort) {
 	s.packets++
 	if s.tap != nil {
 		s.tap(h, to)
+	}
+	if s.weigh != nil {
+		s.weigh(raw, to)
+	}
+	if s.mangle != nil {
+		if raw = s.mangle(raw, to); len(raw) == 0 {
+			return
+		}
 	}
 	packet := simPacket{raw: append([]byte(nil), raw...), from: h.addr}
 	var dst *simHost
@@ -315,6 +326,10 @@ func (n *simNode) current() Path {
 func (n *simNode) Send(to identity.NodeID, m Message) error {
 	n.sim.mu.Lock()
 	defer n.sim.mu.Unlock()
+	if script := n.sim.scripts[to]; script != nil {
+		script(m)
+		return nil
+	}
 	peer := n.sim.nodes[to]
 	if n.sim.cut || peer == nil {
 		return fmt.Errorf("no anchor session")

@@ -16,18 +16,22 @@ import (
  * The agent has a check for each pair every 50 ms, and knows no more of pacing. Here the newest one to each address is held until
  * it is its turn, and is dropped if the agent does not renew it:
  *
- *	1. what the peer's own checks have just come from (RFC 8445, section 7.3.1.4: triggered checks go first)
- *	2. what was not tried yet, the most likely to work first
- *	3. repetitions, after 50, 100, 200, 400, 800 ms, and each second
+ *	1. what the peer's own checks have just come from (RFC 8445, section 7.3.1.4: triggered checks go first), and have come from
+ *	   before: these every 50 ms
+ *	2. what is likely to work, first checks and repetitions, which become rarer: see repeats
+ *	3. what is less likely
  *
- * A lost check costs little: whichever side begins later has its first one let in by the check that the other has sent before, and
- * that goes straight to 1. To an address that has answered in this attempt all goes at once: it is the peer's.
+ * Whichever side begins later has its first check let in by the one that the other has sent before, and that goes straight to 1.
+ * To an address that has answered in this attempt all goes at once: it is the peer's.
  */
 
+// repeats are the times between checks to an address that stays silent, the last one from there on.
+var repeats = [...]time.Duration{
+	50 * time.Millisecond, 50 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond,
+	200 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, time.Second,
+}
+
 const (
-	// repeatFirst is the time until an address that stays silent is tried again, doubled up to repeatLast.
-	repeatFirst = checkInterval
-	repeatLast  = time.Second
 	// heldFor is how long a check is held that the agent does not renew, which it does at each tick.
 	heldFor = 2*checkInterval + checkInterval/2
 	// gatherTime lets the checks that the agent makes in one go be there when the first is chosen.
@@ -51,6 +55,7 @@ type paced struct {
 	spent    int // of the budget, since the last answer
 	next     time.Time
 	checked  bool // the peer's check has come from there since the last one went there
+	heard    bool // ever
 	answered bool
 }
 
@@ -86,7 +91,10 @@ func (q *pacer) hold(now time.Time, raw []byte, to netip.AddrPort) (atOnce bool)
 }
 
 // heard notes an authentic check of the peer.
-func (q *pacer) heard(from netip.AddrPort) { q.pair(from).checked = true }
+func (q *pacer) heard(from netip.AddrPort) {
+	p := q.pair(from)
+	p.checked, p.heard = true, true
+}
 
 // answered notes an authentic answer of the peer, and returns how many checks were spent on it.
 func (q *pacer) answered(from netip.AddrPort) (spent int) {
@@ -111,9 +119,9 @@ func (q *pacer) due(now time.Time) (list []*paced) {
 	}
 	slices.SortFunc(list, func(a, b *paced) int {
 		return cmp.Or(
-			cmp.Compare(a.turn(), b.turn()),
-			cmp.Compare(q.near.rank(a.to.Addr()), q.near.rank(b.to.Addr())),
+			cmp.Compare(q.turn(a), q.turn(b)),
 			a.next.Compare(b.next),
+			cmp.Compare(q.near.rank(a.to.Addr()), q.near.rank(b.to.Addr())),
 			cmp.Compare(b.priority, a.priority),
 			a.to.Compare(b.to),
 		)
@@ -122,20 +130,26 @@ func (q *pacer) due(now time.Time) (list []*paced) {
 }
 
 // turn is the class of a check, the smallest first.
-func (p *paced) turn() int {
+func (q *pacer) turn(p *paced) int {
 	switch {
 	case p.checked:
 		return 0
-	case p.sent == 0:
+	case p.heard:
 		return 1
+	case q.near.rank(p.to.Addr()) <= likely:
+		return 2
 	}
-	return 2
+	return 3
 }
 
 // leave takes the check that leaves now. paid says that it was taken from the budget.
 func (p *paced) leave(now time.Time, paid bool) (raw []byte) {
 	raw, p.raw = p.raw, nil
-	p.next = now.Add(min(repeatFirst<<min(p.sent, 10), repeatLast))
+	wait := repeats[min(p.sent, len(repeats)-1)]
+	if p.heard {
+		wait = repeats[0]
+	}
+	p.next = now.Add(wait)
 	p.sent++
 	p.checked = false
 	if paid {
@@ -153,6 +167,9 @@ type neighbourhood struct {
 
 // peer notes an address of the peer.
 func (n *neighbourhood) peer(a netip.Addr) { n.site = n.site || slices.Contains(n.mapped, a) }
+
+// likely is the last of the ranks at which a path is likely.
+const likely = 1
 
 // rank orders the peer's addresses, the most likely to work first: those in a network of this host's own, those on the Internet,
 // those of a router that stands before both, and private ones elsewhere.

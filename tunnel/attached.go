@@ -76,18 +76,45 @@ func (a attached) LastHandshake(m *member) time.Time {
 	return time.Time{}
 }
 
-// lastHandshake reads when the last handshake with a peer was done, zero if none was. The device has no accessor, and its
-// configuration protocol only writes out all peers, which is too much for a question that each change of a way asks. So the
-// field is read where it lies; ok is false when it is there no more.
+// lastHandshake reads when the last handshake with a peer was done, zero if none was; ok is false when the device has it there
+// no more.
 func lastHandshake(peer *device.Peer) (at time.Time, ok bool) {
-	field := reflect.ValueOf(peer).Elem().FieldByName("lastHandshakeNano")
-	if !field.IsValid() || field.Type() != reflect.TypeFor[atomic.Int64]() {
+	last := inside[atomic.Int64](peer, "lastHandshakeNano")
+	if last == nil {
 		return time.Time{}, false
 	}
-	if nano := (*atomic.Int64)(field.Addr().UnsafePointer()).Load(); nano != 0 {
+	if nano := last.Load(); nano != 0 {
 		at = time.Unix(0, nano)
 	}
 	return at, true
+}
+
+// Authentic returns how many bytes of a peer the device has authenticated so far, in UDP payload; false when there is no such
+// peer.
+func (a attached) Authentic(key wgtypes.Key) (n uint64, ok bool) {
+	peer := a.peer(key)
+	if peer == nil {
+		return 0, false
+	}
+	return authentic(peer)
+}
+
+func authentic(peer *device.Peer) (n uint64, ok bool) {
+	if bytes := inside[atomic.Uint64](peer, "rxBytes"); bytes != nil {
+		return bytes.Load(), true
+	}
+	return 0, false
+}
+
+// inside returns a field of the device's peer, nil when it has none of that name and type. The device has no accessor, and its
+// configuration protocol only writes out all peers, which is too much for a question that each look at a way asks. So the field
+// is read where it lies.
+func inside[T any](peer *device.Peer, name string) *T {
+	field := reflect.ValueOf(peer).Elem().FieldByName(name)
+	if !field.IsValid() || field.Type() != reflect.TypeFor[T]() {
+		return nil
+	}
+	return (*T)(field.Addr().UnsafePointer())
 }
 
 // Endpoints implements wireGuard.

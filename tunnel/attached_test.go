@@ -15,9 +15,10 @@ import (
 	"warren/tunnel/bind/bindtest"
 )
 
-// TestLastHandshakeIsTheDevices holds what is read out of the device's memory equal to what its configuration protocol says. When it
-// fails the device has changed its inside: LastHandshake still works, but reads all peers each time.
-func TestLastHandshakeIsTheDevices(t *testing.T) {
+// TestInsideIsTheDevices holds what is read out of the device's memory equal to what its configuration protocol says. When it
+// fails the device has changed its inside: LastHandshake still works, but reads all peers each time; and no path shows a sign of
+// life any more but answers to checks.
+func TestInsideIsTheDevices(t *testing.T) {
 	network := bindtest.NewNetwork()
 	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
 	var keys []wgtypes.Key
@@ -70,5 +71,16 @@ func TestLastHandshakeIsTheDevices(t *testing.T) {
 	}
 	if at, ok := lastHandshake(peer); !ok || !at.Equal(said()) {
 		t.Errorf("got %v, %v, want %v", at, ok, said())
+	}
+	text, err := devices[0].IpcGet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want uint64
+	for line := range strings.Lines(text) {
+		fmt.Sscanf(line, "rx_bytes=%d", &want)
+	}
+	if got, ok := authentic(peer); !ok || got != want || got == 0 {
+		t.Errorf("got %d bytes authenticated, %v, want %d", got, ok, want)
 	}
 }

@@ -183,13 +183,15 @@ func (t *Tunnel) LastHandshake(id identity.NodeID) time.Time {
 }
 
 // Activity returns what WireGuard packets a member's endpoint has carried, and where it sends them now, which for two seconds
-// may be where the member has roamed to; zero when the member is not set or has no way.
+// may be where the member has roamed to; zero when the member is not set or has no way. LastRx is of what the device has
+// authenticated: what anybody sends from the member's address is no sign of its life.
 func (t *Tunnel) Activity(id identity.NodeID) (a bind.Activity, way netip.AddrPort) {
 	m := t.ways.member(id)
 	if m == nil {
 		return bind.Activity{}, netip.AddrPort{}
 	}
-	return m.endpoint.Activity(), m.endpoint.Path()
+	n, _ := attached{t}.Authentic(m.key)
+	return m.endpoint.Vouched(n), m.endpoint.Path()
 }
 
 // Events delivers news of members. Of each kind and member the latest waits for its reader; what was not read is replaced,

@@ -29,6 +29,11 @@ const (
 	// reachable before may be so again soon, when a line is mended: it is tested after lostRetest, then twice as long each time.
 	retest     = 5 * time.Minute
 	lostRetest = 5 * time.Second
+	// wordFor is how long what came of a helper's last test counts against what others say. A helper can lie both ways: it sends
+	// nothing, or by a way on which it is no stranger.
+	wordFor = 10 * time.Minute
+	// otherWord is when another helper is asked after a test that arrived against the word of others.
+	otherWord = 500 * time.Millisecond
 )
 
 // State is what is known of an address.
@@ -81,12 +86,35 @@ type lack struct {
 
 type candidate struct {
 	Candidate
-	failures int
-	reached  bool      // ever
-	lost     int       // rounds of tests that failed since it was last reached
-	next     time.Time // of the next test
-	test     *Ask      // under way
+	failures int                      // in a row
+	asked    []identity.NodeID        // whose tests these were, and whose did not count meanwhile
+	words    map[identity.NodeID]word // what came of the last test of each helper
+	reached  bool                     // ever
+	lost     int                      // rounds of tests that failed since it was last reached
+	next     time.Time                // of the next test
+	test     *Ask                     // under way
 	deadline time.Time
+}
+
+// word is what came of a test.
+type word struct {
+	arrived bool
+	at      time.Time
+}
+
+// outvoted reports whether two helpers at least, and more than have seen to an arrival, have sent nothing that arrived.
+func (c *candidate) outvoted(now time.Time) bool {
+	arrived, missing := 0, 0
+	for _, w := range c.words {
+		switch {
+		case now.Sub(w.at) >= wordFor:
+		case w.arrived:
+			arrived++
+		default:
+			missing++
+		}
+	}
+	return missing >= 2 && missing > arrived
 }
 
 // New returns a machine without candidates. newID makes unpredictable transaction IDs: who cannot guess one cannot
@@ -106,7 +134,7 @@ func (m *Machine) SetCandidates(now time.Time, addrs []netip.AddrPort) {
 		if i := slices.IndexFunc(m.candidates, same); i >= 0 {
 			list = append(list, m.candidates[i])
 		} else {
-			list = append(list, &candidate{Candidate: Candidate{Addr: addr, State: Untested, Since: now}})
+			list = append(list, &candidate{Candidate: Candidate{Addr: addr, State: Untested, Since: now}, words: make(map[identity.NodeID]word)})
 		}
 	}
 	m.candidates = list
@@ -115,15 +143,20 @@ func (m *Machine) SetCandidates(now time.Time, addrs []netip.AddrPort) {
 // SetHelpers says whom to ask.
 func (m *Machine) SetHelpers(helpers []Helper) {
 	m.helpers = helpers
-	maps.DeleteFunc(m.unable, func(l lack, _ time.Time) bool {
-		return !slices.ContainsFunc(helpers, func(h Helper) bool { return h.ID == l.helper })
-	})
+	gone := func(id identity.NodeID) bool {
+		return !slices.ContainsFunc(helpers, func(h Helper) bool { return h.ID == id })
+	}
+	maps.DeleteFunc(m.unable, func(l lack, _ time.Time) bool { return gone(l.helper) })
+	for _, c := range m.candidates {
+		maps.DeleteFunc(c.words, func(id identity.NodeID, _ word) bool { return gone(id) })
+	}
 }
 
 // NetworkChanged makes all tests start over; what was known holds until they end.
 func (m *Machine) NetworkChanged() {
 	for _, c := range m.candidates {
-		c.failures, c.next, c.test = 0, time.Time{}, nil
+		c.failures, c.asked, c.next, c.test = 0, nil, time.Time{}, nil
+		clear(c.words)
 	}
 }
 
@@ -134,7 +167,7 @@ func (m *Machine) Step(now time.Time) (asks []Ask, wake time.Time) {
 			c.failed(now)
 		}
 		if c.test == nil && !now.Before(c.next) {
-			helper, ok := m.helper(now, c.Addr.Addr())
+			helper, ok := m.helper(now, c)
 			if !ok {
 				continue // a new helper calls Step
 			}
@@ -155,8 +188,9 @@ func (m *Machine) Step(now time.Time) (asks []Ask, wake time.Time) {
 
 // failed counts a test that nothing came of. A single loss is no proof.
 func (c *candidate) failed(now time.Time) {
-	c.Helper, c.test = c.test.Helper, nil
+	c.ended(now, false)
 	c.failures++
+	c.wasAsked()
 	if c.failures < tries {
 		c.next = now
 		return
@@ -170,18 +204,37 @@ func (c *candidate) failed(now time.Time) {
 	c.next = now.Add(wait)
 }
 
+// ended notes what came of the test under way.
+func (c *candidate) ended(now time.Time, arrived bool) {
+	c.Helper, c.test = c.test.Helper, nil
+	c.words[c.Helper] = word{arrived, now}
+}
+
+// wasAsked has others asked before the helper of the last test.
+func (c *candidate) wasAsked() {
+	if !slices.Contains(c.asked, c.Helper) {
+		c.asked = append(c.asked, c.Helper)
+	}
+}
+
 func (c *candidate) become(now time.Time, s State) {
 	if c.State != s {
 		c.State, c.Since = s, now
 	}
-	c.failures = 0
+	c.failures, c.asked = 0, nil
 }
 
-// Seen says that a Binding request with this transaction came in. It reports whether it was the answer to a test.
+// Seen says that a Binding request with this transaction came in. It reports whether it was the answer to a test. It makes the
+// address reachable unless more helpers, two at least, say otherwise.
 func (m *Machine) Seen(now time.Time, id [12]byte) bool {
 	for _, c := range m.candidates {
 		if c.test != nil && c.test.ID == id {
-			c.Helper, c.test = c.test.Helper, nil
+			c.ended(now, true)
+			if c.outvoted(now) {
+				c.wasAsked()
+				c.next = now.Add(otherWord)
+				return true
+			}
 			c.become(now, Reachable)
 			c.reached, c.lost = true, 0
 			c.next = now.Add(Recheck)
@@ -206,16 +259,29 @@ func (m *Machine) Unable(now time.Time, helper identity.NodeID, id [12]byte) boo
 
 // helper returns whom to ask about an address: a member that is elsewhere. One on the same LAN, or behind the same
 // router, would prove no more than that the router sends packets round in a circle.
-func (m *Machine) helper(now time.Time, about netip.Addr) (identity.NodeID, bool) {
-	// A helper whose session runs over the other address family may well have this one too: it is asked last.
-	for _, sameFamily := range []bool{true, false} {
-		for range m.helpers {
-			h := m.helpers[m.turn%len(m.helpers)]
-			m.turn++
-			able := !now.Before(m.unable[lack{h.ID, about.Is4()}])
-			if able && h.Addr != about && (h.Addr.Is4() == about.Is4()) == sameFamily && isElsewhere(h.Addr) {
-				return h.ID, true
+func (m *Machine) helper(now time.Time, c *candidate) (identity.NodeID, bool) {
+	about := c.Addr.Addr()
+	able := func(h Helper) bool {
+		return !now.Before(m.unable[lack{h.ID, about.Is4()}]) && h.Addr != about && isElsewhere(h.Addr)
+	}
+	sameFamily := func(h Helper) bool { return h.Addr.Is4() == about.Is4() }
+	fresh := func(h Helper) bool { return !slices.Contains(c.asked, h.ID) }
+	// A helper whose session runs over the other address family may well have this one too: it is asked last. So is one whose test
+	// has just failed. Else it is the one that was asked longest ago: no word counts twice while there are others to be had.
+	for _, choice := range []func(Helper) bool{
+		func(h Helper) bool { return fresh(h) && sameFamily(h) }, fresh, sameFamily, func(Helper) bool { return true },
+	} {
+		best := -1
+		for i := range m.helpers {
+			at := (m.turn + i) % len(m.helpers)
+			h := m.helpers[at]
+			if able(h) && choice(h) && (best < 0 || c.words[h.ID].at.Before(c.words[m.helpers[best].ID].at)) {
+				best = at
 			}
+		}
+		if best >= 0 {
+			m.turn = best + 1
+			return m.helpers[best].ID, true
 		}
 	}
 	return identity.NodeID{}, false

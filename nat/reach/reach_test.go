@@ -198,3 +198,76 @@ func TestLostAddressIsTriedSoon(t *testing.T) {
 		}
 	}
 }
+
+// judged runs a machine for a while, with helpers that speak the truth but for one, and returns how long it said each thing.
+func judged(reachable bool, honest int, lasts time.Duration) (said map[State]time.Duration, tests int) {
+	m, now := newMachine(here, six)
+	liar := Helper{ID: identity.NodeID{9}, Addr: netip.MustParseAddr("198.51.100.9")}
+	helpers := []Helper{liar}
+	for i := range honest {
+		helpers = append(helpers, Helper{ID: identity.NodeID{byte(10 + i)}, Addr: netip.AddrFrom4([4]byte{198, 51, 100, byte(10 + i)})})
+	}
+	m.SetHelpers(helpers)
+	said = make(map[State]time.Duration)
+	for end := now.Add(lasts); now.Before(end); {
+		asks, wake := m.Step(now)
+		tests += len(asks)
+		seen := false
+		for _, a := range asks {
+			if (a.Helper == liar.ID) != reachable {
+				seen = m.Seen(now, a.ID) || seen
+			}
+		}
+		if seen {
+			continue // what is due now may be earlier
+		}
+		said[m.Snapshot()[0].State] += wake.Sub(now)
+		now = wake
+	}
+	return said, tests
+}
+
+// One helper that lies is outvoted by two that do not, whichever way it lies. Alone against one it may have an address announced at
+// which nobody gets through, and never takes one away that is reached.
+func TestLyingHelper(t *testing.T) {
+	const lasts = time.Hour
+	for _, tt := range []struct {
+		reachable bool
+		honest    int
+		wrong     time.Duration // at most
+	}{
+		{true, 1, 0}, {true, 2, 0}, {true, 5, 0},
+		{false, 2, 50 * time.Second}, {false, 5, 50 * time.Second}, // until the address is looked at once more
+	} {
+		said, tests := judged(tt.reachable, tt.honest, lasts)
+		wrong := said[Unreachable]
+		if !tt.reachable {
+			wrong = said[Reachable]
+		}
+		if wrong > tt.wrong {
+			t.Errorf("reachable %v, %d honest helpers: got %v, want it wrong for %s at most", tt.reachable, tt.honest, said, tt.wrong)
+		}
+		if tests > 1200 {
+			t.Errorf("reachable %v, %d honest helpers: got %d tests in an hour, want 1,200 at most", tt.reachable, tt.honest, tests)
+		}
+	}
+}
+
+// Once an address is reached again, those that say so need be no more than those that last said otherwise.
+func TestReachedAgainByOthers(t *testing.T) {
+	m, now := newMachine(here)
+	var helpers []Helper
+	for i := range byte(6) {
+		helpers = append(helpers, Helper{ID: identity.NodeID{i}, Addr: netip.AddrFrom4([4]byte{198, 51, 100, i})})
+	}
+	m.SetHelpers(helpers)
+	for end := now.Add(10 * time.Minute); now.Before(end); {
+		_, now = m.Step(now)
+	}
+	state(t, m, Unreachable)
+	m.NetworkChanged()
+	if !m.Seen(now, one(t, m, now).ID) {
+		t.Fatal("the answer did not count")
+	}
+	state(t, m, Reachable)
+}

@@ -10,7 +10,9 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/session"
+	"warren/nat/limit"
 	"warren/nat/natprobe"
+	"warren/nat/ranges"
 	"warren/nat/stunwire"
 )
 
@@ -23,12 +25,37 @@ import (
  * A member that measures (try) has the helper also tell the port of that socket, and answer there for three seconds
  * (natprobe.Help).
  *
- * A member can make others send 60 bytes to an address of its choice, a few times a second, and no more.
+ * A member can make others send 60 bytes to an address of its choice, seldom, and no more. Where its packets do not come from by
+ * its session, that must be an address of the Internet: a helper sends nothing into its own network, nor into a network behind it.
  */
 
-// helpsPerSecond bounds what this node sends for others, all together: so many asks at once, and another one each eighth of a
-// second.
-const helpsPerSecond = 8
+// Limits of what this node sends for others. One that asks cannot use up what the others have, nor can all of them together have
+// it sent to one host that has not asked, as far as its session shows.
+const (
+	helpsPerSecond = 8
+	helpsAtOnce    = 16
+)
+
+var (
+	helpsForAll  = limit.Rate{PerSecond: helpsPerSecond, Burst: helpsAtOnce}
+	helpsForOne  = limit.Rate{PerSecond: 1, Burst: 6}
+	helpsToThird = limit.Rate{PerSecond: 0.5, Burst: 6}
+)
+
+// aid says who is helped, and where to.
+type aid struct {
+	askers *limit.Sources[identity.NodeID]
+	thirds *limit.Sources[netip.Prefix] // hosts that have not asked themselves
+}
+
+func newAid() aid {
+	return aid{limit.NewSources[identity.NodeID](helpsForAll, helpsForOne), limit.NewSources[netip.Prefix](helpsForAll, helpsToThird)}
+}
+
+// allows reports whether a member may be helped once more. own says that it is at the target itself.
+func (a aid) allows(now time.Time, from identity.NodeID, target netip.Addr, own bool) bool {
+	return a.askers.Allow(now, from) && (own || a.thirds.Allow(now, limit.Host(target)))
+}
 
 // dialBackTimes are when the helper sends: a loss must not look like a firewall.
 var dialBackTimes = [...]time.Duration{0, 250 * time.Millisecond, 500 * time.Millisecond}
@@ -50,8 +77,8 @@ type reason int
 
 // The reasons.
 const (
-	refused     reason = iota // malformed, from nobody who may ask, or about an address of the mesh itself
-	tooMany                   // above helpsPerSecond
+	refused     reason = iota // malformed, from nobody who may ask, or about an address that nobody is helped with
+	tooMany                   // above the limits
 	notAsked                  // no way to a helper
 	notAnswered               // no way back to who asked
 	reasons
@@ -100,11 +127,13 @@ func (s *Standing) Asked(from identity.NodeID, raw []byte) {
 
 // takeAsk grants what a member asks for, within limits.
 func (s *Standing) takeAsk(from identity.NodeID, m message) {
+	d := s.desired.Load()
+	own := d.comesFrom(from, m.addr.Addr())
 	switch {
-	case !s.o.Members.Member(from) || s.desired.Load().inOverlay(m.addr.Addr()):
+	case !s.o.Members.Member(from) || d.inOverlay(m.addr.Addr()) || !own && !ranges.IsPublic(m.addr.Addr()):
 		s.dropped.add(refused)
 		return
-	case !s.mayHelp.Allow():
+	case !s.aid.allows(time.Now(), from, m.addr.Addr(), own):
 		s.dropped.add(tooMany)
 		return
 	}
@@ -119,6 +148,11 @@ func (s *Standing) takeAsk(from identity.NodeID, m message) {
 // are, until Set has told which.
 func (d *Desired) inOverlay(addr netip.Addr) bool {
 	return d == nil || slices.ContainsFunc(d.Overlay, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// comesFrom reports whether the session with a member comes from that address.
+func (d *Desired) comesFrom(id identity.NodeID, addr netip.Addr) bool {
+	return d != nil && slices.ContainsFunc(d.Helpers, func(h Helper) bool { return h.ID == id && h.Addr == addr })
 }
 
 // takeTold gives a helper's word to the measurement that asked for help.
@@ -138,7 +172,7 @@ func (s *Standing) takeTold(from identity.NodeID, m message) {
 	}
 }
 
-// help does what a member asked for: as many at once as the limit lets in within three seconds.
+// help does what a member asked for: as many at once as the limits let in within three seconds.
 func (s *Standing) help(ctx context.Context, o order) {
 	sockets := family{s.o.Host, o.addr.Addr().Is4()}
 	if o.version == versionDialBack {

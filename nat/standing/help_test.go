@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -51,36 +52,96 @@ func TestDialBackComesFromAnotherSocketWithTheTransaction(t *testing.T) {
 	})
 }
 
-// TestHelpIsLimited: eight at once, all together, and one for each eighth of a second.
+// TestHelpIsLimited: six at once for one that asks, and one a second; sixteen for all, and eight a second.
 func TestHelpIsLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, open)
 		helper := w.public(2)
-		to := netip.MustParseAddrPort("198.51.100.77:1000")
-		flood := func(n int) {
-			for i := range n {
-				helper.Asked(w.home.id, ask(byte(1+i%2), to))
+		n := 0
+		flood := func(from identity.NodeID, times int) (helped int) {
+			before := helper.opened
+			for range times {
+				n++ // other hosts each time
+				to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(n >> 8), byte(n)}), 1000)
+				helper.Asked(from, ask(byte(1+n%2), to))
 			}
 			after(0)
+			return helper.opened - before
 		}
-		flood(100)
-		if got := helper.opened; got != helpsPerSecond {
-			t.Errorf("got help for %d of 100 asks, want %d", got, helpsPerSecond)
+		if got := flood(w.home.id, 100); got != helpsForOne.Burst {
+			t.Errorf("got help for %d of 100 asks, want %d", got, helpsForOne.Burst)
 		}
-		if got := helper.Dropped(); !maps.Equal(got, map[string]uint64{"dial back: too many": 100 - helpsPerSecond}) {
+		if got := helper.Dropped(); !maps.Equal(got, map[string]uint64{"dial back: too many": uint64(100 - helpsForOne.Burst)}) {
 			t.Errorf("got dropped %v, want the rest", got)
 		}
-		after(time.Second/helpsPerSecond - time.Microsecond) // the limiter reckons in fractions, a nanosecond off
-		flood(1)
-		if got := helper.opened; got != helpsPerSecond {
-			t.Errorf("got %d helped before an eighth of a second is over, want %d", got, helpsPerSecond)
+		// Whoever asks now has as much.
+		second, third, fourth := w.public(3), w.public(4), w.public(5)
+		if got := []int{flood(second.id, 50), flood(third.id, 50), flood(fourth.id, 50)}; !slices.Equal(got, []int{6, 4, 0}) {
+			t.Errorf("got help for %v of others, want 16 in all", got)
 		}
-		after(time.Microsecond)
-		flood(2)
-		if got := helper.opened; got != helpsPerSecond+1 {
-			t.Errorf("got %d helped after an eighth of a second, want %d", got, helpsPerSecond+1)
+		after(time.Second)
+		if got := []int{flood(w.home.id, 50), flood(second.id, 50), flood(third.id, 50), flood(fourth.id, 50)}; !slices.Equal(got, []int{1, 1, 1, 1}) {
+			t.Errorf("a second later: got help for %v, want one for each", got)
 		}
 	})
+}
+
+// TestHelpToOneHost: however many ask, a host that has not asked itself gets little. One that asks for itself gets all that it may.
+func TestHelpToOneHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, open)
+		helper := w.public(2)
+		askers := []*node{w.public(3), w.public(4), w.public(5)}
+		victim := netip.MustParseAddrPort("198.51.100.77:1000")
+		for second := range 600 {
+			for _, a := range askers {
+				helper.Asked(a.id, ask(versionDialBack, netip.AddrPortFrom(victim.Addr(), uint16(1000+second))))
+			}
+			after(time.Second)
+		}
+		if got := helper.opened; got > 306 {
+			t.Errorf("got %d helped in ten minutes, want 306 at most: %d packets", got, 306*len(dialBackTimes))
+		}
+		asker := askers[0]
+		helper.Set(Desired{Port: port, Helpers: []Helper{{ID: asker.id, Addr: victim.Addr()}}})
+		before := helper.opened
+		for range 20 {
+			helper.Asked(asker.id, ask(versionDialBack, victim))
+		}
+		after(0)
+		if got := helper.opened - before; got != helpsForOne.Burst {
+			t.Errorf("got %d helped of one that asks for itself, want %d", got, helpsForOne.Burst)
+		}
+	})
+}
+
+// TestNothingGoesIntoANetwork: a member that asks has nothing sent into the helper's own network, nor to the helper itself, unless
+// it is there.
+func TestNothingGoesIntoANetwork(t *testing.T) {
+	for _, to := range []string{"192.168.1.1:53", "10.0.0.1:161", "172.16.5.5:9", "169.254.169.254:80", "100.64.0.7:7", "127.0.0.1:22", "[fd12::1]:9", "[fe80::1]:9", "192.0.0.8:1"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, open)
+			helper, asker := w.public(2), w.public(3)
+			target := netip.MustParseAddrPort(to)
+			for _, version := range []byte{versionDialBack, versionTry} {
+				helper.Asked(asker.id, ask(version, target))
+			}
+			after(time.Second)
+			if got := helper.Dropped(); helper.opened != 0 || !maps.Equal(got, map[string]uint64{"dial back: refused": 2}) {
+				t.Errorf("%s: got %d sockets, dropped %v, want both asks refused", to, helper.opened, got)
+			}
+			if !target.Addr().IsPrivate() || !target.Addr().Is4() {
+				return // what cannot be the address of a session here
+			}
+			helper.Set(Desired{Port: port, Helpers: []Helper{{ID: asker.id, Addr: target.Addr()}}})
+			helper.Asked(w.home.id, ask(versionDialBack, target))
+			helper.Asked(asker.id, ask(versionDialBack, target))
+			after(time.Second)
+			if helper.opened != 1 {
+				t.Errorf("%s: got %d sockets, want one, for the member that is there", to, helper.opened)
+			}
+		})
+	}
 }
 
 // TestHelpEndsWithRun: packets and sockets of others do not outlive the owner.

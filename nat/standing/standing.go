@@ -19,8 +19,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"warren/mesh/identity"
 	"warren/mesh/session"
 	"warren/nat/natkind"
@@ -165,7 +163,7 @@ func (s *Snapshot) Mapping() natkind.Mapping {
 // Orders of others that do not fit are dropped and counted.
 const (
 	newsQueue  = 16
-	orderQueue = 2 * helpsPerSecond
+	orderQueue = helpsAtOnce
 )
 
 // Standing is the owner. See New.
@@ -179,7 +177,7 @@ type Standing struct {
 	unable  chan refusal
 	orders  chan order
 	ended   chan struct{} // closed when Run ends
-	mayHelp *rate.Limiter
+	aid     aid
 
 	// Atomic.
 	desired  atomic.Pointer[Desired] // nil: Set was not called
@@ -204,7 +202,7 @@ func New(o Options) (*Standing, error) {
 	s := &Standing{
 		o: o, log: o.Logger.With("part", "standing"), events: make(chan struct{}, 1), poke: make(chan struct{}, 1),
 		arrived: make(chan [12]byte, newsQueue), unable: make(chan refusal, newsQueue), orders: make(chan order, orderQueue),
-		ended: make(chan struct{}), mayHelp: rate.NewLimiter(helpsPerSecond, helpsPerSecond), waiting: make(map[[12]byte]asked),
+		ended: make(chan struct{}), aid: newAid(), waiting: make(map[[12]byte]asked),
 	}
 	s.snapshot.Store(&Snapshot{})
 	return s, nil

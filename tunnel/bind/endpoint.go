@@ -11,8 +11,9 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 )
 
-// crossing is how long an unanswered initiation of ours goes before the peer's: longer than a packet takes anywhere on
-// earth, and little against the five seconds after which WireGuard would repeat it.
+// crossing is how long an initiation of ours goes before the peer's: longer than a packet takes anywhere on earth, and little
+// against the five seconds after which WireGuard would repeat it. What seems to be an answer does not shorten it: anybody can send
+// that.
 const crossing = 500 * time.Millisecond
 
 const (
@@ -37,9 +38,13 @@ type Endpoint struct {
 	// atomic
 	path  atomic.Pointer[path]
 	heard atomic.Pointer[netip.AddrPort] // where the peer spoke from while there was no path
-	began atomic.Int64                   // Unix nanoseconds of our unanswered initiation, if controlling; 0: none
+	began atomic.Int64                   // Unix nanoseconds of our last initiation, if controlling; 0: none
 	tx    traffic
 	rx    traffic
+	// elsewhere are the bytes of rx that did not come by the path.
+	elsewhere atomic.Uint64
+
+	witness witness // has a lock of its own
 
 	// guarded by mu
 	mu          sync.Mutex
@@ -80,7 +85,9 @@ type Activity struct {
 	TxPackets, TxBytes uint64
 	RxPackets, RxBytes uint64
 	LastTx             time.Time // zero: never
-	LastRx             time.Time // the last one received by the current path; other sources count in RxPackets only
+	// LastRx is that of the last one received by the current path; other sources count in RxPackets only. Anybody can send
+	// what looks like it, see Endpoint.Vouched.
+	LastRx time.Time
 }
 
 // Handle returns the address to give to WireGuard as the peer's endpoint: a virtual one by which the device finds
@@ -175,17 +182,9 @@ func (e *Endpoint) SetControlling(controlling bool) {
 }
 
 // yields reports whether a handshake message that was received must not reach the device, since it would undo our own
-// initiation. It takes note of answers.
+// initiation.
 func (e *Endpoint) yields(p []byte, now int64) bool {
-	began := e.began.Load()
-	if began == 0 {
-		return false
-	}
-	if p[0] == device.MessageInitiationType && now-began < int64(crossing) {
-		return true
-	}
-	e.began.Store(0)
-	return false
+	return p[0] == device.MessageInitiationType && now-e.began.Load() < int64(crossing)
 }
 
 // Activity returns the counters.
@@ -281,12 +280,14 @@ func (e *Endpoint) received(src netip.AddrPort, packets, bytes int, now int64) {
 	switch p := e.path.Load(); {
 	case p == nil:
 		now = 0
+		e.elsewhere.Add(uint64(bytes))
 		if heard := e.heard.Load(); heard == nil || *heard != src {
 			from := src // a copy, so that only this case allocates
 			e.heard.Store(&from)
 		}
 	case p.addr != src:
 		now = 0
+		e.elsewhere.Add(uint64(bytes))
 	}
 	e.rx.add(packets, bytes, now)
 }

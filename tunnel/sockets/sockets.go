@@ -7,8 +7,8 @@
 // Here each family is sent by a StdNetBind of its own over the same two sockets, so that a pooled address never changes its
 // length. All else (batches, GSO and GRO, sticky sources) is theirs. When TestStillNeededInNamespace fails, that part can go.
 //
-// The package also decides what may be fragmented on the way (see Exact), and sends a batch of which one packet is too large
-// packet by packet, where StdNetBind drops the rest of it.
+// The package also decides what may be fragmented on the way (see Exact), has no broadcast leave, and sends a batch of which one
+// packet is too large packet by packet, where StdNetBind drops the rest of it.
 //
 // All methods may be called concurrently, as those of the wrapped bind.
 package sockets
@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 )
 
@@ -69,6 +70,7 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		// StdNetBind does not give its sockets away, and has no hook before they are bound.
 		p.raw[i] = (*net.UDPConn)(reflect.ValueOf(p.four).Elem().FieldByName(field).UnsafePointer())
 	}
+	p.each(refuseBroadcast)
 	b.open.Store(p)
 	b.agree()
 	return functions, actual, nil
@@ -97,13 +99,26 @@ func (b *Bind) agree() {
 
 // setExact sets the option of both sockets.
 func (p *pair) setExact(on bool) {
+	p.each(func(fd int, six bool) { setExact(fd, six, on) })
+}
+
+// each hands out the descriptors of the sockets that are open.
+func (p *pair) each(do func(fd int, six bool)) {
 	for i, c := range p.raw {
 		if c == nil {
 			continue
 		}
 		if raw, err := c.SyscallConn(); err == nil { // else it was closed meanwhile
-			_ = raw.Control(func(fd uintptr) { setExact(int(fd), i == 1, on) })
+			_ = raw.Control(func(fd uintptr) { do(int(fd), i == 1) })
 		}
+	}
+}
+
+// refuseBroadcast has the system refuse to send to the broadcast address of a network (EACCES), which package net lets every
+// socket do: a peer may name one as its own, and cannot be told from others by the address.
+func refuseBroadcast(fd int, six bool) {
+	if !six {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 0)
 	}
 }
 

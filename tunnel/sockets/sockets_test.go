@@ -202,3 +202,21 @@ func frames(t *testing.T) int {
 	}
 	return n
 }
+
+// What a peer names as its address may be the broadcast address of a network here.
+func TestNoBroadcast(t *testing.T) {
+	b := New()
+	if _, _, err := b.Open(0); err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	send := func(addr string) error {
+		return b.Send([][]byte{{0}}, &conn.StdNetEndpoint{AddrPort: netip.MustParseAddrPort(addr)})
+	}
+	if err := send("127.255.255.255:9277"); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("got %v from sending to the broadcast address of loopback, want it refused", err)
+	}
+	if err := send("127.0.0.1:9277"); err != nil {
+		t.Errorf("got %v from sending to one host, want none", err)
+	}
+}
