@@ -14,6 +14,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
+	"warren/mesh/session"
 )
 
 // Somebody with a used-up invite makes a certificate of its own. It passes a handshake, and must learn nothing.
@@ -193,7 +194,7 @@ func FuzzSyncAnswer(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	s := &syncer{book: b, asks: newAsks(), drops: newDrops(), proof: &proof{book: b}}
+	s := &syncer{book: b, asks: newAsks(), drops: newDrops(), isDirect: session.IsDirect, proof: &proof{book: b, sides: newSides()}, slots: newSlots()}
 	f.Fuzz(func(t *testing.T, said []byte) {
 		near, far := net.Pipe()
 		done := make(chan struct{})
@@ -206,7 +207,7 @@ func FuzzSyncAnswer(f *testing.F) {
 			_ = near.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 			time.AfterFunc(10*time.Millisecond, func() { _ = near.Close() })
 		}()
-		c := s.converse(identity.NodeID{1}, far)
+		c := s.converse(identity.NodeID{1}, far, newSlot())
 		_ = c.answer()
 		_ = far.Close()
 		<-done

@@ -26,6 +26,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
+	"warren/mesh/session"
 	"warren/mesh/store"
 )
 
@@ -62,7 +63,7 @@ type Options struct {
 //	joiners ─▶ Admission ──────┤      │
 //	syncs ⇄ syncer ────────────┘      └─▶ book.save, then spreader (neighbours, gossip) and bell (Changes, Fatal)
 //	           ▲
-//	loop: timetable (when to sync with whom), expulsion (who says that this node is out)
+//	loop: timetable (when to sync with whom), notices and pace (what is told, and heard, when)
 //
 // Those further down in the struct use those above.
 type Mesh struct {
@@ -81,6 +82,8 @@ type Mesh struct {
 	book      *book      // the records behind their lock, and what is read of them without it
 	writer    *writer    // writes there, and keeps the own record
 	limits    *limits    // how much each sender is heard
+	sides     *sides     // who dialled whom
+	evidence  *evidence  // why others are out
 	spread    *spreader  // records out
 	intake    *intake    // records in
 	syncer    *syncer    // and those that differ
@@ -118,11 +121,12 @@ func New(o Options) (*Mesh, error) {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
 	m.limits = newLimits(m.book.public)
+	m.sides, m.evidence = newSides(), newEvidence(m.book)
 	m.spread = newSpreader(m.self, o.Sessions, m.writer, m.alive.count)
-	m.intake = newIntake(m.writer, m.spread, m.asks, m.bell, m.drops, m.log)
+	m.intake = newIntake(m.writer, m.spread, m.evidence, m.asks, m.bell, m.drops, m.log)
 	m.syncer = &syncer{
-		sessions: o.Sessions, book: m.book, intake: m.intake, asks: m.asks, drops: m.drops, log: m.log,
-		proof: &proof{book: m.book, self: m.self},
+		sessions: o.Sessions, book: m.book, intake: m.intake, asks: m.asks, drops: m.drops, log: m.log, isDirect: session.IsDirect,
+		proof: &proof{book: m.book, self: m.self, sides: m.sides}, slots: newSlots(),
 	}
 	m.admission = &Admission{key: m.key, self: m.self, meshID: m.meshID, book: m.book, intake: m.intake, drops: m.drops, log: m.log}
 	if err := m.admission.pending.restore(o.Store); err != nil {
@@ -155,15 +159,14 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	m.running.Store(&run{ctx: ctx, transport: t, swim: s})
 	l := &loop{
-		intake: m.intake, asks: m.asks, swim: s, log: m.log, timer: time.NewTimer(time.Hour),
+		intake: m.intake, asks: m.asks, notices: m.spread.notices, sides: m.sides, sessions: m.sessions, swim: s, log: m.log, timer: time.NewTimer(time.Hour),
 		syncs: &timetable{
-			self: m.self, sessions: m.sessions, public: public, alive: m.alive, asks: m.asks, syncer: m.syncer, swim: s, log: m.log,
+			self: m.self, sessions: m.sessions, public: public, book: m.book, alive: m.alive, asks: m.asks, syncer: m.syncer, swim: s, log: m.log,
 			results: make(chan result), jobs: make(map[identity.NodeID]*job),
 		},
-		out: &expulsion{sessions: m.sessions, public: public, bell: m.bell, drops: m.drops, said: make(map[identity.NodeID]refusal)},
 	}
 	for _, id := range m.sessions.Neighbours() {
-		m.SessionUp(id)
+		m.greet(id)
 	}
 	l.run(ctx)
 	cancel()
@@ -176,28 +179,37 @@ func (m *Mesh) Run(ctx context.Context) error {
 	return nil
 }
 
-// SessionUp tells that there is a session with a member now. The two are brought in step, and gossip introduced.
-func (m *Mesh) SessionUp(id identity.NodeID) {
-	m.spread.send(id, m.writer.ownSigned(), maxHops)
+// SessionUp tells that there is a session with a node now, and whether this side has dialled it. The two are brought in step, and gossip
+// introduced. To one that is no member here the side that was dialled shows nothing, before that one has shown its own record.
+func (m *Mesh) SessionUp(id identity.NodeID, dialled bool) {
+	m.sides.up(id, dialled)
+	m.greet(id)
+}
+
+// greet shows this node's record and asks for a sync.
+func (m *Mesh) greet(id identity.NodeID) {
+	if m.book.public.isMember(id) || m.sides.begins(id) && m.writer.ownNode().LANSecret == [16]byte{} {
+		m.spread.send(id, m.writer.ownSigned(), maxHops)
+	}
 	m.asks.up(id)
 }
 
-// Refused tells that a node does not accept a session with this one, because this one is no member any more; reason is in its words. For
-// causes that may pass it is not to be called. After ten seconds in which no member takes this node in, Fatal says so:
-// "NAME says: REASON". A session that comes up (SessionUp) takes a refusal back. It never blocks.
-func (m *Mesh) Refused(by identity.NodeID, reason string) { m.asks.refused(by, reason) }
-
 // HandleMessage takes a message that another member sent with SendGossip. It never blocks. The payload is kept.
 func (m *Mesh) HandleMessage(from identity.NodeID, payload []byte) {
-	if len(payload) > 2 && payload[0] == straight {
-		if m.limits.record(from) {
-			m.intake.arrived(arrival{encoded: payload[2:], from: from, hops: min(payload[1], maxHops)})
+	switch {
+	case len(payload) > 2 && payload[0] == straight:
+		m.hear(arrival{encoded: payload[2:], from: from, hops: min(payload[1], maxHops)})
+		return
+	case len(payload) > 1 && payload[0] == noticed:
+		if entries := parseNotice(payload[1:]); entries != nil {
+			m.hear(arrival{notice: entries, from: from})
 		} else {
-			m.drops.add("record: too many")
+			m.drops.add("notice: malformed")
 		}
 		return
 	}
-	if err := checkPacket(payload); err != nil {
+	rest, ours, err := openPacket(payload)
+	if err != nil {
 		m.drops.add("gossip: malformed")
 		return
 	}
@@ -209,9 +221,26 @@ func (m *Mesh) HandleMessage(from identity.NodeID, payload []byte) {
 		m.drops.add("gossip: too many messages")
 		return
 	}
-	if r := m.running.Load(); r == nil || !r.transport.deliver(from, payload) {
+	for _, message := range ours {
+		if a, ok := m.intake.gossiped(message, from); ok {
+			m.hear(a)
+		}
+	}
+	if rest == nil {
+		return
+	}
+	if r := m.running.Load(); r == nil || !r.transport.deliver(from, rest) {
 		m.drops.add("gossip: queue full")
 	}
+}
+
+// hear takes a record or a notice if its sender has not sent too many.
+func (m *Mesh) hear(a arrival) {
+	if !m.limits.record(a.from) {
+		m.drops.add("record: too many")
+		return
+	}
+	m.intake.arrived(a)
 }
 
 // HandleGossipStream takes a stream that another member opened with OpenGossip. It returns when the stream has ended, and closes
