@@ -21,17 +21,4 @@ func (m *Mesh) Proof(chain []*x509.Certificate) [][]byte {
 
 // HandleProof takes the records that a node gave which refuses this one: they are verified like all others, and if they put this node out, Fatal
 // says so. It never blocks. The records are kept.
-func (m *Mesh) HandleProof(from identity.NodeID, records [][]byte) {
-	if !m.limits.proof(from) {
-		m.drops.add("proof: too many")
-		return
-	}
-	size := 0
-	for _, encoded := range records {
-		if size += len(encoded); size > MaxProof {
-			m.drops.add("proof: too large")
-			return
-		}
-		m.intake.arrived(arrival{encoded: encoded, from: from})
-	}
-}
+func (m *Mesh) HandleProof(from identity.NodeID, records [][]byte) { m.ear.proof(from, records) }

@@ -109,18 +109,6 @@ func (i *intake) arrived(a arrival) {
 	}
 }
 
-// gossiped reads a record or a notice that came by gossip.
-func (i *intake) gossiped(message []byte, from identity.NodeID) (arrival, bool) {
-	switch {
-	case len(message) > 1 && message[0] == gossipAll:
-		return arrival{encoded: message[1:], from: from}, true
-	case len(message) == 1+entrySize && message[0] == gossipKey:
-		return arrival{notice: parseEntries(message[1:]), from: from}, true
-	}
-	i.drops.add("gossip: malformed")
-	return arrival{}, false
-}
-
 // drain takes what else is in the inbox, up to a batch.
 func (i *intake) drain(first arrival) []arrival {
 	batch := []arrival{first}
@@ -233,8 +221,14 @@ func (i *intake) react(n news, a arrival) {
 	}
 	for _, d := range n.dropped {
 		i.log.Info("member dropped", "id", d.ID.Short(), "reason", d.Text)
-		for _, encoded := range i.evidence.against(d.ID) {
+		why := i.evidence.against(d.ID)
+		for _, encoded := range why {
 			i.spread.sendEncoded(d.ID, encoded, 0)
+		}
+		for _, signed := range n.fresh {
+			if len(why) == 0 { // not by a revocation: one of these has taken its place
+				i.spread.send(d.ID, signed, 0)
+			}
 		}
 	}
 	if n.rival != "" {

@@ -58,7 +58,7 @@ type Options struct {
 
 // Mesh is one node's part in a mesh. Each part of it has one subject:
 //
-//	messages, gossip ──────────┐
+//	messages, gossip ──▶ ear ──┐
 //	Add, Update ───────────────┼─▶ intake ─▶ writer ─▶ book ─▶ published (View, digest)
 //	joiners ─▶ Admission ──────┤      │
 //	syncs ⇄ syncer ────────────┘      └─▶ book.save, then spreader (neighbours, gossip) and bell (Changes, Fatal)
@@ -86,6 +86,7 @@ type Mesh struct {
 	evidence  *evidence  // why others are out
 	spread    *spreader  // records out
 	intake    *intake    // records in
+	ear       *ear       // of messages
 	syncer    *syncer    // and those that differ
 	admission *Admission // joiners
 
@@ -124,6 +125,7 @@ func New(o Options) (*Mesh, error) {
 	m.sides, m.evidence = newSides(), newEvidence(m.book)
 	m.spread = newSpreader(m.self, o.Sessions, m.writer, m.alive.count)
 	m.intake = newIntake(m.writer, m.spread, m.evidence, m.asks, m.bell, m.drops, m.log)
+	m.ear = &ear{public: m.book.public, limits: m.limits, intake: m.intake, drops: m.drops}
 	m.syncer = &syncer{
 		sessions: o.Sessions, book: m.book, intake: m.intake, asks: m.asks, drops: m.drops, log: m.log, isDirect: session.IsDirect,
 		proof: &proof{book: m.book, self: m.self, sides: m.sides}, slots: newSlots(),
@@ -166,7 +168,8 @@ func (m *Mesh) Run(ctx context.Context) error {
 		},
 	}
 	for _, id := range m.sessions.Neighbours() {
-		m.greet(id)
+		m.spread.greet(id, m.sides.begins(id))
+		m.asks.up(id)
 	}
 	l.run(ctx)
 	cancel()
@@ -183,64 +186,19 @@ func (m *Mesh) Run(ctx context.Context) error {
 // introduced. To one that is no member here the side that was dialled shows nothing, before that one has shown its own record.
 func (m *Mesh) SessionUp(id identity.NodeID, dialled bool) {
 	m.sides.up(id, dialled)
-	m.greet(id)
-}
-
-// greet shows this node's record and asks for a sync.
-func (m *Mesh) greet(id identity.NodeID) {
-	if m.book.public.isMember(id) || m.sides.begins(id) && m.writer.ownNode().LANSecret == [16]byte{} {
-		m.spread.send(id, m.writer.ownSigned(), maxHops)
-	}
+	m.spread.greet(id, dialled)
 	m.asks.up(id)
 }
 
 // HandleMessage takes a message that another member sent with SendGossip. It never blocks. The payload is kept.
 func (m *Mesh) HandleMessage(from identity.NodeID, payload []byte) {
-	switch {
-	case len(payload) > 2 && payload[0] == straight:
-		m.hear(arrival{encoded: payload[2:], from: from, hops: min(payload[1], maxHops)})
-		return
-	case len(payload) > 1 && payload[0] == noticed:
-		if entries := parseNotice(payload[1:]); entries != nil {
-			m.hear(arrival{notice: entries, from: from})
-		} else {
-			m.drops.add("notice: malformed")
-		}
-		return
-	}
-	rest, ours, err := openPacket(payload)
-	if err != nil {
-		m.drops.add("gossip: malformed")
-		return
-	}
-	if !m.book.public.isMember(from) {
-		m.drops.add("gossip: not from a member")
-		return
-	}
-	if !m.limits.message(from) {
-		m.drops.add("gossip: too many messages")
-		return
-	}
-	for _, message := range ours {
-		if a, ok := m.intake.gossiped(message, from); ok {
-			m.hear(a)
-		}
-	}
+	rest := m.ear.message(from, payload)
 	if rest == nil {
 		return
 	}
 	if r := m.running.Load(); r == nil || !r.transport.deliver(from, rest) {
 		m.drops.add("gossip: queue full")
 	}
-}
-
-// hear takes a record or a notice if its sender has not sent too many.
-func (m *Mesh) hear(a arrival) {
-	if !m.limits.record(a.from) {
-		m.drops.add("record: too many")
-		return
-	}
-	m.intake.arrived(a)
 }
 
 // HandleGossipStream takes a stream that another member opened with OpenGossip. It returns when the stream has ended, and closes

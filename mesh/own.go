@@ -91,16 +91,15 @@ func (o *own) meet(other record.Node, now time.Time) (answer bool) {
 	case o.rival != other.Instance, other.Seq < o.node.Seq, ahead > echoSpan:
 		o.rival, o.echoes = other.Instance, 0
 	case ahead > 0:
-		o.echoes++
+		if o.echoes++; o.echoes >= proofEchoes {
+			o.proved = now
+		}
 	}
 	o.node.Seq = max(o.node.Seq, other.Seq)
-	if o.echoes >= proofEchoes {
-		o.proved = now
-		if o.conflict == "" {
-			o.conflict = fmt.Sprintf("this node's key is in use on another machine too, which says that it started at %s (noticed at %s): was a disk cloned, or the key stolen? "+
-				"Neither of the two stops by itself. On an admin, warren revoke this node; then have the one that is to stay join anew, with a new invite",
-				textTime(time.Unix(other.Started, 0)), textTime(now))
-		}
+	if o.echoes >= proofEchoes && o.conflict == "" {
+		o.conflict = fmt.Sprintf("this node's key is in use on another machine too, which says that it started at %s (noticed at %s): was a disk cloned, or the key stolen? "+
+			"Neither of the two stops by itself. On an admin, warren revoke this node; then have the one that is to stay join anew, with a new invite",
+			textTime(time.Unix(other.Started, 0)), textTime(now))
 	}
 	if now.Sub(o.last) > conflictFor {
 		o.answers = 0

@@ -89,8 +89,7 @@ func (s *slots) take(from source, now time.Time, end func()) *slot {
 func (s *slots) enter(one *slot, now time.Time) (slow *slot, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var same []*slot
-	var all []*slot
+	var same, all []*slot
 	for other := range s.held {
 		all = append(all, other)
 		if other.from == one.from {

@@ -94,6 +94,13 @@ func (s *spreader) pass(signed record.Signed, a arrival) {
 	s.queue.QueueBroadcast(&broadcast{name: string(d.Key[:]), message: message})
 }
 
+// greet sends this node's own record to one with which there is a session now, as far as that one may see it: see sides.
+func (s *spreader) greet(id identity.NodeID, dialled bool) {
+	if s.public.isMember(id) || dialled && s.writer.ownNode().LANSecret == [16]byte{} {
+		s.send(id, s.writer.ownSigned(), maxHops)
+	}
+}
+
 // notify has the neighbours told of records that a member has brought, and that are too many to gossip.
 func (s *spreader) notify(records []record.Signed, from identity.NodeID) {
 	for _, signed := range records[:min(len(records), maxNoticing)] {
