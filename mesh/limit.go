@@ -21,7 +21,8 @@ type limits struct {
 	public    *published
 	bringer   func(net.Conn) identity.NodeID // the far side of the session that a stream came on; zero: not known
 	messages  *limiter                       // messages for memberlist
-	records   *limiter                       // records in messages
+	records   *limiter                       // records and notices in messages, of their sender or inside of memberlist's: each is up to three signatures
+	proofs    *limiter                       // of why this node is out
 	streams   *limiter
 	forwarded struct{ messages, records, streams *limiter } // by who has forwarded them
 }
@@ -29,7 +30,7 @@ type limits struct {
 func newLimits(p *published) *limits {
 	l := &limits{
 		public: p, bringer: session.Bringer,
-		messages: newLimiter(500, 1000), records: newLimiter(50, 500), streams: newLimiter(2, 60),
+		messages: newLimiter(500, 1000), records: newLimiter(50, 500), proofs: newLimiter(0.5, 8), streams: newLimiter(2, 60),
 	}
 	l.forwarded.messages, l.forwarded.records, l.forwarded.streams = newLimiter(500, 2000), newLimiter(50, 500), newLimiter(20, 300)
 	return l
@@ -43,6 +44,8 @@ func (l *limits) message(from, by identity.NodeID) bool {
 func (l *limits) record(from, by identity.NodeID) bool {
 	return l.heard(l.records, l.forwarded.records, from, by)
 }
+
+func (l *limits) proof(from identity.NodeID) bool { return l.heard(l.proofs, l.proofs, from, from) }
 
 func (l *limits) stream(from identity.NodeID, conn net.Conn) bool {
 	return l.heard(l.streams, l.forwarded.streams, from, l.bringer(conn))

@@ -89,10 +89,10 @@ func lastHandshake(peer *device.Peer) (at time.Time, ok bool) {
 	return at, true
 }
 
-// Authentic returns how many bytes of a peer the device has authenticated so far, in UDP payload; false when there is no such
+// Authentic returns how many bytes of a member the device has authenticated so far, in UDP payload; false when there is no such
 // peer.
-func (a attached) Authentic(key wgtypes.Key) (n uint64, ok bool) {
-	peer := a.peer(key)
+func (a attached) Authentic(m *member) (n uint64, ok bool) {
+	peer := a.peer(m)
 	if peer == nil {
 		return 0, false
 	}

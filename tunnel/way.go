@@ -190,7 +190,7 @@ func (t *Tunnel) Activity(id identity.NodeID) (a bind.Activity, way netip.AddrPo
 	if m == nil {
 		return bind.Activity{}, netip.AddrPort{}
 	}
-	n, _ := attached{t}.Authentic(m.key)
+	n, _ := attached{t}.Authentic(m)
 	return m.endpoint.Vouched(n), m.endpoint.Path()
 }
 

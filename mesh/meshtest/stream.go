@@ -15,7 +15,7 @@ type end struct {
 	net        *Net
 	self, peer identity.NodeID
 	in, out    *half
-	by         identity.NodeID // who brings it, when that is its source; else zero
+	by         identity.NodeID // the node on whose link it goes, when that is its other end; else zero
 	bytes      *int            // in Traffic; guarded by net.mu
 }
 
@@ -35,11 +35,15 @@ type chunk struct {
 	data  []byte
 }
 
-func newStream(n *Net, from, to identity.NodeID, latency time.Duration, bytes *int) (near, far *end) {
+func newStream(n *Net, from, to identity.NodeID, hops int, bytes *int) (near, far *end) {
+	latency := time.Duration(hops) * n.latency
 	forth := &half{latency: latency, changed: make(chan struct{})}
 	back := &half{latency: latency, changed: make(chan struct{})}
 	near = &end{net: n, self: from, peer: to, in: back, out: forth, bytes: bytes}
 	far = &end{net: n, self: to, peer: from, in: forth, out: back, bytes: bytes}
+	if hops == 1 {
+		near.by, far.by = to, from
+	}
 	return near, far
 }
 

@@ -59,6 +59,7 @@ type sessionFacts struct {
 	rtt    time.Duration
 	remote netip.AddrPort
 	since  time.Time // of remote
+	met    bool      // this node has dialled it there, and it is not kept yet that a member was reached there
 }
 
 // gather reads what the owners have to say.
@@ -118,6 +119,12 @@ func (h *Hub) elsewhere(network uint64) []osnet.Route {
 		return before
 	}
 	return routes
+}
+
+// active reports whether a node is an active member.
+func (f facts) active(id identity.NodeID) bool {
+	m, ok := f.view.Member(id)
+	return ok && m.State == mesh.Active
 }
 
 // wantedNames are the host:port texts that have to be turned into addresses.

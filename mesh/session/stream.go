@@ -34,7 +34,7 @@ func (a Addr) String() string { return identity.NodeID(a).String() }
 type stream struct {
 	*quic.Stream
 	local, remote Addr
-	by            identity.NodeID // given to Inbound: the far side of the session
+	by            identity.NodeID // the far side of the session that it goes by
 	writing       atomic.Int32
 }
 
@@ -79,9 +79,9 @@ func (s *Sessions) OpenDirect(ctx context.Context, to identity.NodeID, p Proto) 
 	return s.router.openOn(ctx, l, header{kind: frameDirect, to: to, proto: p})
 }
 
-// Bringer returns the far side of the session on which a stream given to Inbound came: its source, which is proven then, or the member
-// that forwards it, and then the source is that one's word only. For other connections, unless they have a method of that name
-// themselves, it is zero.
+// Bringer returns the far side of the session by which a stream goes that was given to Inbound or opened here: its other end, which is
+// proven then, or a member that forwards it, and then who the other end is, is that one's word only. For other connections, unless they
+// have a method of that name themselves, it is zero.
 func Bringer(c net.Conn) identity.NodeID {
 	if s, ok := c.(interface{ Bringer() identity.NodeID }); ok {
 		return s.Bringer()
@@ -137,7 +137,7 @@ func (r *router) openOn(ctx context.Context, l *link, h header) (net.Conn, error
 		st.CancelWrite(streamClosed)
 		return nil, fmt.Errorf("open by %s: %w", l.id.Short(), err)
 	}
-	return &stream{Stream: st, local: Addr(r.self), remote: Addr(h.to)}, nil
+	return &stream{Stream: st, local: Addr(r.self), remote: Addr(h.to), by: l.id}, nil
 }
 
 func begin(ctx context.Context, st *quic.Stream, h header) error {

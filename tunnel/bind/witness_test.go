@@ -55,7 +55,7 @@ func spoofed(t *testing.T, forge bool, limit time.Duration) (took time.Duration)
 	synctest.Test(t, func(t *testing.T) {
 		b, _, feed := scripted(t)
 		defer b.Close()
-		e := b.Endpoint([32]byte{1})
+		e := b.NewEndpoint([32]byte{1})
 		there := addr("192.0.2.1:1")
 		m := natpath.New(natpath.Config{Self: identity.NodeID{2}, Peer: identity.NodeID{1}, Seed: [32]byte{3}}, time.Now())
 		var open []uint64
@@ -193,7 +193,7 @@ func TestForgedAnswersEndNoCrossing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _, feed := scripted(t)
 		defer b.Close()
-		e := b.Endpoint([32]byte{1})
+		e := b.NewEndpoint([32]byte{1})
 		there := addr("192.0.2.1:1")
 		e.SetControlling(true)
 		e.SetPath(there)
