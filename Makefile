@@ -8,12 +8,13 @@ FUZZTIME  ?= 60s
 TESTFLAGS ?=
 BENCH     ?= .
 SOAK      ?= 30m
+HOSTILE   ?= 5m
 
 # Static, without paths of the machine that built it. The version is given by hand: left to
 # itself the go tool refuses to build in a checkout that another user owns, as many CIs have it.
 GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.release=$(RELEASE)"
 
-.PHONY: demo test bench soak build install lint fuzz
+.PHONY: demo test bench soak hostile build install lint fuzz
 
 # Three machines behind real NATs on this one, from create to revoke. Needs root.
 demo:
@@ -41,6 +42,11 @@ soak:
 	@.ci/setup
 	WARREN_SOAK=$(SOAK) $(GO) test ./cmd/warren/e2e -run 'TestSoak$$' -count=1 -v -timeout 24h $(TESTFLAGS)
 
+# Two attackers in a mesh of eight agents; each of their attacks goes on for HOSTILE. It prints a table. Needs root.
+hostile:
+	@.ci/setup
+	WARREN_HOSTILE=$(HOSTILE) $(GO) test ./cmd/warren/e2e -run 'TestHostile$$' -count=1 -v -timeout 24h $(TESTFLAGS)
+
 # bin/warren for this machine, bin/warren-OS-ARCH for all.
 build:
 	$(GOBUILD) -o bin/warren ./cmd/warren
@@ -55,8 +61,10 @@ lint:
 	@unformatted=$$(gofmt -l .); \
 		if [ -n "$$unformatted" ]; then echo "gofmt has something to say on:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags hostile ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -tags hostile ./mesh/...
 
 # Every fuzz target of the module in turn, FUZZTIME each.
 fuzz:

@@ -4,7 +4,6 @@ package hostile
 
 import (
 	"context"
-	"crypto/x509"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -179,9 +178,6 @@ func (s *strike) send(to []roster.Member, p session.Proto, payload []byte) {
 		s.tell(s.Sessions.Send(m.ID, p, payload))
 	}
 }
-
-// root is the certificate of the mesh.
-func (s *strike) root() *x509.Certificate { return s.State.Root() }
 
 // dice are random numbers that a seed gives again, as far as goroutines come in the same order.
 type dice struct {
