@@ -203,7 +203,15 @@ func (s *siege) settle() {
 		s.pulses[n] = s.pulse(n, to...)
 	}
 	s.control = s.pulse(NewNode(s.bystander, ""), s.phone.Host.Addr4())
-	s.eventually("all answer", func() bool { return len(s.mute(nil)) == 0 })
+	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		wrong := append(s.mute(nil), s.changed(nil)...)
+		if len(wrong) == 0 {
+			break
+		}
+		if time.Since(began) > 20*time.Second {
+			s.t.Fatalf("before all attacks:\n  %s", strings.Join(wrong, "\n  "))
+		}
+	}
 	begin := time.Now()
 	time.Sleep(2 * time.Second) // nothing happens: there is nothing to wait for
 	s.quiet, _ = s.gaps(nil, nil, begin, time.Now(), time.Minute, 1)
