@@ -57,7 +57,7 @@ type attack func(ctx context.Context, s *strike)
 // attacks are all there are, by the name that the control socket knows.
 var attacks = map[string]attack{
 	"bomb": bomb, "wireguard-key": copyKey, "forged-records": forgeRecords, "backdate": backdate, "claims": claim, "strangers": strangers,
-	"introductions": introduce, "signals": floodSignals, "sync": floodSync, "silent-joiners": silentJoiners, "record-flood": floodRecords,
+	"introductions": introduce, "errands": errands, "signals": floodSignals, "sync": floodSync, "silent-joiners": silentJoiners, "record-flood": floodRecords,
 	"clocks": clocks, "texts": texts, "forwarding": forward, "relay": mangle, "anchor-lies": lie, "beacons": beacons, "gossip": gossipLies,
 	"streams": streams, "spoofed": spoof,
 }

@@ -127,7 +127,6 @@ const (
 	delay
 	corrupt
 	drop
-	manglings
 )
 
 func (m mangling) String() string {
@@ -227,14 +226,12 @@ func (s *strike) useSeams() { s.Attacker.counters.Store(&s.counters) }
 func mangle(ctx context.Context, s *strike) {
 	s.useSeams()
 	defer s.Attacker.mangling.Store(int32(honest))
-	part := max(s.For/time.Duration(manglings-1), 100*time.Millisecond)
-	for mode := repeat; mode < manglings; mode++ {
-		s.Attacker.mangling.Store(int32(mode))
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(part):
-		}
+	for _, turn := range []struct {
+		mode  mangling
+		share time.Duration // of the whole, in percent
+	}{{repeat, 15}, {delay, 15}, {corrupt, 50}, {drop, 20}} { // who has lost its packets goes elsewhere: that comes last
+		s.Attacker.mangling.Store(int32(turn.mode))
+		rest(ctx, s.For*turn.share/100)
 	}
 	<-ctx.Done()
 }

@@ -493,7 +493,7 @@ func (s *siege) attacks() {
 		s.relayedByEvil()
 	}
 	// A relay that dies costs up to 1.0 s. This one turns bad in four ways, one after the other.
-	s.strike(strike{attack: "relay", least: 5 * time.Second, allow: 2 * time.Second, gaps: 4})
+	s.strike(strike{attack: "relay", least: 6 * time.Second, allow: 2 * time.Second, gaps: 4})
 	s.strike(strike{attack: "anchor-lies", without: []*Node{s.sym}, meanwhile: func() []string {
 		s.sym.Host.Router().Flush() // who asks where it stands is lied to
 		return nil
@@ -505,6 +505,7 @@ func (s *siege) attacks() {
 	s.strike(strike{attack: "claims", by: both})
 	s.strike(strike{attack: "strangers", least: 3 * time.Second, meanwhile: s.strangersAreFew})
 	s.strike(strike{attack: "introductions", meanwhile: s.bystanderIsLeftAlone})
+	s.strike(strike{attack: "errands", meanwhile: s.bystanderIsLeftAlone})
 	s.strike(strike{attack: "signals", by: both, without: []*Node{s.bob}, meanwhile: func() []string {
 		time.Sleep(time.Second) // what is replayed to the next process has to be known
 		s.must(s.bob.Stop())
