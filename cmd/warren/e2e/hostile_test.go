@@ -90,7 +90,7 @@ type result struct {
 func newSiege(b *bed) *siege {
 	b.t.Helper()
 	s := &siege{bed: b, seed: 1, tokens: make(map[*attacker]string), ids: make(map[string]identity.NodeID), base: make(map[*Node]api.Status),
-		used: make(map[*Node]usage), pulses: make(map[*Node]*pulse)}
+		pulses: make(map[*Node]*pulse)}
 	if text := os.Getenv("WARREN_HOSTILE"); text != "" {
 		var err error
 		s.length, err = time.ParseDuration(text)
@@ -215,9 +215,7 @@ func (s *siege) settle() {
 	begin := time.Now()
 	time.Sleep(2 * time.Second) // nothing happens: there is nothing to wait for
 	s.quiet, _ = s.gaps(nil, nil, begin, time.Now(), time.Minute, 1)
-	for _, n := range s.honest {
-		s.used[n] = s.use(n)
-	}
+	s.used = s.usage()
 	s.step("the longest silence of a quiet mesh: %d ms", s.quiet.Milliseconds())
 }
 
@@ -343,10 +341,7 @@ func (s *siege) strike(k strike) {
 	if k.by == nil {
 		k.by = []*attacker{s.evil}
 	}
-	before, old := make(map[*Node]usage), make(map[string]bool)
-	for _, n := range s.honest {
-		before[n] = s.use(n)
-	}
+	before, old := s.usage(), make(map[string]bool)
 	mute := s.mute(nil)
 	for _, what := range append(s.changed(nil), mute...) {
 		old[what] = true // not this attack's doing
@@ -361,22 +356,7 @@ func (s *siege) strike(k strike) {
 	}
 	time.Sleep(time.Until(begin.Add(long))) // the attack's time
 	took := time.Since(begin)
-	for _, n := range s.honest {
-		if _, ended := s.ended(n); ended {
-			continue
-		}
-		now := s.use(n)
-		if now.cpu >= before[n].cpu { // else it was started anew
-			r.cpu = max(r.cpu, (now.cpu-before[n].cpu).Seconds()/took.Seconds())
-		}
-		r.rss = max(r.rss, now.rss-s.used[n].rss)
-	}
-	if r.cpu > cpuShare {
-		r.wrong = append(r.wrong, fmt.Sprintf("an honest agent took %.0f %% of a processor, want %.0f %% at most", 100*r.cpu, 100*cpuShare))
-	}
-	if r.rss > rssGrowth {
-		r.wrong = append(r.wrong, fmt.Sprintf("an honest agent grew by %.0f MiB, want %d at most", r.rss, rssGrowth))
-	}
+	s.measure(&r, before, took)
 	r.wrong = append(r.wrong, news(s.changed(nil), old)...)
 	var counts []string
 	for _, a := range k.by {
@@ -405,6 +385,37 @@ func (s *siege) strike(k strike) {
 	}
 	s.step("%s: sent %d (%s); longest silence %d ms, grown by %.0f MiB, %.0f %% CPU", k.attack, r.sent, r.counts, r.gap.Milliseconds(), r.rss, 100*r.cpu)
 	s.conclude(r)
+}
+
+// usage is that of the honest agents that run.
+func (s *siege) usage() map[*Node]usage {
+	s.t.Helper()
+	all := make(map[*Node]usage)
+	for _, n := range s.honest {
+		if _, ended := s.ended(n); !ended {
+			all[n] = s.use(n)
+		}
+	}
+	return all
+}
+
+// measure enters what honest agents needed during an attack.
+func (s *siege) measure(r *result, before map[*Node]usage, took time.Duration) {
+	s.t.Helper()
+	for n, now := range s.usage() {
+		r.rss = max(r.rss, now.rss-s.used[n].rss)
+		spent := now.cpu - before[n].cpu
+		if spent < 0 {
+			spent = now.cpu // it was started anew
+		}
+		r.cpu = max(r.cpu, spent.Seconds()/took.Seconds())
+	}
+	if r.cpu > cpuShare {
+		r.wrong = append(r.wrong, fmt.Sprintf("an honest agent took %.0f %% of a processor, want %.0f %% at most", 100*r.cpu, 100*cpuShare))
+	}
+	if r.rss > rssGrowth {
+		r.wrong = append(r.wrong, fmt.Sprintf("an honest agent grew by %.0f MiB, want %d at most", r.rss, rssGrowth))
+	}
 }
 
 // conclude enters a line of the table, and fails the test for what is wrong.
@@ -674,10 +685,7 @@ func (s *siege) outcast() {
 		}
 	}
 	time.Sleep(time.Second)
-	begin, before := time.Now(), make(map[*Node]usage)
-	for _, n := range s.honest {
-		before[n] = s.use(n)
-	}
+	begin, before := time.Now(), s.usage()
 	r := result{attack: "after revocation"}
 	for _, a := range both {
 		if _, err := s.founder.Warren(s.ctx, "", "revoke", s.ids[a.Name()].String(), "--cascade", "--reason", "hostile"); err != nil {
@@ -716,13 +724,7 @@ func (s *siege) outcast() {
 	var silent []string
 	r.gap, silent = s.gaps(nil, nil, begin, time.Now(), s.quiet+2*time.Second, 1) // relayed pairs lose their relay
 	r.wrong = append(r.wrong, silent...)
-	for _, n := range s.honest {
-		if _, ended := s.ended(n); !ended {
-			now := s.use(n)
-			r.rss = max(r.rss, now.rss-s.used[n].rss)
-			r.cpu = max(r.cpu, (now.cpu-before[n].cpu).Seconds()/time.Since(begin).Seconds())
-		}
-	}
+	s.measure(&r, before, time.Since(begin))
 	s.conclude(r)
 }
 
