@@ -8,13 +8,14 @@ FUZZTIME  ?= 60s
 TESTFLAGS ?=
 BENCH     ?= .
 SOAK      ?= 30m
+HOSTILE   ?= 5m
 
 # Static, and the same bytes wherever it is built by one Go from one commit (.ci/reproducible): without paths of the machine
 # that built it, and whatever its environment says of tags and processors. The version is given by hand: left to itself the
 # go tool refuses to build in a checkout that another user owns, as many CIs have it.
 GOBUILD = CGO_ENABLED=0 GOFLAGS=-trimpath GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.release=$(RELEASE)"
 
-.PHONY: demo test bench soak build install lint fuzz
+.PHONY: demo test bench soak hostile build install lint fuzz
 
 # Three machines behind real NATs on this one, from create to revoke. Needs root.
 demo:
@@ -42,6 +43,11 @@ soak:
 	@.ci/setup
 	WARREN_SOAK=$(SOAK) $(GO) test ./cmd/warren/e2e -run 'TestSoak$$' -count=1 -v -timeout 24h $(TESTFLAGS)
 
+# Two attackers in a mesh of eight agents; each of their attacks goes on for HOSTILE. It prints a table. Needs root.
+hostile:
+	@.ci/setup
+	WARREN_HOSTILE=$(HOSTILE) $(GO) test ./cmd/warren/e2e -run 'TestHostile$$' -count=1 -v -timeout 24h $(TESTFLAGS)
+
 # bin/warren for this machine, bin/warren-OS-ARCH for all.
 build:
 	$(GOBUILD) -o bin/warren ./cmd/warren
@@ -56,8 +62,10 @@ lint:
 	@unformatted=$$(gofmt -l .); \
 		if [ -n "$$unformatted" ]; then echo "gofmt has something to say on:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags hostile ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -tags hostile ./mesh/...
 	.ci/vuln
 
 # Every fuzz target of the module in turn, FUZZTIME each.

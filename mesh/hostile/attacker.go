@@ -4,7 +4,6 @@ package hostile
 
 import (
 	"context"
-	"crypto/x509"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -58,7 +57,7 @@ type attack func(ctx context.Context, s *strike)
 // attacks are all there are, by the name that the control socket knows.
 var attacks = map[string]attack{
 	"bomb": bomb, "wireguard-key": copyKey, "forged-records": forgeRecords, "backdate": backdate, "claims": claim, "strangers": strangers,
-	"introductions": introduce, "signals": floodSignals, "sync": floodSync, "silent-joiners": silentJoiners, "record-flood": floodRecords,
+	"introductions": introduce, "errands": errands, "signals": floodSignals, "sync": floodSync, "silent-joiners": silentJoiners, "record-flood": floodRecords,
 	"clocks": clocks, "texts": texts, "forwarding": forward, "relay": mangle, "anchor-lies": lie, "beacons": beacons, "gossip": gossipLies,
 	"streams": streams, "spoofed": spoof,
 }
@@ -179,9 +178,6 @@ func (s *strike) send(to []roster.Member, p session.Proto, payload []byte) {
 		s.tell(s.Sessions.Send(m.ID, p, payload))
 	}
 }
-
-// root is the certificate of the mesh.
-func (s *strike) root() *x509.Certificate { return s.State.Root() }
 
 // dice are random numbers that a seed gives again, as far as goroutines come in the same order.
 type dice struct {

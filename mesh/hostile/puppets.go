@@ -240,7 +240,7 @@ func (p *puppet) dial(ctx context.Context, s *strike, m roster.Member) (*raw, er
 		}
 	}
 	p.mu.Unlock()
-	r, err := s.dial(ctx, m.Record.Endpoints[0], identity4(p.key, p.chain), alpnMember)
+	r, err := s.dial(ctx, m.Record.Endpoints[0], credential(p.key, p.chain), alpnMember)
 	if err != nil {
 		return nil, err
 	}

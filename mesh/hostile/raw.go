@@ -50,8 +50,8 @@ func (connectionIDs) GenerateConnectionID() (quic.ConnectionID, error) {
 
 func (connectionIDs) ConnectionIDLen() int { return 12 }
 
-// identity4 is a credential for TLS.
-func identity4(key ed25519.PrivateKey, chain []*x509.Certificate) *tls.Certificate {
+// credential is a credential for TLS.
+func credential(key ed25519.PrivateKey, chain []*x509.Certificate) *tls.Certificate {
 	c := &tls.Certificate{PrivateKey: key}
 	for _, cert := range chain {
 		c.Certificate = append(c.Certificate, cert.Raw)

@@ -116,9 +116,13 @@ func forgeRecords(ctx context.Context, s *strike) {
 func backdate(ctx context.Context, s *strike) {
 	own := time.Unix(s.State.Settings.Admission.Time, 0)
 	invite := s.State.Chain[1].NotBefore
-	times := []time.Time{own.Add(time.Second), own, own.Add(-time.Second), invite.Add(time.Second), invite, time.Now().Add(-time.Minute), time.Now()}
-	pace(ctx, 10, func(i int) bool {
-		p, err := s.make(times[i%len(times)], i%2 == 0)
+	times := []time.Time{own, own.Add(-time.Second), invite.Add(time.Second), invite, time.Now().Add(-time.Minute), time.Now()}
+	pace(ctx, 15, func(i int) bool {
+		at := own.Add(time.Second)
+		if i%2 == 1 {
+			at = times[i/2%len(times)]
+		}
+		p, err := s.make(at, i%2 == 0)
 		if err != nil {
 			s.tell(err)
 			return true

@@ -127,7 +127,6 @@ const (
 	delay
 	corrupt
 	drop
-	manglings
 )
 
 func (m mangling) String() string {
@@ -192,7 +191,7 @@ func wrongAnswer(p []byte) []byte {
 
 // bomb closes all sessions with the code of a revocation, and refuses everybody.
 func bomb(ctx context.Context, s *strike) {
-	s.counters4()
+	s.useSeams()
 	s.refusing.Store(true)
 	defer s.refusing.Store(false)
 	for _, m := range s.Records.View().Members {
@@ -220,28 +219,26 @@ func bomb(ctx context.Context, s *strike) {
 	})
 }
 
-// counters4 makes the strike's counters those of the seams.
-func (s *strike) counters4() { s.Attacker.counters.Store(&s.counters) }
+// useSeams makes the strike's counters those of the seams.
+func (s *strike) useSeams() { s.Attacker.counters.Store(&s.counters) }
 
 // mangle relays badly: repeated, late, corrupted, not at all, each for a part of the time.
 func mangle(ctx context.Context, s *strike) {
-	s.counters4()
+	s.useSeams()
 	defer s.Attacker.mangling.Store(int32(honest))
-	part := max(s.For/time.Duration(manglings-1), 100*time.Millisecond)
-	for mode := repeat; mode < manglings; mode++ {
-		s.Attacker.mangling.Store(int32(mode))
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(part):
-		}
+	for _, turn := range []struct {
+		mode  mangling
+		share time.Duration // of the whole, in percent
+	}{{repeat, 15}, {delay, 15}, {corrupt, 50}, {drop, 20}} { // who has lost its packets goes elsewhere: that comes last
+		s.Attacker.mangling.Store(int32(turn.mode))
+		rest(ctx, s.For*turn.share/100)
 	}
 	<-ctx.Done()
 }
 
 // lie tells others wrong addresses of theirs, and that they cannot be reached.
 func lie(ctx context.Context, s *strike) {
-	s.counters4()
+	s.useSeams()
 	s.lying.Store(true)
 	defer s.lying.Store(false)
 	// Answers to what nobody has asked.
@@ -266,7 +263,7 @@ func (s *strike) stranger(ctx context.Context, at netip.AddrPort) (*raw, error) 
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.dial(ctx, at, identity4(key, chain), alpnMember)
+	r, err := s.dial(ctx, at, credential(key, chain), alpnMember)
 	if err != nil {
 		return nil, err
 	}

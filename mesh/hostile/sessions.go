@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"warren/mesh/identity"
-	"warren/mesh/roster"
 	"warren/mesh/session"
 )
 
@@ -97,7 +96,7 @@ func strangers(ctx context.Context, s *strike) {
 		s.add("sent", 1)
 		r, err := s.stranger(ctx, m.Record.Endpoints[0])
 		if err != nil {
-			s.add("refused: "+err.Error(), 1)
+			s.add("refused", 1)
 			rest(ctx, 20*time.Millisecond)
 			return
 		}
@@ -133,7 +132,7 @@ func floodSync(ctx context.Context, s *strike) {
 			return
 		}
 		for range 60 {
-			if ctx.Err() != nil || s.conversation(ctx, r, m, w) != nil {
+			if ctx.Err() != nil || s.conversation(ctx, r, w > 1) != nil {
 				break
 			}
 		}
@@ -141,7 +140,8 @@ func floodSync(ctx context.Context, s *strike) {
 	})
 }
 
-func (s *strike) conversation(ctx context.Context, r *raw, _ roster.Member, w int) error {
+// conversation begins one of sync, and goes on with it until ctx ends.
+func (s *strike) conversation(ctx context.Context, r *raw, slow bool) error {
 	st, err := r.open(ctx, session.ProtoSync)
 	if err != nil {
 		s.add("no stream", 1)
@@ -176,7 +176,7 @@ func (s *strike) conversation(ctx context.Context, r *raw, _ roster.Member, w in
 			if say(kind, s.dice.noise(unit)) != nil || ctx.Err() != nil {
 				return
 			}
-			if w > 1 {
+			if slow {
 				rest(ctx, 500*time.Millisecond)
 			}
 		}
@@ -303,7 +303,7 @@ func streams(ctx context.Context, s *strike) {
 				rest(ctx, time.Second)
 				return
 			}
-			c, err := s.tcp(ctx, at, identity4(key, chain), alpnTCP)
+			c, err := s.tcp(ctx, at, credential(key, chain), alpnTCP)
 			s.tell(err)
 			if err == nil {
 				h.add(func() { c.Close() })

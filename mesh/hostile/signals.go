@@ -4,6 +4,7 @@ package hostile
 
 import (
 	"context"
+	"encoding/binary"
 	"net/netip"
 	"time"
 
@@ -58,6 +59,32 @@ func introduce(ctx context.Context, s *strike) {
 		}
 		return true
 	})
+}
+
+// errands has everybody send to a bystander: as where puppets are reached, by UDP and by TCP, on other ports each time, and by asks to
+// dial back.
+func errands(ctx context.Context, s *strike) {
+	puppets := s.pool(4)
+	at := s.At.AsSlice()
+	pace(ctx, 20, func(i int) bool {
+		ask := append([]byte{1}, s.dice.noise(12)...)
+		ask = binary.BigEndian.AppendUint16(ask, uint16(20000+s.dice.upto(1000)))
+		s.send(s.others(), session.ProtoAsk, append(ask, at...))
+		if i%20 > 0 || len(puppets) == 0 {
+			return true
+		}
+		for _, p := range puppets {
+			var endpoints []any
+			for range 8 {
+				endpoints = append(endpoints, binary.BigEndian.AppendUint16(append([]byte(nil), at...), uint16(20000+s.dice.upto(1000))))
+			}
+			s.tell(s.publish(p, func(b body) { b[9], b[18] = endpoints, endpoints }))
+		}
+		return true
+	})
+	for _, p := range puppets {
+		_ = s.publish(p, nil)
+	}
 }
 
 // floodSignals sends garbage as fast as it goes, by the agent and by sessions of puppets and of strangers; and in between offers that
