@@ -154,13 +154,12 @@ func (m *Mesh) Run(ctx context.Context) error {
 		return err
 	}
 	m.running.Store(&run{ctx: ctx, transport: t, swim: s})
-	syncs := &timetable{
-		self: m.self, sessions: m.sessions, public: public, alive: m.alive, asks: m.asks, syncer: m.syncer, swim: s, log: m.log,
-		results: make(chan result), jobs: make(map[identity.NodeID]*job),
-	}
 	l := &loop{
-		intake: m.intake, asks: m.asks, swim: s, log: m.log, timer: time.NewTimer(time.Hour),
-		syncs: syncs, grants: newGranter(m, syncs, time.Now()),
+		intake: m.intake, asks: m.asks, swim: s, log: m.log, timer: time.NewTimer(time.Hour), grants: newGranter(m, time.Now()),
+		syncs: &timetable{
+			self: m.self, sessions: m.sessions, public: public, alive: m.alive, asks: m.asks, syncer: m.syncer, swim: s, log: m.log,
+			results: make(chan result), jobs: make(map[identity.NodeID]*job),
+		},
 		out: &expulsion{sessions: m.sessions, public: public, bell: m.bell, drops: m.drops, said: make(map[identity.NodeID]refusal)},
 	}
 	for _, id := range m.sessions.Neighbours() {

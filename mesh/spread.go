@@ -77,6 +77,9 @@ func (s *spreader) pass(signed record.Signed, a arrival) {
 			hops--
 		}
 		for _, id := range s.sessions.Neighbours() {
+			if !s.writer.book.public.isMember(id) {
+				continue // until its own record is in it is a stranger; a sync gives it what it has missed
+			}
 			if id != a.from && (d.Node == nil || id != d.Node.ID) {
 				_ = s.sessions.SendGossip(id, straightMessage(encoded, hops)) // gossip reaches whom this does not
 			}

@@ -55,8 +55,7 @@ type timetable struct {
 	results  chan result
 
 	jobs   map[identity.NodeID]*job
-	active int  // syncs under way
-	synced bool // one has ended well since the start
+	active int // syncs under way
 }
 
 // plan decides when to sync with those of whom there is news.
@@ -156,7 +155,7 @@ func (t *timetable) finished(r result, now time.Time) {
 		}
 		return
 	}
-	j.failures, t.synced = 0, true
+	j.failures = 0
 	if r.stats.got+r.stats.sent > 0 {
 		t.log.Debug("synced", "peer", t.public.nameOf(r.id), "got", r.stats.got, "sent", r.stats.sent, "refused", r.stats.refused)
 	} else if !r.stats.equal {
