@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"warren/mesh/identity"
+	"warren/mesh/record"
 	"warren/mesh/roster"
 )
 
@@ -65,7 +66,7 @@ func (p *published) newView(r *roster.Roster, conflict string) *View {
 		v.Invites = append(v.Invites, Invite{ID: s.KeyID, By: s.Issuer, Terms: s.Terms, Created: s.Created, Used: s.Used, Revoked: s.Revoked})
 	}
 	for _, revoked := range r.Revoked() {
-		if _, ok := v.revoked[revoked.Target]; ok {
+		if _, ok := v.revoked[revoked.Target]; ok || revoked.Scope != record.ScopeWhole {
 			continue // revoked twice: the first one counts
 		}
 		v.revoked[revoked.Target] = len(v.Revoked)

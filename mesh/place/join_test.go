@@ -220,7 +220,7 @@ func TestJoinedStateIsReadBack(t *testing.T) {
 		t.Errorf("got state %+v of %s, want that of a member", s.Settings, s.NodeID().Short())
 	}
 	founder.mu.Lock()
-	_, err = founder.known.VerifyChain(s.Chain, time.Now())
+	_, err = founder.known.JudgeChain(s.Chain, time.Now())
 	if other, ok := founder.known.Member(made.ID); err != nil || !ok || other.Name != "beta" || founder.first != 1 {
 		t.Errorf("got member %+v (%t, %v), want beta", other, ok, err)
 	}

@@ -183,7 +183,7 @@ func TestVerifyChain(t *testing.T) {
 	}
 	for _, test := range tests {
 		for range 2 { // the second time out of memory
-			id, err := r.VerifyChain(test.chain, at(12))
+			id, err := verifyChain(r, test.chain, at(12))
 			if got := ReasonOf(err); got != test.want || (err == nil) != (test.want == ReasonNone) || err != nil && !id.IsZero() {
 				t.Errorf("%s: got %v (%v), want %v", test.name, got, err, test.want)
 			}
@@ -199,7 +199,7 @@ func TestVerifyChain(t *testing.T) {
 		"node without a record that stays":         {chain(unknown.cert), ReasonNone},
 		"node without a record that is not listed": {chain(m.joiner(invite, at(12)).cert), ReasonIssuerRevoked},
 	} {
-		if _, err := r.VerifyChain(test.chain, at(21)); ReasonOf(err) != test.want {
+		if _, err := verifyChain(r, test.chain, at(21)); ReasonOf(err) != test.want {
 			t.Errorf("invite revoked, %s: got %v, want %v", name, err, test.want)
 		}
 	}
@@ -249,7 +249,7 @@ func TestChainsOfStrangers(t *testing.T) {
 			if name == "invite of both, who stay" && records == nil {
 				want = ReasonIssuerRevoked // nobody knows that y came by it, but neither does the chain say so
 			}
-			id, err := r.VerifyChain(chain, at(30))
+			id, err := verifyChain(r, chain, at(30))
 			if name == "invite of both, who stay" && records == nil {
 				want = ReasonNone // the chain leads over x only
 			}

@@ -262,6 +262,14 @@ func (m *testMesh) wantOrderFree(want ...string) {
 	}
 }
 
+// verifyChain decides on a chain as a handshake does.
+func verifyChain(r *Roster, chain []*x509.Certificate, now time.Time) (identity.NodeID, error) {
+	if err := r.chains.Check(chain); err != nil {
+		return identity.NodeID{}, err
+	}
+	return r.JudgeChain(chain, now)
+}
+
 // selfCheck holds the indexes of a roster against each other, and what it makes of revocations against the slow twin.
 func selfCheck(t testing.TB, r *Roster) {
 	t.Helper()

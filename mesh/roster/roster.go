@@ -228,9 +228,6 @@ func (r *Roster) Advance(now time.Time) Outcome {
 	return r.standing.report(c)
 }
 
-// NextExpiry returns when the next member's certificate expires, zero when there is no member.
-func (r *Roster) NextExpiry() time.Time { return r.standing.nextExpiry }
-
 // Digest sums up the whole set: two rosters with equal digests hold the same records.
 func (r *Roster) Digest() [16]byte { return r.set.buckets.digest() }
 
@@ -328,15 +325,6 @@ func (r *Roster) Admit(cert *x509.Certificate, key ed25519.PrivateKey, now time.
 
 // Chains returns what checks the chains of this roster's mesh.
 func (r *Roster) Chains() *Chains { return r.chains }
-
-// VerifyChain decides on the certificates of a TLS handshake: it is Chains.Check with JudgeChain. It returns the ID of the
-// node, or a *Refusal.
-func (r *Roster) VerifyChain(chain []*x509.Certificate, now time.Time) (identity.NodeID, error) {
-	if err := r.chains.Check(chain); err != nil {
-		return identity.NodeID{}, err
-	}
-	return r.JudgeChain(chain, now)
-}
 
 // JudgeChain decides on a chain that Chains.Check has passed, by the records. It returns the ID of the node, or a *Refusal.
 //

@@ -47,7 +47,7 @@ func TestOrdinaryMesh(t *testing.T) {
 	if chain := r.Chain(identity.KeyID(got.ID)); len(chain) != 4 || chain[0] == nil || !chain[3].Equal(m.root.Cert) {
 		t.Errorf("chain of %d", len(chain))
 	}
-	if id, err := r.VerifyChain(r.Chain(identity.KeyID(a.id)), at(60)); err != nil || id != a.id {
+	if id, err := verifyChain(r, r.Chain(identity.KeyID(a.id)), at(60)); err != nil || id != a.id {
 		t.Errorf("verify chain: got %v, %v", id.Short(), err)
 	}
 }
@@ -169,10 +169,10 @@ func TestStrangers(t *testing.T) {
 	if out, err := r.Add(stranger.rec, at(2)); err == nil && !out.Parked || out.Stored {
 		t.Errorf("stranger: %+v, %v", out, err)
 	}
-	if _, err := r.VerifyChain([]*x509.Certificate{stranger.cert, root}, at(2)); ReasonOf(err) != ReasonNotOfMesh && ReasonOf(err) != ReasonNotAllowed {
+	if _, err := verifyChain(r, []*x509.Certificate{stranger.cert, root}, at(2)); ReasonOf(err) != ReasonNotOfMesh && ReasonOf(err) != ReasonNotAllowed {
 		t.Errorf("chain of a stranger: %v", err)
 	}
-	if _, err := r.VerifyChain([]*x509.Certificate{stranger.cert}, at(2)); ReasonOf(err) != ReasonNotOfMesh {
+	if _, err := verifyChain(r, []*x509.Certificate{stranger.cert}, at(2)); ReasonOf(err) != ReasonNotOfMesh {
 		t.Errorf("chain of a stranger without root: %v", err)
 	}
 	m.wantMembers(r, "founder")
@@ -208,7 +208,7 @@ func TestRevokedOutcome(t *testing.T) {
 	if err != nil || !out.Stored || len(out.Changed) > 0 {
 		t.Errorf("word of the revoked: %+v, %v", out, err)
 	}
-	if _, err := r.VerifyChain(r.Chain(identity.KeyID(a.id)), at(12)); ReasonOf(err) != ReasonRevoked {
+	if _, err := verifyChain(r, r.Chain(identity.KeyID(a.id)), at(12)); ReasonOf(err) != ReasonRevoked {
 		t.Errorf("chain of the revoked: %v", err)
 	}
 	if ReasonOf(r.Standing(a.id)) != ReasonRevoked {
@@ -321,7 +321,7 @@ func TestExpiry(t *testing.T) {
 	a := m.join("a", invite, m.founder, at(1))
 	r := m.roster()
 	m.wantMembers(r, "founder", "a")
-	if got := r.NextExpiry(); !got.Equal(at(121)) {
+	if got := r.standing.nextExpiry; !got.Equal(at(121)) {
 		t.Errorf("next expiry: got %s, want %s", got, at(121))
 	}
 	digest := r.Digest()
@@ -335,7 +335,7 @@ func TestExpiry(t *testing.T) {
 	if r.Digest() != digest {
 		t.Errorf("the clock changed the set")
 	}
-	if _, err := r.VerifyChain([]*x509.Certificate{a.cert, invite.cert, m.founder.cert}, at(122)); ReasonOf(err) != ReasonExpired {
+	if _, err := verifyChain(r, []*x509.Certificate{a.cert, invite.cert, m.founder.cert}, at(122)); ReasonOf(err) != ReasonExpired {
 		t.Errorf("chain: %v", err)
 	}
 	if out := r.Advance(at(60)); !slices.Equal(out.Changed, []identity.NodeID{a.id}) {
