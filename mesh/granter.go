@@ -3,6 +3,7 @@ package mesh
 import (
 	"crypto/ed25519"
 	"log/slog"
+	"slices"
 	"time"
 
 	"warren/mesh/identity"
@@ -26,20 +27,22 @@ type granter struct {
 	self   identity.NodeID
 	meshID identity.MeshID
 	intake *intake
-	syncs  *timetable
+	asks   *asks
+	near   Sessions
 	log    *slog.Logger
 
 	machine *roster.Granter
+	synced  bool      // with a member, since the start
 	seen    *View     // the last one that the machine was shown
 	looked  time.Time // when
 	next    time.Time // when it is to be asked again even if nothing changes; zero: not at all
 	started time.Time
 }
 
-func newGranter(m *Mesh, t *timetable, now time.Time) *granter {
+func newGranter(m *Mesh, now time.Time) *granter {
 	public := m.book.public
 	return &granter{
-		key: m.key, self: m.self, meshID: m.meshID, intake: m.intake, syncs: t, log: m.log, started: now,
+		key: m.key, self: m.self, meshID: m.meshID, intake: m.intake, asks: m.asks, near: m.sessions, log: m.log, started: now,
 		machine: roster.NewGranter(m.self, public.rootID, public.prefix4, m.meshID.Prefix6()),
 	}
 }
@@ -65,11 +68,21 @@ func (g *granter) notBefore(view *View) time.Time {
 	if view != g.seen && !at.IsZero() {
 		at = at.Add(lookEvery)
 	}
-	alone := len(view.others(g.self)) == 0
-	if inStep := g.started.Add(inStepFor); !alone && !g.syncs.synced && inStep.After(at) {
+	if inStep := g.started.Add(inStepFor); inStep.After(at) && !g.inStep(view) {
 		at = inStep
 	}
 	return at
+}
+
+// inStep reports whether this node has synced with a member, or there is none.
+func (g *granter) inStep(view *View) bool {
+	if !g.synced {
+		g.synced = slices.ContainsFunc(g.near.Neighbours(), func(id identity.NodeID) bool {
+			_, member := view.Member(id)
+			return member && !g.asks.lastDone(id).IsZero()
+		})
+	}
+	return g.synced || len(view.others(g.self)) == 0
 }
 
 // sign makes records of grants. One that is refused is made again later.

@@ -85,6 +85,20 @@ func (p *peer) granted(ids ...identity.NodeID) bool {
 	})
 }
 
+// quiet waits until all members are granted what they have, and all nodes hold that.
+func quiet(t testing.TB, peers ...*peer) {
+	t.Helper()
+	eventually(t, 2*time.Minute, "the members to be granted what they have", func() bool {
+		for _, m := range peers[0].View().Members {
+			if m.State == roster.Active && !peers[0].granted(m.ID) {
+				return false
+			}
+		}
+		return true
+	})
+	agree(t, 30*time.Second, peers...)
+}
+
 // The founder grants itself, then whoever joins; a joiner has its name and address before that, and nothing flaps when the grant comes.
 func TestJoinerKeepsWhatItHasWhenGranted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

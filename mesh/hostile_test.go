@@ -97,6 +97,7 @@ func TestHostileSyncPeer(t *testing.T) {
 				a := w.founder("a").start()
 				seed, _ := a.invite(1)
 				b := w.mustJoin("b", a, seed)
+				quiet(t, a)
 				before := *a.book.public.digest.Load()
 				start := time.Now()
 				got, _ := a.talk(b.id, said)

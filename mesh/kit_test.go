@@ -73,13 +73,14 @@ func fill32(s string) [32]byte { return sha256.Sum256([]byte(s)) }
 
 func (w *world) newPeer(name string) *peer {
 	key := identity.GenerateKey()
-	p := &peer{w: w, id: identity.NodeIDOf(key.Public().(ed25519.PublicKey)), name: name, key: key, dir: filepath.Join(w.dir, name)}
+	p := &peer{w: w, id: identity.NodeIDOf(key.Public().(ed25519.PublicKey)), name: name, key: key}
+	p.dir = filepath.Join(w.dir, name+"-"+p.id.Short()) // two may have one name
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		w.t.Fatal(err)
 	}
 	p.place = p.id
 	p.own = record.Node{Name: name, SealingKey: fill32("seal" + name), Version: "test"}
-	p.own.WireGuardKey, p.own.WireGuardProof = meshtest.WireGuard(identity.MeshIDOf(w.root.Cert.PublicKey.(ed25519.PublicKey)), p.id, name)
+	p.own.WireGuardKey, p.own.WireGuardProof = meshtest.WireGuard(identity.MeshIDOf(w.root.Cert.PublicKey.(ed25519.PublicKey)), p.id, name+p.id.String())
 	return p
 }
 

@@ -160,13 +160,13 @@ func (m *Mesh) Run(ctx context.Context) error {
 		return err
 	}
 	m.running.Store(&run{ctx: ctx, transport: t, swim: s})
-	syncs := &timetable{
-		self: m.self, sessions: m.sessions, public: public, alive: m.alive, asks: m.asks, syncer: m.syncer, swim: s, log: m.log,
-		results: make(chan result), jobs: make(map[identity.NodeID]*job),
-	}
 	l := &loop{
 		intake: m.intake, asks: m.asks, notices: m.spread.notices, sides: m.sides, sessions: m.sessions, swim: s, log: m.log, timer: time.NewTimer(time.Hour),
-		syncs: syncs, grants: newGranter(m, syncs, time.Now()),
+		grants: newGranter(m, time.Now()),
+		syncs: &timetable{
+			self: m.self, sessions: m.sessions, public: public, book: m.book, alive: m.alive, asks: m.asks, syncer: m.syncer, swim: s, log: m.log,
+			results: make(chan result), jobs: make(map[identity.NodeID]*job),
+		},
 	}
 	for _, id := range m.sessions.Neighbours() {
 		m.spread.greet(id, m.sides.begins(id))

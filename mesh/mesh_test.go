@@ -24,6 +24,7 @@ func TestTwentyNodesConverge(t *testing.T) {
 				t.Errorf("%s: got %d members, want 20", p.name, got)
 			}
 		}
+		quiet(t, peers...)
 		time.Sleep(2 * time.Minute)
 
 		w.net.ResetTraffic()
@@ -32,7 +33,7 @@ func TestTwentyNodesConverge(t *testing.T) {
 		}
 		took = eventually(t, 5*time.Second, "the new name everywhere", func() bool {
 			for _, p := range peers {
-				if m, _ := p.View().Member(peers[7].id); m.Name != "renamed" {
+				if m, _ := p.View().Member(peers[7].id); m.Record.Name != "renamed" {
 					return false
 				}
 			}

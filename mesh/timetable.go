@@ -61,8 +61,7 @@ type timetable struct {
 	results  chan result
 
 	jobs   map[identity.NodeID]*job
-	active int  // syncs under way
-	synced bool // one has ended well since the start
+	active int // syncs under way
 }
 
 // plan decides when to sync with those of whom there is news.
@@ -200,7 +199,7 @@ func (t *timetable) finished(r result, now time.Time) {
 		}
 		return
 	}
-	j.failures, t.synced = 0, true
+	j.failures = 0
 	if j.noticed {
 		j.fruitless++
 	}

@@ -92,6 +92,7 @@ func (w *writer) start() error {
 	if before, ok := w.book.roster.Member(w.self); ok {
 		w.own.node.Seq = max(w.own.node.Seq, before.Record.Seq)
 		w.own.adopt(before.Record)
+		w.own.node.Addr4, w.own.node.Routes = before.Record.Addr4, before.Record.Routes // for the moment: nobody else is to have them meanwhile
 	}
 	_, err := w.sign(time.Now())
 	if fatal := w.expelled(); fatal != nil {

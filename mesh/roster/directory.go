@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/mesh/record"
 )
 
 // directory lists the members, and what each has: the name and the addresses by which the others know it, its routes.
@@ -68,5 +69,26 @@ func (d *directory) member(e *entry) Member {
 	if e.Node.Left {
 		m.State = Left
 	}
+	m.Grant = d.grant(m.ID)
 	return m
+}
+
+// grant returns the grant for a node that counts, or nil.
+func (d *directory) grant(id identity.NodeID) *record.Grant {
+	var best *entry
+	for _, e := range d.standing.grants(id) {
+		if best == nil || outranks(e, best) {
+			best = e
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return best.Grant
+}
+
+// outranks reports whether a grant counts rather than one that comes before it in the order of their signers: the root's counts before all
+// others, else one of a greater version, which was made knowing the other.
+func outranks(e, before *entry) bool {
+	return !before.byRoot() && e.Grant.Version > before.Grant.Version
 }

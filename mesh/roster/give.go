@@ -35,26 +35,25 @@ type giving struct {
 	members []Member
 	names   takenNames
 	v4, v6  *space
-	routes  bool // somebody has some: else the addresses of IPv6 stand in nobody's way
+	routes  bool // somebody offers some: else the addresses of IPv6 stand in nobody's way
 }
 
 // give decides on the members, which come in the order of their admission, with record, grant and state.
 func give(prefix4, prefix6 netip.Prefix, members []Member) {
 	g := &giving{members: members, names: make(takenNames, len(members)), v4: newSpace(prefix4), v6: newSpace(prefix6)}
 	granted, active, left := g.order()
-	for _, m := range active {
-		g.routes = g.routes || len(m.Record.Routes) > 0 || m.Granted() && len(m.Grant.Routes) > 0
-	}
+	g.routes = slices.ContainsFunc(active, func(m *Member) bool { return len(m.Record.Routes) > 0 })
 	for _, m := range granted {
 		g.grantedName(m)
 		g.addr4(m, m.Grant.Addr4)
-		g.addr6(m)
 		g.grantedRoutes(m)
 	}
 	for _, m := range active {
 		g.name(m)
 		g.claimed4(m)
-		g.addr6(m)
+	}
+	for i := range members {
+		g.addr6(&members[i])
 	}
 	for _, m := range active {
 		g.claimedRoutes(m)
@@ -85,16 +84,6 @@ func (g *giving) order() (granted, active, left []*Member) {
 	}
 	slices.SortFunc(granted, bySerial)
 	return granted, active, left
-}
-
-// outranks reports whether of two grants for one member, by signers of these places in the order of admission, the first one counts: the
-// root's, else the one of the greater version, which its signer made knowing the other. Of two made at the same time, it is that of the signer
-// that comes first. The root's place is before all others.
-func outranks(a, b *record.Grant, placeA, placeB int) bool {
-	if placeA < 0 || placeB < 0 {
-		return placeA < placeB
-	}
-	return cmp.Or(cmp.Compare(b.Version, a.Version), cmp.Compare(placeA, placeB)) < 0
 }
 
 func bySerial(a, b *Member) int {
@@ -134,7 +123,8 @@ func (g *giving) claimed4(m *Member) {
 	}
 }
 
-// addr6 takes a member's address of IPv6, which is its own in any case, so that no route is given later that covers it.
+// addr6 takes a member's address of IPv6, which is its own in any case, so that nobody gets a route that covers it. A route granted before the member
+// came stays: the address is the more specific, and a key can be made for which it lies in the route.
 func (g *giving) addr6(m *Member) {
 	if host := netip.PrefixFrom(m.Addr6, m.Addr6.BitLen()); g.routes && g.v6.covers(host) {
 		g.v6.take(host)

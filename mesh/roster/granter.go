@@ -16,6 +16,7 @@ const (
 	grantClaim = 5 * time.Second  // more for a member that has not claimed an address yet, which it does once its agent runs
 	grantGap   = 2 * time.Second  // between two grants for one member; twice that after each further one
 	grantMost  = 8                // doublings of grantGap: then some 9 minutes
+	grantDrop  = 10 * time.Minute // before routes are given up that a member does not offer: it may just have started
 	grantQuiet = 20 * time.Minute // without a grant for a member the gap is grantGap again
 	grantBatch = 32               // grants at once, then a second's rest
 	grantRest  = time.Second
@@ -48,6 +49,7 @@ type waiting struct {
 	due     time.Time // since when its grant is not as it should be; zero: it is
 	version uint64    // of the grant that counted last
 	signer  identity.KeyID
+	silent  time.Time // since when it does not offer all routes of its grant; zero: it does
 	granted time.Time // when that came, or was made here; zero: before all of this
 	often   int       // grants in a row, without a long time between
 }
@@ -67,7 +69,7 @@ func (g *Granter) Step(members []Member, now time.Time) (grants []record.Grant, 
 	}
 	g.follow(members, now)
 	ripe, next := g.ripe(members, wait, now)
-	b := g.read(members)
+	b := g.read(members, now)
 	for _, m := range ripe {
 		if len(grants) == grantBatch {
 			g.rest = now.Add(grantRest)
@@ -109,6 +111,9 @@ func (g *Granter) follow(members []Member, now time.Time) {
 			w = &waiting{}
 		}
 		g.members[m.ID] = w
+		if w.silent = earlier(w.silent, now); m.offersAll() {
+			w.silent = time.Time{}
+		}
 		if m.Grant != nil && (m.Grant.Version != w.version || m.Grant.Signer != w.signer) {
 			w.version, w.signer = m.Grant.Version, m.Grant.Signer
 			if before {
@@ -121,7 +126,12 @@ func (g *Granter) follow(members []Member, now time.Time) {
 // ripe returns the members for which a grant has been due for long enough, those first that have waited longest, and when it is time for the
 // next of the others.
 func (g *Granter) ripe(members []Member, wait time.Duration, now time.Time) (ripe []*Member, next time.Time) {
-	due := g.due(members)
+	due := g.due(members, now)
+	for _, w := range g.members {
+		if up := w.silent.Add(grantDrop); !w.silent.IsZero() && now.Before(up) {
+			next = earlier(next, up)
+		}
+	}
 	since := make(map[identity.NodeID]time.Time, len(due))
 	for _, m := range due {
 		since[m.ID] = earlier(g.members[m.ID].due, now)
@@ -131,12 +141,11 @@ func (g *Granter) ripe(members []Member, wait time.Duration, now time.Time) (rip
 	}
 	for _, m := range due {
 		w := g.members[m.ID]
-		at := w.due.Add(wait)
+		at := later(w.due, w.next()).Add(wait)
 		if g.prefix4.IsValid() && m.Grant == nil && !m.Record.Addr4.IsValid() {
 			at = at.Add(grantClaim)
 		}
-		at = later(at, later(w.next(), g.rest))
-		if now.Before(at) {
+		if at = later(at, g.rest); now.Before(at) {
 			next = earlier(next, at)
 		} else {
 			ripe = append(ripe, m)

@@ -3,6 +3,7 @@ package roster
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -66,9 +67,15 @@ func (a *agents) view(g *adminAgent) []Member {
 		return slices.IndexFunc(a.members, func(m Member) bool { return identity.KeyID(m.ID) == id })
 	}
 	for i := range members {
-		for _, grant := range g.known[members[i].ID] {
-			if best := members[i].Grant; best == nil || outranks(&grant, best, place(grant.Signer), place(best.Signer)) {
-				members[i].Grant = &grant
+		var best *entry
+		grants := slices.SortedFunc(maps.Values(g.known[members[i].ID]), func(a, b record.Grant) int { return cmp.Compare(place(a.Signer), place(b.Signer)) })
+		for _, grant := range grants {
+			e := &entry{Decoded: record.Decoded{Grant: &grant}}
+			if e.parent = ref(grant.Signer); grant.Signer == g.granter.root {
+				e.parent = ref{}
+			}
+			if best == nil || outranks(e, best) {
+				best, members[i].Grant = e, e.Grant
 			}
 		}
 	}
@@ -320,6 +327,31 @@ func TestLeftKeepUntilAnotherWants(t *testing.T) {
 		}
 		a.admins[0].known[a.members[1].ID][identity.KeyID(a.members[0].ID)] = record.Grant{Node: a.members[1].ID, Signer: identity.KeyID(a.members[0].ID), Serial: 2, Version: 1,
 			Name: "nas-2", Wanted: "nas", Addr4: a.members[1].Record.Addr4, Routes: prefixes("100.70.2.0/28")}
+	}
+}
+
+// Routes that a member does not offer for a moment, as when it starts, stay its own; after ten minutes they are given up.
+func TestRoutesAreGivenUpInTime(t *testing.T) {
+	a := newAgents(t, 2, claimants(4, "nas")...)
+	a.members[2].Record.Routes = prefixes("100.70.2.0/28", "100.70.2.32/28")
+	a.wantSettled2(time.Minute)
+	other := &a.members[3].Record
+	a.members[2].Record.Routes, other.Routes = nil, prefixes("100.70.2.8/29")
+	a.run(9*time.Minute, func() {
+		if got := a.view(a.admins[0])[3]; len(got.Routes) > 0 {
+			t.Fatalf("another has %v", got.Routes)
+		}
+	})
+	a.members[2].Record.Routes = prefixes("100.70.2.0/28", "100.70.2.32/28")
+	a.run(9*time.Minute, nil)
+	if a.signed != 4 {
+		t.Fatalf("%d grants, want 4: nothing is given up yet", a.signed)
+	}
+	a.members[2].Record.Routes = nil
+	a.run(11*time.Minute, nil)
+	got := a.wantSettled()
+	if len(got[2].Grant.Routes) > 0 || len(got[3].Grant.Routes) != 1 || a.signed != 6 {
+		t.Errorf("%d grants; the one is granted %v, the other %v, want none and one", a.signed, got[2].Grant.Routes, got[3].Grant.Routes)
 	}
 }
 

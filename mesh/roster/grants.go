@@ -4,17 +4,18 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"time"
 
 	"warren/mesh/record"
 )
 
 // due returns the members whose grant is not as it should be. It does not say what it should be, nor whether that can be had.
-func (g *Granter) due(members []Member) (due []*Member) {
+func (g *Granter) due(members []Member, now time.Time) (due []*Member) {
 	left := leftWithGrant(members)
 	wanted := make(map[*Member]bool)
 	for i := range members {
 		m := &members[i]
-		if m.State == Active && g.stale(m) {
+		if m.State == Active && g.stale(m, now) {
 			due = append(due, m)
 			for _, other := range left {
 				wanted[other] = wanted[other] || inWay(m, other)
@@ -45,11 +46,31 @@ func (g *Granter) fixed(m *Member) bool {
 }
 
 // stale reports whether an active member has, or wants to be called, something else than its grant says.
-func (g *Granter) stale(m *Member) bool {
+func (g *Granter) stale(m *Member, now time.Time) bool {
 	if g.fixed(m) {
 		return false
 	}
-	return !m.Granted() || m.wishes() || m.Grant.Name != m.Name || m.Grant.Addr4 != m.Addr4 || !slices.Equal(m.Grant.Routes, m.Routes)
+	return !m.Granted() || m.wishes() || m.Grant.Name != m.Name || m.Grant.Addr4 != m.Addr4 || !slices.Equal(m.Grant.Routes, g.routes(m, now))
+}
+
+// routes returns the routes that a member has, and those that it was granted and does not offer just now.
+func (g *Granter) routes(m *Member, now time.Time) []netip.Prefix {
+	if m.Grant == nil || m.offersAll() || !now.Before(g.members[m.ID].silent.Add(grantDrop)) {
+		return m.Routes
+	}
+	routes := slices.Clone(m.Routes)
+	for _, route := range m.Grant.Routes {
+		if !slices.Contains(m.Record.Routes, route) {
+			routes = append(routes, route)
+		}
+	}
+	slices.SortFunc(routes, netip.Prefix.Compare)
+	return routes
+}
+
+// offersAll reports whether a member offers all routes that it was granted.
+func (m *Member) offersAll() bool {
+	return m.Grant == nil || !slices.ContainsFunc(m.Grant.Routes, func(r netip.Prefix) bool { return !slices.Contains(m.Record.Routes, r) })
 }
 
 // wishes reports whether a member with a grant wants another name than when it was granted.
@@ -71,14 +92,16 @@ func inWay(m, left *Member) bool {
 
 // basis is what the grants of one step are made upon.
 type basis struct {
+	g      *Granter
+	now    time.Time
 	names  takenNames // of active members, and kept for those that have left
 	left   []*Member  // those that keep something
 	serial uint64     // the greatest
 	room   uint64     // addresses of IPv4 that may still be granted as routes
 }
 
-func (g *Granter) read(members []Member) *basis {
-	b := &basis{names: make(takenNames, len(members)), left: leftWithGrant(members)}
+func (g *Granter) read(members []Member, now time.Time) *basis {
+	b := &basis{g: g, now: now, names: make(takenNames, len(members)), left: leftWithGrant(members)}
 	b.room = size4(g.prefix4) / grantedShare
 	for i := range members {
 		m := &members[i]
@@ -133,9 +156,9 @@ func (b *basis) wish(m *Member) string {
 	return name
 }
 
-// routes returns the routes that a member has, as far as they were granted or there is room.
+// routes returns the routes that a member is to be granted: those that were granted before, and new ones for which there is room.
 func (b *basis) routes(m *Member) (routes []netip.Prefix) {
-	for _, route := range m.Routes {
+	for _, route := range b.g.routes(m, b.now) {
 		if m.Grant == nil || !slices.Contains(m.Grant.Routes, route) {
 			if size4(route) > b.room {
 				continue
