@@ -35,7 +35,9 @@ func (l *loop) run(ctx context.Context) {
 		case a := <-l.intake.inbox:
 			l.intake.take(a)
 		case <-l.asks.wake:
-			l.syncs.plan(l.asks.take(), time.Now())
+			asks, again := l.asks.take()
+			l.syncs.plan(asks, time.Now())
+			l.syncs.later(again, time.Now())
 		case <-l.notices.wake:
 		case r := <-l.syncs.results:
 			l.syncs.finished(r, time.Now())
@@ -56,9 +58,7 @@ func (l *loop) run(ctx context.Context) {
 func (l *loop) start(ctx context.Context, now time.Time) {
 	next := now.Add(time.Hour)
 	for _, due := range [...]time.Time{l.intake.resume(now), l.notices.send(now), l.syncs.start(ctx, now)} {
-		if !due.IsZero() && due.Before(next) {
-			next = due
-		}
+		next = sooner(next, due)
 	}
 	l.timer.Reset(next.Sub(now))
 }
