@@ -14,6 +14,7 @@ type asks struct {
 
 	mu     sync.Mutex
 	asks   map[identity.NodeID]ask
+	again  identity.NodeID               // one that has a version of a record whose turn has not come; zero: none
 	synced map[identity.NodeID]time.Time // end of the last sync that was certainly with that member, whoever opened it
 }
 
@@ -70,10 +71,7 @@ func (a *asks) put(id identity.NodeID, w wish) {
 		return // the digests will bring it up again
 	}
 	a.asks[id] = one.with(w)
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
+	a.rouse()
 }
 
 // up asks for a sync because a session came up.
@@ -90,12 +88,28 @@ func (a *asks) noticed(id identity.NodeID, lacks []roster.Entry) { a.put(id, wis
 // digest tells the digest that a member has just shown.
 func (a *asks) digest(id identity.NodeID, theirs [16]byte) { a.put(id, wish{theirs: &theirs}) }
 
-func (a *asks) take() map[identity.NodeID]ask {
+// later tells that a member has a version of a record whose turn has not come. One such member is kept in mind: it stands for all.
+func (a *asks) later(id identity.NodeID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	taken := a.asks
-	a.asks = make(map[identity.NodeID]ask)
-	return taken
+	a.again = id
+	a.rouse()
+}
+
+// rouse wakes the run loop.
+func (a *asks) rouse() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *asks) take() (taken map[identity.NodeID]ask, again identity.NodeID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	taken, again = a.asks, a.again
+	a.asks, a.again = make(map[identity.NodeID]ask), identity.NodeID{}
+	return taken, again
 }
 
 // done notes that a sync has succeeded.

@@ -196,7 +196,7 @@ func FuzzSyncAnswer(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	s := &syncer{book: b, asks: newAsks(), drops: newDrops(), bringer: session.Bringer, proof: &proof{book: b, sides: newSides()}, slots: newSlots()}
+	s := &syncer{book: b, intake: &intake{pace: newPace()}, asks: newAsks(), drops: newDrops(), bringer: session.Bringer, proof: &proof{book: b, sides: newSides()}, slots: newSlots()}
 	f.Fuzz(func(t *testing.T, said []byte) {
 		near, far := net.Pipe()
 		done := make(chan struct{})

@@ -42,9 +42,9 @@ type intake struct {
 
 	inbox chan arrival // records and notices that came in messages; drops the newest when full: a sync mends that
 
-	// owned by the run loop, for what comes in messages
-	seen *recent[[32]byte] // hashes of records
-	pace *pace
+	pace *pace // how often a record comes in another version
+
+	seen *recent[[32]byte] // owned by the run loop: hashes of records that came in messages
 }
 
 func newIntake(w *writer, s *spreader, e *evidence, a *asks, b *bell, d *drops, log *slog.Logger) *intake {
@@ -100,6 +100,7 @@ func (i *intake) advance(now time.Time) {
 func (i *intake) fetched(batch []record.Signed, from identity.NodeID, before int) (refused int) {
 	n := i.writer.addAll(batch, time.Now())
 	i.countRefused(n.refused)
+	i.took(n)
 	_ = i.book.save()
 	if before+len(batch)-len(n.refused) > maxGossip && !n.own {
 		i.spread.notify(n.fresh, from)
@@ -185,11 +186,7 @@ func (i *intake) judge(came []arrival, now time.Time) {
 	}
 	for k, n := range i.writer.add(records, now) {
 		i.countRefused(n.refused)
-		for _, signed := range n.fresh {
-			if key, err := signed.Key(); err == nil {
-				i.pace.took(key, now)
-			}
-		}
+		i.took(n)
 		i.react(n, looked[k])
 	}
 	_ = i.book.save()
@@ -202,14 +199,26 @@ func (i *intake) notice(a arrival) {
 	}
 	var lacks []roster.Entry
 	for _, e := range a.notice {
-		if i.book.has(e) {
+		switch {
+		case i.book.has(e):
 			i.spread.notices.has(e, a.from)
-		} else {
+		case i.pace.hot(e.Key, time.Now()):
+			i.asks.later(a.from)
+		default:
 			lacks = append(lacks, e)
 		}
 	}
 	if len(lacks) > 0 {
 		i.asks.noticed(a.from, lacks)
+	}
+}
+
+// took counts what was taken in.
+func (i *intake) took(n news) {
+	for _, signed := range n.fresh {
+		if key, err := signed.Key(); err == nil {
+			i.pace.took(key, time.Now())
+		}
 	}
 }
 

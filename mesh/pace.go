@@ -3,9 +3,8 @@ package mesh
 import (
 	"cmp"
 	"slices"
+	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"warren/mesh/record"
 )
@@ -21,13 +20,29 @@ const (
 	maxWaitingEach = 4        // senders of one record
 )
 
-// pace bounds the new versions of each record. What comes too soon waits for its turn, the newest of each sender: so what is signed
-// last comes in, at the latest one turn later. A version counts only once it was taken in: forged ones use nothing up. It is owned by
-// the run loop.
+// pace bounds the new versions of each record, by whatever way they come: were it otherwise with syncs, each member would take in another
+// version, and all get those of all. What comes too soon waits for its turn, the newest of each sender: so what is signed last comes in, at
+// the latest one turn later. A version counts only once it was taken in: forged ones use nothing up.
+//
+// hot, turn and took may be called concurrently; the rest is the run loop's.
 type pace struct {
-	taken   map[record.Key]*rate.Limiter
+	mu    sync.Mutex
+	taken map[record.Key]turns
+
+	// owned by the run loop
 	waiting map[record.Key][]waiting
 	claimed map[record.Key]int // looked at in this batch, so far
+}
+
+// turns is how many versions of a record may be taken in at once, at a time: less than one after a burst.
+type turns struct {
+	left float64
+	at   time.Time
+}
+
+// now returns how many there are at another time.
+func (t turns) now(now time.Time) float64 {
+	return min(t.left+float64(now.Sub(t.at))/float64(versionEvery), versionBurst)
 }
 
 // waiting is a version that waits, by its sender.
@@ -37,7 +52,47 @@ type waiting struct {
 }
 
 func newPace() *pace {
-	return &pace{taken: make(map[record.Key]*rate.Limiter), waiting: make(map[record.Key][]waiting), claimed: make(map[record.Key]int)}
+	return &pace{taken: make(map[record.Key]turns), waiting: make(map[record.Key][]waiting), claimed: make(map[record.Key]int)}
+}
+
+// left returns how many versions of a record may be taken in now.
+func (p *pace) left(key record.Key, now time.Time) float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t, ok := p.taken[key]; ok {
+		return t.now(now)
+	}
+	return versionBurst
+}
+
+// hot reports whether no version of a record is to be taken in now.
+func (p *pace) hot(key record.Key, now time.Time) bool { return p.left(key, now) < 1 }
+
+// took counts a version that was taken in.
+func (p *pace) took(key record.Key, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t, ok := p.taken[key]
+	if !ok {
+		p.prune(now)
+		t = turns{left: versionBurst, at: now}
+	}
+	p.taken[key] = turns{left: max(t.now(now)-1, 0), at: now}
+}
+
+// prune forgets those that have all their turns again. The lock is held.
+func (p *pace) prune(now time.Time) {
+	if len(p.taken) < maxPaced {
+		return
+	}
+	for key, t := range p.taken {
+		if t.now(now) >= versionBurst {
+			delete(p.taken, key)
+		}
+	}
+	if len(p.taken) >= maxPaced {
+		clear(p.taken)
+	}
 }
 
 // begin starts a batch: what is claimed in it is judged together.
@@ -45,40 +100,11 @@ func (p *pace) begin() { clear(p.claimed) }
 
 // claim reports whether a version of a record may be looked at now.
 func (p *pace) claim(key record.Key, now time.Time) bool {
-	if l := p.taken[key]; l != nil && l.TokensAt(now) < float64(p.claimed[key]+1) {
-		return false
-	}
-	if p.claimed[key] >= versionBurst {
+	if p.left(key, now) < float64(p.claimed[key]+1) {
 		return false
 	}
 	p.claimed[key]++
 	return true
-}
-
-// took counts a version that was taken in.
-func (p *pace) took(key record.Key, now time.Time) {
-	l := p.taken[key]
-	if l == nil {
-		p.prune(now)
-		l = rate.NewLimiter(rate.Every(versionEvery), versionBurst)
-		p.taken[key] = l
-	}
-	l.AllowN(now, 1)
-}
-
-// prune forgets those that have all their tokens again.
-func (p *pace) prune(now time.Time) {
-	if len(p.taken) < maxPaced {
-		return
-	}
-	for key, l := range p.taken {
-		if l.TokensAt(now) >= versionBurst {
-			delete(p.taken, key)
-		}
-	}
-	if len(p.taken) >= maxPaced {
-		clear(p.taken)
-	}
 }
 
 // wait keeps a version until its turn, and reports whether there was room.
@@ -120,13 +146,9 @@ func (p *pace) due(now time.Time) (ready []arrival, next time.Time) {
 
 // turn is when a version of a record may be looked at.
 func (p *pace) turn(key record.Key, now time.Time) time.Time {
-	l := p.taken[key]
-	if l == nil {
-		return now
-	}
-	missing := 1 - l.TokensAt(now)
+	missing := 1 - p.left(key, now)
 	if missing <= 0 {
 		return now
 	}
-	return now.Add(time.Duration(missing*float64(versionEvery)) + time.Millisecond) // tokens are floating-point numbers
+	return now.Add(time.Duration(missing*float64(versionEvery)) + time.Millisecond) // the turns are floating-point numbers
 }

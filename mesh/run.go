@@ -38,7 +38,9 @@ func (l *loop) run(ctx context.Context) {
 			l.intake.take(a)
 		case <-l.intake.bell.within: // for what start looks at
 		case <-l.asks.wake:
-			l.syncs.plan(l.asks.take(), time.Now())
+			asks, again := l.asks.take()
+			l.syncs.plan(asks, time.Now())
+			l.syncs.later(again, time.Now())
 		case <-l.notices.wake:
 		case r := <-l.syncs.results:
 			l.syncs.finished(r, time.Now())
@@ -59,9 +61,7 @@ func (l *loop) run(ctx context.Context) {
 func (l *loop) start(ctx context.Context, now time.Time) {
 	next := now.Add(time.Hour)
 	for _, due := range [...]time.Time{l.intake.resume(now), l.notices.send(now), l.syncs.start(ctx, now), l.grants.start(now)} {
-		if !due.IsZero() && due.Before(next) {
-			next = due
-		}
+		next = sooner(next, due)
 	}
 	l.timer.Reset(next.Sub(now))
 }

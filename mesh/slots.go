@@ -61,7 +61,7 @@ func (s *slot) pace(now time.Time) float64 {
 
 // until is when the conversation is over unless more bytes move.
 func (s *slot) until() time.Time {
-	return s.began.Add(slowGrace + time.Duration(s.moved.Load())*(time.Second/slowRate))
+	return s.began.Add(slowGrace + time.Duration(float64(s.moved.Load())/slowRate*float64(time.Second)))
 }
 
 // slots are the places of the conversations that others have opened.

@@ -36,6 +36,7 @@ type syncStats struct {
 	equal              bool // the digests were, before it
 	sent, got, refused int
 	more               bool // there was more to be had than could be asked for at once
+	later              bool // there were versions of records whose turn has not come
 }
 
 // conversation is one sync stream and this side's part in it. What it holds is bounded by this node's own set, whatever the far side says:
@@ -64,6 +65,9 @@ func (c *conversation) finish(err error) {
 	}
 	if c.basis != nil && c.s.book.public.isMember(c.peer) || err == nil && c.stats.more && c.stats.got > 0 {
 		c.s.asks.sync(c.peer, 0)
+	}
+	if c.stats.later {
+		c.s.asks.later(c.peer)
 	}
 }
 
@@ -267,6 +271,10 @@ func (c *conversation) readLists() (wants, theirWants []record.Key, err error) {
 				return nil, nil, fmt.Errorf("more than %d entries: %w", mostEntries, errSync)
 			}
 			for _, key := range c.s.book.wanted(theirs) {
+				if c.s.intake.pace.hot(key, time.Now()) {
+					c.stats.later = true
+					continue
+				}
 				wanted++
 				// Of too many a random choice is kept: the same ones each time might all rest on others. A stranger shows what others rest on
 				// first.

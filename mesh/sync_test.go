@@ -11,6 +11,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/meshtest"
 	"warren/mesh/record"
+	"warren/mesh/roster"
 	"warren/mesh/store"
 )
 
@@ -194,4 +195,9 @@ func TestNewNodeFetchesAllRecords(t *testing.T) {
 			t.Errorf("missing afterwards: got %d, want 0", got)
 		}
 	})
+}
+
+// entriesOf is a list of one entry.
+func entriesOf(key record.Key, version record.Version) []roster.Entry {
+	return []roster.Entry{{Key: key, Version: version}}
 }

@@ -13,7 +13,8 @@ import (
 
 // When to sync. Of two members that both see a reason the one with the smaller ID goes first, and the other only if nothing came of it.
 const (
-	digestDelay = time.Second // a fresh record may still be on its way
+	digestDelay = time.Second     // a fresh record may still be on its way
+	digestEvery = 4 * time.Second // between two syncs with one member for its digests: a mesh in which much changes agrees at no moment
 	secondDelay = 3 * time.Second
 	maxSyncs    = 4 // at once, of this node's making
 	maxRetries  = 5
@@ -27,9 +28,10 @@ type job struct {
 	at        time.Time // when to; zero: nothing to do
 	asked     time.Time
 	ask       ask
-	run       *slot // the sync under way; nil: none
-	direct    bool  // there was a session with the member when it began
-	noticed   bool  // it is for a notice alone
+	run       *slot     // the sync under way; nil: none
+	direct    bool      // there was a session with the member when it began
+	noticed   bool      // it is for a notice alone
+	digestAt  time.Time // no sync for a digest alone before
 	failures  int
 	fruitless int // syncs for notices alone that brought nothing, in a row
 	// A sync that moved nothing although the digests differed (each refuses what the other has) is not
@@ -60,8 +62,10 @@ type timetable struct {
 	log      *slog.Logger
 	results  chan result
 
-	jobs   map[identity.NodeID]*job
-	active int // syncs under way
+	jobs    map[identity.NodeID]*job
+	active  int             // syncs under way
+	again   identity.NodeID // to be synced with at againAt: see asks.later
+	againAt time.Time       // zero: nobody
 }
 
 // plan decides when to sync with those of whom there is news.
@@ -83,7 +87,7 @@ func (t *timetable) plan(asks map[identity.NodeID]ask, now time.Time) {
 		case a.theirs == nil || *a.theirs == ours || j.settled == [2][16]byte{ours, *a.theirs} && now.Before(j.settledUntil):
 			continue
 		default:
-			a.delay = digestDelay + rand.N(digestDelay)
+			a.delay = max(digestDelay+rand.N(digestDelay), j.digestAt.Sub(now))
 		}
 		if second := t.self.Compare(id) > 0; second && (a.up || !a.must && len(a.lacks) == 0) {
 			a.delay += secondDelay
@@ -107,17 +111,30 @@ func (t *timetable) plan(asks map[identity.NodeID]ask, now time.Time) {
 	}
 }
 
+// later plans a sync with one that has versions of records whose turn comes then.
+func (t *timetable) later(id identity.NodeID, now time.Time) {
+	if id.IsZero() {
+		return
+	}
+	t.again = id
+	if t.againAt.IsZero() {
+		t.againAt = now.Add(versionEvery)
+	}
+}
+
 // start begins what is due, and returns when the next is; zero: when there is something new.
 func (t *timetable) start(ctx context.Context, now time.Time) (next time.Time) {
+	if !t.againAt.IsZero() && !now.Before(t.againAt) {
+		t.againAt = time.Time{}
+		t.plan(map[identity.NodeID]ask{t.again: {must: true}}, now)
+	}
 	full := false
 	for id, j := range t.jobs {
 		switch {
 		case j.at.IsZero() || j.run != nil:
 			continue
 		case j.at.After(now):
-			if next.IsZero() || j.at.Before(next) {
-				next = j.at
-			}
+			next = sooner(next, j.at)
 			continue
 		case t.needless(id, j):
 			j.at, j.asked, j.ask = time.Time{}, time.Time{}, ask{}
@@ -130,11 +147,17 @@ func (t *timetable) start(ctx context.Context, now time.Time) (next time.Time) {
 	}
 	if full {
 		t.hurry(now)
-		if soon := now.Add(yieldAfter); next.IsZero() || soon.Before(next) {
-			next = soon
-		}
+		next = sooner(next, now.Add(yieldAfter))
 	}
-	return next
+	return sooner(next, t.againAt)
+}
+
+// sooner returns the earlier of two times; a zero one is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // hurry ends the slowest of the syncs under way, so that one that is due has its place: whoever lets a sync hang keeps nobody else waiting.
@@ -168,6 +191,9 @@ func (t *timetable) begin(ctx context.Context, id identity.NodeID, j *job, now t
 	a := j.ask
 	ctx, cancel := context.WithCancel(ctx)
 	j.run, j.direct, j.noticed = &slot{began: now, end: cancel}, slices.Contains(t.sessions.Neighbours(), id), !a.must && len(a.lacks) > 0
+	if !a.must && len(a.lacks) == 0 {
+		j.digestAt = now.Add(digestEvery)
+	}
 	j.at, j.asked, j.ask = time.Time{}, time.Time{}, ask{}
 	t.active++
 	pair := [2][16]byte{*t.public.digest.Load()}
@@ -208,7 +234,7 @@ func (t *timetable) finished(r result, now time.Time) {
 	}
 	if r.stats.got+r.stats.sent > 0 {
 		t.log.Debug("synced", "peer", t.public.nameOf(r.id), "got", r.stats.got, "sent", r.stats.sent, "refused", r.stats.refused)
-	} else if !r.stats.equal {
+	} else if !r.stats.equal && !r.stats.later {
 		j.settled, j.settledUntil = r.pair, now.Add(settledFor)
 	}
 }
