@@ -133,13 +133,13 @@ func TestBadRecordsGoNowhere(t *testing.T) {
 		before := *a.book.public.digest.Load()
 		for _, signed := range append(other, forged, stolen) {
 			encoded, _ := signed.Marshal()
-			a.HandleMessage(b.id, straightMessage(encoded, 200))
+			a.HandleMessage(b.id, b.id, straightMessage(encoded, 200))
 		}
-		a.HandleMessage(b.id, []byte{straight})
-		a.HandleMessage(b.id, append([]byte{straight, 1}, bytes.Repeat([]byte{0xff}, 5000)...))
-		a.HandleMessage(b.id, nil)
+		a.HandleMessage(b.id, b.id, []byte{straight})
+		a.HandleMessage(b.id, b.id, append([]byte{straight, 1}, bytes.Repeat([]byte{0xff}, 5000)...))
+		a.HandleMessage(b.id, b.id, nil)
 		for range 2000 {
-			a.HandleMessage(b.id, []byte{straight, 1, 0xa0})
+			a.HandleMessage(b.id, b.id, []byte{straight, 1, 0xa0})
 		}
 		time.Sleep(time.Second)
 		if *a.book.public.digest.Load() != before {

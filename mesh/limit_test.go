@@ -58,7 +58,13 @@ func TestForgedStreamsCostTheirSenderNothing(t *testing.T) {
 		near, far := net.Pipe()
 		defer near.Close()
 		defer far.Close()
-		a.limits.isDirect = func(c net.Conn) bool { return c == near }
+		liar := identity.NodeID{9}
+		a.limits.bringer = func(c net.Conn) identity.NodeID {
+			if c == near {
+				return a.id
+			}
+			return liar
+		}
 		forged := 0
 		for a.limits.stream(a.id, far) {
 			if forged++; forged > 1000 {

@@ -187,10 +187,11 @@ func (m *Mesh) SessionUp(id identity.NodeID) {
 // "NAME says: REASON". A session that comes up (SessionUp) takes a refusal back. It never blocks.
 func (m *Mesh) Refused(by identity.NodeID, reason string) { m.asks.refused(by, reason) }
 
-// HandleMessage takes a message that another member sent with SendGossip. It never blocks. The payload is kept.
-func (m *Mesh) HandleMessage(from identity.NodeID, payload []byte) {
+// HandleMessage takes a message that another member sent with SendGossip. by is from itself, or the member that has forwarded it: then
+// from is that one's word, and what the message costs is on its account. It never blocks. The payload is kept.
+func (m *Mesh) HandleMessage(from, by identity.NodeID, payload []byte) {
 	if len(payload) > 2 && payload[0] == straight {
-		if m.limits.record(from) {
+		if m.limits.record(from, by) {
 			m.intake.arrived(arrival{encoded: payload[2:], from: from, hops: min(payload[1], maxHops)})
 		} else {
 			m.drops.add("record: too many")
@@ -205,7 +206,7 @@ func (m *Mesh) HandleMessage(from identity.NodeID, payload []byte) {
 		m.drops.add("gossip: not from a member")
 		return
 	}
-	if !m.limits.message(from) {
+	if !m.limits.message(from, by) {
 		m.drops.add("gossip: too many messages")
 		return
 	}

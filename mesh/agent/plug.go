@@ -75,6 +75,16 @@ func (m *members) AnchorsOf(id identity.NodeID) []identity.NodeID {
 	return member.Record.Anchors
 }
 
+// Spent reports whether all uses of an invite are taken, as far as the records tell.
+func (m *members) Spent(invite identity.KeyID) bool {
+	for _, one := range m.book.View().Invites {
+		if one.ID == invite {
+			return len(one.Used) >= one.Terms.Uses
+		}
+	}
+	return false
+}
+
 // Remote returns the address that a member's control session comes from.
 func (m *members) Remote(id identity.NodeID) (netip.AddrPort, bool) { return m.sessions.Remote(id) }
 
@@ -133,12 +143,12 @@ type inbound struct {
 }
 
 // Message is called by session, from its goroutines, and does not wait.
-func (in *inbound) Message(from identity.NodeID, p session.Proto, payload []byte) {
+func (in *inbound) Message(from, by identity.NodeID, p session.Proto, payload []byte) {
 	switch p {
 	case session.ProtoGossip:
-		in.mesh.HandleMessage(from, payload)
+		in.mesh.HandleMessage(from, by, payload)
 	case session.ProtoSignal:
-		in.courier.Take(from, payload)
+		in.courier.Take(from, by, payload)
 	case session.ProtoAsk:
 		in.standing.Asked(from, payload)
 	default:
@@ -154,7 +164,7 @@ func (in *inbound) Stream(from identity.NodeID, p session.Proto, c net.Conn) {
 	case session.ProtoSync:
 		in.mesh.HandleSync(from, c)
 	case session.ProtoRelay:
-		if !session.IsDirect(c) { // whoever forwards a request could name any member as its source
+		if session.Bringer(c) != from { // whoever forwards a request could name any member as its source
 			c.Close()
 			in.indirect.Add(1)
 			return

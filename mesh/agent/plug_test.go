@@ -99,10 +99,10 @@ func TestInboundCountsWhatItDoesNotTake(t *testing.T) {
 			t.Fatal(err)
 		}
 		in := &inbound{log: slog.New(slog.DiscardHandler), courier: c} // no relay: a request that got there would be a panic
-		in.Message(someone(1), 0, nil)
-		in.Message(someone(1), session.ProtoSync, []byte("a message where streams are expected"))
-		in.Message(someone(1), 99, []byte("of a later version"))
-		in.Message(someone(1), session.ProtoSignal, make([]byte, signal.MaxSealed+1))
+		in.Message(someone(1), someone(1), 0, nil)
+		in.Message(someone(1), someone(1), session.ProtoSync, []byte("a message where streams are expected"))
+		in.Message(someone(1), someone(1), 99, []byte("of a later version"))
+		in.Message(someone(1), someone(1), session.ProtoSignal, make([]byte, signal.MaxSealed+1))
 		for _, p := range []session.Proto{0, 99, session.ProtoSignal, session.ProtoRelay} {
 			near, far := net.Pipe()
 			in.Stream(someone(1), p, far)

@@ -167,7 +167,7 @@ type line struct {
 
 func (l line) Send(to identity.NodeID, _ session.Proto, sealed []byte) error {
 	l.signals.Add(1)
-	l.couriers[to].Take(l.self, sealed)
+	l.couriers[to].Take(l.self, l.self, sealed)
 	return nil
 }
 

@@ -27,7 +27,7 @@ type port struct {
 }
 
 func (p port) Send(to identity.NodeID, _ session.Proto, sealed []byte) error {
-	p.board.couriers[to].Take(p.self, sealed)
+	p.board.couriers[to].Take(p.self, p.self, sealed)
 	return nil
 }
 

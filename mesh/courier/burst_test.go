@@ -59,16 +59,16 @@ func TestOvertakenAskIsDropped(t *testing.T) {
 		late := bob.last()
 		alice.took()
 		compute := func(slots int) {
-			alice.courier.mu.Lock()
-			alice.courier.slots = slots
-			alice.courier.mu.Unlock()
-			alice.courier.stir()
+			alice.courier.queue.mu.Lock()
+			alice.courier.queue.slots = slots
+			alice.courier.queue.mu.Unlock()
+			alice.courier.queue.stir()
 			synctest.Wait()
 		}
 		compute(0)
 		alice.say(bob.id, offer(1)) // again, since there is no answer yet
 		for _, sealed := range [][]byte{early, answer, late} {
-			alice.courier.Take(bob.id, sealed)
+			alice.courier.Take(bob.id, bob.id, sealed)
 		}
 		compute(1)
 		alice.want("0s key of bob", "0s answer 1 of bob", "0s agreed with bob 07", "0s ask 0 of bob")
@@ -87,13 +87,13 @@ func TestWhatHasBegunGoesFirst(t *testing.T) {
 		peer.run()
 		peer.say(alice.id, offer(9))
 		peer.took()
-		alice.courier.slots = 3
+		alice.courier.queue.slots = 3
 		for _, want := range []string{"peer", "new", "asked"} {
-			if l, _, ok := alice.courier.pick(); !ok || alice.nameOf(l.id) != want {
+			if l, _, ok := alice.courier.queue.pick(); !ok || alice.nameOf(l.id) != want {
 				t.Errorf("got %v, want the lane of %s", l, want)
 			}
 		}
-		if _, _, ok := alice.courier.pick(); ok {
+		if _, _, ok := alice.courier.queue.pick(); ok {
 			t.Error("got a fourth job, want no more than there are slots")
 		}
 	})
@@ -104,10 +104,10 @@ func TestFloodLeavesTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		alice, mallory := w.add("alice"), w.add("mallory")
-		alice.courier.slots = 1
+		alice.courier.queue.slots = 1
 		const n = 12
 		for range n {
-			alice.courier.Take(mallory.id, make([]byte, signal.MinWithKey))
+			alice.courier.Take(mallory.id, mallory.id, make([]byte, signal.MinWithKey))
 		}
 		for i := range n / (fairShare - 1) {
 			peer := w.add(fmt.Sprint("peer", i))
@@ -116,7 +116,7 @@ func TestFloodLeavesTurns(t *testing.T) {
 		}
 		sent := 0
 		for turn := range n + n/(fairShare-1) {
-			l, j, ok := alice.courier.pick()
+			l, j, ok := alice.courier.queue.pick()
 			if !ok {
 				t.Fatalf("turn %d: got nothing to do", turn)
 			}

@@ -25,7 +25,7 @@ func roleOf(kind path.Kind) signal.Role {
 // soon as it reads the answer, and shakes hands. The caller has a slot, which is given up once the message is sealed.
 func (c *Courier) transmit(to identity.NodeID, m path.Message) {
 	sealed, psk, ok := c.seal(to, m)
-	c.leave()
+	c.queue.leave()
 	if !ok || psk != nil && !c.adopt(to, *psk) {
 		return
 	}
@@ -55,28 +55,41 @@ func (c *Courier) seal(to identity.NodeID, m path.Message) (sealed []byte, psk *
 	return sealed, psk, err == nil
 }
 
+// serve does one job of a lane, which has a slot until it is computed.
+func (c *Courier) serve(l *lane, j job, nat NAT) {
+	switch {
+	case j.sealed != nil:
+		c.receive(l.id, j, nat)
+	case j.opened != nil:
+		c.queue.leave()
+		c.act(l.id, *j.opened, nat)
+	default:
+		c.transmit(l.id, j.message)
+	}
+	if c.queue.forgotten(l) { // what the message has left behind
+		c.forget(l.id)
+	}
+	c.queue.done(l)
+}
+
 // receive opens a message that is said to come from a peer. When it comes from another, it goes on in the lane of that one:
 // a member that forwards may lie about the sender, and is not to have one peer wait for the tunnel of another. It cannot be
 // refused either, since its nonce is spent now, and the same message by an honest way would be a replay. The caller has a slot,
 // which is given up once the message is opened.
 func (c *Courier) receive(hint identity.NodeID, j job, nat NAT) {
 	from, got, ok := c.open(hint, j.sealed)
-	c.leave()
+	c.queue.leave()
 	switch {
 	case !ok:
 	case from != hint:
-		c.put(from, in, job{opened: &got})
+		c.put(from, in, job{opened: &got, by: from})
 	default:
-		c.settle(from, j.number, got.message)
+		c.queue.settle(from, j.number, got.message)
 		c.act(from, got, nat)
 	}
 }
 
 func (c *Courier) open(hint identity.NodeID, sealed []byte) (from identity.NodeID, got opened, ok bool) {
-	if _, ok := c.members.Keys(hint); !ok { // costs less than to open it, and would end the same
-		c.count(fromStranger)
-		return from, got, false
-	}
 	from, inner, psk, err := c.sealer.Open(time.Now(), sealed)
 	if err != nil {
 		c.count(reasonOf(err))

@@ -89,22 +89,15 @@ type Courier struct {
 	tunnel   Tunnel
 	standing Standing
 	sealer   *signal.Sealer
-	slots    int           // how many jobs are computed at once
-	wake     chan struct{} // capacity 1: there may be something to do
+	queue    *queue
 
 	// Atomic.
 	started atomic.Bool
 	drops   [reasons]atomic.Uint64
 
 	// Guarded by mu.
-	mu        sync.Mutex
-	lanes     map[identity.NodeID]*lane
-	rows      [classes][]place // those that wait to be served
-	numbers   uint64           // given out, to jobs and places
-	turns     uint64
-	computing int // jobs
-	waiting   [ways]int
-	told      map[identity.NodeID]Told
+	mu   sync.Mutex
+	told map[identity.NodeID]Told
 }
 
 // New checks the options and allocates; nothing runs before Run.
@@ -122,8 +115,7 @@ func New(o Options) (*Courier, error) {
 	return &Courier{
 		log: o.Logger.With("part", "courier"), members: o.Members, sessions: o.Sessions, tunnel: o.Tunnel, standing: o.Standing, sealer: sealer,
 		// At most half of the processors: a burst of introductions must not stand before the packets of the tunnels.
-		slots: max(1, runtime.GOMAXPROCS(0)/2), wake: make(chan struct{}, 1),
-		lanes: make(map[identity.NodeID]*lane), told: make(map[identity.NodeID]Told),
+		queue: newQueue(max(1, runtime.GOMAXPROCS(0)/2)), told: make(map[identity.NodeID]Told),
 	}, nil
 }
 
@@ -136,12 +128,12 @@ func (c *Courier) Run(ctx context.Context, nat NAT) error {
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	for ctx.Err() == nil {
-		for l, j, ok := c.pick(); ok; l, j, ok = c.pick() {
+		for l, j, ok := c.queue.pick(); ok; l, j, ok = c.queue.pick() {
 			serving.Go(func() { c.serve(l, j, nat) })
 		}
 		select {
 		case <-ctx.Done():
-		case <-c.wake:
+		case <-c.queue.wake:
 		}
 	}
 	return nil
@@ -159,23 +151,37 @@ func (c *Courier) Send(to identity.NodeID, m path.Message) error {
 }
 
 // Take takes a sealed message as a session brought it, and owns its bytes from then on. from is who is said to have sent it:
-// that has to be a member, and gives the order of what is done; who has sent it is proven by the message. What does not fit into the queues is dropped and counted.
-func (c *Courier) Take(from identity.NodeID, sealed []byte) {
+// that has to be a member, and gives the order of what is done; who has sent it is proven by the message. by is the far side of the
+// session that brought it, from itself or a member that forwards: what waits is on its account. What does not fit into the queues is dropped and counted.
+func (c *Courier) Take(from, by identity.NodeID, sealed []byte) {
 	if len(sealed) > signal.MaxSealed {
 		c.count(malformedSignal)
 		return
 	}
-	c.put(from, in, job{sealed: sealed})
+	if _, ok := c.members.Keys(from); !ok { // costs less than to open it, and would end the same
+		c.count(fromStranger)
+		return
+	}
+	c.put(from, in, job{sealed: sealed, by: by})
 }
 
 // Forget drops all that is remembered of a peer that is no member any more, and what waits for it. Members has to have
 // forgotten it before.
 func (c *Courier) Forget(id identity.NodeID) {
+	c.queue.forget(id)
+	c.forget(id)
+}
+
+func (c *Courier) forget(id identity.NodeID) {
 	c.mu.Lock()
-	if l := c.lanes[id]; l != nil {
-		c.clear(l)
-	}
 	delete(c.told, id)
 	c.mu.Unlock()
 	c.sealer.Forget(id)
+}
+
+// put gives the lane of a peer a job.
+func (c *Courier) put(id identity.NodeID, way int, j job) {
+	if c.queue.put(id, way, j) {
+		c.count(queueFull)
+	}
 }

@@ -103,15 +103,15 @@ func TestRefusedSignalsAreCounted(t *testing.T) {
 		sealed := alice.last()
 		bob.want("0s candidates 1 of alice")
 
-		bob.courier.Take(alice.id, sealed)
+		bob.courier.Take(alice.id, alice.id, sealed)
 		bob.wantDropped(map[string]uint64{"signal: replayed": 1})
 
 		alice.say(bob.id, answer(1)) // to no offer
 		alice.wantDropped(map[string]uint64{"signal: not sealed": 1})
 
-		bob.courier.Take(alice.id, []byte("noise"))
-		bob.courier.Take(identity.NodeID{9}, sealed)
-		bob.courier.Take(alice.id, make([]byte, signal.MaxSealed+1))
+		bob.courier.Take(alice.id, alice.id, []byte("noise"))
+		bob.courier.Take(identity.NodeID{9}, identity.NodeID{9}, sealed)
+		bob.courier.Take(alice.id, alice.id, make([]byte, signal.MaxSealed+1))
 		bob.wantDropped(map[string]uint64{
 			"signal: replayed": 1, "signal: not sealed to this node": 1, "signal: from a stranger": 1, "signal: malformed signal": 1,
 		})
@@ -125,7 +125,7 @@ func TestRefusedSignalsAreCounted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			bob.courier.Take(alice.id, raw)
+			bob.courier.Take(alice.id, alice.id, raw)
 		}
 		bob.want()
 		if got := bob.courier.Dropped()["signal: malformed"]; got != 3 {
@@ -188,7 +188,7 @@ func TestToldByAPeer(t *testing.T) {
 		alice.say(bob.id, candidates(1))
 		late := alice.last()
 		time.Sleep(signal.Window + time.Second)
-		bob.courier.Take(alice.id, late)
+		bob.courier.Take(alice.id, alice.id, late)
 		bob.wantDropped(map[string]uint64{"signal: outside the time window": 1})
 		want.Skewed = time.Now()
 		if got := bob.courier.Told(alice.id); got != want {
@@ -248,27 +248,102 @@ func TestFullQueues(t *testing.T) {
 	})
 }
 
-// Anybody can be named as the sender: that many names are made up is bounded.
-func TestQueueOfAllIsBounded(t *testing.T) {
+// named makes members of which nothing but the name is used.
+func (w *world) named(n int) (ids []identity.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range n {
+		id := identity.NodeID{9, byte(i), byte(i >> 8)}
+		w.keys[id] = signal.Keys{}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// A member that forwards can name anybody as the sender, and does so as fast as it can: it fills its own share and no other.
+func TestQueuesAreThoseOfWhoBrings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		alice, bob := w.add("alice"), w.add("bob")
 		alice.run()
-		for i := range queued { // before Run: nobody serves
-			bob.courier.Take(identity.NodeID{9, byte(i), byte(i >> 8)}, []byte("noise"))
+		names := w.named(queued)
+		mallory := []identity.NodeID{{8, 1}, {8, 2}, {8, 3}}
+		for i := range 4 * queued { // before Run: nobody serves
+			bob.courier.Take(names[i%queued], mallory[0], []byte("noise"))
 		}
-		alice.say(bob.id, candidates(1))
+		bob.wantDropped(map[string]uint64{"signal: queue full": 4*queued - queuedBrought})
+		for i := range queued {
+			bob.courier.Take(names[i], mallory[1], []byte("noise"))
+		}
+		bob.wantDropped(map[string]uint64{"signal: queue full": 5*queued - 2*queuedBrought}) // and the whole is full
+		for i := range queued {
+			bob.courier.Take(names[i], mallory[2], []byte("noise"))
+		}
+		shares := [3]int{}
+		for i, m := range mallory {
+			shares[i] = bob.courier.queue.brought[m]
+		}
+		if want := [3]int{queued / 3, queued/3 + 1, queued / 3}; shares != want && shares != [3]int{want[1], want[0], want[0]} && shares != [3]int{want[0], want[0], want[1]} {
+			t.Errorf("got shares %v, want thirds of %d", shares, queued)
+		}
+		if got := bob.courier.queue.waiting[in]; got != queued {
+			t.Errorf("got %d that wait, want %d", got, queued)
+		}
+		alice.say(bob.id, candidates(1)) // has a place all the same
 		alice.took()
-		bob.wantDropped(map[string]uint64{"signal: queue full": 1})
-		bob.say(alice.id, candidates(1)) // the other way is not held up
+		bob.say(alice.id, candidates(1)) // and the other way is not held up
 		bob.run()
-		bob.want("0s sends to alice")
+		if got := bob.took(); !contains(got, "0s sends to alice") || !contains(got, "0s candidates 1 of alice") || len(got) != 2 {
+			t.Errorf("got %q, want what is said to alice and by her", got)
+		}
 		alice.want("0s candidates 1 of bob")
-		bob.wantDropped(map[string]uint64{"signal: queue full": 1, "signal: from a stranger": queued})
-		alice.say(bob.id, candidates(2))
-		bob.want("0s candidates 2 of alice")
-		if got := len(bob.courier.lanes); got != 0 {
-			t.Errorf("got %d lanes with nothing to do, want none", got)
+		all := uint64(0)
+		for _, n := range bob.courier.Dropped() {
+			all += n
+		}
+		if want := uint64(6 * queued); all != want {
+			t.Errorf("got %d dropped in all, want each of %d counted once: %v", all, want, bob.courier.Dropped())
+		}
+		if got := len(bob.courier.queue.lanes) + len(bob.courier.queue.brought); got != 0 {
+			t.Errorf("got %d lanes and accounts with nothing to do, want none", got)
+		}
+	})
+}
+
+// What is brought in a peer's name takes none of the places of what it says itself, and each session has a turn in its lane.
+func TestForgedNamesLeaveTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		alice, bob := w.add("alice"), w.add("bob")
+		alice.run()
+		bob.courier.queue.slots = 1
+		liars := []identity.NodeID{{8, 1}, {8, 2}, {8, 3}}
+		names := append(w.named(30), alice.id)
+		flood := func() {
+			for _, liar := range liars {
+				for range queuedPerPeer {
+					for _, name := range names {
+						bob.courier.Take(name, liar, make([]byte, signal.MinWithKey))
+					}
+				}
+			}
+		}
+		flood()
+		alice.say(bob.id, offer(1)) // by her own session
+		alice.took()
+		flood()
+		for turn := 1; ; turn++ {
+			l, j, ok := bob.courier.queue.pick()
+			if !ok {
+				t.Fatal("got nothing to do, want alice's offer")
+			}
+			bob.courier.serve(l, j, bob)
+			if contains(bob.took(), "0s offer 1 of alice") {
+				if most := (len(liars) + 1) * len(names); turn > most {
+					t.Errorf("got alice's offer at turn %d, want it by %d: each session in each lane once", turn, most)
+				}
+				break
+			}
 		}
 	})
 }
@@ -286,7 +361,7 @@ func TestWrongHintHarmsNobody(t *testing.T) {
 		sealed := bob.last()
 		alice.took()
 		alice.slow[bob.id] = time.Second
-		alice.courier.Take(carol.id, sealed)
+		alice.courier.Take(carol.id, carol.id, sealed)
 		synctest.Wait()
 		carol.say(alice.id, candidates(3)) // is not to wait for the tunnel to bob
 		alice.want("0s candidates 3 of carol")
@@ -316,7 +391,7 @@ func TestForget(t *testing.T) {
 		if got := alice.courier.Told(bob.id); got != (Told{}) {
 			t.Errorf("got %+v, want nothing", got)
 		}
-		if got := len(alice.courier.lanes) + alice.courier.waiting[in] + alice.courier.waiting[out]; got != 0 {
+		if got := len(alice.courier.queue.lanes) + alice.courier.queue.waiting[in] + alice.courier.queue.waiting[out]; got != 0 {
 			t.Errorf("got %d lanes and messages that wait, want none", got)
 		}
 		bob.say(alice.id, candidates(2))
@@ -333,7 +408,7 @@ func TestForgetIdlePeer(t *testing.T) {
 		sealed := bob.last()
 		alice.want("0s candidates 1 of bob")
 		alice.courier.Forget(bob.id)
-		alice.courier.Take(bob.id, sealed)
+		alice.courier.Take(bob.id, bob.id, sealed)
 		alice.want("0s candidates 1 of bob")
 		alice.wantDropped(map[string]uint64{})
 	})
@@ -356,7 +431,7 @@ func TestEnd(t *testing.T) {
 			t.Errorf("ended after %s, want 5s: when the tunnel was done", got)
 		}
 		bob.want("0s offer 1 of alice", "5s key of alice", "5s sends to alice")
-		bob.courier.Take(alice.id, alice.last())
+		bob.courier.Take(alice.id, alice.id, alice.last())
 		if err := bob.courier.Run(context.Background(), bob); err == nil {
 			t.Error("got no error from a second Run")
 		}

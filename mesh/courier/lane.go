@@ -2,6 +2,7 @@ package courier
 
 import (
 	"slices"
+	"sync"
 
 	"warren/mesh/identity"
 	"warren/mesh/signal"
@@ -16,20 +17,26 @@ const (
 )
 
 // Bounds of what waits, each way. When a peer's share is used up its oldest message goes, for of introductions the newest
-// counts: an offer replaces the one before. When the whole is used up the new message goes, whosever it is.
+// counts: an offer replaces the one before. What comes in is on the account of the session that brought it, since a member that
+// forwards can name anybody as the sender: of a peer's lane each session fills its own share, and of the whole it loses its own first.
 const (
-	// queuedPerPeer is more than both sides say in one attempt: ask, offer or answer with its repeats, and the candidates.
+	// queuedPerPeer is more than both sides say in one attempt: ask, offer or answer with its repeats, and the candidates. Of what
+	// comes in, it bounds what one session brings.
 	queuedPerPeer = 16
-	// queued bounds the whole, for anybody can be named as the sender of what comes in: 12 MiB of signals.
+	// queuedBrought bounds what one session brings, for all peers together. An anchor brings a burst of them.
+	queuedBrought = 512
+	// queued bounds the whole: 12 MiB of signals. When it is used up, who has brought most loses the oldest of it.
 	queued = 1024
 )
 
 // job is one message on its way.
 type job struct {
-	number  uint64       // greater than that of those that were put before
-	message path.Message // out
-	sealed  []byte       // in, as it came; nil: opened
-	opened  *opened      // in, taken over from the lane that it came in on; nil: not yet opened
+	number  uint64          // greater than that of those that were put before
+	message path.Message    // out
+	sealed  []byte          // in, as it came; nil: opened
+	opened  *opened         // in, taken over from the lane that it came in on; nil: not yet opened
+	by      identity.NodeID // in: whose session brought it
+	round   uint64          // in: of the lane's; in each round every session that brings something has one turn
 }
 
 // opened is a message whose sender is proven.
@@ -64,18 +71,38 @@ func (j job) class() int {
 	return light
 }
 
+// queue is all that waits, and how much of it is being done.
+type queue struct {
+	slots int           // constant: how many jobs are computed at once
+	wake  chan struct{} // constant; capacity 1: there may be something to do
+
+	mu        sync.Mutex // guards the rest
+	lanes     map[identity.NodeID]*lane
+	rows      [classes][]place // those that wait to be served
+	numbers   uint64           // given out, to jobs and places
+	turns     uint64
+	computing int // jobs
+	waiting   [ways]int
+	brought   map[identity.NodeID]int // of waiting[in], by whose session brought it
+}
+
+func newQueue(slots int) *queue {
+	return &queue{slots: slots, wake: make(chan struct{}, 1), lanes: make(map[identity.NodeID]*lane), brought: make(map[identity.NodeID]int)}
+}
+
 // lane is what is to be done for one peer. One goroutine at most serves it. It exists while something waits or is under way.
 type lane struct {
 	id identity.NodeID // constant
 
-	// Guarded by Courier.mu.
-	jobs      [ways][]job
-	next      int    // the way whose turn it is
-	gaveWay   bool   // it has let the other one go first
-	served    bool   // a job is under way
-	class     int    // in which the lane stands to be served; none: it does not
-	ticket    uint64 // of its place there
-	forgotten bool   // the peer was forgotten while a message of it was under way
+	// Guarded by queue.mu.
+	jobs      [ways][]job // in: by rounds
+	round     uint64      // of the message that was taken last
+	next      int         // the way whose turn it is
+	gaveWay   bool        // it has let the other one go first
+	served    bool        // a job is under way
+	class     int         // in which the lane stands to be served; none: it does not
+	ticket    uint64      // of its place there
+	forgotten bool        // the peer was forgotten while a message of it was under way
 }
 
 // place is a lane's in the row of a class. It is void when the lane has another ticket.
@@ -113,69 +140,155 @@ func (l *lane) replace(m path.Message) bool {
 
 // settle drops what an offer or answer of a peer, which was put as job number, makes superfluous: what the peer had said before and was
 // overtaken, for an ask would begin anew what this one goes on with, and the repetition of the offer that it answers.
-func (c *Courier) settle(id identity.NodeID, number uint64, m path.Message) {
+func (q *queue) settle(id identity.NodeID, number uint64, m path.Message) {
 	if m.Kind != path.KindOffer && m.Kind != path.KindAnswer {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	l := c.lanes[id]
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.lanes[id]
 	if l == nil {
 		return
 	}
-	before := len(l.jobs[in])
-	l.jobs[in] = slices.DeleteFunc(l.jobs[in], func(j job) bool { return j.number < number && j.class() == light })
-	c.waiting[in] -= before - len(l.jobs[in])
-	before = len(l.jobs[out])
+	l.jobs[in] = slices.DeleteFunc(l.jobs[in], func(j job) bool {
+		overtaken := j.number < number && j.class() == light
+		if overtaken {
+			q.gone(j)
+		}
+		return overtaken
+	})
+	before := len(l.jobs[out])
 	l.jobs[out] = slices.DeleteFunc(l.jobs[out], func(j job) bool {
 		return m.Kind == path.KindAnswer && j.message.Kind == path.KindOffer && j.message.Attempt <= m.Attempt
 	})
-	c.waiting[out] -= before - len(l.jobs[out])
+	q.waiting[out] -= before - len(l.jobs[out])
 }
 
-// put adds a job to the lane of a peer.
-func (c *Courier) put(id identity.NodeID, way int, j job) {
-	c.mu.Lock()
-	c.numbers++
-	j.number = c.numbers
-	l := c.lanes[id]
-	full := true
+// put adds a job to the lane of a peer, and reports whether one had to go.
+func (q *queue) put(id identity.NodeID, way int, j job) (full bool) {
+	q.mu.Lock()
+	q.numbers++
+	j.number = q.numbers
+	l := q.lanes[id]
+	if l == nil {
+		l = &lane{id: id, class: none}
+		q.lanes[id] = l
+	}
+	if way == out {
+		full = q.putOut(l, j)
+	} else {
+		full = q.putIn(l, j)
+	}
+	if q.enter(l); l.class == none && !l.served {
+		delete(q.lanes, id)
+	}
+	q.mu.Unlock()
+	q.stir()
+	return full
+}
+
+// putOut adds a job that nat gave, and reports whether one had to go. The caller holds mu.
+func (q *queue) putOut(l *lane, j job) (full bool) {
 	switch {
-	case l != nil && way == out && l.replace(j.message):
-		full = false
-	case l != nil && len(l.jobs[way]) >= queuedPerPeer:
-		l.jobs[way][0] = job{}
-		l.jobs[way] = append(l.jobs[way][1:], j)
-	case c.waiting[way] >= queued:
-	default:
-		full = false
-		if l == nil {
-			l = &lane{id: id, class: none}
-			c.lanes[id] = l
+	case l.replace(j.message):
+		return false
+	case len(l.jobs[out]) >= queuedPerPeer:
+		l.jobs[out][0] = job{}
+		l.jobs[out] = append(l.jobs[out][1:], j)
+		return true
+	case q.waiting[out] >= queued:
+		return true
+	}
+	l.jobs[out] = append(l.jobs[out], j)
+	q.waiting[out]++
+	return false
+}
+
+// putIn adds a job that a session brought, and reports whether one had to go. The caller holds mu.
+func (q *queue) putIn(l *lane, j job) (full bool) {
+	waits, first := 0, -1 // of the same session, in this lane
+	for i, other := range l.jobs[in] {
+		if other.by != j.by {
+			continue
 		}
-		l.jobs[way] = append(l.jobs[way], j)
-		c.waiting[way]++
+		if waits++; first < 0 {
+			first = i
+		}
 	}
-	if l != nil {
-		c.enter(l)
+	switch {
+	case waits >= queuedPerPeer:
+		q.remove(l, first)
+		waits, full = waits-1, true
+	case j.opened != nil: // its nonce is spent: the same message would be refused as a replay
+	case q.brought[j.by] >= queuedBrought:
+		return true
+	case q.waiting[in] >= queued:
+		if !q.makeRoom(j.by) {
+			return true
+		}
+		full = true
 	}
-	c.mu.Unlock()
-	if full {
-		c.count(queueFull)
+	j.round = l.round + uint64(waits) + 1
+	at := len(l.jobs[in])
+	for at > 0 && l.jobs[in][at-1].round > j.round {
+		at--
 	}
-	c.stir()
+	l.jobs[in] = slices.Insert(l.jobs[in], at, j)
+	q.waiting[in]++
+	q.brought[j.by]++
+	return full
+}
+
+// makeRoom drops the oldest message of the session that has brought most, if that has brought more than the one for which there is to
+// be room. The caller holds mu.
+func (q *queue) makeRoom(whom identity.NodeID) bool {
+	var most identity.NodeID
+	n := q.brought[whom] + 1
+	for by, brought := range q.brought {
+		if brought > n {
+			most, n = by, brought
+		}
+	}
+	if most.IsZero() {
+		return false
+	}
+	var from *lane
+	oldest := 0
+	for _, l := range q.lanes {
+		for i, j := range l.jobs[in] {
+			if j.by == most && (from == nil || j.number < from.jobs[in][oldest].number) {
+				from, oldest = l, i
+			}
+		}
+	}
+	q.remove(from, oldest)
+	return true
+}
+
+// remove takes a message that came in out of a lane, which may be left empty: whoever serves it next finds that. The caller holds mu.
+func (q *queue) remove(l *lane, i int) {
+	q.gone(l.jobs[in][i])
+	l.jobs[in] = slices.Delete(l.jobs[in], i, i+1)
+}
+
+// gone counts a message that came in as one that waits no more. The caller holds mu.
+func (q *queue) gone(j job) {
+	q.waiting[in]--
+	if q.brought[j.by]--; q.brought[j.by] == 0 {
+		delete(q.brought, j.by)
+	}
 }
 
 // stir has Run look whether there is something to do.
-func (c *Courier) stir() {
+func (q *queue) stir() {
 	select {
-	case c.wake <- struct{}{}:
+	case q.wake <- struct{}{}:
 	default:
 	}
 }
 
 // enter has a lane stand in the row of its best job, unless it is served. The caller holds mu.
-func (c *Courier) enter(l *lane) {
+func (q *queue) enter(l *lane) {
 	class := none
 	for way := range l.jobs {
 		if i := l.first(way); i >= 0 {
@@ -185,60 +298,67 @@ func (c *Courier) enter(l *lane) {
 	if l.served || class >= l.class {
 		return
 	}
-	c.numbers++
-	l.class, l.ticket = class, c.numbers
-	c.rows[class] = append(c.rows[class], place{l, l.ticket})
+	q.numbers++
+	l.class, l.ticket = class, q.numbers
+	q.rows[class] = append(q.rows[class], place{l, l.ticket})
 }
 
 // pick returns the job that is to be done next, if one more may be computed now.
-func (c *Courier) pick() (*lane, job, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.computing >= c.slots {
+func (q *queue) pick() (*lane, job, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.computing >= q.slots {
 		return nil, job{}, false
 	}
-	c.turns++
+	q.turns++
 	for i := range classes {
-		if c.turns%fairShare == 0 {
+		if q.turns%fairShare == 0 {
 			i = classes - 1 - i
 		}
-		for len(c.rows[i]) > 0 {
-			first := c.rows[i][0]
-			c.rows[i] = c.rows[i][1:]
+		for len(q.rows[i]) > 0 {
+			first := q.rows[i][0]
+			q.rows[i] = q.rows[i][1:]
 			l := first.lane
 			if l.ticket != first.ticket || l.class == none {
 				continue
 			}
 			l.class = none
-			j, ok := c.take(l)
+			j, ok := q.take(l)
 			if !ok {
 				continue
 			}
 			l.served = true
-			c.computing++
+			q.computing++
 			return l, j, true
 		}
 	}
 	return nil, job{}, false
 }
 
-// clear drops what waits in a lane; what is under way is seen to by forgetAgain. The caller holds mu.
-func (c *Courier) clear(l *lane) {
-	for way := range l.jobs {
-		c.waiting[way] -= len(l.jobs[way])
-		l.jobs[way] = nil
+// forget drops what waits for a peer; what is under way is seen to when it is done.
+func (q *queue) forget(id identity.NodeID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.lanes[id]
+	if l == nil {
+		return
 	}
+	for _, j := range l.jobs[in] {
+		q.gone(j)
+	}
+	q.waiting[out] -= len(l.jobs[out])
+	l.jobs = [ways][]job{}
 	l.forgotten = l.served
 }
 
 // take returns the next job of a lane, the two ways by turns, so that neither can hold up the other; false ends the lane. A turn goes
 // to the other way, but not twice in a row, if that has a job of a better class. The caller holds mu.
-func (c *Courier) take(l *lane) (job, bool) {
+func (q *queue) take(l *lane) (job, bool) {
 	way := l.next
 	here, there := l.first(way), l.first(1-way)
 	switch {
 	case here < 0 && there < 0:
-		delete(c.lanes, l.id)
+		delete(q.lanes, l.id)
 		return job{}, false
 	case here < 0, there >= 0 && !l.gaveWay && l.jobs[1-way][there].class() < l.jobs[way][here].class():
 		l.gaveWay = here >= 0
@@ -248,8 +368,13 @@ func (c *Courier) take(l *lane) (job, bool) {
 		l.next = 1 - way
 	}
 	j := l.jobs[way][here]
-	l.jobs[way] = slices.Delete(l.jobs[way], here, here+1)
-	c.waiting[way]--
+	if way == in {
+		l.round = max(l.round, j.round)
+		q.remove(l, here)
+		return j, true
+	}
+	l.jobs[out] = slices.Delete(l.jobs[out], here, here+1)
+	q.waiting[out]--
 	return j, true
 }
 
@@ -264,45 +389,30 @@ func (l *lane) first(way int) int {
 	return best
 }
 
-// serve does one job of a lane, which has a slot until it is computed.
-func (c *Courier) serve(l *lane, j job, nat NAT) {
-	switch {
-	case j.sealed != nil:
-		c.receive(l.id, j, nat)
-	case j.opened != nil:
-		c.leave()
-		c.act(l.id, *j.opened, nat)
-	default:
-		c.transmit(l.id, j.message)
-	}
-	c.forgetAgain(l)
-	c.mu.Lock()
-	l.served = false
-	if c.enter(l); l.class == none {
-		delete(c.lanes, l.id)
-	}
-	c.mu.Unlock()
-	c.stir()
-}
-
-// forgetAgain drops what a message that was under way has left behind of a peer that was forgotten meanwhile.
-func (c *Courier) forgetAgain(l *lane) {
-	c.mu.Lock()
-	again := l.forgotten
-	if again {
-		l.forgotten = false
-		delete(c.told, l.id)
-	}
-	c.mu.Unlock()
-	if again {
-		c.sealer.Forget(l.id)
-	}
-}
-
 // leave gives up the slot of a job.
-func (c *Courier) leave() {
-	c.mu.Lock()
-	c.computing--
-	c.mu.Unlock()
-	c.stir()
+func (q *queue) leave() {
+	q.mu.Lock()
+	q.computing--
+	q.mu.Unlock()
+	q.stir()
+}
+
+// done puts a lane whose job is done back into its row, if it has more to do.
+func (q *queue) done(l *lane) {
+	q.mu.Lock()
+	l.served = false
+	if q.enter(l); l.class == none {
+		delete(q.lanes, l.id)
+	}
+	q.mu.Unlock()
+	q.stir()
+}
+
+// forgotten reports, once, whether the peer of a lane was forgotten while a message of it was under way.
+func (q *queue) forgotten(l *lane) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	again := l.forgotten
+	l.forgotten = false
+	return again
 }

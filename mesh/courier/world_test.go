@@ -178,7 +178,7 @@ func (h *host) Send(to identity.NodeID, p session.Proto, sealed []byte) error {
 		h.world.t.Errorf("got protocol %d, want %d", p, session.ProtoSignal)
 	}
 	if !held {
-		h.world.host(to).courier.Take(h.id, slices.Clone(sealed))
+		h.world.host(to).courier.Take(h.id, h.id, slices.Clone(sealed))
 	}
 	return nil
 }

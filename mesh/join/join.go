@@ -104,7 +104,8 @@ func printable(text string) string {
 // Timing and sizes. A join is a handful of round trips, so what takes longer than patience is stuck.
 const (
 	patience  = 20 * time.Second
-	maxBundle = 192 << 10 // records; the rest comes by sync
+	opening   = 3 * time.Second // for the joiner's hello, before which it is anybody
+	maxBundle = 192 << 10       // records; the rest comes by sync
 )
 
 // The exporter labels of the two proofs (RFC 5705, section 4: private ones begin with EXPERIMENTAL or EXPORTER).
@@ -131,9 +132,9 @@ func checkProof(c Conn, label string, public ed25519.PublicKey, signature []byte
 	return ed25519.Verify(public, append([]byte(label), exported...), signature), nil
 }
 
-// begin gives the conversation its deadline and ends it with ctx. The caller calls stop at the end.
-func begin(ctx context.Context, c Conn) (stop func() bool, err error) {
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+// begin gives the conversation a deadline and ends it with ctx. The caller calls stop at the end.
+func begin(ctx context.Context, c Conn, deadline time.Time) (stop func() bool, err error) {
+	if err := c.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
 	return context.AfterFunc(ctx, func() { _ = c.Close() }), nil

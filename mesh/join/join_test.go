@@ -291,8 +291,38 @@ func TestSilenceEnds(t *testing.T) {
 		near, far := pipe("one")
 		defer near.Close()
 		start := time.Now()
-		if _, err := Serve(context.Background(), far, m); err == nil || time.Since(start) > patience {
-			t.Errorf("silent joiner: got %v after %s, want an error after %s", err, time.Since(start), patience)
+		if _, err := Serve(context.Background(), far, m); err == nil || time.Since(start) != opening {
+			t.Errorf("silent joiner: got %v after %s, want an error after %s", err, time.Since(start), opening)
+		}
+		// One that dribbles its hello has no more time, and one that has said it has its time in all, not after each message.
+		slow, far := pipe("three")
+		go func() {
+			defer slow.Close()
+			for _, b := range []byte{0, 0, 1, 0, 9, 9, 9} {
+				_, _ = slow.Write([]byte{b})
+				time.Sleep(opening / 5)
+			}
+		}()
+		start = time.Now()
+		if _, err := Serve(context.Background(), far, m); err == nil || time.Since(start) != opening {
+			t.Errorf("dribbling joiner: got %v after %s, want an error after %s", err, time.Since(start), opening)
+		}
+		seed, _ := m.invite(t, 1, time.Hour)
+		begun, far := pipe("four")
+		defer begun.Close()
+		key := ed25519.NewKeyFromSeed(seed[:])
+		signed, err := proof(begun, labelInvite, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			time.Sleep(opening - time.Second)
+			_ = write(begun, message{Hello: &hello{Version: protocolVersion, Invite: key.Public().(ed25519.PublicKey), Proof: signed}})
+			_, _ = io.Copy(io.Discard, begun)
+		}()
+		start = time.Now()
+		if _, err := Serve(context.Background(), far, m); err == nil || time.Since(start) != patience {
+			t.Errorf("joiner that stops after its hello: got %v after %s, want an error after %s", err, time.Since(start), patience)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		time.AfterFunc(time.Second, cancel)

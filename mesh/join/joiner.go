@@ -56,7 +56,7 @@ func NewJoiner(o Options) *Joiner {
 // explanation for the user; another member may answer differently unless it is Final.
 func (j *Joiner) Join(ctx context.Context, c Conn, root *x509.Certificate) (*Result, error) {
 	defer func() { _ = c.Close() }()
-	stop, err := begin(ctx, c)
+	stop, err := begin(ctx, c, time.Now().Add(patience))
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}

@@ -16,12 +16,13 @@ import (
 // when the node's first record never came: that node is still free to bring it to any member.
 func Serve(ctx context.Context, c Conn, member Member) (identity.NodeID, error) {
 	defer func() { _ = c.Close() }()
-	stop, err := begin(ctx, c)
+	began := time.Now()
+	stop, err := begin(ctx, c, began.Add(opening))
 	if err != nil {
 		return identity.NodeID{}, fmt.Errorf("serve join: %w", err)
 	}
 	defer stop()
-	id, err := serve(c, member)
+	id, err := serve(c, member, began.Add(patience))
 	if err == nil {
 		return id, nil
 	}
@@ -33,8 +34,8 @@ func Serve(ctx context.Context, c Conn, member Member) (identity.NodeID, error) 
 	return id, no
 }
 
-func serve(c Conn, member Member) (id identity.NodeID, err error) {
-	if err := serveHello(c, member); err != nil {
+func serve(c Conn, member Member, deadline time.Time) (id identity.NodeID, err error) {
+	if err := serveHello(c, member, deadline); err != nil {
 		return id, err
 	}
 	cert, admission, err := serveRequest(c, member)
@@ -73,8 +74,11 @@ func serve(c Conn, member Member) (id identity.NodeID, err error) {
 
 // serveHello checks that the joiner holds the key of an invite, and answers with the invite's chain. The proof comes before
 // the look-up: who holds no invite learns nothing about which there are.
-func serveHello(c Conn, member Member) error {
+func serveHello(c Conn, member Member, deadline time.Time) error {
 	m, err := read(c, maxFromJoiner)
+	if err == nil {
+		err = c.SetDeadline(deadline)
+	}
 	if err != nil {
 		return err
 	}

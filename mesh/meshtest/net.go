@@ -29,7 +29,7 @@ var ErrNoRoute = errors.New("no route")
 
 // Handler is the receiving side of a node; *mesh.Mesh is one.
 type Handler interface {
-	HandleMessage(from identity.NodeID, payload []byte)
+	HandleMessage(from, by identity.NodeID, payload []byte)
 	HandleGossipStream(from identity.NodeID, c net.Conn)
 	HandleSync(from identity.NodeID, c net.Conn)
 	SessionUp(id identity.NodeID)
@@ -258,7 +258,7 @@ func (p *Port) SendGossip(to identity.NodeID, payload []byte) error {
 		h := n.ports[place].handler
 		n.mu.Unlock()
 		if h != nil {
-			h.HandleMessage(p.id, payload)
+			h.HandleMessage(p.id, p.id, payload)
 		}
 	}()
 	return nil
@@ -294,6 +294,9 @@ func (p *Port) open(ctx context.Context, to identity.NodeID, sync bool) (net.Con
 		n.traffic.GossipStreams++
 	}
 	near, far := newStream(n, p.self, place, time.Duration(hops)*n.latency, bytes)
+	if hops == 1 {
+		far.by = p.id
+	}
 	n.streams[near], n.streams[far] = true, true
 	if sync {
 		go h.HandleSync(p.id, far)

@@ -89,9 +89,9 @@ func (door) Verify([]*x509.Certificate) (identity.NodeID, error) {
 	return identity.NodeID{}, errors.New("only joiners come")
 }
 
-func (door) Message(identity.NodeID, session.Proto, []byte)        {}
-func (door) Stream(_ identity.NodeID, _ session.Proto, c net.Conn) { c.Close() }
-func (d door) Join(c session.JoinConn)                             { join.Serve(context.Background(), c, d.member) }
+func (door) Message(_, _ identity.NodeID, _ session.Proto, _ []byte) {}
+func (door) Stream(_ identity.NodeID, _ session.Proto, c net.Conn)   { c.Close() }
+func (d door) Join(c session.JoinConn)                               { join.Serve(context.Background(), c, d.member) }
 
 // serve makes a mesh and has its founder admit joiners on the loopback, until the test ends.
 func serve(t *testing.T) (*member, netip.AddrPort) {

@@ -18,6 +18,7 @@ type reception struct {
 	self     identity.NodeID
 	instance instance
 	members  Members
+	roster   Roster
 	inbound  Inbound
 	gate     *gate
 	keeper   *keeper
@@ -35,6 +36,9 @@ func (r *reception) run(ctx context.Context, listener *quic.Listener) error {
 			return fmt.Errorf("accept connection: %w", err)
 		}
 		r.wait.Go(func() {
+			if s := slotOf(conn); s != nil && !s.hold(conn) {
+				return // it had to give way during its handshake
+			}
 			if conn.ConnectionState().TLS.NegotiatedProtocol == alpnJoin {
 				r.join(ctx, conn)
 				return
@@ -61,7 +65,9 @@ func (r *reception) member(ctx context.Context, conn *quic.Conn) error {
 	far, err := r.answerHello(ctx, conn)
 	if err != nil {
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no hello")
-		r.events.refused(id, err)
+		if r.roster.Member(id) { // strangers could tell without end, each time by another name
+			r.events.refused(id, err)
+		}
 		return fmt.Errorf("read hello: %w", err)
 	}
 	leaveHalfOpen(conn)

@@ -11,19 +11,20 @@ const (
 	dropForged            // an envelope with another member's name as its source
 	dropHops              // passed on too often
 	dropLoop              // came back to its source
-	dropStranger          // forwarded for others by a node that is no member yet
+	dropStranger          // of a node that is no member yet: forwarded for others, or what only members may say
 	dropNoRoute           // nobody to pass it on to
 	dropRate              // too much from one member
 	dropParkFull          // a signal that could not be parked
 	dropQueueFull         // the peer does not keep up; the oldest frame goes
 	dropRefused           // a connection whose chain or hello was not accepted
+	dropNoPlace           // a session of a node that is no member, too many of which there are
 	countForwarded        // messages passed on
 	countSpliced          // streams spliced through
 	reasons
 )
 
 var reasonNames = [reasons]string{
-	"none", "malformed", "forged_source", "hop_limit", "loop", "stranger", "no_route", "rate", "park_full", "queue_full", "refused", "forwarded", "spliced",
+	"none", "malformed", "forged_source", "hop_limit", "loop", "stranger", "no_route", "rate", "park_full", "queue_full", "refused", "no_place", "forwarded", "spliced",
 }
 
 type counters [reasons]atomic.Uint64

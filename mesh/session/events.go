@@ -31,7 +31,12 @@ type Event struct {
 	Code    uint64         // Down, Refused
 	Reason  string         // Down, Refused
 	ByPeer  bool           // Down: the far side closed it and gave Code and Reason
+	// Stranger: the far side has dialled, and is no member by the records. Should it become one, the session is told as Up once more.
+	Stranger bool // Up, Down, Moved
 }
+
+// maxTold bounds the nodes of which is remembered what was told of their refusals: nodes that this one has dialled, and members.
+const maxTold = 4096
 
 // mailbox hands events to a reader that may be slow. It is bounded by the number of nodes, because per node only the
 // newest state is kept: at most one Down, one Up, one Moved, one Refused, handed out in this order. A reader that
@@ -62,6 +67,9 @@ func (m *mailbox) put(e Event) {
 		m.mu.Unlock()
 		return
 	case e.Kind == Refused:
+		if len(m.told) >= maxTold {
+			clear(m.told)
+		}
 		m.told[e.ID] = refusal
 	}
 	p := m.pending[e.ID]
@@ -79,7 +87,7 @@ func (m *mailbox) put(e Event) {
 		p.refused = &e
 	case Moved:
 		if p.up != nil {
-			p.up.Remote, p.up.Dialled = e.Remote, e.Dialled
+			p.up.Remote, p.up.Dialled, p.up.Stranger = e.Remote, e.Dialled, e.Stranger
 		} else {
 			p.moved = &e
 		}

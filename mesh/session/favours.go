@@ -15,7 +15,7 @@ type favours struct {
 }
 
 func newFavours() *favours {
-	return &favours{forwards: rate.NewLimiter(forwardsPerSecond, forwardBurst), spliced: rate.NewLimiter(spliceRate, spliceBurst)}
+	return &favours{forwards: forwardRate.Limiter(), spliced: rate.NewLimiter(spliceRate, spliceBurst)}
 }
 
 // mayForward reports whether one more message may be passed on now.

@@ -137,19 +137,30 @@ func (r *router) receive(l *link, frame []byte) {
 	}
 	switch h.kind {
 	case framePing:
+		if !l.meter.ping() {
+			r.counters.add(dropRate)
+			return
+		}
 		l.push(header{kind: framePong, nonce: h.nonce}.appendTo(nil))
 	case framePong:
 		l.pulse.pong(h.nonce)
 	case frameDirect:
-		r.deliver(l.id, h.proto, payload)
+		r.deliver(l.id, l, h.proto, payload)
 	case frameEnvelope:
 		r.receiveEnvelope(l, h, frame, payload)
 	}
 }
 
-func (r *router) deliver(from identity.NodeID, p Proto, payload []byte) {
-	if r.inbound != nil {
-		r.inbound.Message(from, p, payload)
+// deliver hands on a message that came over l, within what that may bring. Strangers have nothing to say but their records.
+func (r *router) deliver(from identity.NodeID, l *link, p Proto, payload []byte) {
+	stranger := !r.roster.Member(l.id)
+	switch {
+	case stranger && p != ProtoGossip:
+		r.counters.add(dropStranger)
+	case !l.meter.message(p, from != l.id, stranger):
+		r.counters.add(dropRate)
+	case r.inbound != nil:
+		r.inbound.Message(from, l.id, p, payload)
 	}
 }
 
@@ -165,10 +176,10 @@ func (r *router) receiveEnvelope(l *link, h header, frame, payload []byte) {
 			direct.pulse.evade()
 			direct.checkSoon(checkPause)
 		}
-		if h.proto == ProtoSignal {
+		if h.proto == ProtoSignal && r.roster.Member(h.from) {
 			r.ways.note(time.Now(), h.from, l.id)
 		}
-		r.deliver(h.from, h.proto, payload)
+		r.deliver(h.from, l, h.proto, payload)
 		return
 	}
 	if !l.favours.mayForward() {

@@ -291,10 +291,10 @@ func TestStrangersForwardNothing(t *testing.T) {
 		w := newWorld(t, 3, sessiontest.Options{Latency: 5 * time.Millisecond})
 		defer w.stop()
 		stranger, anchor, b := w.nodes[0], w.nodes[1], w.nodes[2]
-		direct := make(chan bool, 4)
+		bringers := make(chan identity.NodeID, 4)
 		knows := func(o *Options) {
 			o.Inbound = onStream{o.Inbound, func(c net.Conn) {
-				direct <- IsDirect(c)
+				bringers <- Bringer(c)
 				c.Close()
 			}}
 		}
@@ -331,7 +331,7 @@ func TestStrangersForwardNothing(t *testing.T) {
 		if _, err := b.OpenDirect(context.Background(), anchor.ID, ProtoRelay); err != nil {
 			t.Fatal(err)
 		}
-		expect(t, "a stream on the session is direct", <-direct, true)
+		expect(t, "who brings a stream on the session", <-bringers, b.ID)
 	})
 }
 
@@ -379,15 +379,15 @@ func TestHostileEnvelopes(t *testing.T) {
 		expectList(t, "messages at the anchor", anchor.takeMessages())
 
 		// More than one member's share of forwarding.
-		for range 2 * forwardBurst {
+		for range 2 * forwardRate.Burst {
 			if err := evil.Send(b.ID, ProtoGossip, nil); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(50 * time.Microsecond)
 		}
 		time.Sleep(time.Second)
-		if n := len(b.takeMessages()); n < forwardBurst/2 || n > forwardBurst+forwardBurst/4 {
-			t.Errorf("got %d messages through, want about %d", n, forwardBurst)
+		if n := len(b.takeMessages()); n < forwardRate.Burst/2 || n > forwardRate.Burst+forwardRate.Burst/4 {
+			t.Errorf("got %d messages through, want about %d", n, forwardRate.Burst)
 		}
 		expect(t, "sessions", anchor.up(evil) && anchor.up(b), true)
 	})
@@ -472,9 +472,7 @@ func TestHandshakesAreLimited(t *testing.T) {
 			c.Close()
 		}
 		time.Sleep(time.Second)
-		b.reception.gate.mu.Lock()
-		halfOpen := b.reception.gate.halfOpen
-		b.reception.gate.mu.Unlock()
+		halfOpen := b.reception.gate.halfOpen.Taken(nil)
 		if halfOpen > unprovenBurst+unprovenPerSecond {
 			t.Errorf("got %d half-open connections, want at most %d", halfOpen, unprovenBurst+unprovenPerSecond)
 		}

@@ -21,6 +21,8 @@ type Roster interface {
 	Anchor(id identity.NodeID) bool
 	// AnchorsOf returns the members that dst says it keeps sessions with, best first.
 	AnchorsOf(dst identity.NodeID) []identity.NodeID
+	// Spent reports whether all uses of an invite are taken, as far as the records tell.
+	Spent(invite identity.KeyID) bool
 }
 
 // everybody is the roster of those who are not told one: all are members, and nothing more is known of them.
@@ -29,6 +31,7 @@ type everybody struct{}
 func (everybody) Member(identity.NodeID) bool                 { return true }
 func (everybody) Anchor(identity.NodeID) bool                 { return false }
 func (everybody) AnchorsOf(identity.NodeID) []identity.NodeID { return nil }
+func (everybody) Spent(identity.KeyID) bool                   { return false }
 
 // maxHopsTried bounds the members among which a way is looked for.
 const maxHopsTried = 8

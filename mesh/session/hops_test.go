@@ -115,7 +115,7 @@ func TestAnswerByANewSession(t *testing.T) {
 		a, anchor, b := w.nodes[0], w.nodes[1], w.nodes[2]
 		answered := make(chan error, 1)
 		a.start(nil, func(o *Options) {
-			o.Inbound = onMessage{o.Inbound, func(from identity.NodeID, p Proto, _ []byte) { answered <- a.Send(from, p, []byte("answer")) }}
+			o.Inbound = onMessage{o.Inbound, func(from, _ identity.NodeID, p Proto, _ []byte) { answered <- a.Send(from, p, []byte("answer")) }}
 		})
 		anchor.start(nil)
 		b.start(nil)

@@ -36,12 +36,22 @@ type JoinConn interface {
 
 type joinConn struct {
 	*quic.Stream
-	conn *quic.Conn
-	done func() // ends what was made for this connection only
+	conn  *quic.Conn
+	done  func() // ends what was made for this connection only
+	wrote func() // called after each message that was written; nil: nobody asks
 }
 
 func (c *joinConn) LocalAddr() net.Addr  { return c.conn.LocalAddr() }
 func (c *joinConn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
+
+// Write implements net.Conn.
+func (c *joinConn) Write(b []byte) (int, error) {
+	n, err := c.Stream.Write(b)
+	if c.wrote != nil && err == nil {
+		c.wrote()
+	}
+	return n, err
+}
 
 // Export implements JoinConn.
 func (c *joinConn) Export(label string) ([]byte, error) {
@@ -61,18 +71,22 @@ func (c *joinConn) Close() error {
 
 // join hands a joiner's connection to Inbound.
 func (r *reception) join(ctx context.Context, conn *quic.Conn) {
-	if !r.gate.enterJoin() {
+	leaveHalfOpen(conn)
+	if !r.gate.enterJoin(conn) {
+		r.counters.add(dropRate)
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeRefused), "too many joins at once; try again")
 		return
 	}
-	defer r.gate.leaveJoin()
+	defer r.gate.joins.Leave(conn)
 	ctx, cancel := context.WithTimeout(ctx, joinLife)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeShutdown), "took too long")
 	})
 	defer stop()
-	st, err := conn.AcceptStream(ctx)
+	begun, stopBeginning := context.WithTimeout(ctx, helloTimeout)
+	defer stopBeginning()
+	st, err := conn.AcceptStream(begun)
 	if err != nil {
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no stream")
 		return
@@ -85,7 +99,8 @@ func (r *reception) join(ctx context.Context, conn *quic.Conn) {
 		return
 	}
 	st.SetReadDeadline(time.Time{})
-	c := &joinConn{Stream: st, conn: conn, done: func() {}}
+	// What the member answers shows that the joiner has got on.
+	c := &joinConn{Stream: st, conn: conn, done: func() {}, wrote: func() { r.gate.joins.Renew(time.Now(), conn) }}
 	r.inbound.Join(c)
 	c.Close() // for the callee that forgot; a second time it finds everything closed
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -199,5 +200,71 @@ func TestResetKeyIsStable(t *testing.T) {
 	}
 	if _, err := resetKey(tls.Certificate{}); err == nil {
 		t.Error("no key: got nil")
+	}
+}
+
+// Hosts that dial as joiners and say nothing, again and again, keep nobody out: another host gets in at its first try.
+func TestJoinPlaces(t *testing.T) {
+	for _, hosts := range []int{1, 3, 20} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 1, sessiontest.Options{Latency: 10 * time.Millisecond})
+			defer w.stop()
+			member := w.nodes[0]
+			member.start(nil, func(o *Options) {
+				o.Joins, o.Inbound = true, onJoin{o.Inbound, func(c JoinConn) {
+					var hello [1]byte
+					_ = c.SetDeadline(time.Now().Add(helloTimeout))
+					if _, err := io.ReadFull(c, hello[:]); err == nil {
+						_, _ = c.Write(hello[:])
+					}
+					c.Close()
+				}}
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			var idle sync.WaitGroup
+			for i := range max(20, 2*hosts) {
+				addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i % hosts)}), uint16(1000+i))
+				idle.Go(func() {
+					for ctx.Err() == nil {
+						conn := w.net.ListenNAT(addr)
+						try, stop := context.WithTimeout(ctx, time.Second)
+						c, _, _, err := DialJoin(try, conn, member.addr, meshOf(w), [8]byte{})
+						stop()
+						if err == nil {
+							end := context.AfterFunc(ctx, func() { c.Close() })
+							_, _ = io.Copy(io.Discard, c)
+							end()
+							c.Close()
+						}
+						conn.Close()
+						select {
+						case <-time.After(50 * time.Millisecond):
+						case <-ctx.Done():
+						}
+					}
+				})
+			}
+			time.Sleep(2 * time.Second)
+			joins := member.reception.gate.joins
+			if taken, want := joins.Taken(nil), min(maxJoins, maxJoinsSource*hosts); taken != want {
+				t.Errorf("%d hosts: got %d places taken, want %d", hosts, taken, want)
+			}
+			for i := range 10 {
+				conn := w.net.ListenNAT(netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), 1000))
+				c, _, _, err := DialJoin(t.Context(), conn, member.addr, meshOf(w), [8]byte{})
+				if err != nil {
+					t.Fatalf("%d hosts: honest joiner %d: %v", hosts, i, err)
+				}
+				_, _ = c.Write([]byte("h"))
+				if answer, err := io.ReadAll(c); string(answer) != "h" {
+					t.Errorf("%d hosts: honest joiner %d: got %q, %v, want an answer at the first try", hosts, i, answer, err)
+				}
+				c.Close()
+				conn.Close()
+				time.Sleep(300 * time.Millisecond)
+			}
+			cancel()
+			idle.Wait()
+		})
 	}
 }

@@ -18,16 +18,24 @@ var errDropped = errors.New("refused after the handshake")
 // keeper looks after links from the hello to their end: they stand in the table, and the router serves them. Its methods may be called
 // concurrently.
 type keeper struct {
-	members Members
-	table   *table
-	router  *router
-	wait    *sync.WaitGroup
-	log     *slog.Logger
+	members   Members
+	table     *table
+	router    *router
+	strangers *strangers
+	met       *friends // where members are met
+	wait      *sync.WaitGroup
+	log       *slog.Logger
 }
 
 // adopt makes a link of a connection, after the hellos, enters it into the table and starts serving it.
 func (k *keeper) adopt(conn *quic.Conn, id identity.NodeID, far instance, dialled bool) (*link, error) {
 	l := newLink(conn, id, far, dialled, k.wait, func() { k.router.counters.add(dropQueueFull) })
+	if err := k.strangers.enter(l); err != nil {
+		k.router.counters.add(dropNoPlace)
+		l.close(CodeStranger, err.Error())
+		l.end()
+		return l, fmt.Errorf("%w: %w", errDropped, err)
+	}
 	superfluous, settle := k.table.add(l)
 	// Whoever was revoked between the handshake and now was not found by Drop, but is refused here.
 	if _, err := k.members.Verify(l.chain); err != nil {
@@ -52,10 +60,26 @@ func (k *keeper) adopt(conn *quic.Conn, id identity.NodeID, far instance, dialle
 	if settle != nil {
 		settle.check(func() { k.settle(settle) })
 	}
+	if !l.stranger.Load() {
+		k.member(l)
+	}
 	for _, frame := range k.router.parking.take(time.Now(), l.id) {
 		l.push(frame)
 	}
 	return l, nil
+}
+
+// became tells that a stranger is a member now.
+func (k *keeper) became(l *link) {
+	k.member(l)
+	k.table.tell(l.id)
+}
+
+// member notes where a member was met.
+func (k *keeper) member(l *link) {
+	if k.router.roster.Member(l.id) {
+		k.met.add(l.id, addrPortOf(l.conn.RemoteAddr()).Addr())
+	}
 }
 
 // settle ends a simultaneous dial in favour of l, which has just answered.
@@ -77,6 +101,7 @@ func (k *keeper) settle(l *link) {
 // ended takes a link out when its connection has ended.
 func (k *keeper) ended(l *link) {
 	l.end()
+	k.strangers.leave(l)
 	cause := context.Cause(l.conn.Context())
 	code, reason, byPeer := closeCause(cause)
 	k.log.Debug("session down", "id", l.id.Short(), "code", code, "reason", reason, "by_peer", byPeer)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -56,6 +57,10 @@ type link struct {
 	gone     chan struct{}   // closed when the link has ended and is out of the table
 	pulse    *pulse
 	favours  *favours
+	meter    *meter
+	patience time.Duration // set before the link is known: of a stranger, to become a member
+
+	stranger atomic.Bool // this is a session that a node has dialled which is no member by the records
 
 	remote netip.AddrPort // guarded by the table's mu: the far side's address as last told
 
@@ -68,7 +73,7 @@ func newLink(conn *quic.Conn, id identity.NodeID, far instance, dialled bool, wa
 	l := &link{
 		id: id, instance: far, dialled: dialled, conn: conn, chain: conn.ConnectionState().TLS.PeerCertificates,
 		since: now, near: conn.ConnectionStats().SmoothedRTT, wait: wait, gone: make(chan struct{}), remote: addrPortOf(conn.RemoteAddr()),
-		pulse: newPulse(now), favours: newFavours(),
+		pulse: newPulse(now), favours: newFavours(), meter: newMeter(),
 	}
 	l.small = outbox{limit: smallQueue, send: l.sendSmall, spawn: l.spawn, drop: dropped}
 	l.large = outbox{limit: largeQueue, send: l.sendLarge, spawn: l.spawn, drop: dropped}

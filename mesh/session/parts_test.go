@@ -237,7 +237,7 @@ func TestOverUDP(t *testing.T) {
 		n.addr = addrPortOf(conn.LocalAddr())
 		s, err := New(Options{
 			Conn: conn, Self: n.ID, Members: sessiontest.Member{Node: n.Node, Mesh: w.mesh},
-			Inbound: onMessage{notes{n}, func(_ identity.NodeID, _ Proto, p []byte) { arrived <- string(p) }},
+			Inbound: onMessage{notes{n}, func(_, _ identity.NodeID, _ Proto, p []byte) { arrived <- string(p) }},
 		})
 		if err != nil {
 			t.Fatal(err)

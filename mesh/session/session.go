@@ -62,6 +62,7 @@ const (
 	CodeUnneeded     uint64 = 5 // the dialling side no longer has the node as a target
 	CodeProtocol     uint64 = 6 // the far side broke the protocol
 	CodeLost         uint64 = 7 // never sent: the session timed out or was reset
+	CodeStranger     uint64 = 8 // no place, or no more time, for a node that is no member by the records of the side that closes
 	CodeFirstFree    uint64 = 0x100
 )
 
@@ -98,9 +99,10 @@ type Members interface {
 
 // Inbound takes what comes in. Its methods are called concurrently.
 type Inbound interface {
-	// Message must not block; payload is its own from then on.
-	Message(from identity.NodeID, p Proto, payload []byte)
-	// Stream has a goroutine of its own; it closes c, and returns when c fails.
+	// Message must not block; payload is its own from then on. by is the far side of the session that brought it: from itself, or a
+	// member that forwards, and then from is that one's word only. What is done on account of a message is on by's account.
+	Message(from, by identity.NodeID, p Proto, payload []byte)
+	// Stream has a goroutine of its own; it closes c, and returns when c fails. See Bringer.
 	Stream(from identity.NodeID, p Proto, c net.Conn)
 	// Join takes a joiner's connection, likewise. It is not called unless joining is offered.
 	Join(c JoinConn)
@@ -148,6 +150,7 @@ type Sessions struct {
 	keeper    *keeper       // looks after the links
 	targets   *targets      // has sessions dialled
 	reception *reception    // takes in those that others dial
+	strangers *strangers    // of these, who is no member
 	strange   chan struct{} // capacity 1: a far side may have moved
 
 	// atomic, or guarded by themselves
@@ -191,14 +194,17 @@ func New(o Options) (*Sessions, error) {
 		self: o.Self, roster: o.Roster, inbound: o.Inbound,
 		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters,
 	}
-	s.keeper = &keeper{members: o.Members, table: s.table, router: s.router, wait: &s.wait, log: log}
+	s.strangers = newStrangers(o.Roster)
+	s.keeper = &keeper{
+		members: o.Members, table: s.table, router: s.router, strangers: s.strangers, met: &gate.met, wait: &s.wait, log: log,
+	}
 	s.targets = &targets{
 		self: o.Self, table: s.table, keeper: s.keeper, events: s.events, wait: &s.wait,
 		dialler: &dialler{o.Members, s.transport, s.lane, own, &s.wait},
 		changed: make(chan struct{}, 1), running: make(map[*target]context.CancelFunc), list: make(map[identity.NodeID]*target),
 	}
 	s.reception = &reception{
-		self: o.Self, instance: own, members: o.Members, inbound: o.Inbound, gate: gate, keeper: s.keeper,
+		self: o.Self, instance: own, members: o.Members, roster: o.Roster, inbound: o.Inbound, gate: gate, keeper: s.keeper,
 		events: s.events, counters: &s.counters, wait: &s.wait, log: log,
 	}
 	return s, nil
@@ -229,6 +235,16 @@ func (s *Sessions) Run(ctx context.Context) error {
 func (s *Sessions) loop(ctx context.Context, broken <-chan error) error {
 	defer s.targets.stop()
 	notify(s.targets.changed)
+	timer := time.NewTimer(strangersLook)
+	defer timer.Stop()
+	look := func() {
+		for _, l := range s.strangers.look(time.Now()) {
+			s.keeper.became(l)
+		}
+		if timer.Stop(); s.strangers.any() {
+			timer.Reset(strangersLook)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -242,6 +258,11 @@ func (s *Sessions) loop(ctx context.Context, broken <-chan error) error {
 			s.table.refresh()
 		case <-s.targets.changed:
 			s.targets.follow(ctx)
+			look() // the records may be others
+		case <-s.strangers.came:
+			look()
+		case <-timer.C:
+			look()
 		}
 	}
 }

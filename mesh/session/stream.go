@@ -34,7 +34,7 @@ func (a Addr) String() string { return identity.NodeID(a).String() }
 type stream struct {
 	*quic.Stream
 	local, remote Addr
-	direct        bool // given to Inbound: not forwarded
+	by            identity.NodeID // given to Inbound: the far side of the session
 	writing       atomic.Int32
 }
 
@@ -79,12 +79,18 @@ func (s *Sessions) OpenDirect(ctx context.Context, to identity.NodeID, p Proto) 
 	return s.router.openOn(ctx, l, header{kind: frameDirect, to: to, proto: p})
 }
 
-// IsDirect reports whether a stream given to Inbound came on the session with its source itself, so that the
-// source is proven. For other connections it is false.
-func IsDirect(c net.Conn) bool {
-	s, ok := c.(*stream)
-	return ok && s.direct
+// Bringer returns the far side of the session on which a stream given to Inbound came: its source, which is proven then, or the member
+// that forwards it, and then the source is that one's word only. For other connections, unless they have a method of that name
+// themselves, it is zero.
+func Bringer(c net.Conn) identity.NodeID {
+	if s, ok := c.(interface{ Bringer() identity.NodeID }); ok {
+		return s.Bringer()
+	}
+	return identity.NodeID{}
 }
+
+// Bringer is what the function of that name returns.
+func (c *stream) Bringer() identity.NodeID { return c.by }
 
 func (r *router) open(ctx context.Context, to identity.NodeID, p Proto) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
@@ -172,6 +178,11 @@ func (r *router) readStreams(l *link) {
 
 // serveStream reads a stream's header and delivers the stream, or splices it through.
 func (r *router) serveStream(l *link, st *quic.Stream) {
+	if !l.meter.stream(!r.roster.Member(l.id)) {
+		r.counters.add(dropRate)
+		reset(st, streamRefused)
+		return
+	}
 	st.SetDeadline(time.Now().Add(openTimeout))
 	h, err := readHeader(st)
 	if err != nil {
@@ -201,7 +212,7 @@ func (r *router) serveStream(l *link, st *quic.Stream) {
 		return
 	}
 	st.SetDeadline(time.Time{})
-	r.inbound.Stream(from, h.proto, &stream{Stream: st, local: Addr(r.self), remote: Addr(from), direct: h.kind == frameDirect})
+	r.inbound.Stream(from, h.proto, &stream{Stream: st, local: Addr(r.self), remote: Addr(from), by: l.id})
 }
 
 // splice joins a stream that came over l with one towards its destination and copies until both directions have ended.

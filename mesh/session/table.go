@@ -56,7 +56,7 @@ func (t *table) add(l *link) (superfluous []closing, settle *link) {
 		t.peers[l.id] = &peer{current: l}
 		close(t.came)
 		t.came = make(chan struct{})
-		t.events.put(Event{Kind: Up, ID: l.id, Remote: l.remote, Dialled: l.dialled})
+		t.events.put(upOf(l))
 		return nil, nil
 	}
 	old := p.current
@@ -72,8 +72,8 @@ func (t *table) add(l *link) (superfluous []closing, settle *link) {
 			p.spare = nil
 		}
 		p.current = l
-		t.events.put(Event{Kind: Down, ID: l.id, Code: CodeReplaced, Reason: reason})
-		t.events.put(Event{Kind: Up, ID: l.id, Remote: l.remote, Dialled: l.dialled})
+		t.events.put(Event{Kind: Down, ID: l.id, Code: CodeReplaced, Reason: reason, Stranger: old.stranger.Load()})
+		t.events.put(upOf(l))
 	default:
 		if p.spare != nil {
 			superfluous = append(superfluous, closing{p.spare, CodeReplaced, "a newer session took over"})
@@ -123,14 +123,27 @@ func (t *table) remove(l *link, cause error) *link {
 	case p.current == l:
 		delete(t.peers, l.id)
 		code, reason, byPeer := closeCause(cause)
-		t.events.put(Event{Kind: Down, ID: l.id, Code: code, Reason: reason, ByPeer: byPeer})
+		t.events.put(Event{Kind: Down, ID: l.id, Code: code, Reason: reason, ByPeer: byPeer, Stranger: l.stranger.Load()})
 	}
 	return nil
 }
 
 // moved tells that l carries the session now; mu is held.
 func (t *table) moved(l *link) {
-	t.events.put(Event{Kind: Moved, ID: l.id, Remote: l.remote, Dialled: l.dialled})
+	t.events.put(Event{Kind: Moved, ID: l.id, Remote: l.remote, Dialled: l.dialled, Stranger: l.stranger.Load()})
+}
+
+func upOf(l *link) Event {
+	return Event{Kind: Up, ID: l.id, Remote: l.remote, Dialled: l.dialled, Stranger: l.stranger.Load()}
+}
+
+// tell tells once more that there is a session with a node, if there is: it has become a member.
+func (t *table) tell(id identity.NodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.peers[id]; p != nil {
+		t.events.put(upOf(p.current))
+	}
 }
 
 // publish tells the lane the addresses of all links; mu is held.

@@ -43,6 +43,8 @@ type testNode struct {
 type book struct {
 	strangers, anchors []identity.NodeID
 	anchorsOf          map[identity.NodeID][]identity.NodeID
+	others             bool // whoever is no node of the world is a stranger too
+	spent              []identity.KeyID
 }
 
 // know replaces what a node's roster says.
@@ -58,8 +60,12 @@ func (n *testNode) known() book {
 	return n.book
 }
 
-func (n *testNode) Member(id identity.NodeID) bool { return !slices.Contains(n.known().strangers, id) }
-func (n *testNode) Anchor(id identity.NodeID) bool { return slices.Contains(n.known().anchors, id) }
+func (n *testNode) Member(id identity.NodeID) bool {
+	b := n.known()
+	return !slices.Contains(b.strangers, id) && !(b.others && n.w.index(id) < 0)
+}
+func (n *testNode) Anchor(id identity.NodeID) bool   { return slices.Contains(n.known().anchors, id) }
+func (n *testNode) Spent(invite identity.KeyID) bool { return slices.Contains(n.known().spent, invite) }
 func (n *testNode) AnchorsOf(id identity.NodeID) []identity.NodeID {
 	return n.known().anchorsOf[id]
 }
@@ -98,7 +104,7 @@ func newWorld(t *testing.T, n int, o sessiontest.Options) *world {
 // notes takes down what comes in, and has streams echo.
 type notes struct{ *testNode }
 
-func (n notes) Message(from identity.NodeID, p Proto, payload []byte) {
+func (n notes) Message(from, _ identity.NodeID, p Proto, payload []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.messages = append(n.messages, fmt.Sprintf("%d %d %s", n.w.index(from), p, payload))
@@ -115,7 +121,7 @@ func (notes) Join(c JoinConn) { c.Close() }
 type (
 	onMessage struct {
 		Inbound
-		do func(from identity.NodeID, p Proto, payload []byte)
+		do func(from, by identity.NodeID, p Proto, payload []byte)
 	}
 	onStream struct {
 		Inbound
@@ -127,9 +133,11 @@ type (
 	}
 )
 
-func (t onMessage) Message(from identity.NodeID, p Proto, payload []byte) { t.do(from, p, payload) }
-func (t onStream) Stream(_ identity.NodeID, _ Proto, c net.Conn)          { t.do(c) }
-func (t onJoin) Join(c JoinConn)                                          { t.do(c) }
+func (t onMessage) Message(from, by identity.NodeID, p Proto, payload []byte) {
+	t.do(from, by, p, payload)
+}
+func (t onStream) Stream(_ identity.NodeID, _ Proto, c net.Conn) { t.do(c) }
+func (t onJoin) Join(c JoinConn)                                 { t.do(c) }
 
 // start runs a node on conn; nil means a public connection at its address.
 func (n *testNode) start(conn *sessiontest.PacketConn, edit ...func(*Options)) {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"warren/mesh/identity"
 	"warren/nat/limit"
 )
 
@@ -19,10 +20,21 @@ const (
 	sourceBurst         = 50
 	maxHalfOpen         = 128 // connections that have not finished the handshake
 	maxHalfOpenSource   = 32  // of them from one source: who dawdles (slow loris) must not fill all places
-	maxStreams          = 512
-	maxPerMember        = 4 // an older one gives way: most likely it is dead
-	maxJoins            = 16
+	maxStreams          = 512 // of members
+	maxPerMember        = 4   // an older one gives way: most likely it is dead
+	maxJoins            = 32
 	maxJoinsSource      = 4
+
+	// Whoever holds an invite, an old one too, can make as many identities as it likes. What is honest is a member within seconds.
+	maxStrangers       = 32 // streams of nodes that are no members by the records
+	maxStrangersInvite = 2
+	maxStrangersSource = 4
+	strangerTime       = 30 * time.Second // to become a member
+	strangerSpentTime  = 5 * time.Second  // by an invite all uses of which are taken
+	strangersLook      = time.Second
+
+	// quietTime is how long a joiner or stranger is left in peace when there is no place for others.
+	quietTime = 3 * time.Second
 
 	// A joiner needs the records of the mesh and little else.
 	joinLife     = 30 * time.Second
@@ -32,35 +44,14 @@ const (
 	joinOutBurst = 1 << 20
 )
 
-// gate limits handshakes and joiners: their rate, and how many are under way.
+// gate limits handshakes, joiners and strangers: their rate, and how many are under way. A connection that has to give way to another
+// is closed.
 type gate struct {
-	handshakes *limit.Sources[netip.Prefix] // constant
-
-	mu       sync.Mutex // guards the rest
-	halfOpen places
-	joins    places
-}
-
-// places counts by source what is under way; as a whole it is bounded by its user.
-type places struct {
-	all      int
-	bySource map[netip.Prefix]int
-}
-
-func (p *places) enter(from netip.Prefix, most, mostSource int) bool {
-	if p.all >= most || p.bySource[from] >= mostSource {
-		return false
-	}
-	p.all++
-	p.bySource[from]++
-	return true
-}
-
-func (p *places) leave(from netip.Prefix) {
-	p.all--
-	if p.bySource[from]--; p.bySource[from] == 0 {
-		delete(p.bySource, from)
-	}
+	// constant, and guarded by themselves
+	handshakes *limit.Sources[netip.Prefix]
+	halfOpen   *limit.Places[net.Conn]
+	joins      *limit.Places[net.Conn]
+	strangers  *limit.Places[net.Conn]
 }
 
 func newGate() *gate {
@@ -68,36 +59,34 @@ func newGate() *gate {
 		handshakes: limit.NewSources[netip.Prefix](
 			limit.Rate{PerSecond: handshakesPerSecond, Burst: handshakeBurst}, limit.Rate{PerSecond: sourcePerSecond, Burst: sourceBurst},
 		),
-		halfOpen: places{bySource: make(map[netip.Prefix]int)}, joins: places{bySource: make(map[netip.Prefix]int)},
+		halfOpen:  limit.NewPlaces[net.Conn](maxHalfOpen, quietTime),
+		joins:     limit.NewPlaces[net.Conn](maxJoins, quietTime),
+		strangers: limit.NewPlaces[net.Conn](maxStrangers, quietTime),
 	}
 }
 
-// enter admits one connection to the handshake; leave gives its place back.
-func (g *gate) enter(from netip.Prefix, now time.Time) bool {
-	if !g.handshakes.Allow(now, from) {
-		return false
+// enter admits one connection to the handshake.
+func (g *gate) enter(c net.Conn, now time.Time) bool {
+	from := sourceOf(c.RemoteAddr())
+	return g.handshakes.Allow(now, from) && takes(g.halfOpen, c, now, limit.Share{Key: from, Most: maxHalfOpenSource})
+}
+
+func (g *gate) enterJoin(c net.Conn, now time.Time) bool {
+	return takes(g.joins, c, now, limit.Share{Key: sourceOf(c.RemoteAddr()), Most: maxJoinsSource})
+}
+
+func (g *gate) enterStranger(c net.Conn, invite identity.KeyID, now time.Time) bool {
+	return takes(g.strangers, c, now,
+		limit.Share{Key: sourceOf(c.RemoteAddr()), Most: maxStrangersSource}, limit.Share{Key: invite, Most: maxStrangersInvite})
+}
+
+// takes takes a place for a connection, and closes those that give way to it.
+func takes(places *limit.Places[net.Conn], c net.Conn, now time.Time, shares ...limit.Share) bool {
+	out, ok := places.Enter(now, c, shares...)
+	for _, old := range out {
+		old.Close()
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.halfOpen.enter(from, maxHalfOpen, maxHalfOpenSource)
-}
-
-func (g *gate) leave(from netip.Prefix) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.halfOpen.leave(from)
-}
-
-func (g *gate) enterJoin(from netip.Prefix) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.joins.enter(from, maxJoins, maxJoinsSource)
-}
-
-func (g *gate) leaveJoin(from netip.Prefix) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.joins.leave(from)
+	return ok
 }
 
 // sourceOf returns what one host is taken to own: an IPv4 address, or an IPv6 /64.

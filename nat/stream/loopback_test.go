@@ -78,7 +78,7 @@ func newHost(t *testing.T, mesh *sessiontest.Mesh, addr string) *host {
 }
 
 // Message, Stream and Join take what comes in.
-func (h *host) Message(_ identity.NodeID, _ session.Proto, payload []byte) {
+func (h *host) Message(_, _ identity.NodeID, _ session.Proto, payload []byte) {
 	h.heard <- string(payload)
 }
 

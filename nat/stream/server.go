@@ -9,12 +9,14 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/limit"
 )
 
 // relisten is the time between two tries to listen on a port that somebody else has, or that we may not have.
@@ -25,6 +27,7 @@ type Options struct {
 	// Members is required. Verify is called twice for each stream, so that a revocation that falls between the handshake and
 	// Drop is not missed.
 	Members Members
+	Roster  Roster       // nil: everybody is a member
 	Joins   bool         // joiners are let in
 	Logger  *slog.Logger // nil: none
 }
@@ -37,6 +40,20 @@ type Members interface {
 	// Server gives to the refused node.
 	Verify(chain []*x509.Certificate) (identity.NodeID, error)
 }
+
+// Roster is what the records say of members. Its methods are called concurrently, without any lock held, and do not wait.
+type Roster interface {
+	// Member reports whether a node is an active member, which its chain alone does not prove.
+	Member(id identity.NodeID) bool
+	// Spent reports whether all uses of an invite are taken, as far as the records tell.
+	Spent(invite identity.KeyID) bool
+}
+
+// everybody is the roster of those who are not told one.
+type everybody struct{}
+
+func (everybody) Member(identity.NodeID) bool { return true }
+func (everybody) Spent(identity.KeyID) bool   { return false }
 
 // Taker takes over what a Server accepts.
 type Taker interface {
@@ -57,6 +74,8 @@ type Server struct {
 	gate    *gate
 	changed chan struct{}
 	listen  func(port uint16) (net.Listener, error) // for tests
+
+	lines limit.Lines[netip.Prefix] // of streams that could not be attached
 
 	working sync.WaitGroup // every goroutine of Run but its own
 
@@ -82,6 +101,8 @@ type served struct {
 	from  identity.NodeID // zero: a joiner
 	conn  net.Conn
 	since time.Time
+	// patience is how long a stranger has to become a member; zero: it is one. Guarded by mu once the stream is entered.
+	patience time.Duration
 }
 
 // Port is a port to listen on and how that goes.
@@ -94,6 +115,9 @@ type Port struct {
 func New(o Options) (*Server, error) {
 	if o.Members == nil {
 		return nil, errors.New("new stream server: Members is needed")
+	}
+	if o.Roster == nil {
+		o.Roster = everybody{}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -256,14 +280,13 @@ func (s *Server) accept(ctx context.Context, l net.Listener, t Taker) {
 			}
 			continue
 		}
-		from := sourceOf(c.RemoteAddr())
-		if !s.gate.enter(from, time.Now()) {
+		if !s.gate.enter(c, time.Now()) {
 			s.count(&s.counts.Limited)
 			c.Close()
 			continue
 		}
 		s.working.Go(func() {
-			leave := sync.OnceFunc(func() { s.gate.leave(from) })
+			leave := sync.OnceFunc(func() { s.gate.halfOpen.Leave(c) })
 			defer leave()
 			defer c.Close()
 			stop := context.AfterFunc(ctx, func() { c.Close() })
@@ -284,13 +307,12 @@ func (s *Server) serve(ctx context.Context, c net.Conn, taker Taker, shaken func
 		return
 	}
 	if t.ConnectionState().NegotiatedProtocol == alpnJoin {
-		from := sourceOf(c.RemoteAddr())
-		if !s.gate.enterJoin(from) {
+		if !s.gate.enterJoin(c, time.Now()) {
 			s.count(&s.counts.Limited)
 			_ = writeGreeting(t, &Refusal{Reason: "too many joins at once; try again"})
 			return
 		}
-		defer s.gate.leaveJoin(from)
+		defer s.gate.joins.Leave(c)
 		s.count(&s.counts.Joins)
 		s.keep(&served{conn: newLimited(t)}, taker, shaken)
 		return
@@ -298,11 +320,30 @@ func (s *Server) serve(ctx context.Context, c net.Conn, taker Taker, shaken func
 	id, err := s.o.Members.Verify(t.ConnectionState().PeerCertificates)
 	if err == nil {
 		m := &served{from: id, conn: timed{t}, since: time.Now()}
+		invite, stranger := identity.IssuerOf(t.ConnectionState().PeerCertificates[0]), !s.o.Roster.Member(id)
+		if stranger {
+			if !s.gate.enterStranger(c, invite, m.since) {
+				s.count(&s.counts.Limited)
+				_ = writeGreeting(t, &Refusal{Reason: "too many nodes at once that are no members by the records here: it is tried again by itself"})
+				t.CloseWrite()
+				return
+			}
+			defer s.gate.strangers.Leave(c)
+			if m.patience = strangerTime; s.o.Roster.Spent(invite) {
+				m.patience = strangerSpentTime
+			}
+		}
+		patience := m.patience
 		if err = s.enter(m); err == nil {
 			defer s.leave(m)
 			// Whoever was revoked since the handshake was not found by Drop, but is refused here.
 			if _, err = s.o.Members.Verify(t.ConnectionState().PeerCertificates); err == nil {
 				s.count(&s.counts.Accepted)
+				if stranger {
+					watched, stop := context.WithCancel(ctx)
+					defer stop()
+					s.working.Go(func() { s.watch(watched, m, c, patience) })
+				}
 				s.keep(m, taker, shaken)
 				return
 			}
@@ -318,6 +359,30 @@ func (s *Server) serve(ctx context.Context, c net.Conn, taker Taker, shaken func
 	t.CloseWrite()
 }
 
+// watch ends the stream of a stranger that does not become a member in its time. What goes over it is told why by its session.
+func (s *Server) watch(ctx context.Context, m *served, c net.Conn, patience time.Duration) {
+	tick := time.NewTicker(strangersLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		switch {
+		case s.o.Roster.Member(m.from):
+			s.gate.strangers.Leave(c)
+			s.mu.Lock()
+			m.patience = 0
+			s.mu.Unlock()
+			return
+		case time.Since(m.since) >= patience:
+			c.Close() // without a good-bye, which it could make last
+			return
+		}
+	}
+}
+
 // keep greets, hands the stream over, and returns when it has ended.
 func (s *Server) keep(m *served, taker Taker, shaken func()) {
 	if err := writeGreeting(m.conn, nil); err != nil {
@@ -329,7 +394,9 @@ func (s *Server) keep(m *served, taker Taker, shaken func()) {
 	shaken()
 	done, err := taker.Accept(m.from, m.conn)
 	if err != nil {
-		s.log.Warn("stream not attached", "error", err)
+		if skipped, due := s.lines.Due(time.Now(), sourceOf(m.conn.RemoteAddr())); due { // joiners and strangers can cause it
+			s.log.Warn("stream not attached", "error", err, "skipped", skipped)
+		}
 		m.conn.Close()
 		return
 	}
@@ -340,12 +407,12 @@ func (s *Server) keep(m *served, taker Taker, shaken func()) {
 func (s *Server) enter(m *served) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.streams) >= maxStreams {
-		return fmt.Errorf("this anchor carries %d streams already", maxStreams)
-	}
 	var oldest *served
-	count := 0
+	members, count := 0, 0
 	for c := range s.streams {
+		if c.patience == 0 {
+			members++ // strangers take no place of theirs
+		}
 		if c.from != m.from {
 			continue
 		}
@@ -353,6 +420,9 @@ func (s *Server) enter(m *served) error {
 		if oldest == nil || c.since.Before(oldest.since) {
 			oldest = c
 		}
+	}
+	if members >= maxStreams && m.patience == 0 {
+		return fmt.Errorf("this anchor carries %d streams already", maxStreams)
 	}
 	if count >= maxPerMember {
 		s.working.Go(func() { oldest.conn.Close() })

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/limit"
 	"warren/nat/stream"
 	"warren/tunnel/bind"
 )
@@ -211,7 +212,9 @@ func (l *loop) streamChanged(ctx context.Context, n news) {
 
 func (l *loop) streamAccepted(n news) {
 	if n.up {
-		l.log.Info("stream accepted", "id", n.ID.Short(), "address", n.end.Remote.String())
+		if skipped, due := l.accepted.Due(time.Now(), limit.Host(n.end.Remote.Addr())); due { // strangers can cause it
+			l.log.Info("stream accepted", "id", n.ID.Short(), "address", n.end.Remote.String(), "skipped", skipped)
+		}
 		l.held.accepted[n.ID] = n.end
 		return
 	}

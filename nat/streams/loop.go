@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/limit"
 )
 
 // loop is the one goroutine that judges. All of it is owned by that goroutine.
@@ -29,6 +31,8 @@ type loop struct {
 	held    held
 	dropped map[identity.NodeID]Session // that were ended, and are still in want
 	tally   tally
+
+	accepted limit.Lines[netip.Prefix] // of streams
 }
 
 func newLoop(s *Streams) *loop {

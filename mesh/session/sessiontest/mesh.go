@@ -11,7 +11,7 @@ import (
 	"warren/mesh/identity"
 )
 
-// Mesh is a root and its revocations, enough to verify chains of nodes that the root has certified itself.
+// Mesh is a root and its revocations, enough to verify chains of nodes that the root, or an invite of it, has certified.
 type Mesh struct {
 	Root identity.Authority // constant
 
@@ -36,14 +36,28 @@ func NewMesh() (*Mesh, error) {
 	return &Mesh{Root: identity.Authority{Cert: root, Key: key}, refused: make(map[identity.NodeID]error)}, nil
 }
 
-// NewNode makes a node and its certificate.
-func (m *Mesh) NewNode() (Node, error) {
+// NewNode makes a node that the root has certified.
+func (m *Mesh) NewNode() (Node, error) { return m.NewNodeBy(m.Root) }
+
+// NewInvite makes an invite that the root has certified.
+func (m *Mesh) NewInvite() (identity.Authority, error) {
+	now := time.Now()
+	seed, cert, err := identity.NewInvite(m.Root, identity.InviteTerms{Uses: 1, Expires: now.Add(24 * time.Hour)}, now)
+	return identity.Authority{Cert: cert, Key: ed25519.NewKeyFromSeed(seed[:])}, err
+}
+
+// NewNodeBy makes a node that the root, or an invite, has certified. Nobody has admitted it.
+func (m *Mesh) NewNodeBy(by identity.Authority) (Node, error) {
 	key := identity.GenerateKey()
-	cert, err := identity.NewNode(m.Root, key.Public().(ed25519.PublicKey), identity.NodeTerms{NotBefore: time.Now()})
+	cert, err := identity.NewNode(by, key.Public().(ed25519.PublicKey), identity.NodeTerms{NotBefore: time.Now()})
 	if err != nil {
 		return Node{}, err
 	}
-	return Node{ID: identity.NodeIDOfCert(cert), Key: key, Chain: []*x509.Certificate{cert, m.Root.Cert}}, nil
+	n := Node{ID: identity.NodeIDOfCert(cert), Key: key, Chain: []*x509.Certificate{cert, m.Root.Cert}}
+	if by.Cert != m.Root.Cert {
+		n.Chain = []*x509.Certificate{cert, by.Cert, m.Root.Cert}
+	}
+	return n, nil
 }
 
 // Credential returns the node's certificate chain and key.
@@ -70,11 +84,13 @@ func (m *Mesh) Refuse(id identity.NodeID, err error) {
 
 // Verify checks a chain as the roster of a real mesh would.
 func (m *Mesh) Verify(chain []*x509.Certificate) (identity.NodeID, error) {
-	if len(chain) != 2 || !chain[1].Equal(m.Root.Cert) {
+	if len(chain) < 2 || len(chain) > 3 || !chain[len(chain)-1].Equal(m.Root.Cert) {
 		return identity.NodeID{}, fmt.Errorf("verify chain: not of this mesh")
 	}
-	if err := identity.CheckSignature(chain[0], m.Root.Cert); err != nil {
-		return identity.NodeID{}, fmt.Errorf("verify chain: %w", err)
+	for i, cert := range chain[:len(chain)-1] {
+		if err := identity.CheckSignature(cert, chain[i+1]); err != nil {
+			return identity.NodeID{}, fmt.Errorf("verify chain: %w", err)
+		}
 	}
 	id := identity.NodeIDOfCert(chain[0])
 	m.mu.Lock()
