@@ -14,48 +14,55 @@ import (
 // limits are the rates at which one sender is heard. All who are no members share one rate: whoever holds an old invite can make
 // as many IDs as it likes.
 //
-// What did not come straight from its sender is on the account of the member that has forwarded it, which can name any
-// sender: nobody can use up another's share.
+// What did not come straight from its sender is on the account of the member that has forwarded it, which can name any sender: nobody
+// can use up another's share.
 type limits struct {
 	// constant, or guarded by themselves
 	public    *published
-	bringer   func(net.Conn) identity.NodeID // the far side of the session that a stream came on; zero: not known
-	messages  *limiter                       // messages for memberlist
-	records   *limiter                       // records in messages
+	isDirect  func(net.Conn) bool // does a stream come straight from its sender
+	messages  *limiter            // messages for memberlist
+	records   *limiter            // records in messages
 	streams   *limiter
-	forwarded struct{ messages, records, streams *limiter } // by who has forwarded them
+	forwarded *limiter // streams, by who has forwarded them
+
+	forwardedMessages, forwardedRecords *limiter // likewise
 }
 
 func newLimits(p *published) *limits {
-	l := &limits{
-		public: p, bringer: session.Bringer,
-		messages: newLimiter(500, 1000), records: newLimiter(50, 500), streams: newLimiter(2, 60),
+	return &limits{
+		public: p, isDirect: session.IsDirect,
+		messages: newLimiter(500, 1000), records: newLimiter(50, 500), streams: newLimiter(2, 60), forwarded: newLimiter(20, 300),
+		forwardedMessages: newLimiter(500, 2000), forwardedRecords: newLimiter(50, 500),
 	}
-	l.forwarded.messages, l.forwarded.records, l.forwarded.streams = newLimiter(500, 2000), newLimiter(50, 500), newLimiter(20, 300)
-	return l
 }
 
-// message, record and stream take one token of the sender, or of who has forwarded for it, and report whether there was one.
+// message, record and stream take one token of a sender, or of who has forwarded for it, and report whether there was one.
 func (l *limits) message(from, by identity.NodeID) bool {
-	return l.heard(l.messages, l.forwarded.messages, from, by)
+	if from != by {
+		return l.heard(l.forwardedMessages, by)
+	}
+	return l.heard(l.messages, from)
 }
 
 func (l *limits) record(from, by identity.NodeID) bool {
-	return l.heard(l.records, l.forwarded.records, from, by)
+	if from != by {
+		return l.heard(l.forwardedRecords, by)
+	}
+	return l.heard(l.records, from)
 }
 
 func (l *limits) stream(from identity.NodeID, conn net.Conn) bool {
-	return l.heard(l.streams, l.forwarded.streams, from, l.bringer(conn))
+	if l.isDirect(conn) {
+		return l.heard(l.streams, from)
+	}
+	return l.heard(l.forwarded, session.Bringer(conn))
 }
 
-func (l *limits) heard(own, forwarded *limiter, from, by identity.NodeID) bool {
-	if from != by {
-		own = forwarded
+func (l *limits) heard(by *limiter, from identity.NodeID) bool {
+	if !l.public.isMember(from) {
+		from = identity.NodeID{}
 	}
-	if !l.public.isMember(by) {
-		by = identity.NodeID{}
-	}
-	return own.take(by, 1, time.Now())
+	return by.take(from, 1, time.Now())
 }
 
 // limiter is a token bucket for each sender. Forwarded messages name their sender only as truly as the forwarding

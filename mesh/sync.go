@@ -41,13 +41,11 @@ type conversation struct {
 	buf   []byte
 	end   time.Time
 	stats syncStats
-	// hint: a member that has forwarded the stream says whose it is. It may be another's, and nothing is noted of the one that is named.
-	hint bool
 }
 
 // finish notes a success, and asks for a second sync with a peer that has become a member in this one.
 func (c *conversation) finish(err error) {
-	if err == nil && !c.hint {
+	if err == nil {
 		c.s.asks.done(c.peer)
 	}
 	if c.basis != nil && c.s.book.public.isMember(c.peer) {

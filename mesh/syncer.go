@@ -14,7 +14,6 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
-	"warren/mesh/session"
 )
 
 // Timing of one sync.
@@ -62,7 +61,6 @@ func (s *syncer) serve(ctx context.Context, from identity.NodeID, conn net.Conn)
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	c := s.converse(from, conn)
-	c.hint = session.Bringer(conn) != from
 	err := c.answer()
 	c.finish(err)
 	if err != nil {

@@ -164,7 +164,7 @@ func (in *inbound) Stream(from identity.NodeID, p session.Proto, c net.Conn) {
 	case session.ProtoSync:
 		in.mesh.HandleSync(from, c)
 	case session.ProtoRelay:
-		if session.Bringer(c) != from { // whoever forwards a request could name any member as its source
+		if !session.IsDirect(c) { // whoever forwards a request could name any member as its source
 			c.Close()
 			in.indirect.Add(1)
 			return

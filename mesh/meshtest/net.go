@@ -294,9 +294,6 @@ func (p *Port) open(ctx context.Context, to identity.NodeID, sync bool) (net.Con
 		n.traffic.GossipStreams++
 	}
 	near, far := newStream(n, p.self, place, time.Duration(hops)*n.latency, bytes)
-	if hops == 1 {
-		far.by = p.id
-	}
 	n.streams[near], n.streams[far] = true, true
 	if sync {
 		go h.HandleSync(p.id, far)

@@ -15,8 +15,7 @@ type end struct {
 	net        *Net
 	self, peer identity.NodeID
 	in, out    *half
-	by         identity.NodeID // who brings it, when that is its source; else zero
-	bytes      *int            // in Traffic; guarded by net.mu
+	bytes      *int // in Traffic; guarded by net.mu
 }
 
 // half is one direction of a stream. It takes any amount without blocking the writer.
@@ -42,9 +41,6 @@ func newStream(n *Net, from, to identity.NodeID, latency time.Duration, bytes *i
 	far = &end{net: n, self: to, peer: from, in: forth, out: back, bytes: bytes}
 	return near, far
 }
-
-// Bringer returns the source of a stream that came over a link with it, else zero: somebody has forwarded it.
-func (e *end) Bringer() identity.NodeID { return e.by }
 
 // change wakes the reader; call it with mu held.
 func (h *half) change() {

@@ -34,6 +34,7 @@ func (a Addr) String() string { return identity.NodeID(a).String() }
 type stream struct {
 	*quic.Stream
 	local, remote Addr
+	direct        bool            // given to Inbound: not forwarded
 	by            identity.NodeID // given to Inbound: the far side of the session
 	writing       atomic.Int32
 }
@@ -80,17 +81,20 @@ func (s *Sessions) OpenDirect(ctx context.Context, to identity.NodeID, p Proto) 
 }
 
 // Bringer returns the far side of the session on which a stream given to Inbound came: its source, which is proven then, or the member
-// that forwards it, and then the source is that one's word only. For other connections, unless they have a method of that name
-// themselves, it is zero.
+// that forwards it, and then the source is that one's word only. For other connections it is zero.
 func Bringer(c net.Conn) identity.NodeID {
-	if s, ok := c.(interface{ Bringer() identity.NodeID }); ok {
-		return s.Bringer()
+	if s, ok := c.(*stream); ok {
+		return s.by
 	}
 	return identity.NodeID{}
 }
 
-// Bringer is what the function of that name returns.
-func (c *stream) Bringer() identity.NodeID { return c.by }
+// IsDirect reports whether a stream given to Inbound came on the session with its source itself, so that the
+// source is proven. For other connections it is false.
+func IsDirect(c net.Conn) bool {
+	s, ok := c.(*stream)
+	return ok && s.direct
+}
 
 func (r *router) open(ctx context.Context, to identity.NodeID, p Proto) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
@@ -212,7 +216,7 @@ func (r *router) serveStream(l *link, st *quic.Stream) {
 		return
 	}
 	st.SetDeadline(time.Time{})
-	r.inbound.Stream(from, h.proto, &stream{Stream: st, local: Addr(r.self), remote: Addr(from), by: l.id})
+	r.inbound.Stream(from, h.proto, &stream{Stream: st, local: Addr(r.self), remote: Addr(from), direct: h.kind == frameDirect, by: l.id})
 }
 
 // splice joins a stream that came over l with one towards its destination and copies until both directions have ended.
