@@ -12,13 +12,15 @@ const tickEvery = time.Minute
 // loop is the run loop: what happens to a Mesh one thing after the other.
 type loop struct {
 	// constant
-	intake *intake
-	asks   *asks
-	swim   *swim
-	log    *slog.Logger
+	intake   *intake
+	asks     *asks
+	notices  *notices
+	sides    *sides
+	sessions Sessions
+	swim     *swim
+	log      *slog.Logger
 
 	syncs *timetable
-	out   *expulsion
 	timer *time.Timer
 }
 
@@ -33,7 +35,8 @@ func (l *loop) run(ctx context.Context) {
 		case a := <-l.intake.inbox:
 			l.intake.take(a)
 		case <-l.asks.wake:
-			l.taken(time.Now())
+			l.syncs.plan(l.asks.take(), time.Now())
+		case <-l.notices.wake:
 		case r := <-l.syncs.results:
 			l.syncs.finished(r, time.Now())
 		case line := <-l.swim.lines:
@@ -43,33 +46,19 @@ func (l *loop) run(ctx context.Context) {
 		case <-tick.C:
 			l.intake.advance(time.Now()) // which also tries a write again that failed
 			l.syncs.tick(time.Now())
+			l.sides.keep(l.sessions.Neighbours())
 		}
 		l.start(ctx, time.Now())
 	}
 }
 
-// taken acts on what was asked for, and on refusals: one that is left came after the last session with its sender.
-func (l *loop) taken(now time.Time) {
-	asks, no := l.asks.take()
-	for id, a := range asks {
-		if a.up {
-			l.out.takenIn(id)
-		}
-	}
-	for id, reason := range no {
-		l.out.refuse(id, reason, now)
-	}
-	l.syncs.plan(asks, now)
-}
-
 // start begins what is due and sets the timer for what is due next.
 func (l *loop) start(ctx context.Context, now time.Time) {
-	next := l.out.heed(now)
-	if due := l.syncs.start(ctx, now); next.IsZero() || !due.IsZero() && due.Before(next) {
-		next = due
-	}
-	if next.IsZero() {
-		next = now.Add(time.Hour)
+	next := now.Add(time.Hour)
+	for _, due := range [...]time.Time{l.intake.resume(now), l.notices.send(now), l.syncs.start(ctx, now)} {
+		if !due.IsZero() && due.Before(next) {
+			next = due
+		}
 	}
 	l.timer.Reset(next.Sub(now))
 }

@@ -22,6 +22,7 @@ type reception struct {
 	inbound  Inbound
 	gate     *gate
 	keeper   *keeper
+	proofs   *proofs
 	events   *mailbox
 	counters *counters
 	wait     *sync.WaitGroup
@@ -58,12 +59,12 @@ func (r *reception) member(ctx context.Context, conn *quic.Conn) error {
 		err = &Refusal{Code: CodeRefused, Reason: "this is the same node, or a copy of it"}
 	}
 	if err != nil {
-		told := refusalOf(err)
-		conn.CloseWithError(quic.ApplicationErrorCode(told.Code), cleanReason(told.Reason))
+		r.proofs.answer(ctx, conn, refusalOf(err))
 		return fmt.Errorf("verify chain: %w", err)
 	}
 	far, err := r.answerHello(ctx, conn)
 	if err != nil {
+		r.proofs.heard(id, conn, err)
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no hello")
 		if r.roster.Member(id) { // strangers could tell without end, each time by another name
 			r.events.refused(id, err)
