@@ -339,7 +339,7 @@ func TestForgedRecordsCostLittle(t *testing.T) {
 				copies++
 				forged.Signature = bytes.Repeat([]byte{byte(copies), byte(copies >> 8), byte(copies >> 16), 1}, 16)
 				encoded, _ := forged.Marshal()
-				a.HandleMessage(b.id, straightMessage(encoded, 1))
+				a.HandleMessage(b.id, b.id, straightMessage(encoded, 1))
 				a.HandleMessage(b.id, compound([][]byte{append([]byte{typeUser, gossipAll}, encoded...), {typePing, 0x80}}))
 			}
 			time.Sleep(50 * time.Millisecond)

@@ -46,6 +46,36 @@ func TestRecentForgets(t *testing.T) {
 	}
 }
 
+// Whoever forwards messages in another's name uses up its own share, and nothing of what that one has.
+func TestForgedMessagesCostTheirSenderNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Millisecond)
+		a := w.founder("a")
+		if err := a.load(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(a.stop)
+		liar, other := identity.NodeID{9}, a.id
+		for what, take := range map[string]func(from, by identity.NodeID) bool{"messages": a.limits.message, "records": a.limits.record} {
+			count := func(from, by identity.NodeID) (n int) {
+				for take(from, by) {
+					if n++; n > 10_000 {
+						t.Fatalf("%s: got no limit", what)
+					}
+				}
+				return n
+			}
+			forged := count(other, liar)
+			if own := count(other, other); own == 0 || forged == 0 {
+				t.Errorf("%s: got %d of the member's own after %d forged ones, want its whole share", what, own, forged)
+			}
+			if again := count(identity.NodeID{7}, liar); again != 0 {
+				t.Errorf("%s: got %d more by the liar in another name, want none", what, again)
+			}
+		}
+	})
+}
+
 // Whoever forwards streams in another's name uses up nothing of what that one has.
 func TestForgedStreamsCostTheirSenderNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

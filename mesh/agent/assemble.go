@@ -184,7 +184,7 @@ func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (er
 		return err
 	}
 	p.courier, err = courier.New(courier.Options{
-		Mesh: p.state.MeshID(), Self: self, Signing: p.state.Key, Sealing: p.state.Sealing, Members: courier.NewKeyring(records{p.members}),
+		Mesh: p.state.MeshID(), Self: self, Signing: p.state.Key, Sealing: p.state.Sealing, Instance: instance, Members: courier.NewKeyring(records{p.members}),
 		Sessions: p.sessions, Tunnel: a.tunnel, Standing: p.standing, Logger: logger,
 	})
 	if err != nil {

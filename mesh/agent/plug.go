@@ -21,6 +21,7 @@ import (
 	"warren/mesh/place"
 	"warren/mesh/roster"
 	"warren/mesh/session"
+	"warren/nat/limit"
 	"warren/nat/netwatch"
 	"warren/nat/relay"
 	"warren/nat/standing"
@@ -138,9 +139,10 @@ type inbound struct {
 	courier  *courier.Courier
 	standing *standing.Standing
 	relay    *relay.Server
-	unknown  atomic.Uint64 // messages and streams of no known kind
-	indirect atomic.Uint64 // relay requests that did not come from the member itself
-	refused  atomic.Uint64 // joiners
+	unknown  atomic.Uint64             // messages and streams of no known kind
+	indirect atomic.Uint64             // relay requests that did not come from the member itself
+	refused  atomic.Uint64             // joiners
+	lines    limit.Lines[netip.Prefix] // of joins that came to nothing, by where they came from
 }
 
 // Message is called by session, from its goroutines, and does not wait.
@@ -180,12 +182,22 @@ func (in *inbound) Stream(from identity.NodeID, p session.Proto, c net.Conn) {
 // Join answers a joiner's connection.
 func (in *inbound) Join(c session.JoinConn) {
 	who, err := join.Serve(context.Background(), c, in.mesh.Admission()) // ends with the connection
+	address, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+	// Anybody can be refused as often as it likes, and who holds an invite can break off after each admission.
+	skipped, due := 0, true
+	if err != nil {
+		skipped, due = in.lines.Due(time.Now(), limit.Host(address.Addr()))
+	}
 	switch {
 	case err != nil && who.IsZero():
 		in.refused.Add(1)
-		in.log.Info("join refused", "address", c.RemoteAddr().String(), "error", err)
+		if due {
+			in.log.Info("join refused", "address", address.String(), "error", err, "skipped", skipped)
+		}
 	case err != nil:
-		in.log.Info("admitted, first record not received", "id", who.Short(), "error", err)
+		if due {
+			in.log.Info("admitted, first record not received", "id", who.Short(), "error", err, "skipped", skipped)
+		}
 	default:
 		in.log.Info("admitted", "id", who.Short())
 	}

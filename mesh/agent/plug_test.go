@@ -229,3 +229,63 @@ func TestNetworkThatIsNotWatchedTellsOfThePort(t *testing.T) {
 		}
 	})
 }
+
+// visit is a joiner's connection from somewhere.
+type visit struct {
+	net.Conn
+	from netip.AddrPort
+}
+
+func (v visit) RemoteAddr() net.Addr                { return net.UDPAddrFromAddrPort(v.from) }
+func (v visit) Export(label string) ([]byte, error) { return make([]byte, 32), nil }
+
+// Strangers that are refused as joiners, as often as they like, have one line a minute of each host, and are counted.
+func TestRefusedJoinsFillNoLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		in := &inbound{log: slog.New(slog.NewTextHandler(&log, nil)), mesh: &mesh.Mesh{}}
+		join := func(from string) {
+			near, far := net.Pipe()
+			go func() {
+				_, _ = near.Write([]byte{0, 0, 0, 1, 0})
+				_, _ = io.Copy(io.Discard, near)
+			}()
+			in.Join(visit{far, netip.MustParseAddrPort(from)})
+			near.Close()
+		}
+		lines := func() (n int) {
+			n = strings.Count(log.String(), "join refused")
+			return n
+		}
+		for i := range 100 {
+			join(fmt.Sprintf("198.51.100.66:%d", 1000+i))
+			join(fmt.Sprintf("[2001:db8::%x]:1", i))
+		}
+		if got := lines(); got != 2 {
+			t.Errorf("got %d lines of two hosts, want 2:\n%s", got, log.String())
+		}
+		time.Sleep(time.Minute)
+		join("198.51.100.66:1")
+		if got := lines(); got != 3 || !strings.Contains(log.String(), "skipped=99") {
+			t.Errorf("got %d lines, want a third that tells of the 99 that were left out:\n%s", got, log.String())
+		}
+		if got := in.Dropped()["join: refused"]; got != 201 {
+			t.Errorf("got %d refused, want 201", got)
+		}
+	})
+}
+
+// All uses of an invite are taken when the records show as many members by it.
+func TestSpentInvites(t *testing.T) {
+	v := viewOf()
+	v.Invites = []mesh.Invite{
+		{ID: identity.KeyID{1}, Terms: identity.InviteTerms{Uses: 2}, Used: []identity.NodeID{someone(1)}},
+		{ID: identity.KeyID{2}, Terms: identity.InviteTerms{Uses: 2}, Used: []identity.NodeID{someone(1), someone(2)}},
+	}
+	m := &members{book: page{view: v}}
+	for n, want := range map[byte]bool{1: false, 2: true, 3: false} {
+		if got := m.Spent(identity.KeyID{n}); got != want {
+			t.Errorf("invite %d: got %v, want %v", n, got, want)
+		}
+	}
+}

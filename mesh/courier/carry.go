@@ -102,6 +102,7 @@ func (c *Courier) open(hint identity.NodeID, sealed []byte) (from identity.NodeI
 		c.count(malformed)
 		return from, got, false
 	}
+	c.sealer.Runs(time.Now(), from, message.Instance)
 	return from, opened{message: message, psk: psk}, true
 }
 

@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"warren/mesh/identity"
 	"warren/mesh/session"
@@ -64,12 +65,13 @@ type Standing interface {
 	Pack() uint32
 }
 
-// Options of a Courier; all fields but Logger are required.
+// Options of a Courier; all fields but Instance and Logger are required.
 type Options struct {
 	Mesh     identity.MeshID
 	Self     identity.NodeID
 	Signing  ed25519.PrivateKey
 	Sealing  [32]byte // the X25519 private key whose public half stands in the own record
+	Instance [8]byte  // of this run, as the own record and nat tell it
 	Members  Members
 	Sessions Sessions
 	Tunnel   Tunnel
@@ -108,7 +110,9 @@ func New(o Options) (*Courier, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	sealer, err := signal.New(signal.Options{Mesh: o.Mesh, Self: o.Self, Signing: o.Signing, Sealing: o.Sealing, Members: o.Members})
+	sealer, err := signal.New(signal.Options{
+		Mesh: o.Mesh, Self: o.Self, Signing: o.Signing, Sealing: o.Sealing, Members: o.Members, Instance: o.Instance, Started: time.Now(),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("new courier: %w", err)
 	}

@@ -348,6 +348,36 @@ func TestForgedNamesLeaveTurns(t *testing.T) {
 	})
 }
 
+// For a minute a member brings as much as its session lets through, in everybody's name: each introduction beside it goes through at
+// once, what is garbage is opened and no more, and nothing of it is heard by anybody.
+func TestIntroductionsBesideAFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		alice, bob := w.add("alice"), w.add("bob")
+		bob.answers = true
+		alice.run()
+		bob.run()
+		names := append(w.named(20), alice.id)
+		const seconds, perSecond = 60, 200
+		go func() {
+			for i := range seconds * perSecond {
+				bob.courier.Take(names[i%len(names)], identity.NodeID{8}, []byte("garbage that looks like nothing at all, but has to be opened"))
+				time.Sleep(time.Second / perSecond)
+			}
+		}()
+		for second := range uint64(seconds) {
+			alice.say(bob.id, offer(second+1))
+			at := time.Duration(second) * time.Second
+			alice.want(fmt.Sprint(at, " sends to bob"), fmt.Sprint(at, " key of bob"), fmt.Sprintf("%v answer %d of bob", at, second+1), fmt.Sprint(at, " agreed with bob 07"))
+			bob.want(fmt.Sprintf("%v offer %d of alice", at, second+1), fmt.Sprint(at, " key of alice"), fmt.Sprint(at, " sends to alice"))
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Second)
+		bob.want()
+		bob.wantDropped(map[string]uint64{"signal: not sealed to this node": seconds * perSecond})
+	})
+}
+
 // A member that forwards may name another sender: the message is the sender's all the same, and in its lane.
 func TestWrongHintHarmsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -30,7 +30,7 @@ func (k *Keyring) Keys(id identity.NodeID) (signal.Keys, bool) {
 		return signal.Keys{}, false
 	}
 	public, ok := k.publicKey(member)
-	return signal.Keys{Signing: public, Sealing: member.Record.SealingKey}, ok
+	return signal.Keys{Signing: public, Sealing: member.Record.SealingKey, Instance: member.Record.Instance}, ok
 }
 
 func (k *Keyring) publicKey(member roster.Member) (ed25519.PublicKey, bool) {

@@ -25,6 +25,7 @@ const (
 	clockSkew
 	noOffer
 	tooMany
+	earlier
 	other
 	reasons // how many there are
 )
@@ -36,7 +37,8 @@ var names = [reasons]string{
 	notForUs: "signal: not sealed to this node", fromStranger: "signal: from a stranger", forged: "signal: with a wrong signature",
 	replayed: "signal: replayed", clockSkew: "signal: outside the time window",
 	noOffer: "signal: answer to an offer that was not made or is too old", tooMany: "signal: too many signals from one member",
-	other: "signal: other",
+	earlier: "signal: for an earlier run of this node",
+	other:   "signal: other",
 }
 
 // refusals are the reasons by the errors of Sealer.Open.
@@ -45,7 +47,7 @@ var refusals = []struct {
 	reason reason
 }{
 	{signal.ErrMalformed, malformedSignal}, {signal.ErrNotForUs, notForUs}, {signal.ErrStranger, fromStranger}, {signal.ErrForged, forged},
-	{signal.ErrReplayed, replayed}, {signal.ErrClockSkew, clockSkew}, {signal.ErrNoOffer, noOffer}, {signal.ErrTooMany, tooMany},
+	{signal.ErrReplayed, replayed}, {signal.ErrClockSkew, clockSkew}, {signal.ErrNoOffer, noOffer}, {signal.ErrTooMany, tooMany}, {signal.ErrEarlier, earlier},
 }
 
 // reasonOf names a refusal of the sealer.

@@ -46,6 +46,14 @@ func (h *Hub) steer(id identity.NodeID, p *peer, w way, restarted bool) {
 // sessionChanged notes a control session that came, moved or went.
 func (h *Hub) sessionChanged(e session.Event) bool {
 	o := h.o.Owners
+	if _, known := h.sessions[e.ID]; e.Stranger && !known {
+		// Whoever holds an invite can have such sessions, one after the other. It is asked for its records, and until these make it a member
+		// there is nothing to plan.
+		if e.Kind == session.Up {
+			o.Records.SessionUp(e.ID, e.Dialled)
+		}
+		return false
+	}
 	switch e.Kind {
 	case session.Up:
 		h.sessions[e.ID] = sessionFacts{remote: e.Remote, since: time.Now(), met: e.Dialled && !bind.IsVirtual(e.Remote.Addr())}
@@ -65,7 +73,7 @@ func (h *Hub) sessionChanged(e session.Event) bool {
 			o.Streams.SessionLost(e.ID, h.sessions[e.ID].remote)
 		}
 		delete(h.sessions, e.ID)
-		if e.ByPeer && e.Code >= session.CodeFirstFree {
+		if e.ByPeer && e.Code >= session.CodeStranger {
 			h.refused(e.ID, e.Reason)
 		}
 	case session.Refused:

@@ -188,6 +188,46 @@ func TestSessionLostAndFound(t *testing.T) {
 	})
 }
 
+// A stranger that dials is asked for its records, and costs no round, however often it comes. As soon as these make it a member its
+// session counts.
+func TestStrangersCostNoRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newTwins(t, newNetwork(), 1, testMember(1), testMember(2, "203.0.113.2:9277"))
+		a.run(t)
+		a.connect(2, "203.0.113.2:9277")
+		a.take()
+		before := a.hub.Board()
+		remote := netip.MustParseAddrPort("198.51.100.66:9277")
+		var want []string
+		for i := range 100 {
+			who := byte(100 + i)
+			a.sessions <- session.Event{Kind: session.Up, ID: id(who), Remote: remote, Stranger: true}
+			a.sessions <- session.Event{Kind: session.Moved, ID: id(who), Remote: remote, Stranger: true}
+			a.sessions <- session.Event{Kind: session.Down, ID: id(who), Code: CodeNotMember, ByPeer: true, Reason: "anything", Stranger: true}
+			want = append(want, fmt.Sprintf("0s gossip with %d", who))
+		}
+		time.Sleep(time.Second)
+		lines(t, "strangers", a.take(), want...)
+		if a.hub.Board() != before {
+			t.Error("got a round because of strangers, want none")
+		}
+		if got := len(a.hub.said.refusals); got != 0 {
+			t.Errorf("got %d refusals of strangers kept, want none", got)
+		}
+		a.sessions <- session.Event{Kind: session.Up, ID: id(3), Remote: remote, Stranger: true}
+		a.learn(testMember(1), testMember(2, "203.0.113.2:9277"), testMember(3))
+		a.take()
+		a.sessions <- session.Event{Kind: session.Up, ID: id(3), Remote: remote}
+		synctest.Wait()
+		if got := a.take(); !slices.Contains(got, "0s moved 3 to 198.51.100.66:9277") || !slices.Contains(got, "0s gossip with 3") {
+			t.Errorf("got %q, want the session of a member", got)
+		}
+		if a.hub.Board() == before {
+			t.Error("got no round for a new member")
+		}
+	})
+}
+
 func TestReloadOfOneStaticPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newTwins(t, newNetwork(), 1, testMember(1), testMember(2))

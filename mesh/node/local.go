@@ -58,7 +58,7 @@ func streamAnchors(f facts) (ids []identity.NodeID, private bool) {
 	}
 	list := func(private bool) (ids []identity.NodeID) {
 		for _, m := range anchors {
-			if slices.ContainsFunc(m.Record.Endpoints, func(a netip.AddrPort) bool { return streams.Counts(a.Addr(), private) }) {
+			if slices.ContainsFunc(f.dialable(m.Record.Endpoints), func(a netip.AddrPort) bool { return streams.Counts(a.Addr(), private) }) {
 				ids = append(ids, m.ID)
 			}
 		}
@@ -107,10 +107,10 @@ func streamAnchor(id identity.NodeID, private bool, f facts) streams.Anchor {
 		}
 	}
 	if i := slices.IndexFunc(f.view.Members, func(m mesh.Member) bool { return m.ID == id }); i >= 0 {
-		for _, addr := range f.view.Members[i].Record.Endpoints {
+		for _, addr := range f.dialable(f.view.Members[i].Record.Endpoints) {
 			add(&a.UDP, addr)
 		}
-		for _, addr := range f.view.Members[i].Record.Streams {
+		for _, addr := range f.dialable(f.view.Members[i].Record.Streams) {
 			add(&a.TCP, addr)
 		}
 	}
@@ -160,7 +160,7 @@ func planStanding(self mesh.Member, f facts) standing.Desired {
 		if m.ID == f.self || !isAnchor(m) {
 			continue
 		}
-		for _, addr := range m.Record.Endpoints {
+		for _, addr := range f.dialable(m.Record.Endpoints) {
 			if streams.Counts(addr.Addr(), false) {
 				want.Servers = append(want.Servers, standing.Server{ID: m.ID, Addr: addr, Helps: len(f.preferred) > 0})
 			}

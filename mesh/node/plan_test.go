@@ -38,6 +38,29 @@ func TestPlanDialsTheRelaysThatAreNeeded(t *testing.T) {
 	}
 }
 
+// A member may name any address as its own: none of this host, of the overlay, or of the socket's streams is dialled.
+func TestPlanDialsNoAddressThatIsNone(t *testing.T) {
+	good := netip.MustParseAddrPort("203.0.113.2:9277")
+	m := testMember(2, "127.0.0.1:80", "[::1]:80", "100.70.0.1:22", "[fd00::1]:22", "[100::200:0:0:1]:9", "0.0.0.0:1", "224.0.0.1:1", good.String())
+	m.Record.Streams = append([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:443")}, m.Record.Endpoints...)
+	f := testFacts(testMember(1), m)
+	f.relays = []identity.NodeID{id(2)}
+	got := plan(f)
+	if want := []session.Target{{ID: id(2), Addrs: []netip.AddrPort{good}}}; !reflect.DeepEqual(got.targets, want) {
+		t.Errorf("got targets %v, want %v", got.targets, want)
+	}
+	if want := []netip.AddrPort{good}; len(got.streams.Anchors) != 1 || !slices.Equal(got.streams.Anchors[0].UDP, want) || !slices.Equal(got.streams.Anchors[0].TCP, want) {
+		t.Errorf("got anchors of streams %+v, want %v alone", got.streams.Anchors, want)
+	}
+	if len(got.standing.Servers) != 1 || got.standing.Servers[0].Addr != good {
+		t.Errorf("got servers %v, want %v alone", got.standing.Servers, good)
+	}
+	f.view.Members[1].Record.Endpoints = m.Record.Endpoints[:7]
+	if got := plan(f).streams.Anchors; len(got) != 0 {
+		t.Errorf("got anchors of streams %+v, want none", got)
+	}
+}
+
 // A session that came up stays for a while, whatever it was for.
 func TestPlanKeepsYoungSessions(t *testing.T) {
 	now, met := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), netip.MustParseAddrPort("203.0.113.7:9277")

@@ -10,6 +10,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/session"
 	"warren/nat"
+	"warren/nat/ranges"
 	"warren/tunnel/bind"
 )
 
@@ -41,11 +42,11 @@ func planTargets(f facts) []session.Target {
 		add(id, addr)
 	}
 	for _, m := range anchors {
-		add(m.ID, m.Record.Endpoints...)
+		add(m.ID, f.dialable(m.Record.Endpoints)...)
 	}
 	for _, m := range f.view.Members {
 		if m.State == mesh.Active && slices.Contains(f.relays, m.ID) {
-			add(m.ID, m.Record.Endpoints...)
+			add(m.ID, f.dialable(m.Record.Endpoints)...)
 		}
 	}
 	if anchorsUp == 0 {
@@ -80,6 +81,17 @@ func planTargets(f facts) []session.Target {
 		out = append(out, session.Target{ID: id, Addrs: addrs})
 	}
 	slices.SortFunc(out, func(a, b session.Target) int { return a.ID.Compare(b.ID) })
+	return out
+}
+
+// dialable returns those of the addresses in a member's record that are dialled: a member may name any.
+func (f facts) dialable(addrs []netip.AddrPort) (out []netip.AddrPort) {
+	overlays := f.overlays()
+	for _, addr := range addrs {
+		if ranges.Dialable(addr.Addr(), overlays...) {
+			out = append(out, addr)
+		}
+	}
 	return out
 }
 

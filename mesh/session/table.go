@@ -79,7 +79,11 @@ func (t *table) add(l *link) (superfluous []closing, settle *link) {
 			superfluous = append(superfluous, closing{p.spare, CodeReplaced, "a newer session took over"})
 		}
 		p.current, p.spare = l, old
-		t.moved(l)
+		if old.stranger.Load() && !l.stranger.Load() {
+			t.events.put(upOf(l)) // what was told of a stranger's session is told of as one's own from here on
+		} else {
+			t.moved(l)
+		}
 	}
 	if p.spare != nil && t.self.Compare(l.id) < 0 {
 		settle = p.current

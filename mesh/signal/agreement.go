@@ -64,6 +64,30 @@ func (s *Sealer) fresh(now time.Time, from identity.NodeID, nonce [16]byte) erro
 	return nil
 }
 
+// Runs notes which run of a peer its last message came from.
+func (s *Sealer) Runs(now time.Time, id identity.NodeID, instance [8]byte) {
+	p := s.lock(now, id)
+	defer p.mu.Unlock()
+	p.instance = instance
+}
+
+// instance returns the run of a peer that it was heard of last, by its record or by a message.
+func (s *Sealer) instance(now time.Time, id identity.NodeID, recorded [8]byte) [8]byte {
+	p := s.lock(now, id)
+	defer p.mu.Unlock()
+	if p.recorded != recorded {
+		p.instance, p.recorded = recorded, recorded
+	}
+	return p.instance
+}
+
+// earlier reports whether a signal was made for an earlier run of this node, whose nonces are gone. One that names another run, but was
+// made since this one began, is not: its sender has not heard of this run yet. So a signal can be replayed only if it was made, by its
+// sender's clock, after this run began by ours.
+func (s *Sealer) earlier(in body) bool {
+	return len(in.To) > 0 && [8]byte(in.To) != s.options.Instance && in.Millis < s.options.Started.UnixMilli()
+}
+
 // offer returns the public key of the attempt, made at the first call.
 func (s *Sealer) offer(now time.Time, to identity.NodeID, attempt uint64) ([]byte, error) {
 	p := s.lock(now, to)

@@ -60,6 +60,7 @@ var (
 	ErrClockSkew = errors.New("signal outside the time window")
 	ErrNoOffer   = errors.New("answer to an offer that was not made or is too old")
 	ErrTooMany   = errors.New("too many signals from one member")
+	ErrEarlier   = errors.New("signal for an earlier run of this node")
 )
 
 // Message is one signal in clear.
@@ -74,13 +75,14 @@ type Message struct {
 // PSK is a WireGuard preshared key.
 type PSK [32]byte
 
-// Keys are what a member's record says of it: the key that it signs with, and the X25519 key to seal to.
+// Keys are what a member's record says of it: the key that it signs with, the X25519 key to seal to, and which run of it that was.
 type Keys struct {
-	Signing ed25519.PublicKey
-	Sealing [32]byte
+	Signing  ed25519.PublicKey
+	Sealing  [32]byte
+	Instance [8]byte
 }
 
-// Options of a Sealer; all fields are required.
+// Options of a Sealer. All fields are required, but that without Instance and Started nothing is refused as one for an earlier run.
 type Options struct {
 	Mesh    identity.MeshID
 	Self    identity.NodeID
@@ -88,6 +90,10 @@ type Options struct {
 	// Sealing is the X25519 private key whose public half stands in the own record.
 	Sealing [32]byte
 	Members Members
+	// Instance is this run of the node, as its record and its introductions tell it, and Started when it began: the nonces seen by the
+	// runs before are gone.
+	Instance [8]byte
+	Started  time.Time
 }
 
 // Members tells the keys of active members. It is asked for each signal, and does not wait.
@@ -113,6 +119,8 @@ type peerState struct {
 	heard   map[uint64]*heard
 	// answered is the newest attempt that the peer has answered.
 	answered uint64
+	// instance is the run of the peer that it was heard of last, and recorded that in its record.
+	instance, recorded [8]byte
 }
 
 // offered is an own offer: the private key is needed once, for the answer.
@@ -146,6 +154,7 @@ type body struct {
 	Attempt uint64 `cbor:"5,keyasint"`
 	Payload []byte `cbor:"6,keyasint"`
 	KEM     []byte `cbor:"7,keyasint,omitempty"` // offer: public key; answer: encapsulated secret
+	To      []byte `cbor:"8,keyasint,omitempty"` // the receiver's instance; none: not known
 }
 
 const (
@@ -200,6 +209,9 @@ func (s *Sealer) Seal(now time.Time, to identity.NodeID, m Message) (sealed []by
 	var nonce [16]byte
 	rand.Read(nonce[:])
 	in := body{From: s.options.Self[:], Millis: now.UnixMilli(), Nonce: nonce[:], Role: m.Role, Attempt: m.Attempt, Payload: m.Payload}
+	if instance := s.instance(now, to, keys.Instance); instance != [8]byte{} {
+		in.To = instance[:]
+	}
 	switch m.Role {
 	case Offer:
 		in.KEM, err = s.offer(now, to, m.Attempt)
@@ -246,6 +258,9 @@ func (s *Sealer) Open(now time.Time, sealed []byte) (from identity.NodeID, m Mes
 		return sender, m, nil, fmt.Errorf("open signal of %s: its clock differs from ours by %s: %w",
 			sender.Short(), skew.Round(time.Second), ErrClockSkew)
 	}
+	if s.earlier(in) {
+		return sender, m, nil, fmt.Errorf("open signal of %s: %w", sender.Short(), ErrEarlier)
+	}
 	if err := s.fresh(now, sender, [16]byte(in.Nonce)); err != nil {
 		return sender, m, nil, fmt.Errorf("open signal of %s: %w", sender.Short(), err)
 	}
@@ -271,7 +286,7 @@ func (s *Sealer) verify(plain []byte) (in body, from identity.NodeID, err error)
 	if err := decoding.Unmarshal(outer.Body, &in); err != nil {
 		return in, from, fmt.Errorf("decode signal: %w", ErrMalformed)
 	}
-	if len(in.From) != len(from) || len(in.Nonce) != 16 || in.Role > Answer || len(in.Payload) > MaxPayload {
+	if len(in.From) != len(from) || len(in.Nonce) != 16 || len(in.To) > 0 && len(in.To) != 8 || in.Role > Answer || len(in.Payload) > MaxPayload {
 		return in, from, fmt.Errorf("decode signal: %w", ErrMalformed)
 	}
 	sender := identity.NodeID(in.From)

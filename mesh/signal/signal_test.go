@@ -236,3 +236,70 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// again is a sealer after a restart: with the same keys, another instance, and nothing remembered.
+func again(t *testing.T, s *Sealer, instance [8]byte, started time.Time) *Sealer {
+	t.Helper()
+	o := s.options
+	o.Instance, o.Started = instance, started
+	out, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// What was sealed for a run of the receiver is refused by the next one, which has seen none of it; what is sealed since that began is not,
+// even by who has not heard of it yet, or whose clock is late.
+func TestSignalsForAnEarlierRun(t *testing.T) {
+	alice, bob, _ := pair(t)
+	start := time.Unix(1_800_000_000, 0)
+	book := alice.options.Members.(book)
+	record := func(s *Sealer) {
+		keys := book[s.options.Self]
+		keys.Instance = s.options.Instance
+		book[s.options.Self] = keys
+	}
+	plain := Message{Payload: []byte("ask")}
+	bob = again(t, bob, [8]byte{1}, start)
+	record(bob)
+	before, _ := seal(t, alice, start.Add(time.Second), bob, plain)
+	if _, _, _, err := bob.Open(start.Add(time.Second), before); err != nil {
+		t.Fatal(err)
+	}
+
+	restart := start.Add(10 * time.Second)
+	bob = again(t, bob, [8]byte{2}, restart)
+	if _, _, _, err := bob.Open(restart, before); !errors.Is(err, ErrEarlier) {
+		t.Errorf("a replay after the restart: got %v, want ErrEarlier", err)
+	}
+	for what, c := range map[string]struct {
+		sent time.Time // by alice's clock
+		tell func(alice *Sealer)
+		want error
+	}{
+		"since the restart, of which alice has not heard":                     {restart, func(*Sealer) {}, nil},
+		"by a late clock, of which alice has not heard":                       {restart.Add(-time.Second), func(*Sealer) {}, ErrEarlier},
+		"by a late clock, heard by bob's message":                             {restart.Add(-time.Second), func(alice *Sealer) { alice.Runs(restart, bob.options.Self, [8]byte{2}) }, nil},
+		"by a late clock, heard by bob's record":                              {restart.Add(-time.Second), func(*Sealer) { record(bob) }, nil},
+		"by a late clock, heard by bob's record after a message of the other": {restart.Add(-time.Second), func(alice *Sealer) { alice.Runs(restart, bob.options.Self, [8]byte{1}); record(bob) }, nil},
+	} {
+		keys := book[bob.options.Self]
+		keys.Instance = [8]byte{1}
+		book[bob.options.Self] = keys
+		alice := again(t, alice, [8]byte{9}, start)
+		seal(t, alice, start, bob, plain) // has read the old record
+		c.tell(alice)
+		sealed, _ := seal(t, alice, c.sent, bob, plain)
+		if _, _, _, err := bob.Open(restart.Add(time.Second), sealed); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", what, err, c.want)
+		}
+	}
+	// A message newer than the record says more than that: the record follows.
+	alice = again(t, alice, [8]byte{9}, start)
+	seal(t, alice, start, bob, plain)
+	alice.Runs(restart, bob.options.Self, [8]byte{3})
+	if got := alice.instance(restart, bob.options.Self, book[bob.options.Self].Instance); got != [8]byte{3} {
+		t.Errorf("got instance %x, want that of the message", got)
+	}
+}

@@ -6,7 +6,10 @@
 // Its functions may be called concurrently.
 package ranges
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Kind says who can send to an address.
 type Kind int
@@ -53,6 +56,16 @@ func Of(a netip.Addr) Kind {
 
 // IsPublic reports whether everyone on the Internet can send to an address.
 func IsPublic(a netip.Addr) bool { return Of(a) == Public }
+
+// discard is where nothing is by its definition (RFC 6666), and where the shared socket has the addresses of its streams.
+var discard = netip.MustParsePrefix("100::/64")
+
+// Dialable reports whether an address that another node names may be dialled: not if it is of this host alone, of many or of nobody, and
+// not inside the overlay's own networks, where what comes back says nothing of the way there. Addresses of private networks may.
+func Dialable(a netip.Addr, overlay ...netip.Prefix) bool {
+	a = a.Unmap()
+	return Of(a) != Useless && !discard.Contains(a) && !slices.ContainsFunc(overlay, func(p netip.Prefix) bool { return p.Contains(a) })
+}
 
 // PublicOf keeps the addresses that everyone can send to.
 func PublicOf(addrs []netip.AddrPort) (out []netip.AddrPort) {

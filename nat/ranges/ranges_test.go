@@ -23,6 +23,23 @@ func TestOf(t *testing.T) {
 	}
 }
 
+func TestDialable(t *testing.T) {
+	overlay := []netip.Prefix{netip.MustParsePrefix("100.70.0.0/16"), netip.MustParsePrefix("fd12:3456:789a::/48")}
+	for text, want := range map[string]bool{
+		"203.0.113.1": true, "2001:db8::1": true, "192.168.1.1": true, "100.71.0.1": true, "fd12:3456:789b::1": true, "::ffff:10.0.0.1": true,
+		"127.0.0.1": false, "::1": false, "::ffff:127.0.0.1": false, "0.0.0.0": false, "::": false, "0.1.2.3": false, "240.0.0.1": false,
+		"255.255.255.255": false, "224.0.0.1": false, "ff02::1": false, "fe80::1": false, "169.254.1.1": false, "100::300:0:0:1": false,
+		"100.70.9.9": false, "::ffff:100.70.9.9": false, "fd12:3456:789a::7": false,
+	} {
+		if got := Dialable(netip.MustParseAddr(text), overlay...); got != want {
+			t.Errorf("%s: got %v, want %v", text, got, want)
+		}
+	}
+	if Dialable(netip.Addr{}) {
+		t.Error("no address: got dialable, want not")
+	}
+}
+
 func TestPublicOf(t *testing.T) {
 	public, private := netip.MustParseAddrPort("8.8.8.8:1"), netip.MustParseAddrPort("10.0.0.1:1")
 	if got := PublicOf([]netip.AddrPort{private, public}); !slices.Equal(got, []netip.AddrPort{public}) {
