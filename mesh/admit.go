@@ -13,6 +13,7 @@ import (
 	"warren/mesh/record"
 	"warren/mesh/roster"
 	"warren/mesh/store"
+	"warren/nat/limit"
 )
 
 // Admission lets joiners in; package join asks it. It keeps the admissions given here on disk until their nodes are heard of. All methods
@@ -27,7 +28,8 @@ type Admission struct {
 	drops  *drops
 	log    *slog.Logger
 
-	pending pendings // guarded by the book's lock
+	lines   limit.Lines[identity.NodeID] // of admissions
+	pending pendings                     // guarded by the book's lock
 }
 
 var _ join.Member = (*Admission)(nil)
@@ -43,7 +45,10 @@ func (a *Admission) Admit(cert *x509.Certificate) (record.Admission, error) {
 	if err := a.book.save(); err != nil {
 		return record.Admission{}, fmt.Errorf("keep admission: %w", err)
 	}
-	a.log.Info("node admitted", "id", identity.NodeIDOfCert(cert).Short(), "invite", identity.IssuerOf(cert).Short())
+	node := identity.NodeIDOfCert(cert)
+	if skipped, due := a.lines.Due(time.Now(), node); due { // who breaks off may come again and again
+		a.log.Info("node admitted", "id", node.Short(), "invite", identity.IssuerOf(cert).Short(), "skipped", skipped)
+	}
 	return admission, nil
 }
 

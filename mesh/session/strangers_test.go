@@ -117,7 +117,7 @@ func (n *testNode) strangersOf() (all, invite, source int) {
 // Somebody with one old token dials with one made-up identity after the other, from one address and from many, as fast as it can: it gets
 // its two places, and costs nobody else anything.
 func TestStrangersAtFullSpeed(t *testing.T) {
-	for name, sources := range map[string]int{"one source": 1, "many sources": 12} {
+	for name, sources := range map[string]int{"one source": 1, "many sources": 8} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 4, sessiontest.Options{Latency: 10 * time.Millisecond})
