@@ -340,7 +340,7 @@ func TestForgedRecordsCostLittle(t *testing.T) {
 				forged.Signature = bytes.Repeat([]byte{byte(copies), byte(copies >> 8), byte(copies >> 16), 1}, 16)
 				encoded, _ := forged.Marshal()
 				a.HandleMessage(b.id, b.id, straightMessage(encoded, 1))
-				a.HandleMessage(b.id, compound([][]byte{append([]byte{typeUser, gossipAll}, encoded...), {typePing, 0x80}}))
+				a.HandleMessage(b.id, b.id, compound([][]byte{append([]byte{typeUser, gossipAll}, encoded...), {typePing, 0x80}}))
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -393,7 +393,7 @@ func TestFruitlessNotices(t *testing.T) {
 		a, b, c := peers[0], peers[1], peers[2]
 		w.net.ResetTraffic()
 		for i := range 600 {
-			a.HandleMessage(b.id, appendEntry([]byte{noticed}, roster.Entry{Key: record.Key{1, byte(i), byte(i >> 8)}, Version: record.Version{Low: 1}}))
+			a.HandleMessage(b.id, b.id, appendEntry([]byte{noticed}, roster.Entry{Key: record.Key{1, byte(i), byte(i >> 8)}, Version: record.Version{Low: 1}}))
 			time.Sleep(100 * time.Millisecond)
 		}
 		if got := w.net.Traffic().SyncStreams; got > 15 {
@@ -408,7 +408,7 @@ func TestFruitlessNotices(t *testing.T) {
 		})
 		for _, said := range [][]byte{{noticed}, append([]byte{noticed}, make([]byte, entrySize-1)...), append([]byte{noticed}, make([]byte, (maxNoticed+1)*entrySize)...)} {
 			before := a.Dropped()["notice: malformed"] + a.Dropped()["gossip: malformed"]
-			a.HandleMessage(b.id, said)
+			a.HandleMessage(b.id, b.id, said)
 			if got := a.Dropped()["notice: malformed"] + a.Dropped()["gossip: malformed"]; got != before+1 {
 				t.Errorf("notice of %d bytes: want it counted as malformed", len(said))
 			}

@@ -156,6 +156,8 @@ var signs = []sign{
 	{"members on the LAN", "nat/beacon/machine.go", "Machine"},
 	{"who is a member", "mesh/roster/standing.go", "members"},
 	{"who is put out, and why", "mesh/roster/standing.go", "whyOut"},
+	{"who has which name, address and routes", "mesh/roster/give.go", "give"},
+	{"what an admin's agent grants, and when", "mesh/roster/granter.go", "Step"},
 	{"an admission, countersigned", "mesh/admit.go", "Admit"},
 	{"what comes of a record that arrived", "mesh/intake.go", "intake"},
 	{"records that were missed", "mesh/timetable.go", "timetable"},

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"log/slog"
 	"time"
 
 	"warren/mesh/identity"
@@ -62,22 +63,22 @@ func (h *Hub) publish(f facts, want desired, failed error) {
 			b.NoTunnel[c.ID] = c.NoTunnel
 		}
 	}
-	h.logConflicts(want.conflicts)
+	h.said.see(want.conflicts, h.log)
 	h.board.Store(b)
 }
 
-// logConflicts logs those that are new, and those that are over.
-func (h *Hub) logConflicts(list []Conflict) {
+// see logs the conflicts that are new, and those that are over.
+func (r *remarks) see(list []Conflict, log *slog.Logger) {
 	now := make(map[string]bool, len(list))
 	for _, c := range list {
-		if now[c.Text] = true; !h.said.conflicts[c.Text] {
-			h.log.Warn("conflict", "reason", c.Text)
+		if now[c.Text] = true; !r.conflicts[c.Text] {
+			log.Warn("conflict", "reason", c.Text)
 		}
 	}
-	for text := range h.said.conflicts {
+	for text := range r.conflicts {
 		if !now[text] {
-			h.log.Info("conflict over", "reason", text)
+			log.Info("conflict over", "reason", text)
 		}
 	}
-	h.said.conflicts = now
+	r.conflicts = now
 }

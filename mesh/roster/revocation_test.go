@@ -201,7 +201,7 @@ func TestPromotedAdmin(t *testing.T) {
 		}, "founder admin a b c d n", []*testNode{f.founder, f.admin}},
 		"its member's invite is revoked, and it stays": {func(f *family) {
 			f.revocation(record.Revocation{Target: f.keyOfInvite, Keep: keep(f.a, f.b)}, f.founder.key)
-		}, "founder admin other a b d", []*testNode{f.founder, f.admin, f.other, f.a, f.b}},
+		}, "founder admin other a b granted", []*testNode{f.founder, f.admin, f.other, f.a, f.b}},
 		"it is demoted": {func(f *family) {
 			f.revocation(record.Revocation{Target: keyOf(f.a), Scope: record.ScopePower}, f.founder.key)
 		}, "founder admin other a b c d", []*testNode{f.founder, f.admin, f.other}},
