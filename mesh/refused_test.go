@@ -117,8 +117,8 @@ func TestForgedCopiesDelayNothing(t *testing.T) {
 						(&forger{to: b, as: identity.NodeID{7}}).all(missing)
 					}
 				}
-				// For a minute as fast as can be, then for six hours often enough, and at full speed when it counts.
-				for range 1200 {
+				// For twenty seconds as fast as can be, then for six hours often enough, and at full speed when it counts.
+				for range 400 {
 					attack()
 					time.Sleep(50 * time.Millisecond)
 				}

@@ -79,9 +79,9 @@ func TestClonedDiskIsNoticed(t *testing.T) {
 					t.Errorf("records by then: got %d, want the start's and some 20 more", got)
 				}
 				before := seq()
-				time.Sleep(8 * time.Hour)
-				if got := seq() - before; got < 16 || got > 40 {
-					t.Errorf("records in eight hours: got %d, want both to answer ever more rarely, once an hour in the end", got)
+				time.Sleep(4 * time.Hour)
+				if got := seq() - before; got < 10 || got > 32 {
+					t.Errorf("records in four hours: got %d, want both to answer ever more rarely, once an hour in the end", got)
 				}
 				for _, p := range []*peer{original, clone} {
 					if fatal := fatalOf(p); fatal != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"warren/mesh"
 	"warren/mesh/identity"
+	"warren/mesh/place"
 	"warren/mesh/roster"
 	"warren/mesh/session"
 	"warren/nat"
@@ -487,6 +489,84 @@ func TestReadyOnceItIsKnownWhereThisNodeIsReached(t *testing.T) {
 		<-a.ready // the record says it by now
 		if !a.hub.Board().Ready {
 			t.Error("got a board that does not say ready, want it to")
+		}
+	})
+}
+
+// What members say that refuse this node is shown, since when, until they take it in; nothing else follows from it, however many say so and
+// for how long. What others say is not even shown. The records that come along go to those who verify them.
+func TestRefusalsAreShownAndNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone := testMember(4)
+		gone.State = roster.Left
+		a := newTwins(t, newNetwork(), 1, testMember(1), testMember(2), testMember(3), gone)
+		a.run(t)
+		time.Sleep(time.Second)
+		refusals := func() map[identity.NodeID]Refusal {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			return a.hub.Board().Refusals
+		}
+		a.connect(2, "203.0.113.2:9277")
+		a.disconnect(2, CodeNotMember, true, "anything")
+		since := time.Now()
+		a.sessions <- session.Event{Kind: session.Refused, ID: id(3), Code: CodeNotMember, Reason: "anything, too"}
+		for n := range byte(200) {
+			a.sessions <- session.Event{Kind: session.Refused, ID: id(n + 4), Code: CodeNotMember, Reason: "by one that has left, or is none"}
+		}
+		time.Sleep(time.Hour)
+		a.sessions <- session.Event{Kind: session.Refused, ID: id(2), Code: session.CodeRefused, Reason: "anything"}
+		want := map[identity.NodeID]Refusal{id(2): {"anything", since}, id(3): {"anything, too", since}}
+		if got := refusals(); !reflect.DeepEqual(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		a.connect(3, "203.0.113.3:9277")
+		delete(want, id(3))
+		if got := refusals(); !reflect.DeepEqual(got, want) {
+			t.Errorf("after a session with 3: got %v, want %v", got, want)
+		}
+		a.take()
+		at := time.Now()
+		a.mu.Lock()
+		a.udp.Refusals = map[identity.NodeID]streams.Refusal{id(3): {Code: uint16(CodeNotMember), Reason: "by TCP", At: at, Proof: [][]byte{{7, 8}}, Proved: at}}
+		a.mu.Unlock()
+		a.streams <- struct{}{}
+		want[id(3)] = Refusal{"by TCP", at}
+		if got := refusals(); !reflect.DeepEqual(got, want) {
+			t.Errorf("by a stream: got %v, want %v", got, want)
+		}
+		if got := a.take(); !slices.Contains(got, "0s proof by 3: [\a\b]") {
+			t.Errorf("got %q, want the proof handed on", got)
+		}
+		a.learn(testMember(1), testMember(3))
+		delete(want, id(2))
+		if got := refusals(); !reflect.DeepEqual(got, want) {
+			t.Errorf("2 is no member any more: got %v, want %v", got, want)
+		}
+		select {
+		case err := <-a.done:
+			t.Errorf("the node has ended: %v", err)
+		default:
+		}
+	})
+}
+
+// Where a node was reached is kept once it is a member: not of one that only shows a chain.
+func TestContactsAreMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newTwins(t, newNetwork(), 1, testMember(1))
+		a.run(t)
+		time.Sleep(time.Second)
+		a.connect(9, "203.0.113.9:9277")
+		a.connect(2, "203.0.113.2:9277")
+		time.Sleep(time.Hour)
+		a.learn(testMember(1), testMember(2))
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if len(a.contacts) != 1 || a.contacts[0] != (place.Contact{ID: id(2), Addr: netip.MustParseAddrPort("203.0.113.2:9277")}) {
+			t.Errorf("got contacts %v, want the member's", a.contacts)
 		}
 	})
 }
