@@ -45,9 +45,9 @@ func (t *tap) note(p []byte) {
 	t.seen.Write(p)
 }
 
-func (t *tap) HandleMessage(from identity.NodeID, payload []byte) {
+func (t *tap) HandleMessage(from, by identity.NodeID, payload []byte) {
 	t.note(payload)
-	t.Mesh.HandleMessage(from, payload)
+	t.Mesh.HandleMessage(from, by, payload)
 }
 
 func (t *tap) HandleSync(from identity.NodeID, c net.Conn) {

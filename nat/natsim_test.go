@@ -32,6 +32,7 @@ type sim struct {
 	packets  int
 	tap      func(from *simHost, to netip.AddrPort)     // called for each packet, under mu; nil: none
 	weigh    func(raw []byte, to netip.AddrPort)        // the same; nil: none
+	from     *simHost                                   // of the packet on its way, for mangle
 	mangle   func(raw []byte, to netip.AddrPort) []byte // what becomes of a packet on its way, empty: it is lost; nil: nothing
 	blocked  *simHost                                   // what it sends is lost; nil: none
 	measured natkind.Mapping                            // what nodes know of their NATs beside STUN answers
@@ -105,7 +106,7 @@ func (s *sim) send(h *simHost, raw []byte, to netip.AddrPort) {
 	if s.weigh != nil {
 		s.weigh(raw, to)
 	}
-	if s.mangle != nil {
+	if s.from = h; s.mangle != nil {
 		if raw = s.mangle(raw, to); len(raw) == 0 {
 			return
 		}

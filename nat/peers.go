@@ -29,6 +29,7 @@ type peer struct {
 	machine  *path.Machine
 	attempt  *attempt
 	trials   []*trial                          // the latest attempts, oldest first; what was published of it is not written to
+	finds    int                               // attempts in which the mapping towards the peer was looked for
 	guesses  guesses                           // at the ports of this node that the peer may send to
 	relays   map[identity.NodeID]chan struct{} // by anchor: closed when the last call to it is done
 }

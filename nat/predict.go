@@ -52,6 +52,7 @@ type predictor struct {
 	first   natkind.Sample // of those that it was learnt from
 	network uint64         // counts the networks: answers of an earlier one are void
 	tries   int            // to learn
+	doubted bool           // one server has shown that nothing can be predicted
 	next    time.Time
 	series  int // runs of samples under way
 	barren  int // runs in a row that found no new mapping
@@ -75,9 +76,15 @@ func (p *predictor) begun(now time.Time) {
 	p.next = now.Add(learnRetry)
 }
 
-// learnt takes the samples of a run to learn.
-func (p *predictor) learnt(samples []natkind.Sample) {
-	if kind, step := natkind.PortsOf(samples); kind != natkind.PortsUnknown {
+// learnt takes the samples of a run to learn. That nothing can be predicted is believed when two servers have shown it, if another
+// one can be asked.
+func (p *predictor) learnt(now time.Time, samples []natkind.Sample, another bool) {
+	kind, step := natkind.PortsOf(samples)
+	switch {
+	case kind == natkind.PortsUnknown:
+	case kind != natkind.PortsSequential && another && !p.doubted:
+		p.doubted, p.next = true, now
+	default:
 		p.ports, p.step, p.first = kind, step, samples[0]
 	}
 }

@@ -1,6 +1,8 @@
 package nat
 
 import (
+	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -22,9 +24,14 @@ const (
 	probeFresh = 2 * time.Second
 	// probeDoubt is the same when a path answers no checks: many do at once.
 	probeDoubt = time.Second
-	maxServers = 8
-	maxMapped  = 4
-	maxIDs     = 12 // a late answer counts: those of the last round, and of questions in between
+	// changeBurst and changeEvery bound how often one server may say that this node is elsewhere now, unless another one says so
+	// within changeAgreed: each time has all peers told, and looked at.
+	changeBurst  = 3
+	changeEvery  = 2 * time.Minute
+	changeAgreed = 2 * time.Second
+	maxServers   = 8
+	maxMapped    = 4
+	maxIDs       = 12 // a late answer counts: those of the last round, and of questions in between
 )
 
 // mappedAnswer is a STUN server's answer.
@@ -42,6 +49,21 @@ type probe struct {
 	sent   int
 	next   time.Time
 	ids    []stunwire.ID // of the last questions without an answer
+
+	moved   time.Time // when it last saw this node elsewhere than before
+	changes time.Time // until when its changes would take, one each changeEvery
+}
+
+// mayChange reports whether the server may say once more that this node is elsewhere, and counts it.
+func (q *probe) mayChange(now time.Time) bool {
+	if q.changes.Before(now) {
+		q.changes = now
+	}
+	if q.changes.Sub(now) > (changeBurst-1)*changeEvery {
+		return false
+	}
+	q.changes = q.changes.Add(changeEvery)
+	return true
 }
 
 // prober keeps this node's server-reflexive addresses, one cache for all attempts. It is pure: its
@@ -120,27 +142,56 @@ func (p *prober) sent(server netip.AddrPort, id stunwire.ID) {
 }
 
 // answered notes a server's answer. It reports whether it is one to a question of ours, whether the set of mapped
-// addresses is another now, and whether the server had seen us elsewhere before: the sign of a NAT that lost its state.
+// addresses is another now, and whether this node is elsewhere than before, as far as it can be believed: the sign of a NAT that
+// lost its state. Of three servers or more two have to say so: when one does, the others are asked.
 func (p *prober) answered(now time.Time, a mappedAnswer) (genuine, changed, moved bool) {
 	q := p.servers[a.server]
 	if q == nil || !slices.Contains(q.ids, a.id) || !path.Usable(a.addr.Addr()) {
 		return false, false, false
 	}
 	before := p.mapped()
-	moved = q.mapped.IsValid() && q.mapped != a.addr
-	*q = probe{mapped: a.addr, seen: now, at: now, next: now.Add(probeAgain)}
+	known, agreed := p.others(now, a.server)
+	elsewhere := q.mapped.IsValid() && q.mapped != a.addr
+	fresh := probe{mapped: a.addr, seen: now, at: now, next: now.Add(probeAgain), moved: q.moved, changes: q.changes}
+	if elsewhere {
+		if !agreed && !q.mayChange(now) {
+			fresh.mapped, fresh.seen, fresh.changes = q.mapped, q.seen, q.changes
+			*q = fresh
+			return true, false, false
+		}
+		fresh.moved, fresh.changes = now, q.changes
+		moved = agreed || known < 2
+	}
+	*q = fresh
+	if elsewhere && !moved {
+		p.refresh(now, time.Nanosecond)
+	}
 	return true, !slices.Equal(before, p.mapped()), moved
 }
 
-// mapped returns the addresses learnt, in a fixed order.
+// others returns how many other servers have answered, and whether one of them has just seen this node elsewhere than before.
+func (p *prober) others(now time.Time, server netip.AddrPort) (known int, moved bool) {
+	for s, q := range p.servers {
+		if s == server || !q.mapped.IsValid() {
+			continue
+		}
+		known++
+		moved = moved || !q.moved.IsZero() && now.Sub(q.moved) < changeAgreed
+	}
+	return known, moved
+}
+
+// mapped returns the addresses learnt, in a fixed order: what most servers see comes first.
 func (p *prober) mapped() []netip.AddrPort {
-	var list []netip.AddrPort
+	seen := make(map[netip.AddrPort]int)
 	for _, q := range p.servers {
-		if q.mapped.IsValid() && !slices.Contains(list, q.mapped) {
-			list = append(list, q.mapped)
+		if q.mapped.IsValid() {
+			seen[q.mapped]++
 		}
 	}
-	slices.SortFunc(list, netip.AddrPort.Compare)
+	list := slices.SortedFunc(maps.Keys(seen), func(a, b netip.AddrPort) int {
+		return cmp.Or(cmp.Compare(seen[b], seen[a]), a.Compare(b))
+	})
 	return list[:min(len(list), maxMapped)]
 }
 

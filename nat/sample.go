@@ -57,7 +57,7 @@ type prediction struct {
 
 // learn finds out how the router gives out ports, if that is of use.
 func (q *prediction) learn(now time.Time) {
-	server, ok := q.place.sampler()
+	server, ok := q.place.sampler(q.predictor.tries)
 	if q.sockets == nil || !ok || q.place.public() || !q.predictor.learns(now, q.place.mapping()) {
 		return
 	}
@@ -68,10 +68,11 @@ func (q *prediction) learn(now time.Time) {
 // find makes the mappings towards an attempt's candidates between two samples each. It must do so before anything
 // else is sent to them.
 func (q *prediction) find(p *peer, candidates []path.Candidate) {
-	server, ok := q.place.sampler()
+	server, ok := q.place.sampler(p.finds)
 	if q.sockets == nil || !ok || q.place.public() {
 		return
 	}
+	p.finds++
 	s := p.attempt.start
 	for _, target := range targets(candidates) {
 		now := time.Now()
@@ -192,8 +193,9 @@ func (l *loop) sampled(now time.Time, s sampled) {
 	switch p := l.peers[s.peer]; {
 	case s.network != l.prediction.predictor.network || len(s.samples) == 0:
 	case !s.target.IsValid():
-		l.prediction.predictor.learnt(s.samples)
+		l.prediction.predictor.learnt(now, s.samples, l.place.samplers() > 1)
 		l.publishMapped()
+		l.prediction.learn(now)
 		l.log.Debug("port assignment", "kind", l.prediction.predictor.ports, "step", l.prediction.predictor.step)
 	case p != nil:
 		ports, fresh, ok := p.guesses.between(now, &l.prediction.predictor, s.target, s.samples[0], s.samples[1])
@@ -265,12 +267,27 @@ func (p *place) public() bool {
 	return slices.ContainsFunc(p.hosts, func(h netip.AddrPort) bool { return isInternet4(h.Addr()) })
 }
 
-// sampler returns the STUN server that samples are asked of: the best one on the Internet, over IPv4.
-func (p *place) sampler() (netip.AddrPort, bool) {
+// sampler returns the STUN server that samples are asked of: one on the Internet, over IPv4, the best one for turn 0, and another
+// one for each turn: none is to be believed for ever.
+func (p *place) sampler(turn int) (netip.AddrPort, bool) {
+	n := p.samplers()
 	for _, s := range p.servers {
 		if isInternet4(s.Addr()) {
-			return s, true
+			if turn%n == 0 {
+				return s, true
+			}
+			turn--
 		}
 	}
 	return netip.AddrPort{}, false
+}
+
+// samplers counts them.
+func (p *place) samplers() (n int) {
+	for _, s := range p.servers {
+		if isInternet4(s.Addr()) {
+			n++
+		}
+	}
+	return n
 }

@@ -168,6 +168,7 @@ type Sighting struct {
 //
 // With one server address nothing can be said of a NAT, but that it minds the port: RFC 5780, section 4.3, asks a second one.
 func MappingOf(seen []Seen, local func(netip.Addr) bool) Mapping {
+	seen = agreed(seen)
 	if len(seen) == 0 {
 		return MappingUnknown
 	}
@@ -198,6 +199,30 @@ func MappingOf(seen []Seen, local func(netip.Addr) bool) Mapping {
 		return MappedByAddress
 	}
 	return MappedDependent
+}
+
+// agreed leaves out what one server says against all others, two of them at least, that say the same: a NAT that gives these one
+// address has no other one for that server, but a server may say what it likes.
+func agreed(seen []Seen) []Seen {
+	for _, alone := range seen {
+		var others []Seen
+		servers := make(map[netip.Addr]bool)
+		same, differs := true, false
+		for _, s := range seen {
+			if s.Server.Addr() != alone.Server.Addr() {
+				others = append(others, s)
+				servers[s.Server.Addr()] = true
+				same = same && s.Mapped == others[0].Mapped
+			}
+		}
+		for _, s := range seen {
+			differs = differs || len(others) > 0 && s.Server.Addr() == alone.Server.Addr() && s.Mapped != others[0].Mapped
+		}
+		if len(servers) >= 2 && same && differs {
+			return others
+		}
+	}
+	return seen
 }
 
 // Arrivals is what came in to a socket that had written to one address and port only (RFC 5780, section 4.4).
