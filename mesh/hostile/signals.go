@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
+	"sync"
 	"time"
 
 	"warren/mesh/roster"
@@ -93,11 +94,6 @@ func floodSignals(ctx context.Context, s *strike) {
 	puppets := s.pool(2)
 	var old [][2]any // receiver, sealed
 	var outside []*raw
-	defer func() {
-		for _, r := range outside {
-			r.close(0, "")
-		}
-	}()
 	for _, p := range puppets {
 		sealer, err := s.sealer(p)
 		if err != nil {
@@ -112,11 +108,18 @@ func floodSignals(ctx context.Context, s *strike) {
 			}
 		}
 	}
-	for _, m := range s.reachable() {
-		if r, err := s.stranger(ctx, m.Record.Endpoints[0]); err == nil {
-			outside = append(outside, r)
+	var mu sync.Mutex
+	dialled := make(chan struct{})
+	go func() { // a stranger may have to wait for its answer
+		defer close(dialled)
+		for _, m := range s.reachable() {
+			if r, err := s.stranger(ctx, m.Record.Endpoints[0]); err == nil {
+				mu.Lock()
+				outside = append(outside, r)
+				mu.Unlock()
+			}
 		}
-	}
+	}()
 	pace(ctx, 2*fullSpeed, func(i int) bool {
 		all := s.others()
 		if len(all) == 0 {
@@ -130,8 +133,11 @@ func floodSignals(ctx context.Context, s *strike) {
 				s.send([]roster.Member{again[0].(roster.Member)}, session.ProtoSignal, again[1].([]byte))
 			}
 		case 1:
-			if len(outside) > 0 {
-				s.tell(outside[(i/4)%len(outside)].push(direct(session.ProtoSignal, s.dice.noise(200))))
+			mu.Lock()
+			strangers := outside
+			mu.Unlock()
+			if len(strangers) > 0 {
+				s.tell(strangers[(i/4)%len(strangers)].push(direct(session.ProtoSignal, s.dice.noise(200))))
 			}
 		case 2:
 			if near := s.reachable(); len(near) > 0 && len(puppets) > 0 {
@@ -148,4 +154,8 @@ func floodSignals(ctx context.Context, s *strike) {
 		}
 		return true
 	})
+	<-dialled
+	for _, r := range outside {
+		r.close(0, "")
+	}
 }

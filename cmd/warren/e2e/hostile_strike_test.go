@@ -97,6 +97,9 @@ func (s *siege) changed(without []*Node) (list []string) {
 		if was, is := s.base[n].Self, now.Self; is.Name != was.Name || !slices.Equal(is.Addresses, was.Addresses) {
 			say("%s is %s %v, was %s %v", n.Name(), is.Name, is.Addresses, was.Name, was.Addresses)
 		}
+		if was, is := s.base[n].Self.Anchor, now.Self.Anchor; was && !is {
+			say("%s is no anchor any more", n.Name())
+		}
 		for _, other := range s.honest {
 			if other == n {
 				continue
