@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/term"
+
+	"warren/mesh/api"
 )
 
 // maxTokenInput is far above the 160 characters of a token, so that a wrong file is refused and not cut.
@@ -37,13 +40,15 @@ func newConsole() console {
 }
 
 func (c *console) printJSON(v any) error {
-	encoder := json.NewEncoder(c.out)
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(v); err != nil {
 		return fmt.Errorf("print JSON: %w", err)
 	}
-	return nil
+	_, err := c.out.Write(api.Harmless(body.Bytes()))
+	return err
 }
 
 // quietLogger is for work in the foreground: what matters there is told by results and errors.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -205,10 +206,12 @@ func lookOf(l portal.Look) verdict.Look {
 // measured lately, that is done first.
 func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) {
 	seen := b.look()
-	for _, s := range seen.Static {
-		if s.Name == req.Peer {
-			return report.WhyStatic(seen, s), nil
-		}
+	static, err := seen.FindStatic(req.Peer)
+	switch {
+	case err != nil:
+		return api.Why{}, err
+	case static != nil:
+		return report.WhyStatic(seen, *static), nil
 	}
 	p, err := b.inMesh()
 	if err != nil {
@@ -216,10 +219,16 @@ func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) 
 	}
 	records := seen.Mesh.Records
 	target, err := report.Find(records.Members, seen.Mesh.Self, req.Peer)
-	if err != nil {
-		if r, ok := report.FindRevoked(records.Revoked, req.Peer); ok {
-			return report.WhyRevoked(seen.Now, r, report.NamesOf(records.Members)), nil
+	if no, ok := errors.AsType[*api.Error](err); ok && no.Code == api.CodeNotFound {
+		r, several := report.FindRevoked(records.Revoked, req.Peer)
+		switch {
+		case several != nil:
+			return api.Why{}, several
+		case r != nil:
+			return report.WhyRevoked(seen.Now, *r, report.NamesOf(records.Members)), nil
 		}
+	}
+	if err != nil {
 		return api.Why{}, err
 	}
 	if target.ID == seen.Mesh.Self {

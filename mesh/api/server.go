@@ -206,7 +206,7 @@ func (s *Server) answer(w http.ResponseWriter, v any) error {
 		return fmt.Errorf("encode answer: %w", err)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(body, '\n')) // the caller has gone away: nobody is left to tell
+	_, _ = w.Write(append(Harmless(body), '\n')) // the caller has gone away: nobody is left to tell
 	return nil
 }
 
@@ -218,7 +218,7 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(e.Code.httpStatus())
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(append(Harmless(body), '\n'))
 }
 
 // envelope is how an error stands in an answer, and at the end of a stream.
