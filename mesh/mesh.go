@@ -53,6 +53,8 @@ type Options struct {
 	// is zero.
 	Own    record.Node
 	Logger *slog.Logger
+	// LANSecret is shown in the own record while this node is an admin.
+	LANSecret [16]byte
 }
 
 // Mesh is one node's part in a mesh. Each part of it has one subject:
@@ -85,6 +87,7 @@ type Mesh struct {
 	intake    *intake    // records in
 	syncer    *syncer    // and those that differ
 	admission *Admission // joiners
+	power     *Power     // what this node signs as an admin
 
 	running atomic.Pointer[run]
 }
@@ -125,6 +128,7 @@ func New(o Options) (*Mesh, error) {
 		proof: &proof{book: m.book, self: m.self},
 	}
 	m.admission = &Admission{key: m.key, self: m.self, meshID: m.meshID, book: m.book, intake: m.intake, drops: m.drops, log: m.log}
+	m.power = &Power{key: m.key, self: m.self, meshID: m.meshID, book: m.book, intake: m.intake}
 	if err := m.admission.pending.restore(o.Store); err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
@@ -242,6 +246,9 @@ func (m *Mesh) HandleSync(from identity.NodeID, conn net.Conn) {
 
 // Admission is how joiners come in, for join.Serve.
 func (m *Mesh) Admission() *Admission { return m.admission }
+
+// Power is what this node may do as an admin, and what would come of it.
+func (m *Mesh) Power() *Power { return m.power }
 
 // View returns the current view. It takes no lock and costs nothing, so it may be called for each packet and under locks of others.
 func (m *Mesh) View() *View { return m.book.public.view.Load() }

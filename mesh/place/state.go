@@ -248,9 +248,6 @@ func (s *State) OwnRecord(mesh identity.MeshID, wireGuard wgtypes.Key, version s
 	}
 	if len(s.Chain) > 0 {
 		own.Certificate = s.Chain[0].Raw
-		if identity.IsAdmin(s.Chain[0]) {
-			own.LANSecret = s.LANSecret()
-		}
 	}
 	if s.Settings.Admission != nil {
 		own.Admission = *s.Settings.Admission
