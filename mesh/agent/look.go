@@ -13,6 +13,7 @@ import (
 	"warren/mesh/api"
 	"warren/mesh/identity"
 	"warren/mesh/node"
+	"warren/mesh/place"
 	"warren/mesh/report"
 	"warren/mesh/verdict"
 	"warren/nat"
@@ -100,9 +101,9 @@ func (p *parts) dropped() map[string]map[string]uint64 {
 func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
 	view, udp := p.records.View(), p.streams.Snapshot()
 	out := &report.Mesh{
-		Self: p.state.NodeID(), ID: p.state.MeshID(), Name: p.state.Settings.Mesh, Records: recordsOf(view, p.records.Missing()), Expires: p.state.Chain[0].NotAfter,
+		Self: p.state.NodeID(), ID: p.state.MeshID(), Name: p.state.Settings.Mesh, Records: recordsOf(view, p.power()), Expires: p.state.Chain[0].NotAfter,
 		Traffic: make(map[identity.NodeID]report.Traffic), Paths: p.nat.Snapshot(), Mapped: p.nat.Mapped(), Sessions: make(map[identity.NodeID]report.Session),
-		Streams: streamsOf(udp),
+		Streams: streamsOf(udp), RootKey: report.RootKey(place.RootKeyOf(p.state.Dir)),
 	}
 	preferred := p.sessions.Preferred()
 	out.Introducers = preferred[:min(len(preferred), node.WantedAnchors)]
@@ -126,17 +127,25 @@ func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
 	return out
 }
 
-func recordsOf(view *mesh.View, missing int) report.Records {
+func recordsOf(view *mesh.View, p power) report.Records {
 	out := report.Records{
-		Members: view.Members, Prefix4: view.Prefix4, Prefix6: view.Prefix6, Count: view.Records, Missing: missing, Conflict: view.Conflict,
+		Root: identity.KeyIDOfCert(p.state.Root()), Members: view.Members, Prefix4: view.Prefix4, Prefix6: view.Prefix6, Count: view.Records,
+		Missing: p.records.Missing(), Conflict: view.Conflict,
 	}
 	for _, i := range view.Invites {
 		out.Invites = append(out.Invites, report.Invite{ID: i.ID, By: i.By, Terms: i.Terms, Used: len(i.Used), Revoked: i.Revoked})
 	}
 	for _, r := range view.Revoked {
-		out.Revoked = append(out.Revoked, report.Revocation{Target: r.Target, Invite: r.Invite, Name: r.Name, Time: r.Time, By: r.By, ByName: r.ByName, Reason: r.Reason})
+		out.Revoked = append(out.Revoked, revocationOf(r))
+	}
+	for _, a := range view.Admins {
+		out.Admins = append(out.Admins, report.Admin(a))
 	}
 	return out
+}
+
+func revocationOf(r mesh.Revocation) report.Revocation {
+	return report.Revocation{Target: r.Target, Scope: r.Scope, Invite: r.Invite, Name: r.Name, Time: r.Time, By: r.By, ByName: r.ByName, Reason: r.Reason}
 }
 
 func streamsOf(s streams.Snapshot) report.Streams {

@@ -10,6 +10,7 @@ import (
 
 	"warren/mesh/api"
 	"warren/mesh/identity"
+	"warren/mesh/record"
 	"warren/mesh/roster"
 )
 
@@ -78,7 +79,7 @@ func FindRevoked(revoked []Revocation, text string) (*Revocation, error) {
 		r := &revoked[i]
 		id := r.Target.String()
 		switch {
-		case r.Invite:
+		case r.Invite, r.Scope != record.ScopeWhole:
 		case id == strings.ToLower(text):
 			return r, nil
 		case r.Name == text || startsID(id, text):

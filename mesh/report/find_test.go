@@ -7,6 +7,7 @@ import (
 
 	"warren/mesh/api"
 	"warren/mesh/identity"
+	"warren/mesh/record"
 	"warren/mesh/roster"
 )
 
@@ -99,6 +100,7 @@ func TestFindRevoked(t *testing.T) {
 	one, two := identity.KeyID{2}, identity.KeyID{4}
 	revoked := []Revocation{
 		{Target: identity.KeyID{1}, Name: "x", Invite: true}, {Target: one, Name: "old"}, {Target: two, Name: one.Short()},
+		{Target: one, Name: "old", Scope: record.ScopePower}, {Target: identity.KeyID{7}, Name: "demoted", Scope: record.ScopePower},
 		{Target: identity.KeyID{5}, Name: "twice"}, {Target: identity.KeyID{6}, Name: "twice"},
 	}
 	for _, tt := range []struct {
@@ -108,7 +110,7 @@ func TestFindRevoked(t *testing.T) {
 	}{
 		{"old", one, false}, {"x", identity.KeyID{}, false}, {one.String(), one, false}, {one.String()[:3], identity.KeyID{}, false},
 		{identity.KeyID{1}.Short(), identity.KeyID{}, false}, {one.Short(), identity.KeyID{}, true}, {one.String()[:12], one, false}, {two.Short(), two, false},
-		{"twice", identity.KeyID{}, true},
+		{"twice", identity.KeyID{}, true}, {"demoted", identity.KeyID{}, false},
 	} {
 		got, err := FindRevoked(revoked, tt.text)
 		if (err != nil) != tt.ambiguous || (got != nil) != !tt.want.IsZero() || got != nil && got.Target != tt.want {
