@@ -55,9 +55,9 @@ func (c *console) answer(ctx context.Context, question string) (string, error) {
 		line string
 		err  error
 	}
-	got := make(chan read, 1)
+	got, in := make(chan read, 1), io.LimitReader(c.in, maxAnswer)
 	go func() {
-		line, err := bufio.NewReader(io.LimitReader(c.in, maxAnswer)).ReadString('\n')
+		line, err := bufio.NewReader(in).ReadString('\n')
 		got <- read{line, err}
 	}()
 	select {
