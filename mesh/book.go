@@ -17,6 +17,7 @@ import (
 // (writer, and Admission for its own part) takes the lock, has what came of it noted, and unlocks; then digest and view are published too.
 type book struct {
 	// constant after newBook
+	root   *x509.Certificate
 	saver  *saver
 	chains *roster.Chains
 	public *published
@@ -26,8 +27,9 @@ type book struct {
 	// guarded by mu
 	mu       sync.Mutex
 	roster   *roster.Roster
-	conflict string // for the view: in words, another holder of this node's key has proved to be alive
-	stale    bool   // the set has changed since it was published
+	conflict string          // for the view, in words: something is wrong with this node's own place in the mesh
+	doubted  []record.Signed // revocations that put this node out when it started, and were not heard since: see writer.doubt
+	stale    bool            // the set has changed since it was published
 }
 
 func newBook(root *x509.Certificate, s *saver, log *slog.Logger) (*book, error) {
@@ -36,7 +38,7 @@ func newBook(root *x509.Certificate, s *saver, log *slog.Logger) (*book, error) 
 		return nil, err
 	}
 	b := &book{
-		saver: s, public: public, log: log, verify: (*roster.Batch).Verify,
+		root: root, saver: s, public: public, log: log, verify: (*roster.Batch).Verify,
 		roster: roster.New(root),
 	}
 	b.chains = b.roster.Chains()
@@ -72,6 +74,20 @@ func (b *book) note(out roster.Outcome) bool {
 	}
 	b.stale = true
 	return true
+}
+
+// doubts are the doubted revocations that were not heard since.
+func (b *book) doubts() (out []roster.Revoked) {
+	for _, signed := range b.doubted {
+		d, err := signed.Decode()
+		if err != nil || d.Revocation == nil {
+			continue
+		}
+		if _, heard := b.roster.Get(d.Key); !heard {
+			out = append(out, roster.Revoked{Revocation: *d.Revocation, Key: d.Key})
+		}
+	}
+	return out
 }
 
 // save returns when all that has changed is on disk. Its error is logged too, since most callers have nobody to tell.

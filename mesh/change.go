@@ -2,9 +2,7 @@ package mesh
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
-	"time"
 
 	"warren/mesh/identity"
 	"warren/mesh/record"
@@ -16,33 +14,6 @@ func (m *Mesh) Add(signed record.Signed) error {
 		return fmt.Errorf("add %s: %w", signed.Kind, err)
 	}
 	return nil
-}
-
-// AddCertificate is Add for the certificate of an invite that this node has made.
-func (m *Mesh) AddCertificate(invite *x509.Certificate) error {
-	return m.Add(record.NewCertificate(invite))
-}
-
-// Revoke revokes the key of a node or an invite in this node's name and returns the key of the revocation's record. Those that rest on the key,
-// as far as they are known here, stay; with cascade they are put out too.
-func (m *Mesh) Revoke(target identity.KeyID, reason string, cascade bool) (record.Key, error) {
-	var name string // while it is known: the target's record goes when the revocation comes
-	if member, ok := m.View().Member(identity.NodeID(target)); ok {
-		name = member.Name[:min(len(member.Name), record.MaxName)]
-	}
-	revocation := record.Revocation{Target: target, Time: time.Now().Unix(), Reason: reason, Name: name}
-	if !cascade {
-		revocation.Keep = m.book.below(target)
-	}
-	signed, err := record.SignRevocation(m.meshID, revocation, m.key)
-	if err != nil {
-		return record.Key{}, fmt.Errorf("revoke %s: %w", target.Short(), err)
-	}
-	key, err := signed.Key()
-	if err != nil {
-		return record.Key{}, fmt.Errorf("revoke %s: %w", target.Short(), err)
-	}
-	return key, m.Add(signed)
 }
 
 // Update changes this node's own record with f, which must not keep its argument nor call a method of m. What identifies the node

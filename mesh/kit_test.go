@@ -96,6 +96,23 @@ func (w *world) founder(name string) *peer {
 	return p
 }
 
+// AddCertificate has a peer take in the certificate of an invite that it has made.
+func (p *peer) AddCertificate(invite *x509.Certificate) error {
+	return p.Add(record.NewCertificate(invite))
+}
+
+// Revoke has an admin revoke a key. Those that depend on it stay, or go too with cascade. It returns the key of the record.
+func (p *peer) Revoke(target identity.KeyID, reason string, cascade bool) (record.Key, error) {
+	r := record.Revocation{Target: target, Time: time.Now().Unix(), Reason: reason}
+	if member, ok := p.View().Member(identity.NodeID(target)); ok {
+		r.Name = member.Name
+	}
+	if !cascade {
+		r.Keep = prefixes(p.Power().Outlook(false, target, record.ScopeWhole).Below)
+	}
+	return p.Power().Revoke(r)
+}
+
 // invite has an admin make an invite, and returns its seed and key ID.
 func (p *peer) invite(uses int) ([32]byte, identity.KeyID) {
 	p.w.t.Helper()

@@ -56,7 +56,7 @@ func TestForgedMessagesCostTheirSenderNothing(t *testing.T) {
 		}
 		t.Cleanup(a.stop)
 		liar, other := identity.NodeID{9}, a.id
-		for what, take := range map[string]func(from, by identity.NodeID) bool{"messages": a.limits.message, "records": a.limits.record} {
+		for what, take := range map[string]func(from, by identity.NodeID) bool{"messages": a.ear.limits.message, "records": a.ear.limits.record} {
 			count := func(from, by identity.NodeID) (n int) {
 				for take(from, by) {
 					if n++; n > 10_000 {
@@ -89,23 +89,23 @@ func TestForgedStreamsCostTheirSenderNothing(t *testing.T) {
 		defer near.Close()
 		defer far.Close()
 		liar := identity.NodeID{9}
-		a.limits.bringer = func(c net.Conn) identity.NodeID {
+		a.ear.limits.bringer = func(c net.Conn) identity.NodeID {
 			if c == near {
 				return a.id
 			}
 			return liar
 		}
 		forged := 0
-		for a.limits.stream(a.id, far) {
+		for a.ear.limits.stream(a.id, far) {
 			if forged++; forged > 1000 {
 				t.Fatal("got no limit on forwarded streams")
 			}
 		}
-		if !a.limits.stream(a.id, near) {
+		if !a.ear.limits.stream(a.id, near) {
 			t.Error("got the member's own stream refused after forged ones, want it served")
 		}
 		own := 0
-		for a.limits.stream(a.id, near) {
+		for a.ear.limits.stream(a.id, near) {
 			if own++; own > 1000 {
 				t.Fatal("got no limit on a member's own streams")
 			}

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
 )
@@ -118,15 +117,4 @@ func decodeAll(records []record.Signed) []record.Decoded {
 		}
 	}
 	return decoded
-}
-
-// below returns the nodes that rest on a key.
-func (b *book) below(target identity.KeyID) record.Prefixes {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var list []record.Prefix
-	for _, id := range b.roster.Below(target, record.ScopeWhole) {
-		list = append(list, record.PrefixOf(id))
-	}
-	return record.NewPrefixes(list...)
 }

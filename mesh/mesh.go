@@ -54,6 +54,8 @@ type Options struct {
 	// is zero.
 	Own    record.Node
 	Logger *slog.Logger
+	// LANSecret is shown in the own record while this node is an admin.
+	LANSecret [16]byte
 }
 
 // Mesh is one node's part in a mesh. Each part of it has one subject:
@@ -81,14 +83,14 @@ type Mesh struct {
 	bell      *bell
 	book      *book      // the records behind their lock, and what is read of them without it
 	writer    *writer    // writes there, and keeps the own record
-	limits    *limits    // how much each sender is heard
 	sides     *sides     // who dialled whom
 	evidence  *evidence  // why others are out
 	spread    *spreader  // records out
 	intake    *intake    // records in
-	ear       *ear       // of messages
+	ear       *ear       // of messages: how much each sender is heard
 	syncer    *syncer    // and those that differ
 	admission *Admission // joiners
+	power     *Power     // what this node signs as an admin
 
 	running atomic.Pointer[run]
 }
@@ -121,16 +123,16 @@ func New(o Options) (*Mesh, error) {
 	if m.writer, err = newWriter(o, m.self, m.book); err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
-	m.limits = newLimits(m.book.public)
 	m.sides, m.evidence = newSides(), newEvidence(m.book)
 	m.spread = newSpreader(m.self, o.Sessions, m.writer, m.alive.count)
 	m.intake = newIntake(m.writer, m.spread, m.evidence, m.asks, m.bell, m.drops, m.log)
-	m.ear = &ear{public: m.book.public, limits: m.limits, intake: m.intake, drops: m.drops}
+	m.ear = &ear{public: m.book.public, limits: newLimits(m.book.public), intake: m.intake, drops: m.drops}
 	m.syncer = &syncer{
 		sessions: o.Sessions, book: m.book, intake: m.intake, asks: m.asks, drops: m.drops, log: m.log, bringer: session.Bringer,
 		proof: &proof{book: m.book, self: m.self, sides: m.sides}, slots: newSlots(),
 	}
 	m.admission = &Admission{key: m.key, self: m.self, meshID: m.meshID, book: m.book, intake: m.intake, drops: m.drops, log: m.log}
+	m.power = &Power{key: m.key, self: m.self, meshID: m.meshID, book: m.book, intake: m.intake}
 	if err := m.admission.pending.restore(o.Store); err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
@@ -207,7 +209,7 @@ func (m *Mesh) HandleMessage(from, by identity.NodeID, payload []byte) {
 // it.
 func (m *Mesh) HandleGossipStream(from identity.NodeID, conn net.Conn) {
 	r := m.running.Load()
-	if r == nil || !m.book.public.isMember(from) || !m.limits.stream(from, conn) {
+	if r == nil || !m.book.public.isMember(from) || !m.ear.limits.stream(from, conn) {
 		_ = conn.Close()
 		m.drops.add("gossip: stream not now")
 		return
@@ -221,7 +223,7 @@ func (m *Mesh) HandleGossipStream(from identity.NodeID, conn net.Conn) {
 // closes conn.
 func (m *Mesh) HandleSync(from identity.NodeID, conn net.Conn) {
 	r := m.running.Load()
-	if r == nil || !m.limits.stream(from, conn) {
+	if r == nil || !m.ear.limits.stream(from, conn) {
 		_ = conn.Close()
 		m.drops.add("sync: not now")
 		return
@@ -231,6 +233,9 @@ func (m *Mesh) HandleSync(from identity.NodeID, conn net.Conn) {
 
 // Admission is how joiners come in, for join.Serve.
 func (m *Mesh) Admission() *Admission { return m.admission }
+
+// Power is what this node may do as an admin, and what would come of it.
+func (m *Mesh) Power() *Power { return m.power }
 
 // View returns the current view. It takes no lock and costs nothing, so it may be called for each packet and under locks of others.
 func (m *Mesh) View() *View { return m.book.public.view.Load() }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/x509"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"warren/mesh/identity"
@@ -60,22 +61,67 @@ func (p *published) newView(r *roster.Roster, conflict string) *View {
 	for _, member := range v.Members {
 		p.names[identity.KeyID(member.ID)] = member.Name
 	}
-	invites := make(map[identity.KeyID]bool)
 	for _, s := range r.Invites() {
-		invites[s.KeyID] = true
 		v.Invites = append(v.Invites, Invite{ID: s.KeyID, By: s.Issuer, Terms: s.Terms, Created: s.Created, Used: s.Used, Revoked: s.Revoked})
 	}
+	v.Admins = adminsOf(r, v)
+	known := make(map[revokedKey]bool)
 	for _, revoked := range r.Revoked() {
-		if _, ok := v.revoked[revoked.Target]; ok || revoked.Scope != record.ScopeWhole {
+		key := revokedKey{revoked.Target, revoked.Scope}
+		if known[key] {
 			continue // revoked twice: the first one counts
 		}
-		v.revoked[revoked.Target] = len(v.Revoked)
-		v.Revoked = append(v.Revoked, Revocation{
-			Target: revoked.Target, Invite: invites[revoked.Target], Name: cmp.Or(p.names[revoked.Target], revoked.Name), Time: revoked.At(), By: revoked.Signer, ByName: p.signer(revoked.Signer),
-			Reason: revoked.Reason, Key: revoked.Key,
-		})
+		known[key] = true
+		if revoked.Scope == record.ScopeWhole {
+			v.revoked[revoked.Target] = len(v.Revoked)
+		}
+		v.Revoked = append(v.Revoked, p.revocation(r, revoked))
 	}
 	return v
+}
+
+// adminsOf lists the admins among the members of a view, which has its invites already.
+func adminsOf(r *roster.Roster, v *View) (out []Admin) {
+	makers := make(map[identity.KeyID]identity.KeyID)
+	for _, i := range v.Invites {
+		makers[i.ID] = i.By
+	}
+	for _, m := range v.Members {
+		if !m.Admin {
+			continue
+		}
+		a := Admin{ID: m.ID, Since: m.Admitted}
+		if cert := r.AdminCert(m.ID); cert != nil {
+			a.By = identity.IssuerOf(cert)
+			if a.Promoted = identity.RoleOf(cert) == identity.RolePromotion; a.Promoted {
+				a.Since = cert.NotBefore.Add(identity.Skew) // it starts so much before it is made
+			} else {
+				a.By = cmp.Or(makers[a.By], a.By)
+			}
+		}
+		out = append(out, a)
+	}
+	slices.SortStableFunc(out, func(a, b Admin) int { return a.Since.Compare(b.Since) })
+	return out
+}
+
+// revokedKey is what may be revoked once.
+type revokedKey struct {
+	target identity.KeyID
+	scope  record.Scope
+}
+
+// revocation puts a revocation into the view's terms. The book's lock is held.
+func (p *published) revocation(r *roster.Roster, revoked roster.Revoked) Revocation {
+	chain, name := r.Chain(revoked.Target), cmp.Or(p.names[revoked.Target], revoked.Name)
+	invite := len(chain) > 0 && identity.RoleOf(chain[0]) == identity.RoleInvite
+	if len(chain) == 0 { // its record is gone, or was never here; nodes are revoked by name
+		invite = name == ""
+	}
+	return Revocation{
+		Target: revoked.Target, Scope: revoked.Scope, Invite: invite, Name: name, Time: revoked.At(), By: revoked.Signer,
+		ByName: p.signer(revoked.Signer), Reason: revoked.Reason, Key: revoked.Key,
+	}
 }
 
 // signer returns a name for who signed something.

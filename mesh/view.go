@@ -16,6 +16,7 @@ type View struct {
 	Members  []roster.Member // in the order of their admission, this node and those that have left included
 	Revoked  []Revocation
 	Invites  []Invite
+	Admins   []Admin      // by the time since which they are
 	Prefix4  netip.Prefix // overlay network; zero: none
 	Prefix6  netip.Prefix
 	Records  int
@@ -25,9 +26,10 @@ type View struct {
 	revoked map[identity.KeyID]int
 }
 
-// Revocation is one key that was put out.
+// Revocation is one key that was put out, or one admin that was demoted.
 type Revocation struct {
 	Target identity.KeyID
+	Scope  record.Scope
 	Invite bool   // Target is an invite's key, else a node's
 	Name   string // of the node, as far as known
 	Time   time.Time
@@ -39,7 +41,11 @@ type Revocation struct {
 
 // Text says what happened, in words.
 func (r Revocation) Text() string {
-	text := fmt.Sprintf("revoked by %s on %s", r.ByName, r.Time.UTC().Format("2 January 2006 at 15:04 UTC"))
+	what := "revoked"
+	if r.Scope == record.ScopePower {
+		what = "demoted"
+	}
+	text := fmt.Sprintf("%s by %s on %s", what, r.ByName, r.Time.UTC().Format("2 January 2006 at 15:04 UTC"))
 	if r.Reason != "" {
 		text += ": " + r.Reason
 	}
@@ -56,6 +62,14 @@ type Invite struct {
 	Revoked bool
 }
 
+// Admin is a member that may invite, revoke and promote.
+type Admin struct {
+	ID       identity.NodeID
+	Since    time.Time
+	By       identity.KeyID // who made it one: an admin's key, or the root's
+	Promoted bool           // it came as a member
+}
+
 // Member returns a member by its ID.
 func (v *View) Member(id identity.NodeID) (roster.Member, bool) {
 	i, ok := v.members[id]
@@ -65,7 +79,7 @@ func (v *View) Member(id identity.NodeID) (roster.Member, bool) {
 	return v.Members[i], true
 }
 
-// RevokedNode returns the revocation of a node's own key.
+// RevokedNode returns the revocation by which a node's own key is out.
 func (v *View) RevokedNode(id identity.NodeID) (Revocation, bool) {
 	i, ok := v.revoked[identity.KeyID(id)]
 	if !ok {

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
+	"slices"
 	"time"
 
 	"warren/mesh/identity"
@@ -21,6 +22,7 @@ type writer struct {
 	key    ed25519.PrivateKey
 	self   identity.NodeID
 	meshID identity.MeshID
+	secret [16]byte // LAN secret
 
 	own own // guarded by the book's lock
 }
@@ -37,7 +39,7 @@ type news struct {
 }
 
 func newWriter(o Options, self identity.NodeID, b *book) (*writer, error) {
-	w := &writer{book: b, key: o.Key, self: self, meshID: identity.MeshIDOf(o.Root.PublicKey.(ed25519.PublicKey))}
+	w := &writer{book: b, key: o.Key, self: self, meshID: identity.MeshIDOf(o.Root.PublicKey.(ed25519.PublicKey)), secret: o.LANSecret}
 	w.own.node = o.Own
 	w.own.node.ID, w.own.node.Certificate, w.own.node.Left = self, o.Chain[0].Raw, false
 	w.own.node.Started = time.Now().Unix()
@@ -82,11 +84,12 @@ func (w *writer) load(items []store.Item, chain []*x509.Certificate, d *drops) i
 	return w.book.roster.Len()
 }
 
-// start signs the record of this start. The error is a *FatalError when the records on disk put this node out.
+// start signs the record of this start. The error is a *FatalError when the records on disk put this node out, and hearing them anew cannot
+// change that.
 func (w *writer) start() error {
 	w.book.mu.Lock()
 	defer w.book.unlock()
-	if fatal := w.expelled(); fatal != nil {
+	if fatal := w.expelled(); fatal != nil && !w.doubt(fatal) {
 		return fatal
 	}
 	if before, ok := w.book.roster.Member(w.self); ok {
@@ -99,6 +102,51 @@ func (w *writer) start() error {
 		return fatal
 	}
 	return err
+}
+
+// doubt has this node start without the revocations of admins, when it is these that put it out: the root may have undone them since, and a node
+// that is out hears nothing any more. Whoever refuses it hands them over again, and then they count. They stay on disk. It returns false
+// when the node is out by other records too. The book's lock is held.
+func (w *writer) doubt(fatal *FatalError) bool {
+	var sure, doubted []record.Signed
+	for _, signed := range w.book.roster.All() {
+		if signed.Kind == record.KindRevocation && signed.Signer != w.book.public.rootID {
+			doubted = append(doubted, signed)
+		} else {
+			sure = append(sure, signed)
+		}
+	}
+	without := reread(w.book.root, sure)
+	if len(doubted) == 0 || outBy(without.Standing(w.self)) != nil {
+		return false
+	}
+	w.book.roster, w.book.doubted, w.book.stale = without, doubted, true
+	w.book.conflict = "the records on this machine say that this node is out, and it asks the others whether that still holds: " + fatal.Text
+	return true
+}
+
+// reread makes another roster of records that were verified before.
+func reread(root *x509.Certificate, records []record.Signed) *roster.Roster {
+	r, batch := roster.New(root), roster.Read(records)
+	batch.Trust()
+	r.AddBatch(batch, time.Now())
+	return r
+}
+
+// settle ends the doubt when a revocation has come, most likely the root's, with which the doubted ones do not put this node out any more.
+// The book's lock is held.
+func (w *writer) settle(n *news) {
+	revokes := func(signed record.Signed) bool { return signed.Kind == record.KindRevocation }
+	if w.book.doubted == nil || !slices.ContainsFunc(n.fresh, revokes) {
+		return
+	}
+	all := slices.Clone(w.book.doubted)
+	for _, signed := range w.book.roster.All() {
+		all = append(all, signed)
+	}
+	if with := reread(w.book.root, all); outBy(with.Standing(w.self)) == nil {
+		w.book.doubted, w.book.conflict, w.book.stale = nil, w.own.conflict, true
+	}
 }
 
 // add verifies records and takes in those that hold, one after the other. It says of each what came of it; all are in the
@@ -150,6 +198,7 @@ func (w *writer) collect(n *news, out roster.Outcome) {
 // follow draws the consequences for this node itself.
 func (w *writer) follow(n *news, now time.Time) {
 	if n.fatal = w.expelled(); n.fatal == nil && n.changed {
+		w.settle(n)
 		w.defend(n, now)
 	}
 }
@@ -162,17 +211,24 @@ func (w *writer) defend(n *news, now time.Time) {
 	}
 	other, err := current.Node()
 	if err != nil || other.Instance == w.own.node.Instance {
+		if err == nil && other.LANSecret != w.lanSecret() { // it has become an admin, or is none any more
+			w.answer(n, now)
+		}
 		return
 	}
 	w.own.adopt(other)
 	answer := w.own.meet(other, now)
-	if w.book.conflict != w.own.conflict {
+	if w.book.doubted == nil && w.book.conflict != w.own.conflict {
 		n.rival, n.changed = w.own.conflict, true
 		w.book.conflict, w.book.stale = w.own.conflict, true
 	}
-	if !answer {
-		return
+	if answer {
+		w.answer(n, now)
 	}
+}
+
+// answer signs the own record anew, to be passed on.
+func (w *writer) answer(n *news, now time.Time) {
 	if signed, err := w.sign(now); err == nil {
 		n.fresh, n.own = append(n.fresh, signed), true
 	}
@@ -180,7 +236,11 @@ func (w *writer) defend(n *news, now time.Time) {
 
 // expelled says why this node is no member any more, nil while it is one or its place is not known yet.
 func (w *writer) expelled() *FatalError {
-	err := w.book.roster.Standing(w.self)
+	return outBy(w.book.roster.Standing(w.self))
+}
+
+// outBy is the end of a node that is no member for this reason, nil for a reason that a record still to come may cure.
+func outBy(err error) *FatalError {
 	switch reason := roster.ReasonOf(err); reason {
 	case roster.ReasonRevoked, roster.ReasonIssuerRevoked, roster.ReasonInviteRevoked, roster.ReasonInviteUsed, roster.ReasonInviteExpired,
 		roster.ReasonExpired, roster.ReasonAdmission, roster.ReasonNotAllowed:
@@ -198,17 +258,30 @@ func (w *writer) advance(now time.Time) news {
 	if n.fatal = w.expelled(); n.fatal == nil {
 		w.defend(&n, now)
 	}
-	if w.own.settle(now) {
+	if w.own.settle(now) && w.book.doubted == nil {
 		w.book.conflict, w.book.stale, n.changed = "", true, true
 	}
 	return n
+}
+
+// lanSecret is the secret that the own record shows: an admin's.
+func (w *writer) lanSecret() [16]byte {
+	member, ok := w.book.roster.Member(w.self)
+	if !ok {
+		cert, err := identity.ParseCert(w.own.node.Certificate)
+		member.Admin = err == nil && identity.IsAdmin(cert)
+	}
+	if !member.Admin {
+		return [16]byte{}
+	}
+	return w.secret
 }
 
 // sign signs the own record with the next sequence number and takes it in. It may be parked, when the record of the
 // member that admitted this node is still to be fetched.
 func (w *writer) sign(now time.Time) (record.Signed, error) {
 	node := w.own.node
-	node.Seq, node.Updated = node.Seq+1, now.Unix()
+	node.Seq, node.Updated, node.LANSecret = node.Seq+1, now.Unix(), w.lanSecret()
 	signed, err := record.SignNode(w.meshID, node, w.key)
 	if err != nil {
 		return record.Signed{}, err

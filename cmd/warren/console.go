@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/term"
+
+	"warren/mesh/api"
 )
 
 // maxTokenInput is far above the 160 characters of a token, so that a wrong file is refused and not cut.
@@ -23,27 +28,65 @@ type console struct {
 	terminal bool // err is a terminal: progress may rewrite its line
 	// readSecret reads a line without echo; nil when in is no terminal.
 	readSecret func() (string, error)
+	// ask puts a question to err and reads the answer, without the spaces around it; nil when in is no terminal.
+	ask func(ctx context.Context, question string) (string, error)
 }
 
-func newConsole() console {
-	c := console{in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
+func newConsole() *console {
+	c := &console{in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
 	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
 		c.readSecret = func() (string, error) {
 			secret, err := term.ReadPassword(in)
 			return string(secret), err
 		}
+		c.ask = c.answer
 	}
 	return c
 }
 
+// maxAnswer bounds an answer: it is a word.
+const maxAnswer = 256
+
+// answer puts a question to err and reads a line from in. The end of the input is an empty answer. The reader that ctx leaves behind ends
+// with the process.
+func (c *console) answer(ctx context.Context, question string) (string, error) {
+	fmt.Fprint(c.err, question)
+	type read struct {
+		line string
+		err  error
+	}
+	got, in := make(chan read, 1), io.LimitReader(c.in, maxAnswer)
+	go func() {
+		line, err := bufio.NewReader(in).ReadString('\n')
+		got <- read{line, err}
+	}()
+	select {
+	case r := <-got:
+		if r.err != nil && !errors.Is(r.err, io.EOF) {
+			return "", fmt.Errorf("read answer: %w", r.err)
+		}
+		return strings.TrimSpace(r.line), nil
+	case <-ctx.Done():
+		fmt.Fprintln(c.err)
+		return "", ctx.Err()
+	}
+}
+
 func (c *console) printJSON(v any) error {
-	encoder := json.NewEncoder(c.out)
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(v); err != nil {
 		return fmt.Errorf("print JSON: %w", err)
 	}
-	return nil
+	_, err := c.out.Write(api.Harmless(body.Bytes()))
+	return err
+}
+
+// remark says something beside what was asked for.
+func (c *console) remark(format string, args ...any) {
+	fmt.Fprintln(c.err, "note: "+clean(fmt.Sprintf(format, args...)))
 }
 
 // quietLogger is for work in the foreground: what matters there is told by results and errors.

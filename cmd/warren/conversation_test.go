@@ -15,6 +15,7 @@ import (
 	"warren/mesh/agent"
 	"warren/mesh/api"
 	"warren/mesh/node"
+	"warren/mesh/place"
 	"warren/packaging"
 )
 
@@ -111,6 +112,26 @@ func (w *world) direct(words []string, body string) {
 		w.write(words[1], strings.ReplaceAll(body, "DIR", w.dir), mode)
 	case "refuse": // the agent refuses to change anything
 		w.refuse = &api.Error{Code: api.CodeRefused, Message: strings.TrimSpace(body), Hint: "take care"}
+	case "terminal": // questions are asked; what follows < is the answer
+		w.asks = true
+	case "changed": // something else would come of an act by now
+		w.changed = true
+	case "used-too-often":
+		w.status.Invites[0].Used = w.status.Invites[0].Uses + 2
+	case "mesh": // mesh NAME: its state is made, as create does
+		if _, err := place.Create(place.CreateOptions{Mesh: words[1], StateRoot: w.dirs.stateRoot, Name: "alpha", NoIPv4: true}); err != nil {
+			w.t.Fatal(err)
+		}
+	case "copy": // copy FROM TO, in DIR
+		raw, err := os.ReadFile(filepath.Join(w.dir, words[1]))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.write(words[2], string(raw), 0o600)
+	case "no-admin":
+		w.status.Admins, w.status.RootKey = nil, nil
+	case "exported":
+		w.status.RootKey = &api.RootKey{Exported: &exampleTime}
 	case "net": // net KIND: what netcheck finds
 		w.net = words[1]
 	case "starting":
@@ -203,7 +224,7 @@ func TestServiceNeedsAProperPath(t *testing.T) {
 	w := newWorld(t)
 	a := newApp()
 	var out strings.Builder
-	a.console, a.usual = console{out: &out, err: &out}, w.dirs
+	a.console, a.usual = &console{out: &out, err: &out}, w.dirs
 	a.executable = func() (string, error) { return "/home/me/warren", nil }
 	a.service = func() (packaging.Service, error) { return (*fakeService)(w), nil }
 	w.direct([]string{"state", "home"}, "")

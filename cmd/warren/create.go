@@ -61,8 +61,9 @@ func (c createCommand) cobra() *cobra.Command {
 		Use:   "create NAME",
 		Short: "Make a new mesh with this machine as its founder",
 		Long: "Make a new mesh with this machine as its founder, and start its agent.\n\n" +
-			"The root key of the mesh stays in the state directory. Nothing needs it from day to day, and the mesh\n" +
-			"works on without this machine.",
+			"The founder is the first admin. Above all admins stands the root key of the mesh, which stays in the state directory:\n" +
+			"nothing needs it from day to day, but it alone makes an admin when none is left, and undoes what a stolen admin key\n" +
+			"did. Put a copy in a safe place, with: sudo warren admin export-root. The mesh works on without this machine.",
 		Example: "  sudo warren create home\n" +
 			"  sudo warren create home --endpoint vpn.example.org:9277 --name gate",
 		Args: exactly(1, "NAME"),
@@ -121,11 +122,14 @@ func (c createCommand) run(ctx context.Context, options place.CreateOptions, noS
 	if err != nil {
 		return err
 	}
+	flag := c.dirs.meshFlag(made.Mesh)
 	fmt.Fprintf(c.con.out, "created mesh %s; this node is %s, %s\n", made.Mesh, made.Name, addressList(made))
+	fmt.Fprintf(c.con.out, "this machine holds the root key of the mesh, the only way back if all admins are lost or one is stolen;\n"+
+		"put a copy where neither fire nor thieves get at it: sudo warren admin export-root FILE%s\n", flag)
 	if err := c.start.after(ctx, c.con, made.Mesh, noStart); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.con.out, "invite another machine with: sudo warren invite%s\n", c.dirs.meshFlag(made.Mesh))
+	fmt.Fprintf(c.con.out, "invite another machine with: sudo warren invite%s\n", flag)
 	return nil
 }
 

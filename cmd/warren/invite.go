@@ -84,7 +84,7 @@ func (c inviteCommand) list() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "list",
-		Short:   "List the invites that can still be used",
+		Short:   "List the invites that can still be used, or were used too often",
 		Example: "  warren invite list",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -115,6 +115,12 @@ func (c inviteCommand) list() *cobra.Command {
 				t.add(short(i.ID), fmt.Sprintf("%d of %d", i.Used, i.Uses), expires, role, strings.Join(i.Tags, ","), i.By)
 			}
 			t.print(c.con.out)
+			for _, i := range status.Invites {
+				if i.Used > i.Uses {
+					c.con.remark("invite %s let in %s, and allows %d: members that could not hear of each other admitted at once, or somebody cheats; "+
+						"see who came by it with: sudo warren revoke --invite %s --dry-run; and throw out whom you do not know", short(i.ID), plural(i.Used, "machine", "machines"), i.Uses, short(i.ID))
+				}
+			}
 			return nil
 		},
 	}

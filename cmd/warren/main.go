@@ -35,7 +35,7 @@ func main() {
 
 // app is one invocation: what its commands are made of. Each command is a type of its own, which names what it uses.
 type app struct {
-	console console
+	console *console
 	now     func() time.Time
 	usual   dirs // where the service keeps everything
 	dirs    dirs // where this invocation shall look: the flags say
@@ -48,6 +48,7 @@ type app struct {
 	join       func(context.Context, place.JoinOptions, func(place.JoinProgress)) (place.Membership, error)
 	leave      func(place.LeaveOptions) error
 	agent      func(context.Context, agent.Options) error
+	offline    func(stateDir string) (offline, error)
 }
 
 func newApp() *app {
@@ -63,6 +64,7 @@ func newApp() *app {
 		join:       place.Join,
 		leave:      place.LeaveOffline,
 		agent:      agent.Run,
+		offline:    func(stateDir string) (offline, error) { return agent.OpenOffline(stateDir) },
 	}
 }
 
@@ -126,13 +128,14 @@ func (a *app) rootCommand() *cobra.Command {
 		&cobra.Group{ID: groupLook, Title: "Looking:"},
 		&cobra.Group{ID: groupMachine, Title: "This machine:"},
 	)
-	d, con := &a.dirs, &a.console
+	d, con := &a.dirs, a.console
 	start := &starter{dirs: d, usual: a.usual, detect: a.service, executable: a.executable, owned: a.owned}
 	root.AddCommand(grouped(groupMesh,
 		createCommand{d, con, start, a.create}.cobra(),
 		inviteCommand{d, con, a.now}.cobra(),
 		joinCommand{d, con, start, a.join}.cobra(),
-		revokeCommand{d, con}.cobra(),
+		revokeCommand{d, con, a.now, a.offline}.cobra(),
+		adminCommand{d, con, a.now, a.offline}.cobra(),
 		leaveCommand{d, con, start, a.leave}.cobra(),
 	)...)
 	root.AddCommand(grouped(groupLook,

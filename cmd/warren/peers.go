@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -65,7 +66,7 @@ func (c peersCommand) list(s api.Status, all, asJSON bool) error {
 		t.add(p.Name, shownAddress(p), short(p.ID), role(p), p.Version, strings.Join(p.Tags, ","), p.AdmittedBy)
 	}
 	for _, r := range revoked {
-		if r.Kind == "node" {
+		if r.Kind == "node" && r.Scope == api.ScopeWhole {
 			t.add(r.Name, "", short(r.ID), "revoked", "", "", "")
 		}
 	}
@@ -85,6 +86,9 @@ func role(p api.Peer) string {
 	case p.Admin:
 		parts[0] = "admin"
 	}
+	if p.Power != "" && p.State != api.PeerLeft {
+		parts[0] += " (" + p.Power + ")"
+	}
 	if p.Anchor {
 		parts = append(parts, "anchor")
 	}
@@ -93,6 +97,35 @@ func role(p api.Peer) string {
 
 // completePeers offers the names of the members to the shell.
 func completePeers(d *dirs) cobra.CompletionFunc {
+	return completeNodes(d, func(bool) bool { return true })
+}
+
+// completeNodes is completePeers for admins, or for those that are none.
+func completeNodes(d *dirs, wanted func(admin bool) bool) cobra.CompletionFunc {
+	return completeStatus(d, func(s api.Status) (found []string) {
+		for _, p := range s.Peers {
+			if !p.Static && p.State != api.PeerLeft && wanted(p.Admin) {
+				found = append(found, clean(p.Name))
+			}
+		}
+		return found
+	})
+}
+
+// completeInvites offers the IDs of the invites, with what they are.
+func completeInvites(d *dirs) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+		return completeStatus(d, func(s api.Status) (found []string) {
+			for _, i := range s.Invites {
+				found = append(found, fmt.Sprintf("%s\t%d of %d used, by %s", short(clean(i.ID)), i.Used, i.Uses, clean(i.By)))
+			}
+			return found
+		})(cmd, nil, word)
+	}
+}
+
+// completeStatus offers what the agent's status holds.
+func completeStatus(d *dirs, words func(api.Status) []string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		_, agent, err := d.agent()
 		if err != nil || len(args) > 0 {
@@ -104,12 +137,6 @@ func completePeers(d *dirs) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		var found []string
-		for _, p := range status.Peers {
-			if !p.Static && p.State != api.PeerLeft {
-				found = append(found, clean(p.Name))
-			}
-		}
-		return found, cobra.ShellCompDirectiveNoFileComp
+		return words(status), cobra.ShellCompDirectiveNoFileComp
 	}
 }

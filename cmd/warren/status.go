@@ -202,6 +202,14 @@ func summary(now time.Time, s api.Status) string {
 		}
 	}
 	switch {
+	case s.Self.Admin && s.Self.Power == api.PowerPromoted:
+		parts = append(parts, "promoted to admin")
+	case s.Self.Admin:
+		parts = append(parts, "admin")
+	case s.Self.Power == api.PowerDemoted:
+		parts = append(parts, "demoted, no admin any more")
+	}
+	switch {
 	case s.Self.Anchor:
 		parts = append(parts, "anchor for others")
 	case len(s.Self.Anchors) > 0:

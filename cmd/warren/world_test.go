@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 
 	"warren/mesh/agent"
 	"warren/mesh/api"
+	"warren/mesh/identity"
 	"warren/mesh/place"
 	"warren/packaging"
 )
@@ -33,6 +35,9 @@ type world struct {
 	mu      sync.Mutex
 	status  api.Status
 	net     string                               // what netcheck finds, see exampleNetcheck
+	key     ed25519.PublicKey                    // of whom is to be promoted
+	changed bool                                 // what would come of an act, since it was shown
+	asks    bool                                 // standard input is a terminal: questions are asked
 	refuse  *api.Error                           // what the agent answers to everything that changes
 	stop    func()                               // of the running agent; nil when none runs
 	enabled bool                                 // the service
@@ -40,6 +45,8 @@ type world struct {
 	ran     *agent.Options                       // of the last agent in the foreground
 	during  func(context.Context, agent.Options) // what happens while the agent runs in the foreground
 	runErr  error                                // what the agent in the foreground ends with
+
+	committed []api.Commit // what the agent was asked to do
 }
 
 var exampleTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -65,22 +72,27 @@ func exampleStatus() api.Status {
 		Schema: api.Schema, Time: exampleTime, Version: "1.0.0", State: api.StateReady, Since: exampleTime.Add(-25 * time.Hour),
 		Mesh: &api.Mesh{Name: "home", ID: "00112233445566778899aabbccddeeff", Members: 5, Records: 9,
 			Prefix4: prefix("100.71.0.0/16"), Prefix6: prefix("fd00:1122:3344::/48")},
-		Self: api.Self{ID: "aaaaaaaaaabbbbbbbbbb", Name: "alpha", Interface: "warren0", Port: 9277, PublicKey: "k0=", Anchor: true,
+		Self: api.Self{ID: "aaaaaaaaaabbbbbbbbbb", Name: "alpha", Admin: true, Interface: "warren0", Port: 9277, PublicKey: "k0=", Anchor: true,
 			Addresses: []netip.Addr{addr("100.71.0.1"), addr("fd00:1122:3344::1")}},
 		Peers: []api.Peer{
 			{ID: "ivjm3k2qpaxxxxxxxxxx", Name: "beta", State: api.PeerUp, LatencyMS: 12.4, RxBytes: 3 << 20, TxBytes: 4097, Version: "1.0.0",
 				Addresses: []netip.Addr{addr("100.71.0.2"), addr("fd00:1122:3344::2")}, LastHandshake: &shake, Admin: true, Anchor: true,
-				Path: api.Path{Kind: api.PathDirect, Address: addrPort("198.51.100.7:41641")}, Tags: []string{"server"}, AdmittedBy: "alpha"},
-			{ID: "cccccccccc2222222222", Name: "gamma", State: api.PeerUp, LatencyMS: 0.42, RxBytes: 12, Version: "1.0.0", AdmittedBy: "beta",
+				Path: api.Path{Kind: api.PathDirect, Address: addrPort("198.51.100.7:41641")}, Tags: []string{"server"}, Origin: api.Origin{AdmittedBy: "alpha", Power: api.PowerPromoted}},
+			{ID: "cccccccccc2222222222", Name: "gamma", State: api.PeerUp, LatencyMS: 0.42, RxBytes: 12, Version: "1.0.0", Origin: api.Origin{AdmittedBy: "beta", Power: api.PowerDemoted},
 				Addresses: []netip.Addr{addr("100.71.0.3")}, LastHandshake: &shake,
 				Path: api.Path{Kind: api.PathRelay, Address: addrPort("[2001:db8::1]:9277"), Via: "beta"}},
-			{ID: "dddddddddd3333333333", Name: "delta\x1b[2J", State: api.PeerDown, Reason: "none of its anchors answers\x07", AdmittedBy: "beta",
+			{ID: "dddddddddd3333333333", Name: "delta\x1b[2J", State: api.PeerDown, Reason: "none of its anchors answers\x07", Origin: api.Origin{AdmittedBy: "beta"},
 				Addresses: []netip.Addr{addr("100.71.0.4")}},
-			{ID: "eeeeeeeeee4444444444", Name: "epsilon", State: api.PeerLeft, AdmittedBy: "beta"},
+			{ID: "eeeeeeeeee4444444444", Name: "epsilon", State: api.PeerLeft, Origin: api.Origin{AdmittedBy: "beta"}},
 			{Name: "phone", Static: true, State: api.PeerIdle, Reason: "no handshake yet", Routes: []netip.Prefix{prefix("100.70.0.9/32")}},
 		},
+		Admins: []api.Admin{
+			{ID: "aaaaaaaaaabbbbbbbbbb", Name: "alpha", Address: addr("100.71.0.1"), Since: exampleTime.Add(-25 * time.Hour), By: theRoot},
+			{ID: "ivjm3k2qpaxxxxxxxxxx", Name: "beta", Address: addr("100.71.0.2"), Since: exampleTime, By: "alpha", Power: api.PowerPromoted},
+		},
+		RootKey: &api.RootKey{Here: true},
 		Invites: []api.Invited{{ID: "ffffffffff5555555555", Uses: 3, Used: 1, Expires: &expires, Tags: []string{"lab"}, By: "alpha"}},
-		Revoked: []api.Revoked{{ID: "gggggggggg6666666666", Kind: "node", Name: "old", Time: exampleTime, By: "alpha", Reason: "stolen"}},
+		Revoked: []api.Revoked{{ID: "gggggggggg6666666666", Kind: "node", Scope: api.ScopeWhole, Name: "old", Time: exampleTime, By: "alpha", Reason: "stolen"}},
 	}
 }
 
@@ -88,7 +100,10 @@ func exampleStatus() api.Status {
 func (w *world) say(stdin string, args ...string) (string, int) {
 	var out bytes.Buffer
 	a := newApp()
-	a.console = console{in: bytes.NewBufferString(stdin), out: &out, err: &out}
+	a.console = &console{in: bytes.NewBufferString(stdin), out: &out, err: &out}
+	if w.asks {
+		a.console.ask = a.console.answer
+	}
 	a.now = func() time.Time { return exampleTime }
 	a.usual = w.dirs
 	a.executable = func() (string, error) { return packaging.Binary, nil }
@@ -216,14 +231,64 @@ func (f *fakeAgent) Invite(_ context.Context, req api.InviteRequest) (api.Invite
 		Expires: exampleTime.Add(time.Duration(req.ValidForMS) * time.Millisecond)}, f.change()
 }
 
-func (f *fakeAgent) Revoke(_ context.Context, req api.RevokeRequest, confirm func(api.Confirmation)) error {
+// Consequences knows beta, an admin on whom others depend, gamma, on whom nobody does, and the invite of the example.
+func (f *fakeAgent) Consequences(_ context.Context, act api.Act) (api.Consequences, error) {
+	if err := f.change(); err != nil {
+		return api.Consequences{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	party := func(i int) api.Party {
+		p := f.status.Peers[i]
+		return api.Party{ID: p.ID, Name: p.Name, Address: p.Addresses[0], Admin: p.Admin}
+	}
+	c := api.Consequences{Schema: api.Schema, Act: act, By: "alpha", Shown: "as shown"}
+	gamma, delta := party(1), party(2)
+	switch {
+	case act.Invite != "":
+		c.Act.Invite = f.status.Invites[0].ID
+		c.Target = api.Party{ID: c.Act.Invite}
+		gamma.How = "came by it"
+		c.Others = []api.Party{gamma}
+	case act.Kind == api.ActPromote || act.Node == "gamma":
+		c.Target, c.Key = gamma, f.key
+		if len(f.key) > 0 {
+			c.Target.ID = identity.NodeIDOf(f.key).String()
+		}
+	default:
+		gamma.How, delta.How = "admitted by beta", "came by an invite of beta"
+		c.Target, c.Others, c.Revocations = party(0), []api.Party{gamma, delta}, f.status.Revoked
+		c.Revocations[0].By, c.Ends = "beta", f.status.Invites
+		c.Remarks = []string{"no admin is left then: only the root key can make one again"}
+		if act.Kind == api.ActRevoke && !act.KeepInvite {
+			c.Came = &api.CameBy{ID: "kkkkkkkkkk8888888888", Stay: []api.Party{{ID: "llllllllll9999999999", Name: "zeta", Address: netip.MustParseAddr("100.71.0.6"), How: "came by it"}}}
+		}
+	}
+	return c, nil
+}
+
+func (f *fakeAgent) Commit(_ context.Context, req api.Commit, confirm func(api.Confirmation)) error {
+	f.mu.Lock()
+	f.committed = append(f.committed, req)
+	f.mu.Unlock()
 	if err := f.change(); err != nil {
 		return err
 	}
-	confirm(api.Confirmation{Target: req.Node + req.Invite, ID: "ivjm3k2qpaxxxxxxxxxx", Waiting: 2})
+	if f.changed {
+		return &api.Error{Code: api.CodeChanged, Message: "something else would come of it now than what was shown"}
+	}
+	found, err := f.Consequences(context.Background(), req.Act)
+	if err != nil {
+		return err
+	}
+	target, id := found.Target.Name, found.Target.ID
+	if req.Act.Invite != "" {
+		target = "invite " + short(id)
+	}
+	confirm(api.Confirmation{Target: target, ID: id, Waiting: 2})
 	if req.Wait {
-		confirm(api.Confirmation{Target: req.Node + req.Invite, Member: "gamma", Waiting: 1})
-		confirm(api.Confirmation{Target: req.Node + req.Invite, Member: "delta", Waiting: 0})
+		confirm(api.Confirmation{Target: target, Member: "gamma", Waiting: 1})
+		confirm(api.Confirmation{Target: target, Member: "delta", Waiting: 0})
 	}
 	return nil
 }

@@ -3,7 +3,7 @@
 //
 // Nothing is decided here. Which owner does what is told by each owner's package; who is told what, by mesh/node; what
 // is put into words for a person, by mesh/report. Files in the order of a start: agent.go, assemble.go (what is made), plug.go
-// (who hears what from whom), backend.go and look.go (the API's verbs, and what it reads).
+// (who hears what from whom), backend.go, power.go and look.go (the API's verbs, and what it reads), offline.go (what of it works without an agent).
 //
 // Run may be called once per state directory at a time.
 package agent

@@ -127,6 +127,7 @@ func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err err
 	}
 	p.records, err = mesh.New(mesh.Options{
 		Root: state.Root(), Key: state.Key, Chain: state.Chain, Store: p.store, Sessions: gossip{p.sessions}, Logger: logger, Own: own,
+		LANSecret: state.LANSecret(),
 	})
 	if err != nil {
 		return err

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
-	"warren/mesh"
 	"warren/mesh/api"
 	"warren/mesh/identity"
 	"warren/mesh/place"
@@ -104,18 +101,14 @@ func (b *backend) Invite(_ context.Context, req api.InviteRequest) (api.Invite, 
 	if err != nil {
 		return api.Invite{}, err
 	}
-	authority := identity.Authority{Cert: p.state.Chain[0], Key: p.state.Key}
-	if !identity.IsAdmin(authority.Cert) {
-		return api.Invite{}, &api.Error{Code: api.CodeRefused, Message: "only an admin can invite, and this node is none", Hint: "run warren invite on an admin: " + strings.Join(p.admins(), ", ")}
+	if err := p.power().mayNot("invite"); err != nil {
+		return api.Invite{}, err
 	}
 	now := time.Now()
 	terms := identity.InviteTerms{Uses: req.Uses, Expires: now.Add(time.Duration(req.ValidForMS) * time.Millisecond), Admin: req.Admin, Tags: req.Tags}
-	seed, cert, err := identity.NewInvite(authority, terms, now)
+	seed, cert, err := p.records.Power().Invite(terms, now)
 	if err != nil {
 		return api.Invite{}, &api.Error{Code: api.CodeBadRequest, Message: err.Error()}
-	}
-	if err := p.records.AddCertificate(cert); err != nil {
-		return api.Invite{}, err
 	}
 	token := identity.Token{Mesh: p.state.MeshID(), Seed: seed, Anchors: place.TokenAnchors(p.tokenFacts(b.socket.Port()))}
 	out := api.Invite{
@@ -143,84 +136,6 @@ func (p *parts) tokenFacts(port uint16) place.TokenFacts {
 		f.Local = append(f.Local, netip.AddrPortFrom(addr, port))
 	}
 	return f
-}
-
-// admins are the names of those who may invite and revoke.
-func (p *parts) admins() (names []string) {
-	for _, other := range p.records.View().Members {
-		if other.Admin && other.State == mesh.Active {
-			names = append(names, other.Name)
-		}
-	}
-	return names
-}
-
-// Revoke revokes a node or an invite, and waits for the others when asked to.
-func (b *backend) Revoke(ctx context.Context, req api.RevokeRequest, confirm func(api.Confirmation)) error {
-	p, err := b.inMesh()
-	if err != nil {
-		return err
-	}
-	if !identity.IsAdmin(p.state.Chain[0]) {
-		return &api.Error{Code: api.CodeRefused, Message: "only an admin can revoke, and this node is none", Hint: "run warren revoke on an admin: " + strings.Join(p.admins(), ", ")}
-	}
-	target, name, err := p.revocable(req)
-	if err != nil {
-		return err
-	}
-	key, err := p.records.Revoke(target, req.Reason, req.Cascade)
-	if err != nil {
-		return err
-	}
-	waiting := make(map[identity.NodeID]string)
-	for _, other := range p.records.View().Members {
-		if other.ID != p.state.NodeID() && other.State == mesh.Active {
-			waiting[other.ID] = other.Name
-		}
-	}
-	confirm(api.Confirmation{Target: name, ID: target.String(), Waiting: len(waiting)})
-	for req.Wait && len(waiting) > 0 {
-		for id, has := range p.records.Confirmed(ctx, key) {
-			if member, open := waiting[id]; open && has {
-				delete(waiting, id)
-				confirm(api.Confirmation{Target: name, ID: target.String(), Member: member, Waiting: len(waiting)})
-			}
-		}
-		if len(waiting) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return refused("%d members have not confirmed; they will have the revocation before they can talk to any that has", len(waiting))
-		case <-time.After(500 * time.Millisecond): // members come and go: there is no event to wait for
-		}
-	}
-	return nil
-}
-
-// revocable finds what is to be revoked and a name to call it by.
-func (p *parts) revocable(req api.RevokeRequest) (identity.KeyID, string, error) {
-	if req.Invite != "" {
-		var found []identity.KeyID
-		for _, invite := range p.records.View().Invites {
-			// One key may have been certified twice: revoking it ends both.
-			if strings.HasPrefix(invite.ID.String(), strings.ToLower(req.Invite)) && !slices.Contains(found, invite.ID) {
-				found = append(found, invite.ID)
-			}
-		}
-		if len(found) != 1 {
-			return identity.KeyID{}, "", &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("%d invites have IDs that start with %q, want one", len(found), req.Invite), Hint: "warren status --json lists the invites"}
-		}
-		return found[0], "invite " + found[0].Short(), nil
-	}
-	target, err := report.Find(p.records.View().Members, p.state.NodeID(), req.Node)
-	if err != nil {
-		return identity.KeyID{}, "", err
-	}
-	if target.ID == p.state.NodeID() {
-		return identity.KeyID{}, "", &api.Error{Code: api.CodeRefused, Message: "a node does not revoke itself", Hint: "warren leave"}
-	}
-	return identity.KeyID(target.ID), target.Name, nil
 }
 
 // Leave tells the others and ends the agent.

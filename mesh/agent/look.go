@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"warren/mesh/api"
 	"warren/mesh/identity"
 	"warren/mesh/node"
+	"warren/mesh/place"
 	"warren/mesh/report"
 	"warren/mesh/verdict"
 	"warren/nat"
@@ -108,9 +110,9 @@ func (p *parts) dropped() map[string]map[string]uint64 {
 func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
 	view, udp := p.records.View(), p.streams.Snapshot()
 	out := &report.Mesh{
-		Self: p.state.NodeID(), ID: p.state.MeshID(), Name: p.state.Settings.Mesh, Records: recordsOf(view, p.records.Missing()), Expires: p.state.Chain[0].NotAfter,
+		Self: p.state.NodeID(), ID: p.state.MeshID(), Name: p.state.Settings.Mesh, Records: recordsOf(view, p.power()), Expires: p.state.Chain[0].NotAfter,
 		Traffic: make(map[identity.NodeID]report.Traffic), Paths: p.nat.Snapshot(), Mapped: p.nat.Mapped(), Sessions: make(map[identity.NodeID]report.Session),
-		NoIPv4: board.NoIPv4, NoTunnel: board.NoTunnel, Streams: streamsOf(udp),
+		NoIPv4: board.NoIPv4, NoTunnel: board.NoTunnel, Streams: streamsOf(udp), RootKey: report.RootKey(place.RootKeyOf(p.state.Dir)),
 	}
 	preferred := p.sessions.Preferred()
 	out.Introducers = preferred[:min(len(preferred), node.WantedAnchors)]
@@ -134,17 +136,25 @@ func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
 	return out
 }
 
-func recordsOf(view *mesh.View, missing int) report.Records {
+func recordsOf(view *mesh.View, p power) report.Records {
 	out := report.Records{
-		Members: view.Members, Prefix4: view.Prefix4, Prefix6: view.Prefix6, Count: view.Records, Missing: missing, Conflict: view.Conflict,
+		Root: identity.KeyIDOfCert(p.state.Root()), Members: view.Members, Prefix4: view.Prefix4, Prefix6: view.Prefix6, Count: view.Records,
+		Missing: p.records.Missing(), Conflict: view.Conflict,
 	}
 	for _, i := range view.Invites {
 		out.Invites = append(out.Invites, report.Invite{ID: i.ID, By: i.By, Terms: i.Terms, Used: len(i.Used), Revoked: i.Revoked})
 	}
 	for _, r := range view.Revoked {
-		out.Revoked = append(out.Revoked, report.Revocation{Target: r.Target, Invite: r.Invite, Name: r.Name, Time: r.Time, By: r.By, ByName: r.ByName, Reason: r.Reason})
+		out.Revoked = append(out.Revoked, revocationOf(r))
+	}
+	for _, a := range view.Admins {
+		out.Admins = append(out.Admins, report.Admin(a))
 	}
 	return out
+}
+
+func revocationOf(r mesh.Revocation) report.Revocation {
+	return report.Revocation{Target: r.Target, Scope: r.Scope, Invite: r.Invite, Name: r.Name, Time: r.Time, By: r.By, ByName: r.ByName, Reason: r.Reason}
 }
 
 func streamsOf(s streams.Snapshot) report.Streams {
@@ -214,10 +224,12 @@ func lookOf(l portal.Look) verdict.Look {
 // measured lately, that is done first.
 func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) {
 	seen := b.look()
-	for _, s := range seen.Static {
-		if s.Name == req.Peer {
-			return report.WhyStatic(seen, s), nil
-		}
+	static, err := seen.FindStatic(req.Peer)
+	switch {
+	case err != nil:
+		return api.Why{}, err
+	case static != nil:
+		return report.WhyStatic(seen, *static), nil
 	}
 	p, err := b.inMesh()
 	if err != nil {
@@ -225,10 +237,16 @@ func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) 
 	}
 	records := seen.Mesh.Records
 	target, err := report.Find(records.Members, seen.Mesh.Self, req.Peer)
-	if err != nil {
-		if r, ok := report.FindRevoked(records.Revoked, req.Peer); ok {
-			return report.WhyRevoked(seen.Now, r, report.NamesOf(records.Members)), nil
+	if no, ok := errors.AsType[*api.Error](err); ok && no.Code == api.CodeNotFound {
+		r, several := report.FindRevoked(records.Revoked, req.Peer)
+		switch {
+		case several != nil:
+			return api.Why{}, several
+		case r != nil:
+			return report.WhyRevoked(seen.Now, *r, report.NamesOf(records.Members)), nil
 		}
+	}
+	if err != nil {
 		return api.Why{}, err
 	}
 	if target.ID == seen.Mesh.Self {

@@ -218,7 +218,7 @@ func TestAwayWhileRevoked(t *testing.T) {
 				time.Sleep(5 * time.Second)
 				w.agree(admin, other, out)
 				out.stop()
-				if _, err := admin.mesh.Revoke(identity.KeyID(out.state.NodeID()), "laptop stolen", false); err != nil {
+				if _, err := admin.mesh.Power().Revoke(record.Revocation{Target: identity.KeyID(out.state.NodeID()), Time: time.Now().Unix(), Reason: "laptop stolen"}); err != nil {
 					t.Fatal(err)
 				}
 				w.agree(admin, other)

@@ -28,11 +28,14 @@ type fakeBackend struct {
 	status   Status
 	netcheck Netcheck
 	why      Why
-	err      error
-	pings    []PingReply
-	confirm  []Confirmation
-	asked    []any
-	block    bool // until the context ends
+
+	consequences Consequences
+
+	err     error
+	pings   []PingReply
+	confirm []Confirmation
+	asked   []any
+	block   bool // until the context ends
 }
 
 func (b *fakeBackend) Status(context.Context) (Status, error) { return b.status, b.err }
@@ -50,7 +53,12 @@ func (b *fakeBackend) Invite(_ context.Context, req InviteRequest) (Invite, erro
 	return Invite{Token: "warren1secret", Uses: req.Uses}, b.err
 }
 
-func (b *fakeBackend) Revoke(ctx context.Context, req RevokeRequest, confirm func(Confirmation)) error {
+func (b *fakeBackend) Consequences(_ context.Context, act Act) (Consequences, error) {
+	b.asked = append(b.asked, act)
+	return b.consequences, b.err
+}
+
+func (b *fakeBackend) Commit(ctx context.Context, req Commit, confirm func(Confirmation)) error {
 	b.asked = append(b.asked, req)
 	for _, c := range b.confirm {
 		confirm(c)
@@ -114,12 +122,14 @@ func exampleStatus() Status {
 			{ID: "betaid", Name: "beta", State: PeerUp, PublicKey: "k1=", LatencyMS: 12.5, RxBytes: 1 << 20, TxBytes: 4096,
 				Addresses: []netip.Addr{netip.MustParseAddr("100.71.0.2")}, LastHandshake: &shake, Since: &shake,
 				Path:    Path{Kind: PathDirect, Address: netip.MustParseAddrPort("198.51.100.7:41641")},
-				Version: "1.0.0", Tags: []string{"server"}, AdmittedBy: "alpha"},
-			{ID: "gammaid", Name: "gamma", State: PeerDown, PublicKey: "k2=", Reason: "none of its anchors answers", AdmittedBy: "beta"},
+				Version: "1.0.0", Tags: []string{"server"}, Origin: Origin{AdmittedBy: "alpha"}},
+			{ID: "gammaid", Name: "gamma", State: PeerDown, PublicKey: "k2=", Reason: "none of its anchors answers", Origin: Origin{AdmittedBy: "beta"}},
 			{Name: "phone", Static: true, State: PeerIdle, PublicKey: "k3=", Routes: []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24")}},
 		},
+		Admins:   []Admin{{ID: "selfid", Name: "alpha", Address: netip.MustParseAddr("100.71.0.1"), Since: at, By: "the root"}},
+		RootKey:  &RootKey{Here: true},
 		Invites:  []Invited{{ID: "inviteid", Uses: 1, Expires: &at, By: "alpha"}},
-		Revoked:  []Revoked{{ID: "oldid", Kind: "node", Name: "old", Time: at, By: "alpha", Reason: "stolen"}},
+		Revoked:  []Revoked{{ID: "oldid", Kind: "node", Scope: ScopeWhole, Name: "old", Time: at, By: "alpha", Reason: "stolen"}},
 		Warnings: []string{"certificate ends in 7 days"},
 		Dropped:  map[string]uint64{"queue full": 2},
 	}
@@ -166,6 +176,25 @@ func TestStatusGolden(t *testing.T) {
 	}
 }
 
+func TestConsequencesGolden(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	full := Consequences{
+		Act: Act{Kind: ActRevoke, Node: "betaid"}, By: "alpha", Target: Party{ID: "betaid", Name: "beta", Address: netip.MustParseAddr("100.71.0.2"), Admin: true},
+		Others:      []Party{{ID: "gammaid", Name: "gamma", Address: netip.MustParseAddr("100.71.0.3"), How: "admitted by beta"}},
+		Revocations: []Revoked{{ID: "oldid", Kind: "node", Scope: ScopeWhole, Name: "old", Time: at, By: "beta"}},
+		Demoted:     []Party{{ID: "deltaid", Name: "delta"}}, Ends: []Invited{{ID: "inviteid", Uses: 2, By: "beta"}},
+		Came: &CameBy{ID: "otherid", Stay: []Party{{ID: "epsilonid", Name: "epsilon"}}}, Remarks: []string{"no admin is left then"}, Shown: "abc",
+	}
+	for name, c := range map[string]Consequences{"consequences.json": full, "consequences-empty.json": {}} {
+		w := request(NewServer(&fakeBackend{consequences: c}, slog.New(slog.DiscardHandler)).routes(), "POST", "/v1/consequences", `{"kind":"revoke","node":"beta"}`)
+		var pretty bytes.Buffer
+		if err := json.Indent(&pretty, w.Body.Bytes(), "", "  "); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, pretty.Bytes())
+	}
+}
+
 func TestStatusRoundTrip(t *testing.T) {
 	client, _ := start(t, &fakeBackend{status: exampleStatus()}, nil)
 	got, err := client.Status(t.Context())
@@ -185,13 +214,15 @@ func TestErrorsArrive(t *testing.T) {
 	ctx := t.Context()
 	_, statusErr := client.Status(ctx)
 	_, inviteErr := client.Invite(ctx, InviteRequest{Uses: 1, ValidForMS: 1000})
+	_, askedErr := client.Consequences(ctx, Act{Kind: ActRevoke, Node: "beta"})
 	calls := map[string]error{
 		"status": statusErr,
 		"invite": inviteErr,
+		"asked":  askedErr,
 		"leave":  client.Leave(ctx, LeaveRequest{}),
 		"reload": client.Reload(ctx),
 		"ping":   client.Ping(ctx, PingRequest{Peer: "beta", Count: 1, IntervalMS: 1000, TimeoutMS: 1000}, func(PingReply) {}),
-		"revoke": client.Revoke(ctx, RevokeRequest{Node: "beta"}, func(Confirmation) {}),
+		"revoke": client.Commit(ctx, Commit{Act: Act{Kind: ActRevoke, Node: "beta"}, Shown: "x"}, func(Confirmation) {}),
 	}
 	for name, err := range calls {
 		var got *Error
@@ -217,7 +248,7 @@ func TestStreams(t *testing.T) {
 	// An error after the first line still arrives, as an error.
 	backend.err = errors.New("lost the session")
 	var confirmed []Confirmation
-	err := client.Revoke(t.Context(), RevokeRequest{Node: "beta", Wait: true}, func(c Confirmation) { confirmed = append(confirmed, c) })
+	err := client.Commit(t.Context(), Commit{Act: Act{Kind: ActRevoke, Node: "beta"}, Shown: "x", Wait: true}, func(c Confirmation) { confirmed = append(confirmed, c) })
 	if err == nil || err.Error() != "lost the session" {
 		t.Errorf("error at the end: got %v, want lost the session", err)
 	}
@@ -230,7 +261,7 @@ func TestStreamEndsWithCaller(t *testing.T) {
 	backend := &fakeBackend{confirm: []Confirmation{{Target: "beta", Waiting: 1}}, block: true}
 	client, _ := start(t, backend, nil)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := client.Revoke(ctx, RevokeRequest{Node: "beta", Wait: true}, func(Confirmation) { cancel() })
+	err := client.Commit(ctx, Commit{Act: Act{Kind: ActRevoke, Node: "beta"}, Shown: "x", Wait: true}, func(Confirmation) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
@@ -245,6 +276,13 @@ func TestOnlyRootChanges(t *testing.T) {
 	var got *Error
 	if !errors.As(err, &got) || got.Code != CodeForbidden {
 		t.Errorf("invite: got %v, want %s", err, CodeForbidden)
+	}
+	if _, err := client.Consequences(t.Context(), Act{Kind: ActRevoke, Node: "beta"}); err != nil {
+		t.Errorf("consequences, which change nothing: got %v, want nil", err)
+	}
+	err = client.Commit(t.Context(), Commit{Act: Act{Kind: ActRevoke, Node: "beta"}, Shown: "x"}, func(Confirmation) {})
+	if !errors.As(err, &got) || got.Code != CodeForbidden {
+		t.Errorf("commit: got %v, want %s", err, CodeForbidden)
 	}
 	root, self, other := caller{uid: 0}, caller{uid: uint32(os.Geteuid())}, caller{uid: uint32(os.Geteuid()) + 12345}
 	if !root.mayChange() || !self.mayChange() || other.mayChange() {
@@ -275,9 +313,14 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/invite", `{"uses":1,"valid_for_ms":-1}`, "life of -1 ms"},
 		{"POST", "/v1/invite", `{"uses":1,"valid_for_ms":1,"tags":["a\u001b[2J"]}`, "printable"},
 		{"POST", "/v1/invite", `{"uses":1,"valid_for_ms":1,"tags":["` + strings.Repeat("a", maxBody) + `"]}`, "larger than"},
-		{"POST", "/v1/revoke", `{}`, "either a node or an invite"},
-		{"POST", "/v1/revoke", `{"node":"a","invite":"b"}`, "either a node or an invite"},
-		{"POST", "/v1/revoke", `{"node":"a","reason":"\n"}`, "printable"},
+		{"POST", "/v1/consequences", `{}`, "kind of act"},
+		{"POST", "/v1/consequences", `{"kind":"revoke"}`, "either a node or an invite"},
+		{"POST", "/v1/consequences", `{"kind":"revoke","node":"a","invite":"b"}`, "either a node or an invite"},
+		{"POST", "/v1/consequences", `{"kind":"demote","invite":"b"}`, "want a node"},
+		{"POST", "/v1/commit", `{"act":{"kind":"revoke","node":"a"}}`, "what was shown"},
+		{"POST", "/v1/commit", `{"act":{"kind":"revoke","node":"a"},"shown":"x","reason":"\n"}`, "printable"},
+		{"POST", "/v1/commit", `{"act":{"kind":"revoke","node":"a"},"shown":"x","signed":["AAAA"]}`, "root key"},
+		{"POST", "/v1/commit", `{"act":{"kind":"promote","node":"a","root":true},"shown":"x"}`, "root key"},
 		{"POST", "/v1/leave", `{"force":"yes"}`, "force"},
 		{"POST", "/v1/why", `{}`, "name, address or ID"},
 		{"POST", "/v1/why", `{"peer":"a","depth":1}`, `unknown field "depth"`},
@@ -397,16 +440,17 @@ func groupOfThisProcess(t *testing.T) string {
 }
 
 func FuzzRequests(f *testing.F) {
-	for _, path := range []string{"ping", "why", "invite", "revoke", "leave", "reload"} {
+	for _, path := range []string{"ping", "why", "invite", "consequences", "commit", "leave", "reload"} {
 		f.Add(path, `{"peer":"a","count":1,"interval_ms":1000,"timeout_ms":1000}`)
 		f.Add(path, `{"uses":1,"valid_for_ms":1,"admin":true,"tags":["a"]}`)
-		f.Add(path, `{"node":"a","reason":"b","cascade":true,"wait":true}`)
+		f.Add(path, `{"kind":"revoke","node":"a"}`)
+		f.Add(path, `{"act":{"kind":"demote","node":"a"},"shown":"x","reason":"b","keep":true,"wait":true}`)
 		f.Add(path, `{"force":true}`)
 		f.Add(path, `{"peer":"a"}`)
 	}
 	f.Fuzz(func(t *testing.T, path, body string) {
 		switch path {
-		case "ping", "why", "invite", "revoke", "leave", "reload":
+		case "ping", "why", "invite", "consequences", "commit", "leave", "reload":
 		default:
 			t.Skip()
 		}

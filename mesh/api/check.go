@@ -41,18 +41,6 @@ func (r *InviteRequest) check() error {
 	return nil
 }
 
-func (r *RevokeRequest) check() error {
-	switch {
-	case (r.Node == "") == (r.Invite == ""):
-		return refuse("revoke: want either a node or an invite")
-	case len(r.Node) > 255 || len(r.Invite) > 255:
-		return refuse("revoke: name or ID of more than 255 bytes")
-	case len(r.Reason) > MaxReasonLength || !printable(r.Reason):
-		return refuse("revoke: reason: want at most %d printable bytes", MaxReasonLength)
-	}
-	return nil
-}
-
 // printable keeps control characters out of what other people's terminals will show.
 func printable(text string) bool {
 	for _, c := range text {
@@ -76,7 +64,7 @@ func (s Status) complete() Status {
 	for i := range s.Invites {
 		s.Invites[i].Tags = orEmpty(s.Invites[i].Tags)
 	}
-	s.Revoked, s.Warnings = orEmpty(s.Revoked), orEmpty(s.Warnings)
+	s.Revoked, s.Warnings, s.Admins = orEmpty(s.Revoked), orEmpty(s.Warnings), orEmpty(s.Admins)
 	if s.Dropped == nil {
 		s.Dropped = map[string]uint64{}
 	}

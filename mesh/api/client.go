@@ -78,9 +78,16 @@ func (c *Client) Invite(ctx context.Context, req InviteRequest) (Invite, error) 
 	return invite, err
 }
 
-// Revoke revokes a node or an invite and calls confirm for each confirmation.
-func (c *Client) Revoke(ctx context.Context, req RevokeRequest, confirm func(Confirmation)) error {
-	return stream(ctx, c, "/v1/revoke", req, confirm)
+// Consequences asks what would come of something.
+func (c *Client) Consequences(ctx context.Context, act Act) (Consequences, error) {
+	var found Consequences
+	err := c.call(ctx, http.MethodPost, "/v1/consequences", act, &found)
+	return found, err
+}
+
+// Commit does it, and calls confirm for each confirmation.
+func (c *Client) Commit(ctx context.Context, req Commit, confirm func(Confirmation)) error {
+	return stream(ctx, c, "/v1/commit", req, confirm)
 }
 
 // Leave makes the node leave its mesh.

@@ -15,6 +15,7 @@ const (
 	CodeNotFound   Code = "not-found"   // no such peer, node or invite
 	CodeAmbiguous  Code = "ambiguous"   // several peers match
 	CodeRefused    Code = "refused"     // the state of the mesh or node does not allow it
+	CodeChanged    Code = "changed"     // something else would come of it than what was shown
 	CodeBadConfig  Code = "bad-config"  // reload: the config file is wrong
 	CodeNotReady   Code = "not-ready"   // the agent is starting or stopping
 	CodeFailed     Code = "failed"      // anything else
@@ -45,7 +46,7 @@ func (c Code) httpStatus() int {
 		return http.StatusForbidden
 	case CodeNotFound:
 		return http.StatusNotFound
-	case CodeAmbiguous, CodeRefused:
+	case CodeAmbiguous, CodeRefused, CodeChanged:
 		return http.StatusConflict
 	case CodeNotReady:
 		return http.StatusServiceUnavailable

@@ -29,7 +29,7 @@ func (l *lines) write(v any) {
 	}
 	// Neither can fail on a unix socket but for a caller who has gone; then the request's context ends too.
 	_ = l.control.SetWriteDeadline(time.Now().Add(answerTime))
-	_, _ = l.w.Write(append(body, '\n'))
+	_, _ = l.w.Write(append(Harmless(body), '\n'))
 	_ = l.control.Flush()
 }
 

@@ -15,12 +15,12 @@ import (
 
 // Limits of the server. The socket is open to local users only, but a confused one must not hurt the agent.
 const (
-	maxBody    = 64 << 10 // bytes of a request; the largest honest one has a few hundred
-	maxConns   = 64       // connections at a time; each `status --watch` holds one
+	maxBody    = 128 << 10 // bytes of a request; the largest honest one holds two signed revocations of 32 KiB, in base64
+	maxConns   = 64        // connections at a time; each `status --watch` holds one
 	maxHeader  = 8 << 10
 	headerTime = 5 * time.Second
 	bodyTime   = 5 * time.Second
-	// answerTime bounds a whole answer. Streams (ping, revoke) move their deadline on with every line.
+	// answerTime bounds a whole answer. Streams (ping, commit) move their deadline on with every line.
 	answerTime = 2 * time.Minute
 )
 
@@ -84,7 +84,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/netcheck", s.reading(s.netcheck))
 	mux.HandleFunc("POST /v1/why", s.reading(s.why))
 	mux.HandleFunc("POST /v1/invite", s.changing(s.invite))
-	mux.HandleFunc("POST /v1/revoke", s.changing(s.revoke))
+	mux.HandleFunc("POST /v1/consequences", s.reading(s.consequences))
+	mux.HandleFunc("POST /v1/commit", s.changing(s.commit))
 	mux.HandleFunc("POST /v1/leave", s.changing(s.leave))
 	mux.HandleFunc("POST /v1/reload", s.changing(s.reload))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -173,13 +174,25 @@ func (s *Server) invite(w http.ResponseWriter, r *http.Request) error {
 	return s.answer(w, invite)
 }
 
-func (s *Server) revoke(w http.ResponseWriter, r *http.Request) error {
-	var req RevokeRequest
+func (s *Server) consequences(w http.ResponseWriter, r *http.Request) error {
+	var act Act
+	if err := decode(w, r, &act, act.check); err != nil {
+		return err
+	}
+	found, err := s.backend.Consequences(r.Context(), act)
+	if err != nil {
+		return err
+	}
+	return s.answer(w, found.complete())
+}
+
+func (s *Server) commit(w http.ResponseWriter, r *http.Request) error {
+	var req Commit
 	if err := decode(w, r, &req, req.check); err != nil {
 		return err
 	}
 	lines := newLines(w)
-	return lines.end(s.backend.Revoke(r.Context(), req, func(c Confirmation) { lines.write(c) }))
+	return lines.end(s.backend.Commit(r.Context(), req, func(c Confirmation) { lines.write(c) }))
 }
 
 func (s *Server) leave(w http.ResponseWriter, r *http.Request) error {
@@ -206,7 +219,7 @@ func (s *Server) answer(w http.ResponseWriter, v any) error {
 		return fmt.Errorf("encode answer: %w", err)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(body, '\n')) // the caller has gone away: nobody is left to tell
+	_, _ = w.Write(append(Harmless(body), '\n')) // the caller has gone away: nobody is left to tell
 	return nil
 }
 
@@ -218,7 +231,7 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(e.Code.httpStatus())
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(append(Harmless(body), '\n'))
 }
 
 // envelope is how an error stands in an answer, and at the end of a stream.

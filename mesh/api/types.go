@@ -14,22 +14,21 @@ import (
 )
 
 // Schema is the version of the JSON below. Fields are only ever added within one version; a field that is
-// removed or changes its meaning makes a new one. Golden tests hold it. In 2 the "fallback" of netcheck became "streams".
-const Schema = 2
+// removed or changes its meaning makes a new one. Golden tests hold it. In 2 the "fallback" of netcheck became "streams"; in 3 a
+// revocation says its scope, and is made in two steps.
+const Schema = 3
 
 // Backend is the running node as the API sees it. All methods may be called concurrently and end when ctx does.
 // An error that is an *Error is sent as it is; any other is sent as CodeFailed with its text.
 type Backend interface {
 	Diagnosis
+	Power
 	// Status returns a snapshot. It never waits for the network.
 	Status(ctx context.Context) (Status, error)
 	// Ping sends req.Count pings and calls reply from the calling goroutine for each answer or loss.
 	Ping(ctx context.Context, req PingRequest, reply func(PingReply)) error
 	// Invite makes an invite, spreads its certificate, and returns the token.
 	Invite(ctx context.Context, req InviteRequest) (Invite, error)
-	// Revoke revokes a node or an invite. It calls confirm from the calling goroutine once for the revocation itself
-	// and, when req.Wait is set, once for each member that has it, until all have or ctx ends.
-	Revoke(ctx context.Context, req RevokeRequest, confirm func(Confirmation)) error
 	// Leave tells the other members that this node goes, then lets the agent end by itself. It returns once some
 	// member has heard of it; when no member can be reached, only req.Force makes it go on.
 	Leave(ctx context.Context, req LeaveRequest) error
@@ -70,9 +69,12 @@ type Status struct {
 	Mesh     *Mesh     `json:"mesh"`  // null when the agent runs static peers only
 	Self     Self      `json:"self"`
 	Peers    []Peer    `json:"peers"`    // members other than this node, then static peers; each sorted by name
-	Invites  []Invited `json:"invites"`  // known invites that can still be used, sorted by expiry
+	Admins   []Admin   `json:"admins"`   // who may invite, revoke and promote; sorted by time
+	Invites  []Invited `json:"invites"`  // known invites that can still be used, or were used too often; sorted by expiry
 	Revoked  []Revoked `json:"revoked"`  // sorted by time
 	Warnings []string  `json:"warnings"` // what a person should look at, in words
+	// RootKey tells of the root key of the mesh; absent where it is not and never was, as far as is known.
+	RootKey *RootKey `json:"root_key,omitempty"`
 	// Relay says what this node forwards for others; absent when it never did.
 	Relay *Relay `json:"relay,omitempty"`
 	// Streams counts what has become of connections to the TCP ports on which this node takes streams, for members whose networks
@@ -143,6 +145,7 @@ type Self struct {
 	Port      uint16           `json:"port"`
 	PublicKey string           `json:"public_key"` // WireGuard's, base64
 	Admin     bool             `json:"admin"`
+	Power     string           `json:"power,omitempty"` // PowerPromoted, PowerDemoted; absent when what it came as still stands
 	Tags      []string         `json:"tags"`
 	Anchor    bool             `json:"anchor"`    // serves others as an anchor now
 	Endpoints []netip.AddrPort `json:"endpoints"` // underlay addresses that others see or were told
@@ -170,7 +173,37 @@ type Peer struct {
 	Admin         bool           `json:"admin"`
 	Anchor        bool           `json:"anchor"`
 	Tags          []string       `json:"tags"`
-	AdmittedBy    string         `json:"admitted_by"` // name of the member that admitted it; "" for the founder
+	Origin
+}
+
+// Origin is how a peer came in, and what has become of it since.
+type Origin struct {
+	AdmittedBy string `json:"admitted_by"`      // name of the member that admitted it; "" for the founder
+	Invite     string `json:"invite,omitempty"` // ID of the invite by which it came; absent for the founder
+	Power      string `json:"power,omitempty"`  // as Self's
+}
+
+// The values of Power: an admin that came as a member, and a member that has been an admin.
+const (
+	PowerPromoted = "promoted"
+	PowerDemoted  = "demoted"
+)
+
+// Admin is a member that may invite, revoke and promote.
+type Admin struct {
+	ID      string     `json:"id"`
+	Name    string     `json:"name"`
+	Address netip.Addr `json:"address"` // overlay address
+	Since   time.Time  `json:"since"`
+	By      string     `json:"by"` // name of the admin that made it one, or "the root"
+	Left    bool       `json:"left,omitempty"`
+	Power   string     `json:"power,omitempty"` // PowerPromoted; absent when it came as an admin
+}
+
+// RootKey tells of the key that has the last word in the mesh.
+type RootKey struct {
+	Here     bool       `json:"here"`     // in the state directory of this machine
+	Exported *time.Time `json:"exported"` // when a copy was last made; null: never, as far as is known here
 }
 
 // Path is the way packets take to a peer.
@@ -200,13 +233,20 @@ type Invited struct {
 
 // Revoked describes a revocation.
 type Revoked struct {
-	ID     string    `json:"id"`   // key ID of the node or invite
-	Kind   string    `json:"kind"` // "node" or "invite"
-	Name   string    `json:"name"` // of the node, "" for an invite
+	ID     string    `json:"id"`    // key ID of the node or invite
+	Kind   string    `json:"kind"`  // "node" or "invite"
+	Scope  string    `json:"scope"` // ScopeWhole: it is out; ScopePower: it is a member, and no admin
+	Name   string    `json:"name"`  // of the node, "" for an invite
 	Time   time.Time `json:"time"`
 	By     string    `json:"by"`
 	Reason string    `json:"reason"`
 }
+
+// The scopes of Revoked.
+const (
+	ScopeWhole = "whole"
+	ScopePower = "power"
+)
 
 // PingRequest is the body of POST /v1/ping.
 type PingRequest struct {
@@ -244,23 +284,6 @@ type Invite struct {
 	Admin   bool      `json:"admin"`
 	Tags    []string  `json:"tags"`
 	Anchors []string  `json:"anchors"` // host:port of the anchors in the token; empty: nobody outside the LAN can use it yet
-}
-
-// RevokeRequest is the body of POST /v1/revoke. Exactly one of Node and Invite is set.
-type RevokeRequest struct {
-	Node    string `json:"node"`   // name, overlay address or the start of an ID
-	Invite  string `json:"invite"` // the start of an ID
-	Reason  string `json:"reason"`
-	Cascade bool   `json:"cascade"` // also everybody whom the node invited
-	Wait    bool   `json:"wait"`    // stream the confirmations of the members
-}
-
-// Confirmation is one line of the answer to POST /v1/revoke. The first one, with Member empty, says what was revoked.
-type Confirmation struct {
-	Target  string `json:"target"`  // name of the node or ID of the invite
-	ID      string `json:"id"`      // key ID of the target
-	Member  string `json:"member"`  // name of the member that has the revocation
-	Waiting int    `json:"waiting"` // members that have not confirmed yet
 }
 
 // LeaveRequest is the body of POST /v1/leave.

@@ -64,9 +64,16 @@ func Create(o CreateOptions) (Membership, error) {
 	if err != nil {
 		return Membership{}, err
 	}
-	s.Chain, s.RootKey = []*x509.Certificate{leaf, root}, rootKey
+	s.Chain = []*x509.Certificate{leaf, root}
 	s.Settings = Settings{Schema: storedSchema, Mesh: o.Mesh, Name: o.Name, Port: o.Port, Endpoints: o.Endpoints}
-	if err := s.write(dir, nil); err != nil {
+	encoded, err := identity.EncodePrivateKey(rootKey)
+	if err != nil {
+		return Membership{}, err
+	}
+	keepRoot := func(dir string) error {
+		return identity.WriteFileAtomic(filepath.Join(dir, fileRootKey), encoded, 0o600)
+	}
+	if err := s.write(dir, keepRoot); err != nil {
 		return Membership{}, err
 	}
 	out := s.membership()

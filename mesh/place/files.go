@@ -18,7 +18,8 @@ const (
 	fileSettings  = "node.json"     // what create or join settled: the content is Settings
 	fileChain     = "chain.pem"     // this node's certificate, then its issuers, the root last
 	fileNodeKey   = "node.key"      // who this node is. PEM, PKCS 8, Ed25519
-	fileRootKey   = "root.key"      // the mesh's own key, in the same form; on the founder, until it is moved elsewhere
+	fileRootKey   = "root.key"      // the mesh's own key, in the same form; on the founder, until it is exported and removed (rootkey.go)
+	fileExported  = "root.exported" // when that was last exported: a time (RFC 3339)
 	fileWireGuard = "wireguard.key" // base64, as wg(8) writes it
 	fileSealing   = "sealing.key"   // X25519, to which signals are encrypted; base64, in the same form
 	fileRecords   = "records.db"    // what is known of the mesh: package store
@@ -31,7 +32,8 @@ var remedies = map[string]string{
 	fileSettings: restoreOrJoin,
 	fileChain:    restoreOrJoin,
 	fileNodeKey:  restoreOrJoin,
-	fileRootKey:  "restore it from a backup, or move it elsewhere: the agent runs without it",
+	fileRootKey:  "restore it from a copy (warren admin import-root), or move it elsewhere: the agent runs without it",
+	fileExported: "export the root key again: warren admin export-root",
 	// The others take both from this node's record, so that other ones do as well.
 	fileWireGuard: "restore it from a backup, or put another one there with: wg genkey",
 	fileSealing:   "restore it from a backup, or put another one there with: wg genkey",

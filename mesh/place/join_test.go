@@ -217,7 +217,7 @@ func TestJoinedStateIsReadBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.NodeID() != made.ID || s.MeshID() != founder.MeshID() || s.RootKey != nil || s.Expendable() != nil || s.Settings.Port != 4243 || s.Settings.Admission == nil {
+	if s.NodeID() != made.ID || s.MeshID() != founder.MeshID() || RootKeyOf(s.Dir).Here || s.Expendable() != nil || s.Settings.Port != 4243 || s.Settings.Admission == nil {
 		t.Errorf("got state %+v of %s, want that of a member", s.Settings, s.NodeID().Short())
 	}
 	founder.mu.Lock()

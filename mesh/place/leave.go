@@ -40,10 +40,10 @@ func LeaveOffline(o LeaveOptions) error {
 }
 
 // Expendable returns an error when more than this node's place would go with the state: the root key of the mesh, which
-// nobody could make again.
+// nobody could make again, and of which no copy was exported.
 func (s *State) Expendable() error {
-	if s.RootKey == nil {
+	if k := RootKeyOf(s.Dir); !k.Here || !k.Exported.IsZero() {
 		return nil
 	}
-	return fmt.Errorf("leave: %s holds the root key of the mesh, which would be lost: keep a copy of it elsewhere, then leave with --force", filepath.Join(s.Dir, fileRootKey))
+	return fmt.Errorf("leave: %s is the only root key of the mesh, which would be lost: make a copy with warren admin export-root FILE, or leave with --force", filepath.Join(s.Dir, fileRootKey))
 }

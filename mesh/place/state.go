@@ -45,7 +45,6 @@ type State struct {
 	Settings  Settings
 	Chain     []*x509.Certificate // this node's certificate first, the root last; two at least
 	Key       ed25519.PrivateKey  // this node's
-	RootKey   ed25519.PrivateKey  // the mesh's; nil when it is not here
 	WireGuard wgtypes.Key         // private
 	Sealing   [32]byte            // private, X25519
 }
@@ -114,11 +113,6 @@ func (s *State) writeFiles(dir string) error {
 		fileNodeKey: nodeKey, fileSettings: append(settings, '\n'), fileChain: identity.EncodeCerts(s.Chain...),
 		fileWireGuard: []byte(s.WireGuard.String() + "\n"), fileSealing: []byte(wgtypes.Key(s.Sealing).String() + "\n"),
 	}
-	if s.RootKey != nil {
-		if files[fileRootKey], err = identity.EncodePrivateKey(s.RootKey); err != nil {
-			return err
-		}
-	}
 	for name, data := range files {
 		if err := identity.WriteFileAtomic(filepath.Join(dir, name), data, 0o600); err != nil {
 			return err
@@ -153,7 +147,7 @@ func Load(dir string) (*State, error) {
 	if s.Key, err = s.readKey(fileNodeKey); err != nil {
 		return nil, err
 	}
-	if s.RootKey, err = s.readKey(fileRootKey); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := s.checkRootKey(); err != nil {
 		return nil, err
 	}
 	if s.WireGuard, err = s.readBase64(fileWireGuard); err != nil {
@@ -180,6 +174,22 @@ func (s *State) readKey(file string) (ed25519.PrivateKey, error) {
 		return nil, s.damaged(file, err)
 	}
 	return key, nil
+}
+
+// checkRootKey finds damage of the root key while there may be a copy of it still. The key itself is not kept. One that this process may not
+// read is none of its business.
+func (s *State) checkRootKey() error {
+	raw, err := ownRoot(s.Dir)
+	switch {
+	case errors.Is(err, ErrNoRootKey), errors.Is(err, os.ErrPermission):
+		return nil
+	case err != nil:
+		return err
+	}
+	if _, err := RootOf(s.Dir, raw); err != nil {
+		return s.damaged(fileRootKey, err)
+	}
+	return nil
 }
 
 func (s *State) readBase64(file string) (wgtypes.Key, error) {
@@ -239,9 +249,6 @@ func (s *State) OwnRecord(mesh identity.MeshID, wireGuard wgtypes.Key, version s
 	}
 	if len(s.Chain) > 0 {
 		own.Certificate = s.Chain[0].Raw
-		if identity.IsAdmin(s.Chain[0]) {
-			own.LANSecret = s.LANSecret()
-		}
 	}
 	if s.Settings.Admission != nil {
 		own.Admission = *s.Settings.Admission

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -40,7 +41,7 @@ func TestCreatedStateIsReadBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.NodeID() != m.ID || s.MeshID() != m.MeshID || s.Settings.Name != "alpha" || s.Settings.Port != 4242 || s.RootKey == nil {
+	if s.NodeID() != m.ID || s.MeshID() != m.MeshID || s.Settings.Name != "alpha" || s.Settings.Port != 4242 || !RootKeyOf(s.Dir).Here {
 		t.Errorf("got state %+v, want that of %+v", s.Settings, m)
 	}
 	if !m.Prefix4.Contains(m.Addr4) || !m.Prefix6.Contains(m.Addr6) || m.Members != 1 {
@@ -201,6 +202,9 @@ func TestEveryFileIsExplained(t *testing.T) {
 	defer records.Close()
 	c, _ := OpenContacts(s, nil)
 	if err := c.keep(nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := ExportRootTo(m.StateDir, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(m.StateDir)

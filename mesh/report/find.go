@@ -2,6 +2,7 @@ package report
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,22 +10,26 @@ import (
 
 	"warren/mesh/api"
 	"warren/mesh/identity"
+	"warren/mesh/record"
 	"warren/mesh/roster"
 )
 
 // minID is how much of an ID is enough to ask for it.
 const minID = 4
 
-// Find looks a member up by name, overlay address or the start of its ID. The error is one of api's; it names members that may have
-// been meant.
+// Find looks a member up by its ID, by name, by overlay address, or by the start of its ID. A whole ID is its owner's, whatever others
+// call themselves. Anything else has to mean one member only: a member chooses its name, and might take the start of
+// another's ID. The error is one of api's; it names the members that may have been meant.
 func Find(members []roster.Member, self identity.NodeID, text string) (roster.Member, error) {
+	id, err := identity.ParseNodeID(text)
+	whole := err == nil
 	addr, _ := netip.ParseAddr(text)
 	var found []roster.Member
 	for _, m := range members {
-		if m.Name == text || addr.IsValid() && (addr == m.Addr4 || addr == m.Addr6) {
+		if whole && m.ID == id {
 			return m, nil
 		}
-		if len(text) >= minID && strings.HasPrefix(m.ID.String(), strings.ToLower(text)) {
+		if !whole && (m.Name == text || addr.IsValid() && (addr == m.Addr4 || addr == m.Addr6) || startsID(m.ID.String(), text)) {
 			found = append(found, m)
 		}
 	}
@@ -34,18 +39,107 @@ func Find(members []roster.Member, self identity.NodeID, text string) (roster.Me
 	case 0:
 		return roster.Member{}, unknown(members, self, text)
 	}
-	return roster.Member{}, &api.Error{Code: api.CodeAmbiguous, Message: fmt.Sprintf("%d members have IDs that start with %q", len(found), text), Hint: "give more of the ID"}
+	var lines []string
+	for _, m := range found {
+		lines = append(lines, meant(m.Name, m.ID.String(), addresses(m)))
+	}
+	return roster.Member{}, ambiguous("members", text, lines)
 }
 
-// FindRevoked finds a node that is a member no more by its last name or the start of its ID.
-func FindRevoked(revoked []Revocation, text string) (Revocation, bool) {
-	i := slices.IndexFunc(revoked, func(r Revocation) bool {
-		return !r.Invite && (r.Name == text || len(text) >= minID && strings.HasPrefix(r.Target.String(), strings.ToLower(text)))
-	})
-	if i < 0 {
-		return Revocation{}, false
+// FindStatic finds a static peer by its name or its public key; nil when there is none. The name must not stand for a member as well.
+func (a Agent) FindStatic(text string) (*Static, error) {
+	for i := range a.Static {
+		s := &a.Static[i]
+		switch {
+		case s.PublicKey == text:
+			return s, nil
+		case s.Name != text:
+		case a.Mesh == nil:
+			return s, nil
+		default:
+			other, err := Find(a.Mesh.Records.Members, a.Mesh.Self, text)
+			if no, ok := errors.AsType[*api.Error](err); ok && no.Code == api.CodeNotFound {
+				return s, nil
+			} else if err != nil {
+				return nil, err
+			}
+			lines := []string{"the static peer " + s.PublicKey, meant(other.Name, other.ID.String(), addresses(other))}
+			return nil, &api.Error{Code: api.CodeAmbiguous, Message: fmt.Sprintf("%q may mean several peers: %s", text, strings.Join(lines, ", ")), Hint: "say the public key, or the whole ID"}
+		}
 	}
-	return revoked[i], true
+	return nil, nil
+}
+
+// FindRevoked finds a node that is a member no more by its ID, by its last name, or by the start of its ID, as Find does. It returns nil
+// when there is none.
+func FindRevoked(revoked []Revocation, text string) (*Revocation, error) {
+	var found []*Revocation
+	var lines []string
+	for i := range revoked {
+		r := &revoked[i]
+		id := r.Target.String()
+		switch {
+		case r.Invite, r.Scope != record.ScopeWhole:
+		case id == strings.ToLower(text):
+			return r, nil
+		case r.Name == text || startsID(id, text):
+			found = append(found, r)
+			lines = append(lines, meant(r.Name, id, nil))
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, nil
+	case 1:
+		return found[0], nil
+	}
+	return nil, ambiguous("revoked nodes", text, lines)
+}
+
+// FindInvite finds an invite by its ID, or the start of it.
+func FindInvite(invites []Invite, text string) (identity.KeyID, error) {
+	var found []identity.KeyID
+	var lines []string
+	for _, i := range invites {
+		id := i.ID.String()
+		// One key may have been certified twice: what is done to it is done to both.
+		if !startsID(id, text) || slices.Contains(found, i.ID) {
+			continue
+		}
+		found = append(found, i.ID)
+		lines = append(lines, id)
+	}
+	switch len(found) {
+	case 0:
+		return identity.KeyID{}, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("no invite has an ID that starts with %q", text), Hint: "warren invite list tells the IDs of those that are open, warren peers --json that by which a member came"}
+	case 1:
+		return found[0], nil
+	}
+	return identity.KeyID{}, ambiguous("invites", text, lines)
+}
+
+// startsID reports whether a text is enough of an ID, and the start of this one.
+func startsID(id, text string) bool {
+	return len(text) >= minID && strings.HasPrefix(id, strings.ToLower(text))
+}
+
+// maxMeant is how many are named of those that may have been meant.
+const maxMeant = 4
+
+// meant says who may have been meant: by its whole ID, which is what tells it from all others.
+func meant(name, id string, addrs []netip.Addr) string {
+	if len(addrs) > 0 {
+		return fmt.Sprintf("%s (%s, %s)", name, addrs[0], id)
+	}
+	return fmt.Sprintf("%s (%s)", name, id)
+}
+
+func ambiguous(what, text string, lines []string) error {
+	more := ""
+	if n := len(lines) - maxMeant; n > 0 {
+		lines, more = lines[:maxMeant], fmt.Sprintf(", and %d more", n)
+	}
+	return &api.Error{Code: api.CodeAmbiguous, Message: fmt.Sprintf("%q may mean several %s: %s%s", text, what, strings.Join(lines, ", "), more), Hint: "say the whole ID"}
 }
 
 // unknown is the error for a name that nobody has.

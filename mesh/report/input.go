@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/mesh/record"
 	"warren/mesh/roster"
 	"warren/mesh/verdict"
 	"warren/nat/path"
@@ -58,6 +59,7 @@ type Mesh struct {
 	Paths       map[identity.NodeID]path.Status
 	Mapped      []netip.AddrPort // under which others see the shared port
 	Sessions    map[identity.NodeID]Session
+	RootKey     RootKey
 	Introducers []identity.NodeID // through which this node is introduced, best first
 	Refusals    []verdict.Refusal
 	Relay       Relay
@@ -66,9 +68,11 @@ type Mesh struct {
 
 // Records is what the records say.
 type Records struct {
+	Root     identity.KeyID  // the root's
 	Members  []roster.Member // this node and those that have left included
 	Invites  []Invite
 	Revoked  []Revocation
+	Admins   []Admin      // by the time since which they are
 	Prefix4  netip.Prefix // zero: none
 	Prefix6  netip.Prefix
 	Count    int
@@ -88,12 +92,19 @@ type Invite struct {
 // Revocation is one key that was put out.
 type Revocation struct {
 	Target identity.KeyID
+	Scope  record.Scope
 	Invite bool   // it is an invite's key, else a node's
 	Name   string // of the node, as far as known
 	Time   time.Time
 	By     identity.KeyID
 	ByName string // of the admin; "the root" for the root
 	Reason string
+}
+
+// RootKey is where the root key of the mesh is, as far as this machine knows.
+type RootKey struct {
+	Here     bool
+	Exported time.Time // zero: never
 }
 
 // Session is a control session with an active member.

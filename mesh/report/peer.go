@@ -32,8 +32,11 @@ func (m *Mesh) peer(other roster.Member, names Names) (api.Peer, verdict.Path) {
 	p := api.Peer{
 		ID: other.ID.String(), Name: other.Name, Addresses: addresses(other), Routes: other.Routes,
 		PublicKey: base64.StdEncoding.EncodeToString(other.Record.WireGuardKey[:]), Path: api.Path{Kind: api.PathNone}, Version: other.Record.Version,
-		Admin: other.Admin, Anchor: len(other.Record.Endpoints) > 0, Tags: other.Tags, AdmittedBy: names[other.AdmittedBy],
+		Admin: other.Admin, Anchor: len(other.Record.Endpoints) > 0, Tags: other.Tags, Origin: api.Origin{AdmittedBy: names[other.AdmittedBy]},
 		RxBytes: traffic.RxBytes, TxBytes: traffic.TxBytes, LastHandshake: moment(traffic.LastHandshake), Since: moment(way.Since), PathMTU: traffic.PathMTU,
+	}
+	if !other.Invite.IsZero() {
+		p.Invite = other.Invite.String()
 	}
 	if other.State == roster.Left {
 		p.State, p.Reason = api.PeerLeft, "left the mesh"

@@ -46,7 +46,7 @@ func dropped(parts map[string]map[string]uint64) map[string]uint64 {
 
 // fill adds the mesh's part.
 func (m *Mesh) fill(out *api.Status, a Agent) {
-	r, names := &m.Records, NamesOf(m.Records.Members)
+	r, names, powers := &m.Records, NamesOf(m.Records.Members), m.Records.powers()
 	out.Mesh = &api.Mesh{Name: m.Name, ID: m.ID.String(), Prefix4: r.Prefix4, Prefix6: r.Prefix6, Records: r.Count, Syncing: r.Missing}
 	for _, other := range r.Members {
 		if other.State == roster.Active {
@@ -54,6 +54,7 @@ func (m *Mesh) fill(out *api.Status, a Agent) {
 		}
 		if other.ID != m.Self {
 			p, _ := m.peer(other, names)
+			p.Power = powers[other.ID]
 			out.Peers = append(out.Peers, p)
 			continue
 		}
@@ -62,6 +63,7 @@ func (m *Mesh) fill(out *api.Status, a Agent) {
 		if m.NoIPv4 {
 			s.Addresses = slices.DeleteFunc(s.Addresses, netip.Addr.Is4)
 		}
+		s.Power = powers[other.ID]
 		s.Anchor, s.Endpoints = len(other.Record.Endpoints) > 0, other.Record.Endpoints
 	}
 	slices.SortFunc(out.Peers, func(a, b api.Peer) int { return cmp.Compare(a.Name, b.Name) })
@@ -70,6 +72,7 @@ func (m *Mesh) fill(out *api.Status, a Agent) {
 		out.Self.Anchors = append(out.Self.Anchors, names.Of(id))
 	}
 	out.Relay, out.Streams = m.Relay.show(names), m.Streams.Counts.show()
+	out.Admins, out.RootKey = r.admins(names), m.RootKey.show()
 	out.Invites, out.Revoked = invites(r.Invites, names, a.Now), revocations(r.Revoked, names)
 	out.Warnings = append(out.Warnings, m.warnings(names, a.Now)...)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"warren/mesh/roster"
 )
 
 // expiresSoon is how long before the end of this node's certificate a person is told.
@@ -17,6 +19,14 @@ func (m *Mesh) warnings(names Names, now time.Time) (out []string) {
 	}
 	if m.Records.Conflict != "" {
 		out = append(out, m.Records.Conflict)
+	}
+	if text := m.onlyAdmin(names); text != "" {
+		out = append(out, text)
+	}
+	for _, i := range m.Records.Invites {
+		if i.Used > i.Terms.Uses && !i.Revoked {
+			out = append(out, fmt.Sprintf("invite %s let in %d machines, and allows %d: see warren invite list", i.ID.Short(), i.Used, i.Terms.Uses))
+		}
 	}
 	if len(m.Records.Members) > 1 && len(m.Sessions) == 0 {
 		out = append(out, "no control session is up: new tunnels cannot be introduced until an anchor or a neighbour answers")
@@ -36,6 +46,25 @@ func (m *Mesh) warnings(names Names, now time.Time) (out []string) {
 		out = append(out, r.Words(names.Of))
 	}
 	return append(out, m.notGiven(names)...)
+}
+
+// onlyAdmin warns where all power over the mesh hangs on this one machine. Whoever has not the root key, or has exported it, can do nothing
+// about it here.
+func (m *Mesh) onlyAdmin(names Names) string {
+	if !m.RootKey.Here || !never(m.RootKey.Exported) {
+		return ""
+	}
+	var only []string
+	for _, other := range m.Records.Members {
+		if other.Admin && other.State == roster.Active {
+			only = append(only, names.Of(other.ID))
+		}
+	}
+	if len(only) != 1 {
+		return ""
+	}
+	return fmt.Sprintf("%s is the only admin, and the only root key of the mesh is on this machine: with them the mesh loses whoever can let in or throw out; "+
+		"copy the key: sudo warren admin export-root FILE; and make a second admin: sudo warren admin promote NODE", only[0])
 }
 
 func portTrouble(err error) string {

@@ -58,6 +58,7 @@ func Why(in Inquiry) api.Why {
 	w := api.Why{Schema: api.Schema, Time: in.Now, Pinged: in.Ping.Asked, PingMS: milliseconds(in.Ping.RTT), Gossip: in.Life.String(), GossipAt: moment(in.LifeSince)}
 	var at verdict.Path
 	w.Peer, at = m.peer(target, names)
+	w.Peer.Power = m.Records.powers()[target.ID]
 	w.Here = standing(in.Here, in.HereAt)
 	w.Here.Name, w.Here.Version = names.Of(m.Self), m.member(m.Self).Record.Version
 	w.There = standing(in.There.NAT, in.There.At)
