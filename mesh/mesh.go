@@ -269,7 +269,7 @@ func (m *Mesh) Missing() int { return int(max(0, m.syncer.missing.Load())) }
 
 // FatalError says why this node cannot go on as a member.
 type FatalError struct {
-	Reason roster.Reason // ReasonNone when no record says it: the key lives elsewhere too, or all members refuse this node
+	Reason roster.Reason // of the record that says it
 	Text   string
 }
 

@@ -95,7 +95,6 @@ type swim struct {
 	public *published
 	alive  *liveness
 	asks   *asks
-	intake *intake
 	spread *spreader
 	lines  chan string            // of memberlist's log; drops the newest when full
 	list   *memberlist.Memberlist // since start
@@ -106,7 +105,7 @@ type swim struct {
 const maxLines = 64
 
 func newSwim(self identity.NodeID, i *intake, l *liveness) *swim {
-	return &swim{self: self, public: i.book.public, alive: l, asks: i.asks, intake: i, spread: i.spread, lines: make(chan string, maxLines), log: i.log}
+	return &swim{self: self, public: i.book.public, alive: l, asks: i.asks, spread: i.spread, lines: make(chan string, maxLines), log: i.log}
 }
 
 // start makes memberlist, which starts its goroutines. Its lines are kept only if somebody reads them.

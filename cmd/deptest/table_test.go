@@ -160,6 +160,8 @@ var signs = []sign{
 	{"what an admin's agent grants, and when", "mesh/roster/granter.go", "Step"},
 	{"an admission, countersigned", "mesh/admit.go", "Admit"},
 	{"what comes of a record that arrived", "mesh/intake.go", "intake"},
+	{"how a node hears that it is out: the records for it", "mesh/evidence.go", "caseAgainst"},
+	{"how a node hears that it is out: on the wire", "mesh/session/proof.go", "proofs"},
 	{"records that were missed", "mesh/timetable.go", "timetable"},
 	{"records that were missed: the exchange", "mesh/sync.go", "conversation"},
 	{"whom control sessions are dialled to", "mesh/node/targets.go", "planTargets"},
