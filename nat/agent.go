@@ -20,6 +20,15 @@ import (
 	"warren/nat/stunwire"
 )
 
+/* The library
+ *
+ * ICE is pion's, of the line v3, which is at its end: what it reads STUN with has a known hole (GHSA-34rh-wp3j-6cxc), and is given
+ * nothing that stunwire has not passed, and no stranger's messages. It is imported here and nowhere else. To go on to v4 (seen with
+ * v4.4.9, by which all tests of this package pass) the paths of two imports are changed, ice/v3 to ice/v4 and transport/v3 to the
+ * transport that this version of ice wants (v5), with the one of stdnet below it; options, methods and logging are the same.
+ * What is new there is settled before the library: v4 answers a conflict of roles (487) and changes sides, see take.
+ */
+
 // Times of an ICE agent. pion's defaults cost 0.6 s, these 0.07 s.
 const (
 	checkInterval = 50 * time.Millisecond
@@ -44,6 +53,9 @@ type agentMux struct {
 	peer   identity.NodeID
 	own    path.Credentials
 	remote path.Credentials
+	// controlling is the role for good: it follows from the IDs, so that there is no conflict to be settled.
+	controlling bool
+
 	bases  []net.Addr
 	v4, v6 *agentConn
 	trial  *trial        // what comes of the attempt
@@ -56,8 +68,8 @@ type agentMux struct {
 var _ ice.UDPMux = (*agentMux)(nil)
 
 // newAgentMux needs the node's host addresses, of which the first of each family becomes the base, and its mapped ones.
-func newAgentMux(x *mux, peer identity.NodeID, own, remote path.Credentials, hosts, mapped []netip.AddrPort) *agentMux {
-	a := &agentMux{mux: x, peer: peer, own: own, remote: remote, poked: make(chan struct{}, 1)}
+func newAgentMux(x *mux, peer identity.NodeID, s path.StartICE, hosts, mapped []netip.AddrPort) *agentMux {
+	a := &agentMux{mux: x, peer: peer, own: s.Local, remote: s.Remote, controlling: s.Controlling, poked: make(chan struct{}, 1)}
 	a.pacer = newPacer(neighbourhood{hosts: addresses(hosts), mapped: addresses(mapped)})
 	for _, host := range hosts {
 		base := net.UDPAddrFromAddrPort(host)
@@ -88,6 +100,19 @@ func (a *agentMux) named(candidates []path.Candidate) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pacer.named(candidates)
+}
+
+// take gives an authentic check of the peer to the agent. One that claims the role of this side is not of a peer that keeps to the
+// rules, and must not have the agent settle it.
+func (a *agentMux) take(p *stunwire.Packet, from netip.AddrPort) {
+	if p.Controlling && a.controlling || p.Controlled && !a.controlling {
+		a.mux.drop(DropRejected)
+		return
+	}
+	a.heard(from)
+	if !a.conn(from.Addr()).deliver(p.Raw, from) {
+		a.mux.drop(DropQueue)
+	}
 }
 
 // heard notes an authentic check of the peer.

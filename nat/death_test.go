@@ -115,9 +115,10 @@ func besiege(controlling bool) *besieged {
 	b := &besieged{done: make(chan struct{}), there: netip.MustParseAddrPort("192.0.2.7:1234")}
 	b.x, b.lane, _ = newTestMux()
 	b.x.trust(simID(2), []path.Credentials{ownCreds})
+	start := path.StartICE{Attempt: 1, Controlling: controlling, Local: ownCreds, Remote: theirCreds, Candidates: []path.Candidate{path.NewCandidate(path.Host, b.there, 0)}}
 	b.a = &attempt{
-		start: path.StartICE{Attempt: 1, Controlling: controlling, Local: ownCreds, Remote: theirCreds, Candidates: []path.Candidate{path.NewCandidate(path.Host, b.there, 0)}},
-		mux:   newAgentMux(b.x, simID(2), ownCreds, theirCreds, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")}, nil),
+		start: start,
+		mux:   newAgentMux(b.x, simID(2), start, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")}, nil),
 		more:  make(chan []path.Candidate, path.MaxCandidates), stop: make(chan struct{}),
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -37,7 +37,7 @@ func TestPunchAnswered(t *testing.T) {
 func TestAddressesOfAPeerAreBounded(t *testing.T) {
 	x, lane, _ := newTestMux()
 	x.trust(simID(2), []path.Credentials{ownCreds})
-	agent := newAgentMux(x, simID(2), ownCreds, theirCreds, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")}, nil)
+	agent := newAgentMux(x, simID(2), path.StartICE{Local: ownCreds, Remote: theirCreds}, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")}, nil)
 	x.addAgent(agent)
 	seen := make(map[string]bool)
 	buf := make([]byte, stunwire.MaxSize)
@@ -64,7 +64,7 @@ func TestChecksAnsweredAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x, lane, items := newTestMux()
 		x.trust(simID(2), []path.Credentials{ownCreds})
-		x.removeAgent(newAgentMux(x, simID(2), ownCreds, theirCreds, nil, nil)) // its attempt is over
+		x.removeAgent(newAgentMux(x, simID(2), path.StartICE{Local: ownCreds, Remote: theirCreds}, nil, nil)) // its attempt is over
 		check := mustCheck(t, theirCreds, ownCreds)
 		for range 10 * checksAnswered {
 			x.dispatch(check, remote4)

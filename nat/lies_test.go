@@ -155,3 +155,82 @@ func TestAnchorThatLies(t *testing.T) {
 		}
 	})
 }
+
+// A relay that drops, corrupts or delays what it carries, or all but a part, is left for the spare within the times of the path
+// machine; one that repeats is none the worse for it.
+func TestRelayThatMangles(t *testing.T) {
+	type mangle = func(s *sim, raw []byte, to netip.AddrPort) []byte
+	for name, tt := range map[string]struct {
+		do   mangle
+		left time.Duration // 0: it stays
+	}{
+		"drops":    {func(*sim, []byte, netip.AddrPort) []byte { return nil }, 3 * time.Second},
+		"corrupts": {func(_ *sim, raw []byte, _ netip.AddrPort) []byte { raw[len(raw)-9] ^= 1; return raw }, 3 * time.Second},
+		"cuts":     {func(_ *sim, raw []byte, _ netip.AddrPort) []byte { return raw[:len(raw)-1] }, 3 * time.Second},
+		"delays": {func(s *sim, raw []byte, to netip.AddrPort) []byte {
+			from := s.from
+			time.AfterFunc(5*time.Second, func() {
+				s.mu.Lock()
+				s.late = true
+				s.mu.Unlock()
+				s.send(from, raw, to)
+			})
+			return nil
+		}, 3 * time.Second},
+		"repeats": {func(s *sim, raw []byte, to netip.AddrPort) []byte {
+			from := s.from
+			time.AfterFunc(time.Millisecond, func() {
+				s.mu.Lock()
+				s.late = true
+				s.mu.Unlock()
+				s.send(from, raw, to)
+			})
+			return raw
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSim(t)
+				one, two := s.start(s.host(nil, 1), simID(201)), s.start(s.host(nil, 2), simID(202))
+				x := s.start(s.host(s.nat(symmetric, 10), 10), simID(1), one, two)
+				y := s.start(s.host(s.nat(symmetric, 20), 20), simID(2), one, two)
+				time.Sleep(time.Second)
+				meet(x, y)
+				s.until("relayed", 2*time.Second, both(x, y, Relayed))
+				time.Sleep(30 * time.Second)
+				bad := x.current().Via
+				s.mu.Lock()
+				s.mangle = func(raw []byte, to netip.AddrPort) []byte {
+					if late := s.late; late || s.relays[to] == nil || s.relays[to].anchor != bad {
+						s.late = false
+						return raw
+					}
+					return tt.do(s, append([]byte(nil), raw...), to)
+				}
+				s.mu.Unlock()
+				x.Check()
+				y.Check()
+				if tt.left > 0 {
+					s.until("another relay", tt.left, func() bool {
+						return x.current().Kind == Relayed && y.current().Kind == Relayed && x.current().Via != bad && y.current().Via != bad
+					})
+				}
+				moved := x.events
+				time.Sleep(5 * time.Minute)
+				if got := x.current(); got.Kind != Relayed || (got.Via == bad) != (tt.left == 0) {
+					t.Errorf("got %v five minutes later, want a path by the relay that is sound", got)
+				}
+				if got := x.events - moved; got > 20 {
+					t.Errorf("got %d changes in five minutes, want it to settle", got)
+				}
+				s.mu.Lock()
+				s.mangle = nil
+				s.mu.Unlock()
+				time.Sleep(10 * time.Second)
+				for _, n := range []*simNode{x, y, one, two} {
+					n.halt()
+				}
+			})
+		})
+	}
+}

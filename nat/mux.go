@@ -195,10 +195,7 @@ func (x *mux) toAgent(ufrag string, t *trusted, p *stunwire.Packet, from netip.A
 	if agent == nil {
 		return !over
 	}
-	agent.heard(from)
-	if !agent.conn(from.Addr()).deliver(p.Raw, from) {
-		x.drop(DropQueue)
-	}
+	agent.take(p, from)
 	return true
 }
 
@@ -332,8 +329,9 @@ func (x *mux) addAgent(a *agentMux) {
 	}
 	x.mu.Unlock()
 	for _, e := range held {
-		a.heard(e.from)
-		a.conn(e.from.Addr()).deliver(e.raw, e.from)
+		if p, ok := stunwire.Inspect(e.raw); ok {
+			a.take(&p, e.from)
+		}
 	}
 }
 

@@ -136,7 +136,7 @@ func TestChecksAreAnsweredWhenTheAttemptIsOver(t *testing.T) {
 	if sent := lane.take(); len(sent) != 1 || sent[0].from != virtual {
 		t.Errorf("got %v to a check over a relay, want an answer", sent)
 	}
-	agent := newAgentMux(x, simID(2), ownCreds, theirCreds, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")}, nil)
+	agent := newAgentMux(x, simID(2), path.StartICE{Local: ownCreds, Remote: theirCreds}, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")}, nil)
 	x.addAgent(agent)
 	x.dispatch(request, remote4)
 	if got := len(agent.v4.queue); got != 2 {
@@ -190,7 +190,7 @@ func TestProvenAddressesAreTold(t *testing.T) {
 	x.dispatch(check, remote4)
 	x.dispatch(check, remote4)
 	want("held for the agent", remote4)
-	agent := newAgentMux(x, simID(2), ownCreds, theirCreds, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")}, nil)
+	agent := newAgentMux(x, simID(2), path.StartICE{Local: ownCreds, Remote: theirCreds}, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")}, nil)
 	x.addAgent(agent)
 	other := netip.AddrPortFrom(remote4.Addr(), 99)
 	x.dispatch(check, other)

@@ -32,6 +32,7 @@ type sim struct {
 	packets  int
 	tap      func(from *simHost, to netip.AddrPort)     // called for each packet, under mu; nil: none
 	weigh    func(raw []byte, to netip.AddrPort)        // the same; nil: none
+	late     bool                                       // the next packet was mangled before
 	from     *simHost                                   // of the packet on its way, for mangle
 	mangle   func(raw []byte, to netip.AddrPort) []byte // what becomes of a packet on its way, empty: it is lost; nil: nothing
 	blocked  *simHost                                   // what it sends is lost; nil: none
@@ -70,7 +71,7 @@ type simNode struct {
 }
 
 type simChannel struct {
-	owner, peer identity.NodeID
+	anchor, owner, peer identity.NodeID
 }
 
 func newSim(t *testing.T) *sim {
@@ -172,7 +173,7 @@ func (s *sim) relay(h *simHost, to netip.AddrPort) (*simHost, netip.AddrPort) {
 		return nil, to
 	}
 	for virtual, back := range s.relays {
-		if back.owner == c.peer && back.peer == c.owner {
+		if back.anchor == c.anchor && back.owner == c.peer && back.peer == c.owner {
 			return s.nodes[c.peer].host, virtual
 		}
 	}
@@ -227,8 +228,8 @@ func (n *simNode) Open(_ context.Context, anchor, peer identity.NodeID) (netip.A
 	if n.sim.nodes[anchor] == nil {
 		return netip.AddrPort{}, fmt.Errorf("no session")
 	}
-	virtual := netip.AddrPortFrom(netip.AddrFrom16([16]byte{1, 13: n.id[1], 14: n.id[0], 15: peer[0]}), uint16(peer[1])+1)
-	n.sim.relays[virtual] = &simChannel{owner: n.id, peer: peer}
+	virtual := netip.AddrPortFrom(netip.AddrFrom16([16]byte{1, 12: anchor[0], 13: n.id[1], 14: n.id[0], 15: peer[0]}), uint16(peer[1])+1)
+	n.sim.relays[virtual] = &simChannel{anchor: anchor, owner: n.id, peer: peer}
 	return virtual, nil
 }
 

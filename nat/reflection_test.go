@@ -153,7 +153,7 @@ func TestReflectionOfManyMembers(t *testing.T) {
 				for attempt := 0; time.Since(begin) < test.lasts; attempt++ {
 					for i := range agents {
 						targets[i] = path.ParseCandidates(test.claims(i, attempt), nil)
-						agents[i] = newAgentMux(x, simID(1+i), ownCreds, theirCreds, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")}, nil)
+						agents[i] = newAgentMux(x, simID(1+i), path.StartICE{Local: ownCreds, Remote: theirCreds}, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9277")}, nil)
 						agents[i].named(targets[i])
 					}
 					for range 40 {

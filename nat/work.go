@@ -63,7 +63,7 @@ func newAttempts(w *work, x *mux, log *slog.Logger) attempts {
 func (e *attempts) make(now time.Time, p *peer, s path.StartICE, hosts, mapped []netip.AddrPort) {
 	p.attempt = &attempt{
 		start: s,
-		mux:   newAgentMux(e.mux, p.id, s.Local, s.Remote, hosts, mapped),
+		mux:   newAgentMux(e.mux, p.id, s, hosts, mapped),
 		more:  make(chan []path.Candidate, path.MaxCandidates),
 		stop:  make(chan struct{}),
 	}

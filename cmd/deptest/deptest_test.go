@@ -45,7 +45,6 @@ var only = []struct {
 	{module + "/config", []string{"cmd"}, "the file becomes small option structs in one place that lists what can be set"},
 	{module + "/packaging", []string{"cmd"}, "how the system starts the agent is no business of the agent"},
 	{"testing", []string{"tests"}, "it registers flags and belongs to no program"},
-	{"github.com/pion/ice/v3", []string{"nat"}, "the line has traps; replacing it is to be a change of one package"},
 	{"github.com/pion/turn/v3", nil, "one datagram ends a process that uses its client (GHSA-34rh-wp3j-6cxc)"},
 	{"github.com/hashicorp/memberlist", []string{"mesh"}, "gossip is not trusted for content, so nobody else may see it"},
 	{"github.com/quic-go/quic-go", []string{"mesh/session"}, "who speaks QUIC has to verify members, which is done there"},
@@ -100,6 +99,12 @@ func within(name string, of []string) bool {
 	})
 }
 
+// alone names the one package, without those below it, that may import a library, whatever its version.
+var alone = []struct{ lib, by, reason string }{
+	{"github.com/pion/ice/", "nat", "the line has traps; replacing it is to be a change of one file"},
+	{"github.com/pion/transport/", "nat", "it goes with ICE"},
+}
+
 // wrong returns what is wrong with one package's imports, one line each.
 func wrong(p pkg) []string {
 	from := floor(p.name())
@@ -108,6 +113,11 @@ func wrong(p pkg) []string {
 	}
 	found := map[string]bool{}
 	for _, imported := range p.Imports {
+		for _, o := range alone {
+			if strings.HasPrefix(imported, o.lib) && p.name() != o.by {
+				found[fmt.Sprintf("%s imports %s, which is for %s alone: %s", p.name(), imported, o.by, o.reason)] = true
+			}
+		}
 		for _, o := range only {
 			if imported == o.pkg && !within(p.name(), o.by) {
 				found[fmt.Sprintf("%s imports %s, which is for %v only: %s", p.name(), imported, o.by, o.reason)] = true
@@ -189,6 +199,8 @@ func TestRulesBite(t *testing.T) {
 		{pkg{ImportPath: "warren/nat", Imports: []string{"warren/mesh/session/sessiontest"}}, "is for tests"},
 		{pkg{ImportPath: "warren/nat", Imports: []string{"testing"}}, "registers flags"},
 		{pkg{ImportPath: "warren/nat/relay", Imports: []string{"github.com/pion/turn/v3"}}, "GHSA"},
+		{pkg{ImportPath: "warren/nat/relay", Imports: []string{"github.com/pion/ice/v4"}}, "for nat alone"},
+		{pkg{ImportPath: "warren/nat", Imports: []string{"github.com/pion/ice/v4"}}, ""},
 		{pkg{ImportPath: "warren/mesh/record", TestImports: []string{"warren/mesh"}}, "a test of mesh/record"},
 		{pkg{ImportPath: "warren/somewhere"}, "has no floor"},
 		{pkg{ImportPath: "warren/mesh/report", Imports: []string{"warren/mesh/api", "warren/nat", "warren/mesh/record"}}, ""},

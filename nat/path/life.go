@@ -29,6 +29,11 @@ const (
 	// while another is looked for: our direction is broken, or only the checks are. It is dead as soon as they stop.
 	lopsided    = 10 * time.Second
 	stillComing = 1200 * time.Millisecond // since the last of them: more than a ping each second leaves between two
+	// hollowFor is how long a path may answer checks, take packets all the time, and bring none of WireGuard's: a peer that gets
+	// any sends an empty one within ten seconds. Packets go out all the time while less than goingOut is between two, as between
+	// WireGuard's tries of a handshake.
+	hollowFor = 15 * time.Second
+	goingOut  = 6 * time.Second
 )
 
 // life is what the signs of life of the path in use were so far. A suspicion ends with an answer or with the path:
@@ -46,6 +51,8 @@ type life struct {
 	poll         time.Time
 	unanswered   time.Time // of the first packet sent after the last one heard, zero for none
 	lastRx       time.Time // as of the last look
+	lastTx       time.Time // the same
+	goesOut      time.Time // of the first packet since the last one that came in, zero for none
 	flow         int       // looks in a row that found packets coming in
 	failedChecks int       // since suspectSince
 	doubted      bool      // since suspectSince: one check is overdue
@@ -121,6 +128,19 @@ func (l *life) silent(now time.Time, activity Wake) bool {
 	}
 	l.lastRx = activity.LastRx
 	return stopped || !l.unanswered.IsZero() && now.Sub(l.unanswered) >= silence
+}
+
+// hollow reports whether packets have gone out for long and none came in, whatever checks show.
+func (l *life) hollow(activity Wake) bool {
+	pause := activity.LastTx.Sub(l.lastTx) > goingOut
+	l.lastTx = activity.LastTx
+	switch {
+	case !activity.LastTx.After(activity.LastRx):
+		l.goesOut = time.Time{}
+	case l.goesOut.IsZero(), pause, activity.LastRx.After(l.goesOut):
+		l.goesOut = activity.LastTx
+	}
+	return !l.goesOut.IsZero() && activity.LastTx.Sub(l.goesOut) >= hollowFor
 }
 
 // verdict is what becomes of a path that is suspect.

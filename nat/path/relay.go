@@ -107,6 +107,16 @@ func (s *relays) ready() (best *relay) {
 	return best
 }
 
+// other returns a channel that works and is not in use; nil for none.
+func (s *relays) other(u used) *relay {
+	for _, r := range s.list {
+		if r.phase == relayReady && !u.by(r) {
+			return r
+		}
+	}
+	return nil
+}
+
 // use is what the choice of a relay has to know.
 func (s *relays) use(now time.Time, u used, local []RelayOffer) (use relayUse) {
 	for _, r := range s.list {

@@ -408,3 +408,64 @@ func TestSpareRelayIsSought(t *testing.T) {
 		ready("the one that failed is back", anchorID, 4*time.Second)
 	}
 }
+
+// A relay that passes checks on and nothing else is left as soon as WireGuard would have heard of the peer: for the spare, and for
+// one that is agreed on if there is none.
+func TestHollowRelayIsLeft(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newRelayedWorld(t, seed)
+		w.run(time.Minute, true)
+		w.hollow = anchorID
+		took := w.moved(spareID, 30*time.Second, true)
+		if took < hollowFor || took > hollowFor+3*time.Second {
+			t.Errorf("seed %d: the hollow relay was left after %s, want %s and 3 s at most", seed, took, hollowFor)
+		}
+		w.run(10*time.Minute, true)
+		if w.via(0) != spareID || w.via(1) != spareID {
+			t.Errorf("seed %d: got paths through %v and %v later, want %v", seed, w.via(0), w.via(1), spareID)
+		}
+	}
+}
+
+// When nothing comes in by any relay it is not the relays' fault: the pair goes to and fro less and less.
+func TestMutePeerWearsNoRelayOut(t *testing.T) {
+	w := newRelayedWorld(t, 7)
+	w.run(time.Minute, true)
+	offers, changes := w.side[0].sent[KindOffer], 0
+	via := w.via(0)
+	w.mute = true
+	for range 60 * 60 {
+		w.run(time.Second, true)
+		if now := w.via(0); now != via {
+			changes, via = changes+1, now
+		}
+	}
+	if changes == 0 || changes > 14 {
+		t.Errorf("got %d changes of the relay in an hour, want some, and 14 at most", changes)
+	}
+	if got := w.side[0].sent[KindOffer] - offers; got > 80 {
+		t.Errorf("got %d offers in an hour, want 80 at most", got)
+	}
+}
+
+// One that only sends, and is answered by WireGuard's empty packets, is no sign of a hollow relay.
+func TestOneWayTrafficIsNotHollow(t *testing.T) {
+	var l life
+	at := time.Unix(1000, 0)
+	rx := at
+	for now := at; now.Before(at.Add(5 * time.Minute)); now = now.Add(200 * time.Millisecond) {
+		if now.Sub(rx) >= 10*time.Second {
+			rx = now
+		}
+		if l.hollow(Wake{LastTx: now, LastRx: rx}) {
+			t.Fatalf("got a hollow path after %s, want none", now.Sub(at))
+		}
+	}
+	// Two packets with a pause between are not all the time.
+	l = life{}
+	for _, s := range []int{0, 20, 40} {
+		if l.hollow(Wake{LastTx: at.Add(time.Duration(s) * time.Second), LastRx: at.Add(-time.Second)}) {
+			t.Errorf("got a hollow path by one packet each 20 s, want none")
+		}
+	}
+}

@@ -16,7 +16,14 @@ type route struct {
 	current
 	relays *relays
 	trying trying    // as Machine last said
+	hollow hollow    // of relayed paths
 	news   routeNews // for Machine
+}
+
+// hollow keeps pairs from going to and fro between relays when it is the peer that sends nothing.
+type hollow struct {
+	left int // relays, since something came in by one
+	next time.Time
 }
 
 // trying is what the route has to know of the introduction.
@@ -113,6 +120,36 @@ func (t *route) watch(now time.Time, activity Wake) {
 	} else {
 		t.look(now, activity)
 	}
+	t.leaveHollow(now, activity)
+}
+
+// leaveHollow leaves a relay that passes checks on and nothing else, for one that is ready, or has another agreed on.
+func (t *route) leaveHollow(now time.Time, activity Wake) {
+	if t.path.Kind != Relayed {
+		return
+	}
+	if activity.LastRx.After(t.since) {
+		t.hollow = hollow{}
+	}
+	if !t.life.hollow(activity) || now.Before(t.hollow.next) {
+		return
+	}
+	t.hollow.next = now.Add(hollowFor << min(t.hollow.left, 5))
+	t.hollow.left++
+	t.relays.avoided.put(now, now, t.path.Via)
+	r := t.relays.other(t.used())
+	if r == nil {
+		t.news.failing = true
+		return
+	}
+	old := t.relays.at(t.path.Addr)
+	reason := because("relay through %s passes checks on and nothing else, now through %s", t.path.Via, r.anchor)
+	t.relays.agreed = choice{first: r.anchor}
+	t.moveRelay(now, r, reason)
+	if old != nil {
+		t.closeRelay(old)
+	}
+	t.news.died = true
 }
 
 // watchSuspect waits for the answer to a check, and gets ready for its not coming: the longer it is overdue, the more is

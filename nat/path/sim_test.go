@@ -30,6 +30,8 @@ type world struct {
 	direct   bool                     // do packets pass straight
 	relayed  bool                     // do the anchors forward
 	dead     identity.NodeID          // the one that does not
+	hollow   identity.NodeID          // one that forwards checks and nothing else
+	mute     bool                     // all do so
 	refused  map[identity.NodeID]bool // those that grant no channel
 	signals  bool                     // is there a route for signals
 	loss     float64                  // of signals
@@ -305,7 +307,7 @@ func (w *world) traffic() {
 			}
 		}
 		theirs := other.m.route.path // only what comes by the path in use counts
-		if p.Kind == Direct && w.direct && p.Addr == other.addr && theirs.Addr == s.addr || p.Kind == Relayed && w.forwards(p.Addr) && theirs.Via == p.Via {
+		if p.Kind == Direct && w.direct && p.Addr == other.addr && theirs.Addr == s.addr || p.Kind == Relayed && w.forwards(p.Addr) && theirs.Via == p.Via && p.Via != w.hollow && !w.mute {
 			other.rx = w.now
 		}
 	}

@@ -32,14 +32,16 @@ const (
 
 // Attributes that are looked at before any library sees a packet (RFC 8489, section 14; RFC 5780, section 7.6).
 const (
-	cookie         = 0x2112A442
-	attrUsername   = 0x0006
-	attrIntegrity  = 0x0008
-	attrXORPeer    = 0x0012
-	attrXORRelayed = 0x0016
-	attrXORMapped  = 0x0020
-	attrPadding    = 0x0026
-	attrPrint      = 0x8028
+	cookie          = 0x2112A442
+	attrUsername    = 0x0006
+	attrIntegrity   = 0x0008
+	attrXORPeer     = 0x0012
+	attrXORRelayed  = 0x0016
+	attrXORMapped   = 0x0020
+	attrPadding     = 0x0026
+	attrPrint       = 0x8028
+	attrControlled  = 0x8029
+	attrControlling = 0x802A
 )
 
 // Class is the whole message type: the method Binding is in it.
@@ -66,6 +68,9 @@ type Packet struct {
 	ID       ID
 	Username []byte // nil: none. It aliases Raw.
 	Raw      []byte
+
+	// What a check of ICE says of its sender's role (RFC 8445, section 7.1.3).
+	Controlling, Controlled bool
 
 	integrity bool
 	sealed    uint16 // the last of MESSAGE-INTEGRITY and FINGERPRINT seen: what follows is not covered
@@ -153,6 +158,10 @@ func (v *Packet) note(kind uint16, value []byte) bool {
 	case attrPrint:
 		v.sealed = kind
 		return len(value) == 4
+	case attrControlled:
+		v.Controlled = true
+	case attrControlling:
+		v.Controlling = true
 	case attrUsername:
 		if v.Username != nil || len(value) == 0 || len(value) > maxUsername {
 			return false
