@@ -25,7 +25,7 @@ type Report struct {
 	Self     identity.NodeID
 	Made     []identity.NodeID           // nodes that it has made
 	Sessions []identity.NodeID           // members with which the agent has a session
-	Puppets  int                         // sessions of nodes that it has made and admitted
+	Puppets  []string                    // sessions of nodes that it has made and admitted, in words
 	Held     int64                       // all connections of its own that stand
 	Running  map[string]map[string]int64 // counters of what is under way
 }
@@ -113,7 +113,7 @@ func (a *Attacker) report() Report {
 		out.Made = append(out.Made, id)
 	}
 	for _, p := range a.puppets {
-		out.Puppets += p.sessions()
+		out.Puppets = append(out.Puppets, p.sessions()...)
 	}
 	for name, s := range a.running {
 		out.Running[name] = s.counts()

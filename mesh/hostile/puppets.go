@@ -218,16 +218,16 @@ func (p *puppet) keep(r *raw) {
 	p.raw = append(p.raw, r)
 }
 
-// sessions counts the connections that stand.
-func (p *puppet) sessions() (n int) {
+// sessions lists the connections that stand.
+func (p *puppet) sessions() (list []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range p.raw {
 		if r.conn.Context().Err() == nil {
-			n++
+			list = append(list, fmt.Sprintf("%s with %s for %.1f s", p.name, r.to.Short(), time.Since(r.since).Seconds()))
 		}
 	}
-	return n
+	return list
 }
 
 // dial returns a session of the puppet with a member, the one that stands or a new one.

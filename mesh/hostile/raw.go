@@ -37,6 +37,7 @@ type raw struct {
 	socket *net.UDPConn
 	carry  *quic.Transport
 	to     identity.NodeID
+	since  time.Time
 }
 
 // connectionIDs are as package session has them: what members send to others would not arrive.
@@ -86,7 +87,7 @@ func (s *strike) dial(ctx context.Context, to netip.AddrPort, c *tls.Certificate
 		return nil, err
 	}
 	s.held.Add(1)
-	r := &raw{conn: conn, socket: socket, carry: carry}
+	r := &raw{conn: conn, socket: socket, carry: carry, since: time.Now()}
 	context.AfterFunc(conn.Context(), func() {
 		s.held.Add(-1)
 		carry.Close()

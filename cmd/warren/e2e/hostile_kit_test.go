@@ -52,7 +52,7 @@ type attackerReport struct {
 	Self     identity.NodeID
 	Made     []identity.NodeID
 	Sessions []identity.NodeID
-	Puppets  int
+	Puppets  []string
 	Held     int64
 }
 

@@ -89,8 +89,8 @@ func (s *siege) remains(attackers []*attacker, sessions int) (list []string) {
 				say("%s has a session with %s", a.Name(), id.Short())
 			}
 		}
-		if r.Puppets > sessions {
-			say("nodes that %s has made have %d sessions", a.Name(), r.Puppets)
+		if len(r.Puppets) > sessions {
+			say("nodes that %s has made have %d sessions: %s", a.Name(), len(r.Puppets), strings.Join(r.Puppets, ", "))
 		}
 	}
 	keys := map[string]bool{s.phone.PublicKey.String(): true}
