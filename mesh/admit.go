@@ -106,9 +106,11 @@ func (a *Admission) checkPending(node identity.NodeID, invite identity.KeyID, na
 		taken[id] = true
 	}
 	var last pending
+	same := 0
 	for _, p := range a.pending {
 		if p.Invite == invite && p.Name == name && p.Node != node {
 			taken[p.Node], last = true, p
+			same++
 		}
 	}
 	delete(taken, node)
@@ -116,8 +118,8 @@ func (a *Admission) checkPending(node identity.NodeID, invite identity.KeyID, na
 	case last.Time != 0 && len(taken) >= status.Terms.Uses:
 		return status.Terms, refuseJoin(join.CodeUsed, "the invite was used by node %s at %s, which has not finished joining yet: ask for a new invite",
 			last.Node.Short(), time.Unix(last.Time, 0).UTC().Format("2006-01-02 15:04:05 UTC"))
-	case len(a.pending) >= maxPending:
-		return status.Terms, refuseJoin(join.CodeBusy, "the member that was asked has %d unfinished admissions: try again later, or another member", len(a.pending))
+	case same >= maxPendingOfOne || len(a.pending) >= maxPending:
+		return status.Terms, refuseJoin(join.CodeBusy, "the member that was asked has %d unfinished admissions, %d of them by this invite: try again later, or another member", len(a.pending), same)
 	}
 	return status.Terms, nil
 }
@@ -193,8 +195,12 @@ func joinRefusal(err error) error {
 // metaPending is the store's entry with the admissions given here whose node has not yet shown its record.
 const metaPending = "admissions"
 
-// maxPending bounds them: a joiner shows its record within the same conversation, unless that breaks off.
-const maxPending = 200
+// maxPending bounds them, and maxPendingOfOne those by one invite: a joiner shows its record within the same conversation, unless that
+// breaks off. Whoever holds an invite of many uses keeps nobody out who has another one.
+const (
+	maxPending      = 1024
+	maxPendingOfOne = 64
+)
 
 var pendingDecoding = record.Strict(maxPending, 16)
 

@@ -26,9 +26,8 @@ type book struct {
 	// guarded by mu
 	mu       sync.Mutex
 	roster   *roster.Roster
-	refused  *recent[roster.Entry] // records that did not pass, so that nobody has to send them again at once
-	conflict string                // for the view: in words, another holder of this node's key has proved to be alive
-	stale    bool                  // the set has changed since it was published
+	conflict string // for the view: in words, another holder of this node's key has proved to be alive
+	stale    bool   // the set has changed since it was published
 }
 
 func newBook(root *x509.Certificate, s *saver, log *slog.Logger) (*book, error) {
@@ -38,7 +37,7 @@ func newBook(root *x509.Certificate, s *saver, log *slog.Logger) (*book, error) 
 	}
 	b := &book{
 		saver: s, public: public, log: log, verify: (*roster.Batch).Verify,
-		roster: roster.New(root), refused: newRecent[roster.Entry](4096, 10*time.Minute),
+		roster: roster.New(root),
 	}
 	b.chains = b.roster.Chains()
 	b.public.publish(b.roster, "")
@@ -73,13 +72,6 @@ func (b *book) note(out roster.Outcome) bool {
 	}
 	b.stale = true
 	return true
-}
-
-// refuse remembers a record that did not pass.
-func (b *book) refuse(signed record.Signed, now time.Time) {
-	if d, err := signed.Decode(); err == nil {
-		b.refused.add(roster.Entry{Key: d.Key, Version: d.Version}, now)
-	}
 }
 
 // save returns when all that has changed is on disk. Its error is logged too, since most callers have nobody to tell.

@@ -110,49 +110,91 @@ func (b *bundle) withSigner(id identity.KeyID) {
 
 // sortForVerification puts records into an order in which, but for equal times, each comes after those it rests on.
 func sortForVerification(records []record.Decoded) {
-	at := func(d record.Decoded) time.Time {
-		switch {
-		case d.Node != nil:
-			return d.Admitted()
-		case d.Certificate != nil:
-			return d.Certificate.NotBefore.Add(identity.Skew) // an invite starts so much before it is made
-		case d.Revocation != nil:
-			return d.Revocation.At()
-		}
-		return time.Unix(math.MaxUint32, 0) // a grant, on which nothing rests
-	}
 	slices.SortStableFunc(records, func(a, b record.Decoded) int {
-		return cmp.Or(at(a).Compare(at(b)), cmp.Compare(a.Kind, b.Kind))
+		return cmp.Or(verifiedAt(a).Compare(verifiedAt(b)), cmp.Compare(a.Kind, b.Kind))
 	})
+}
+
+// verifiedAt is the time by which records are sorted for verification.
+func verifiedAt(d record.Decoded) time.Time {
+	switch {
+	case d.Node != nil:
+		return d.Admitted()
+	case d.Certificate != nil:
+		return d.Certificate.NotBefore.Add(identity.Skew) // an invite starts so much before it is made
+	case d.Revocation != nil:
+		return d.Revocation.At()
+	}
+	return time.Unix(math.MaxUint32, 0) // a grant, on which nothing rests
+}
+
+// inOrder is sortForVerification for many records: it keeps none of them decoded.
+func inOrder(records []record.Signed) []record.Signed {
+	type timed struct {
+		record.Signed
+		at time.Time
+	}
+	list := make([]timed, 0, len(records))
+	for _, signed := range records {
+		if d, err := signed.Decode(); err == nil {
+			list = append(list, timed{signed, verifiedAt(d)})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b timed) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.Kind, b.Kind)) })
+	for i, one := range list {
+		records[i] = one.Signed
+	}
+	return records[:len(list)]
 }
 
 // proof is the records on which this node's membership rests, its own included.
 type proof struct {
 	// constant
-	book *book
-	self identity.NodeID
+	book  *book
+	self  identity.NodeID
+	sides *sides
 
 	found atomic.Pointer[basis]
 }
 
-// basis is what proof found for one state of the set.
+// basis is what proof found for one state of the set: at most maxBasis entries, in an order in which they can be verified, this node's own
+// last.
 type basis struct {
-	digest  [16]byte
-	entries map[record.Key]roster.Entry
+	digest [16]byte
+	all    []roster.Entry      // for a member that lacks them
+	list   []roster.Entry      // for a stranger: without the records that bear a LAN secret
+	in     map[record.Key]bool // what is in list
 }
 
-// entries looks the records up once for each state of the set: strangers can ask for them.
-func (p *proof) entries() map[record.Key]roster.Entry {
+// shown is what a stranger gets to see now: nothing from the side that was dialled, before it has proved its membership.
+func (p *proof) shown(stranger identity.NodeID) *basis {
+	if !p.sides.begins(stranger) {
+		return &basis{}
+	}
+	return p.basis()
+}
+
+// basis looks the records up once for each state of the set: strangers can ask for them. A stranger that is a member all the same has the
+// admins' records, which bear LAN secrets, and can verify this node without being shown those.
+func (p *proof) basis() *basis {
 	digest := *p.book.public.digest.Load()
 	if found := p.found.Load(); found != nil && found.digest == digest {
-		return found.entries
+		return found
 	}
 	b := newBundle(p.book.all(), maxEntries*record.MaxSize)
 	b.withBasis(nodeOf(identity.KeyID(p.self)))
-	entries := make(map[record.Key]roster.Entry)
-	for _, d := range decodeAll(b.records) {
-		entries[d.Key] = roster.Entry{Key: d.Key, Version: d.Version}
+	found := &basis{digest: digest, in: make(map[record.Key]bool)}
+	all := decodeAll(b.records)
+	for _, d := range all[max(0, len(all)-maxBasis):] { // members know the older ones
+		e := roster.Entry{Key: d.Key, Version: d.Version}
+		found.all = append(found.all, e)
+		if !bearsSecret(d) {
+			found.list, found.in[e.Key] = append(found.list, e), true
+		}
 	}
-	p.found.Store(&basis{digest: digest, entries: entries})
-	return entries
+	p.found.Store(found)
+	return found
 }
+
+// bearsSecret reports whether a record is for members only.
+func bearsSecret(d record.Decoded) bool { return d.Node != nil && d.Node.LANSecret != [16]byte{} }

@@ -42,49 +42,83 @@ const (
 
 var errGate = errors.New("not a message for memberlist")
 
-// checkPacket reports whether memberlist may be given the packet.
-func checkPacket(p []byte) error {
+// openPacket checks a packet and takes it apart: rest is what memberlist may be given of it (nil: nothing), and user are the messages of
+// our own that it carries, without their type. Those never pass through memberlist, which would not say by whose hand they came.
+func openPacket(p []byte) (rest []byte, user [][]byte, err error) {
 	if len(p) > maxPacket {
-		return fmt.Errorf("packet of %d bytes: %w", len(p), errGate)
+		return nil, nil, fmt.Errorf("packet of %d bytes: %w", len(p), errGate)
 	}
+	inner := p
 	if len(p) > 5 && p[0] == typeHasCRC {
-		p = p[5:]
+		inner = p[5:] // what the sum is for, the session has seen to
 	}
-	return checkMessage(p, true)
+	if len(inner) > 1 && inner[0] == typeCompound {
+		return openCompound(p, inner[1:])
+	}
+	if err := checkMessage(inner); err != nil {
+		return nil, nil, err
+	}
+	if inner[0] == typeUser {
+		return nil, [][]byte{inner[1:]}, nil
+	}
+	return p, nil, nil
 }
 
 // checkMessage checks one message. memberlist nests compounds without limit; ours are never nested.
-func checkMessage(p []byte, outer bool) error {
+func checkMessage(p []byte) error {
 	switch {
 	case len(p) < 2:
 		return fmt.Errorf("message of %d bytes: %w", len(p), errGate)
-	case p[0] == typeCompound && outer:
-		return checkCompound(p[1:])
 	case p[0] <= typeDead, p[0] == typeUser, p[0] == typeNackResp:
 		return nil
 	}
 	return fmt.Errorf("message type %d: %w", p[0], errGate)
 }
 
-// checkCompound checks the parts: a count, that many lengths of two bytes, the messages.
-func checkCompound(p []byte) error {
+// openCompound is openPacket for a compound, whose content after the type is p: a count, that many lengths of two bytes, the messages.
+func openCompound(whole, p []byte) (rest []byte, user [][]byte, err error) {
 	count := int(p[0])
 	lengths, parts := p[1:], []byte(nil)
 	if len(lengths) < 2*count {
-		return fmt.Errorf("compound of %d cut short: %w", count, errGate)
+		return nil, nil, fmt.Errorf("compound of %d cut short: %w", count, errGate)
 	}
 	lengths, parts = lengths[:2*count], lengths[2*count:]
+	var others [][]byte
 	for ; len(lengths) > 0; lengths = lengths[2:] {
 		n := int(binary.BigEndian.Uint16(lengths))
 		if n > len(parts) {
-			return fmt.Errorf("compound part of %d bytes cut short: %w", n, errGate)
+			return nil, nil, fmt.Errorf("compound part of %d bytes cut short: %w", n, errGate)
 		}
-		if err := checkMessage(parts[:n], false); err != nil {
-			return err
+		part := parts[:n]
+		if err := checkMessage(part); err != nil {
+			return nil, nil, err
+		}
+		if part[0] == typeUser {
+			user = append(user, part[1:])
+		} else {
+			others = append(others, part)
 		}
 		parts = parts[n:]
 	}
-	return nil
+	if len(user) == 0 {
+		return whole, nil, nil
+	}
+	return compound(others), user, nil
+}
+
+// compound puts messages into one packet, nil when there are none.
+func compound(messages [][]byte) []byte {
+	switch len(messages) {
+	case 0:
+		return nil
+	case 1:
+		return messages[0]
+	}
+	out := []byte{typeCompound, byte(len(messages))}
+	for _, message := range messages {
+		out = binary.BigEndian.AppendUint16(out, uint16(len(message)))
+	}
+	return append(out, bytes.Join(messages, nil)...)
 }
 
 // gatedConn is a stream for memberlist: what it reads is limited to a ping, an answer to one, or a push/pull of

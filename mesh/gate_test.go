@@ -56,8 +56,38 @@ func TestGatePackets(t *testing.T) {
 		"short length list":    {[]byte{typeCompound, 200, 0, 1}, false},
 		"too large":            {append([]byte{typeUser}, make([]byte, maxPacket)...), false},
 	} {
-		if err := checkPacket(tc.packet); (err == nil) != tc.pass {
+		if _, _, err := openPacket(tc.packet); (err == nil) != tc.pass {
 			t.Errorf("%s: got %v, want pass %v", name, err, tc.pass)
+		}
+	}
+}
+
+// Our own messages are taken out of a packet, and memberlist is given the others as they were.
+func TestGateTakesOurMessagesOut(t *testing.T) {
+	pack := func(parts ...string) []byte {
+		var messages [][]byte
+		for _, part := range parts {
+			messages = append(messages, []byte(part))
+		}
+		return compound(messages)
+	}
+	const ping, ack, one, two = "\x00ping", "\x02ack", "\x08one", "\x08two"
+	crc := []byte{typeHasCRC, 1, 2, 3, 4}
+	for name, tc := range map[string]struct {
+		packet, rest []byte
+		user         string
+	}{
+		"none":                   {pack(ping, ack), pack(ping, ack), ""},
+		"none, with a checksum":  {append(bytes.Clone(crc), pack(ping, ack)...), append(bytes.Clone(crc), pack(ping, ack)...), ""},
+		"alone":                  {[]byte(one), nil, "one"},
+		"alone, with a checksum": {append(bytes.Clone(crc), one...), nil, "one"},
+		"only such":              {pack(one, two), nil, "one two"},
+		"beside one":             {pack(one, ping), []byte(ping), "one"},
+		"among several":          {append(bytes.Clone(crc), pack(ping, one, ack, two)...), pack(ping, ack), "one two"},
+	} {
+		rest, user, err := openPacket(tc.packet)
+		if err != nil || !bytes.Equal(rest, tc.rest) || string(bytes.Join(user, []byte(" "))) != tc.user {
+			t.Errorf("%s: got %q, %q, %v, want %q and %q", name, rest, user, err, tc.rest, tc.user)
 		}
 	}
 }
@@ -104,7 +134,13 @@ func FuzzGate(f *testing.F) {
 	f.Add([]byte{typeCompound, 2, 0, 2, 0, 3, 0, 0x80, 8, 1, 2})
 	f.Add(pushPull(f, pushPullHeader{10, 49, true}, []byte{1, 2, 3}))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		_ = checkPacket(p)
+		if rest, user, err := openPacket(p); err == nil && rest != nil {
+			if _, again, err := openPacket(rest); err != nil || len(again) > 0 {
+				t.Errorf("the rest of %x: got %d messages of ours in %x, %v, want none", p, len(again), rest, err)
+			}
+		} else if err == nil && len(user) == 0 && len(p) > 0 && p[0] != typeCompound && p[0] != typeHasCRC {
+			t.Errorf("%x: got neither a rest nor messages", p)
+		}
 		in, err := gateStream(bytes.NewReader(p))
 		if err != nil {
 			return

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"log/slog"
-	"slices"
 	"time"
 
 	"warren/mesh/identity"
@@ -12,11 +11,11 @@ import (
 	"warren/mesh/roster"
 )
 
-// arrival is a record that came in a message, or when encoded is nil the notice that a member holds one. From is that member, and zero when
-// memberlist brought a record: it does not say from whom.
+// arrival is a record that came in a message, or when encoded is nil the notice that a member holds some. From is who has sent it, as
+// far as whoever forwarded the message is to be trusted.
 type arrival struct {
 	encoded []byte
-	notice  roster.Entry
+	notice  []roster.Entry
 	from    identity.NodeID
 	hops    byte // how many more times it may be passed straight on
 }
@@ -32,23 +31,26 @@ const (
 // written in the book, and does what follows from what was new: it is saved, passed on, and told to the user.
 type intake struct {
 	// constant
-	book   *book
-	writer *writer
-	spread *spreader
-	asks   *asks
-	bell   *bell
-	drops  *drops
-	log    *slog.Logger
+	book     *book
+	writer   *writer
+	spread   *spreader
+	evidence *evidence
+	asks     *asks
+	bell     *bell
+	drops    *drops
+	log      *slog.Logger
 
 	inbox chan arrival // records and notices that came in messages; drops the newest when full: a sync mends that
+
+	pace *pace // how often a record comes in another version
 
 	seen *recent[[32]byte] // owned by the run loop: hashes of records that came in messages
 }
 
-func newIntake(w *writer, s *spreader, a *asks, b *bell, d *drops, log *slog.Logger) *intake {
+func newIntake(w *writer, s *spreader, e *evidence, a *asks, b *bell, d *drops, log *slog.Logger) *intake {
 	return &intake{
-		book: w.book, writer: w, spread: s, asks: a, bell: b, drops: d, log: log,
-		inbox: make(chan arrival, inboxSize), seen: newRecent[[32]byte](recentRecords, 10*time.Minute),
+		book: w.book, writer: w, spread: s, evidence: e, asks: a, bell: b, drops: d, log: log,
+		inbox: make(chan arrival, inboxSize), seen: newRecent[[32]byte](recentRecords, 10*time.Minute), pace: newPace(),
 	}
 }
 
@@ -98,8 +100,10 @@ func (i *intake) advance(now time.Time) {
 func (i *intake) fetched(batch []record.Signed, from identity.NodeID, before int) (refused int) {
 	n := i.writer.addAll(batch, time.Now())
 	i.countRefused(n.refused)
+	i.took(n)
 	_ = i.book.save()
 	if before+len(batch)-len(n.refused) > maxGossip && !n.own {
+		i.spread.notify(n.fresh, from)
 		n.fresh = nil
 	}
 	i.react(n, arrival{from: from})
@@ -112,18 +116,6 @@ func (i *intake) arrived(a arrival) {
 	case i.inbox <- a:
 	default:
 		i.drops.add("record: queue full")
-	}
-}
-
-// gossiped takes a record or a notice that memberlist brought. memberlist does not say from whom.
-func (i *intake) gossiped(message []byte) {
-	switch {
-	case len(message) > 1 && message[0] == gossipAll:
-		i.arrived(arrival{encoded: slices.Clone(message[1:])})
-	case len(message) == noticeSize && message[0] == gossipKey:
-		i.arrived(arrival{notice: parseEntries(message[1 : 1+entrySize])[0], from: identity.NodeID(message[1+entrySize:])})
-	default:
-		i.drops.add("gossip: malformed")
 	}
 }
 
@@ -144,35 +136,90 @@ func (i *intake) drain(first arrival) []arrival {
 // take verifies an arrival, and up to a batch of what else is in the inbox, and reacts to what is new.
 func (i *intake) take(first arrival) {
 	batch, now := i.drain(first), time.Now()
-	var came, notices []arrival
-	var records []record.Signed
+	var came []arrival
 	for _, a := range batch {
 		if a.encoded == nil {
-			notices = append(notices, a)
+			i.notice(a)
 			continue
 		}
 		hash := sha256.Sum256(a.encoded)
-		if i.seen.has(hash, now) {
-			continue
+		if !i.seen.has(hash, now) {
+			i.seen.add(hash, now)
+			came = append(came, a)
 		}
-		i.seen.add(hash, now)
+	}
+	i.judge(came, now)
+}
+
+// resume looks at what had to wait, and returns when to do so again; zero: when there is something new.
+func (i *intake) resume(now time.Time) time.Time {
+	ready, next := i.pace.due(now)
+	if len(ready) == 0 {
+		return next
+	}
+	i.judge(ready, now)
+	return now
+}
+
+// judge takes in what holds of these records, unless there was too much of the same lately.
+func (i *intake) judge(came []arrival, now time.Time) {
+	i.pace.begin()
+	var looked []arrival
+	var records []record.Signed
+	for _, a := range came {
 		signed, err := record.Unmarshal(a.encoded)
-		if err != nil {
-			i.drops.add("record: malformed")
-			continue
+		var d record.Decoded
+		if err == nil {
+			d, err = signed.Decode()
 		}
-		came, records = append(came, a), append(records, signed)
+		entry := roster.Entry{Key: d.Key, Version: d.Version}
+		switch {
+		case err != nil:
+			i.drops.add("record: malformed")
+		case i.book.has(entry):
+			i.spread.notices.has(entry, a.from)
+		case i.pace.claim(d.Key, now):
+			looked, records = append(looked, a), append(records, signed)
+		case !i.pace.wait(d.Key, waiting{arrival: a, version: d.Version}):
+			i.drops.add("record: too often")
+		}
 	}
 	for k, n := range i.writer.add(records, now) {
 		i.countRefused(n.refused)
-		i.react(n, came[k])
-	}
-	for _, a := range notices {
-		if i.book.public.isMember(a.from) && i.lacks(a.notice) {
-			i.asks.sync(a.from, noticeDelay)
-		}
+		i.took(n)
+		i.react(n, looked[k])
 	}
 	_ = i.book.save()
+}
+
+// notice asks for a sync with a member that has what is not here.
+func (i *intake) notice(a arrival) {
+	if !i.book.public.isMember(a.from) {
+		return
+	}
+	var lacks []roster.Entry
+	for _, e := range a.notice {
+		switch {
+		case i.book.has(e):
+			i.spread.notices.has(e, a.from)
+		case i.pace.hot(e.Key, time.Now()):
+			i.asks.later(a.from)
+		default:
+			lacks = append(lacks, e)
+		}
+	}
+	if len(lacks) > 0 {
+		i.asks.noticed(a.from, lacks)
+	}
+}
+
+// took counts what was taken in.
+func (i *intake) took(n news) {
+	for _, signed := range n.fresh {
+		if key, err := signed.Key(); err == nil {
+			i.pace.took(key, time.Now())
+		}
+	}
 }
 
 func (i *intake) countRefused(refused []error) {
@@ -192,9 +239,18 @@ func (i *intake) react(n news, a arrival) {
 	}
 	for _, d := range n.dropped {
 		i.log.Info("member dropped", "id", d.ID.Short(), "reason", d.Text)
-		for _, signed := range n.fresh {
-			i.spread.send(d.ID, signed, 0)
+		why := i.evidence.against(d.ID)
+		for _, encoded := range why {
+			i.spread.sendEncoded(d.ID, encoded, 0)
 		}
+		for _, signed := range n.fresh {
+			if len(why) == 0 { // not by a revocation: one of these has taken its place
+				i.spread.send(d.ID, signed, 0)
+			}
+		}
+	}
+	if n.rival != "" {
+		i.log.Warn("key in use on another machine too", "reason", n.rival)
 	}
 	if n.fatal != nil {
 		i.bell.fail(n.fatal)
@@ -202,9 +258,4 @@ func (i *intake) react(n news, a arrival) {
 	if n.changed {
 		i.bell.ring()
 	}
-}
-
-// lacks reports whether a record is neither here, nor known to be refused.
-func (i *intake) lacks(e roster.Entry) bool {
-	return len(i.book.wanted([]roster.Entry{e}, time.Now())) > 0
 }

@@ -110,6 +110,20 @@ func (p *peer) invite(uses int) ([32]byte, identity.KeyID) {
 	return seed, identity.KeyIDOfCert(cert)
 }
 
+// inviteAdmin has an admin make an invite for another admin, and returns its seed.
+func (p *peer) inviteAdmin() [32]byte {
+	p.w.t.Helper()
+	terms := identity.InviteTerms{Uses: 1, Admin: true, Expires: time.Now().Add(48 * time.Hour)}
+	seed, cert, err := identity.NewInvite(identity.Authority{Cert: p.chain[0], Key: p.key}, terms, time.Now())
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	if err := p.AddCertificate(cert); err != nil {
+		p.w.t.Fatal(err)
+	}
+	return seed
+}
+
 // joinConn is one end of a pipe that exports like TLS.
 type joinConn struct {
 	net.Conn

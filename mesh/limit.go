@@ -23,7 +23,8 @@ type limits struct {
 	public    *published
 	isDirect  func(net.Conn) bool // does a stream come straight from its sender
 	messages  *limiter            // messages for memberlist
-	records   *limiter            // records in messages
+	records   *limiter            // records and notices in messages, of their sender or inside of memberlist's: each is up to three signatures
+	proofs    *limiter            // of why this node is out
 	streams   *limiter
 	forwarded *limiter // streams, all senders together
 }
@@ -31,7 +32,7 @@ type limits struct {
 func newLimits(p *published) *limits {
 	return &limits{
 		public: p, isDirect: session.IsDirect,
-		messages: newLimiter(500, 1000), records: newLimiter(50, 500), streams: newLimiter(2, 60), forwarded: newLimiter(20, 300),
+		messages: newLimiter(500, 1000), records: newLimiter(50, 500), proofs: newLimiter(0.5, 8), streams: newLimiter(2, 60), forwarded: newLimiter(20, 300),
 	}
 }
 
@@ -39,6 +40,8 @@ func newLimits(p *published) *limits {
 func (l *limits) message(from identity.NodeID) bool { return l.heard(l.messages, from) }
 
 func (l *limits) record(from identity.NodeID) bool { return l.heard(l.records, from) }
+
+func (l *limits) proof(from identity.NodeID) bool { return l.heard(l.proofs, from) }
 
 // stream takes it of the sender only if that is proven.
 func (l *limits) stream(from identity.NodeID, conn net.Conn) bool {

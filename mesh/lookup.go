@@ -1,15 +1,15 @@
 package mesh
 
 import (
-	"time"
-
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
 )
 
-// wanted returns the keys of those entries that are missing here, or older, and were not refused lately.
-func (b *book) wanted(entries []roster.Entry, now time.Time) []record.Key {
+// wanted returns the keys of those entries that are missing here, or older. Nothing is remembered of what was refused: a name of a record
+// (key and version) says nothing of its signature, so whoever gives a forged copy first would keep the true one out. Two members that refuse
+// what the other has are kept from trying again and again by timetable.
+func (b *book) wanted(entries []roster.Entry) []record.Key {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	have := make(map[byte]map[record.Key]record.Version)
@@ -24,7 +24,7 @@ func (b *book) wanted(entries []roster.Entry, now time.Time) []record.Key {
 			have[e.Key[0]] = bucket
 		}
 		version, ok := bucket[e.Key]
-		if (!ok || e.Version.Newer(version)) && !b.refused.has(e, now) {
+		if !ok || e.Version.Newer(version) {
 			keys = append(keys, e.Key)
 		}
 	}
@@ -97,6 +97,17 @@ func (b *book) all() []record.Decoded {
 	}
 	b.mu.Unlock()
 	return decodeAll(records)
+}
+
+// counting returns the keys of the revocations that count.
+func (b *book) counting() map[record.Key]bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	keys := make(map[record.Key]bool)
+	for _, revoked := range b.roster.Revoked() {
+		keys[revoked.Key] = true
+	}
+	return keys
 }
 
 func decodeAll(records []record.Signed) []record.Decoded {

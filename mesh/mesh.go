@@ -26,6 +26,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
+	"warren/mesh/session"
 	"warren/mesh/store"
 )
 
@@ -57,12 +58,12 @@ type Options struct {
 
 // Mesh is one node's part in a mesh. Each part of it has one subject:
 //
-//	messages, gossip ──────────┐
+//	messages, gossip ──▶ ear ──┐
 //	Add, Update ───────────────┼─▶ intake ─▶ writer ─▶ book ─▶ published (View, digest)
 //	joiners ─▶ Admission ──────┤      │
 //	syncs ⇄ syncer ────────────┘      └─▶ book.save, then spreader (neighbours, gossip) and bell (Changes, Fatal)
 //	           ▲
-//	loop: timetable (when to sync with whom), expulsion (who says that this node is out), granter (names and addresses)
+//	loop: timetable (when to sync with whom), notices and pace (what is told, and heard, when), granter (names and addresses)
 //
 // Those further down in the struct use those above.
 type Mesh struct {
@@ -81,8 +82,11 @@ type Mesh struct {
 	book      *book      // the records behind their lock, and what is read of them without it
 	writer    *writer    // writes there, and keeps the own record
 	limits    *limits    // how much each sender is heard
+	sides     *sides     // who dialled whom
+	evidence  *evidence  // why others are out
 	spread    *spreader  // records out
 	intake    *intake    // records in
+	ear       *ear       // of messages
 	syncer    *syncer    // and those that differ
 	admission *Admission // joiners
 
@@ -118,11 +122,13 @@ func New(o Options) (*Mesh, error) {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
 	m.limits = newLimits(m.book.public)
+	m.sides, m.evidence = newSides(), newEvidence(m.book)
 	m.spread = newSpreader(m.self, o.Sessions, m.writer, m.alive.count)
-	m.intake = newIntake(m.writer, m.spread, m.asks, m.bell, m.drops, m.log)
+	m.intake = newIntake(m.writer, m.spread, m.evidence, m.asks, m.bell, m.drops, m.log)
+	m.ear = &ear{public: m.book.public, limits: m.limits, intake: m.intake, drops: m.drops}
 	m.syncer = &syncer{
-		sessions: o.Sessions, book: m.book, intake: m.intake, asks: m.asks, drops: m.drops, log: m.log,
-		proof: &proof{book: m.book, self: m.self},
+		sessions: o.Sessions, book: m.book, intake: m.intake, asks: m.asks, drops: m.drops, log: m.log, isDirect: session.IsDirect,
+		proof: &proof{book: m.book, self: m.self, sides: m.sides}, slots: newSlots(),
 	}
 	m.admission = &Admission{key: m.key, self: m.self, meshID: m.meshID, book: m.book, intake: m.intake, drops: m.drops, log: m.log}
 	if err := m.admission.pending.restore(o.Store); err != nil {
@@ -155,15 +161,16 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	m.running.Store(&run{ctx: ctx, transport: t, swim: s})
 	l := &loop{
-		intake: m.intake, asks: m.asks, swim: s, log: m.log, timer: time.NewTimer(time.Hour), grants: newGranter(m, time.Now()),
+		intake: m.intake, asks: m.asks, notices: m.spread.notices, sides: m.sides, sessions: m.sessions, swim: s, log: m.log, timer: time.NewTimer(time.Hour),
+		grants: newGranter(m, time.Now()),
 		syncs: &timetable{
-			self: m.self, sessions: m.sessions, public: public, alive: m.alive, asks: m.asks, syncer: m.syncer, swim: s, log: m.log,
+			self: m.self, sessions: m.sessions, public: public, book: m.book, alive: m.alive, asks: m.asks, syncer: m.syncer, swim: s, log: m.log,
 			results: make(chan result), jobs: make(map[identity.NodeID]*job),
 		},
-		out: &expulsion{sessions: m.sessions, public: public, bell: m.bell, drops: m.drops, said: make(map[identity.NodeID]refusal)},
 	}
 	for _, id := range m.sessions.Neighbours() {
-		m.SessionUp(id)
+		m.spread.greet(id, m.sides.begins(id))
+		m.asks.up(id)
 	}
 	l.run(ctx)
 	cancel()
@@ -176,40 +183,21 @@ func (m *Mesh) Run(ctx context.Context) error {
 	return nil
 }
 
-// SessionUp tells that there is a session with a member now. The two are brought in step, and gossip introduced.
-func (m *Mesh) SessionUp(id identity.NodeID) {
-	m.spread.send(id, m.writer.ownSigned(), maxHops)
+// SessionUp tells that there is a session with a node now, and whether this side has dialled it. The two are brought in step, and gossip
+// introduced. To one that is no member here the side that was dialled shows nothing, before that one has shown its own record.
+func (m *Mesh) SessionUp(id identity.NodeID, dialled bool) {
+	m.sides.up(id, dialled)
+	m.spread.greet(id, dialled)
 	m.asks.up(id)
 }
 
-// Refused tells that a node does not accept a session with this one, because this one is no member any more; reason is in its words. For
-// causes that may pass it is not to be called. After ten seconds in which no member takes this node in, Fatal says so:
-// "NAME says: REASON". A session that comes up (SessionUp) takes a refusal back. It never blocks.
-func (m *Mesh) Refused(by identity.NodeID, reason string) { m.asks.refused(by, reason) }
-
 // HandleMessage takes a message that another member sent with SendGossip. It never blocks. The payload is kept.
 func (m *Mesh) HandleMessage(from identity.NodeID, payload []byte) {
-	if len(payload) > 2 && payload[0] == straight {
-		if m.limits.record(from) {
-			m.intake.arrived(arrival{encoded: payload[2:], from: from, hops: min(payload[1], maxHops)})
-		} else {
-			m.drops.add("record: too many")
-		}
+	rest := m.ear.message(from, payload)
+	if rest == nil {
 		return
 	}
-	if err := checkPacket(payload); err != nil {
-		m.drops.add("gossip: malformed")
-		return
-	}
-	if !m.book.public.isMember(from) {
-		m.drops.add("gossip: not from a member")
-		return
-	}
-	if !m.limits.message(from) {
-		m.drops.add("gossip: too many messages")
-		return
-	}
-	if r := m.running.Load(); r == nil || !r.transport.deliver(from, payload) {
+	if r := m.running.Load(); r == nil || !r.transport.deliver(from, rest) {
 		m.drops.add("gossip: queue full")
 	}
 }

@@ -27,7 +27,8 @@ const metaOwn = "own"
 //	              we sign 23 ─▶
 //	                        ◀─ theirs is 24 (instance B): B lives
 //
-// Both sides see this; the one that started later stops, the other one is told and goes on.
+// Both sides see this, and tell their users. Neither stops: what the other says of itself proves nothing, and a thief must not be able to
+// stop the owner by a word. Each goes on answering, ever more rarely, so that both stay known without a flood of records.
 type own struct {
 	key      record.Key
 	node     record.Node
@@ -36,7 +37,8 @@ type own struct {
 
 	rival   [8]byte // instance of the other holder; zero: none met
 	echoes  int     // its answers to our last numbers, in a row
-	answers int     // of ours to anybody
+	proved  time.Time
+	answers int // of ours to anybody, lately
 	last    time.Time
 }
 
@@ -44,9 +46,12 @@ const (
 	proofEchoes = 2
 	// echoSpan allows the other side to have signed something of its own meanwhile.
 	echoSpan = 3
-	// After quickAnswers we answer once a minute: a thief of the key must not make us flood the mesh.
-	quickAnswers = 20
+	// After quickAnswers, which settle the question, an answer waits a minute after the last one, the next one twice as long, and so on.
+	quickAnswers = 8
 	slowAnswer   = time.Minute
+	slowestOf    = time.Hour
+	// conflictFor is how long after its last answer the other holder counts as alive, and answers as recent.
+	conflictFor = 3 * slowestOf
 )
 
 // restore reads sequence and epoch of the last run and counts this one.
@@ -80,37 +85,47 @@ func (o *own) adopt(other record.Node) {
 	}
 }
 
-// meet is told that another run's record has taken the place of ours in the set. It returns whether to answer with a new
-// one, and the end of this node when the other run is alive and older.
-func (o *own) meet(other record.Node, now time.Time) (answer bool, fatal *FatalError) {
+// meet is told that another run's record has taken the place of ours in the set. It returns whether to answer with a new one now.
+func (o *own) meet(other record.Node, now time.Time) (answer bool) {
 	switch ahead := other.Seq - o.node.Seq; {
 	case o.rival != other.Instance, other.Seq < o.node.Seq, ahead > echoSpan:
 		o.rival, o.echoes = other.Instance, 0
 	case ahead > 0:
-		o.echoes++
+		if o.echoes++; o.echoes >= proofEchoes {
+			o.proved = now
+		}
 	}
 	o.node.Seq = max(o.node.Seq, other.Seq)
-	answer = o.answers < quickAnswers || now.Sub(o.last) >= slowAnswer
-	if answer {
-		o.answers, o.last = o.answers+1, now
+	if o.echoes >= proofEchoes && o.conflict == "" {
+		o.conflict = fmt.Sprintf("this node's key is in use on another machine too, which says that it started at %s (noticed at %s): was a disk cloned, or the key stolen? "+
+			"Neither of the two stops by itself. On an admin, warren revoke this node; then have the one that is to stay join anew, with a new invite",
+			textTime(time.Unix(other.Started, 0)), textTime(now))
 	}
-	if o.echoes < proofEchoes {
-		return answer, nil
+	if now.Sub(o.last) > conflictFor {
+		o.answers = 0
 	}
-	if o.younger(other) {
-		return false, &FatalError{Text: fmt.Sprintf(
-			"this node's key is in use on another machine too, which started earlier (%s): was this disk cloned? Remove the state here and join with a new invite",
-			time.Unix(other.Started, 0).UTC().Format(time.DateTime))}
+	if now.Sub(o.last) < o.pause() {
+		return false
 	}
-	o.conflict = fmt.Sprintf("this node's key is in use on another machine too, since %s; that one has been told to stop: was a disk cloned? (noticed at %s)",
-		time.Unix(other.Started, 0).UTC().Format(time.DateTime), now.UTC().Format(time.DateTime))
-	return answer, nil
+	o.answers, o.last = o.answers+1, now
+	return true
 }
 
-// younger reports whether this run started after the other one; both sides decide it alike.
-func (o *own) younger(other record.Node) bool {
-	if o.node.Started != other.Started {
-		return o.node.Started > other.Started
+// pause is the least time between the last answer and the next.
+func (o *own) pause() time.Duration {
+	if o.answers < quickAnswers {
+		return 0
 	}
-	return bytes.Compare(o.node.Instance[:], other.Instance[:]) > 0
+	return min(slowAnswer<<min(o.answers-quickAnswers, 8), slowestOf)
 }
+
+// settle takes back that there is another holder when it has said nothing for long. It reports a change.
+func (o *own) settle(now time.Time) bool {
+	if o.conflict == "" || now.Sub(o.proved) <= conflictFor {
+		return false
+	}
+	o.conflict, o.echoes = "", 0
+	return true
+}
+
+func textTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }

@@ -12,13 +12,15 @@ const tickEvery = time.Minute
 // loop is the run loop: what happens to a Mesh one thing after the other.
 type loop struct {
 	// constant
-	intake *intake
-	asks   *asks
-	swim   *swim
-	log    *slog.Logger
+	intake   *intake
+	asks     *asks
+	notices  *notices
+	sides    *sides
+	sessions Sessions
+	swim     *swim
+	log      *slog.Logger
 
 	syncs  *timetable
-	out    *expulsion
 	grants *granter
 	timer  *time.Timer
 }
@@ -36,7 +38,10 @@ func (l *loop) run(ctx context.Context) {
 			l.intake.take(a)
 		case <-l.intake.bell.within: // for what start looks at
 		case <-l.asks.wake:
-			l.taken(time.Now())
+			asks, again := l.asks.take()
+			l.syncs.plan(asks, time.Now())
+			l.syncs.later(again, time.Now())
+		case <-l.notices.wake:
 		case r := <-l.syncs.results:
 			l.syncs.finished(r, time.Now())
 		case line := <-l.swim.lines:
@@ -46,35 +51,17 @@ func (l *loop) run(ctx context.Context) {
 		case <-tick.C:
 			l.intake.advance(time.Now()) // which also tries a write again that failed
 			l.syncs.tick(time.Now())
+			l.sides.keep(l.sessions.Neighbours())
 		}
 		l.start(ctx, time.Now())
 	}
 }
 
-// taken acts on what was asked for, and on refusals: one that is left came after the last session with its sender.
-func (l *loop) taken(now time.Time) {
-	asks, no := l.asks.take()
-	for id, a := range asks {
-		if a.up {
-			l.out.takenIn(id)
-		}
-	}
-	for id, reason := range no {
-		l.out.refuse(id, reason, now)
-	}
-	l.syncs.plan(asks, now)
-}
-
 // start begins what is due and sets the timer for what is due next.
 func (l *loop) start(ctx context.Context, now time.Time) {
-	next := l.out.heed(now)
-	for _, due := range [...]time.Time{l.syncs.start(ctx, now), l.grants.start(now)} {
-		if next.IsZero() || !due.IsZero() && due.Before(next) {
-			next = due
-		}
-	}
-	if next.IsZero() {
-		next = now.Add(time.Hour)
+	next := now.Add(time.Hour)
+	for _, due := range [...]time.Time{l.intake.resume(now), l.notices.send(now), l.syncs.start(ctx, now), l.grants.start(now)} {
+		next = sooner(next, due)
 	}
 	l.timer.Reset(next.Sub(now))
 }

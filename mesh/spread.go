@@ -10,11 +10,12 @@ import (
 
 // How a fresh record travels. From its maker it goes straight to all neighbours; those of them that are anchors pass it straight
 // on to theirs, once. So in a mesh whose members hang on a few anchors all have it after two hops. Whoever takes it in
-// also puts it into memberlist's gossip, which reaches those that are further away, and digests find what was lost.
+// otherwise tells its neighbours by a notice (see notices). It is in memberlist's gossip too, which reaches those that are further away, and
+// digests find what was lost.
 //
 //	straight:  0x80, hops left (1 byte), record
-//	gossiped:  1, record                              when it fits beside others in a packet
-//	           2, key (32), version (16), holder (32) when it does not: whoever lacks it asks the holder
+//	gossiped:  1, record                 when it fits beside others in a packet
+//	           2, key (32), version (16) when it does not: whoever lacks it asks the sender
 //
 // memberlist's own packets start with a byte below 0x80 or with its label mark, which we do not use.
 const (
@@ -22,8 +23,7 @@ const (
 	gossipAll = 1
 	gossipKey = 2
 
-	maxHops    = 1
-	noticeSize = 1 + entrySize + 32
+	maxHops = 1
 )
 
 // maxGossiped is the largest record that is gossiped whole: two such fit in a packet.
@@ -33,7 +33,9 @@ const maxGossiped = packetSize/2 - 32
 type spreader struct {
 	self     identity.NodeID
 	sessions Sessions
+	public   *published
 	writer   *writer
+	notices  *notices
 	queue    *memberlist.TransmitLimitedQueue
 }
 
@@ -42,7 +44,7 @@ const retransmits = 4
 
 func newSpreader(self identity.NodeID, s Sessions, w *writer, members func() int) *spreader {
 	return &spreader{
-		self: self, sessions: s, writer: w,
+		self: self, sessions: s, public: w.book.public, writer: w, notices: newNotices(s, w.book.public.isMember),
 		queue: &memberlist.TransmitLimitedQueue{NumNodes: members, RetransmitMult: retransmits},
 	}
 }
@@ -61,7 +63,8 @@ func (b *broadcast) Invalidates(other memberlist.Broadcast) bool {
 	return ok && o.name == b.name
 }
 
-// pass sends a fresh record straight on as far as that is our turn, and gossips it.
+// pass sends a fresh record straight on as far as that is our turn, or has the neighbours told of it, and gossips it. Nothing goes to those
+// that are no members here, session or not.
 func (s *spreader) pass(signed record.Signed, a arrival) {
 	d, err := signed.Decode()
 	if err != nil {
@@ -77,27 +80,45 @@ func (s *spreader) pass(signed record.Signed, a arrival) {
 			hops--
 		}
 		for _, id := range s.sessions.Neighbours() {
-			if !s.writer.book.public.isMember(id) {
-				continue // until its own record is in it is a stranger; a sync gives it what it has missed
-			}
-			if id != a.from && (d.Node == nil || id != d.Node.ID) {
+			if id != a.from && (d.Node == nil || id != d.Node.ID) && s.public.isMember(id) {
 				_ = s.sessions.SendGossip(id, straightMessage(encoded, hops)) // gossip reaches whom this does not
 			}
 		}
+	} else {
+		s.notices.add(roster.Entry{Key: d.Key, Version: d.Version}, a.from)
 	}
 	message := append([]byte{gossipAll}, encoded...)
 	if len(message) > maxGossiped {
 		message = appendEntry([]byte{gossipKey}, roster.Entry{Key: d.Key, Version: d.Version})
-		message = append(message, s.self[:]...)
 	}
 	s.queue.QueueBroadcast(&broadcast{name: string(d.Key[:]), message: message})
+}
+
+// greet sends this node's own record to one with which there is a session now, as far as that one may see it: see sides.
+func (s *spreader) greet(id identity.NodeID, dialled bool) {
+	if s.public.isMember(id) || dialled && s.writer.ownNode().LANSecret == [16]byte{} {
+		s.send(id, s.writer.ownSigned(), maxHops)
+	}
+}
+
+// notify has the neighbours told of records that a member has brought, and that are too many to gossip.
+func (s *spreader) notify(records []record.Signed, from identity.NodeID) {
+	for _, signed := range records[:min(len(records), maxNoticing)] {
+		if d, err := signed.Decode(); err == nil {
+			s.notices.add(roster.Entry{Key: d.Key, Version: d.Version}, from)
+		}
+	}
 }
 
 // send sends one record straight to a member.
 func (s *spreader) send(to identity.NodeID, signed record.Signed, hops byte) {
 	if encoded, err := signed.Marshal(); err == nil {
-		_ = s.sessions.SendGossip(to, straightMessage(encoded, hops)) // best effort; its session ends with a reason too
+		s.sendEncoded(to, encoded, hops)
 	}
+}
+
+func (s *spreader) sendEncoded(to identity.NodeID, encoded []byte, hops byte) {
+	_ = s.sessions.SendGossip(to, straightMessage(encoded, hops)) // best effort: digests find what was lost
 }
 
 func straightMessage(encoded []byte, hops byte) []byte {

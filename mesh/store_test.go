@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,36 +47,62 @@ func (w *world) cloneOf(p *peer, name string) *peer {
 	return &c
 }
 
+// One key on two machines: both say so, neither stops whatever the other claims, and the mesh is not flooded. When one has gone the other
+// has the word again, and after a while says no more of it.
 func TestClonedDiskIsNoticed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 20*time.Millisecond)
-		peers := w.grow(5)
-		agree(t, 30*time.Second, peers...)
-		time.Sleep(time.Minute)
-		original := peers[2]
-		clone := w.cloneOf(original, "clone")
-		// The two never see each other, only other members.
-		w.net.Cut(original.id, peers[4].id)
-		clone.start()
-		w.net.Link(clone.place, peers[4].id)
-		var fatal *FatalError
-		took := eventually(t, 2*time.Minute, "the clone to stop", func() bool {
-			fatal = fatalOf(clone)
-			return fatal != nil
+	for name, started := range map[string]time.Duration{"a clone that started later": 0, "a thief that says it started long before": -1000 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 20*time.Millisecond)
+				peers := w.grow(5)
+				agree(t, 30*time.Second, peers...)
+				time.Sleep(time.Minute)
+				original := peers[2]
+				clone := w.cloneOf(original, "clone")
+				// The two never see each other, only other members.
+				w.net.Cut(original.id, peers[4].id)
+				if err := clone.load(); err != nil {
+					t.Fatal(err)
+				}
+				clone.writer.own.node.Started += int64(started.Seconds())
+				clone.start()
+				w.net.Link(clone.place, peers[4].id)
+				took := eventually(t, time.Minute, "both to know", func() bool {
+					return original.View().Conflict != "" && clone.View().Conflict != ""
+				})
+				t.Logf("both knew after %s: %s", took, original.View().Conflict)
+				seq := func() uint64 {
+					m, _ := peers[4].View().Member(original.id)
+					return m.Record.Seq
+				}
+				if got := seq(); got > 40 {
+					t.Errorf("records by then: got %d, want the start's and some 20 more", got)
+				}
+				before := seq()
+				time.Sleep(8 * time.Hour)
+				if got := seq() - before; got < 16 || got > 40 {
+					t.Errorf("records in eight hours: got %d, want both to answer ever more rarely, once an hour in the end", got)
+				}
+				for _, p := range []*peer{original, clone} {
+					if fatal := fatalOf(p); fatal != nil {
+						t.Errorf("%s: got %v, want it to go on", p.name, fatal)
+					}
+					if text := p.View().Conflict; !strings.Contains(text, "warren revoke") || !strings.Contains(text, "join anew") {
+						t.Errorf("%s: got %q, want the way out", p.name, text)
+					}
+				}
+				clone.stop()
+				eventually(t, slowestOf+2*tickEvery, "the original's record to stand", func() bool {
+					m, _ := peers[4].View().Member(original.id)
+					return m.Record.Instance == original.Own().Instance
+				})
+				time.Sleep(conflictFor)
+				if got := original.View().Conflict; got != "" {
+					t.Errorf("long after the end of the clone: got %q, want nothing", got)
+				}
+			})
 		})
-		t.Logf("the clone knew after %s: %s", took, fatal.Text)
-		clone.stop()
-		if original.View().Conflict == "" {
-			t.Error("the original: got no conflict, want to be told")
-		}
-		if fatal := fatalOf(original); fatal != nil {
-			t.Errorf("the original: got %v, want it to go on", fatal)
-		}
-		agree(t, time.Minute, peers...)
-		if m, _ := peers[4].View().Member(original.id); m.Record.Instance != original.Own().Instance {
-			t.Error("the record that stays is not the original's")
-		}
-	})
+	}
 }
 
 // A disk that was restored from an old copy, or lost its records, meets its own record of later runs, several even. That is no clone.

@@ -163,8 +163,8 @@ func (s *swim) leave() {
 // NodeMeta is empty: the digest goes with acknowledgements and push/pull, where it is current.
 func (s *swim) NodeMeta(int) []byte { return nil }
 
-// NotifyMsg is given what GetBroadcasts of another member returned.
-func (s *swim) NotifyMsg(message []byte) { s.intake.gossiped(message) }
+// NotifyMsg would be given what GetBroadcasts of another member returned, but that is taken out of the packets before: see openPacket.
+func (s *swim) NotifyMsg([]byte) {}
 
 // GetBroadcasts returns records that fit into the rest of a packet.
 func (s *swim) GetBroadcasts(overhead, limit int) [][]byte {

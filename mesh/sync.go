@@ -2,8 +2,9 @@ package mesh
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
-	"maps"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"time"
@@ -20,44 +21,63 @@ const (
 	maxRefused = 256
 	// maxGossip is how many records a sync may bring that are gossiped on: more are old news that a sync will bring the others too.
 	maxGossip = 64
+
+	// A side keeps in mind at most wantFactor records that it wants for each that it has, and wantMore: a far side that makes entries up
+	// costs no more. Whoever lacks more than that asks again when it has these.
+	wantFactor = 4
+	wantMore   = 1024
+	// maxOfStranger is how many records a stranger may bring at once, and maxBasis how many it may show as its proof.
+	maxOfStranger = 64
+	maxBasis      = 1024
 )
 
 // syncStats says what a sync moved.
 type syncStats struct {
 	equal              bool // the digests were, before it
 	sent, got, refused int
+	more               bool // there was more to be had than could be asked for at once
+	later              bool // there were versions of records whose turn has not come
 }
 
-// conversation is one sync stream and this side's part in it.
+// conversation is one sync stream and this side's part in it. What it holds is bounded by this node's own set, whatever the far side says:
+// the keys of what it wants, and of what it is to send.
 type conversation struct {
-	s    *syncer
-	peer identity.NodeID
-	// A peer that is no member here gets to see no more than what proves this node's own membership, until it has proved its own:
-	// whoever holds an old invite can make a certificate that passes a handshake. basis is that proof, nil for members.
-	basis map[record.Key]roster.Entry
+	s      *syncer
+	peer   identity.NodeID
+	proven bool // the far side is certainly the peer: nobody forwards the stream
+	// A peer that is no member here gets to see no more than what proves this node's own membership, or nothing yet (see proof.shown), until
+	// it has proved its own: whoever holds an old invite can make a certificate that passes a handshake. basis is nil for members.
+	basis *basis
 	conn  net.Conn
 	in    *bufio.Reader
 	out   []byte // the turn in the making
 	buf   []byte
 	end   time.Time
+	slot  *slot
+	shown int // entries shown to the far side: it cannot want more
 	stats syncStats
 }
 
-// finish notes a success, and asks for a second sync with a peer that has become a member in this one.
+// finish notes a success, and asks for another sync with a peer that has become a member in this one, or has more.
 func (c *conversation) finish(err error) {
-	if err == nil {
+	if err == nil && c.proven {
 		c.s.asks.done(c.peer)
 	}
-	if c.basis != nil && c.s.book.public.isMember(c.peer) {
+	if c.basis != nil && c.s.book.public.isMember(c.peer) || err == nil && c.stats.more && c.stats.got > 0 {
 		c.s.asks.sync(c.peer, 0)
+	}
+	if c.stats.later {
+		c.s.asks.later(c.peer)
 	}
 }
 
-// extend moves the deadline on after each sign of life, up to the end.
+// extend moves the deadline on after each sign of life, up to the end, which comes sooner for one that is slow.
 func (c *conversation) extend() error {
 	deadline := time.Now().Add(syncIdle)
-	if deadline.After(c.end) {
-		deadline = c.end
+	for _, sooner := range [...]time.Time{c.end, c.slot.until()} {
+		if deadline.After(sooner) {
+			deadline = sooner
+		}
 	}
 	return c.conn.SetDeadline(deadline)
 }
@@ -99,16 +119,15 @@ func (c *conversation) open() error {
 	}
 	bitmap := c.compare(f.payload)
 	c.put(frameCompare, bitmap)
-	c.out = appendEntries(c.out, c.entries(bitmap))
+	c.list(bitmap, bytes.Equal(f.payload, unlike[:]))
 	c.put(frameEnd, nil)
 	if err := c.send(); err != nil {
 		return err
 	}
-	theirs, theirWants, err := c.readLists()
+	wants, theirWants, err := c.readLists()
 	if err != nil {
 		return err
 	}
-	wants := c.s.book.wanted(theirs, time.Now())
 	if err := c.sendRecords(theirWants); err != nil {
 		return err
 	}
@@ -137,11 +156,8 @@ func (c *conversation) answer() error {
 		c.put(frameSame, nil)
 		return c.send()
 	}
-	var payload []byte
-	for _, digest := range c.buckets() {
-		payload = append(payload, digest[:]...)
-	}
-	c.put(frameBuckets, payload)
+	stranger := bytes.Equal(f.payload[1:], make([]byte, 16)) // that is what we are to the opener
+	c.put(frameBuckets, c.buckets())
 	if err := c.send(); err != nil {
 		return err
 	}
@@ -153,12 +169,11 @@ func (c *conversation) answer() error {
 		return unexpected(f)
 	}
 	bitmap := append([]byte(nil), f.payload...)
-	theirs, _, err := c.readLists()
+	wants, _, err := c.readLists()
 	if err != nil {
 		return err
 	}
-	c.out = appendEntries(c.out, c.entries(bitmap))
-	wants := c.s.book.wanted(theirs, time.Now())
+	c.list(bitmap, stranger)
 	c.out = appendKeys(c.out, wants)
 	c.put(frameEnd, nil)
 	if err := c.send(); err != nil {
@@ -185,7 +200,10 @@ func (c *conversation) answerAsk(e roster.Entry) error {
 	return c.send()
 }
 
-// digest, buckets and entries show this node's set, or its basis: digests that equal none, and the few entries.
+// unlike are bucket digests that equal none: what a node shows to strangers.
+var unlike = [256 * 8]byte(bytes.Repeat([]byte{0xff}, 256*8))
+
+// digest and buckets show this node's set, or nothing that could tell of it.
 func (c *conversation) digest() []byte {
 	if c.basis != nil {
 		return make([]byte, 16)
@@ -194,37 +212,53 @@ func (c *conversation) digest() []byte {
 	return digest[:]
 }
 
-func (c *conversation) buckets() [256][8]byte {
-	if c.basis == nil {
-		return c.s.book.buckets()
+func (c *conversation) buckets() []byte {
+	if c.basis != nil {
+		return unlike[:]
 	}
-	var unlike [256][8]byte
-	for i := range unlike {
-		unlike[i] = [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	payload := make([]byte, 0, len(unlike))
+	for _, digest := range c.s.book.buckets() {
+		payload = append(payload, digest[:]...)
 	}
-	return unlike
+	return payload
 }
 
-func (c *conversation) entries(bitmap []byte) []roster.Entry {
-	if c.basis == nil {
-		return c.s.book.entries(bitmap)
+// list adds to the turn what there is here in the buckets that differ. Whoever takes this node for a stranger is shown what its membership
+// rests on, and no more: that is what it would have to leave away.
+func (c *conversation) list(bitmap []byte, stranger bool) {
+	var entries []roster.Entry
+	switch {
+	case c.basis != nil:
+		entries = c.basis.list
+	case stranger:
+		entries = c.s.proof.basis().all
+	default:
+		entries = c.s.book.entries(bitmap)
 	}
-	return slices.Collect(maps.Values(c.basis))
+	c.shown = len(entries)
+	c.out = appendEntries(c.out, entries)
 }
 
 // compare returns which buckets differ from ours.
 func (c *conversation) compare(theirs []byte) []byte {
-	bitmap := make([]byte, 32)
-	for i, ours := range c.buckets() {
-		if string(ours[:]) != string(theirs[8*i:8*i+8]) {
+	bitmap, ours := make([]byte, 32), c.buckets()
+	for i := range 256 {
+		if c.basis != nil || string(ours[8*i:8*i+8]) != string(theirs[8*i:8*i+8]) {
 			bitmap[i/8] |= 1 << (i % 8)
 		}
 	}
 	return bitmap
 }
 
-// readLists reads entries and wanted keys up to the end of a turn.
-func (c *conversation) readLists() (entries []roster.Entry, wants []record.Key, err error) {
+// readLists reads entries and wanted keys up to the end of a turn. It returns the keys of the entries that are wanted here, as many as may
+// be kept, and those that the far side wants.
+func (c *conversation) readLists() (wants, theirWants []record.Key, err error) {
+	most := wantFactor*c.s.book.public.view.Load().Records + wantMore
+	entries, mostEntries := 0, maxEntries
+	if c.basis != nil {
+		most, mostEntries = maxOfStranger, maxBasis
+	}
+	wanted := 0
 	for {
 		f, err := c.read()
 		if err != nil {
@@ -232,32 +266,52 @@ func (c *conversation) readLists() (entries []roster.Entry, wants []record.Key, 
 		}
 		switch f.kind {
 		case frameEntries:
-			entries = append(entries, parseEntries(f.payload)...)
+			theirs := parseEntries(f.payload)
+			if entries += len(theirs); entries > mostEntries {
+				return nil, nil, fmt.Errorf("more than %d entries: %w", mostEntries, errSync)
+			}
+			for _, key := range c.s.book.wanted(theirs) {
+				if c.s.intake.pace.hot(key, time.Now()) {
+					c.stats.later = true
+					continue
+				}
+				wanted++
+				// Of too many a random choice is kept: the same ones each time might all rest on others. A stranger shows what others rest on
+				// first.
+				if len(wants) < most {
+					wants = append(wants, key)
+				} else if i := rand.N(wanted); c.basis == nil && i < most {
+					wants[i] = key
+				}
+			}
 		case frameWant:
-			wants = append(wants, parseKeys(f.payload)...)
+			if theirWants, err = c.want(theirWants, f.payload); err != nil {
+				return nil, nil, err
+			}
 		case frameEnd:
-			return entries, wants, nil
+			c.stats.more = wanted > len(wants)
+			return wants, theirWants, nil
 		default:
 			return nil, nil, unexpected(f)
 		}
-		if len(entries) > maxEntries || len(wants) > maxEntries {
-			return nil, nil, fmt.Errorf("more than %d entries: %w", maxEntries, errSync)
-		}
 	}
+}
+
+// want adds keys that the far side wants: of what it was shown.
+func (c *conversation) want(wants []record.Key, payload []byte) ([]record.Key, error) {
+	if len(wants)+len(payload)/keySize > c.shown {
+		return nil, fmt.Errorf("more than the %d wanted that there are: %w", c.shown, errSync)
+	}
+	return append(wants, parseKeys(payload)...), nil
 }
 
 // sendRecords writes the records that the far side wants, in an order in which it can verify them.
 func (c *conversation) sendRecords(keys []record.Key) error {
 	if c.basis != nil {
-		keys = slices.DeleteFunc(keys, func(key record.Key) bool {
-			_, ok := c.basis[key]
-			return !ok
-		})
+		keys = slices.DeleteFunc(keys, func(key record.Key) bool { return !c.basis.in[key] })
 	}
-	decoded := decodeAll(c.s.book.get(keys))
-	sortForVerification(decoded)
-	for _, d := range decoded {
-		encoded, err := d.Signed.Marshal()
+	for _, signed := range inOrder(c.s.book.get(keys)) {
+		encoded, err := signed.Marshal()
 		if err != nil {
 			return err
 		}
@@ -305,8 +359,8 @@ func (c *conversation) readRecords(asked []record.Key) (wants []record.Key, err 
 			c.s.missing.Add(-1)
 			batch = append(batch, signed)
 		case frameWant:
-			if wants = append(wants, parseKeys(f.payload)...); len(wants) > maxEntries {
-				return nil, fmt.Errorf("more than %d wanted: %w", maxEntries, errSync)
+			if wants, err = c.want(wants, f.payload); err != nil {
+				return nil, err
 			}
 		case frameEnd:
 			c.take(batch)

@@ -11,6 +11,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/meshtest"
 	"warren/mesh/record"
+	"warren/mesh/roster"
 	"warren/mesh/store"
 )
 
@@ -37,6 +38,9 @@ func (w *world) crowd(n int) []record.Signed {
 	}
 	return records
 }
+
+// newSlot is the place of a sync that a test begins.
+func newSlot() *slot { return &slot{began: time.Now(), end: func() {}} }
 
 // keep puts records into the store of a node that is not running.
 func (p *peer) keep(records []record.Signed) {
@@ -99,7 +103,7 @@ func TestEqualStoresAreCheapToCompare(t *testing.T) {
 		}
 
 		w.net.ResetTraffic()
-		if _, err := a.syncer.with(t.Context(), b.id); err != nil {
+		if _, err := a.syncer.with(t.Context(), b.id, newSlot()); err != nil {
 			t.Fatal(err)
 		}
 		if got := w.net.Traffic().SyncBytes; got > 64 {
@@ -140,7 +144,7 @@ func TestAwayForADay(t *testing.T) {
 		if most := 6*1024 + 2048 + 20*2*entrySize; got.SyncBytes > most {
 			t.Errorf("bytes to catch up: got %d, want less than %d: the changes, not the store", got.SyncBytes, most)
 		}
-		stats, err := first.syncer.with(t.Context(), second.id)
+		stats, err := first.syncer.with(t.Context(), second.id, newSlot())
 		if err != nil || !stats.equal {
 			t.Errorf("sync afterwards: got %+v, %v, want equal", stats, err)
 		}
@@ -162,7 +166,7 @@ func TestSyncMovesOnlyWhatDiffers(t *testing.T) {
 		if first.id.Compare(second.id) > 0 {
 			first, second = second, first
 		}
-		stats, err := second.syncer.with(t.Context(), first.id) // the other one's own sync starts at the same time
+		stats, err := second.syncer.with(t.Context(), first.id, newSlot()) // the other one's own sync starts at the same time
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,4 +195,9 @@ func TestNewNodeFetchesAllRecords(t *testing.T) {
 			t.Errorf("missing afterwards: got %d, want 0", got)
 		}
 	})
+}
+
+// entriesOf is a list of one entry.
+func entriesOf(key record.Key, version record.Version) []roster.Entry {
+	return []roster.Entry{{Key: key, Version: version}}
 }

@@ -32,13 +32,15 @@ type syncer struct {
 	asks     *asks
 	drops    *drops
 	log      *slog.Logger
+	isDirect func(net.Conn) bool // nobody forwards a stream
 	proof    *proof
+	slots    *slots // of the syncs that others open
 
 	missing atomic.Int64 // records that running syncs have yet to fetch
 }
 
-// with brings this node and a member in step: the opener's side.
-func (s *syncer) with(ctx context.Context, peer identity.NodeID) (syncStats, error) {
+// with brings this node and a member in step: the opener's side. How it goes is counted in the slot.
+func (s *syncer) with(ctx context.Context, peer identity.NodeID, in *slot) (syncStats, error) {
 	open, cancel := context.WithTimeout(ctx, syncOpen)
 	defer cancel()
 	conn, err := s.sessions.OpenSync(open, peer)
@@ -47,7 +49,7 @@ func (s *syncer) with(ctx context.Context, peer identity.NodeID) (syncStats, err
 	}
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	c := s.converse(peer, conn)
+	c := s.converse(peer, conn, in)
 	err = c.open()
 	c.finish(err)
 	if err != nil {
@@ -60,7 +62,13 @@ func (s *syncer) with(ctx context.Context, peer identity.NodeID) (syncStats, err
 func (s *syncer) serve(ctx context.Context, from identity.NodeID, conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	c := s.converse(from, conn)
+	in := s.slots.take(s.sourceOf(from, conn), time.Now(), func() { _ = conn.Close() })
+	if in == nil {
+		s.drops.add("sync: too many at once")
+		return
+	}
+	defer s.slots.leave(in)
+	c := s.converse(from, conn, in)
 	err := c.answer()
 	c.finish(err)
 	if err != nil {
@@ -71,12 +79,23 @@ func (s *syncer) serve(ctx context.Context, from identity.NodeID, conn net.Conn)
 	}
 }
 
-func (s *syncer) converse(peer identity.NodeID, conn net.Conn) *conversation {
-	c := &conversation{
-		s: s, peer: peer, conn: conn, in: bufio.NewReaderSize(conn, 4096), buf: make([]byte, maxFrame), end: time.Now().Add(syncMost),
+// sourceOf says with whose conversations one is counted.
+func (s *syncer) sourceOf(from identity.NodeID, conn net.Conn) source {
+	switch {
+	case !s.book.public.isMember(from):
+		return stranger
+	case !s.isDirect(conn):
+		return source{forwarded: true}
 	}
+	return source{id: from}
+}
+
+func (s *syncer) converse(peer identity.NodeID, conn net.Conn, in *slot) *conversation {
+	c := &conversation{s: s, peer: peer, proven: s.isDirect(conn), buf: make([]byte, maxFrame), end: time.Now().Add(syncMost), slot: in}
+	c.conn = metered{conn, &in.moved}
+	c.in = bufio.NewReaderSize(c.conn, 4096)
 	if !s.book.public.isMember(peer) {
-		c.basis = s.proof.entries()
+		c.basis = s.proof.shown(peer)
 	}
 	return c
 }

@@ -31,6 +31,7 @@ type news struct {
 	dropped []roster.Drop
 	refused []error
 	own     bool        // fresh ends with a new own record
+	rival   string      // in words: another holder of this node's key has proved to be alive; "" when that is not news
 	fatal   *FatalError // nil: none
 	changed bool
 }
@@ -106,12 +107,11 @@ func (w *writer) add(records []record.Signed, now time.Time) []news {
 	batch, all := roster.Read(records), make([]news, len(records))
 	w.book.lockFor(batch)
 	defer w.book.unlock()
-	for i, signed := range records {
+	for i := range records {
 		n := &all[i]
 		out, err := w.book.roster.AddOne(batch, i, now)
 		if err != nil {
 			n.refused = append(n.refused, err)
-			w.book.refuse(signed, now)
 		}
 		w.collect(n, out)
 		w.follow(n, now)
@@ -126,10 +126,9 @@ func (w *writer) addAll(records []record.Signed, now time.Time) news {
 	defer w.book.unlock()
 	var n news
 	out, errs := w.book.roster.AddBatch(batch, now)
-	for i, err := range errs {
+	for _, err := range errs {
 		if err != nil {
 			n.refused = append(n.refused, err)
-			w.book.refuse(records[i], now)
 		}
 	}
 	w.collect(&n, out)
@@ -150,9 +149,13 @@ func (w *writer) collect(n *news, out roster.Outcome) {
 
 // follow draws the consequences for this node itself.
 func (w *writer) follow(n *news, now time.Time) {
-	if n.fatal = w.expelled(); n.fatal != nil || !n.changed {
-		return
+	if n.fatal = w.expelled(); n.fatal == nil && n.changed {
+		w.defend(n, now)
 	}
+}
+
+// defend answers another holder of this node's key whose record has taken the place of ours, when it is time.
+func (w *writer) defend(n *news, now time.Time) {
 	current, ok := w.book.roster.Get(w.own.key)
 	if !ok {
 		return
@@ -162,9 +165,11 @@ func (w *writer) follow(n *news, now time.Time) {
 		return
 	}
 	w.own.adopt(other)
-	answer, fatal := w.own.meet(other, now)
-	n.fatal = fatal
-	w.book.conflict, w.book.stale = w.own.conflict, true
+	answer := w.own.meet(other, now)
+	if w.book.conflict != w.own.conflict {
+		n.rival, n.changed = w.own.conflict, true
+		w.book.conflict, w.book.stale = w.own.conflict, true
+	}
 	if !answer {
 		return
 	}
@@ -184,13 +189,18 @@ func (w *writer) expelled() *FatalError {
 	return nil
 }
 
-// advance lets time pass: certificates expire.
+// advance lets time pass: certificates expire, and answers fall due.
 func (w *writer) advance(now time.Time) news {
 	w.book.mu.Lock()
 	defer w.book.unlock()
 	var n news
 	w.collect(&n, w.book.roster.Advance(now))
-	w.follow(&n, now)
+	if n.fatal = w.expelled(); n.fatal == nil {
+		w.defend(&n, now)
+	}
+	if w.own.settle(now) {
+		w.book.conflict, w.book.stale, n.changed = "", true, true
+	}
 	return n
 }
 

@@ -114,7 +114,7 @@ func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
 		out.Sessions[id] = report.Session{Remote: remote, RTT: rtt}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(board.Refusals), identity.NodeID.Compare) {
-		out.Refusals = append(out.Refusals, verdict.Refusal{By: id, Reason: board.Refusals[id]})
+		out.Refusals = append(out.Refusals, verdict.Refusal{By: id, Reason: board.Refusals[id].Reason, Since: board.Refusals[id].Since})
 	}
 	for id := range udp.Ends {
 		_, way := t.Activity(id)

@@ -44,6 +44,7 @@ import (
 type book interface {
 	View() *mesh.View
 	VerifyChain(chain []*x509.Certificate) (identity.NodeID, error)
+	Proof(chain []*x509.Certificate) [][]byte
 }
 
 // members tells who is a member, out of the records as they are now. Nothing here waits.
@@ -88,16 +89,16 @@ func (m *members) Credential() tls.Certificate {
 	return c
 }
 
-// finalReasons are those that no record still to come, and no clock set right, can cure.
+// finalReasons are those that no record still to come, and no clock set right, can cure. Whoever is refused for one is given the records.
 var finalReasons = []roster.Reason{
 	roster.ReasonRevoked, roster.ReasonIssuerRevoked, roster.ReasonInviteRevoked, roster.ReasonInviteUsed,
 }
 
-// Verify says whose chain it is, or why it is no member's; whoever is none for good is told so.
+// Verify says whose chain it is, or why it is no member's; whoever is none for good is told so, and given the records that say it.
 func (m *members) Verify(chain []*x509.Certificate) (identity.NodeID, error) {
 	id, err := m.book.VerifyChain(chain)
 	if err != nil && slices.Contains(finalReasons, roster.ReasonOf(err)) {
-		return id, &session.Refusal{Code: node.CodeNotMember, Reason: err.Error()}
+		return id, &session.Refusal{Code: node.CodeNotMember, Reason: err.Error(), Proof: m.book.Proof(chain)}
 	}
 	return id, err
 }
@@ -109,7 +110,7 @@ type streamMembers struct{ *members }
 func (m streamMembers) Verify(chain []*x509.Certificate) (identity.NodeID, error) {
 	id, err := m.members.Verify(chain)
 	if no, ok := errors.AsType[*session.Refusal](err); ok {
-		err = &stream.Refusal{Code: uint16(no.Code), Reason: no.Reason}
+		err = &stream.Refusal{Code: uint16(no.Code), Reason: no.Reason, Proof: no.Proof}
 	}
 	return id, err
 }
@@ -179,6 +180,9 @@ func (in *inbound) Join(c session.JoinConn) {
 		in.log.Info("admitted", "id", who.Short())
 	}
 }
+
+// Proof takes the records for which a node refuses this one.
+func (in *inbound) Proof(from identity.NodeID, records [][]byte) { in.mesh.HandleProof(from, records) }
 
 // Dropped counts what was dropped here, by reason.
 func (in *inbound) Dropped() map[string]uint64 {

@@ -36,6 +36,8 @@ type page struct {
 
 func (p page) View() *mesh.View { return p.view }
 
+func (p page) Proof([]*x509.Certificate) [][]byte { return [][]byte{{1, 2, 3}} }
+
 func (p page) VerifyChain([]*x509.Certificate) (identity.NodeID, error) { return someone(2), p.err }
 
 // Only what nothing can cure is told as a no for good: who hears that gives up.
@@ -53,12 +55,12 @@ func TestVerifyTellsWhatIsFinal(t *testing.T) {
 			t.Errorf("%s: got %s, want whose chain it is", reason, id.Short())
 		}
 		no, isFinal := errors.AsType[*session.Refusal](err)
-		if isFinal != final[reason] || isFinal && (no.Code != node.CodeNotMember || no.Reason != cause.Error()) || !isFinal && !errors.Is(err, cause) {
+		if isFinal != final[reason] || isFinal && (no.Code != node.CodeNotMember || no.Reason != cause.Error() || len(no.Proof) != 1) || !isFinal && !errors.Is(err, cause) {
 			t.Errorf("%s: got %#v, want final: %v", reason, err, final[reason])
 		}
 		_, err = streamMembers{m}.Verify(nil)
 		told, isFinal := errors.AsType[*stream.Refusal](err)
-		if isFinal != final[reason] || isFinal && (uint64(told.Code) != node.CodeNotMember || told.Reason != cause.Error()) {
+		if isFinal != final[reason] || isFinal && (uint64(told.Code) != node.CodeNotMember || told.Reason != cause.Error() || len(told.Proof) != 1) {
 			t.Errorf("%s: streams got %#v, want final: %v", reason, err, final[reason])
 		}
 	}

@@ -55,11 +55,11 @@ func (w *twins) Keys(id identity.NodeID) (signal.Keys, bool) {
 	return k, ok
 }
 
-func (w *twins) View() *mesh.View                { return w.view.Load() }
-func (w *twins) Announce(mesh.Own) error         { return nil }
-func (w *twins) Standing(identity.NodeID) error  { return nil }
-func (w *twins) SessionUp(identity.NodeID)       {}
-func (w *twins) Refused(identity.NodeID, string) {}
+func (w *twins) View() *mesh.View                      { return w.view.Load() }
+func (w *twins) Announce(mesh.Own) error               { return nil }
+func (w *twins) Standing(identity.NodeID) error        { return nil }
+func (w *twins) SessionUp(identity.NodeID, bool)       {}
+func (w *twins) HandleProof(identity.NodeID, [][]byte) {}
 
 type twinSessions struct{ *twins }
 

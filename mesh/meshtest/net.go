@@ -32,7 +32,7 @@ type Handler interface {
 	HandleMessage(from identity.NodeID, payload []byte)
 	HandleGossipStream(from identity.NodeID, c net.Conn)
 	HandleSync(from identity.NodeID, c net.Conn)
-	SessionUp(id identity.NodeID)
+	SessionUp(id identity.NodeID, dialled bool)
 }
 
 // Traffic counts what the nodes sent.
@@ -94,15 +94,15 @@ func (n *Net) Clone(place, id identity.NodeID) *Port {
 	return p
 }
 
-// Serve brings the node up: its links become sessions, and both ends of each are told.
+// Serve brings the node up: its links become sessions, which it dials, and both ends of each are told.
 func (p *Port) Serve(h Handler) {
 	p.net.mu.Lock()
 	p.handler = h
 	up := p.net.upWith(p.self)
 	p.net.mu.Unlock()
 	for _, peer := range up {
-		h.SessionUp(peer.id)
-		peer.handler.SessionUp(p.id)
+		h.SessionUp(peer.id, true)
+		peer.handler.SessionUp(p.id, false)
 	}
 }
 
@@ -146,7 +146,7 @@ func pair(a, b identity.NodeID) [2]identity.NodeID {
 	return [2]identity.NodeID{a, b}
 }
 
-// Link makes a link between two nodes and tells them, if both are up.
+// Link makes a link between two nodes and tells them, if both are up: the first one has dialled.
 func (n *Net) Link(a, b identity.NodeID) {
 	n.mu.Lock()
 	was := n.links[pair(a, b)]
@@ -157,8 +157,8 @@ func (n *Net) Link(a, b identity.NodeID) {
 	}
 	n.mu.Unlock()
 	if !was && pa.handler != nil && pb.handler != nil {
-		pa.handler.SessionUp(pb.id)
-		pb.handler.SessionUp(pa.id)
+		pa.handler.SessionUp(pb.id, true)
+		pb.handler.SessionUp(pa.id, false)
 	}
 }
 
@@ -293,7 +293,7 @@ func (p *Port) open(ctx context.Context, to identity.NodeID, sync bool) (net.Con
 	} else {
 		n.traffic.GossipStreams++
 	}
-	near, far := newStream(n, p.self, place, time.Duration(hops)*n.latency, bytes)
+	near, far := newStream(n, p.self, place, hops, bytes)
 	n.streams[near], n.streams[far] = true, true
 	if sync {
 		go h.HandleSync(p.id, far)

@@ -15,8 +15,12 @@ type end struct {
 	net        *Net
 	self, peer identity.NodeID
 	in, out    *half
+	direct     bool // over one link
 	bytes      *int // in Traffic; guarded by net.mu
 }
+
+// Direct reports whether nobody forwards the stream, as that of mesh/session does.
+func (e *end) Direct() bool { return e.direct }
 
 // half is one direction of a stream. It takes any amount without blocking the writer.
 type half struct {
@@ -34,11 +38,12 @@ type chunk struct {
 	data  []byte
 }
 
-func newStream(n *Net, from, to identity.NodeID, latency time.Duration, bytes *int) (near, far *end) {
+func newStream(n *Net, from, to identity.NodeID, hops int, bytes *int) (near, far *end) {
+	latency, direct := time.Duration(hops)*n.latency, hops == 1
 	forth := &half{latency: latency, changed: make(chan struct{})}
 	back := &half{latency: latency, changed: make(chan struct{})}
-	near = &end{net: n, self: from, peer: to, in: back, out: forth, bytes: bytes}
-	far = &end{net: n, self: to, peer: from, in: forth, out: back, bytes: bytes}
+	near = &end{net: n, self: from, peer: to, in: back, out: forth, direct: direct, bytes: bytes}
+	far = &end{net: n, self: to, peer: from, in: forth, out: back, direct: direct, bytes: bytes}
 	return near, far
 }
 

@@ -1,6 +1,8 @@
 package neighbours
 
 import (
+	"cmp"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -13,12 +15,20 @@ import (
 // a hundred members that start together is connected, and nobody keeps a hundred sessions for that.
 const maxDialled = 16
 
-// contacts returns where to dial neighbours: those whose IDs are next to self in the ring, which connects all of them
-// however many there are.
-func contacts(heard map[identity.NodeID]neighbour, self identity.NodeID) (out []Contact) {
-	var ring []identity.NodeID
+// maxUnknown bounds those among them that are no members here: whoever knows the LAN secret can make up as many as it likes. A node that knows
+// no other member, its records being lost, dials as many as of members.
+const maxUnknown = 4
+
+// contacts returns where to dial neighbours: members whose IDs are next to self in the ring, which connects all of them however many there
+// are, and a few others by chance, which is another one with each seed.
+func contacts(heard map[identity.NodeID]neighbour, known map[identity.NodeID]bool, self identity.NodeID, seed maphash.Seed) (out []Contact) {
+	var ring, others []identity.NodeID
 	for id := range heard {
-		ring = append(ring, id)
+		if known[id] {
+			ring = append(ring, id)
+		} else {
+			others = append(others, id)
+		}
 	}
 	slices.SortFunc(ring, identity.NodeID.Compare)
 	if at, _ := slices.BinarySearchFunc(ring, self, identity.NodeID.Compare); len(ring) > maxDialled {
@@ -29,8 +39,17 @@ func contacts(heard map[identity.NodeID]neighbour, self identity.NodeID) (out []
 		}
 		ring = near
 	}
-	for _, id := range ring {
-		for _, addr := range heard[id].addrs {
+	most := maxUnknown
+	if len(known) == 0 {
+		most = maxDialled
+	}
+	slices.SortFunc(others, func(a, b identity.NodeID) int {
+		return cmp.Compare(maphash.Comparable(seed, a), maphash.Comparable(seed, b))
+	})
+	others = others[:min(len(others), most)]
+	slices.SortFunc(others, identity.NodeID.Compare)
+	for _, id := range append(ring, others...) {
+		for _, addr := range heard[id].addrs() {
 			out = append(out, Contact{ID: id, Addr: addr})
 		}
 	}
@@ -47,7 +66,8 @@ func need(self identity.NodeID, d *Desired) beacon.Need {
 			selfIsAnchor = anchor
 		case m.State == roster.Active:
 			others = true
-			anchorUp = anchorUp || anchor && d.Sessions[m.ID]
+			_, up := d.Sessions[m.ID]
+			anchorUp = anchorUp || anchor && up
 		}
 	}
 	switch {

@@ -1,6 +1,7 @@
 package neighbours
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -44,9 +45,9 @@ func TestNeedOfNeighbours(t *testing.T) {
 		{"an anchor that is spoken to", []roster.Member{selfAnchor, plain}, []byte{3}, false, beacon.Quiet},
 		{"an anchor that nobody speaks to", []roster.Member{selfAnchor, plain}, nil, false, beacon.Alone},
 	} {
-		d := Desired{Members: tt.members, Contacts: tt.contacts, Sessions: make(map[identity.NodeID]bool)}
+		d := Desired{Members: tt.members, Contacts: tt.contacts, Sessions: make(map[identity.NodeID]netip.AddrPort)}
 		for _, n := range tt.up {
-			d.Sessions[id(n)] = true
+			d.Sessions[id(n)] = netip.AddrPort{}
 		}
 		if got := need(id(1), &d); got != tt.want {
 			t.Errorf("%s: got need %d, want %d", tt.name, got, tt.want)
@@ -57,9 +58,10 @@ func TestNeedOfNeighbours(t *testing.T) {
 // However many are heard, dialling those next in the ring connects all.
 func TestNeighboursNextInTheRingConnectAll(t *testing.T) {
 	const count = 100
-	everybody := make(map[identity.NodeID]neighbour)
+	everybody, known := make(map[identity.NodeID]neighbour), make(map[identity.NodeID]bool)
 	for n := range byte(count) {
-		everybody[id(n)] = neighbour{addrs: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, n}), 9277)}}
+		known[id(n)] = true
+		everybody[id(n)] = neighbour{told: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, n}), 9277)}}
 	}
 	dials := make(map[identity.NodeID][]identity.NodeID)
 	for n := range byte(count) {
@@ -69,7 +71,7 @@ func TestNeighboursNextInTheRingConnectAll(t *testing.T) {
 				heard[other] = neighbour
 			}
 		}
-		chosen := contacts(heard, id(n))
+		chosen := contacts(heard, known, id(n), maphash.MakeSeed())
 		for _, c := range chosen {
 			dials[id(n)] = append(dials[id(n)], c.ID)
 			dials[c.ID] = append(dials[c.ID], id(n))

@@ -117,10 +117,11 @@ func (m *machine) news() bool {
 	}
 }
 
-func up(ids ...byte) map[identity.NodeID]bool {
-	out := make(map[identity.NodeID]bool)
+// up is sessions with these nodes, at addresses of no LAN.
+func up(ids ...byte) map[identity.NodeID]netip.AddrPort {
+	out := make(map[identity.NodeID]netip.AddrPort)
 	for _, n := range ids {
-		out[id(n)] = true
+		out[id(n)] = netip.AddrPort{}
 	}
 	return out
 }

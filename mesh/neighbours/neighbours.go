@@ -11,7 +11,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -28,8 +30,11 @@ import (
 const (
 	// hold is how long a neighbour is dialled after its last beacon; one with a session stays.
 	hold = 5 * time.Minute
-	// maxHeard bounds the neighbours that are remembered.
-	maxHeard = 256
+	// maxHeard bounds the members that are remembered, and maxStrangers those that are none here.
+	maxHeard     = 256
+	maxStrangers = 32
+	// maxAddrs bounds the addresses of one neighbour that beacons have told: several hosts may speak in one's name.
+	maxAddrs = 8
 	// linksEvery is when the interfaces are read again: a change of theirs may be no change of the network.
 	linksEvery = time.Minute
 )
@@ -51,14 +56,14 @@ type Options struct {
 
 // Desired is what is known and wanted. It replaces all that was said before, and nothing in it is changed afterwards.
 type Desired struct {
-	Off      bool                     // neither speak nor listen
-	Port     uint16                   // of the agent's socket, which is told to others; 0: it is closed
-	Network  uint64                   // another value: the network is another one, and its interfaces are read at once
-	Overlay  []netip.Prefix           // of the mesh: no neighbour is dialled through the tunnel
-	Members  []roster.Member          // all known ones, this node included, in the order of their admission
-	Invites  []Invite                 // by the time of their making
-	Sessions map[identity.NodeID]bool // that are up
-	Contacts bool                     // members were reached at some address before
+	Off      bool                               // neither speak nor listen
+	Port     uint16                             // of the agent's socket, which is told to others; 0: it is closed
+	Network  uint64                             // another value: the network is another one, and its interfaces are read at once
+	Overlay  []netip.Prefix                     // of the mesh: no neighbour is dialled through the tunnel
+	Members  []roster.Member                    // all known ones, this node included, in the order of their admission
+	Invites  []Invite                           // by the time of their making
+	Sessions map[identity.NodeID]netip.AddrPort // that are up, and where their far sides are
+	Contacts bool                               // members were reached at some address before
 }
 
 // Invite is one that a joiner may come with.
@@ -99,6 +104,9 @@ type Neighbours struct {
 	clock   uint64    // beacons dropped over the clock until then
 	trouble string
 	heard   map[identity.NodeID]neighbour
+	known   map[identity.NodeID]bool // active members beside this node
+	follows *Desired                 // that known was read from
+	seed    maphash.Seed             // chooses among strangers, until the links are read again
 
 	// Atomic. What they lead to is never changed.
 	started  atomic.Bool
@@ -106,10 +114,30 @@ type Neighbours struct {
 	snapshot atomic.Pointer[Snapshot]
 }
 
-// neighbour is a member that was heard.
+// neighbour is a node that was heard.
 type neighbour struct {
-	addrs []netip.AddrPort
-	until time.Time
+	proven netip.AddrPort   // where a session with it was; no beacon replaces that. Zero: nowhere
+	told   []netip.AddrPort // by beacons in its name, the latest first
+	until  time.Time
+}
+
+// addrs are where to dial a neighbour, the likeliest first.
+func (n neighbour) addrs() []netip.AddrPort {
+	if !n.proven.IsValid() {
+		return n.told
+	}
+	return withFirst(n.told, n.proven)
+}
+
+// withFirst returns a list with some in front, each once.
+func withFirst(list []netip.AddrPort, first ...netip.AddrPort) []netip.AddrPort {
+	out := slices.Clone(first)
+	for _, addr := range list {
+		if !slices.Contains(out, addr) {
+			out = append(out, addr)
+		}
+	}
+	return out
 }
 
 // New checks the options and allocates; nothing runs before Run.
@@ -123,7 +151,7 @@ func New(o Options) (*Neighbours, error) {
 	n := &Neighbours{
 		self: o.Self, log: o.Logger.With("part", "neighbours"), host: o.Host, poke: make(chan struct{}, 1), events: make(chan struct{}, 1),
 		beacon: beacon.New(beacon.Options{Self: o.Self, Network: o.Network, Logger: o.Logger}),
-		keys:   keys{mesh: o.Mesh}, heard: make(map[identity.NodeID]neighbour),
+		keys:   keys{mesh: o.Mesh}, heard: make(map[identity.NodeID]neighbour), seed: maphash.MakeSeed(),
 	}
 	n.snapshot.Store(new(Snapshot))
 	return n, nil
@@ -198,6 +226,7 @@ func (n *Neighbours) follow() (wake time.Time) {
 		members, invites := n.keys.of(d, time.Now())
 		n.beacon.Set(beacon.State{Links: n.links, Members: members, Invites: invites, Need: need(n.self, d), Port: d.Port})
 	}
+	n.know(d)
 	if next := n.expire(d.Sessions, time.Now()); wake.IsZero() || !next.IsZero() && next.Before(wake) {
 		wake = next
 	}
@@ -211,7 +240,7 @@ func (n *Neighbours) readLinks() {
 	for _, link := range n.host.Links() {
 		n.links = append(n.links, beacon.Link{Index: link.Index, Name: link.Name, Prefixes: link.Prefixes})
 	}
-	n.stale = time.Now().Add(linksEvery)
+	n.stale, n.seed = time.Now().Add(linksEvery), maphash.MakeSeed()
 	n.checkClock()
 }
 
@@ -226,12 +255,37 @@ func (n *Neighbours) checkClock() {
 	}
 }
 
-// expire forgets the neighbours whose time is over and with which there is no session. It returns when the next one's is; zero:
-// there is none.
-func (n *Neighbours) expire(sessions map[identity.NodeID]bool, now time.Time) (next time.Time) {
+// know notes who is a member.
+func (n *Neighbours) know(d *Desired) {
+	if n.follows == d {
+		return
+	}
+	n.follows, n.known = d, make(map[identity.NodeID]bool, len(d.Members))
+	for _, m := range d.Members {
+		if m.ID != n.self && m.State == roster.Active {
+			n.known[m.ID] = true
+		}
+	}
+}
+
+// onLink reports whether an address lies in a network of this machine's.
+func (n *Neighbours) onLink(addr netip.Addr) bool {
+	return slices.ContainsFunc(n.links, func(l beacon.Link) bool {
+		return slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+	})
+}
+
+// expire forgets the neighbours whose time is over and with which there is no session, and notes where a session proves one to be. It
+// returns when the next one's time is; zero: there is none.
+func (n *Neighbours) expire(sessions map[identity.NodeID]netip.AddrPort, now time.Time) (next time.Time) {
 	for id, heard := range n.heard {
+		remote, up := sessions[id]
+		if up && remote != heard.proven && n.onLink(remote.Addr()) {
+			heard.proven = remote
+			n.heard[id] = heard
+		}
 		switch {
-		case sessions[id]:
+		case up:
 		case !now.Before(heard.until):
 			delete(n.heard, id)
 		case next.IsZero() || heard.until.Before(next):
@@ -241,25 +295,50 @@ func (n *Neighbours) expire(sessions map[identity.NodeID]bool, now time.Time) (n
 	return next
 }
 
-// hear notes a neighbour.
+// hear notes a neighbour. A beacon is the word of whoever knows the LAN secret: it adds an address to an ID and replaces none that a session
+// proved, and whom no record is known of takes no member's place.
 func (n *Neighbours) hear(f beacon.Found) {
 	d := n.desired.Load()
+	n.know(d)
 	addrs := slices.DeleteFunc(f.Addrs, func(a netip.AddrPort) bool {
 		return slices.ContainsFunc(d.Overlay, func(p netip.Prefix) bool { return p.Contains(a.Addr()) })
 	})
-	before, known := n.heard[f.ID]
-	if f.ID == n.self || len(addrs) == 0 || !known && len(n.heard) >= maxHeard {
+	if f.ID == n.self || len(addrs) == 0 {
 		return
 	}
-	n.heard[f.ID] = neighbour{addrs: addrs, until: time.Now().Add(hold)}
-	if !known || !slices.Equal(before.addrs, addrs) {
+	heard, again := n.heard[f.ID]
+	if !again && !n.makeRoom(f.ID) {
+		return
+	}
+	told := withFirst(heard.told, addrs...)
+	told = told[:min(len(told), maxAddrs)]
+	if !slices.Equal(told, heard.told) {
 		n.log.Debug("neighbour heard", "peer", nameOf(d.Members, f.ID), "address", addrs[0].String())
 	}
+	heard.told, heard.until = told, time.Now().Add(hold)
+	n.heard[f.ID] = heard
+}
+
+// makeRoom reports whether there is a place for one more: among members, or among strangers, where one gives way by chance.
+func (n *Neighbours) makeRoom(id identity.NodeID) bool {
+	var same []identity.NodeID
+	for other := range n.heard {
+		if n.known[other] == n.known[id] {
+			same = append(same, other)
+		}
+	}
+	switch {
+	case n.known[id]:
+		return len(same) < maxHeard
+	case len(same) >= maxStrangers:
+		delete(n.heard, same[rand.N(len(same))])
+	}
+	return true
 }
 
 // publish makes a new snapshot if something in it is another.
 func (n *Neighbours) publish() {
-	before, after := n.snapshot.Load(), &Snapshot{Contacts: contacts(n.heard, n.self), Trouble: n.trouble}
+	before, after := n.snapshot.Load(), &Snapshot{Contacts: contacts(n.heard, n.known, n.self, n.seed), Trouble: n.trouble}
 	if before.Trouble == after.Trouble && slices.Equal(before.Contacts, after.Contacts) {
 		return
 	}

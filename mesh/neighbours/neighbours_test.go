@@ -43,7 +43,7 @@ func TestMembersFindEachOther(t *testing.T) {
 		b.links = []netwatch.Link{linkOf(22)}
 		b.mu.Unlock()
 		b.set(func(d *Desired) { d.Network++ })
-		if got, want := a.contacts(200*time.Millisecond), "2 10.0.0.22:9277"; got != want || !a.news() {
+		if got, want := a.contacts(200*time.Millisecond), "2 10.0.0.22:9277, 2 10.0.0.2:9277"; got != want || !a.news() {
 			t.Errorf("got %q, want %q, and an event", got, want)
 		}
 	})
@@ -164,7 +164,7 @@ func TestSessionsSayHowMuchIsAsked(t *testing.T) {
 		a := start(t, lan, 1)
 		a.desired.Members = slices.Clone(a.desired.Members)
 		a.desired.Members[4] = testMember(5, "203.0.113.5:9277")
-		sent := func(d map[identity.NodeID]bool, wait time.Duration) int {
+		sent := func(d map[identity.NodeID]netip.AddrPort, wait time.Duration) int {
 			before := len(lan.Sent())
 			a.set(func(desired *Desired) { desired.Sessions = d })
 			time.Sleep(wait)
@@ -288,29 +288,140 @@ func TestOverlayAddressesAreLeftOut(t *testing.T) {
 	})
 }
 
-// Whoever knows the secret can make up members: how many are remembered is bounded.
-func TestNeighboursAreBounded(t *testing.T) {
-	m := &machine{t: t}
-	n, err := New(Options{Self: id(1), Host: m})
+// told makes a node that knows members 2 to 9 and is fed by hand.
+func told(t *testing.T, d Desired) *Neighbours {
+	n, err := New(Options{Self: id(1), Host: &machine{t: t}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.Set(Desired{})
-	addr := func(i int) []netip.AddrPort {
-		return []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 9277)}
+	n.links = []beacon.Link{{Index: 1, Prefixes: linkOf(1).Prefixes}}
+	n.stale = time.Now().Add(time.Hour)
+	n.Set(d)
+	return n
+}
+
+func at(a, b byte) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, a, b}), 9277)
+}
+
+// Whoever knows the secret can make up nodes, at the ring's places of its choice and at addresses of its choice, before and after the real ones
+// speak. The members are heard and dialled all the same, and few others.
+func TestMadeUpNodesTakeNoPlaces(t *testing.T) {
+	var members []roster.Member
+	for n := range byte(9) {
+		members = append(members, testMember(n+1))
 	}
+	n := told(t, Desired{Members: members})
+	flood := func(from int) {
+		for i := range 1000 {
+			n.hear(beacon.Found{ID: identity.NodeID{1, 0, byte(i >> 8), byte(i), byte(from)}, Addrs: []netip.AddrPort{at(99, 53)}})
+		}
+	}
+	flood(0)
+	for m := byte(2); m < 10; m++ {
+		n.hear(beacon.Found{ID: id(m), Addrs: []netip.AddrPort{at(0, m)}})
+	}
+	flood(1)
+	if got := len(n.heard); got != 8+maxStrangers {
+		t.Errorf("got %d remembered, want the 8 members and %d others", got, maxStrangers)
+	}
+	n.follow()
+	dialled, madeUp := make(map[identity.NodeID]bool), 0
+	for _, c := range n.Snapshot().Contacts {
+		dialled[c.ID] = true
+		if c.Addr == at(99, 53) {
+			madeUp++
+		}
+	}
+	for m := byte(2); m < 10; m++ {
+		if !dialled[id(m)] {
+			t.Errorf("member %d is not dialled", m)
+		}
+	}
+	if madeUp != maxUnknown {
+		t.Errorf("got %d made-up ones dialled, want %d", madeUp, maxUnknown)
+	}
+}
+
+// A node that has lost its records knows nobody. Among made-up nodes a real one comes to its turn, since those that are dialled change.
+func TestUnknownNeighboursTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := told(t, Desired{})
+		rounds := 0
+		for real := false; !real; rounds++ {
+			for i := range 1000 {
+				n.hear(beacon.Found{ID: identity.NodeID{1, 0, byte(i >> 8), byte(i)}, Addrs: []netip.AddrPort{at(99, 53)}})
+			}
+			n.hear(beacon.Found{ID: id(2), Addrs: []netip.AddrPort{at(0, 2)}})
+			n.stale = time.Time{}
+			n.follow()
+			all := n.Snapshot().Contacts
+			if len(all) != maxDialled {
+				t.Fatalf("got %d dialled, want %d", len(all), maxDialled)
+			}
+			real = slices.Contains(all, Contact{ID: id(2), Addr: at(0, 2)})
+			if rounds > 100 { // each time half of those that are remembered are dialled
+				t.Fatal("the real one was never dialled")
+			}
+		}
+	})
+}
+
+// Beacons in another's name, however many, take away neither what a session proved nor, at once, what that one's own beacon told.
+func TestBeaconsInAnothersName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		members := []roster.Member{testMember(1), testMember(2), testMember(3)}
+		n := told(t, Desired{Members: members})
+		addrs := func(m byte) (out []netip.AddrPort) {
+			n.follow()
+			for _, c := range n.Snapshot().Contacts {
+				if c.ID == id(m) {
+					out = append(out, c.Addr)
+				}
+			}
+			return out
+		}
+		n.hear(beacon.Found{ID: id(2), Addrs: []netip.AddrPort{at(0, 2)}})
+		n.hear(beacon.Found{ID: id(3), Addrs: []netip.AddrPort{at(0, 3)}})
+		n.hear(beacon.Found{ID: id(3), Addrs: []netip.AddrPort{at(66, 6)}})
+		if got := addrs(3); !slices.Equal(got, []netip.AddrPort{at(66, 6), at(0, 3)}) {
+			t.Errorf("heard twice: got %v, want both, the latest first", got)
+		}
+		n.Set(Desired{Members: members, Sessions: map[identity.NodeID]netip.AddrPort{id(2): at(0, 2), id(3): netip.MustParseAddrPort("203.0.113.3:9277")}})
+		n.follow()
+		n.Set(Desired{Members: members})
+		for i := range byte(200) {
+			n.hear(beacon.Found{ID: id(2), Addrs: []netip.AddrPort{at(66, i)}})
+			n.hear(beacon.Found{ID: id(3), Addrs: []netip.AddrPort{at(66, i)}})
+		}
+		if got := addrs(2); len(got) != 1+maxAddrs || got[0] != at(0, 2) {
+			t.Errorf("after a session: got %v, want its address first, and the latest %d", got, maxAddrs)
+		}
+		if got := addrs(3); len(got) != maxAddrs || got[0] != at(66, 199) {
+			t.Errorf("after a session elsewhere: got %v, want the latest %d", got, maxAddrs)
+		}
+		time.Sleep(hold)
+		if got := addrs(2); len(got) != 0 {
+			t.Errorf("after the hold: got %v, want it forgotten", got)
+		}
+	})
+}
+
+// However many members there are, how many are remembered and dialled is bounded.
+func TestNeighboursAreBounded(t *testing.T) {
+	var members []roster.Member
 	for i := range 2 * maxHeard {
-		n.hear(beacon.Found{ID: identity.NodeID{2, byte(i >> 8), byte(i)}, Addrs: addr(i)})
+		members = append(members, roster.Member{ID: identity.NodeID{2, byte(i >> 8), byte(i)}})
 	}
-	n.hear(beacon.Found{ID: id(1), Addrs: addr(1)}) // this node
+	n := told(t, Desired{Members: members})
+	for i, m := range members {
+		n.hear(beacon.Found{ID: m.ID, Addrs: []netip.AddrPort{at(byte(i>>8), byte(i))}})
+	}
+	n.hear(beacon.Found{ID: id(1), Addrs: []netip.AddrPort{at(0, 1)}}) // this node
 	if got := len(n.heard); got != maxHeard {
 		t.Errorf("got %d remembered, want %d", got, maxHeard)
 	}
-	n.hear(beacon.Found{ID: identity.NodeID{2}, Addrs: addr(999)})
-	if got := n.heard[identity.NodeID{2}].addrs; !slices.Equal(got, addr(999)) {
-		t.Errorf("got %v of one that is remembered, want its new address %v", got, addr(999))
-	}
-	n.publish()
+	n.follow()
 	if got := len(n.Snapshot().Contacts); got != maxDialled {
 		t.Errorf("got %d to dial, want %d", got, maxDialled)
 	}

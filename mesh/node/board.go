@@ -1,7 +1,7 @@
 package node
 
 import (
-	"maps"
+	"time"
 
 	"warren/mesh/identity"
 )
@@ -11,13 +11,19 @@ type Board struct {
 	Ready    bool // everything is in place
 	Settings Settings
 	Warnings []string // in words
-	// Refusals are why members want no session, in their words, since the last one with each.
-	Refusals map[identity.NodeID]string
+	// Refusals are what active members say that want no session, until each has one again. Nothing follows from them.
+	Refusals map[identity.NodeID]Refusal
+}
+
+// Refusal is what a member says that wants no session with this node.
+type Refusal struct {
+	Reason string // in its words
+	Since  time.Time
 }
 
 // remarks are the warnings of the loop itself; empty ones are none.
 type remarks struct {
-	refusals map[identity.NodeID]string
+	refusals map[identity.NodeID]Refusal
 	settings string
 	failing  string // what the last round could not do
 }
@@ -31,7 +37,14 @@ func (h *Hub) publish(f facts, failed error) {
 		h.log.Warn("not everything in place", "error", failed)
 		h.said.failing = "not everything is in place: " + failed.Error()
 	}
-	b := &Board{Ready: h.ready, Settings: h.settings, Refusals: maps.Clone(h.said.refusals)}
+	b := &Board{Ready: h.ready, Settings: h.settings, Refusals: make(map[identity.NodeID]Refusal)}
+	for id, no := range h.said.refusals {
+		if !f.active(id) {
+			delete(h.said.refusals, id) // it has nothing to say
+			continue
+		}
+		b.Refusals[id] = no
+	}
 	for _, text := range []string{h.said.settings, h.said.failing, f.standing.Trouble, f.neighbours.Trouble} {
 		if text != "" {
 			b.Warnings = append(b.Warnings, text)

@@ -3,6 +3,7 @@ package node
 import (
 	"time"
 
+	"warren/mesh"
 	"warren/mesh/identity"
 	"warren/mesh/session"
 	"warren/nat"
@@ -47,18 +48,16 @@ func (h *Hub) sessionChanged(e session.Event) bool {
 	o := h.o.Owners
 	switch e.Kind {
 	case session.Up:
-		h.sessions[e.ID] = sessionFacts{remote: e.Remote, since: time.Now()}
+		h.sessions[e.ID] = sessionFacts{remote: e.Remote, since: time.Now(), met: e.Dialled && !bind.IsVirtual(e.Remote.Addr())}
 		delete(h.said.refusals, e.ID)
 		o.Relays.Moved(e.ID, e.Remote)
-		o.Records.SessionUp(e.ID)
-		if e.Dialled && !bind.IsVirtual(e.Remote.Addr()) {
-			o.Contacts.Add(e.ID, e.Remote)
-		}
+		o.Records.SessionUp(e.ID, e.Dialled)
+		h.meet(e.ID)
 		h.routable = true
 	case session.Moved:
 		o.Relays.Moved(e.ID, e.Remote)
-		if _, up := h.sessions[e.ID]; up {
-			h.sessions[e.ID] = sessionFacts{remote: e.Remote, since: time.Now()}
+		if s, up := h.sessions[e.ID]; up {
+			h.sessions[e.ID] = sessionFacts{remote: e.Remote, since: time.Now(), met: s.met}
 		}
 	case session.Down:
 		// Silence is evidence against the way that the session went.
@@ -67,27 +66,37 @@ func (h *Hub) sessionChanged(e session.Event) bool {
 		}
 		delete(h.sessions, e.ID)
 		if e.ByPeer && e.Code >= session.CodeFirstFree {
-			h.refused(e)
+			h.refused(e.ID, e.Reason)
 		}
 	case session.Refused:
-		h.refused(e)
+		h.refused(e.ID, e.Reason)
 	}
 	return true
 }
 
-// refused hands on why a member wants no session. Only what says that this node is none counts against it.
-func (h *Hub) refused(e session.Event) {
-	if h.said.refusals[e.ID] == e.Reason {
-		return
-	}
-	h.said.refusals[e.ID] = e.Reason
-	h.log.Warn("session refused", "peer", h.nameOf(e.ID), "reason", e.Reason)
-	if e.Code == CodeNotMember {
-		h.o.Owners.Records.Refused(e.ID, e.Reason)
+// meet keeps the address at which a member was reached. Who has proved no membership is not kept: anybody with an old invite can be
+// reached somewhere.
+func (h *Hub) meet(id identity.NodeID) {
+	s := h.sessions[id]
+	if m, ok := h.o.Owners.Records.View().Member(id); ok && m.State == mesh.Active && s.met {
+		s.met = false
+		h.sessions[id] = s
+		h.o.Owners.Contacts.Add(id, s.remote)
 	}
 }
 
-// CodeNotMember is told to a node that was a member, or had an invite, and is none for good.
+// refused notes why a member wants no session, for people to see. It is that member's word, and nothing follows from it.
+func (h *Hub) refused(by identity.NodeID, reason string) {
+	m, ok := h.o.Owners.Records.View().Member(by)
+	if !ok || m.State != mesh.Active || h.said.refusals[by].Reason == reason {
+		return
+	}
+	h.said.refusals[by] = Refusal{Reason: reason, Since: time.Now()}
+	h.log.Warn("session refused", "peer", m.Name, "reason", reason)
+}
+
+// CodeNotMember is told to a node that was a member, or had an invite, and is none for good by the records of whoever says so, which come
+// along. A node that hears it believes those records, and not the code.
 const CodeNotMember = session.CodeFirstFree
 
 // natSays hands nat's news to those whom they concern.

@@ -47,6 +47,7 @@ type sessionFacts struct {
 	rtt    time.Duration
 	remote netip.AddrPort
 	since  time.Time // of remote
+	met    bool      // this node has dialled it there, and it is not kept yet that a member was reached there
 }
 
 // gather reads what the owners have to say.
@@ -85,6 +86,12 @@ func (h *Hub) gather(now time.Time) facts {
 	}
 	_, f.private = streamAnchors(f)
 	return f
+}
+
+// active reports whether a node is an active member.
+func (f facts) active(id identity.NodeID) bool {
+	m, ok := f.view.Member(id)
+	return ok && m.State == mesh.Active
 }
 
 // wantedNames are the host:port texts that have to be turned into addresses.

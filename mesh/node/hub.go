@@ -106,7 +106,7 @@ func New(o Options) (*Hub, error) {
 	h := &Hub{
 		o: o, log: o.Logger.With("part", "node"), reloads: make(chan chan error), leave: make(chan struct{}),
 		settings: o.Settings, peers: make(map[identity.NodeID]*peer), sessions: make(map[identity.NodeID]sessionFacts),
-		said: remarks{refusals: make(map[identity.NodeID]string)},
+		said: remarks{refusals: make(map[identity.NodeID]Refusal)},
 	}
 	h.board.Store(&Board{Settings: o.Settings})
 	return h, nil

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"net/netip"
+
 	"warren/mesh/identity"
 	"warren/mesh/neighbours"
 )
@@ -9,10 +11,10 @@ import (
 func planNeighbourhood(f facts) neighbours.Desired {
 	want := neighbours.Desired{
 		Off: f.settings.NoLAN, Port: f.port, Network: f.standing.Network, Overlay: f.overlays(), Members: f.view.Members,
-		Sessions: make(map[identity.NodeID]bool, len(f.sessions)), Contacts: len(f.contacts) > 0,
+		Sessions: make(map[identity.NodeID]netip.AddrPort, len(f.sessions)), Contacts: len(f.contacts) > 0,
 	}
-	for id := range f.sessions {
-		want.Sessions[id] = true
+	for id, s := range f.sessions {
+		want.Sessions[id] = s.remote
 	}
 	for _, invite := range f.view.Invites {
 		want.Invites = append(want.Invites, neighbours.Invite{

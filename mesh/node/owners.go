@@ -39,8 +39,9 @@ type Records interface {
 	View() *mesh.View
 	Announce(mesh.Own) error
 	Standing(identity.NodeID) error
-	SessionUp(identity.NodeID)
-	Refused(by identity.NodeID, reason string)
+	SessionUp(id identity.NodeID, dialled bool)
+	// HandleProof takes the records for which a node refuses this one. Only they can put it out: see Feeds.Fatal.
+	HandleProof(by identity.NodeID, records [][]byte)
 }
 
 // Sessions keeps control sessions; package mesh/session.

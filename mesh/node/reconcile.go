@@ -97,6 +97,7 @@ func (h *Hub) setMembers(f facts, want desired) {
 		}
 		now := whereabouts{key: m.Record.WireGuardKey, instance: m.Record.Instance, endpoints: m.Record.Endpoints}
 		p := h.peers[m.ID]
+		h.meet(m.ID)
 		if p == nil {
 			h.peers[m.ID] = &peer{where: now}
 			continue
@@ -125,8 +126,11 @@ func (h *Hub) followUDP(before, now streams.Snapshot) {
 	}
 	for id, no := range now.Refusals {
 		// Where no UDP gets through, an anchor's no is heard only over a stream.
-		if uint64(no.Code) == CodeNotMember && no != before.Refusals[id] {
-			h.o.Owners.Records.Refused(id, no.Reason)
+		if no.At != before.Refusals[id].At && uint64(no.Code) == CodeNotMember {
+			h.refused(id, no.Reason)
+		}
+		if no.Proved != before.Refusals[id].Proved {
+			h.o.Owners.Records.HandleProof(id, no.Proof)
 		}
 	}
 	if now.Returned == before.Returned {

@@ -280,9 +280,11 @@ func (w twinRecords) Announce(own mesh.Own) error {
 func (w twinRecords) Standing(other identity.NodeID) error {
 	return fmt.Errorf("%d was revoked", other[0])
 }
-func (w twinRecords) SessionUp(other identity.NodeID) { w.happened("gossip", "with %d", other[0]) }
-func (w twinRecords) Refused(by identity.NodeID, reason string) {
-	w.happened("refused", "by %d: %s", by[0], reason)
+func (w twinRecords) SessionUp(other identity.NodeID, _ bool) {
+	w.happened("gossip", "with %d", other[0])
+}
+func (w twinRecords) HandleProof(by identity.NodeID, records [][]byte) {
+	w.happened("proof", "by %d: %s", by[0], records)
 }
 
 type twinSessions struct{ *twins }

@@ -91,6 +91,7 @@ func (door) Verify([]*x509.Certificate) (identity.NodeID, error) {
 
 func (door) Message(identity.NodeID, session.Proto, []byte)        {}
 func (door) Stream(_ identity.NodeID, _ session.Proto, c net.Conn) { c.Close() }
+func (door) Proof(identity.NodeID, [][]byte)                       {}
 func (d door) Join(c session.JoinConn)                             { join.Serve(context.Background(), c, d.member) }
 
 // serve makes a mesh and has its founder admit joiners on the loopback, until the test ends.

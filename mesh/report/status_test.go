@@ -198,7 +198,10 @@ func TestWarnings(t *testing.T) {
 		{"cut off", func(m *Mesh) { m.Streams.CutOff = "refused" }, "no anchor answers by UDP, and no stream to one comes up: refused"},
 		{"a port is taken", func(m *Mesh) { m.Streams.Ports = []StreamPort{{Port: 9277}, {Port: 443, Err: syscall.EADDRINUSE}} },
 			"TCP port 443 is not listened on, for members whose networks drop UDP: another program has it"},
-		{"refused", func(m *Mesh) { m.Refusals = []verdict.Refusal{{By: idGate, Reason: "revoked"}} }, "gate refuses a control session: revoked"},
+		{"refused", func(m *Mesh) {
+			m.Refusals = []verdict.Refusal{{By: idGate, Reason: "revoked", Since: now.Add(-time.Minute)}}
+		},
+			"gate has refused this node since " + now.Add(-time.Minute).UTC().Format("2006-01-02 15:04:05 UTC") + "; it says: revoked"},
 	} {
 		m := meshOf(tt.change)
 		got := m.warnings(NamesOf(m.Records.Members), now)

@@ -68,7 +68,7 @@ func TestWhy(t *testing.T) {
 		{"refused by all", func(m *Mesh) {
 			without(m)
 			m.Sessions, m.Refusals = nil, []verdict.Refusal{{By: idGate, Reason: "revoked"}}
-		}, silent, verdict.Refused, []string{"other members refuse this node: gate refuses a control session: revoked"}},
+		}, silent, verdict.Refused, []string{"other members refuse this node: gate has refused this node since 0001-01-01 00:00:00 UTC; it says: revoked"}},
 		{"no path, and no relay", func(m *Mesh) {
 			m.Paths[idB] = path.Status{Reason: because(t, idGate)}
 		}, func(in *Inquiry) { in.Here, in.There.NAT, in.Attempts = sym, sym, failed(srflx) },

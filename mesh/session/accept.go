@@ -21,6 +21,7 @@ type reception struct {
 	inbound  Inbound
 	gate     *gate
 	keeper   *keeper
+	proofs   *proofs
 	events   *mailbox
 	counters *counters
 	wait     *sync.WaitGroup
@@ -54,12 +55,12 @@ func (r *reception) member(ctx context.Context, conn *quic.Conn) error {
 		err = &Refusal{Code: CodeRefused, Reason: "this is the same node, or a copy of it"}
 	}
 	if err != nil {
-		told := refusalOf(err)
-		conn.CloseWithError(quic.ApplicationErrorCode(told.Code), cleanReason(told.Reason))
+		r.proofs.answer(ctx, conn, refusalOf(err))
 		return fmt.Errorf("verify chain: %w", err)
 	}
 	far, err := r.answerHello(ctx, conn)
 	if err != nil {
+		r.proofs.heard(id, conn, err)
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no hello")
 		r.events.refused(id, err)
 		return fmt.Errorf("read hello: %w", err)

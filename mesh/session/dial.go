@@ -35,6 +35,7 @@ type dialler struct {
 	transport *quic.Transport
 	lane      *lane
 	instance  instance
+	proofs    *proofs
 	wait      *sync.WaitGroup
 }
 
@@ -105,6 +106,10 @@ func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.Ad
 	}
 	if refusal != nil {
 		told := refusalOf(refusal)
+		if len(told.Proof) > 0 {
+			d.proofs.open(conn, told)
+			return nil, refusal
+		}
 		// Until the far side has finished the handshake too, QUIC would hide the reason from it (RFC 9000, section 10.2.3).
 		select {
 		case <-time.After(min(max(3*conn.ConnectionStats().SmoothedRTT, refusalDelay), time.Second)):

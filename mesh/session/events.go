@@ -43,19 +43,25 @@ type mailbox struct {
 	mu      sync.Mutex // guards the rest
 	pending map[identity.NodeID]*pendingEvents
 	order   []identity.NodeID
-	told    map[identity.NodeID]Refusal
+	told    map[identity.NodeID]told
+}
+
+// told is a refusal that the user has heard of.
+type told struct {
+	code   uint64
+	reason string
 }
 
 type pendingEvents struct{ down, up, moved, refused *Event }
 
 func newMailbox() *mailbox {
-	return &mailbox{out: make(chan Event), news: make(chan struct{}, 1), pending: make(map[identity.NodeID]*pendingEvents), told: make(map[identity.NodeID]Refusal)}
+	return &mailbox{out: make(chan Event), news: make(chan struct{}, 1), pending: make(map[identity.NodeID]*pendingEvents), told: make(map[identity.NodeID]told)}
 }
 
 // put adds an event. It never blocks.
 func (m *mailbox) put(e Event) {
 	m.mu.Lock()
-	switch refusal := (Refusal{e.Code, e.Reason}); {
+	switch refusal := (told{e.Code, e.Reason}); {
 	case e.Kind == Up:
 		delete(m.told, e.ID)
 	case e.Kind == Refused && m.told[e.ID] == refusal:
@@ -93,6 +99,10 @@ func (m *mailbox) put(e Event) {
 
 // refused tells the user when a member that we accept has refused us.
 func (m *mailbox) refused(id identity.NodeID, err error) {
+	if no, ok := errors.AsType[*refusal](err); ok {
+		m.put(Event{Kind: Refused, ID: id, Code: no.Code, Reason: no.Reason})
+		return
+	}
 	app, ok := errors.AsType[*quic.ApplicationError](err)
 	if !ok || !app.Remote {
 		return

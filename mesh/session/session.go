@@ -82,6 +82,9 @@ type Target struct {
 type Refusal struct {
 	Code   uint64
 	Reason string
+	// Proof is what the refusal rests on, for the far side to verify: records of the user's, at most MaxProof bytes with 4 for each. They
+	// are handed over only with a code from CodeFirstFree on.
+	Proof [][]byte
 }
 
 // Error returns the reason.
@@ -104,6 +107,9 @@ type Inbound interface {
 	Stream(from identity.NodeID, p Proto, c net.Conn)
 	// Join takes a joiner's connection, likewise. It is not called unless joining is offered.
 	Join(c JoinConn)
+	// Proof takes what a node that refuses this one handed over as its reason (Refusal.Proof). That node has proved its ID and nothing
+	// more. It must not block; the records are its own from then on.
+	Proof(from identity.NodeID, records [][]byte)
 }
 
 // Options is what New takes. Conn, Self and Members are needed, the rest may be left out.
@@ -191,14 +197,15 @@ func New(o Options) (*Sessions, error) {
 		self: o.Self, roster: o.Roster, inbound: o.Inbound,
 		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters,
 	}
+	proofs := &proofs{inbound: o.Inbound, wait: &s.wait}
 	s.keeper = &keeper{members: o.Members, table: s.table, router: s.router, wait: &s.wait, log: log}
 	s.targets = &targets{
 		self: o.Self, table: s.table, keeper: s.keeper, events: s.events, wait: &s.wait,
-		dialler: &dialler{o.Members, s.transport, s.lane, own, &s.wait},
+		dialler: &dialler{o.Members, s.transport, s.lane, own, proofs, &s.wait},
 		changed: make(chan struct{}, 1), running: make(map[*target]context.CancelFunc), list: make(map[identity.NodeID]*target),
 	}
 	s.reception = &reception{
-		self: o.Self, instance: own, members: o.Members, inbound: o.Inbound, gate: gate, keeper: s.keeper,
+		self: o.Self, instance: own, members: o.Members, inbound: o.Inbound, gate: gate, keeper: s.keeper, proofs: proofs,
 		events: s.events, counters: &s.counters, wait: &s.wait, log: log,
 	}
 	return s, nil

@@ -34,9 +34,12 @@ func (a Addr) String() string { return identity.NodeID(a).String() }
 type stream struct {
 	*quic.Stream
 	local, remote Addr
-	direct        bool // given to Inbound: not forwarded
+	direct        bool // not forwarded
 	writing       atomic.Int32
 }
+
+// Direct reports whether the stream goes over the session with its far end itself.
+func (c *stream) Direct() bool { return c.direct }
 
 func (c *stream) LocalAddr() net.Addr  { return c.local }
 func (c *stream) RemoteAddr() net.Addr { return c.remote }
@@ -79,11 +82,11 @@ func (s *Sessions) OpenDirect(ctx context.Context, to identity.NodeID, p Proto) 
 	return s.router.openOn(ctx, l, header{kind: frameDirect, to: to, proto: p})
 }
 
-// IsDirect reports whether a stream given to Inbound came on the session with its source itself, so that the
-// source is proven. For other connections it is false.
+// IsDirect reports whether a stream, given to Inbound or opened here, goes over the session with its far end itself, so that
+// it is proven who that is. For connections that do not say so (by a method Direct) it is false.
 func IsDirect(c net.Conn) bool {
-	s, ok := c.(*stream)
-	return ok && s.direct
+	s, ok := c.(interface{ Direct() bool })
+	return ok && s.Direct()
 }
 
 func (r *router) open(ctx context.Context, to identity.NodeID, p Proto) (net.Conn, error) {
@@ -131,7 +134,7 @@ func (r *router) openOn(ctx context.Context, l *link, h header) (net.Conn, error
 		st.CancelWrite(streamClosed)
 		return nil, fmt.Errorf("open by %s: %w", l.id.Short(), err)
 	}
-	return &stream{Stream: st, local: Addr(r.self), remote: Addr(h.to)}, nil
+	return &stream{Stream: st, local: Addr(r.self), remote: Addr(h.to), direct: h.kind == frameDirect}, nil
 }
 
 func begin(ctx context.Context, st *quic.Stream, h header) error {

@@ -191,6 +191,7 @@ func (t *targets) dial(ctx context.Context, one *target) error {
 	}
 	far, err := t.dialler.greet(ctx, won.conn)
 	if err != nil {
+		t.dialler.proofs.heard(one.id, won.conn, err)
 		won.conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no hello")
 		return fmt.Errorf("greet %v: %w", won.addr, err)
 	}

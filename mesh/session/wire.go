@@ -18,6 +18,7 @@ import (
 //	pong       | 4 | nonce (8) | padding (32)           datagrams only
 //	hello      | 5 | length | version | instance (8) |  first stream of a connection only, both ways; the rest
 //	                                                    of length bytes is for later versions and skipped
+//	proof      | 6 | …                                  in the place of a hello: see proof.go
 //
 // The padding makes a packet with a ping so large that a process that does not know the connection answers it with a
 // stateless reset (RFC 9000, section 10.3.3: never to packets of 41 bytes or less).
@@ -161,10 +162,16 @@ func appendHello(b []byte, own instance) []byte {
 	return append(b, own[:]...)
 }
 
-// readHello reads a hello of this version or a later one.
+// readHello reads a hello of this version or a later one. The error is a *refusal when that is there in its place.
 func readHello(r io.Reader) (instance, error) {
 	var b [2 + 255]byte
-	if _, err := io.ReadFull(r, b[:2]); err != nil {
+	if _, err := io.ReadFull(r, b[:1]); err != nil {
+		return instance{}, err
+	}
+	if b[0] == frameProof {
+		return instance{}, readProof(r)
+	}
+	if _, err := io.ReadFull(r, b[1:2]); err != nil {
 		return instance{}, err
 	}
 	if b[0] != frameHello || b[1] < helloSize {

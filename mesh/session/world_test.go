@@ -111,6 +111,16 @@ func (notes) Stream(_ identity.NodeID, _ Proto, c net.Conn) {
 
 func (notes) Join(c JoinConn) { c.Close() }
 
+func (n notes) Proof(from identity.NodeID, records [][]byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var sizes []int
+	for _, record := range records {
+		sizes = append(sizes, len(record))
+	}
+	n.messages = append(n.messages, fmt.Sprintf("%d proof %v", n.w.index(from), sizes))
+}
+
 // The rest of what comes in goes to Inbound, while one kind of it goes to a function.
 type (
 	onMessage struct {

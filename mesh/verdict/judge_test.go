@@ -224,7 +224,7 @@ func TestVerdicts(t *testing.T) {
 		{"refused by all", func(e *Evidence) {
 			silent(e)
 			e.Sessions, e.Refusals = 0, []Refusal{{By: idGate, Reason: "revoked"}}
-		}, Refused, []string{"gate refuses"}},
+		}, Refused, []string{"gate has refused this node since "}},
 		{"no way for introductions", func(e *Evidence) {
 			silent(e)
 			e.Signals.Unanswered, e.Signals.NoRoute = 0, "no anchor of it answers"

@@ -128,12 +128,13 @@ func (l Life) String() string {
 // Refusal is a member that wants no session with this node.
 type Refusal struct {
 	By     identity.NodeID
-	Reason string
+	Reason string // in its words
+	Since  time.Time
 }
 
-// Words says who refuses, and why.
+// Words says who refuses, since when, and what it says: its word, that is, and no more.
 func (r Refusal) Words(names Names) string {
-	return fmt.Sprintf("%s refuses a control session: %s", names(r.By), r.Reason)
+	return fmt.Sprintf("%s has refused this node since %s; it says: %s", names(r.By), r.Since.UTC().Format("2006-01-02 15:04:05 UTC"), r.Reason)
 }
 
 // Signals is how the introduction goes that is under way, and the last one.

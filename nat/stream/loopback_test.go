@@ -84,6 +84,9 @@ func (h *host) Message(_ identity.NodeID, _ session.Proto, payload []byte) {
 
 func (h *host) Stream(_ identity.NodeID, _ session.Proto, c net.Conn) { c.Close() }
 
+// Proof is not looked at here.
+func (h *host) Proof(identity.NodeID, [][]byte) {}
+
 func (h *host) Join(c session.JoinConn) {
 	text := make([]byte, 5)
 	io.ReadFull(c, text)

@@ -40,6 +40,7 @@ const (
 
 	handshakeTimeout = 5 * time.Second
 	maxReason        = 256
+	maxProof         = 64 << 10
 
 	// idleTimeout is longer than the sessions inside live unheard (40 s) and they send something every 15 s.
 	idleTimeout = 45 * time.Second
@@ -52,6 +53,8 @@ const (
 type Refusal struct {
 	Code   uint16
 	Reason string
+	// Proof is what the refusal rests on, for the far side to verify: at most maxProof bytes, with 4 for each part.
+	Proof [][]byte
 }
 
 // Error says that it is the anchor that refuses, and why.
@@ -66,15 +69,43 @@ func baseTLS(alpn string) *tls.Config {
 	}
 }
 
-// writeGreeting is the anchor's answer; nil: the stream is taken.
+// writeGreeting is the anchor's answer; nil: the stream is taken. Else what the refusal rests on follows.
+//
+//	0 (2)
+//	length (2) | code (2) | reason | length (4) | length (4), bytes: one part after the other
 func writeGreeting(w io.Writer, no *Refusal) error {
 	frame := []byte{0, 0}
 	if no != nil {
 		frame = append(binary.BigEndian.AppendUint16(frame, no.Code), printable(no.Reason)...)
 		binary.BigEndian.PutUint16(frame, uint16(len(frame)-2))
+		proof := appendParts(nil, no.Proof)
+		frame = append(binary.BigEndian.AppendUint32(frame, uint32(len(proof))), proof...)
 	}
 	_, err := w.Write(frame)
 	return err
+}
+
+// appendParts appends the parts of a proof that fit.
+func appendParts(b []byte, parts [][]byte) []byte {
+	for _, part := range parts {
+		if len(b)+4+len(part) > maxProof {
+			break
+		}
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(part))), part...)
+	}
+	return b
+}
+
+// readParts reads what appendParts wrote; the rest of one that is cut short is left out.
+func readParts(b []byte) (parts [][]byte) {
+	for len(b) >= 4 {
+		n := binary.BigEndian.Uint32(b)
+		if uint64(n) > uint64(len(b)-4) {
+			return parts
+		}
+		parts, b = append(parts, b[4:4+n]), b[4+n:]
+	}
+	return parts
 }
 
 // readGreeting reads the anchor's answer and nothing behind it. Its error may be a Refusal.
@@ -94,7 +125,16 @@ func readGreeting(r io.Reader) error {
 	if _, err := io.ReadFull(r, frame); err != nil {
 		return fmt.Errorf("read greeting: %w", err)
 	}
-	return &Refusal{Code: binary.BigEndian.Uint16(frame), Reason: printable(string(frame[2:]))}
+	no := &Refusal{Code: binary.BigEndian.Uint16(frame), Reason: printable(string(frame[2:]))}
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil || binary.BigEndian.Uint32(size[:]) > maxProof {
+		return no // it is a no, whatever it rests on
+	}
+	proof := make([]byte, binary.BigEndian.Uint32(size[:]))
+	if _, err := io.ReadFull(r, proof); err == nil {
+		no.Proof = readParts(proof)
+	}
+	return no
 }
 
 // printable keeps of a text that a stranger may have chosen what can be printed, bounded.

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -231,7 +232,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("revoked: got %v, want the reason", err)
 		}
 		w.mesh.Refuse(w.member.ID, fmt.Errorf("verify: %w", &Refusal{Code: 0x100, Reason: "expelled"}))
-		if no, ok := errors.AsType[*Refusal](dial(w.member, w.anchor.ID)); !ok || *no != (Refusal{0x100, "expelled"}) {
+		if no, ok := errors.AsType[*Refusal](dial(w.member, w.anchor.ID)); !ok || no.Code != 0x100 || no.Reason != "expelled" {
 			t.Errorf("with a code: got %+v, want it and its reason", no)
 		}
 		w.mesh.Refuse(w.member.ID, nil)
@@ -535,7 +536,27 @@ func TestGreeting(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := writeGreeting(&out, &Refusal{Reason: strings.Repeat("é", 300) + "\n"}); err != nil || out.Len() > 4+maxReason || !refused(readGreeting(&out)) {
+	if err := writeGreeting(&out, &Refusal{Reason: strings.Repeat("é", 300) + "\n"}); err != nil || out.Len() > 8+maxReason || !refused(readGreeting(&out)) {
 		t.Errorf("got %d bytes, %v", out.Len(), err)
+	}
+}
+
+// What a refusal rests on comes with it; without it, or with half of it, it is a no all the same.
+func TestGreetingProof(t *testing.T) {
+	parts := [][]byte{bytes.Repeat([]byte{7}, 32<<10), {}, {1, 2, 3}}
+	var out bytes.Buffer
+	if err := writeGreeting(&out, &Refusal{Code: 256, Reason: "revoked", Proof: append(slices.Clone(parts), make([]byte, maxProof))}); err != nil {
+		t.Fatal(err)
+	}
+	whole := bytes.Clone(out.Bytes())
+	no, ok := errors.AsType[*Refusal](readGreeting(&out))
+	if !ok || no.Code != 256 || no.Reason != "revoked" || !slices.EqualFunc(no.Proof, parts, bytes.Equal) || out.Len() > 0 {
+		t.Errorf("got %d parts, %d bytes left, want the three that fit", len(no.Proof), out.Len())
+	}
+	for _, n := range []int{11, 13, 1000, len(whole) - 1} {
+		no, ok := errors.AsType[*Refusal](readGreeting(bytes.NewReader(whole[:n])))
+		if !ok || no.Code != 256 || no.Reason != "revoked" || len(no.Proof) != 0 {
+			t.Errorf("cut after %d bytes: got %+v, want a no without proof", n, no)
+		}
 	}
 }

@@ -251,9 +251,17 @@ func (l *loop) streamFailed(id identity.NodeID, err error) {
 		l.tally.trouble = proxy.Error() // the same for all addresses
 	}
 	no, ok := errors.AsType[*stream.Refusal](err)
-	if before, known := l.tally.refusals[id]; !ok || known && before.Code == no.Code {
+	if !ok {
 		return
 	}
-	l.tally.refusals[id] = Refusal{Code: no.Code, Reason: no.Reason, At: time.Now()}
-	l.log.Warn("stream refused", "id", id.Short(), "reason", no.Reason)
+	now, before := time.Now(), l.tally.refusals[id]
+	refusal := Refusal{Code: no.Code, Reason: no.Reason, At: before.At, Proof: before.Proof, Proved: before.Proved}
+	if len(no.Proof) > 0 {
+		refusal.Proof, refusal.Proved = no.Proof, now
+	}
+	if before.At.IsZero() || before.Code != no.Code {
+		refusal.At = now
+		l.log.Warn("stream refused", "id", id.Short(), "reason", no.Reason)
+	}
+	l.tally.refusals[id] = refusal
 }

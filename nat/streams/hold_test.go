@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -97,16 +98,21 @@ func TestAcceptedAndDialled(t *testing.T) {
 // Where no UDP gets through, an anchor's no is heard over TLS alone.
 func TestRefused(t *testing.T) {
 	inWorld(t, false, []byte{1}, func(w *world) {
-		w.setStreams(1, &stream.Refusal{Code: 256, Reason: "revoked by root"}, true)
+		proof := [][]byte{{1, 2, 3}}
+		w.setStreams(1, &stream.Refusal{Code: 256, Reason: "revoked by root", Proof: proof}, true)
 		w.until(900 * ms)
-		want := Refusal{Code: 256, Reason: "revoked by root", At: w.begin.Add(250 * ms)}
-		if got := w.Snapshot(); len(got.Refusals) != 1 || got.Refusals[anchor(1)] != want || !strings.HasSuffix(got.Trouble, "refused by the anchor: revoked by root") {
+		want := Refusal{Code: 256, Reason: "revoked by root", At: w.begin.Add(250 * ms), Proof: proof, Proved: w.begin.Add(900 * ms)}
+		if got := w.Snapshot(); len(got.Refusals) != 1 || !reflect.DeepEqual(got.Refusals[anchor(1)], want) || !strings.HasSuffix(got.Trouble, "refused by the anchor: revoked by root") {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		w.until(30 * second)
 		trouble := "dial stream to " + anchor(1).Short() + ": refused by the anchor: revoked by root"
 		w.expectState(Blocked, "", trouble, true)
-		if got := w.Snapshot().Refusals[anchor(1)]; got != want {
+		got := w.Snapshot().Refusals[anchor(1)]
+		if !got.Proved.After(want.Proved) {
+			t.Errorf("the same again: got the proof at %v, want it anew", got.Proved)
+		}
+		if got.Proved = want.Proved; !reflect.DeepEqual(got, want) {
 			t.Errorf("the same again: got %+v, want %+v, heard first", got, want)
 		}
 		w.setStreams(1, nil, true)

@@ -72,6 +72,8 @@ type Refusal struct {
 	Code   uint16
 	Reason string
 	At     time.Time // when it was heard first
+	Proof  [][]byte  // what it rests on, as it came last; shared
+	Proved time.Time // when that came
 }
 
 // tally is what the loop remembers for the snapshot alone.
