@@ -238,7 +238,7 @@ func TestVersionsComeAtTheirPace(t *testing.T) {
 				}
 				took := eventually(t, 10*time.Second, "the honest record", func() bool {
 					member, _ := b.View().Member(c.id)
-					return member.Name == name
+					return member.Record.Name == name
 				})
 				slowest = max(slowest, took)
 			}
@@ -368,7 +368,7 @@ func TestNoticesInAFullMesh(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		idle := w.net.Traffic().Messages
 		w.net.ResetTraffic()
-		if err := peers[0].Update(func(own *record.Node) { own.Name = "renamed" }); err != nil {
+		if err := peers[0].Update(func(own *record.Node) { own.Version = "other" }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
