@@ -77,20 +77,6 @@ func (b *book) note(out roster.Outcome) bool {
 	return true
 }
 
-// doubts are the doubted revocations that were not heard since.
-func (b *book) doubts() (out []roster.Revoked) {
-	for _, signed := range b.doubted {
-		d, err := signed.Decode()
-		if err != nil || d.Revocation == nil {
-			continue
-		}
-		if _, heard := b.roster.Get(d.Key); !heard {
-			out = append(out, roster.Revoked{Revocation: *d.Revocation, Key: d.Key})
-		}
-	}
-	return out
-}
-
 // refuse remembers a record that did not pass.
 func (b *book) refuse(signed record.Signed, now time.Time) {
 	if d, err := signed.Decode(); err == nil {
