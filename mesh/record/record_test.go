@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -585,4 +586,62 @@ func FuzzGrantBody(f *testing.F) {
 			t.Fatalf("error of no class: %v", err)
 		}
 	})
+}
+
+// The examples of PROTOCOL.md, section 5.
+func TestProtocolExamples(t *testing.T) {
+	root, node := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32)), ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, 32))
+	mesh, id := identity.MeshIDOf(root.Public().(ed25519.PublicKey)), identity.KeyIDOf(node.Public().(ed25519.PublicKey))
+	const at = 1767225600
+	whole, err := SignRevocation(mesh, Revocation{Target: id, Time: at, Reason: "lost"}, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	power, err := SignRevocation(mesh, Revocation{Target: id, Time: at, Scope: ScopePower, Keep: Prefixes{{1}, {2}}}, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	grant, err := SignGrant(mesh, Grant{
+		Node: identity.NodeID(id), Serial: 7, Version: 2, Name: "nas-2", Wanted: "nas", Addr4: netip.MustParseAddr("100.125.205.69"),
+		Routes: []netip.Prefix{netip.MustParsePrefix("100.125.7.0/24")},
+	}, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		rec                  Signed
+		before, after        string // in the body, what is beside the target
+		key, version, signed string
+	}{
+		{
+			whole, "a3015820", "021a6955b90003646c6f7374", "2fe943be19e9cad0c95b8f624de15aa434d51746043bfc7e6b22c679c7da8a4f",
+			"000000006955b900e916b76b95769b16",
+			"7c6ab0e4521a7eb015c60782dc98990df0b64f52efcf09bbbcd36c19fa3a923d1bb77b6a5b2d365691b99a15ed85e3758026d51fc86667330306e217063dc304",
+		},
+		{
+			power, "a4015820", "021a6955b9000601075401000000000000000000" + "02000000000000000000",
+			"19a16102e85804f3b0003d3f06a7e6291d14705e094cc90b63732fda29850e90", "000000006955b900c840929b7989f7a6", "",
+		},
+		{
+			grant, "a7015820", "0207030204656e61732d3205636e61730644647dcd45078145647d070018",
+			"645c666515f7333bd6df58589fb8b4b8ffe04b52169f4d198cd8a82986ebde61", "0000000000000002b68c580c986c07a7", "",
+		},
+	} {
+		d, err := test.rec.Decode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := fmt.Sprintf("%x", test.rec.Body), test.before+fmt.Sprintf("%x", id[:])+test.after; got != want {
+			t.Errorf("%s: got body %s, want %s", test.rec.Kind, got, want)
+		}
+		if got := fmt.Sprintf("%x", d.Key); got != test.key {
+			t.Errorf("%s: got key %s, want %s", test.rec.Kind, got, test.key)
+		}
+		if got := fmt.Sprintf("%016x%016x", d.Version.High, d.Version.Low); got != test.version {
+			t.Errorf("%s: got version %s, want %s", test.rec.Kind, got, test.version)
+		}
+		if got := fmt.Sprintf("%x", test.rec.Signature); test.signed != "" && got != test.signed {
+			t.Errorf("%s: got signature %s, want %s", test.rec.Kind, got, test.signed)
+		}
+	}
 }

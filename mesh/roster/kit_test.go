@@ -278,8 +278,12 @@ func selfCheck(t testing.TB, r *Roster) {
 		if !e.in || e.Key != key || slices.Contains(r.set.aside, e) {
 			t.Fatalf("%s in the set: in=%v", e.Kind, e.in)
 		}
+		hits, fallen := e.hits[layerRoot], e.fallen
 		if verdict, refusal := r.judge.rule(e); verdict != stands {
 			t.Fatalf("%s in the set does not stand: %v", e.Kind, refusal)
+		}
+		if !sameHits(hits, e.hits[layerRoot]) || fallen != e.fallen {
+			t.Fatalf("%s: judged again, the root's word says something else of it", e.Kind)
 		}
 		tallies[e.signedBy()] = tallies[e.signedBy()].with(e, 1)
 		if e.Node != nil {
@@ -377,4 +381,33 @@ func forgeInviteOf(t testing.TB, issuer identity.Authority, public ed25519.Publi
 		t.Fatal(err)
 	}
 	return cert
+}
+
+// forgePromotion is a promotion by whatever the issuer is.
+func forgePromotion(t testing.TB, issuer identity.Authority, n *testNode) record.Signed {
+	t.Helper()
+	public := n.key.Public().(ed25519.PublicKey)
+	id, by := identity.KeyIDOf(public), identity.KeyIDOfCert(issuer.Cert)
+	from, to := issuer.Cert.NotBefore, issuer.Cert.NotAfter
+	covered := append(id[:], by[:]...)
+	covered = binary.BigEndian.AppendUint64(covered, uint64(from.Unix()))
+	covered = binary.BigEndian.AppendUint64(covered, uint64(to.Unix()))
+	sum := sha256.Sum256(append(covered, issuer.Cert.RawSubject...))
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(7), NotBefore: from, NotAfter: to,
+		Subject:      pkix.Name{CommonName: "warren admin " + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:20]))},
+		SubjectKeyId: id[:], KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 9277, 3}, Value: []byte{5, 0}}},
+	}
+	parent := *issuer.Cert
+	parent.SubjectKeyId = by[:]
+	der, err := x509.CreateCertificate(rand2.Reader, template, &parent, public, issuer.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := identity.ParseCert(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record.NewCertificate(cert)
 }

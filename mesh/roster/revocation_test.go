@@ -754,3 +754,63 @@ func TestSecOldTokenPassesHandshakes(t *testing.T) {
 		}
 	}
 }
+
+// An admin that came by an invite of a member that it has promoted itself is nobody: none of the three stands.
+func TestCircleOfPromotions(t *testing.T) {
+	f := newFamily(t)
+	key := f.key()
+	public := key.Public().(ed25519.PublicKey)
+	other, err := identity.NewNode(f.root, public, identity.NodeTerms{Admin: true, NotBefore: at(27)}) // never shown: for its name and key
+	f.check(err)
+	promoted := f.promote(identity.Authority{Cert: other, Key: key}, f.d, at(30))
+	invite := f.testMesh.invite(promoted, identity.InviteTerms{Uses: 9, Admin: true}, at(31))
+	x := f.nodeWithKey("x", key, invite.authority(), f.founder, at(32), identity.NodeTerms{Admin: true})
+	f.join("n", invite, f.founder, at(33))
+	f.wantOrderFree("founder", "admin", "other", "a", "b", "c", "d")
+	if err := f.roster().Standing(x.id); ReasonOf(err) != ReasonUnknownIssuer {
+		t.Errorf("got %v, want nothing that it rests on", err)
+	}
+	// Nor with an invite of its own to begin with, in whose place it shows another admission later, an earlier one: clocks may differ by minutes.
+	first := f.nodeWithKey("x", key, f.admins.authority(), f.founder, at(50), identity.NodeTerms{Admin: true})
+	first.admission = record.SignAdmission(f.id, first.cert.Raw, at(54), f.founder.key)
+	f.records[len(f.records)-1] = f.word(first, 1, nil)
+	again := f.promote(first.authority(), f.d, at(50))
+	second := f.testMesh.invite(again, identity.InviteTerms{Uses: 9, Admin: true}, at(50))
+	f.nodeWithKey("x", key, second.authority(), f.founder, at(51), identity.NodeTerms{Admin: true})
+	f.wantOrderFree("founder", "admin", "other", "a", "b", "c", "d", "x")
+	if m, _ := f.roster().Member(first.id); !m.Admitted.Equal(at(54)) {
+		t.Errorf("x was admitted %s, want the admission that rests on others", m.Admitted)
+	}
+}
+
+// The root's word reaches down any chain of admissions, and up from a revocation that stays by it to what makes its signer an admin.
+func TestRootReachesAllBelow(t *testing.T) {
+	f := newFamily(t)
+	last := f.a
+	var list []*testNode
+	for i := range 6 {
+		last = f.join(fmt.Sprint("n", i), f.others, last, at(26+i))
+		list = append(list, last)
+	}
+	promoted := f.promote(f.admin.authority(), list[0], at(40))
+	f.promote(promoted, list[1], at(41))
+	f.revocation(record.Revocation{Target: keyOf(f.d)}, list[1].key)
+	r := f.roster()
+	word := f.revocation(record.Revocation{Target: keyOf(f.a), KeepRevoked: keep(f.d)}, f.root.Key)
+	out, err := r.Add(word, at(60))
+	if err != nil || len(out.Dropped) != 8 {
+		t.Errorf("got %d dropped, %v, want a, c, and all six of the chain", len(out.Dropped), err)
+	}
+	selfCheck(t, r)
+	f.wantOrderFree("founder", "admin", "other", "b")
+	// The record of d's revocation stays, and so do the promotions by which its signer was an admin.
+	promotions := 0
+	for _, rec := range r.All() {
+		if d, err := rec.Decode(); err == nil && d.Certificate != nil && identity.RoleOf(d.Certificate) == identity.RolePromotion {
+			promotions++
+		}
+	}
+	if promotions != 2 || r.Digest() != f.roster().Digest() {
+		t.Errorf("got %d promotions in the set, want 2", promotions)
+	}
+}

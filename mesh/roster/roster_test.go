@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/mesh/meshtest"
 	"warren/mesh/record"
 )
 
@@ -123,6 +124,26 @@ func TestRefusals(t *testing.T) {
 			n := m.join("other", invite, founder, at(10))
 			rec, err := record.SignNode(identity.MeshID{9}, mustNode(t, n.rec), n.key)
 			m.check(err)
+			return rec
+		}, ReasonSignature},
+		{"another's WireGuard key", func() record.Signed {
+			return forge(func(n *testNode) { n.wireGuard, n.proof = a.wireGuard, a.proof })
+		}, ReasonSignature},
+		{"WireGuard key proven to another mesh", func() record.Signed {
+			return forge(func(n *testNode) { n.wireGuard, n.proof = meshtest.WireGuard(identity.MeshID{1}, n.id, "key") })
+		}, ReasonSignature},
+		{"a member takes another's WireGuard key", func() record.Signed {
+			return m.word(a, 9, func(n *record.Node) { n.WireGuardKey, n.WireGuardProof = founder.wireGuard, founder.proof })
+		}, ReasonSignature},
+		{"promotion by a member", func() record.Signed {
+			other := *a.cert // what it would need to be
+			other.IsCA = true
+			return forgePromotion(t, identity.Authority{Cert: &other, Key: a.key}, founder)
+		}, ReasonNotAllowed},
+		{"grant by a member", func() record.Signed { return m.grant(record.Grant{Node: a.id, Serial: 1, Name: "nas"}, a.key) }, ReasonNotAdmin},
+		{"forged grant", func() record.Signed {
+			rec := m.grant(record.Grant{Node: a.id, Serial: 1, Name: "nas"}, a.key)
+			rec.Signer = keyOf(founder)
 			return rec
 		}, ReasonSignature},
 		{"invite by a member", func() record.Signed {

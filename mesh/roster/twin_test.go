@@ -10,51 +10,55 @@ import (
 
 // twin says what revocations come to straight from the rules of PROTOCOL.md, section 6.2: slowly, by asking of each revocation and each
 // record anew, with nothing remembered, nothing shared and no lists made shorter. It takes from a roster only which records stand by
-// themselves, and how they name one another.
+// themselves.
 type twin struct {
-	r        *Roster
-	root     identity.KeyID
+	r    *Roster
+	root identity.KeyID
+
+	// the records, by how they name one another
+	nodes       map[identity.NodeID]*entry
+	certified   map[string]*entry // by key and subject
+	grounds     map[identity.KeyID][]*entry
+	revocations []*entry
+
 	counting []*entry
 }
 
 func newTwin(r *Roster) *twin {
-	w := &twin{r: r, root: identity.KeyIDOfCert(r.root)}
+	w := &twin{
+		r: r, root: identity.KeyIDOfCert(r.root), nodes: make(map[identity.NodeID]*entry), certified: make(map[string]*entry),
+		grounds: make(map[identity.KeyID][]*entry),
+	}
 	for _, e := range r.set.records {
-		if e.Revocation != nil && w.counts(e) {
+		if e.Revocation != nil {
+			w.revocations = append(w.revocations, e)
+		}
+		if e.Certificate == nil {
+			continue
+		}
+		if e.Node != nil {
+			w.nodes[e.Node.ID] = e
+		}
+		w.certified[string(e.keyID[:])+string(e.Certificate.RawSubject)] = e
+		if role := identity.RoleOf(e.Certificate); role == identity.RoleAdmin || role == identity.RolePromotion {
+			w.grounds[e.keyID] = append(w.grounds[e.keyID], e)
+		}
+	}
+	for _, e := range w.revocations {
+		if w.counts(e) {
 			w.counting = append(w.counting, e)
 		}
 	}
 	return w
 }
 
-// grounds are the certificates by which a key is an admin's.
-func (w *twin) grounds(id identity.KeyID) (all []*entry) {
-	for _, e := range w.r.set.records {
-		if e.Certificate != nil && e.keyID == id && (identity.RoleOf(e.Certificate) == identity.RoleAdmin || identity.RoleOf(e.Certificate) == identity.RolePromotion) {
-			all = append(all, e)
-		}
-	}
-	return all
-}
-
 // issuerOf finds what certified something: nil for the root.
 func (w *twin) issuerOf(e *entry) *entry {
-	for _, by := range w.r.set.records {
-		if by.Certificate != nil && by.keyID == identity.IssuerOf(e.Certificate) && string(by.Certificate.RawSubject) == string(e.Certificate.RawIssuer) {
-			return by
-		}
-	}
-	return nil
+	issuer := identity.IssuerOf(e.Certificate)
+	return w.certified[string(issuer[:])+string(e.Certificate.RawIssuer)]
 }
 
-func (w *twin) node(id identity.NodeID) *entry {
-	for _, e := range w.r.set.records {
-		if e.Node != nil && e.Node.ID == id {
-			return e
-		}
-	}
-	return nil
-}
+func (w *twin) node(id identity.NodeID) *entry { return w.nodes[id] }
 
 func (w *twin) hitsNode(r record.Revocation, e *entry) bool {
 	switch {
@@ -85,12 +89,12 @@ func (w *twin) counts(e *entry) bool {
 	if e.Signer == w.root {
 		return true
 	}
-	return slices.ContainsFunc(w.grounds(e.Signer), func(ground *entry) bool { return w.countsOn(e, ground) })
+	return slices.ContainsFunc(w.grounds[e.Signer], func(ground *entry) bool { return w.countsOn(e, ground) })
 }
 
 func (w *twin) countsOn(e, ground *entry) bool {
-	for _, other := range w.r.set.records {
-		if other.Revocation == nil || !w.hitsGround(*other.Revocation, ground) || slices.Contains(other.Revocation.KeepRevoked, record.PrefixOf(e.Revocation.Target)) {
+	for _, other := range w.revocations {
+		if !w.hitsGround(*other.Revocation, ground) || slices.Contains(other.Revocation.KeepRevoked, record.PrefixOf(e.Revocation.Target)) {
 			continue
 		}
 		if other.Signer == w.root {
@@ -123,7 +127,7 @@ func (w *twin) fallen(e *entry) bool {
 	case e.Signer == w.root || e.Revocation != nil && w.counts(e):
 		return false
 	}
-	return !slices.ContainsFunc(w.grounds(e.Signer), func(ground *entry) bool {
+	return !slices.ContainsFunc(w.grounds[e.Signer], func(ground *entry) bool {
 		return !w.isHit(func(r record.Revocation) bool { return w.hitsGround(r, ground) }, true)
 	})
 }
@@ -140,7 +144,7 @@ func (w *twin) shows() map[*entry]bool {
 		if e.Certificate == nil {
 			if e.Signer != w.root {
 				show(w.node(identity.NodeID(e.Signer)))
-				for _, ground := range w.grounds(e.Signer) {
+				for _, ground := range w.grounds[e.Signer] {
 					show(ground)
 				}
 			}
@@ -193,7 +197,7 @@ func (w *twin) check(t testing.TB) {
 		if hit := w.isHit(func(r record.Revocation) bool { return w.hitsNode(r, e) }, false); hit != (e.out != nil) {
 			t.Fatalf("node %s: out=%v, twin says otherwise", e.nodeName(), e.out)
 		}
-		signs := e.out == nil && slices.ContainsFunc(w.grounds(e.keyID), func(ground *entry) bool {
+		signs := e.out == nil && slices.ContainsFunc(w.grounds[e.keyID], func(ground *entry) bool {
 			return !w.isHit(func(r record.Revocation) bool { return w.hitsGround(r, ground) }, false)
 		})
 		if signs != w.r.standing.signs(e) {
