@@ -76,20 +76,6 @@ func (b *book) note(out roster.Outcome) bool {
 	return true
 }
 
-// doubts are the doubted revocations that were not heard since.
-func (b *book) doubts() (out []roster.Revoked) {
-	for _, signed := range b.doubted {
-		d, err := signed.Decode()
-		if err != nil || d.Revocation == nil {
-			continue
-		}
-		if _, heard := b.roster.Get(d.Key); !heard {
-			out = append(out, roster.Revoked{Revocation: *d.Revocation, Key: d.Key})
-		}
-	}
-	return out
-}
-
 // save returns when all that has changed is on disk. Its error is logged too, since most callers have nobody to tell.
 func (b *book) save() error {
 	err := b.saver.flush(context.Background(), b.encoded)
