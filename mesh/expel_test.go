@@ -125,6 +125,7 @@ func TestProofOfAUsedInvite(t *testing.T) {
 		w := newWorld(t, 5*time.Millisecond)
 		a := w.founder("a").start()
 		seed, invite := a.invite(1)
+		time.Sleep(time.Minute) // a was a member before
 		early := w.newPeer("early")
 		cert := early.certify(seed, a, invite)
 		admission := record.SignAdmission(a.meshID, cert.Raw, time.Now(), a.key)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"warren/mesh/identity"
@@ -239,6 +240,29 @@ func (i *intake) react(n news, a arrival) {
 	}
 	for _, d := range n.dropped {
 		i.log.Info("member dropped", "id", d.ID.Short(), "reason", d.Text)
+	}
+	i.tellWhy(n)
+	if n.rival != "" {
+		i.log.Warn("key in use on another machine too", "reason", n.rival)
+	}
+	if n.fatal != nil {
+		i.bell.fail(n.fatal)
+	}
+	if n.changed {
+		i.bell.ring()
+	}
+}
+
+// tellWhy sends those that are out the records for it, as long as there are sessions with them. Others get them when they are refused one.
+func (i *intake) tellWhy(n news) {
+	if len(n.dropped) == 0 {
+		return
+	}
+	up := i.spread.sessions.Neighbours()
+	for _, d := range n.dropped {
+		if !slices.Contains(up, d.ID) {
+			continue
+		}
 		why := i.evidence.against(d.ID)
 		for _, encoded := range why {
 			i.spread.sendEncoded(d.ID, encoded, 0)
@@ -248,14 +272,5 @@ func (i *intake) react(n news, a arrival) {
 				i.spread.send(d.ID, signed, 0)
 			}
 		}
-	}
-	if n.rival != "" {
-		i.log.Warn("key in use on another machine too", "reason", n.rival)
-	}
-	if n.fatal != nil {
-		i.bell.fail(n.fatal)
-	}
-	if n.changed {
-		i.bell.ring()
 	}
 }
