@@ -12,9 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// virtualKinds are the kernel's words for links that are no underlay.
-var virtualKinds = []string{"wireguard", "ipip", "sit", "gre", "gretap", "ip6gre", "ip6tnl", "vti", "vti6", "xfrm", "vxlan", "geneve", "dummy"}
-
 // again repeats a dump that a change in the kernel has interrupted.
 func again[T any](dump func() ([]T, error)) ([]T, error) {
 	for range 5 {
@@ -46,7 +43,8 @@ func query() ([]link, []string, error) {
 		if a.Flags&net.FlagUp == 0 || a.Flags&net.FlagLoopback != 0 {
 			continue
 		}
-		one := link{name: a.Name, virtual: virtualKind(l), gateway: slices.Contains(gateways, a.Index)}
+		gateway := slices.Contains(gateways, a.Index)
+		one := link{name: a.Name, virtual: isVirtual(l, found, gateway), gateway: gateway}
 		for _, addr := range addrs {
 			if addr.LinkIndex == a.Index && addr.IPNet != nil && usable(addr) {
 				if ip, ok := netip.AddrFromSlice(addr.IP); ok {
@@ -57,14 +55,6 @@ func query() ([]link, []string, error) {
 		links = append(links, one)
 	}
 	return links, routes, nil
-}
-
-// virtualKind knows a tunnel by what the kernel calls it; a TAP device may be a real network.
-func virtualKind(l netlink.Link) bool {
-	if tun, ok := l.(*netlink.Tuntap); ok {
-		return tun.Mode == netlink.TUNTAP_MODE_TUN
-	}
-	return slices.Contains(virtualKinds, l.Type())
 }
 
 // usable leaves out addresses that cannot be, or will soon no longer be, sent from.
