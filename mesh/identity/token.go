@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
-	"unicode"
 )
 
 // MaxToken is the length of the longest token in characters.
@@ -88,14 +87,24 @@ func (t Token) Encode() string {
 	return string(text)
 }
 
-// ParseToken reads a token's text. Spaces and line breaks, which come with pasting, are passed over. The error wraps one of
-// the ErrToken values and says where the damage is as far as that can be known; positions count from 1 and leave out spaces. It
-// never quotes the token.
+// ParseToken reads the token in a text: a token as it was made, or what people and programs put around it and into it (see
+// readable). The error wraps one of the ErrToken values and says where the damage is as far as that can be known; positions count
+// from 1 and leave out spaces. It never quotes the token.
 func ParseToken(text string) (Token, error) {
-	if len(text) > 8*MaxToken {
-		return Token{}, fmt.Errorf("%d characters: %w", len(text), ErrTokenNotWarren)
+	if len(text) > MaxTokenText {
+		return Token{}, fmt.Errorf("%d characters, at most %d: %w", len(text), MaxTokenText, ErrTokenNotWarren)
 	}
-	text = strings.Trim(strings.Map(dropSpace, text), "\"'`<>")
+	text = readable(text)
+	if found, err := findToken(text); !errors.Is(err, ErrTokenNotWarren) {
+		return found, err
+	}
+	return parseToken(beginning(text))
+}
+
+// parseToken reads a text that is nothing but a token.
+func parseToken(text string) (Token, error) {
+	text, _ = squeeze(text)
+	text = strings.Trim(text, "\"'`<>")
 	rest, err := cutTokenPrefix(text)
 	if err != nil {
 		return Token{}, err
@@ -248,14 +257,6 @@ func cutTokenPrefix(text string) (string, error) {
 		return "", fmt.Errorf("version %c, this program reads version %c: %w", version, tokenVersion, ErrTokenVersion)
 	}
 	return text[tokenStart:], nil
-}
-
-// dropSpace removes what pasting adds: white space, and characters that cannot be seen.
-func dropSpace(r rune) rune {
-	if unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) {
-		return -1
-	}
-	return r
 }
 
 func toSymbols(payload []byte) []byte {

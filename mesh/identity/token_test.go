@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unicode/utf16"
 )
 
 func testToken(anchors ...string) Token {
@@ -118,7 +120,7 @@ func TestTokenDamage(t *testing.T) {
 		{strings.ToLower(text), ErrTokenMistyped},
 		{replace(50, '!'), ErrTokenMistyped},
 		{replace(50, 0xff), ErrTokenMistyped},
-		{strings.Repeat("warren1", 1000), ErrTokenNotWarren},
+		{strings.Repeat("warren1", 3000), ErrTokenNotWarren},
 	}
 	for _, test := range tests {
 		if _, err := ParseToken(test.text); !errors.Is(err, test.want) {
@@ -142,12 +144,43 @@ func TestTokenRandomDamageNeverPasses(t *testing.T) {
 }
 
 func TestTokenPasted(t *testing.T) {
-	text := testToken("192.0.2.1:9277 a").Encode()
+	want := testToken("192.0.2.1:9277 a")
+	text := want.Encode()
+	wide := func(order binary.AppendByteOrder, mark bool, text string) string {
+		var out []byte
+		if mark {
+			text = "\ufeff" + text
+		}
+		for _, unit := range utf16.Encode([]rune(text)) {
+			out = order.AppendUint16(out, unit)
+		}
+		return string(out)
+	}
 	for _, pasted := range []string{
 		" " + text + "\r\n", text[:40] + "\n  " + text[40:90] + "\u200b\n" + text[90:], "\"" + text + "\"", "`" + text + "`", "Warren1" + text[7:],
+		"\ufeff" + text, "“" + text + "”", "‘" + text + "’", "«" + text + "»", text + ".", text + ",\n", "(" + text + ")", "<" + text + ">", text + "\x00",
+		"TOKEN=" + text, "export WARREN_TOKEN='" + text + "'", "token: " + text, "sudo warren join " + text, "_" + text + "_", "**" + text + "**", text + "--",
+		`{"schema":2,"token":"` + text + `","uses":1,"anchors":["192.0.2.1:9277"]}`,
+		"Hi, this is for you:\n\n> " + text[:60] + "\n> " + text[60:] + "\n\nIt lets you join warren1 home. See you!",
+		"join warren with " + text + " and then ping me", text + "\n" + text,
+		"\x1b[1;32m" + text + "\x1b[0m", text[:30] + "\x1b[7m" + text[30:] + "\x1b[m", "\x1b]8;;https://example.net/\x07" + text + "\x1b]8;;\x1b\\",
+		wide(binary.LittleEndian, true, text+"\r\n"), wide(binary.BigEndian, true, text), wide(binary.LittleEndian, false, text), wide(binary.BigEndian, false, text),
 	} {
-		if _, err := ParseToken(pasted); err != nil {
-			t.Errorf("%q: %v", pasted, err)
+		if got, err := ParseToken(pasted); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: got %v and error %v, want the token", pasted, got, err)
+		}
+	}
+	other := testToken("192.0.2.9:9277 b").Encode()
+	for _, c := range []struct {
+		text string
+		want error
+	}{
+		{text + " or " + other, ErrTokenMistyped}, {text + "and", ErrTokenMistyped}, {"join with warren1", ErrTokenTruncated},
+		{"https://example.net/warren", ErrTokenNotWarren}, {strings.Repeat(" ", MaxTokenText) + text, ErrTokenNotWarren},
+		{"token " + text[:50], ErrTokenTruncated}, {wide(binary.LittleEndian, true, text[:50]), ErrTokenTruncated},
+	} {
+		if _, err := ParseToken(c.text); !errors.Is(err, c.want) {
+			t.Errorf("%.40q: got %v, want %v", c.text, err, c.want)
 		}
 	}
 }

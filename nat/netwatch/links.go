@@ -23,7 +23,7 @@ func Links(skip func(ifname string) bool) []Link {
 	}
 	var out []Link
 	for _, l := range found {
-		if l.virtual || virtualName(l.name) || skip != nil && skip(l.name) {
+		if l.virtual || skip != nil && skip(l.name) {
 			continue
 		}
 		i, err := net.InterfaceByName(l.name)

@@ -2,7 +2,9 @@
 // change, and when the machine has slept.
 //
 // It leaves out what is no underlay: loopback and link-local addresses (except of IPv4 where an interface has no
-// other: a LAN without DHCP, RFC 3927), containers' bridges, and the interfaces of other VPNs. Who the peers are and what a change means for them is package nat's.
+// other: a LAN without DHCP, RFC 3927), containers' bridges, and the interfaces of other VPNs. On Linux the kernel says what an
+// interface is, and its name decides nothing; macOS says little, and names of a known word with a number decide. Who the
+// peers are and what a change means for them is package nat's.
 //
 // Its functions may be called concurrently.
 package netwatch
@@ -12,7 +14,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -44,7 +45,7 @@ func (n network) equal(o network) bool {
 // link is an interface as the platform's file reports it.
 type link struct {
 	name    string
-	virtual bool // known to be a tunnel or a container's, whatever its name
+	virtual bool // a tunnel, or a network of containers or virtual machines: what it is says so, not what it begins with
 	gateway bool // a default route leaves through it
 	addrs   []netip.Addr
 }
@@ -153,7 +154,7 @@ func hasSlept(monotonic, wall time.Duration) bool { return wall-monotonic >= asl
 func choose(links []link, skip func(string) bool) []netip.Addr {
 	var ranked [5][]netip.Addr // gateway IPv4, gateway IPv6, other IPv4, other IPv6, IPv4 link-local
 	for _, l := range links {
-		if l.virtual || virtualName(l.name) || skip != nil && skip(l.name) {
+		if l.virtual || skip != nil && skip(l.name) {
 			continue
 		}
 		var count [2]int
@@ -192,23 +193,4 @@ func choose(links []link, skip func(string) bool) []netip.Addr {
 // selfAssigned reports whether the interface has no IPv4 address but link-local ones.
 func (l link) selfAssigned() bool {
 	return !slices.ContainsFunc(l.addrs, func(a netip.Addr) bool { return a.Unmap().Is4() && a.IsGlobalUnicast() })
-}
-
-// virtualPrefixes begin the names of interfaces that carry other networks over the real ones.
-var virtualPrefixes = []string{
-	"docker", "veth", "virbr", "vnet", "vmnet", "vboxnet", "lxcbr", "lxdbr", "incusbr", "podman", "cni", "flannel", "cali", "cilium",
-	"kube-", "nerdctl", "wg", "tun", "utun", "tailscale", "zt", "nebula", "wt", "nordlynx", "proton", "mullvad", "warren",
-	"ipsec", "gif", "stf", "awdl", "llw", "anpi", "sit", "ip6tnl", "gre", "vti", "dummy",
-}
-
-// virtualName judges by the name alone. Bridges named by hand (br0, br-lan) are real networks; Docker's
-// are br- and twelve hexadecimal digits.
-func virtualName(name string) bool {
-	for _, prefix := range virtualPrefixes {
-		if strings.HasPrefix(name, prefix) {
-			return true
-		}
-	}
-	digits, bridge := strings.CutPrefix(name, "br-")
-	return bridge && len(digits) == 12 && strings.Trim(digits, "0123456789abcdef") == ""
 }

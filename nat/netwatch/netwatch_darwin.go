@@ -6,13 +6,17 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
-	"strings"
 	"syscall"
 
 	"golang.org/x/net/route"
 	"golang.org/x/sys/unix"
 )
+
+// virtualName matches the names that macOS gives to tunnels, to links between Apple's devices and to virtual machines' networks
+// (bridge100 and up), and those of other makers' drivers. Interfaces cannot be renamed there.
+var virtualName = regexp.MustCompile(`^((utun|ipsec|gif|stf|awdl|llw|anpi|ap|feth|vmnet|vboxnet|vmenet|tun)[0-9]+|bridge1[0-9]{2})$`)
 
 // query asks the kernel for links with addresses, and for the default routes.
 func query() ([]link, []string, error) {
@@ -29,8 +33,7 @@ func query() ([]link, []string, error) {
 		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 {
 			continue
 		}
-		// bridge100 and up are those of virtual machines.
-		one := link{name: i.Name, virtual: strings.HasPrefix(i.Name, "bridge1"), gateway: slices.Contains(gateways, i.Index)}
+		one := link{name: i.Name, virtual: virtualName.MatchString(i.Name), gateway: slices.Contains(gateways, i.Index)}
 		addrs, err := i.Addrs()
 		if err != nil {
 			continue // the interface has just gone

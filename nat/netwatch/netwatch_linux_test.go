@@ -13,26 +13,7 @@ import (
 
 // In a namespace of its own, a new address is noticed and a TUN device is not.
 func TestRealChange(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root for a network namespace")
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	old, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer old.Close()
-	space, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer space.Close()
-	defer func() {
-		if err := netns.Set(old); err != nil {
-			t.Fatal(err)
-		}
-	}()
+	inSpace(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	notices, err := subscribe(ctx)
@@ -61,10 +42,35 @@ func TestRealChange(t *testing.T) {
 	}
 }
 
+// inSpace moves the test into a network namespace of its own.
+func inSpace(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root for a network namespace")
+	}
+	runtime.LockOSThread()
+	old, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	space, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := netns.Set(old); err != nil {
+			t.Error(err) // the thread stays locked, and ends with its goroutine
+			return
+		}
+		runtime.UnlockOSThread()
+		_, _ = space.Close(), old.Close()
+	})
+}
+
 func add(t *testing.T, name, addr string, l netlink.Link) {
 	t.Helper()
 	if err := netlink.LinkAdd(l); err != nil {
-		t.Skipf("cannot make a %s link here: %v", l.Type(), err)
+		t.Fatalf("make a %s link: %v", l.Type(), err)
 	}
 	made, err := netlink.LinkByName(name)
 	if err != nil {
