@@ -465,8 +465,9 @@ func filled(t *testing.T) (m *testMesh, admin *testNode, r *Roster) {
 func TestSecAdminFillsTheSet(t *testing.T) {
 	m, admin, r := filled(t)
 	now := start.Add(time.Hour)
-	recs := make([]record.Signed, 0, 3*maxRevocations)
-	for i := range 3 * maxRevocations {
+	const more = 200
+	var recs []record.Signed
+	for i := range maxRevocations + more {
 		rec, err := record.SignRevocation(m.id, record.Revocation{Target: identity.KeyID{byte(i), byte(i >> 8), 1}}, admin.key)
 		m.check(err)
 		recs = append(recs, rec)
@@ -479,8 +480,8 @@ func TestSecAdminFillsTheSet(t *testing.T) {
 			full++
 		}
 	}
-	if full != 2*maxRevocations || r.Len() != 3+maxRevocations {
-		t.Errorf("got %d refused and %d records, want %d and %d", full, r.Len(), 2*maxRevocations, 3+maxRevocations)
+	if full != more || r.Len() != 3+maxRevocations {
+		t.Errorf("got %d refused and %d records, want %d and %d", full, r.Len(), more, 3+maxRevocations)
 	}
 	if got := prepare(r, Read(recs[maxRevocations:])); got != 0 {
 		t.Errorf("got %d signatures verified of those that do not fit, want none", got)
@@ -505,17 +506,18 @@ func TestBoundsBySigner(t *testing.T) {
 	for _, test := range []struct {
 		what string
 		most int
+		has  tally // before, to make it short
 		make func(m *testMesh, by identity.Authority, i int) record.Signed
 	}{
-		{"invites", maxInvites, func(m *testMesh, by identity.Authority, i int) record.Signed {
+		{"invites", 5, tally{invites: maxInvites - 5}, func(m *testMesh, by identity.Authority, i int) record.Signed {
 			return record.NewCertificate(m.invite2(by, at(3)).cert)
 		}},
-		{"promotions", maxPromotions, func(m *testMesh, by identity.Authority, i int) record.Signed {
+		{"promotions", maxPromotions, tally{}, func(m *testMesh, by identity.Authority, i int) record.Signed {
 			cert, err := identity.NewPromotion(by, m.nodes[i%len(m.nodes)].key.Public().(ed25519.PublicKey), at(10).Add(time.Duration(i)*time.Second))
 			m.check(err)
 			return record.NewCertificate(cert)
 		}},
-		{"revocations of a megabyte together", maxRevocationBytes / 32100, func(m *testMesh, by identity.Authority, i int) record.Signed {
+		{"revocations of a megabyte together", maxRevocationBytes / 32100, tally{}, func(m *testMesh, by identity.Authority, i int) record.Signed {
 			big.Target = identity.KeyID{byte(i), 1}
 			rec, err := record.SignRevocation(m.id, big, by.Key)
 			m.check(err)
@@ -528,6 +530,7 @@ func TestBoundsBySigner(t *testing.T) {
 			m.nodes = []*testNode{bystander}
 			_, err := r.Add(bystander.rec, at(3))
 			m.check(err)
+			r.set.tallies[keyOf(admin)] = test.has
 			last := error(nil)
 			fit := 0
 			for i := range test.most + 3 {
