@@ -218,12 +218,15 @@ func (p *puppet) keep(r *raw) {
 	p.raw = append(p.raw, r)
 }
 
-// sessions lists the connections that stand.
+// farewell is how long a node that is refused may be told why, in the connection that it has made.
+const farewell = 2 * time.Second
+
+// sessions lists the connections that stand, but for those in which the node may be hearing that it is refused.
 func (p *puppet) sessions() (list []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range p.raw {
-		if r.conn.Context().Err() == nil {
+		if r.conn.Context().Err() == nil && time.Since(r.since) > farewell {
 			list = append(list, fmt.Sprintf("%s with %s for %.1f s", p.name, r.to.Short(), time.Since(r.since).Seconds()))
 		}
 	}

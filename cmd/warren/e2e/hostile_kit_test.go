@@ -116,11 +116,12 @@ const (
 // pulse sends echo requests from one node to some overlay addresses and keeps when the answers arrived: a meter for many, and slower.
 type pulse struct {
 	from *Node
+	to   []netip.Addr
 	conn *icmp.PacketConn
 	id   int
 
 	mu       sync.Mutex
-	arrivals map[netip.Addr][]time.Time // guarded by mu; the keys are constant
+	arrivals map[netip.Addr][]time.Time // guarded by mu
 
 	end  chan struct{}
 	done sync.WaitGroup
@@ -129,12 +130,9 @@ type pulse struct {
 // pulse starts one. It ends with the test.
 func (b *bed) pulse(from *Node, to ...netip.Addr) *pulse {
 	b.t.Helper()
-	p := &pulse{from: from, id: int(0x4000 + meterIDs.Add(1)&0x3fff), arrivals: make(map[netip.Addr][]time.Time), end: make(chan struct{})}
-	for _, a := range to {
-		p.arrivals[a] = nil
-	}
+	p := &pulse{from: from, to: to, id: int(0x4000 + meterIDs.Add(1)&0x3fff), arrivals: make(map[netip.Addr][]time.Time), end: make(chan struct{})}
 	b.must(from.Host.Do(func() (err error) { p.conn, err = icmp.ListenPacket("ip4:icmp", "0.0.0.0"); return err }))
-	p.done.Go(func() { p.send(to) })
+	p.done.Go(p.send)
 	p.done.Go(p.receive)
 	b.t.Cleanup(func() {
 		close(p.end)
@@ -144,11 +142,11 @@ func (b *bed) pulse(from *Node, to ...netip.Addr) *pulse {
 	return p
 }
 
-func (p *pulse) send(to []netip.Addr) {
+func (p *pulse) send() {
 	tick := time.NewTicker(pulseEvery)
 	defer tick.Stop()
 	for seq := 0; ; seq++ {
-		for _, a := range to {
+		for _, a := range p.to {
 			sendEcho(p.conn, a, p.id, seq) // fails while there is no interface: that is a gap like another
 		}
 		select {
@@ -171,11 +169,11 @@ func (p *pulse) receive() {
 		if err != nil || !isEcho(buf[:n], from, addr, p.id) {
 			continue
 		}
-		p.mu.Lock()
-		if list, ok := p.arrivals[addr]; ok {
-			p.arrivals[addr] = append(list, now)
+		if slices.Contains(p.to, addr) {
+			p.mu.Lock()
+			p.arrivals[addr] = append(p.arrivals[addr], now)
+			p.mu.Unlock()
 		}
-		p.mu.Unlock()
 	}
 }
 

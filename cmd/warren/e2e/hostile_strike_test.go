@@ -33,7 +33,7 @@ func (s *siege) each(without []*Node, f func(p *pulse, to netip.Addr, what strin
 		if slices.Contains(without, n) {
 			continue
 		}
-		for to := range p.arrivals {
+		for _, to := range p.to {
 			if other := names[to]; to == s.phoneAddr {
 				f(p, to, n.Name()+" to the phone")
 			} else if !slices.Contains(without, other) {

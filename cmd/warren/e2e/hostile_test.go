@@ -255,7 +255,7 @@ func (s *siege) attacks() {
 		s.must(s.bob.Start(s.ctx))
 		return nil
 	}})
-	s.strike(strike{attack: "sync", least: 3 * time.Second})
+	s.strike(strike{attack: "sync"})
 	s.strike(strike{attack: "silent-joiners", meanwhile: s.guestsComeIn})
 	s.strike(strike{attack: "record-flood", by: both, meanwhile: s.newsSpread})
 	s.strike(strike{attack: "clocks"})
