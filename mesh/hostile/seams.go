@@ -54,9 +54,9 @@ type inbound struct {
 }
 
 // Message answers asks of protocol 6 without doing what they ask for: that it cannot, or by a port that nothing came from.
-func (in inbound) Message(from identity.NodeID, p session.Proto, payload []byte) {
+func (in inbound) Message(from, by identity.NodeID, p session.Proto, payload []byte) {
 	if p != session.ProtoAsk || !in.a.lying.Load() || len(payload) < 13 || payload[0] > 2 {
-		in.Inbound.Message(from, p, payload)
+		in.Inbound.Message(from, by, p, payload)
 		return
 	}
 	answer := append([]byte{4}, payload[1:13]...)
