@@ -22,8 +22,6 @@ const (
 	proofsBurst     = 64
 	// indexEvery is how often the records are read for those at most.
 	indexEvery = time.Second
-	// maxUsers bounds the nodes by which a used-up invite is shown to be that.
-	maxUsers = 64
 )
 
 // evidence finds the records that put a node out, for that node to see: by them, and by nothing that anybody says, its agent ends. A node
@@ -42,7 +40,6 @@ type index struct {
 	records map[certified]exhibit          // of nodes, and of certificates
 	of      map[identity.KeyID][]certified // what certifies a key
 	against map[identity.KeyID][]exhibit   // revocations that count, by target
-	users   map[certified][]exhibit        // nodes by their invite, in the order of their admission
 }
 
 // exhibit is one record.
@@ -94,14 +91,11 @@ func (e *evidence) read(now time.Time) *index {
 	}
 	x := &index{
 		digest: digest, made: now, records: make(map[certified]exhibit), of: make(map[identity.KeyID][]certified),
-		against: make(map[identity.KeyID][]exhibit), users: make(map[certified][]exhibit),
+		against: make(map[identity.KeyID][]exhibit),
 	}
 	counting := e.book.counting()
 	for _, d := range e.book.all() {
 		x.add(d, counting)
-	}
-	for _, users := range x.users {
-		slices.SortFunc(users, func(a, b exhibit) int { return cmp.Or(a.at.Compare(b.at), slices.Compare(a.key[:], b.key[:])) })
 	}
 	e.found.Store(x)
 	return x
@@ -112,7 +106,6 @@ func (x *index) add(d record.Decoded, counting map[record.Key]bool) {
 	switch {
 	case d.Node != nil:
 		x.enter(nodeOf(identity.KeyID(d.Node.ID)), one)
-		x.users[one.on[0]] = append(x.users[one.on[0]], one)
 	case d.Certificate != nil:
 		x.enter(inviteOf(d.Certificate), one)
 	case d.Revocation != nil && counting[d.Key]:
@@ -125,15 +118,10 @@ func (x *index) enter(as certified, one exhibit) {
 	x.of[as.key] = append(x.of[as.key], as)
 }
 
-// restsOn names what a record rests on directly: of a node, first its invite. Records of the root rest on nothing here.
+// restsOn names what a record rests on directly. Records of the root rest on nothing here.
 func restsOn(d record.Decoded) []certified {
-	switch {
-	case d.Node != nil:
-		return []certified{
-			{key: identity.IssuerOf(d.Certificate), name: d.Certificate.Issuer.CommonName}, nodeOf(identity.KeyID(d.Node.Admission.Signer)),
-		}
-	case d.Certificate != nil:
-		return []certified{nodeOf(identity.IssuerOf(d.Certificate))}
+	if d.Certificate != nil {
+		return basisOf(d)
 	}
 	return []certified{nodeOf(d.Signer)}
 }
@@ -159,7 +147,7 @@ func (x *index) above(first ...certified) []certified {
 }
 
 // caseAgainst chooses the records that say why a node is out, of which chain is shown (nil: its record says that), in an order in which they
-// can be verified: the revocations of what it rests on, with what makes their signers admins; without any, those that came by its invite.
+// can be verified: the revocations of what it rests on, with what makes their signers admins.
 // With own, what it rests on itself is among them, for one that has lost its records.
 func (x *index) caseAgainst(id identity.NodeID, chain []*x509.Certificate, own bool) []record.Key {
 	self := nodeOf(identity.KeyID(id))
@@ -179,14 +167,6 @@ func (x *index) caseAgainst(id identity.NodeID, chain []*x509.Certificate, own b
 		for _, revocation := range x.against[as.key] {
 			c.put(revocation)
 			c.putAll(x, x.above(revocation.on...))
-		}
-	}
-	if len(c.list) == 0 {
-		for _, as := range first {
-			for _, on := range x.records[as].on {
-				c.putUsers(x, on)
-			}
-			c.putUsers(x, as)
 		}
 	}
 	if own {
@@ -215,18 +195,6 @@ func (b *brief) put(one exhibit) {
 func (b *brief) putAll(x *index, some []certified) {
 	for _, as := range some {
 		b.put(x.records[as])
-	}
-}
-
-// putUsers puts the nodes that came by an invite first, with what they rest on.
-func (b *brief) putUsers(x *index, invite certified) {
-	users := x.users[invite]
-	if invite.name == "" {
-		return // the root's own: nobody is counted there
-	}
-	for _, user := range users[:min(len(users), maxUsers)] {
-		b.put(user)
-		b.putAll(x, x.above(user.on...))
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"warren/mesh/identity"
-	"warren/mesh/record"
 	"warren/mesh/roster"
 )
 
@@ -117,38 +116,6 @@ func TestProofSaysWhy(t *testing.T) {
 			})
 		}
 	}
-}
-
-// A node whose place in its invite another one has is shown that one.
-func TestProofOfAUsedInvite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 5*time.Millisecond)
-		a := w.founder("a").start()
-		seed, invite := a.invite(1)
-		time.Sleep(time.Minute) // a was a member before
-		early := w.newPeer("early")
-		cert := early.certify(seed, a, invite)
-		admission := record.SignAdmission(a.meshID, cert.Raw, time.Now(), a.key)
-		time.Sleep(time.Minute)
-		out := w.mustJoin("out", a, seed) // as when a was set back to an earlier state
-		node := early.own
-		node.ID, node.Seq, node.Certificate, node.Admission = early.id, 1, cert.Raw, admission
-		first, err := record.SignNode(a.meshID, node, early.key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := a.Add(first); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := a.VerifyChain(out.chain); roster.ReasonOf(err) != roster.ReasonInviteUsed {
-			t.Fatalf("got %v, want the invite used", err)
-		}
-		out.start()
-		out.HandleProof(a.id, a.Proof(out.chain))
-		if fatal, _ := fatalWithin(out, time.Second); fatal == nil || fatal.Reason != roster.ReasonInviteUsed {
-			t.Errorf("got %+v, want that its invite was used", fatal)
-		}
-	})
 }
 
 // Proof is bounded, and shows those that were never members no LAN secret: whoever has the key of a revoked invite can make any number of IDs.

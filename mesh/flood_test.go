@@ -259,7 +259,7 @@ func TestVersionsComeAtTheirPace(t *testing.T) {
 		}
 		took := eventually(t, 2*versionEvery+time.Second, "the last version", func() bool {
 			member, _ := b.View().Member(m.id)
-			return member.Name == "m999"
+			return member.Record.Name == "m999"
 		})
 		t.Logf("the last version came after %s", took)
 	})

@@ -212,7 +212,7 @@ func (p *peer) load() error {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", p.name)
 	}
 	m, err := New(Options{
-		Root: p.w.root.Cert, Key: p.key, Chain: p.chain, Store: p.store, Sessions: p.w.net.Clone(p.place, p.id), Own: p.own, Logger: logger,
+		Root: p.w.root.Cert, Key: p.key, Chain: p.chain, Store: p.store, Sessions: p.w.net.Clone(p.place, p.id), Own: p.own, LANSecret: p.own.LANSecret, Logger: logger,
 	})
 	p.Mesh = m
 	return err

@@ -19,6 +19,7 @@ import (
 
 	"warren/mesh"
 	"warren/mesh/identity"
+	"warren/mesh/meshtest"
 	"warren/mesh/node"
 	"warren/mesh/place"
 	"warren/mesh/record"
@@ -95,7 +96,8 @@ func (c *citizen) start(dials ...*citizen) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := record.Node{Name: c.name, WireGuardKey: sha256.Sum256([]byte("wg" + c.name)), SealingKey: sha256.Sum256([]byte("s" + c.name)), Version: "test"}
+	public, proof := meshtest.WireGuard(c.state.MeshID(), c.state.NodeID(), c.name)
+	own := record.Node{Name: c.name, WireGuardKey: public, WireGuardProof: proof, SealingKey: sha256.Sum256([]byte("s" + c.name)), Version: "test"}
 	line := &gossip{}
 	c.mesh, err = mesh.New(mesh.Options{Root: c.town.root.Cert, Key: c.state.Key, Chain: c.state.Chain, Store: records, Sessions: line, Own: own})
 	if err != nil {

@@ -362,7 +362,7 @@ func TestHalfOpenIsBoundedBySource(t *testing.T) {
 		}
 		time.Sleep(3 * time.Second)
 		g := victim.reception.gate
-		if taken := g.halfOpen.Taken(nil); taken < retryAbove || taken > maxHalfOpen {
+		if taken := g.halfOpen.Taken(nil); taken < retryAbove/2 || taken > maxHalfOpen {
 			t.Errorf("got %d half-open connections, want many, and %d at most", taken, maxHalfOpen)
 		}
 		member.start(nil)
