@@ -138,11 +138,13 @@ func TestAnchorThatLies(t *testing.T) {
 				t.Errorf("got %d attempts in an hour, want no more than the first", st.Attempts)
 			}
 			moved := 0
+			node.mu.Lock()
 			for _, news := range node.news {
 				if news.Moved {
 					moved++
 				}
 			}
+			node.mu.Unlock()
 			if moved > 0 {
 				t.Errorf("got %d times the news that %s has moved, want none", moved, node.id.Short())
 			}
@@ -215,12 +217,12 @@ func TestRelayThatMangles(t *testing.T) {
 						return x.current().Kind == Relayed && y.current().Kind == Relayed && x.current().Via != bad && y.current().Via != bad
 					})
 				}
-				moved := x.events
+				moved := x.seen()
 				time.Sleep(5 * time.Minute)
 				if got := x.current(); got.Kind != Relayed || (got.Via == bad) != (tt.left == 0) {
 					t.Errorf("got %v five minutes later, want a path by the relay that is sound", got)
 				}
-				if got := x.events - moved; got > 20 {
+				if got := x.seen() - moved; got > 20 {
 					t.Errorf("got %d changes in five minutes, want it to settle", got)
 				}
 				s.mu.Lock()

@@ -318,6 +318,13 @@ func (n *simNode) follow(ctx context.Context) {
 	}
 }
 
+// seen returns how many events were told.
+func (n *simNode) seen() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.events
+}
+
 func (n *simNode) current() Path {
 	n.mu.Lock()
 	defer n.mu.Unlock()
