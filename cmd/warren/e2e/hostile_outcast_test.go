@@ -20,7 +20,7 @@ func (s *siege) outcast() {
 		last = append(last, attacks...)
 		for _, attack := range attacks {
 			for _, a := range both {
-				s.must(a.begin(s.ctx, attack, s.given(a, orders{}, 10*time.Second)))
+				s.must(a.begin(s.ctx, attack, s.given(a, 10*time.Second)))
 			}
 		}
 	}

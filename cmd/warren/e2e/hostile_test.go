@@ -232,11 +232,8 @@ func (s *siege) relayedByEvil() {
 // attacks are all of them.
 func (s *siege) attacks() {
 	both := []*attacker{s.evil, s.mole}
-	if s.only.MatchString("relay") {
-		s.relayedByEvil()
-	}
 	// A relay that dies costs up to 1.0 s. This one turns bad in four ways, one after the other.
-	s.strike(strike{attack: "relay", least: 6 * time.Second, allow: 2 * time.Second, gaps: 4})
+	s.strike(strike{attack: "relay", least: 6 * time.Second, allow: 2 * time.Second, gaps: 4, before: s.relayedByEvil})
 	s.strike(strike{attack: "anchor-lies", without: []*Node{s.sym}, meanwhile: func() []string {
 		s.sym.Host.Router().Flush() // who asks where it stands is lied to
 		return nil
@@ -271,7 +268,7 @@ func (s *siege) attacks() {
 func (s *siege) cutOff() []string {
 	time.Sleep(500 * time.Millisecond)
 	s.Cut(s.hard.Host)
-	_, err := s.hard.Host.Run(s.ctx, "ip", "addr", "add", "192.168.77.7/32", "dev", "lo") // it looks at once whether its sessions live
+	_, err := s.hard.Host.Run(s.ctx, "ip", "addr", "replace", fmt.Sprintf("192.168.77.%d/32", 1+rand.IntN(250)), "dev", "lo") // it looks at once whether its sessions live
 	s.must(err)
 	time.Sleep(max(12*time.Second, min(s.length-time.Second, time.Minute)))
 	s.Mend(s.hard.Host)
@@ -295,7 +292,7 @@ func (s *siege) known(id string, limit time.Duration, nodes ...*Node) (wrong []s
 
 // revocationSpreads revokes a member that was never started while another is off, which has to learn of it when it is back.
 func (s *siege) revocationSpreads() []string {
-	lost := s.node("lost", nil)
+	lost := s.node(fmt.Sprintf("lost%d", len(s.nodes)), nil)
 	token, err := s.founder.Invite(s.ctx)
 	s.must(err)
 	s.must(lost.Join(s.ctx, token))
