@@ -78,7 +78,8 @@ type Attacker struct {
 	mu      sync.Mutex
 	running map[string]*strike
 	puppets []*puppet
-	marked  map[identity.NodeID]bool // made here
+	marked  map[identity.NodeID]bool             // made here
+	seen    map[identity.NodeID][]netip.AddrPort // where others were reached
 }
 
 // strike is one attack under way.
@@ -124,7 +125,7 @@ func (c counters) counts() map[string]int64 {
 
 // New returns an attacker that does nothing until it is told to.
 func New() *Attacker {
-	return &Attacker{running: make(map[string]*strike), marked: make(map[identity.NodeID]bool)}
+	return &Attacker{running: make(map[string]*strike), marked: make(map[identity.NodeID]bool), seen: make(map[identity.NodeID][]netip.AddrPort)}
 }
 
 // Use gives the attacker an agent's parts and has it listen at the socket that the environment names.
@@ -157,9 +158,19 @@ func (s *strike) others() (out []roster.Member) {
 	return out
 }
 
-// reachable are those of them that strangers reach.
+// reachable are those of them that strangers reach, or once did: the attacker does not forget where that was.
 func (s *strike) reachable() []roster.Member {
-	return slices.DeleteFunc(s.others(), func(m roster.Member) bool { return len(m.Record.Endpoints) == 0 })
+	all := s.others()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range all {
+		if m := &all[i]; len(m.Record.Endpoints) > 0 {
+			s.seen[m.ID] = m.Record.Endpoints
+		} else {
+			m.Record.Endpoints = s.seen[m.ID]
+		}
+	}
+	return slices.DeleteFunc(all, func(m roster.Member) bool { return len(m.Record.Endpoints) == 0 })
 }
 
 // victim is the member that the orders name, by the name that it wants.

@@ -14,13 +14,14 @@ import (
 // outcast revokes both while they attack, and asserts that within five seconds nothing of them is left, and nothing comes back.
 func (s *siege) outcast() {
 	s.t.Helper()
+	s.relayedByEvil() // which is to end as well; after all that it has done, it may be avoided
 	both := []*attacker{s.evil, s.mole}
 	var last []string
 	start := func(attacks ...string) {
 		last = append(last, attacks...)
 		for _, attack := range attacks {
 			for _, a := range both {
-				s.must(a.begin(s.ctx, attack, s.given(a, orders{}, 10*time.Second)))
+				s.must(a.begin(s.ctx, attack, s.given(a, 10*time.Second)))
 			}
 		}
 	}
