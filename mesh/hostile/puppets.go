@@ -225,8 +225,8 @@ func (p *puppet) keep(r *raw) {
 	p.raw = append(p.raw, r)
 }
 
-// farewell is how long a node that is refused may be told why, in the connection that it has made.
-const farewell = 2 * time.Second
+// farewell is longer than a node that is refused may be told why in the connection that it has made, and be shown what proves it.
+const farewell = 5 * time.Second
 
 // sessions lists the connections that stand, but for those in which the node may be hearing that it is refused.
 func (p *puppet) sessions() (list []string) {
