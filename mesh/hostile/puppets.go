@@ -17,6 +17,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"warren/mesh"
 	"warren/mesh/courier"
 	"warren/mesh/identity"
 	"warren/mesh/record"
@@ -128,8 +129,8 @@ func (s *strike) sign(kind record.Kind, b body, key ed25519.PrivateKey) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	mesh := s.State.MeshID()
-	signature := ed25519.Sign(key, bytes.Join([][]byte{[]byte("warren record v1"), mesh[:], {byte(kind)}, content}, nil))
+	meshID := s.State.MeshID()
+	signature := ed25519.Sign(key, bytes.Join([][]byte{[]byte("warren record v1"), meshID[:], {byte(kind)}, content}, nil))
 	signed := record.Signed{Kind: kind, Body: content, Signature: signature}
 	if kind != record.KindNode {
 		signed.Signer = identity.KeyIDOf(key.Public().(ed25519.PublicKey))
@@ -183,28 +184,34 @@ func (s *strike) publish(p *puppet, change func(body)) error {
 	return nil
 }
 
-// pool returns so many puppets that this node has admitted in good order, now. They are made once, as long as the invite is not used up.
-func (s *strike) pool(n int) []*puppet {
-	s.mu.Lock()
-	have := len(s.puppets)
-	s.mu.Unlock()
-	for ; have < n; have++ {
+// pool returns so many puppets that are members, as far as there can be so many: those that there are, and new ones that this node has
+// admitted in good order, now.
+func (s *strike) pool(n int) (members []*puppet) {
+	for made := 0; ; made++ {
+		s.mu.Lock()
+		all := append([]*puppet(nil), s.puppets...)
+		s.mu.Unlock()
+		members = members[:0]
+		for _, p := range all {
+			if m, ok := s.Records.View().Member(p.id); ok && m.State == mesh.Active && len(members) < n {
+				members = append(members, p)
+			}
+		}
+		if len(members) == n || made == n {
+			return members
+		}
 		p, err := s.make(time.Now(), true)
+		if err == nil {
+			err = s.publish(p, nil)
+		}
 		if err != nil {
 			s.add("no puppet", 1)
-			break
-		}
-		if err := s.publish(p, nil); err != nil {
-			s.add("no puppet", 1)
-			break
+			return members
 		}
 		s.mu.Lock()
 		s.puppets = append(s.puppets, p)
 		s.mu.Unlock()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]*puppet(nil), s.puppets[:min(n, len(s.puppets))]...)
 }
 
 // sealer seals signals in a puppet's name.
@@ -218,8 +225,8 @@ func (p *puppet) keep(r *raw) {
 	p.raw = append(p.raw, r)
 }
 
-// farewell is how long a node that is refused may be told why, in the connection that it has made.
-const farewell = 2 * time.Second
+// farewell is longer than a node that is refused may be told why in the connection that it has made, and be shown what proves it.
+const farewell = 5 * time.Second
 
 // sessions lists the connections that stand, but for those in which the node may be hearing that it is refused.
 func (p *puppet) sessions() (list []string) {

@@ -14,7 +14,7 @@ import (
 // outcast revokes both while they attack, and asserts that within five seconds nothing of them is left, and nothing comes back.
 func (s *siege) outcast() {
 	s.t.Helper()
-	s.relayedByEvil() // which is to end as well; after all that it has done, it may be avoided
+	s.relayedByEvil(2) // which is to end as well; after all that it has done, it may be avoided
 	both := []*attacker{s.evil, s.mole}
 	var last []string
 	start := func(attacks ...string) {

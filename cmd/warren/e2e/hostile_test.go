@@ -206,11 +206,11 @@ func (s *siege) settle() {
 	s.step("the longest silence of a quiet mesh: %d ms", s.quiet.Milliseconds())
 }
 
-// relayedByEvil has a pair of the honest that needs a relay use the attacker's, and reports whether one does.
-func (s *siege) relayedByEvil() bool {
+// relayedByEvil has a pair of the honest that needs a relay use the attacker's, within so many restarts, and reports whether one does.
+func (s *siege) relayedByEvil(tries int) bool {
 	s.t.Helper()
 	behind := []*Node{s.alice, s.bob, s.sym, s.hard}
-	for try := range 6 {
+	for try := range tries {
 		for begin := time.Now(); time.Since(begin) < 2*time.Second; time.Sleep(100 * time.Millisecond) {
 			for _, n := range behind {
 				st, _ := n.Status(s.ctx) // one that has ended says nothing
@@ -238,7 +238,7 @@ func (s *siege) attacks() {
 	both := []*attacker{s.evil, s.mole}
 	// A relay that dies costs up to 1.0 s, one that corrupts 1.4 s. This one turns bad in four ways, one after the other.
 	s.strike(strike{attack: "relay", least: 6 * time.Second, allow: 2500 * time.Millisecond, gaps: 4, before: func() {
-		if !s.relayedByEvil() {
+		if !s.relayedByEvil(8) {
 			s.t.Error("the attacker does not become a relay")
 		}
 	}})
