@@ -8,5 +8,11 @@ import (
 	"warren/mesh/identity"
 )
 
-// prove returns the proof that a node's record gives for its WireGuard key; nil while records have none.
-func prove(identity.MeshID, identity.NodeID, wgtypes.Key) []byte { return nil }
+// prove returns the proof that a node's record gives for its WireGuard key; nil if there can be none.
+func prove(mesh identity.MeshID, node identity.NodeID, private wgtypes.Key) []byte {
+	proof, err := identity.ProveKey(mesh, node, private)
+	if err != nil {
+		return nil
+	}
+	return proof[:]
+}
