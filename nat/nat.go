@@ -204,6 +204,12 @@ func (n *NAT) PeerChanged(peer identity.NodeID) {
 	n.requests.ask(desired{changed: only(peer)})
 }
 
+// RelayGone says that a node may not relay any more, since it is no member: paths through it end at once, though it may go on
+// to forward.
+func (n *NAT) RelayGone(anchor identity.NodeID) {
+	n.requests.ask(desired{gone: only(anchor)})
+}
+
 // Events returns the channel of changes. It coalesces: of each peer only the latest is held for a slow reader.
 func (n *NAT) Events() <-chan Event { return n.events }
 

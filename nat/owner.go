@@ -196,6 +196,9 @@ func (l *loop) reconcile(now time.Time) {
 		tx, rx := l.o.Traffic.Activity(p.id)
 		l.step(now, p, path.Stirred{LastTx: tx, LastRx: rx})
 	})
+	for anchor := range d.gone {
+		l.each(true, nil, func(p *peer) { l.step(now, p, path.RelayGone{Anchor: anchor}) })
+	}
 	l.each(false, d.changed, func(p *peer) { l.step(now, p, path.PeerChanged{}) })
 	l.each(d.checkAll, d.check, func(p *peer) { l.step(now, p, path.Suspect{}) })
 	l.each(d.everyReady, d.ready, func(p *peer) { l.step(now, p, path.Routable{}) })

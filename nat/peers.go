@@ -77,7 +77,7 @@ func trace(log *slog.Logger, p *peer, in path.Input) {
 		log.Debug("ICE failed", "id", p.id.Short(), "attempt", in.Attempt, "reason", in.Text)
 	case path.RelayOpened:
 		log.Debug("relay opened", "id", p.id.Short(), "anchor", in.Anchor.Short(), "address", in.Addr, "reason", in.Text)
-	case path.Suspect, path.NetworkChanged, path.PeerChanged, path.Introduce:
+	case path.Suspect, path.NetworkChanged, path.PeerChanged, path.RelayGone, path.Introduce:
 		log.Debug("machine told", "id", p.id.Short(), "kind", fmt.Sprintf("%T", in))
 	}
 }

@@ -28,12 +28,14 @@ type desired struct {
 	introduce  map[identity.NodeID]bool
 	stirred    map[identity.NodeID]bool
 	changed    map[identity.NodeID]bool
+	gone       map[identity.NodeID]bool // anchors
 }
 
 func noDesire() desired {
 	return desired{
 		ready: make(map[identity.NodeID]bool), introduce: make(map[identity.NodeID]bool), stirred: make(map[identity.NodeID]bool),
 		check: make(map[identity.NodeID]bool), changed: make(map[identity.NodeID]bool),
+		gone: make(map[identity.NodeID]bool),
 	}
 }
 
@@ -61,6 +63,7 @@ func (d *desired) add(more desired) {
 	maps.Copy(d.introduce, more.introduce)
 	maps.Copy(d.stirred, more.stirred)
 	maps.Copy(d.changed, more.changed)
+	maps.Copy(d.gone, more.gone)
 }
 
 func (r *requests) ask(more desired) {

@@ -21,6 +21,7 @@ import (
 	"warren/mesh/place"
 	"warren/mesh/roster"
 	"warren/mesh/session"
+	"warren/nat"
 	"warren/nat/limit"
 	"warren/nat/netwatch"
 	"warren/nat/relay"
@@ -254,6 +255,7 @@ type relays struct {
 	server  *relay.Server
 	client  *relay.Client
 	forward *bind.Forwards
+	nat     *nat.NAT // whose paths go through others
 }
 
 // Set says whether this node relays for others, and at most how many bytes a second; 0: no limit.
@@ -265,7 +267,13 @@ func (r relays) Set(enabled bool, limit int) {
 func (r relays) Follow(anchors []identity.NodeID)  { r.client.Follow(anchors) }
 func (r relays) Wanted() []identity.NodeID         { return r.client.Anchors() }
 func (r relays) Load(anchor identity.NodeID) uint8 { return r.client.Load(anchor) }
-func (r relays) Drop(id identity.NodeID)           { r.server.Drop(id) }
+
+// Drop ends all relaying for and by a node that is no member any more.
+func (r relays) Drop(id identity.NodeID) {
+	r.server.Drop(id)
+	r.nat.RelayGone(id)
+}
+
 func (r relays) Moved(id identity.NodeID, to netip.AddrPort) {
 	r.server.Moved(id, to)
 	r.client.Moved(id, to)

@@ -44,6 +44,8 @@ type (
 	PeerChanged struct{}
 	// Suspect asks for a check of the current path now.
 	Suspect struct{}
+	// RelayGone says that an anchor is no member any more: nothing goes through it from now on, whether it answers or not.
+	RelayGone struct{ Anchor identity.NodeID }
 	// Introduce asks for a new introduction although there is a path, which stays in use meanwhile. It does nothing
 	// while one is under way, or right after one.
 	Introduce struct{}
@@ -85,6 +87,7 @@ func (Unroutable) input()     {}
 func (NetworkChanged) input() {}
 func (PeerChanged) input()    {}
 func (Suspect) input()        {}
+func (RelayGone) input()      {}
 func (Introduce) input()      {}
 func (Nominated) input()      {}
 func (Failed) input()         {}

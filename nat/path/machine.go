@@ -99,6 +99,8 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		}
 	case Suspect:
 		m.route.suspect(now)
+	case RelayGone:
+		m.route.relayGone(now, in.Anchor)
 	case Introduce:
 		m.intro.again(now)
 	case Nominated:

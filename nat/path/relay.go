@@ -53,7 +53,8 @@ type relays struct {
 	checks  *checks
 	agreed  choice // in the newest attempt
 	avoided avoidance
-	why     Reason // there is none
+	gone    []identity.NodeID // anchors that are no members any more, the latest last; at most maxRelays
+	why     Reason            // there is none
 }
 
 // channels finds one of several.
@@ -154,7 +155,9 @@ func (r *relay) wake(u used) time.Time {
 
 // plan prepares the channels on the agreed anchors. It reports whether there are any.
 func (s *relays) plan(now time.Time, u used, agreed choice) bool {
-	usable := func(id identity.NodeID) bool { return !id.IsZero() && id != s.cfg.Peer && id != s.cfg.Self }
+	usable := func(id identity.NodeID) bool {
+		return !id.IsZero() && id != s.cfg.Peer && id != s.cfg.Self && !slices.Contains(s.gone, id)
+	}
 	if !usable(agreed.spare) || agreed.spare == agreed.first {
 		agreed.spare = identity.NodeID{}
 	}
@@ -273,6 +276,9 @@ func (s *relays) open(now time.Time, r *relay) {
 
 // renew opens the idle channels anew whose anchor this node has another session with: it may have been restarted.
 func (s *relays) renew(now time.Time, u used, local []RelayOffer) {
+	s.gone = slices.DeleteFunc(s.gone, func(id identity.NodeID) bool { // it is a member again
+		return slices.ContainsFunc(local, func(o RelayOffer) bool { return o.Anchor == id })
+	})
 	for _, r := range s.list {
 		newer := func(o RelayOffer) bool { return o.Anchor == r.anchor && o.Since.After(r.since) }
 		if r.phase == relayReady && !u.by(r) && r.end.IsZero() && slices.ContainsFunc(local, newer) {
@@ -339,6 +345,24 @@ func (s *relays) answered(now time.Time, check pendingCheck) bool {
 		r.phase, s.why = relayReady, ""
 	}
 	return true
+}
+
+// bar has an anchor not used until this node names it again.
+func (s *relays) bar(anchor identity.NodeID) {
+	s.gone = append(slices.DeleteFunc(s.gone, func(id identity.NodeID) bool { return id == anchor }), anchor)
+	s.gone = s.gone[max(0, len(s.gone)-maxRelays):]
+}
+
+// without closes a channel whose anchor may not be used, and reports whether it was of use.
+func (s *relays) without(r *relay) (ready bool) {
+	if s.agreed.first == r.anchor {
+		s.agreed.first, s.agreed.spare = s.agreed.spare, identity.NodeID{}
+	}
+	if s.agreed.spare == r.anchor {
+		s.agreed.spare = identity.NodeID{}
+	}
+	s.close(r)
+	return r.phase == relayReady
 }
 
 // close forgets a channel.

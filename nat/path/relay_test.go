@@ -80,6 +80,49 @@ func TestRelayThatDiesIsReplacedByTheSpare(t *testing.T) {
 	}
 }
 
+// An anchor that is no member any more is left at once, though it goes on forwarding, and is not taken again.
+func TestRelayThatIsNoMember(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		gone, via    identity.NodeID
+		spareIsGone  bool
+		wantReplaced bool
+	}{
+		{name: "in use", gone: anchorID, via: spareID, wantReplaced: true}, {name: "held ready", gone: spareID, via: anchorID},
+		{name: "both", gone: anchorID, spareIsGone: true},
+	} {
+		w := newRelayedWorld(t, 7)
+		w.run(10*time.Second, true)
+		events := len(w.side[0].events)
+		for i := range w.side {
+			known := w.local(i, 0, 0)
+			known.Relays = slices.DeleteFunc(known.Relays, func(o RelayOffer) bool { return o.Anchor == c.gone || c.spareIsGone })
+			w.input(i, known)
+			if c.spareIsGone {
+				w.input(i, RelayGone{Anchor: spareID})
+			}
+			w.input(i, RelayGone{Anchor: c.gone})
+			if got := w.via(i); got != c.via {
+				t.Errorf("%s, side %d: got a path through %v at once, want %v: %q", c.name, i, got, c.via, w.reason(i))
+			}
+			if r := w.side[i].m.route.relays.by(c.gone); r != nil {
+				t.Errorf("%s, side %d: got a channel there still: %+v", c.name, i, r)
+			}
+		}
+		w.run(time.Minute, true)
+		for i := range w.side {
+			if got := w.via(i); got != c.via {
+				t.Errorf("%s, side %d: got a path through %v a minute later, want %v: %q", c.name, i, got, c.via, w.reason(i))
+			}
+		}
+		for _, e := range w.side[0].events[events:] {
+			if c.wantReplaced && e.Path.Kind != Relayed {
+				t.Errorf("%s: got a moment without a path (%s), want none", c.name, e.Reason)
+			}
+		}
+	}
+}
+
 // The spare one has nothing to do, and costs next to nothing.
 func TestSpareRelayIdles(t *testing.T) {
 	w := newRelayedWorld(t, 1)

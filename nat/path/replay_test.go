@@ -38,7 +38,7 @@ func TestReplay(t *testing.T) {
 		}
 	}
 	for _, in := range []Input{
-		Wake{}, Local{}, Received{}, Stirred{}, Routable{}, Unroutable{}, NetworkChanged{}, PeerChanged{}, Suspect{}, Introduce{},
+		Wake{}, Local{}, Received{}, Stirred{}, Routable{}, Unroutable{}, NetworkChanged{}, PeerChanged{}, Suspect{}, Introduce{}, RelayGone{},
 		Nominated{}, Failed{}, OwnPredicted{}, RelayOpened{}, CheckAnswered{}, PeerChecked{}, Proven{},
 	} {
 		if inputs[reflect.TypeOf(in)] == 0 {
@@ -72,6 +72,7 @@ func eventful(t *testing.T, seed uint64) *world {
 	w.run(10*time.Second, true)
 	w.input(0, Introduce{})
 	w.input(1, Suspect{})
+	w.input(1, RelayGone{Anchor: spareID})
 	w.run(time.Second, true)
 	if try := w.side[1].m.intro.try; try.on {
 		w.input(1, Failed{Attempt: try.number, Text: "no agent"})

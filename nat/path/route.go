@@ -3,6 +3,8 @@ package path
 import (
 	"net/netip"
 	"time"
+
+	"warren/mesh/identity"
 )
 
 // preferDirect is how long a relay that works already waits for ICE: most pairs need no relay then, and the change to
@@ -329,6 +331,30 @@ func (t *route) leaveRelay(now time.Time) {
 	if old != nil {
 		t.closeRelay(old)
 	}
+	t.news.died = true
+}
+
+// relayGone leaves an anchor that is no member any more, whether it works or not.
+func (t *route) relayGone(now time.Time, anchor identity.NodeID) {
+	t.relays.bar(anchor)
+	r := t.relays.by(anchor)
+	if r == nil {
+		return
+	}
+	if !t.used().by(r) {
+		t.news.unspared = t.relays.without(r) || t.news.unspared
+		return
+	}
+	reason := because("relay through %s: it is no member any more", anchor)
+	if next := t.relays.other(t.used()); next != nil {
+		t.relays.agreed = choice{first: next.anchor}
+		t.moveRelay(now, next, reason)
+	} else {
+		t.set(now, Path{}, reason)
+		t.checks.agree()
+		t.relays.why = reason
+	}
+	t.relays.without(r)
 	t.news.died = true
 }
 
