@@ -12,6 +12,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,14 +103,16 @@ func deadly() map[string][]byte {
 
 // besieged is one attempt with a real agent, under attack.
 type besieged struct {
-	x       *mux
-	lane    *tap
-	a       *attempt
-	done    chan struct{}
-	cancel  context.CancelFunc
-	reports []path.Input
-	there   netip.AddrPort
-	probe   stunwire.ID // of a question that an anchor has not answered
+	x      *mux
+	lane   *tap
+	a      *attempt
+	done   chan struct{}
+	cancel context.CancelFunc
+	probe  stunwire.ID // of a question that an anchor has not answered
+
+	mu       sync.Mutex
+	reported []path.Input
+	there    netip.AddrPort
 }
 
 func besiege(controlling bool) *besieged {
@@ -125,12 +129,25 @@ func besiege(controlling bool) *besieged {
 	b.cancel = cancel
 	go func() {
 		defer close(b.done)
-		b.a.run(ctx, func(in path.Input) { b.reports = append(b.reports, in) }, slog.New(slog.DiscardHandler))
+		b.a.run(ctx, b.report, slog.New(slog.DiscardHandler))
 	}()
 	synctest.Wait()
 	b.probe = b.x.probe(netip.MustParseAddrPort("203.0.113.3:9277"))
 	time.Sleep(checkInterval)
 	return b
+}
+
+func (b *besieged) report(in path.Input) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reported = append(b.reported, in)
+}
+
+// reports returns what the attempt has said.
+func (b *besieged) reports() []path.Input {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reported
 }
 
 // checks takes the checks that the agent has sent.
@@ -180,7 +197,7 @@ func (b *besieged) win(controlling bool) {
 			b.x.dispatch(answer, b.there)
 		}
 		time.Sleep(checkInterval)
-		if len(b.reports) > 0 {
+		if len(b.reports()) > 0 {
 			return
 		}
 	}
@@ -216,8 +233,8 @@ func TestPacketsOfDeath(t *testing.T) {
 				}
 				b.win(controlling)
 				want := path.Nominated{Attempt: 1, Addr: b.there}
-				if len(b.reports) != 1 || b.reports[0] != want {
-					t.Errorf("got %v after %d messages, want %v", b.reports, n, want)
+				if !slices.Equal(b.reports(), []path.Input{want}) {
+					t.Errorf("got %v after %d messages, want %v", b.reports(), n, want)
 				}
 				b.end()
 				if now := runtime.NumGoroutine(); now > before {
@@ -273,8 +290,8 @@ func TestDatagramsOfDeath(t *testing.T) {
 				b.attack(b.answerable(), attributes...)
 			}
 			b.win(controlling)
-			if want := (path.Nominated{Attempt: 1, Addr: b.there}); len(b.reports) != 1 || b.reports[0] != want {
-				t.Errorf("controlling %v: got %v, want %v", controlling, b.reports, want)
+			if want := (path.Nominated{Attempt: 1, Addr: b.there}); !slices.Equal(b.reports(), []path.Input{want}) {
+				t.Errorf("controlling %v: got %v, want %v", controlling, b.reports(), want)
 			}
 			b.end()
 		})
@@ -302,8 +319,8 @@ func TestRoleConflicts(t *testing.T) {
 				t.Errorf("controlling %v: got %d packets for 1,000 checks in 2 s, want no more than its own pace", controlling, sent)
 			}
 			b.win(controlling)
-			if want := (path.Nominated{Attempt: 1, Addr: b.there}); len(b.reports) != 1 || b.reports[0] != want {
-				t.Errorf("controlling %v: got %v, want %v", controlling, b.reports, want)
+			if want := (path.Nominated{Attempt: 1, Addr: b.there}); !slices.Equal(b.reports(), []path.Input{want}) {
+				t.Errorf("controlling %v: got %v, want %v", controlling, b.reports(), want)
 			}
 			b.end()
 		})

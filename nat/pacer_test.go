@@ -225,3 +225,39 @@ func TestPaceCostsNoTime(t *testing.T) {
 		t.Errorf("got %s in the middle and %s at nine of ten, want 250 and 500 ms at most", times[100], times[180])
 	}
 }
+
+// A hundred peers behind one router are met at once: its address is soon one that answers.
+func TestManyPeersBehindOneRouter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		anchor := s.start(s.host(nil, 1), simID(1))
+		box := s.nat(portRestricted, 10)
+		hub := s.start(s.host(s.nat(portRestricted, 20), 20), simID(2), anchor)
+		var peers []*simNode
+		var ids []identity.NodeID
+		for i := range 100 {
+			p := s.start(s.host(box, byte(10+i)), simID(100+i), anchor)
+			peers, ids = append(peers, p), append(ids, p.id)
+		}
+		time.Sleep(10 * time.Second) // STUN answers to one address are limited
+		hub.SetPeers(ids)
+		for _, p := range peers {
+			p.SetPeers([]identity.NodeID{hub.id})
+		}
+		took := s.until("all direct", 5*time.Second, func() bool {
+			for _, p := range peers {
+				if p.current().Kind != Direct {
+					return false
+				}
+			}
+			return true
+		})
+		t.Logf("100 peers direct after %s", took)
+		if took > 300*time.Millisecond {
+			t.Errorf("got all direct after %s, want 300 ms at most", took)
+		}
+		for _, n := range append(peers, hub, anchor) {
+			n.halt()
+		}
+	})
+}
