@@ -60,7 +60,7 @@ func hog(ctx context.Context, a *peer, as identity.NodeID, proven bool, said []b
 				time.Sleep(10 * time.Second)
 			}
 		}()
-		time.Sleep(250 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond)
 	}
 }
 
@@ -97,7 +97,7 @@ func TestSyncsAreBounded(t *testing.T) {
 				for i := range byte(3) {
 					go hog(ctx, a, identity.NodeID{9, i}, true, said)
 				}
-				time.Sleep(30 * time.Second)
+				time.Sleep(22 * time.Second)
 				synctest.Wait()
 				runtime.GC()
 				runtime.ReadMemStats(&after)
