@@ -243,7 +243,8 @@ func (m *testMesh) clone(t testing.TB) *testMesh {
 func TestSeveralPromotions(t *testing.T) {
 	f := newFamily(t)
 	one, two := f.promote(f.admin.authority(), f.d, at(30)), f.promote(f.other.authority(), f.d, at(31))
-	n1, n2 := f.join("n1", f.invite2(one, at(32)), f.d, at(33)), f.join("n2", f.invite2(two, at(32)), f.d, at(34))
+	f.join("n1", f.invite2(one, at(32)), f.d, at(33))
+	f.join("n2", f.invite2(two, at(32)), f.d, at(34))
 	f.revocation(record.Revocation{Target: keyOf(f.c)}, f.d.key)
 	f.wantOrderFree("founder", "admin", "other", "a", "b", "d", "n1", "n2")
 	f.revocation(record.Revocation{Target: keyOf(f.admin), Scope: record.ScopePower, Keep: keep(f.a, f.b, f.c)}, f.founder.key)
@@ -252,7 +253,6 @@ func TestSeveralPromotions(t *testing.T) {
 	f.revocation(record.Revocation{Target: keyOf(f.other), Scope: record.ScopePower, Keep: keep(f.d)}, f.founder.key)
 	f.wantOrderFree("founder", "admin", "other", "a", "b", "c", "d")
 	wantAdmins(t, f.roster(), f.founder)
-	_, _ = n1, n2
 }
 
 // An admin and who it promoted promote each other: nobody gets above who is above it.

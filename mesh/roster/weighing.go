@@ -12,8 +12,7 @@ import (
 // promotions, each with admins above it; what it signs counts if it does so on one of them. All that is asked of a ground is about those
 // above it, and those are ever fewer.
 type weighing struct {
-	set  *set
-	root identity.KeyID
+	set *set
 
 	counts map[*entry][]*entry        // by ground: revocations of its holder that count on it
 	hits   map[*entry]map[*entry]bool // by revocation: whether it hits a node
