@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -47,11 +48,9 @@ func TestHardNATs(t *testing.T) {
 				return
 			}
 			bed.eventually("a second attempt has begun", func() bool {
-				sent := 0
-				for _, n := range homeB.CountedUDP() {
-					sent += n
-				}
-				return sent >= 150 // one has 120 checks: 20 a second, for 6 s
+				out, err := b.Warren(bed.ctx, "", "why", a.Name(), "--json")
+				var told api.Why
+				return err == nil && json.Unmarshal([]byte(out), &told) == nil && len(told.Attempts) >= 2
 			})
 			bed.connected(a, b, tt.want)
 			punched(t, homeB.CountedUDP(), 0, tt.ports)
