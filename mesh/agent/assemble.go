@@ -198,7 +198,7 @@ func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (er
 	if err != nil {
 		return err
 	}
-	stunned.NAT, p.relays.nat = p.nat, p.nat
+	stunned.NAT, p.relays.paths = p.nat, p.nat
 	accepted, err := stream.New(stream.Options{Members: streamMembers{p.members}, Roster: p.members, Joins: true, Logger: logger})
 	if err != nil {
 		return err

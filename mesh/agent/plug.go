@@ -21,7 +21,6 @@ import (
 	"warren/mesh/place"
 	"warren/mesh/roster"
 	"warren/mesh/session"
-	"warren/nat"
 	"warren/nat/limit"
 	"warren/nat/netwatch"
 	"warren/nat/relay"
@@ -250,12 +249,15 @@ func (t traffic) Activity(peer identity.NodeID) (lastTx, lastRx time.Time) {
 	return a.LastTx, a.LastRx
 }
 
+// paths are told when nothing may go through a relay any more; *nat.NAT has them.
+type paths interface{ RelayGone(id identity.NodeID) }
+
 // relays are this node's two parts in relaying.
 type relays struct {
 	server  *relay.Server
 	client  *relay.Client
 	forward *bind.Forwards
-	nat     *nat.NAT // whose paths go through others
+	paths   paths // that go through others
 }
 
 // Set says whether this node relays for others, and at most how many bytes a second; 0: no limit.
@@ -271,7 +273,7 @@ func (r relays) Load(anchor identity.NodeID) uint8 { return r.client.Load(anchor
 // Drop ends all relaying for and by a node that is no member any more.
 func (r relays) Drop(id identity.NodeID) {
 	r.server.Drop(id)
-	r.nat.RelayGone(id)
+	r.paths.RelayGone(id)
 }
 
 func (r relays) Moved(id identity.NodeID, to netip.AddrPort) {

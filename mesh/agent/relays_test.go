@@ -36,7 +36,11 @@ type relayed struct {
 	at     netip.AddrPort
 	socket *bind.Bind
 	heard  chan netip.AddrPort // from where WireGuard packets came
+	gone   []identity.NodeID   // relays that may not be used any more
 }
+
+// RelayGone is nat's.
+func (x *relayed) RelayGone(id identity.NodeID) { x.gone = append(x.gone, id) }
 
 func newRelaying(t *testing.T) *relaying {
 	r := &relaying{t: t, network: bindtest.NewNetwork()}
@@ -53,6 +57,7 @@ func (r *relaying) add(n byte) *relayed {
 	quiet := slog.New(slog.DiscardHandler)
 	x.socket = bind.New(bind.Options{Inner: thrifty{r.network.Host(x.at.Addr())}, Logger: quiet})
 	x.relays = relays{
+		paths:   x,
 		server:  relay.NewServer(relay.ServerOptions{Self: x.id, Socket: forwarder{x.socket.Forwards()}, Members: r, Logger: quiet}),
 		client:  relay.NewClient(relay.ClientOptions{Dialer: x, Channels: x.socket.Channels(), Logger: quiet}),
 		forward: x.socket.Forwards(),
@@ -195,6 +200,9 @@ func TestRelaysTellBothParts(t *testing.T) {
 		synctest.Wait()
 		if pairs, _ := anchor.server.Snapshot(); slices.ContainsFunc(pairs, func(p relay.Pair) bool { return p.Joined }) {
 			t.Errorf("got pairs %v after one was dropped, want none joined", pairs)
+		}
+		if want := []identity.NodeID{b.id}; !slices.Equal(anchor.gone, want) {
+			t.Errorf("got paths told of %v, want %v", anchor.gone, want)
 		}
 
 		// The load of those that may be used is known while they are followed.
