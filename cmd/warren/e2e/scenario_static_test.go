@@ -136,7 +136,13 @@ func TestReload(t *testing.T) {
 	bed.must(Admit(bed.ctx, founder, member))
 	bed.meshed(founder, member)
 	bed.must(founder.pingAll(bed.ctx, []string{"10.97.1.1", "10.97.2.1"}))
-	before := bed.status(founder)
+	// An introduction that came from both sides ends with a second handshake.
+	before, err := founder.Wait(bed.ctx, "the handshakes are two seconds old", func(s api.Status) bool {
+		return !slices.ContainsFunc(s.Peers, func(p api.Peer) bool {
+			return p.LastHandshake == nil || time.Since(*p.LastHandshake) < 2*time.Second
+		})
+	})
+	bed.must(err)
 
 	var streams []*natlab.Process
 	for _, to := range []string{"10.97.1.1", bed.status(member).Self.Addresses[0].String()} {
@@ -146,7 +152,7 @@ func TestReload(t *testing.T) {
 	}
 
 	bed.step("another address, by warren up")
-	_, err := moody.Host.Run(bed.ctx, "ip", "addr", "add", "10.97.2.2/32", "dev", foreignName)
+	_, err = moody.Host.Run(bed.ctx, "ip", "addr", "add", "10.97.2.2/32", "dev", foreignName)
 	bed.must(err)
 	bed.configure(founder, same+peerTable(moody, "persistent_keepalive = \"25s\"", "10.97.2.1/32", "10.97.2.2/32"))
 	_, err = founder.Warren(bed.ctx, "", "up", "--config", config)
