@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"time"
+	"warren/nat/due"
 )
 
 // tickEvery is how often is looked for what events have missed.
@@ -60,8 +61,8 @@ func (l *loop) run(ctx context.Context) {
 // start begins what is due and sets the timer for what is due next.
 func (l *loop) start(ctx context.Context, now time.Time) {
 	next := now.Add(time.Hour)
-	for _, due := range [...]time.Time{l.intake.resume(now), l.notices.send(now), l.syncs.start(ctx, now), l.grants.start(now)} {
-		next = sooner(next, due)
+	for _, at := range [...]time.Time{l.intake.resume(now), l.notices.send(now), l.syncs.start(ctx, now), l.grants.start(now)} {
+		next = due.Sooner(next, at)
 	}
 	l.timer.Reset(next.Sub(now))
 }

@@ -9,6 +9,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/roster"
+	"warren/nat/due"
 )
 
 // When to sync. Of two members that both see a reason the one with the smaller ID goes first, and the other only if nothing came of it.
@@ -134,7 +135,7 @@ func (t *timetable) start(ctx context.Context, now time.Time) (next time.Time) {
 		case j.at.IsZero() || j.run != nil:
 			continue
 		case j.at.After(now):
-			next = sooner(next, j.at)
+			next = due.Sooner(next, j.at)
 			continue
 		case t.needless(id, j):
 			j.at, j.asked, j.ask = time.Time{}, time.Time{}, ask{}
@@ -147,17 +148,9 @@ func (t *timetable) start(ctx context.Context, now time.Time) (next time.Time) {
 	}
 	if full {
 		t.hurry(now)
-		next = sooner(next, now.Add(yieldAfter))
+		next = due.Sooner(next, now.Add(yieldAfter))
 	}
-	return sooner(next, t.againAt)
-}
-
-// sooner returns the earlier of two times; a zero one is none.
-func sooner(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
+	return due.Sooner(next, t.againAt)
 }
 
 // hurry ends the slowest of the syncs under way, so that one that is due has its place: whoever lets a sync hang keeps nobody else waiting.

@@ -7,6 +7,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/record"
+	"warren/nat/due"
 )
 
 // When an admin's agent grants.
@@ -73,13 +74,13 @@ func (g *Granter) Step(members []Member, now time.Time) (grants []record.Grant, 
 	for _, m := range ripe {
 		if len(grants) == grantBatch {
 			g.rest = now.Add(grantRest)
-			return grants, earlier(next, g.rest)
+			return grants, due.Sooner(next, g.rest)
 		}
 		if grant, ok := b.grant(m); ok {
 			w := g.members[m.ID]
 			w.version, w.signer = grant.Version, identity.KeyID(g.self)
 			w.made(now)
-			grants, next = append(grants, grant), earlier(next, w.next())
+			grants, next = append(grants, grant), due.Sooner(next, w.next())
 		}
 	}
 	return grants, next
@@ -111,7 +112,7 @@ func (g *Granter) follow(members []Member, now time.Time) {
 			w = &waiting{}
 		}
 		g.members[m.ID] = w
-		if w.silent = earlier(w.silent, now); m.offersAll() {
+		if w.silent = due.Sooner(w.silent, now); m.offersAll() {
 			w.silent = time.Time{}
 		}
 		if m.Grant != nil && (m.Grant.Version != w.version || m.Grant.Signer != w.signer) {
@@ -126,27 +127,27 @@ func (g *Granter) follow(members []Member, now time.Time) {
 // ripe returns the members for which a grant has been due for long enough, those first that have waited longest, and when it is time for the
 // next of the others.
 func (g *Granter) ripe(members []Member, wait time.Duration, now time.Time) (ripe []*Member, next time.Time) {
-	due := g.due(members, now)
+	wanting := g.due(members, now)
 	for _, w := range g.members {
 		if up := w.silent.Add(grantDrop); !w.silent.IsZero() && now.Before(up) {
-			next = earlier(next, up)
+			next = due.Sooner(next, up)
 		}
 	}
-	since := make(map[identity.NodeID]time.Time, len(due))
-	for _, m := range due {
-		since[m.ID] = earlier(g.members[m.ID].due, now)
+	since := make(map[identity.NodeID]time.Time, len(wanting))
+	for _, m := range wanting {
+		since[m.ID] = due.Sooner(g.members[m.ID].due, now)
 	}
 	for id, w := range g.members {
 		w.due = since[id]
 	}
-	for _, m := range due {
+	for _, m := range wanting {
 		w := g.members[m.ID]
 		at := later(w.due, w.next()).Add(wait)
 		if g.prefix4.IsValid() && m.Grant == nil && !m.Record.Addr4.IsValid() {
 			at = at.Add(grantClaim)
 		}
 		if at = later(at, g.rest); now.Before(at) {
-			next = earlier(next, at)
+			next = due.Sooner(next, at)
 		} else {
 			ripe = append(ripe, m)
 		}
@@ -169,13 +170,6 @@ func (w *waiting) next() time.Time {
 		return time.Time{}
 	}
 	return w.granted.Add(grantGap << (w.often - 1))
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }
 
 func later(a, b time.Time) time.Time {

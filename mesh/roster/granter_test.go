@@ -12,6 +12,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/record"
+	"warren/nat/due"
 )
 
 // agents are the admins' agents of a mesh and what each knows of the others' grants. What members say is known to all at once.
@@ -92,20 +93,20 @@ func (a *agents) run(d time.Duration, each func()) {
 			}
 			g.comes = slices.DeleteFunc(g.comes, func(c arrivingGrant) bool {
 				if c.at.After(a.now) {
-					next = earlier(next, c.at)
+					next = due.Sooner(next, c.at)
 					return false
 				}
 				g.learn(c.grant)
 				return true
 			})
 			if at := a.step(g); at.After(a.now) {
-				next = earlier(next, at)
+				next = due.Sooner(next, at)
 			}
 		}
 		for _, g := range a.admins {
 			for _, c := range g.comes {
 				if !g.offline && c.at.After(a.now) {
-					next = earlier(next, c.at)
+					next = due.Sooner(next, c.at)
 				}
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 	"warren/nat/natkind"
 	"warren/nat/stunwire"
 )
@@ -178,7 +179,7 @@ func (r *run) mapping(wide *socket, report *Report) {
 	unanswered := func(q *question) bool { return !q.mapped.IsValid() }
 	answered := func(q *question) bool { return q.mapped.IsValid() }
 	r.until(start.Add(answerTime), func() bool { return slices.ContainsFunc(questions, answered) })
-	r.until(earlier(start.Add(answerTime), time.Now().Add(settleTime)), func() bool { return !slices.ContainsFunc(questions, unanswered) })
+	r.until(due.Sooner(start.Add(answerTime), time.Now().Add(settleTime)), func() bool { return !slices.ContainsFunc(questions, unanswered) })
 	for i, q := range questions {
 		report.Answers = append(report.Answers, Answer{Server: r.o.Servers[i], Mapped: q.mapped, RTT: q.rtt})
 		if q.mapped.IsValid() {
@@ -293,7 +294,7 @@ func (r *run) send(now time.Time) (next time.Time) {
 			k.socket.write(stunwire.Probe(k.id), q.to)
 		}
 		if !q.mapped.IsValid() && q.sent < len(askTimes) {
-			next = earlier(q.start.Add(askTimes[q.sent]), next)
+			next = due.Sooner(q.start.Add(askTimes[q.sent]), next)
 		}
 	}
 	return next
@@ -303,7 +304,7 @@ func (r *run) send(now time.Time) (next time.Time) {
 func (r *run) until(deadline time.Time, done func() bool) {
 	for !done() && r.ctx.Err() == nil {
 		now := time.Now()
-		next := earlier(deadline, r.send(now))
+		next := due.Sooner(deadline, r.send(now))
 		if !now.Before(deadline) {
 			return
 		}
@@ -354,12 +355,4 @@ func (r *run) close() {
 		s.conn.Close()
 		<-s.done
 	}
-}
-
-// earlier compares times of which the zero one means never.
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }

@@ -3,6 +3,7 @@ package path
 import (
 	"slices"
 	"time"
+	"warren/nat/due"
 )
 
 // Times of an attempt.
@@ -41,7 +42,7 @@ func (a *attempt) wake() time.Time {
 		return time.Time{}
 	}
 	if a.repeats >= 0 && a.repeats < len(trickleAgain) {
-		return earlier(a.started.Add(trickleAgain[a.repeats]), a.deadline)
+		return due.Sooner(a.started.Add(trickleAgain[a.repeats]), a.deadline)
 	}
 	return a.deadline
 }
@@ -49,7 +50,7 @@ func (a *attempt) wake() time.Time {
 // runs reports whether the attempt of that number is the one that runs.
 func (a *attempt) runs(number uint64) bool { return a.on && number == a.number }
 
-func (a *attempt) expired(now time.Time) bool { return a.on && due(now, a.deadline) }
+func (a *attempt) expired(now time.Time) bool { return a.on && isDue(now, a.deadline) }
 
 // start runs ICE with what both sides have told.
 func (a *attempt) start(now time.Time, number uint64, keys exchange, remote []Candidate, relays choice, limit time.Duration) {
@@ -93,7 +94,7 @@ func (a *attempt) planRepeats(now time.Time) {
 // repeatDue reports whether the list is to be told again, and counts it.
 func (a *attempt) repeatDue(now time.Time) bool {
 	r := a.repeats
-	if !a.on || r < 0 || r >= len(trickleAgain) || !due(now, a.started.Add(trickleAgain[r])) {
+	if !a.on || r < 0 || r >= len(trickleAgain) || !isDue(now, a.started.Add(trickleAgain[r])) {
 		return false
 	}
 	a.repeats++
@@ -106,7 +107,7 @@ func (a *attempt) extend() { a.deadline = later(a.deadline, a.started.Add(attemp
 // shorten gives an attempt that had a path when it began the time of one without.
 func (a *attempt) shorten(now time.Time) {
 	if a.on {
-		a.deadline = earlier(a.deadline, now.Add(shortAttempt))
+		a.deadline = due.Sooner(a.deadline, now.Add(shortAttempt))
 	}
 }
 

@@ -108,9 +108,9 @@ func (c *current) look(now time.Time, activity Wake) {
 	l := &c.life
 	switch {
 	case c.path.Kind == None:
-	case l.silent(now, activity), due(now, l.idleAt):
+	case l.silent(now, activity), isDue(now, l.idleAt):
 		c.suspect(now)
-	case due(now, l.poll) || l.poll.IsZero():
+	case isDue(now, l.poll) || l.poll.IsZero():
 		l.poll = nextPoll(now, activity)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"warren/nat/due"
 	"warren/nat/natkind"
 )
 
@@ -65,12 +66,12 @@ func newIntroduction(c *core) introduction {
 
 // wake is the earliest time at which something is due.
 func (i *introduction) wake() time.Time {
-	return earlier(earlier(i.sig.wake(), i.try.wake()), i.retry.at)
+	return due.Sooner(due.Sooner(i.sig.wake(), i.try.wake()), i.retry.at)
 }
 
 // repeat sends again what may have been lost.
 func (i *introduction) repeat(now time.Time) {
-	if i.sig.waiting && due(now, i.sig.next) {
+	if i.sig.waiting && isDue(now, i.sig.next) {
 		i.transmit(now)
 	}
 	if i.try.repeatDue(now) {

@@ -1,6 +1,9 @@
 package path
 
-import "time"
+import (
+	"time"
+	"warren/nat/due"
+)
 
 // directLadder spaces the tries for a direct path while relayed, noneLadder those while there is none.
 var (
@@ -53,7 +56,7 @@ func (l *ladder) descend() { l.rung = 0 }
 func (l *ladder) leave() { l.at, l.rung = time.Time{}, 0 }
 
 // sooner plans an introduction, unless one is planned for before.
-func (l *ladder) sooner(at time.Time) { l.at = earlier(l.at, at) }
+func (l *ladder) sooner(at time.Time) { l.at = due.Sooner(l.at, at) }
 
 // hurry reports whether an introduction may begin at once for an event that may come often, and counts it.
 func (l *ladder) hurry(now time.Time) bool {

@@ -3,6 +3,7 @@ package path
 import (
 	"net/netip"
 	"time"
+	"warren/nat/due"
 )
 
 // Times of the checks on the path in use, after RFC 7675 but at the pace that each path needs.
@@ -78,9 +79,9 @@ func local(addr netip.Addr) bool { return addr.IsPrivate() || addr.IsLinkLocalUn
 // wake is when the next check or look is due.
 func (l *life) wake(interval time.Duration) time.Time {
 	if l.suspect() {
-		return earlier(l.lastCheck.Add(interval), l.suspectSince.Add(l.grace))
+		return due.Sooner(l.lastCheck.Add(interval), l.suspectSince.Add(l.grace))
 	}
-	return earlier(l.idleAt, l.poll)
+	return due.Sooner(l.idleAt, l.poll)
 }
 
 func (l *life) suspect() bool { return !l.suspectSince.IsZero() }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 )
 
 // Config is what a Machine is made of.
@@ -154,7 +155,7 @@ func (m *Machine) wake(now time.Time, activity Wake) {
 	m.route.watchRelays(now)
 	m.route.watch(now, activity)
 	m.settle(now)
-	if due(now, m.intro.retry.at) {
+	if isDue(now, m.intro.retry.at) {
 		m.intro.begin(now)
 	}
 }
@@ -253,7 +254,7 @@ func (m *Machine) search(now time.Time) {
 // next is the earliest of the parts' times.
 func (m *Machine) next() time.Time {
 	first := m.intro.wake()
-	return earlier(first, m.route.wake())
+	return due.Sooner(first, m.route.wake())
 }
 
 // rejects reports whether an address lies in the overlay: a tunnel must not become its own underlay.
@@ -302,15 +303,9 @@ func (c *core) backoff(base, limit time.Duration, n int) time.Duration {
 	return time.Duration(float64(d) * (0.85 + 0.3*c.random.Float64()))
 }
 
-func due(now, at time.Time) bool { return !at.IsZero() && !at.After(now) }
+func isDue(now, at time.Time) bool { return !at.IsZero() && !at.After(now) }
 
-// earlier and later compare times of which the zero one means never.
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}
+// later is the later of two times.
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 )
 
 // Times of relays.
@@ -135,10 +136,10 @@ func (s *relays) use(now time.Time, u used, local []RelayOffer) (use relayUse) {
 // wake is the earliest time at which something is due.
 func (s *relays) wake(u used) (first time.Time) {
 	for _, r := range s.list {
-		first = earlier(first, earlier(r.end, r.wake(u)))
+		first = due.Sooner(first, due.Sooner(r.end, r.wake(u)))
 	}
 	if u.path.Kind == None && s.ready() != nil {
-		first = earlier(first, u.trying.headStart())
+		first = due.Sooner(first, u.trying.headStart())
 	}
 	return first
 }
@@ -237,7 +238,7 @@ func (s *relays) retireAll(now time.Time, u used) {
 // watch does what is due. It reports whether a channel that could have been used was lost.
 func (s *relays) watch(now time.Time, u used) (unspared bool) {
 	for _, r := range slices.Clone(s.list) {
-		if due(now, r.end) {
+		if isDue(now, r.end) {
 			if r.end = (time.Time{}); !u.by(r) {
 				s.close(r)
 				continue
@@ -246,7 +247,7 @@ func (s *relays) watch(now time.Time, u used) (unspared bool) {
 		switch r.phase {
 		case relayPlanned:
 			switch {
-			case !due(now, r.at):
+			case !isDue(now, r.at):
 			case u.path.Kind == Direct && u.works() && !u.trying.forlorn:
 				// Nothing needs it now. Should the path die, the next attempt plans one.
 				s.close(r)
@@ -257,7 +258,7 @@ func (s *relays) watch(now time.Time, u used) (unspared bool) {
 		case relayChecking:
 			if now.Sub(r.since) >= relayTime {
 				unspared = s.lose(now, u, r, because("relay through %s: the peer did not answer", r.anchor)) || unspared
-			} else if due(now, r.at) {
+			} else if isDue(now, r.at) {
 				r.at = now.Add(relayEvery)
 				s.check(now, r)
 			}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 )
 
 // preferDirect is how long a relay that works already waits for ICE: most pairs need no relay then, and the change to
@@ -85,7 +86,7 @@ func (t trying) headStart() time.Time {
 }
 
 // wake is the earliest time at which something is due.
-func (t *route) wake() time.Time { return earlier(t.relays.wake(t.used()), t.current.wake()) }
+func (t *route) wake() time.Time { return due.Sooner(t.relays.wake(t.used()), t.current.wake()) }
 
 // attempt notes the credentials of a new attempt and prepares its relay. While a path works, checks go
 // on under the old ones until the attempt has won: the peer may never learn of one whose answer was lost.

@@ -1,6 +1,9 @@
 package path
 
-import "time"
+import (
+	"time"
+	"warren/nat/due"
+)
 
 // Times of signalling.
 const (
@@ -95,7 +98,7 @@ func (s *signalling) unroutable(now time.Time, in Unroutable) {
 // routable reports whether what waits for a route or an answer is to be sent at once.
 func (s *signalling) routable(now time.Time) bool {
 	if s.noRoute == "" && now.Sub(s.last) < routeSpacing {
-		s.next = earlier(s.next, s.last.Add(routeSpacing)) // what was sent may have gone the wrong way
+		s.next = due.Sooner(s.next, s.last.Add(routeSpacing)) // what was sent may have gone the wrong way
 		return false
 	}
 	s.tries, s.rung = 0, 0

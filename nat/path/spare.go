@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 )
 
 // Times of a spare relay: a second channel, on another anchor, that takes over when the one in use falls silent.
@@ -70,7 +71,7 @@ func (u used) doubt() (from time.Time, in bool) {
 // spareCheck is when an idle channel is to be checked: seldom, and often while the one in use is in doubt.
 func (r *relay) spareCheck(u used) time.Time {
 	if from, in := u.doubt(); in {
-		return earlier(r.at, later(from, r.lastCheck.Add(u.path.checkInterval())))
+		return due.Sooner(r.at, later(from, r.lastCheck.Add(u.path.checkInterval())))
 	}
 	return r.at
 }
@@ -79,14 +80,14 @@ func (r *relay) spareCheck(u used) time.Time {
 func (r *relay) wakeSpare(u used) time.Time {
 	at := r.spareCheck(u)
 	if from, in := u.doubt(); in && r.heard.After(u.suspect) {
-		return earlier(at, from.Add(failOver-doubtFirst))
+		return due.Sooner(at, from.Add(failOver-doubtFirst))
 	}
 	return at
 }
 
 // watchSpare checks a channel that works and is not in use. It reports whether the channel was lost, which could have been used.
 func (s *relays) watchSpare(now time.Time, u used, r *relay) (lost bool) {
-	if u.by(r) || !r.end.IsZero() || !due(now, r.spareCheck(u)) {
+	if u.by(r) || !r.end.IsZero() || !isDue(now, r.spareCheck(u)) {
 		return false
 	}
 	if _, in := u.doubt(); !in {

@@ -9,6 +9,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/session"
+	"warren/nat/due"
 	"warren/nat/natkind"
 	"warren/nat/natprobe"
 )
@@ -53,7 +54,7 @@ func (l *loop) expire(now time.Time) (next time.Time) {
 		switch end := m.At.Add(measuredFor); {
 		case m.At.IsZero():
 		case now.Before(end):
-			next = sooner(next, end)
+			next = due.Sooner(next, end)
 		default:
 			*m = Measurement{}
 		}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"warren/nat/due"
 	"warren/nat/reach"
 )
 
@@ -90,10 +91,10 @@ func (l *loop) enterNetwork() {
 // step does what is due at now, and publishes what is known then.
 func (l *loop) step(ctx context.Context, now time.Time) {
 	wake := l.readHosts(now)
-	wake = sooner(wake, l.expire(now))
+	wake = due.Sooner(wake, l.expire(now))
 	if d := l.desired.Load(); d != nil {
 		l.readMapper(d)
-		wake = sooner(wake, l.testReach(now, d))
+		wake = due.Sooner(wake, l.testReach(now, d))
 		l.measure(ctx, now, d)
 		l.snap.Settled = true
 	}
@@ -114,12 +115,4 @@ func (l *loop) publish() {
 	case l.events <- struct{}{}:
 	default:
 	}
-}
-
-// sooner compares times of which the zero one means never.
-func sooner(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 )
 
 // distrustAfter is how many dials of one anchor may fail, while probes are answered, until UDP is taken to be
@@ -78,7 +79,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	m.decide(now)
 	m.arrange(now, m.streaming(now), m.since)
 	out, m.out = m.out, nil
-	return out, soonest(m.belief.wake(now), m.pool.wake(now, m.streaming(now), m.since))
+	return out, due.Sooner(m.belief.wake(now), m.pool.wake(now, m.streaming(now), m.since))
 }
 
 // take notes the evidence.

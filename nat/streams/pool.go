@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 )
 
 // Times of the streams.
@@ -215,7 +216,7 @@ func (p *pool) wake(now time.Time, wanted bool, since time.Time) (first time.Tim
 	for _, s := range p.streams {
 		switch s.phase {
 		case streamLeaving:
-			first = soonest(first, s.at)
+			first = due.Sooner(first, s.at)
 		case streamUp:
 			up++
 		case streamOpening:
@@ -227,12 +228,12 @@ func (p *pool) wake(now time.Time, wanted bool, since time.Time) (first time.Tim
 			if at := p.openAt(now, s); !at.After(now) {
 				ready = true
 			} else {
-				first = soonest(first, at)
+				first = due.Sooner(first, at)
 			}
 		}
 	}
 	if ready && up == 0 && opening >= wantedStreams && opening < mostOpening {
-		first = soonest(first, since.Add(moreEvery*time.Duration(opening-wantedStreams+1)))
+		first = due.Sooner(first, since.Add(moreEvery*time.Duration(opening-wantedStreams+1)))
 	}
 	return first
 }

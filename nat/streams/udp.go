@@ -1,6 +1,9 @@
 package streams
 
-import "time"
+import (
+	"time"
+	"warren/nat/due"
+)
 
 // Times of the decision.
 const (
@@ -96,11 +99,11 @@ func (b *belief) ask(now time.Time, every time.Duration) {
 func (b *belief) wake(now time.Time) time.Time {
 	switch b.state {
 	case Trying:
-		return soonest(b.probeAt, b.dueInTrial(now))
+		return due.Sooner(b.probeAt, b.dueInTrial(now))
 	case Blocked:
 		return b.probeAt
 	case Returning:
-		return soonest(b.probeAt, soonest(b.since.Add(b.confirm), b.answered.Add(confirmGap)))
+		return due.Sooner(b.probeAt, due.Sooner(b.since.Add(b.confirm), b.answered.Add(confirmGap)))
 	}
 	return time.Time{}
 }
@@ -113,12 +116,4 @@ func (b *belief) dueInTrial(now time.Time) time.Time {
 		}
 	}
 	return time.Time{}
-}
-
-// soonest compares times of which the zero one means never.
-func soonest(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }
