@@ -145,14 +145,7 @@ func (t *route) leaveHollow(now time.Time, activity Wake) {
 		t.news.failing = true
 		return
 	}
-	old := t.relays.at(t.path.Addr)
-	reason := because("relay through %s passes checks on and nothing else, now through %s", t.path.Via, r.anchor)
-	t.relays.agreed = choice{first: r.anchor}
-	t.moveRelay(now, r, reason)
-	if old != nil {
-		t.closeRelay(old)
-	}
-	t.news.died = true
+	t.replaceRelay(now, r, because("relay through %s passes checks on and nothing else, now through %s", t.path.Via, r.anchor))
 }
 
 // watchSuspect waits for the answer to a check, and gets ready for its not coming: the longer it is overdue, the more is
@@ -324,9 +317,13 @@ func (t *route) leaveRelay(now time.Time) {
 	if r == nil {
 		return
 	}
-	old := t.relays.at(t.path.Addr)
-	reason := because("relay through %s does not answer, that through %s does", t.path.Via, r.anchor)
 	t.relays.avoided.put(now, t.life.suspectSince.Add(-silence), t.path.Via)
+	t.replaceRelay(now, r, because("relay through %s does not answer, that through %s does", t.path.Via, r.anchor))
+}
+
+// replaceRelay moves from the relay in use, which is closed, to another one without a gap. What was agreed on is over.
+func (t *route) replaceRelay(now time.Time, r *relay, reason Reason) {
+	old := t.relays.at(t.path.Addr)
 	t.relays.agreed = choice{first: r.anchor}
 	t.moveRelay(now, r, reason)
 	if old != nil {
@@ -348,14 +345,13 @@ func (t *route) relayGone(now time.Time, anchor identity.NodeID) {
 	}
 	reason := because("relay through %s: it is no member any more", anchor)
 	if next := t.relays.other(t.used()); next != nil {
-		t.relays.agreed = choice{first: next.anchor}
-		t.moveRelay(now, next, reason)
-	} else {
-		t.set(now, Path{}, reason)
-		t.checks.agree()
-		t.relays.why = reason
+		t.replaceRelay(now, next, reason)
+		return
 	}
+	t.set(now, Path{}, reason)
+	t.checks.agree()
 	t.relays.without(r)
+	t.relays.why = reason
 	t.news.died = true
 }
 
