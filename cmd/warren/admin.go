@@ -35,11 +35,7 @@ func (c adminCommand) cobra() *cobra.Command {
 			"  sudo warren admin export-root /media/usb/home-root.key --remove",
 		Args: subcommandOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, agent, err := c.dirs.agent()
-			if err != nil {
-				return err
-			}
-			status, err := agent.Status(cmd.Context())
+			status, err := c.dirs.status(cmd.Context())
 			if err != nil {
 				return err
 			}

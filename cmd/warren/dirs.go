@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -93,6 +94,15 @@ func (d *dirs) agent() (mesh string, c *api.Client, err error) {
 		return "", nil, err
 	}
 	return mesh, d.client(mesh), nil
+}
+
+// status asks the agent of the mesh that is meant for its status.
+func (d *dirs) status(ctx context.Context) (api.Status, error) {
+	_, agent, err := d.agent()
+	if err != nil {
+		return api.Status{}, err
+	}
+	return agent.Status(ctx)
 }
 
 // meshFlag returns what has to be added to a suggested command so that it means this mesh.

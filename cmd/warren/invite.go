@@ -88,11 +88,7 @@ func (c inviteCommand) list() *cobra.Command {
 		Example: "  warren invite list",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, agent, err := c.dirs.agent()
-			if err != nil {
-				return err
-			}
-			status, err := agent.Status(cmd.Context())
+			status, err := c.dirs.status(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -25,11 +25,7 @@ func (c peersCommand) cobra() *cobra.Command {
 		Example: "  warren peers\n  warren peers --all --json",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, agent, err := c.dirs.agent()
-			if err != nil {
-				return err
-			}
-			status, err := agent.Status(cmd.Context())
+			status, err := c.dirs.status(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -127,13 +123,12 @@ func completeInvites(d *dirs) cobra.CompletionFunc {
 // completeStatus offers what the agent's status holds.
 func completeStatus(d *dirs, words func(api.Status) []string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		_, agent, err := d.agent()
-		if err != nil || len(args) > 0 {
+		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		status, err := agent.Status(ctx)
+		status, err := d.status(ctx)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
