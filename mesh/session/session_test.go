@@ -392,3 +392,44 @@ func TestDuplicatedHandshakesThroughLoss(t *testing.T) {
 		echo(t, a, b)
 	})
 }
+
+// TestErrands has a member sign another record each second, of eight addresses at which somebody lives who is no member: he is sent
+// little. A member that was met before is dialled as often as ever, whatever others do.
+func TestErrands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, friend, liars := w.nodes[0], w.nodes[1], w.nodes[2:]
+		a.start(nil)
+		friend.start(nil)
+		a.target(friend)
+		w.until(time.Second, "session", func() bool { return a.up(friend) })
+		friend.crash()
+
+		bystander := netip.MustParseAddr("198.51.100.77")
+		count := func(lasts time.Duration) int {
+			before := w.net.SentTo(bystander)
+			for second := range int(lasts / time.Second) {
+				targets := []Target{{ID: friend.ID, Addrs: []netip.AddrPort{friend.addr}}}
+				for i, liar := range liars {
+					var addrs []netip.AddrPort
+					for n := range 8 {
+						addrs = append(addrs, netip.AddrPortFrom(bystander, uint16(20000+second*16+i*8+n)))
+					}
+					targets = append(targets, Target{ID: liar.ID, Addrs: addrs})
+				}
+				a.SetTargets(targets)
+				time.Sleep(time.Second)
+			}
+			return w.net.SentTo(bystander) - before
+		}
+		first, later := count(10*time.Second), count(time.Minute)
+		t.Logf("a bystander got %d packets in 10 s, then %d in a minute", first, later)
+		if first > 150 || later > 220 {
+			t.Errorf("a bystander got %d packets in 10 s, then %d in a minute, want 150 and 220 at most", first, later)
+		}
+		friend.start(nil)
+		took := w.until(12*time.Second, "session with who was met before", func() bool { return a.up(friend) })
+		t.Logf("a friend that was away for 70 s is met again after %v", took)
+	})
+}

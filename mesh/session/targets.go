@@ -21,6 +21,8 @@ const (
 	steadyAfter  = 5 * time.Second // a session that lived this long is redialled at once, with the ladder reset
 )
 
+var errNoCredit = errors.New("addresses at which no member has ever answered are dialled less often")
+
 // targets are the nodes to keep sessions with. Each has a goroutine, which dials it for ever. The methods but follow and stop may be
 // called concurrently.
 type targets struct {
@@ -28,6 +30,7 @@ type targets struct {
 	self    identity.NodeID
 	table   *table
 	dialler *dialler
+	credit  *credit
 	keeper  *keeper
 	events  *mailbox
 	wait    *sync.WaitGroup
@@ -182,6 +185,9 @@ func (t *targets) dial(ctx context.Context, one *target) error {
 		case <-one.wake:
 			return errWoken
 		}
+	}
+	if addrs = t.credit.affordable(time.Now(), one.id, addrs); len(addrs) == 0 {
+		return errNoCredit
 	}
 	dctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -40,6 +40,7 @@ type Network struct {
 	conns   map[netip.AddrPort]*PacketConn
 	cut     map[[2]netip.Addr]bool
 	sent    int
+	sentTo  map[netip.Addr]int // of these, to each host
 }
 
 // New returns an empty network.
@@ -49,6 +50,7 @@ func New(o Options) *Network {
 		random:  rand.New(rand.NewPCG(o.Seed, 1)),
 		conns:   make(map[netip.AddrPort]*PacketConn),
 		cut:     make(map[[2]netip.Addr]bool),
+		sentTo:  make(map[netip.Addr]int),
 	}
 }
 
@@ -82,10 +84,18 @@ func (n *Network) Sent() int {
 	return n.sent
 }
 
+// SentTo returns how many packets have been sent to a host so far, whether anybody is there or not.
+func (n *Network) SentTo(host netip.Addr) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sentTo[host]
+}
+
 // carry brings a packet from one address to another, or loses it.
 func (n *Network) carry(from, to netip.AddrPort, p []byte) {
 	n.mu.Lock()
 	n.sent++
+	n.sentTo[to.Addr()]++
 	lost := n.cut[[2]netip.Addr{from.Addr(), to.Addr()}] || n.options.Loss > 0 && n.random.Float64() < n.options.Loss
 	delay := n.options.Latency
 	if n.options.Jitter > 0 {
