@@ -136,6 +136,20 @@ func listenPorts(self mesh.Member, f facts) []uint16 {
 	return ports
 }
 
+// voice is who answers for a member: who let it in, or who let that one in, and so on as far as these are no admins, whose invites
+// anybody could give away, and not this node. Members can make up members.
+func (f facts) voice(id identity.NodeID) identity.NodeID {
+	for range f.view.Members { // however they are chained
+		m, _ := f.view.Member(id)
+		by, ok := f.view.Member(m.AdmittedBy)
+		if !ok || by.Admin || by.ID == f.self {
+			break
+		}
+		id = by.ID
+	}
+	return id
+}
+
 // planStanding says what standing may ask and whom.
 func planStanding(self mesh.Member, f facts) standing.Desired {
 	want := standing.Desired{
@@ -152,7 +166,7 @@ func planStanding(self mesh.Member, f facts) standing.Desired {
 		rank[id] = i - len(f.preferred)
 		// UDP from a network that blocks it proves nothing.
 		if s, up := f.sessions[id]; up && !bind.IsVirtual(s.remote.Addr()) {
-			want.Helpers = append(want.Helpers, standing.Helper{ID: id, Addr: s.remote.Addr()})
+			want.Helpers = append(want.Helpers, standing.Helper{ID: id, Addr: s.remote.Addr(), Voice: f.voice(id)})
 		}
 	}
 	slices.SortFunc(want.Helpers, func(a, b standing.Helper) int { return a.ID.Compare(b.ID) })

@@ -128,3 +128,20 @@ func TestOwnAnchorsDoNotFlicker(t *testing.T) {
 		t.Errorf("without a session: got %v, want what was said before", ids(got))
 	}
 }
+
+// TestOneVoice has members that let others in: what those say counts as theirs, but for admins and this node.
+func TestOneVoice(t *testing.T) {
+	by := func(n, admitter byte, admin bool) mesh.Member {
+		m := testMember(n)
+		m.AdmittedBy, m.Admin = id(admitter), admin
+		return m
+	}
+	founder := testMember(2)
+	founder.Admin = true
+	f := testFacts(by(1, 2, false), founder, by(3, 2, true), by(4, 2, false), by(5, 4, false), by(6, 5, false), by(7, 3, false), by(8, 1, false), by(9, 99, false))
+	for n, want := range map[byte]byte{2: 2, 3: 3, 4: 4, 5: 4, 6: 4, 7: 7, 8: 8, 9: 9, 50: 50} {
+		if got := f.voice(id(n)); got != id(want) {
+			t.Errorf("member %d: got the voice of %v, want that of %v", n, got.Short(), id(want).Short())
+		}
+	}
+}

@@ -8,6 +8,7 @@
 package reach
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -23,14 +24,16 @@ const (
 	Recheck = 40 * time.Second
 	// answerTime is how long a test may take: the helper sends three times within 0.75 s.
 	answerTime = 2 * time.Second
-	// tries is how many tests in a row have to fail, with different helpers where there are some.
-	tries = 3
+	// tries is how many tests in a row have to fail, and manyVoices of how many helpers that have nothing to do with each other, where
+	// there are so many. Once witnesses of these have vouched for the address, only the silence of such counts.
+	tries      = 3
+	manyVoices = 5
+	witnesses  = 2
 	// retest is how long an address that was not reachable is left alone; a change of the network starts over. One that was
 	// reachable before may be so again soon, when a line is mended: it is tested after lostRetest, then twice as long each time.
 	retest     = 5 * time.Minute
 	lostRetest = 5 * time.Second
-	// wordFor is how long what came of a helper's last test counts against what others say. A helper can lie both ways: it sends
-	// nothing, or by a way on which it is no stranger.
+	// wordFor is how long what came of a helper's last test counts against what others say.
 	wordFor = 10 * time.Minute
 	// otherWord is when another helper is asked after a test that arrived against the word of others.
 	otherWord = 500 * time.Millisecond
@@ -50,6 +53,15 @@ const (
 type Helper struct {
 	ID   identity.NodeID
 	Addr netip.Addr
+	// Voice is who answers for it: itself, or whoever has let it in and may have made it up. Helpers of one voice count once.
+	Voice identity.NodeID
+}
+
+func (h Helper) voice() identity.NodeID {
+	if h.Voice.IsZero() {
+		return h.ID
+	}
+	return h.Voice
 }
 
 // Ask is a test to start: Helper is to send to Addr, with ID as the transaction of a STUN Binding request.
@@ -86,35 +98,57 @@ type lack struct {
 
 type candidate struct {
 	Candidate
-	failures int                      // in a row
-	asked    []identity.NodeID        // whose tests these were, and whose did not count meanwhile
+	failures int                      // in a row, of those that count
+	asked    []Helper                 // whose tests these were, and whose did not count meanwhile
 	words    map[identity.NodeID]word // what came of the last test of each helper
 	reached  bool                     // ever
 	lost     int                      // rounds of tests that failed since it was last reached
 	next     time.Time                // of the next test
 	test     *Ask                     // under way
+	voice    identity.NodeID          // of its helper
 	deadline time.Time
 }
 
-// word is what came of a test.
+// word is what came of a helper's last test.
 type word struct {
 	arrived bool
+	vouched bool // one of its tests has arrived, this or an earlier one
+	voice   identity.NodeID
 	at      time.Time
 }
 
-// outvoted reports whether two helpers at least, and more than have seen to an arrival, have sent nothing that arrived.
+/* Whom to believe
+ *
+ * A helper can lie both ways: it sends nothing, or by a way on which it is no stranger. Members can make up members, who lie alike:
+ * all that one has let in have one voice, with it.
+ *
+ * An address is unreachable when three tests in a row have failed, and those of five voices if there are so many. Once two voices
+ * have vouched for it, by tests that arrived, only the tests of such count among the three.
+ *
+ * An arrival makes an address reachable. One voice alone is outvoted by two that sent what did not come; several only by more of
+ * those that have vouched for it before.
+ */
+
+// outvoted reports whether an arrival does not count against what others have said lately.
 func (c *candidate) outvoted(now time.Time) bool {
-	arrived, missing := 0, 0
+	arrived, silent, turned := make(map[identity.NodeID]bool), make(map[identity.NodeID]bool), make(map[identity.NodeID]bool)
 	for _, w := range c.words {
 		switch {
 		case now.Sub(w.at) >= wordFor:
 		case w.arrived:
-			arrived++
+			arrived[w.voice] = true
 		default:
-			missing++
+			silent[w.voice] = true
+			if w.vouched {
+				turned[w.voice] = true
+			}
 		}
 	}
-	return missing >= 2 && missing > arrived
+	against := len(turned)
+	if len(arrived) < witnesses {
+		against = len(silent)
+	}
+	return against >= 2 && against > len(arrived)
 }
 
 // New returns a machine without candidates. newID makes unpredictable transaction IDs: who cannot guess one cannot
@@ -164,14 +198,14 @@ func (m *Machine) NetworkChanged() {
 func (m *Machine) Step(now time.Time) (asks []Ask, wake time.Time) {
 	for _, c := range m.candidates {
 		if c.test != nil && !now.Before(c.deadline) {
-			c.failed(now)
+			m.failed(now, c)
 		}
 		if c.test == nil && !now.Before(c.next) {
 			helper, ok := m.helper(now, c)
 			if !ok {
 				continue // a new helper calls Step
 			}
-			c.test = &Ask{Helper: helper, Addr: c.Addr, ID: m.newID()}
+			c.test, c.voice = &Ask{Helper: helper.ID, Addr: c.Addr, ID: m.newID()}, helper.voice()
 			c.deadline = now.Add(answerTime)
 			asks = append(asks, *c.test)
 		}
@@ -187,11 +221,18 @@ func (m *Machine) Step(now time.Time) (asks []Ask, wake time.Time) {
 }
 
 // failed counts a test that nothing came of. A single loss is no proof.
-func (c *candidate) failed(now time.Time) {
+func (m *Machine) failed(now time.Time, c *candidate) {
 	c.ended(now, false)
-	c.failures++
 	c.wasAsked()
-	if c.failures < tries {
+	voices, known := c.voices(m.able(now, c))
+	if !known || c.words[c.Helper].vouched {
+		c.failures++
+	}
+	heard := make(map[identity.NodeID]bool)
+	for _, h := range c.asked {
+		heard[h.voice()] = true
+	}
+	if c.failures < tries || len(heard) < min(voices, manyVoices) {
 		c.next = now
 		return
 	}
@@ -204,17 +245,28 @@ func (c *candidate) failed(now time.Time) {
 	c.next = now.Add(wait)
 }
 
+// voices counts those of the helpers, and says whether enough of them have vouched for the address to know whose silence counts.
+func (c *candidate) voices(able []Helper) (n int, known bool) {
+	all, vouched := make(map[identity.NodeID]bool), make(map[identity.NodeID]bool)
+	for _, h := range able {
+		all[h.voice()] = true
+		if c.words[h.ID].vouched {
+			vouched[h.voice()] = true
+		}
+	}
+	return len(all), len(vouched) >= witnesses
+}
+
 // ended notes what came of the test under way.
 func (c *candidate) ended(now time.Time, arrived bool) {
-	c.Helper, c.test = c.test.Helper, nil
-	c.words[c.Helper] = word{arrived, now}
+	c.Helper = c.test.Helper
+	c.words[c.Helper] = word{arrived, arrived || c.words[c.Helper].vouched, c.voice, now}
+	c.test = nil
 }
 
 // wasAsked has others asked before the helper of the last test.
 func (c *candidate) wasAsked() {
-	if !slices.Contains(c.asked, c.Helper) {
-		c.asked = append(c.asked, c.Helper)
-	}
+	c.asked = append(c.asked, Helper{ID: c.Helper, Voice: c.voice})
 }
 
 func (c *candidate) become(now time.Time, s State) {
@@ -257,34 +309,52 @@ func (m *Machine) Unable(now time.Time, helper identity.NodeID, id [12]byte) boo
 	return false
 }
 
-// helper returns whom to ask about an address: a member that is elsewhere. One on the same LAN, or behind the same
+// able returns the members that can be asked about an address: those that are elsewhere. One on the same LAN, or behind the same
 // router, would prove no more than that the router sends packets round in a circle.
-func (m *Machine) helper(now time.Time, c *candidate) (identity.NodeID, bool) {
+func (m *Machine) able(now time.Time, c *candidate) (out []Helper) {
 	about := c.Addr.Addr()
-	able := func(h Helper) bool {
-		return !now.Before(m.unable[lack{h.ID, about.Is4()}]) && h.Addr != about && isElsewhere(h.Addr)
+	for i := range m.helpers {
+		h := m.helpers[(m.turn+i)%len(m.helpers)]
+		if !now.Before(m.unable[lack{h.ID, about.Is4()}]) && h.Addr != about && isElsewhere(h.Addr) {
+			out = append(out, h)
+		}
 	}
-	sameFamily := func(h Helper) bool { return h.Addr.Is4() == about.Is4() }
-	fresh := func(h Helper) bool { return !slices.Contains(c.asked, h.ID) }
-	// A helper whose session runs over the other address family may well have this one too: it is asked last. So is one whose test
-	// has just failed. Else it is the one that was asked longest ago: no word counts twice while there are others to be had.
-	for _, choice := range []func(Helper) bool{
-		func(h Helper) bool { return fresh(h) && sameFamily(h) }, fresh, sameFamily, func(Helper) bool { return true },
-	} {
-		best := -1
-		for i := range m.helpers {
-			at := (m.turn + i) % len(m.helpers)
-			h := m.helpers[at]
-			if able(h) && choice(h) && (best < 0 || c.words[h.ID].at.Before(c.words[m.helpers[best].ID].at)) {
-				best = at
+	return out
+}
+
+// helper returns whom to ask about an address.
+func (m *Machine) helper(now time.Time, c *candidate) (Helper, bool) {
+	able := m.able(now, c)
+	_, known := c.voices(able)
+	silence := known && c.failures < tries && len(c.asked) > 0 && !c.words[c.asked[len(c.asked)-1].ID].arrived
+	sameFamily := func(h Helper) bool { return h.Addr.Is4() == c.Addr.Addr().Is4() }
+	another := func(h Helper) bool { return !slices.ContainsFunc(c.asked, func(a Helper) bool { return a.ID == h.ID }) }
+	otherVoice := func(h Helper) bool {
+		return !slices.ContainsFunc(c.asked, func(a Helper) bool { return a.voice() == h.voice() })
+	}
+	// After a silence those come first whose silence counts, and other voices. A helper whose session runs over the other address
+	// family may well have this one too: it is asked last.
+	weight := func(h Helper) (w int) {
+		for _, good := range []bool{silence && c.words[h.ID].vouched, otherVoice(h), another(h), sameFamily(h)} {
+			w *= 2
+			if good {
+				w++
 			}
 		}
-		if best >= 0 {
-			m.turn = best + 1
-			return m.helpers[best].ID, true
+		return w
+	}
+	// Else it is the one that was asked longest ago: no word counts twice while there are others to be had.
+	best := -1
+	for i, h := range able {
+		if best < 0 || cmp.Or(cmp.Compare(weight(h), weight(able[best])), c.words[able[best].ID].at.Compare(c.words[h.ID].at)) > 0 {
+			best = i
 		}
 	}
-	return identity.NodeID{}, false
+	if best < 0 {
+		return Helper{}, false
+	}
+	m.turn = slices.IndexFunc(m.helpers, func(h Helper) bool { return h.ID == able[best].ID }) + 1
+	return able[best], true
 }
 
 // isElsewhere reports whether an address lies outside the LAN.

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 	"time"
@@ -270,4 +271,54 @@ func TestReachedAgainByOthers(t *testing.T) {
 		t.Fatal("the answer did not count")
 	}
 	state(t, m, Reachable)
+}
+
+// Two members that lie have let in four each, who lie alike. Whether they send nothing from the beginning or have helped before,
+// and whoever is asked first, an address that honest helpers reach is never taken for lost; and one that is lost is known to be
+// within a minute.
+func TestMadeUpHelpers(t *testing.T) {
+	lies := func(id identity.NodeID) bool { return id[0] >= 100 }
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		var helpers []Helper
+		add := func(id byte, voice byte) {
+			helpers = append(helpers, Helper{identity.NodeID{id}, netip.AddrFrom4([4]byte{198, 51, 100, id}), identity.NodeID{voice}})
+		}
+		for i := range byte(2 + seed%5) {
+			add(10+i, 10+i)
+		}
+		for liar := byte(100); liar < 102; liar++ {
+			add(liar, liar)
+			for i := range byte(4) {
+				add(liar*2+i*8-50, liar)
+			}
+		}
+		random.Shuffle(len(helpers), func(i, j int) { helpers[i], helpers[j] = helpers[j], helpers[i] })
+		m, now := newMachine(here)
+		m.SetHelpers(helpers)
+		turns := now
+		if seed%2 == 0 {
+			turns = now.Add(time.Duration(random.Int64N(int64(20 * time.Minute))))
+		}
+		lost := now.Add(time.Hour)
+		tests := 0
+		for now.Before(lost.Add(time.Minute)) {
+			asks, wake := m.Step(now)
+			tests += len(asks)
+			for _, a := range asks {
+				if now.Before(lost) && (!lies(a.Helper) || now.Before(turns)) {
+					m.Seen(now, a.ID)
+					_, wake = m.Step(now)
+				}
+			}
+			if m.Snapshot()[0].State == Unreachable && now.Before(lost) {
+				t.Fatalf("seed %d: unreachable %v after the start, which it was not", seed, now.Sub(lost.Add(-time.Hour)))
+			}
+			now = wake
+		}
+		if tests > 400 {
+			t.Errorf("seed %d: got %d tests in an hour, want 400 at most", seed, tests)
+		}
+		state(t, m, Unreachable)
+	}
 }
