@@ -179,8 +179,8 @@ func (n *NAT) Check(peers ...identity.NodeID) {
 	n.requests.ask(desired{check: only(peers...), checkAll: len(peers) == 0})
 }
 
-// SignalReady says that signals to these peers (to all, with none named) have a route now: what waits
-// for one, or for an answer, is sent at once.
+// SignalReady says that signals to these peers (to all, with none named) have a route now: what waits for one, or for an answer, is
+// sent at once. Signals to others may have one: what had none is sent.
 func (n *NAT) SignalReady(peers ...identity.NodeID) {
 	n.requests.ask(desired{ready: only(peers...), everyReady: len(peers) == 0})
 }

@@ -201,7 +201,9 @@ func (l *loop) reconcile(now time.Time) {
 	}
 	l.each(false, d.changed, func(p *peer) { l.step(now, p, path.PeerChanged{}) })
 	l.each(d.checkAll, d.check, func(p *peer) { l.step(now, p, path.Suspect{}) })
-	l.each(d.everyReady, d.ready, func(p *peer) { l.step(now, p, path.Routable{}) })
+	if d.everyReady || len(d.ready) > 0 {
+		l.each(true, nil, func(p *peer) { l.step(now, p, path.Routable{Perhaps: !d.everyReady && !d.ready[p.id]}) })
+	}
 	l.each(false, d.introduce, func(p *peer) { l.step(now, p, path.Introduce{}) })
 }
 

@@ -316,7 +316,9 @@ func (d anchorDialer) DialRelay(ctx context.Context, anchor identity.NodeID, wai
 	} else if !ok {
 		return nil, netip.AddrPort{}, fmt.Errorf("dial relay: %w", session.ErrNoRoute)
 	}
-	d.sessions.Doubt(anchor) // an anchor that is dead ought to be found so before the request has waited its time
+	if wait {
+		d.sessions.Doubt(anchor) // an anchor that is dead ought to be found so before the request has waited its time
+	}
 	c, err := d.sessions.OpenDirect(ctx, anchor, session.ProtoRelay)
 	return c, remote, err
 }

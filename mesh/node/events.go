@@ -56,12 +56,13 @@ func (h *Hub) sessionChanged(e session.Event) bool {
 	}
 	switch e.Kind {
 	case session.Up:
+		h.opened.first = h.opened.first || len(h.sessions) == 0
+		h.opened.to = append(h.opened.to, e.ID)
 		h.sessions[e.ID] = sessionFacts{remote: e.Remote, since: time.Now(), met: e.Dialled && !bind.IsVirtual(e.Remote.Addr())}
 		delete(h.said.refusals, e.ID)
 		o.Relays.Moved(e.ID, e.Remote)
 		o.Records.SessionUp(e.ID, e.Dialled)
 		h.meet(e.ID)
-		h.routable = true
 	case session.Moved:
 		o.Relays.Moved(e.ID, e.Remote)
 		if s, up := h.sessions[e.ID]; up {

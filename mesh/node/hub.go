@@ -74,9 +74,15 @@ type Hub struct {
 	said     remarks
 	last     *round // what the last round found and told; nil before the first
 	parting  []parting
-	routable bool // a session came up: signals that wait have a way
+	opened   opened
 	stale    bool // the next round trusts nothing that was told before
 	ready    bool // a round has said where this node is reached
+}
+
+// opened are the sessions that came up since the last round: signals that wait have a way.
+type opened struct {
+	to    []identity.NodeID
+	first bool // there was none before: everything has waited
 }
 
 // peer is what the loop keeps of another active member.

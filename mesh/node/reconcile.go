@@ -78,10 +78,13 @@ func (h *Hub) setMesh(before *round, r round) (failed error) {
 		o.Sessions.Redial()
 	}
 	h.followUDP(before.facts.streams, f.streams)
-	if h.routable {
-		h.routable = false
+	switch {
+	case h.opened.first:
 		o.NAT.SignalReady()
+	case len(h.opened.to) > 0:
+		o.NAT.SignalReady(h.opened.to...)
 	}
+	h.opened = opened{}
 	if want.own != nil && (h.stale || !reflect.DeepEqual(want.own, before.want.own)) {
 		failed = o.Records.Announce(*want.own)
 	}

@@ -27,8 +27,9 @@ type (
 	Received struct{ Message Message }
 	// Stirred is Wake out of turn: the peer is sent to after a pause.
 	Stirred Wake
-	// Routable says that signals to the peer have a route now.
-	Routable struct{}
+	// Routable says that signals to the peer have a route now; if Perhaps is set, that they may have one, because there is a session
+	// with somebody else: that is news only for those that had none.
+	Routable struct{ Perhaps bool }
 	// Unroutable says that the message just sent, of that kind, had no route.
 	Unroutable struct {
 		Kind Kind

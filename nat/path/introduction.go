@@ -121,9 +121,11 @@ func (i *introduction) transmit(now time.Time) {
 	i.sig.transmit(now, i.local, i.use)
 }
 
-// routable sends at once what waits for a route or an answer.
-func (i *introduction) routable(now time.Time) {
+// routable sends at once what waits for a route or an answer, or for a route alone if there is one perhaps: each of N sessions that come
+// up would have all offers to N peers repeated.
+func (i *introduction) routable(now time.Time, perhaps bool) {
 	switch {
+	case perhaps && (!i.sig.waiting || i.sig.noRoute == ""):
 	case i.sig.waiting:
 		if i.sig.routable(now) {
 			i.transmit(now)

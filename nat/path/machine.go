@@ -78,7 +78,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Received:
 		m.intro.received(now, in.Message)
 	case Routable:
-		m.intro.routable(now)
+		m.intro.routable(now, in.Perhaps)
 	case Unroutable:
 		m.intro.sig.unroutable(now, in)
 	case NetworkChanged:
@@ -87,7 +87,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		m.route.suspectAnew(now) // checks that went nowhere while the link was down prove nothing
 		if in.Same {
 			m.intro.setLocal(now, in.Local)
-			m.intro.routable(now)
+			m.intro.routable(now, false)
 		} else {
 			m.intro.local = in.Local.bounded()
 			m.route.relays.avoided = nil // it may have been this node's network

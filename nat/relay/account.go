@@ -66,18 +66,34 @@ func (s *Server) Snapshot() (pairs []Pair, members []Member) {
 	return pairs, members
 }
 
-// Load returns this relay's load as it was last told.
-func (s *Server) Load() uint8 { return s.told.Load().load }
+// Load returns this relay's load as it was last told; that of one that does not relay is 0.
+func (s *Server) Load() uint8 {
+	if !s.terms.Load().Enabled {
+		return 0
+	}
+	return s.told.Load().load
+}
 
 // measure takes one sample and tells it if it is notable; false when there is nothing more to measure.
 func (s *Server) measure(now time.Time) (busy bool) {
 	load := s.gauge.sample(now, s.table.traffic(), s.terms.Load().Limit, s.options.Socket.Fill())
+	s.announce(load)
+	return s.table.joined() || load > 0
+}
+
+// full is the load of a relay that takes nobody.
+const full = 255
+
+// announce tells members the load, if it is another one than they know: that of one that does not relay is full, which is told once.
+func (s *Server) announce(load uint8) {
+	if !s.terms.Load().Enabled {
+		load = full
+	}
 	before := s.told.Load()
 	if d := int(load) - int(before.load); d >= loadStep || -d >= loadStep || load == 0 && d != 0 {
 		s.told.Store(&told{load: load, other: make(chan struct{})})
 		close(before.other)
 	}
-	return s.table.joined() || load > 0
 }
 
 // tell keeps a member informed of the load until its stream ends.
@@ -114,10 +130,7 @@ func (s *Server) tell(from identity.NodeID, c net.Conn) {
 
 // watcher has the loop count one more stream on which a member, if it is one, is told the load.
 func (s *Server) watcher(from identity.NodeID) (st status) {
-	switch {
-	case !s.terms.Load().Enabled:
-		return refusedOff
-	case !s.options.Members.Member(from):
+	if !s.options.Members.Member(from) {
 		return refusedNotMember
 	}
 	if !s.do(func() { st = s.table.watch(from) }) {

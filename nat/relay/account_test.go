@@ -78,6 +78,35 @@ func TestLoadIsTold(t *testing.T) {
 	})
 }
 
+// One that does not relay is asked once, and tells it when it does.
+func TestWhoDoesNotRelayIsAskedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, cancel := newWorld(t)
+		defer cancel()
+		w.server.Set(Terms{})
+		ca, _ := w.client(a)
+		defer run(t, ca)()
+		ca.Follow([]identity.NodeID{anchor})
+		time.Sleep(time.Hour)
+		if got, asked := ca.Load(anchor), w.dialled; got != full || asked != 1 {
+			t.Errorf("got load %d of what does not relay, asked %d times, want %d, once", got, asked, full)
+		}
+		if got := w.server.Load(); got != 0 {
+			t.Errorf("it has a load of %d itself, want none", got)
+		}
+		w.server.Set(Terms{Enabled: true})
+		synctest.Wait()
+		if got := ca.Load(anchor); got != 0 {
+			t.Errorf("got load %d of one that relays now, want 0", got)
+		}
+		w.server.Set(Terms{})
+		synctest.Wait()
+		if got := ca.Load(anchor); got != full {
+			t.Errorf("got load %d of one that relays no more, want %d", got, full)
+		}
+	})
+}
+
 func TestTrafficIsCountedByMemberAndPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, cancel := newWorld(t)

@@ -10,8 +10,12 @@ import (
 	"warren/mesh/identity"
 )
 
-// followAgain is how long an anchor that does not tell its load is left alone: its session may be on the way.
-const followAgain = 10 * time.Second
+// An anchor that does not tell its load is left alone for followAgain, since its session may be on the way, and twice as long each time
+// that it is asked in vain.
+const (
+	followAgain  = 10 * time.Second
+	followSeldom = 10 * time.Minute
+)
 
 // followed is an anchor whose load is wanted.
 type followed struct {
@@ -68,10 +72,12 @@ func (c *Client) announce() {
 // follow listens to one anchor until it is not followed any more.
 func (c *Client) follow(ctx context.Context, anchor identity.NodeID, f *followed) {
 	defer f.stop()
-	for {
-		c.listen(ctx, anchor, f)
+	for wait := followAgain; ; wait = min(2*wait, followSeldom) {
+		if c.listen(ctx, anchor, f) {
+			wait = followAgain
+		}
 		c.told(f, 0)
-		timer := time.NewTimer(followAgain + rand.N(followAgain/2))
+		timer := time.NewTimer(wait + rand.N(wait/2))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -81,29 +87,30 @@ func (c *Client) follow(ctx context.Context, anchor identity.NodeID, f *followed
 	}
 }
 
-// listen takes what an anchor tells until the stream ends.
-func (c *Client) listen(ctx context.Context, anchor identity.NodeID, f *followed) {
+// listen takes what an anchor tells until the stream ends. It reports whether it told anything.
+func (c *Client) listen(ctx context.Context, anchor identity.NodeID, f *followed) (told bool) {
 	attempt, done := context.WithTimeout(ctx, requestTimeout)
 	defer done()
 	stream, _, err := c.options.Dialer.DialRelay(attempt, anchor, false)
 	if err != nil {
-		return
+		return false
 	}
 	defer stream.Close()
 	defer context.AfterFunc(ctx, func() { stream.Close() })()
 	stream.SetDeadline(time.Now().Add(requestTimeout))
 	if writeRequest(stream, identity.NodeID{}) != nil {
-		return
+		return false
 	}
 	if _, err := readGrant(stream); err != nil {
-		return
+		return false
 	}
 	stream.SetDeadline(time.Time{})
 	var load [1]byte
 	for {
 		if _, err := stream.Read(load[:]); err != nil {
-			return
+			return told
 		}
+		told = true
 		c.told(f, load[0])
 	}
 }

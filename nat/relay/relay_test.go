@@ -23,6 +23,7 @@ type world struct {
 	cut     bool
 	relay   netip.AddrPort // where clients reach the relay
 	streams map[net.Conn]bool
+	dialled int // streams so far
 	sent    map[Half]Traffic
 
 	server *Server
@@ -113,6 +114,7 @@ func (l *lane) DialRelay(context.Context, identity.NodeID, bool) (net.Conn, neti
 	}
 	near, far := net.Pipe()
 	w.streams[far] = true
+	w.dialled++
 	go w.server.Serve(w.ctx, l.id, far)
 	return near, w.relay, nil
 }

@@ -65,6 +65,7 @@ type Server struct {
 	table     table
 	gauge     gauge
 	measuring bool
+	relays    bool // as members were told
 
 	// Guarded by mu, under which nothing is called.
 	mu      sync.Mutex
@@ -98,13 +99,16 @@ func NewServer(options ServerOptions) *Server {
 		moved: make(map[identity.NodeID]netip.AddrPort), dropped: make(map[identity.NodeID]bool),
 	}
 	s.terms.Store(&Terms{})
-	s.told.Store(&told{other: make(chan struct{})})
+	s.told.Store(&told{load: full, other: make(chan struct{})})
 	s.published.Store(&ledger{})
 	return s
 }
 
 // Set says what the relay does for others. It never blocks. Channels that are there stay.
-func (s *Server) Set(t Terms) { s.terms.Store(&t) }
+func (s *Server) Set(t Terms) {
+	s.terms.Store(&t)
+	s.rouse()
+}
 
 // Run hands out channels, and measures the load while any are joined. It returns when ctx ends.
 func (s *Server) Run(ctx context.Context) error {
@@ -161,6 +165,10 @@ func (s *Server) obey() {
 	moved, dropped := s.moved, s.dropped
 	s.moved, s.dropped = make(map[identity.NodeID]netip.AddrPort), make(map[identity.NodeID]bool)
 	s.mu.Unlock()
+	if on := s.terms.Load().Enabled; on != s.relays {
+		s.relays = on
+		s.announce(uint8(s.gauge.load * 255))
+	}
 	for id := range dropped {
 		s.table.drop(id)
 	}

@@ -34,6 +34,9 @@ func TestMany(t *testing.T) {
 		b.must(n.Join(b.ctx, token))
 	}
 	b.must(founder.Stop())
+	if os.Getenv("WARREN_DEBUG") != "" {
+		defer t.Fail() // prints the logs
+	}
 	for _, what := range []string{"first start", "all restarted"} {
 		begin := time.Now()
 		b.startAll()
