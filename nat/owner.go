@@ -114,6 +114,9 @@ func (l *loop) turn(ctx context.Context, timer *time.Timer) {
 		}
 		l.take(time.Now(), it)
 	case <-timer.C:
+		for range len(l.inbox) { // what has come is no silence
+			l.take(time.Now(), <-l.inbox)
+		}
 		l.tick(time.Now())
 	}
 }
@@ -134,7 +137,7 @@ func (l *loop) nextWake() time.Time {
 func (l *loop) tick(now time.Time) {
 	for p, ok := l.wakes.Due(now); ok; p, ok = l.wakes.Due(now) {
 		tx, rx := l.o.Traffic.Activity(p.id)
-		l.step(now, p, path.Wake{LastTx: tx, LastRx: rx})
+		l.step(now, p, path.Wake{LastTx: tx, LastRx: rx, Late: now.Sub(l.wakes.Next())})
 	}
 	l.place.sendProbes(now)
 	l.attempts.startQueued(now)

@@ -40,7 +40,8 @@ type dialler struct {
 }
 
 // race dials all addresses, one after the other but not waiting for each, and returns the first connection.
-func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort) (dialled, error) {
+// Each has the limit to answer at all; one that does, as long as handshakes may take.
+func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, limit time.Duration) (dialled, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	results := make(chan dialled, len(addrs))
 	started, ended := 0, 0
@@ -48,7 +49,7 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort) (
 		addr := addrs[started]
 		started++
 		d.wait.Go(func() {
-			conn, err := d.attempt(ctx, t.id, addr)
+			conn, err := d.attempt(ctx, t.id, addr, limit)
 			results <- dialled{conn, addr, err}
 		})
 	}
@@ -93,11 +94,21 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort) (
 }
 
 // attempt dials one address and checks that it is the node id that answers, as a member.
-func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.AddrPort) (*quic.Conn, error) {
+func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.AddrPort, limit time.Duration) (*quic.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := d.lane.watch(addr, func(err error) { cancel(err) })
+	heard, stop := d.lane.watch(addr, func(err error) { cancel(err) })
 	defer stop()
+	begin := time.Now()
+	silence := time.AfterFunc(limit, func() {
+		late := time.Since(begin) - limit
+		time.AfterFunc(late, func() { // the answer may lie unread for as long as this machine is busy
+			if !heard() {
+				cancel(context.DeadlineExceeded)
+			}
+		})
+	})
+	defer silence.Stop()
 	var refusal error
 	config := dialTLS(d.members, id, func(err error) { refusal = err })
 	conn, err := d.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), config, quicConfig())

@@ -8,15 +8,20 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/time/rate"
 
 	"warren/mesh/identity"
+	"warren/nat/limit"
 )
 
 // The way of a message: Send → link.push → datagram or unidirectional stream → receive on the far side, which delivers
 // it, or passes it on, or parks it.
 
-// maxCopies bounds the members that are chosen to carry one message.
+// maxCopies bounds the members that are chosen to carry one message. That it goes another way beside the first is for the few that mend
+// what has just broken: when all is silent because all are busy, copies of everything would keep them so.
 const maxCopies = 2
+
+var copiesOfSignals = limit.Rate{PerSecond: 8, Burst: 48}
 
 // router carries messages and streams over the links of a table, and passes them on for others. Its methods may be called
 // concurrently.
@@ -29,6 +34,7 @@ type router struct {
 	parking  *parking
 	counters *counters
 	ways     *ways
+	spare    *rate.Limiter // of copies
 
 	splices atomic.Int32
 }
@@ -69,7 +75,7 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 	}
 	copies := 0
 	for l := range r.hops(to, true) {
-		if copies++; copies > maxCopies {
+		if copies++; copies > maxCopies || sent && !r.spare.Allow() {
 			break
 		}
 		pushed := by(l)
@@ -81,7 +87,7 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 			break
 		}
 	}
-	if back != nil && by(back) {
+	if back != nil && (!sent || r.spare.Allow()) && by(back) {
 		sent = true
 	}
 	if !sent {

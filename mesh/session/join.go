@@ -124,7 +124,7 @@ func DialJoin(ctx context.Context, conn net.PacketConn, addr netip.AddrPort, mes
 	}
 	dctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := ln.watch(netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), func(err error) { cancel(err) })
+	_, stop := ln.watch(netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), func(err error) { cancel(err) })
 	defer stop()
 	settings := quicConfig()
 	settings.MaxIncomingStreams, settings.MaxIncomingUniStreams = -1, -1

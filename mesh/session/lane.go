@@ -37,12 +37,17 @@ type lane struct {
 
 	known atomic.Pointer[map[netip.AddrPort]bool] // addresses of sessions, copied on write
 
+	dialling atomic.Int32 // dials in the map
+
 	mu    sync.Mutex
 	dials map[netip.AddrPort]map[*dialWatch]bool // guarded by mu
 }
 
-// dialWatch is told about a failed write to the address being dialled.
-type dialWatch struct{ failed func(error) }
+// dialWatch is told about a failed write to the address being dialled, and notes whether anything came from there.
+type dialWatch struct {
+	failed func(error)
+	heard  atomic.Bool
+}
 
 func newLane(conn net.PacketConn, strange func()) *lane {
 	l := &lane{PacketConn: conn, strange: strange, dials: make(map[netip.AddrPort]map[*dialWatch]bool)}
@@ -50,22 +55,43 @@ func newLane(conn net.PacketConn, strange func()) *lane {
 	return l
 }
 
-// watch calls failed, once or more, when writes to addr fail, until the returned function is called.
-func (l *lane) watch(addr netip.AddrPort, failed func(error)) (stop func()) {
-	w := &dialWatch{failed}
+// watch calls failed, once or more, when writes to addr fail, until the returned function is called. heard reports whether a packet has
+// come from there since.
+func (l *lane) watch(addr netip.AddrPort, failed func(error)) (heard func() bool, stop func()) {
+	w := &dialWatch{failed: failed}
+	l.dialling.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.dials[addr] == nil {
 		l.dials[addr] = make(map[*dialWatch]bool)
 	}
 	l.dials[addr][w] = true
-	return func() {
+	return w.heard.Load, func() {
+		l.dialling.Add(-1)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		delete(l.dials[addr], w)
 		if len(l.dials[addr]) == 0 {
 			delete(l.dials, addr)
 		}
+	}
+}
+
+// ReadFrom implements net.PacketConn.
+func (l *lane) ReadFrom(p []byte) (int, net.Addr, error) {
+	n, from, err := l.PacketConn.ReadFrom(p)
+	if l.dialling.Load() > 0 && err == nil {
+		l.hear(addrPortOf(from))
+	}
+	return n, from, err
+}
+
+// hear notes that an address answers.
+func (l *lane) hear(from netip.AddrPort) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w := range l.dials[from] {
+		w.heard.Store(true)
 	}
 }
 

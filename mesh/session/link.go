@@ -27,8 +27,10 @@ const (
 	maxDatagram = 1150
 
 	checkTimeout = 1600 * time.Millisecond
-	checkPause   = 5 * time.Second // between checks that incoming messages cause
-	doubtPause   = time.Second     // between checks that paths in doubt cause
+	busyTimeout  = 10 * time.Second      // the most that a check takes on a machine that is late with everything
+	excused      = 20 * time.Millisecond // the lateness from which on what has come may not have been read yet
+	checkPause   = 5 * time.Second       // between checks that incoming messages cause
+	doubtPause   = time.Second           // between checks that paths in doubt cause
 	doubtQuiet   = 100 * time.Millisecond
 	maxReason    = 256
 )
@@ -181,9 +183,9 @@ func (l *link) ping() bool {
 	h := header{kind: framePing, nonce: rand.Uint64()}
 	answered, forget := l.pulse.expect(h.nonce)
 	defer forget()
-	start := time.Now()
+	start, planned := time.Now(), time.Duration(0)
 	limit := max(checkTimeout, 4*l.rtt())
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(planned)
 	defer timer.Stop()
 	for next := 0; ; {
 		select {
@@ -193,6 +195,10 @@ func (l *link) ping() bool {
 			return false
 		case <-timer.C:
 		}
+		// The answer may lie unread for as long as this machine is busy.
+		if late := time.Since(start) - planned; late >= excused {
+			limit = min(limit+2*late, busyTimeout)
+		}
 		if time.Since(start) >= limit {
 			return false
 		}
@@ -201,11 +207,11 @@ func (l *link) ping() bool {
 			notify(l.pulse.overdue)
 		}
 		next++
+		planned = limit
 		if next < len(checkTimes) {
-			timer.Reset(checkTimes[next] - time.Since(start))
-		} else {
-			timer.Reset(limit - time.Since(start))
+			planned = checkTimes[next]
 		}
+		timer.Reset(planned - time.Since(start))
 	}
 }
 

@@ -197,7 +197,7 @@ func TestLaneSwallowsErrorsOfWrites(t *testing.T) {
 	l := newLane(conn, func() {})
 	addr := netip.MustParseAddrPort("192.0.2.1:1")
 	var told error
-	stop := l.watch(addr, func(err error) { told = err })
+	_, stop := l.watch(addr, func(err error) { told = err })
 	n, err := l.WriteTo(make([]byte, 10), net.UDPAddrFromAddrPort(addr))
 	if n != 10 || err != nil {
 		t.Errorf("got %d, %v", n, err)

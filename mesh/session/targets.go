@@ -19,6 +19,11 @@ const (
 	longDial     = 4 * time.Second
 	longDialEach = 4               // most rounds are short, for QUIC's own repetitions soon get too far apart; every fourth is for long ways
 	steadyAfter  = 5 * time.Second // a session that lived this long is redialled at once, with the ladder reset
+
+	// Of two anchors each dials the other. When there are many, the one with the smaller ID has a head start: two handshakes for each
+	// session are twice the work for all that start at once.
+	headStart = 150 * time.Millisecond
+	manyDials = 4
 )
 
 var errNoCredit = errors.New("addresses at which no member has ever answered are dialled less often")
@@ -135,6 +140,9 @@ func (t *targets) drop(wanted map[identity.NodeID]*target) {
 // keep is a target's goroutine: it sees to a session with the target until ctx is done.
 func (t *targets) keep(ctx context.Context, one *target) {
 	var ladder backOff
+	if t.yields(one.id) {
+		one.pause(ctx, headStart)
+	}
 	for ctx.Err() == nil {
 		if l := t.table.link(one.id); l != nil {
 			select {
@@ -170,6 +178,12 @@ func (t *targets) keep(ctx context.Context, one *target) {
 	}
 }
 
+// yields reports whether the far side dials this node as well, and does so first.
+func (t *targets) yields(id identity.NodeID) bool {
+	roster := t.keeper.router.roster
+	return t.self.Compare(id) > 0 && roster.Anchor(t.self) && roster.Anchor(id) && len(t.now()) > manyDials
+}
+
 // dial makes one session with the target, racing its addresses.
 func (t *targets) dial(ctx context.Context, one *target) error {
 	one.mu.Lock()
@@ -189,9 +203,7 @@ func (t *targets) dial(ctx context.Context, one *target) error {
 	if addrs = t.credit.affordable(time.Now(), one.id, addrs); len(addrs) == 0 {
 		return errNoCredit
 	}
-	dctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	won, err := t.dialler.race(dctx, one, addrs)
+	won, err := t.dialler.race(ctx, one, addrs, limit)
 	if err != nil {
 		return err
 	}

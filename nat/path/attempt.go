@@ -50,6 +50,13 @@ func (a *attempt) wake() time.Time {
 // runs reports whether the attempt of that number is the one that runs.
 func (a *attempt) runs(number uint64) bool { return a.on && number == a.number }
 
+// excuse gives an attempt the time back in which this side did nothing.
+func (a *attempt) excuse(late time.Duration) {
+	if a.on {
+		a.deadline = a.deadline.Add(min(late, attemptTime))
+	}
+}
+
 func (a *attempt) expired(now time.Time) bool { return a.on && isDue(now, a.deadline) }
 
 // start runs ICE with what both sides have told.

@@ -11,8 +11,12 @@ import (
 type Input interface{ input() }
 
 type (
-	// Wake is due at the time that Step returned. It carries the peer's WireGuard activity, zero for never.
-	Wake struct{ LastTx, LastRx time.Time }
+	// Wake is due at the time that Step returned. It carries the peer's WireGuard activity, zero for never, and how late it is: this
+	// machine had other things to do, and what was sent to it meanwhile may not have been read either.
+	Wake struct {
+		LastTx, LastRx time.Time
+		Late           time.Duration
+	}
 	// Local replaces what this node knows of itself: its candidates, the anchors that it can relay through, and the
 	// prefixes of its overlay, in which no address is ever a candidate or a source. The machine keeps what it refers to.
 	Local struct {

@@ -34,7 +34,10 @@ const (
 	// any sends an empty one within ten seconds. Packets go out all the time while less than goingOut is between two, as between
 	// WireGuard's tries of a handshake.
 	hollowFor = 15 * time.Second
-	goingOut  = 6 * time.Second
+	// excused is the lateness from which on this side is not sure to have read all that has come. Timers of an idle machine are a
+	// millisecond late.
+	excused  = 20 * time.Millisecond
+	goingOut = 6 * time.Second
 )
 
 // life is what the signs of life of the path in use were so far. A suspicion ends with an answer or with the path:
@@ -95,6 +98,15 @@ func (l *life) begin(now time.Time, grace time.Duration) {
 func (l *life) accuse(now time.Time, grace time.Duration) {
 	l.suspectSince, l.grace, l.failedChecks = now, grace, 0
 	l.doubted, l.searched, l.extended = false, false, false
+}
+
+// excuse takes a time in which this side did nothing off those in which the peer was silent.
+func (l *life) excuse(now time.Time, late time.Duration) {
+	for _, since := range []*time.Time{&l.suspectSince, &l.unanswered} {
+		if !since.IsZero() {
+			*since = due.Sooner(now, since.Add(late))
+		}
+	}
 }
 
 // believe ends a suspicion. An idle path is checked next at idle.

@@ -65,7 +65,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	case Wake:
 		m.wake(now, in)
 	case Stirred:
-		m.route.watch(now, Wake(in))
+		m.route.watch(now, Wake{LastTx: in.LastTx, LastRx: in.LastRx})
 	case Local:
 		m.core.overlay = in.Overlay
 		again := m.stranded(in) || m.cornered(in)
@@ -147,6 +147,10 @@ func (m *Machine) Stop() []Output {
 
 // wake does everything that is due, in the order in which a try unfolds.
 func (m *Machine) wake(now time.Time, activity Wake) {
+	if activity.Late >= excused {
+		m.intro.try.excuse(activity.Late)
+		m.route.life.excuse(now, activity.Late)
+	}
 	m.intro.repeat(now)
 	if m.intro.try.expired(now) {
 		m.failed(now, Failed{Attempt: m.intro.try.number, Text: m.intro.local.tried(m.intro.try.remote)})
