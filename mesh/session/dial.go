@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -39,9 +40,9 @@ type dialler struct {
 	wait      *sync.WaitGroup
 }
 
-// race dials all addresses, one after the other but not waiting for each, and returns the first connection.
-// Each has the limit to answer at all; one that does, as long as handshakes may take.
-func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, limit time.Duration) (dialled, error) {
+// race dials all addresses, one after the other but not waiting for each, and returns the first connection. One of them has to answer
+// within the limit; then they have as long as handshakes may take. heard is set by the first packet that comes from any.
+func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, limit time.Duration, heard *atomic.Bool) (dialled, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	results := make(chan dialled, len(addrs))
 	started, ended := 0, 0
@@ -49,7 +50,7 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 		addr := addrs[started]
 		started++
 		d.wait.Go(func() {
-			conn, err := d.attempt(ctx, t.id, addr, limit)
+			conn, err := d.attempt(ctx, t.id, addr, heard)
 			results <- dialled{conn, addr, err}
 		})
 	}
@@ -64,6 +65,16 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 			}
 		})
 	}
+	begin := time.Now()
+	silence := time.AfterFunc(limit, func() {
+		late := time.Since(begin) - limit
+		time.AfterFunc(late, func() { // the answer may lie unread for as long as this machine is busy
+			if !heard.Load() {
+				cancel(context.DeadlineExceeded)
+			}
+		})
+	})
+	defer silence.Stop()
 	start()
 	next := time.NewTicker(stagger)
 	defer next.Stop()
@@ -94,21 +105,11 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 }
 
 // attempt dials one address and checks that it is the node id that answers, as a member.
-func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.AddrPort, limit time.Duration) (*quic.Conn, error) {
+func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.AddrPort, heard *atomic.Bool) (*quic.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	heard, stop := d.lane.watch(addr, func(err error) { cancel(err) })
+	stop := d.lane.watch(addr, func(err error) { cancel(err) }, heard)
 	defer stop()
-	begin := time.Now()
-	silence := time.AfterFunc(limit, func() {
-		late := time.Since(begin) - limit
-		time.AfterFunc(late, func() { // the answer may lie unread for as long as this machine is busy
-			if !heard() {
-				cancel(context.DeadlineExceeded)
-			}
-		})
-	})
-	defer silence.Stop()
 	var refusal error
 	config := dialTLS(d.members, id, func(err error) { refusal = err })
 	conn, err := d.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), config, quicConfig())

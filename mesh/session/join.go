@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -124,7 +125,7 @@ func DialJoin(ctx context.Context, conn net.PacketConn, addr netip.AddrPort, mes
 	}
 	dctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	_, stop := ln.watch(netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), func(err error) { cancel(err) })
+	stop := ln.watch(netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), func(err error) { cancel(err) }, new(atomic.Bool))
 	defer stop()
 	settings := quicConfig()
 	settings.MaxIncomingStreams, settings.MaxIncomingUniStreams = -1, -1

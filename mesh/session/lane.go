@@ -43,10 +43,10 @@ type lane struct {
 	dials map[netip.AddrPort]map[*dialWatch]bool // guarded by mu
 }
 
-// dialWatch is told about a failed write to the address being dialled, and notes whether anything came from there.
+// dialWatch is told about a failed write to the address being dialled, and notes that something came from there.
 type dialWatch struct {
 	failed func(error)
-	heard  atomic.Bool
+	heard  *atomic.Bool
 }
 
 func newLane(conn net.PacketConn, strange func()) *lane {
@@ -55,10 +55,10 @@ func newLane(conn net.PacketConn, strange func()) *lane {
 	return l
 }
 
-// watch calls failed, once or more, when writes to addr fail, until the returned function is called. heard reports whether a packet has
-// come from there since.
-func (l *lane) watch(addr netip.AddrPort, failed func(error)) (heard func() bool, stop func()) {
-	w := &dialWatch{failed: failed}
+// watch calls failed, once or more, when writes to addr fail, and sets heard when a packet comes from there, until the returned function
+// is called.
+func (l *lane) watch(addr netip.AddrPort, failed func(error), heard *atomic.Bool) (stop func()) {
+	w := &dialWatch{failed, heard}
 	l.dialling.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -66,7 +66,7 @@ func (l *lane) watch(addr netip.AddrPort, failed func(error)) (heard func() bool
 		l.dials[addr] = make(map[*dialWatch]bool)
 	}
 	l.dials[addr][w] = true
-	return w.heard.Load, func() {
+	return func() {
 		l.dialling.Add(-1)
 		l.mu.Lock()
 		defer l.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,7 +198,7 @@ func TestLaneSwallowsErrorsOfWrites(t *testing.T) {
 	l := newLane(conn, func() {})
 	addr := netip.MustParseAddrPort("192.0.2.1:1")
 	var told error
-	_, stop := l.watch(addr, func(err error) { told = err })
+	stop := l.watch(addr, func(err error) { told = err }, new(atomic.Bool))
 	n, err := l.WriteTo(make([]byte, 10), net.UDPAddrFromAddrPort(addr))
 	if n != 10 || err != nil {
 		t.Errorf("got %d, %v", n, err)

@@ -433,3 +433,27 @@ func TestErrands(t *testing.T) {
 		t.Logf("a friend that was away for 70 s is met again after %v", took)
 	})
 }
+
+// TestFewDialsAtOnce has a node with 31 targets of which one is there: it is found soon, and never are many dialled at the same time.
+func TestFewDialsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 32, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, there := w.nodes[0], w.nodes[17]
+		a.start(nil)
+		there.start(nil)
+		a.target(w.nodes[1:]...)
+		most := 0
+		took := w.until(2*time.Second, "the one that is there", func() bool {
+			a.lane.mu.Lock()
+			most = max(most, len(a.lane.dials))
+			a.lane.mu.Unlock()
+			return a.up(there)
+		})
+		t.Logf("up after %v, %d dialled at once at most", took, most)
+		// Silent ones make room before they are given up.
+		if limit := dialsAtOnce * int(1+shortDial/dialSilence); most > limit {
+			t.Errorf("got %d dialled at once, want %d at most", most, limit)
+		}
+	})
+}

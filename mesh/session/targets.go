@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -24,6 +25,11 @@ const (
 	// session are twice the work for all that start at once.
 	headStart = 150 * time.Millisecond
 	manyDials = 4
+
+	// So many dials go on at once; one that nobody answers for dialSilence makes room for another. A handshake is a millisecond or more
+	// of work at both ends: when all start at once, those begun first are done before they are given up.
+	dialsAtOnce = 6
+	dialSilence = 250 * time.Millisecond
 )
 
 var errNoCredit = errors.New("addresses at which no member has ever answered are dialled less often")
@@ -36,6 +42,7 @@ type targets struct {
 	table   *table
 	dialler *dialler
 	credit  *credit
+	places  chan struct{} // of dialsAtOnce
 	keeper  *keeper
 	events  *mailbox
 	wait    *sync.WaitGroup
@@ -149,7 +156,7 @@ func (t *targets) keep(ctx context.Context, one *target) {
 			case <-ctx.Done():
 				return
 			case <-l.pulse.overdue:
-				if err := t.dial(ctx, one); err != nil && !errors.Is(err, errWoken) && ctx.Err() == nil {
+				if err := t.dial(ctx, one, true); err != nil && !errors.Is(err, errWoken) && ctx.Err() == nil {
 					one.failed(err, false)
 				}
 				continue
@@ -161,7 +168,7 @@ func (t *targets) keep(ctx context.Context, one *target) {
 				continue
 			}
 		} else {
-			err := t.dial(ctx, one)
+			err := t.dial(ctx, one, false)
 			if err == nil || ctx.Err() != nil {
 				continue
 			}
@@ -184,8 +191,25 @@ func (t *targets) yields(id identity.NodeID) bool {
 	return t.self.Compare(id) > 0 && roster.Anchor(t.self) && roster.Anchor(id) && len(t.now()) > manyDials
 }
 
-// dial makes one session with the target, racing its addresses.
-func (t *targets) dial(ctx context.Context, one *target) error {
+// dial makes one session with the target, racing its addresses; beside the one that there is, or if there is still none when its turn
+// comes.
+func (t *targets) dial(ctx context.Context, one *target, beside bool) error {
+	select {
+	case t.places <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	var heard atomic.Bool
+	leave := sync.OnceFunc(func() { <-t.places })
+	defer leave()
+	defer time.AfterFunc(dialSilence, func() {
+		if !heard.Load() {
+			leave()
+		}
+	}).Stop()
+	if !beside && t.table.link(one.id) != nil {
+		return nil
+	}
 	one.mu.Lock()
 	addrs, limit := slices.Clone(one.addrs), shortDial
 	if one.attempts%longDialEach == longDialEach-1 {
@@ -193,6 +217,7 @@ func (t *targets) dial(ctx context.Context, one *target) error {
 	}
 	one.mu.Unlock()
 	if len(addrs) == 0 {
+		leave()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -203,7 +228,7 @@ func (t *targets) dial(ctx context.Context, one *target) error {
 	if addrs = t.credit.affordable(time.Now(), one.id, addrs); len(addrs) == 0 {
 		return errNoCredit
 	}
-	won, err := t.dialler.race(ctx, one, addrs, limit)
+	won, err := t.dialler.race(ctx, one, addrs, limit, &heard)
 	if err != nil {
 		return err
 	}

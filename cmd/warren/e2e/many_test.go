@@ -23,7 +23,7 @@ func TestMany(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b := bedWith(t, buildPlain, 15*time.Minute)
+	b := bedWith(t, buildPlain, 4*time.Minute)
 	founder := b.node("n0", nil)
 	b.must(founder.Create(b.ctx, "home"))
 	b.must(founder.Start(b.ctx))
