@@ -139,7 +139,7 @@ func TestNotices(t *testing.T) {
 		t.Helper()
 		wait := 5 * time.Second
 		if !want {
-			wait = 300 * time.Millisecond
+			wait = 100 * time.Millisecond
 		}
 		select {
 		case <-notices:
