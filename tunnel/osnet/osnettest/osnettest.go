@@ -122,6 +122,8 @@ type link struct {
 	// guarded by machine.mu
 	have osnet.Config
 	want *osnet.Config // of the last Set
+	// refused is what it could not have then.
+	refused []netip.Prefix
 }
 
 // tell is called with machine.mu held.
@@ -150,14 +152,14 @@ func (l *link) Elsewhere(within ...netip.Prefix) ([]osnet.Route, error) {
 // Mend implements osnet.Link.
 func (l *link) Mend() (lost []string, err error) {
 	l.machine.mu.Lock()
-	want, have := l.want, l.have
+	want, have, refused := l.want, l.have, l.refused
 	l.machine.mu.Unlock()
 	if want == nil {
 		return nil, nil
 	}
 	missing := func(what string, want, have []netip.Prefix) {
 		for _, p := range want {
-			if !slices.Contains(have, p) {
+			if !slices.Contains(have, p) && !slices.Contains(refused, p) {
 				lost = append(lost, fmt.Sprintf("%s %v gone", what, p))
 			}
 		}
@@ -185,7 +187,7 @@ func (l *link) Set(config osnet.Config) error {
 		return fmt.Errorf("read interface %s: %w", l.name, os.ErrNotExist)
 	}
 	asked := config
-	l.want = &asked
+	l.want, l.refused = &asked, nil
 	var errs []error
 	if l.machine.no6 && want.Drop6() {
 		errs = append(errs, fmt.Errorf("set interface %s: %w", l.name, osnet.ErrNoIPv6))
@@ -195,6 +197,7 @@ func (l *link) Set(config osnet.Config) error {
 	}
 	want.Routes = slices.DeleteFunc(want.Routes, func(p netip.Prefix) bool {
 		if l.machine.taken[p] {
+			l.refused = append(l.refused, p)
 			errs = append(errs, fmt.Errorf("add route %v on interface %s: %w", p, l.name, os.ErrExist))
 		}
 		return l.machine.taken[p]
