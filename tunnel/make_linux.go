@@ -3,10 +3,14 @@ package tunnel
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/tun"
 )
+
+// pollEvery is how often the interface is looked at without a notice: a look takes less than a millisecond.
+const pollEvery = 10 * time.Second
 
 // tunPath is where the kernel gives TUN devices.
 const tunPath = "/dev/net/tun"

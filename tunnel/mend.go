@@ -19,8 +19,6 @@ import (
 const (
 	// settle lets the several notices of one change arrive.
 	settle = 30 * time.Millisecond
-	// pollEvery is how often the interface is looked at without a notice.
-	pollEvery = 10 * time.Second
 	// burst is how many mends may come one after the other, refill how long it takes until there may be one more.
 	burst  = 30
 	refill = 10 * time.Second

@@ -194,6 +194,7 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	var others sync.WaitGroup
 	others.Go(func() { t.ways.run(beside, attached{t}) })
 	others.Go(func() { o.link.run(beside, t.link.calls) })
+	others.Go(func() { o.memory.run(beside, collect) })
 	err = t.serve(ctx, o)
 	close(t.gone) // before the wait: the ways call too
 	stop()

@@ -216,7 +216,7 @@ func TestKernelFloods(t *testing.T) {
 	bed.must(a.Start(bed.ctx))
 	bed.step("started with %d routes in %v", routes, time.Since(began).Round(time.Millisecond))
 	bed.must(a.pingAll(bed.ctx, []string{theirs[0].String(), theirs[1].String()}))
-	bed.step("reached from the start in %v; %s", time.Since(began).Round(time.Millisecond), bed.memory(a))
+	bed.step("reached from the start in %v, with %d MiB", time.Since(began).Round(time.Millisecond), bed.rss(a)>>20)
 }
 
 // defaultRoute is what ip(8) prints of the node's IPv4 default route.
@@ -225,18 +225,4 @@ func (b *bed) defaultRoute(n *Node) string {
 	out, err := n.Host.Run(b.ctx, "ip", "-4", "route", "show", "default")
 	b.must(err)
 	return out
-}
-
-// memory is what the node's agent has in memory, and had at most.
-func (b *bed) memory(n *Node) string {
-	b.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.Agent().PID()))
-	b.must(err)
-	var out []string
-	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "VmHWM") {
-			out = append(out, strings.Join(strings.Fields(line), " "))
-		}
-	}
-	return strings.Join(out, ", ")
 }
