@@ -16,8 +16,9 @@ import (
 	"warren/nat/natlab"
 )
 
-// wholeWithin bounds how long an interface may stay as somebody else has left it. It takes 50 ms on a machine that is idle.
-const wholeWithin = 5 * time.Second
+// wholeWithin bounds how long an interface may stay as somebody else has left it. It takes 50 ms on a machine that is idle, and was seen to take
+// 3.6 s on one that has ten times as much to do as it can.
+const wholeWithin = 12 * time.Second
 
 // TestInterfaceTouched has somebody do to a node's interface what scripts and network managers do, one after the other. Each time it is whole
 // again, and the log names what was missing.
@@ -69,7 +70,7 @@ func TestInterfaceTouched(t *testing.T) {
 		{"ip link set warren0 mtu 1300", "MTU 1300"},
 		{"ip link set warren0 mtu 900", "MTU 900"}, // which takes IPv6 away
 		{"ip link set warren0 name other0", "renamed to other0"},
-		{"ip link set warren0 down; ip link set warren0 name other0; ip addr flush dev other0", "renamed to other0"},
+		{"ip link set warren0 down; ip link set warren0 name other0; ip addr flush dev other0; true", "renamed to other0"},
 		{"ip link set warren0 carrier off", "carrier off"},
 		{"sysctl -qw net.ipv6.conf.warren0.disable_ipv6=1", "IPv6 off"},
 		{fmt.Sprintf("ip link set warren0 netns %d", container.PID()), "moved to another network namespace"},
