@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"warren/tunnel/osnet"
 )
@@ -21,18 +22,23 @@ type probes interface {
 // costs a handshake: so this has a goroutine of its own, beside that of the device.
 type linked struct {
 	// constant after newLinked
-	name   string
-	log    *slog.Logger
-	link   osnet.Link
-	probes probes
+	name    string
+	log     *slog.Logger
+	link    osnet.Link
+	probes  probes
+	resized func()     // tells the device that the interface's MTU may be another
+	over    chan error // of capacity 1: why the interface is no more
 
 	// atomic
-	facts atomic.Pointer[linkFacts]
+	facts   atomic.Pointer[linkFacts]
+	trouble atomic.Pointer[string] // why the interface is not what it should be, in words; "": it is
 
 	// owned by run
-	config osnet.Config // as last set
-	auto   int          // MTU of the interface when none is configured
-	said6  bool         // that there is no IPv6
+	config  osnet.Config // as last set
+	auto    int          // MTU of the interface when none is configured
+	no6     bool         // there is no IPv6
+	mending mending
+	last    string // what was mended last
 }
 
 // linkFacts are what the sizes of packets have to know of the link that was last asked for.
@@ -41,20 +47,40 @@ type linkFacts struct {
 	mtu  int        // as configured; 0: it is not
 }
 
-func newLinked(name string, link osnet.Link, p probes, log *slog.Logger) *linked {
-	l := &linked{name: name, log: log, link: link, probes: p, auto: DefaultMTU}
+func newLinked(name string, link osnet.Link, p probes, resized func(), log *slog.Logger) *linked {
+	l := &linked{name: name, log: log, link: link, probes: p, resized: resized, over: make(chan error, 1), auto: DefaultMTU}
 	l.facts.Store(new(linkFacts))
+	l.trouble.Store(new(string))
 	return l
 }
 
-// run does one call after the other, and follows what was verified with the MTU, until ctx ends.
+// run does one call after the other, follows what was verified with the MTU, and puts right what others change, until ctx ends.
 func (l *linked) run(ctx context.Context, calls <-chan call[linked]) {
+	changes, err := l.link.Watch(ctx)
+	if err != nil {
+		l.log.Warn("interface not watched", "name", l.name, "error", err) // it is looked at from time to time
+	}
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	look := time.NewTimer(time.Hour)
+	defer look.Stop()
 	for {
+		if due := l.mending.due; !due.IsZero() {
+			look.Reset(time.Until(due))
+		}
 		select {
 		case c := <-calls:
 			c.done <- c.do(l)
 		case <-l.probes.Grown():
 			l.grow()
+		case <-changes:
+			l.mending.stir(time.Now())
+		case <-poll.C:
+			l.mending.stir(time.Now())
+		case <-look.C:
+			if !l.mending.due.IsZero() {
+				l.mend()
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -71,15 +97,22 @@ func (l *linked) set(config osnet.Config) error {
 		}
 	}
 	l.facts.Store(&facts)
-	err := l.apply()
-	if !errors.Is(err, osnet.ErrNoIPv6) {
-		return err
-	}
-	if !l.said6 {
-		l.said6 = true
+	err := l.without6(l.apply())
+	l.judge(err)
+	return err
+}
+
+// without6 takes out of an error that there is no IPv6, which is logged once.
+func (l *linked) without6(err error) error {
+	none := errors.Is(err, osnet.ErrNoIPv6)
+	if none && !l.no6 {
 		l.log.Warn("IPv6 is switched off on this system, the tunnel carries IPv4 only", "name", l.name)
 	}
-	return without(err, osnet.ErrNoIPv6)
+	l.no6 = none
+	if none {
+		return without(err, osnet.ErrNoIPv6)
+	}
+	return err
 }
 
 // apply has the kernel do what was last set.
@@ -88,6 +121,7 @@ func (l *linked) apply() error {
 	if config.MTU == 0 {
 		config.MTU = l.auto
 	}
+	defer l.resized()
 	return l.link.Set(config)
 }
 

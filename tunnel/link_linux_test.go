@@ -3,6 +3,7 @@ package tunnel
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -18,8 +19,8 @@ type gated struct {
 	let   chan struct{} // closed: all may go on
 }
 
-func (g *gated) Open(name string) (osnet.Link, error) {
-	link, err := g.Machine.Open(name)
+func (g *gated) Open(name string, file *os.File) (osnet.Link, error) {
+	link, err := g.Machine.Open(name, file)
 	return gatedLink{link, g}, err
 }
 

@@ -34,11 +34,11 @@ func (v *verified) Most() int              { return v.most }
 // linkedTo runs the link of an interface w0 of m until the bubble's test ends, and returns how others speak to it.
 func linkedTo(t *testing.T, m *osnettest.Machine, takes time.Duration, v *verified) (*linked, *turns[linked]) {
 	t.Helper()
-	inner, err := m.Open("w0")
+	inner, err := m.Open("w0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newLinked("w0", slowly{inner, takes}, v, slog.New(slog.DiscardHandler))
+	l := newLinked("w0", slowly{inner, takes}, v, func() {}, slog.New(slog.DiscardHandler))
 	ready := make(chan struct{})
 	close(ready)
 	others := &turns[linked]{make(chan call[linked]), ready, t.Context().Done()}

@@ -1,9 +1,12 @@
 package tunnel
 
 import (
+	"context"
 	"math"
 	"runtime/debug"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestMemoryLimit(t *testing.T) {
@@ -31,4 +34,32 @@ func TestMemoryLimit(t *testing.T) {
 	if now() != math.MaxInt64 {
 		t.Errorf("set by the operator: got %d, want it left", now())
 	}
+}
+
+// TestCollectWhenManyHaveGone asserts when the collector is run.
+func TestCollectWhenManyHaveGone(t *testing.T) {
+	t.Setenv("GOMEMLIMIT", "")
+	synctest.Test(t, func(t *testing.T) {
+		m, runs := newMemory(true), 0
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go m.run(ctx, func() { runs++ })
+		expect := func(what string, want int) {
+			t.Helper()
+			time.Sleep(collectAfter)
+			synctest.Wait()
+			if runs != want {
+				t.Errorf("%s: got %d rounds, want %d", what, runs, want)
+			}
+		}
+		m.removed(manyPeers - 1)
+		expect("few", 0)
+		m.removed(1)
+		expect("one more", 1)
+		for range 14 {
+			m.removed(150)
+		}
+		expect("swaps in a row", 2)
+		expect("nothing more", 2)
+	})
 }

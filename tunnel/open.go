@@ -57,10 +57,11 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 	o.peers.held = make(map[wgtypes.Key]holder)
 	o.memory = newMemory(t.opts.LimitMemory)
 	o.memory.limit(0)
-	o.sizes = sizes{fit: fit.New(fit.Options{Inner: dev, Sockets: t.bind})}
+	o.sizes = sizes{fit: fit.New(fit.Options{Inner: &enduring{Device: dev, complaints: newComplaints(t.log)}, Sockets: t.bind})}
 	t.fit.Store(o.sizes.fit)
-	o.device = device.NewDevice(newSteadyTUN(o.sizes.fit), o.bind, deviceLogger(t.log))
-	if err := o.up(t.opts); err != nil {
+	steady := newSteadyTUN(o.sizes.fit)
+	o.device = device.NewDevice(steady, o.bind, deviceLogger(t.log))
+	if err := o.up(t.opts, steady); err != nil {
 		o.close()
 		return nil, err
 	}
@@ -69,7 +70,7 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 
 // up gives the device its control socket, its key and its port, and opens the link. The kernel's WireGuard need not be
 // there: wgctrl then looks for control sockets only.
-func (o *open) up(opts Options) error {
+func (o *open) up(opts Options, steady *steadyTUN) error {
 	var err error
 	if o.control, err = listenControl(o.name, o.device); err != nil {
 		return err
@@ -84,11 +85,11 @@ func (o *open) up(opts Options) error {
 	if err = o.device.Up(); err != nil {
 		return fmt.Errorf("open UDP port %d: %w", port, err)
 	}
-	link, err := opts.Links.Open(o.name)
+	link, err := opts.Links.Open(o.name, steady.File())
 	if err != nil {
 		return err
 	}
-	o.link = newLinked(o.name, link, o.sizes.fit, o.log)
+	o.link = newLinked(o.name, link, o.sizes.fit, steady.resized, o.log)
 	o.sizes.link = &o.link.facts
 	return nil
 }
@@ -146,7 +147,7 @@ func createTUN(ctx context.Context, name string, mtu int) (tun.Device, error) {
 		err := osnet.Claim(name)
 		if err == nil {
 			var dev tun.Device
-			if dev, err = tun.CreateTUN(name, mtu); err == nil {
+			if dev, err = makeTUN(name, mtu); err == nil {
 				return dev, nil
 			}
 			if errors.Is(err, syscall.EBUSY) {

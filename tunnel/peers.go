@@ -141,6 +141,13 @@ func (o *open) converge(all bool) (changes int, err error) {
 		}
 	}
 	todo := plan(p.have, p.want, p.held)
+	removed := 0
+	for _, peer := range todo {
+		if peer.Remove {
+			removed++
+		}
+	}
+	defer o.memory.removed(removed)
 	if len(todo) > 0 {
 		if err := o.configure(wgtypes.Config{Peers: todo}); err != nil {
 			p.unsure = true

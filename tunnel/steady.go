@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -20,24 +21,66 @@ import (
 type steadyTUN struct {
 	tun.Device
 	events chan tun.Event
+	mtu    chan struct{} // of capacity 1: it may be another
 }
 
 // newSteadyTUN wraps dev. Its goroutine ends when dev is closed.
 func newSteadyTUN(dev tun.Device) *steadyTUN {
-	t := &steadyTUN{Device: dev, events: make(chan tun.Event)}
+	t := &steadyTUN{Device: dev, events: make(chan tun.Event), mtu: make(chan struct{}, 1)}
 	go func() {
 		defer close(t.events)
-		for e := range dev.Events() {
-			if e&tun.EventMTUUpdate != 0 {
-				t.events <- tun.EventMTUUpdate // the device reads until the channel is closed
+		for {
+			select {
+			case e, open := <-dev.Events():
+				if !open {
+					return
+				}
+				if e&tun.EventMTUUpdate == 0 {
+					continue
+				}
+			case <-t.mtu:
 			}
+			t.events <- tun.EventMTUUpdate // the device reads until the channel is closed
 		}
 	}()
 	return t
 }
 
+// resized has the device ask for the MTU anew.
+func (t *steadyTUN) resized() {
+	select {
+	case t.mtu <- struct{}{}:
+	default:
+	}
+}
+
 // Events implements tun.Device.
 func (t *steadyTUN) Events() <-chan tun.Event { return t.events }
+
+// enduring is a TUN device whose reads end only with it. The device ends at any other error of a read: it would with one packet that says
+// wrong things of its own segments, which whoever may open a raw socket can send, and on macOS with one message of the system that was lost.
+type enduring struct {
+	tun.Device
+	complaints *complaints
+}
+
+// errorPause is how long a device that cannot be read is left alone; a bad packet is passed over at once.
+const errorPause = 100 * time.Millisecond
+
+// Read implements tun.Device.
+func (e *enduring) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	for {
+		n, err := e.Device.Read(bufs, sizes, offset)
+		switch {
+		case err == nil, n > 0, errors.Is(err, os.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, tun.ErrTooManySegments):
+			return n, err
+		}
+		e.complaints.errorf("read TUN device: %v", err)
+		if _, system := errors.AsType[*os.PathError](err); system {
+			time.Sleep(errorPause)
+		}
+	}
+}
 
 // socket is a device's, which can be told of probes of the path MTU.
 type socket interface {
@@ -113,9 +156,13 @@ type complaint struct {
 	skipped int
 }
 
+func newComplaints(log *slog.Logger) *complaints {
+	return &complaints{log: log, now: time.Now, kinds: make(map[string]*complaint)}
+}
+
 // deviceLogger turns the device's two log functions into slog's.
 func deviceLogger(log *slog.Logger) *device.Logger {
-	c := &complaints{log: log, now: time.Now, kinds: make(map[string]*complaint)}
+	c := newComplaints(log)
 	logger := &device.Logger{Verbosef: device.DiscardLogf, Errorf: c.errorf}
 	if log.Enabled(context.Background(), slog.LevelDebug) {
 		logger.Verbosef = func(format string, args ...any) {

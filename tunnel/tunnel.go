@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +40,8 @@ var (
 	// ErrNotRunning is returned before the device is up (see Ready) and after Run has returned.
 	ErrNotRunning = errors.New("tunnel is not running")
 
-	// ErrGone is wrapped by Run's error when somebody has removed the interface.
+	// ErrGone is wrapped by Run's error when somebody has removed the interface. One that was moved to another network namespace and cannot be
+	// fetched back is osnet.ErrMoved.
 	ErrGone = errors.New("interface was removed")
 
 	// ErrNoPeer is wrapped by the error of SetPresharedKey for a member that is not set.
@@ -67,19 +69,16 @@ type Options struct {
 // Links are the network interfaces of a machine: the system's, or in tests those of its twin, osnettest.Machine.
 type Links interface {
 	// Open is osnet.Open.
-	Open(name string) (osnet.Link, error)
-	// Routes is osnet.Routes.
-	Routes(except ...string) ([]osnet.Route, error)
+	Open(name string, file *os.File) (osnet.Link, error)
 }
 
 // systemLinks are the interfaces of the machine that this runs on.
 type systemLinks struct{}
 
 // Open implements Links.
-func (systemLinks) Open(name string) (osnet.Link, error) { return osnet.Open(name) }
-
-// Routes implements Links.
-func (systemLinks) Routes(except ...string) ([]osnet.Route, error) { return osnet.Routes(except...) }
+func (systemLinks) Open(name string, file *os.File) (osnet.Link, error) {
+	return osnet.Open(name, file)
+}
 
 // LogValue keeps the private key out of logs.
 func (o Options) LogValue() slog.Value {
@@ -136,6 +135,7 @@ type Tunnel struct {
 	// atomic
 	started atomic.Bool
 	fit     atomic.Pointer[fit.Device]
+	linked  atomic.Pointer[linked]
 	name    atomic.Pointer[string]        // of the interface as made
 	running atomic.Pointer[device.Device] // nil before ready
 }
@@ -186,6 +186,7 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	}
 	t.name.Store(&o.name)
 	t.running.Store(o.device)
+	t.linked.Store(o.link)
 	close(t.ready)
 	t.log.Info("interface up", "name", o.name, "port", o.bind.Port())
 	beside, stop := context.WithCancel(ctx)
@@ -193,6 +194,7 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	var others sync.WaitGroup
 	others.Go(func() { t.ways.run(beside, attached{t}) })
 	others.Go(func() { o.link.run(beside, t.link.calls) })
+	others.Go(func() { o.memory.run(beside, collect) })
 	err = t.serve(ctx, o)
 	close(t.gone) // before the wait: the ways call too
 	stop()
@@ -214,6 +216,8 @@ func (t *Tunnel) serve(ctx context.Context, o *open) error {
 			c.done <- c.do(o)
 		case <-o.device.Wait():
 			return fmt.Errorf("run interface %s: %w", o.name, ErrGone)
+		case err := <-o.link.over:
+			return fmt.Errorf("run interface %s: %w", o.name, err)
 		case <-ctx.Done():
 			return nil
 		}
@@ -252,8 +256,24 @@ func (t *Tunnel) SetLink(config osnet.Config) error {
 	return t.link.do(func(l *linked) error { return l.set(config) })
 }
 
-// Elsewhere returns what this machine reaches by other interfaces than this one, as osnet.Routes does. It asks the kernel.
-func (t *Tunnel) Elsewhere() ([]osnet.Route, error) { return t.opts.Links.Routes(t.Name()) }
+// Elsewhere returns what this machine reaches by other interfaces than this one, as far as it shares addresses with one of the prefixes, as
+// osnet.Link does. It asks the kernel.
+func (t *Tunnel) Elsewhere(within ...netip.Prefix) (routes []osnet.Route, err error) {
+	err = t.link.do(func(l *linked) (err error) {
+		routes, err = l.link.Elsewhere(within...)
+		return err
+	})
+	return routes, err
+}
+
+// Trouble says in words why the interface is not what SetLink has asked for: what could not be set, or is changed by others again and again. It is
+// "" when all is well, and when the tunnel does not run.
+func (t *Tunnel) Trouble() string {
+	if l := t.linked.Load(); l != nil {
+		return *l.trouble.Load()
+	}
+	return ""
+}
 
 // Dropped returns how many packets were dropped because of their size, or as bad probes, by reason.
 func (t *Tunnel) Dropped() map[string]uint64 {

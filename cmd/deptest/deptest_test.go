@@ -29,6 +29,9 @@ const module = "warren"
 var level = map[[2]string]string{
 	{"mesh/record", "mesh/identity"}:      "records name keys and nodes",
 	{"mesh/identity", "nat/ranges"}:       "IPv4 overlay networks are taken from the carriers' range",
+	{"nat/netwatch", "nat/rtnl"}:          "a routing table of the whole Internet is asked with care in one place",
+	{"nat/portmap", "nat/rtnl"}:           "the same",
+	{"tunnel/osnet", "nat/rtnl"}:          "the same",
 	{"mesh/report", "mesh/api"}:           "what the owners know is put into the local interface's words",
 	{"cmd/warren-demo", "nat/natlab"}:     "the demo runs in the lab",
 	{"cmd/warren-demo", "cmd/warren/e2e"}: "the demo drives the program as the tests do",
@@ -52,7 +55,7 @@ var only = []struct {
 	{"golang.zx2c4.com/wireguard/device", []string{"tunnel", "cmd/warren-bench"}, "the device has one owner; the benchmark measures the plain one beside it"},
 	{"golang.zx2c4.com/wireguard/conn", []string{"tunnel", "cmd/warren-bench"}, "the shared socket has one owner"},
 	{"golang.zx2c4.com/wireguard/wgctrl", []string{"tunnel", "cmd/warren-bench"}, "the device is configured in one place"},
-	{"github.com/vishvananda/netlink", []string{"tunnel/osnet", "nat/netwatch", "nat/portmap", "tests"}, "the kernel's interface is an edge with an in-memory twin"},
+	{"github.com/vishvananda/netlink", []string{"tunnel/osnet", "nat/netwatch", "tests"}, "the kernel's interface is an edge with an in-memory twin"},
 	{"github.com/huin/goupnp", []string{"nat/portmap"}, "it goes wherever a stranger's description sends it, and reads without an end; both are stopped there"},
 	{"github.com/spf13/cobra", []string{"cmd"}, "flags end where the program begins"},
 	{"github.com/pelletier/go-toml/v2", []string{"config"}, "files are read in one place, strictly"},

@@ -62,6 +62,7 @@ var table = []place{
 	{"nat/portal", edges, "looks at anchors by TCP and HTTP: a captive portal, a proxy that breaks TLS open"},
 	{"nat/portmap", edges, "ports mapped by routers: PCP, NAT-PMP, UPnP IGD, pinholes over IPv6"},
 	{"nat/relay", edges, "asking for relay channels and granting them, the load of a relay, who was relayed how much; the data pass through tunnel/bind"},
+	{"nat/rtnl", edges, "rtnetlink of Linux: a few routes asked for out of many, and notices of what changes"},
 	{"nat/stream", edges, "one stream, datagrams in TLS over TCP: listening, dialling, proxies, limits"},
 	{"tunnel/bind", edges, "the one UDP port: telling packets apart, endpoints of peers, relay channels, streams as sockets, forwarding"},
 	{"tunnel/echo", edges, "pings through the tunnel: asking and answering on overlay addresses"},

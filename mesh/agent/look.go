@@ -51,6 +51,9 @@ func (a *agent) look() report.Agent {
 			Traffic: trafficOf(stats[s.PublicKey], identity.NodeID{}),
 		})
 	}
+	if text := a.tunnel.Trouble(); text != "" {
+		out.Warnings = append(out.Warnings, text)
+	}
 	if a.parts == nil {
 		return out
 	}

@@ -100,12 +100,12 @@ func (h *Hub) gather(now time.Time) facts {
 		f.peers[id] = peerFacts{path: p.path}
 	}
 	_, f.private = streamAnchors(f)
-	f.here.elsewhere = h.elsewhere(f.standing.Network)
+	f.here.elsewhere = h.elsewhere(f.standing.Network, f.overlays())
 	return f
 }
 
-// elsewhere is what this machine reaches by other interfaces. It is read anew on another network, and once a minute.
-func (h *Hub) elsewhere(network uint64) []osnet.Route {
+// elsewhere is what this machine reaches by other interfaces in the overlays' place. It is read anew on another network, and once a minute.
+func (h *Hub) elsewhere(network uint64, overlays []netip.Prefix) []osnet.Route {
 	var before []osnet.Route
 	if h.last != nil {
 		before = h.last.facts.here.elsewhere
@@ -113,7 +113,7 @@ func (h *Hub) elsewhere(network uint64) []osnet.Route {
 			return before
 		}
 	}
-	routes, err := h.o.Tunnel.Elsewhere()
+	routes, err := h.o.Tunnel.Elsewhere(overlays...)
 	if err != nil {
 		h.log.Warn("routes not read", "error", err)
 		return before

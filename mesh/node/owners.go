@@ -25,8 +25,8 @@ type Tunnel interface {
 	SetLink(osnet.Config) error
 	SetPeers([]tunnel.Peer) error
 	SetWay(identity.NodeID, tunnel.Way)
-	// Elsewhere is what this machine reaches by other interfaces than the tunnel's.
-	Elsewhere() ([]osnet.Route, error)
+	// Elsewhere is what this machine reaches by other interfaces than the tunnel's, as far as it overlaps one of the prefixes.
+	Elsewhere(within ...netip.Prefix) ([]osnet.Route, error)
 	Port() uint16
 }
 

@@ -253,7 +253,7 @@ func (w *twins) handshakeLocked(peer identity.NodeID) {
 	}
 }
 
-func (w twinTunnel) Elsewhere() ([]osnet.Route, error) {
+func (w twinTunnel) Elsewhere(...netip.Prefix) ([]osnet.Route, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.routes, nil

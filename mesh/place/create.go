@@ -14,6 +14,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/signal"
+	"warren/nat/ranges"
 	"warren/tunnel/osnet"
 )
 
@@ -91,7 +92,7 @@ func choosePrefix4(o CreateOptions, mesh identity.MeshID) (netip.Prefix, error) 
 			return netip.Prefix{}, err
 		}
 	}
-	routes, err := osnet.Routes()
+	routes, err := osnet.Routes(ranges.Carrier, o.IPv4)
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("look for a free IPv4 range: %w", err)
 	}

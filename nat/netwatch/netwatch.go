@@ -26,6 +26,8 @@ const (
 	// still while a machine sleeps; the wall clock does not.
 	sleepCheck = 5 * time.Second
 	asleep     = 4 * time.Second
+	// pollEvery is how often the system is looked at without a notice.
+	pollEvery = 30 * time.Second
 	// lookAgain is when the system is asked again that could not be asked.
 	lookAgain = time.Second
 	// maxPerInterface bounds an interface's addresses of one family: privacy extensions make many.
@@ -64,8 +66,9 @@ func Addresses(skip func(ifname string) bool) ([]netip.Addr, error) {
 // Watch returns a channel that gets a value, coalesced, after each change of what Addresses(skip)
 // returns or of the default routes, and after a sleep of the machine. The first change is told at once; while
 // more follow they are told seldom, so that an interface that flaps does not start one recovery after the
-// other; whoever goes to other networks again and again waits a second at most. What has changed and changed back is told too: the link may lead elsewhere now. The channel is closed
-// when ctx ends. An error means that the system gives no notice of changes.
+// other; whoever goes to other networks again and again waits a second at most. What has changed and changed back is told too: the link
+// may lead elsewhere now. What no notice told of is found within half a minute. The channel is closed when ctx ends. An error means that
+// the system gives no notice of changes.
 func Watch(ctx context.Context, skip func(ifname string) bool) (<-chan struct{}, error) {
 	notices, err := subscribe(ctx)
 	if err != nil {
@@ -90,6 +93,7 @@ func watch(ctx context.Context, notices <-chan struct{}, first network, look fun
 	held := time.NewTimer(time.Hour)
 	defer held.Stop()
 	last := time.Now()
+	looked := last
 	for {
 		slept := false
 		select {
@@ -102,11 +106,12 @@ func watch(ctx context.Context, notices <-chan struct{}, first network, look fun
 			now := time.Now()
 			slept = hasSlept(now.Sub(last), now.Round(0).Sub(last.Round(0)))
 			last = now
-			if !slept {
+			if !slept && now.Sub(looked) < pollEvery {
 				continue
 			}
 		}
 		now := time.Now()
+		looked = now
 		seen, ok := look()
 		if ok {
 			p.see(now, seen)

@@ -179,3 +179,37 @@ func TestWatchLooksAgain(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// A change of which there was no notice is found all the same, and a quiet network is looked at seldom.
+func TestWatchPolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		changes := make(chan struct{}, 1)
+		var calls atomic.Int64
+		var moved atomic.Bool
+		look := func() (network, bool) {
+			calls.Add(1)
+			if moved.Load() {
+				return network{addrs: addrs("10.0.0.5")}, true
+			}
+			return network{addrs: addrs("192.168.1.5")}, true
+		}
+		first, _ := look()
+		go watch(ctx, make(chan struct{}), first, look, changes)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if most := int64(10*time.Minute/pollEvery) + 1; calls.Load() > most {
+			t.Errorf("got %d looks in ten quiet minutes, want %d at most", calls.Load(), most)
+		}
+		moved.Store(true)
+		time.Sleep(pollEvery + sleepCheck)
+		synctest.Wait()
+		select {
+		case <-changes:
+		default:
+			t.Errorf("got no change within %v, want one", pollEvery+sleepCheck)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}

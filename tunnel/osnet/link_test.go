@@ -1,6 +1,7 @@
 package osnet
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net/netip"
@@ -16,9 +17,13 @@ type memory struct {
 	foreign map[netip.Prefix]bool // routes of other interfaces
 	done    []string
 	gone    bool
+	refuse  map[verb]bool
 }
 
 func (m *memory) close() error { return nil }
+
+func (m *memory) watch(context.Context) (<-chan struct{}, error) { return nil, nil }
+func (m *memory) elsewhere([]netip.Prefix) ([]Route, error)      { return nil, nil }
 
 func (m *memory) read() (state, error) {
 	if m.gone {
@@ -31,10 +36,23 @@ func (m *memory) read() (state, error) {
 
 func (m *memory) apply(s step) error {
 	m.done = append(m.done, s.String())
+	if m.refuse[s.verb] {
+		return os.ErrPermission
+	}
 	remove := func(list []netip.Prefix) []netip.Prefix {
 		return slices.DeleteFunc(list, func(p netip.Prefix) bool { return p == s.prefix })
 	}
 	switch s.verb {
+	case fetch: // with nothing but its name
+		m.state = state{mtu: 1500, ipv6: true, name: m.name}
+	case rename:
+		m.name = s.name
+	case release:
+		m.master = ""
+	case revive:
+		m.dead = false
+	case enable6:
+		m.ipv6, m.off6 = true, false
 	case setMTU:
 		m.mtu = s.mtu
 	case bringUp:
@@ -219,6 +237,92 @@ func TestSetConverges(t *testing.T) {
 		m.done = nil
 		if err := l.Set(want); err != nil || len(m.done) > 0 {
 			t.Fatalf("%v again: did %v, %v", want, m.done, err)
+		}
+	}
+}
+
+// What others do to an interface is undone, and told.
+func TestMend(t *testing.T) {
+	config := Config{Addrs: prefixes("100.70.1.2/32 fd01::2/128"), Routes: prefixes("100.70.0.0/16 fd01::/48"), MTU: 1376, Up: true}
+	all := "MTU 1500, address 100.70.1.2/32 gone, address fd01::2/128 gone, down, route 100.70.0.0/16 gone, route fd01::/48 gone"
+	for name, c := range map[string]struct {
+		do   func(m *memory)
+		want string // lost
+	}{
+		"nothing":             {func(m *memory) {}, ""},
+		"what is not ours":    {func(m *memory) { m.addrs = append(m.addrs, prefixes("10.1.1.1/32")...) }, ""},
+		"routes flushed":      {func(m *memory) { m.routes = nil }, "route 100.70.0.0/16 gone, route fd01::/48 gone"},
+		"one address removed": {func(m *memory) { m.addrs = m.addrs[1:] }, "address 100.70.1.2/32 gone"},
+		"down":                {func(m *memory) { m.up, m.routes = false, nil }, "down, route 100.70.0.0/16 gone, route fd01::/48 gone"},
+		"renamed":             {func(m *memory) { m.name = "foo0" }, "renamed to foo0"},
+		"enslaved":            {func(m *memory) { m.master = "br0" }, "put under br0"},
+		"carrier off":         {func(m *memory) { m.dead = true }, "carrier off"},
+		"IPv6 off": {func(m *memory) { m.ipv6, m.off6, m.addrs, m.routes = false, true, m.addrs[:1], m.routes[:1] },
+			"IPv6 off, address fd01::2/128 gone, route fd01::/48 gone"},
+		"moved": {func(m *memory) { m.moved = true }, "moved to another network namespace, " + all},
+		"small MTU": {func(m *memory) { m.mtu, m.addrs, m.routes = 1000, m.addrs[:1], m.routes[:1] },
+			"MTU 1000, address fd01::2/128 gone, route fd01::/48 gone"},
+	} {
+		m := fresh()
+		m.name = "test0"
+		l := open(t, m)
+		if lost, err := l.Mend(); err != nil || len(lost) > 0 {
+			t.Errorf("%s: nothing set: got %q and %v, want nothing", name, lost, err)
+		}
+		if err := l.Set(config); err != nil {
+			t.Fatal(err)
+		}
+		c.do(m)
+		lost, err := l.Mend()
+		if got := strings.Join(lost, ", "); err != nil || got != c.want {
+			t.Errorf("%s: got %q and %v, want %q", name, got, err, c.want)
+		}
+		m.addrs = slices.DeleteFunc(m.addrs, func(p netip.Prefix) bool { return p == prefixes("10.1.1.1/32")[0] })
+		if !slices.Equal(sorted(m.addrs), sorted(slices.Clone(config.Addrs))) || !slices.Equal(sorted(m.routes), sorted(slices.Clone(config.Routes))) ||
+			m.mtu != 1376 || !m.up || m.name != "test0" || m.master != "" || m.dead || !m.ipv6 {
+			t.Errorf("%s: got %+v, want what was set", name, m.state)
+		}
+		if lost, err := l.Mend(); err != nil || len(lost) > 0 {
+			t.Errorf("%s: mended: got %q and %v, want nothing lost", name, lost, err)
+		}
+	}
+}
+
+// What cannot be mended is an error each time, and news once.
+func TestMendRefused(t *testing.T) {
+	config := Config{Addrs: prefixes("100.70.1.2/32 fd01::2/128"), Routes: prefixes("100.70.0.0/16"), MTU: 1376, Up: true}
+	for name, c := range map[string]struct {
+		do    func(m *memory)
+		lost  string
+		error string
+	}{
+		"renamed, and the name taken": {func(m *memory) { m.name, m.refuse = "foo0", map[verb]bool{rename: true} }, "renamed to foo0", "rename to test0"},
+		"IPv6 off for good": {func(m *memory) {
+			m.ipv6, m.off6, m.addrs, m.refuse = false, true, m.addrs[:1], map[verb]bool{enable6: true}
+		}, "IPv6 off", "switch on IPv6"},
+		"IPv6 off everywhere": {func(m *memory) { m.ipv6, m.addrs = false, m.addrs[:1] }, "", ErrNoIPv6.Error()},
+		"route of another":    {func(m *memory) { m.routes, m.foreign = nil, map[netip.Prefix]bool{prefixes("100.70.0.0/16")[0]: true} }, "route 100.70.0.0/16 gone", "add route"},
+		"moved for good":      {func(m *memory) { m.moved, m.refuse = true, map[verb]bool{fetch: true} }, "moved to another network namespace", "fetch back"},
+	} {
+		m := fresh()
+		m.name = "test0"
+		l := open(t, m)
+		if err := l.Set(config); err != nil {
+			t.Fatal(err)
+		}
+		c.do(m)
+		for i, want := range []string{c.lost, ""} {
+			lost, err := l.Mend()
+			if got := strings.Join(lost, ", "); err == nil || !strings.Contains(err.Error(), c.error) || got != want {
+				t.Errorf("%s, attempt %d: got %q lost and error %v, want %q and %q", name, i+1, got, err, want, c.error)
+			}
+		}
+		m.refuse, m.foreign = nil, nil
+		if name == "IPv6 off everywhere" {
+			m.ipv6 = true
+		}
+		if _, err := l.Mend(); err != nil || len(m.addrs) != 2 || len(m.routes) != 1 {
+			t.Errorf("%s: not in the way any more: got %+v and %v, want what was set", name, m.state, err)
 		}
 	}
 }

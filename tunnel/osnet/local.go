@@ -4,19 +4,18 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 )
 
-// interfaceRoutes returns the names of the interfaces by their indices, "" for those that are named in except or are loopbacks, and the
+// interfaceRoutes returns the names of the interfaces by their indices, "" for that with the index except and for loopbacks, and the
 // networks of the addresses of all others.
-func interfaceRoutes(except []string) (names map[int]string, list []Route, err error) {
+func interfaceRoutes(except int) (names map[int]string, list []Route, err error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return nil, nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	names = make(map[int]string)
 	for _, i := range interfaces {
-		if slices.Contains(except, i.Name) || i.Flags&net.FlagLoopback != 0 {
+		if i.Index == except || i.Flags&net.FlagLoopback != 0 {
 			names[i.Index] = ""
 			continue
 		}

@@ -2,6 +2,10 @@
 // told the whole desired configuration again and again; it reads what the kernel has and touches only the
 // difference, so that repeating a Set costs a look and changes nothing.
 //
+// A Link says when somebody else has changed its interface, and makes it whole again (Mend). It goes by the index, not by the name: an
+// interface that was renamed gets its name back, as the control socket, the operator's firewall rules and wg(8) go by it; one that was
+// moved to another network namespace is fetched back where the process may enter that.
+//
 // It leaves making the interface to package tunnel (a TUN device lives as long as its file descriptor), and
 // the choice of addresses and routes to whoever calls. It never touches another interface, never replaces
 // somebody else's route, and removes from its own interface only what it has set there itself or what
@@ -11,6 +15,7 @@
 package osnet
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -24,6 +29,10 @@ var (
 
 	// ErrBusy is wrapped by the error of Claim when a live process holds a TUN device of the name.
 	ErrBusy = errors.New("in use by another process")
+
+	// ErrMoved is wrapped by the error of Set and Mend when somebody has moved the interface to another network namespace and it cannot be
+	// fetched back.
+	ErrMoved = errors.New("moved to another network namespace")
 
 	// ErrForeign is wrapped by the error of Claim when the name belongs to something that is not a TUN device.
 	ErrForeign = errors.New("belongs to something else")
@@ -57,6 +66,14 @@ type Link interface {
 	// Set makes the interface what the Config says. It does as much as it can: an error names what could
 	// not be done (joined, when several), all the rest has been. See ErrNoIPv6.
 	Set(Config) error
+	// Mend makes the interface again what the last Set said, as far as that succeeded, and returns in words what somebody else had taken
+	// away or changed. It is nil when nothing was. The error is as that of Set, and wraps os.ErrNotExist when the interface is gone.
+	Mend() (lost []string, err error)
+	// Watch returns a channel that gets a value, coalesced, when the interface may have been changed, by whomever, until ctx ends. An error
+	// means that the system gives no notice.
+	Watch(ctx context.Context) (<-chan struct{}, error)
+	// Elsewhere is Routes without what leads into this interface.
+	Elsewhere(within ...netip.Prefix) ([]Route, error)
 	// Close takes away what the link has set and lets go of the interface, which stays.
 	Close() error
 }
@@ -118,16 +135,21 @@ func (r Route) Collides(overlay netip.Prefix, own netip.Addr) bool {
 	return r.Prefix.Bits() >= 8 && r.Prefix.Overlaps(overlay) && (!r.Prefix.IsSingleIP() || r.Prefix.Addr() == own)
 }
 
-// Routes returns what this machine reaches by addresses and routes of its own, sorted, each prefix once, so that a new overlay network can
-// be chosen beside it. Default routes, loopback, link-local and multicast are left out, and so are the interfaces named in except.
-func Routes(except ...string) ([]Route, error) {
-	list, err := routes(except)
+// Routes returns what this machine reaches by addresses and routes of its own, as far as it shares addresses with one of the prefixes,
+// sorted, each prefix once, so that a new overlay network can be chosen beside it. Of all other routes, of which there may be a
+// million, nothing is kept. Default routes, loopback, link-local and multicast are left out.
+func Routes(within ...netip.Prefix) ([]Route, error) { return tidied(0, within) }
+
+// tidied is Routes without what leads into the interface with an index.
+func tidied(except int, within []netip.Prefix) ([]Route, error) {
+	list, err := routes(except, within)
 	if err != nil {
 		return nil, fmt.Errorf("list local routes: %w", err)
 	}
 	list = slices.DeleteFunc(list, func(r Route) bool {
 		a := r.Prefix.Addr()
-		return r.Interface == "" || !r.Prefix.IsValid() || r.Prefix.Bits() == 0 || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.Is4In6()
+		return r.Interface == "" || !r.Prefix.IsValid() || r.Prefix.Bits() == 0 || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.Is4In6() ||
+			!slices.ContainsFunc(within, r.Prefix.Overlaps)
 	})
 	slices.SortStableFunc(list, func(a, b Route) int { return compare(a.Prefix, b.Prefix) })
 	return slices.CompactFunc(list, func(a, b Route) bool { return a.Prefix == b.Prefix }), nil

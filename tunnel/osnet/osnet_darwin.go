@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"time"
 )
@@ -21,8 +22,8 @@ const toolTimeout = 10 * time.Second
 type toolLink struct{ name string }
 
 // Open returns the Link of the interface called ifname, whose present addresses and routes count as ours from then on.
-// The error wraps os.ErrNotExist when there is none.
-func Open(ifname string) (Link, error) { return newLink(ifname, &toolLink{name: ifname}) }
+// The error wraps os.ErrNotExist when there is none. The file of the device is not needed.
+func Open(ifname string, _ *os.File) (Link, error) { return newLink(ifname, &toolLink{name: ifname}) }
 
 // Claim reports whether a utun device called name can be made. The kernel removes them with their process, so
 // nothing can be left to take over.
@@ -82,7 +83,18 @@ func netstat() ([]tableRoute, error) {
 	return list, nil
 }
 
-func routes(except []string) ([]Route, error) {
+// watch implements system: nothing tells of one interface here, and whoever asks looks from time to time.
+func (t *toolLink) watch(context.Context) (<-chan struct{}, error) { return nil, nil }
+
+func (t *toolLink) elsewhere(within []netip.Prefix) ([]Route, error) {
+	i, err := net.InterfaceByName(t.name)
+	if err != nil {
+		return nil, fmt.Errorf("list local routes: %w", err)
+	}
+	return tidied(i.Index, within)
+}
+
+func routes(except int, _ []netip.Prefix) ([]Route, error) {
 	_, list, err := interfaceRoutes(except)
 	if err != nil {
 		return nil, err
@@ -91,8 +103,12 @@ func routes(except []string) ([]Route, error) {
 	if err != nil {
 		return nil, err
 	}
+	own := ""
+	if i, err := net.InterfaceByIndex(except); err == nil {
+		own = i.Name
+	}
 	for _, r := range routes {
-		if !slices.Contains(except, r.ifname) && !strings.HasPrefix(r.ifname, "lo") && !r.learned() {
+		if r.ifname != own && !strings.HasPrefix(r.ifname, "lo") && !r.learned() {
 			list = append(list, Route{r.dst, r.ifname})
 		}
 	}

@@ -1,15 +1,20 @@
 package osnet
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"warren/nat/rtnl"
 )
 
 // DefaultName is the interface name used when the configuration has none.
@@ -23,13 +28,14 @@ const addrGenModeNone = 1
 // the name is never touched.
 type kernelLink struct {
 	h     *netlink.Handle
-	index int
-	name  string
+	index atomic.Int64 // read by the goroutine that watches
+	file  *os.File     // of the TUN device; nil: not known
 }
 
-// Open returns the Link of the interface called ifname, whose present addresses and routes count as ours from then on.
+// Open returns the Link of the interface called ifname, whose present addresses and routes count as ours from then on. file is that of its TUN
+// device, which stays the caller's and knows the interface wherever it is; nil: one that is moved elsewhere counts as gone.
 // The error wraps os.ErrNotExist when there is none, os.ErrPermission when the process may not change it.
-func Open(ifname string) (Link, error) {
+func Open(ifname string, file *os.File) (Link, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open interface %s: %w", ifname, err)
@@ -39,9 +45,21 @@ func Open(ifname string) (Link, error) {
 		h.Close()
 		return nil, fmt.Errorf("open interface %s: %w", ifname, standard(err))
 	}
+	k := &kernelLink{h: h, file: file}
+	k.index.Store(int64(l.Attrs().Index))
+	k.noLinkLocal()
+	return newLink(ifname, k)
+}
+
+// noLinkLocal keeps the kernel from making a link-local address. The kernel forgets it whenever it takes IPv6 away from the interface.
+func (k *kernelLink) noLinkLocal() {
 	// Refused on a system without IPv6 and by kernels before 4.5: there the only loss is a link-local address.
-	_ = h.LinkSetIP6AddrGenMode(l, addrGenModeNone)
-	return newLink(ifname, &kernelLink{h: h, index: l.Attrs().Index, name: ifname})
+	_ = k.h.LinkSetIP6AddrGenMode(k.device(), addrGenModeNone)
+}
+
+// device is what netlink knows the interface by.
+func (k *kernelLink) device() netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: int(k.index.Load())}}
 }
 
 // Claim reports whether a TUN device called name can be made, or taken over because it is a persistent one that
@@ -103,11 +121,24 @@ func (k *kernelLink) close() error {
 
 // read implements system.
 func (k *kernelLink) read() (state, error) {
-	l, err := k.h.LinkByIndex(k.index)
-	if err != nil {
-		return state{}, standard(err)
+	index := int(k.index.Load())
+	l, err := k.h.LinkByIndex(index)
+	if err = standard(err); errors.Is(err, os.ErrNotExist) && k.isElsewhere() {
+		return state{moved: true}, nil
 	}
-	have := state{mtu: l.Attrs().MTU, up: l.Attrs().Flags&net.FlagUp != 0, ipv6: ipv6On(k.name)}
+	if err != nil {
+		return state{}, err
+	}
+	a := l.Attrs()
+	have := state{mtu: a.MTU, up: a.Flags&net.FlagUp != 0, name: a.Name, dead: a.Flags&net.FlagUp != 0 && a.RawFlags&unix.IFF_LOWER_UP == 0}
+	have.ipv6 = !disabled6(a.Name)
+	have.off6 = !have.ipv6 && !disabled6("all") && hasIPv6(a.Name)
+	if a.MasterIndex != 0 {
+		have.master = "another interface"
+		if m, err := k.h.LinkByIndex(a.MasterIndex); err == nil {
+			have.master = m.Attrs().Name
+		}
+	}
 	addrs, err := k.h.AddrList(l, netlink.FAMILY_ALL)
 	if err != nil {
 		return state{}, fmt.Errorf("list addresses: %w", err)
@@ -117,34 +148,53 @@ func (k *kernelLink) read() (state, error) {
 			have.addrs = append(have.addrs, p)
 		}
 	}
-	routes, err := k.h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: k.index, Table: unix.RT_TABLE_MAIN},
-		netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	routes, err := rtnl.RoutesBy(index)
 	if err != nil {
 		return state{}, fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range routes {
-		if p, ok := prefixOf(r.Dst); ok && r.Protocol != unix.RTPROT_KERNEL && r.Type == unix.RTN_UNICAST && p.Bits() > 0 {
-			have.routes = append(have.routes, p)
+		if r.Protocol != unix.RTPROT_KERNEL {
+			have.routes = append(have.routes, r.Prefix)
 		}
 	}
 	return have, nil
 }
 
-// ipv6On reports whether the interface can have IPv6 addresses: the kernel has IPv6, and it is not switched off for this
-// interface (as it is for all new ones in most containers).
-func ipv6On(name string) bool {
-	text, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6")
-	return err == nil && strings.TrimSpace(string(text)) == "0"
+const sysctl6 = "/proc/sys/net/ipv6/conf/"
+
+// hasIPv6 reports whether the kernel has IPv6 on an interface, be it switched off.
+func hasIPv6(name string) bool {
+	_, err := os.Stat(sysctl6 + name)
+	return err == nil
+}
+
+// disabled6 reports whether an interface can have no IPv6 addresses: the kernel has no IPv6, or it is switched off for this
+// interface (as it is for all new ones in most containers), or, as far as all is asked, for all of them.
+func disabled6(name string) bool {
+	text, err := os.ReadFile(sysctl6 + name + "/disable_ipv6")
+	return err != nil || strings.TrimSpace(string(text)) != "0"
 }
 
 // apply implements system.
 func (k *kernelLink) apply(s step) error {
-	dev := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: k.index, Name: k.name}}
+	dev := k.device()
 	var err error
 	switch s.verb {
+	case fetch:
+		err = k.fetch()
+	case rename:
+		err = k.rename(s.name)
+	case release:
+		err = k.h.LinkSetNoMaster(dev)
+	case revive:
+		err = k.revive()
+	case enable6:
+		err = k.enable6()
 	case setMTU:
 		err = k.h.LinkSetMTU(dev, s.mtu)
+		k.noLinkLocal() // below 1280 there was no IPv6
 	case bringUp:
+		k.noLinkLocal()
 		err = k.h.LinkSetUp(dev)
 	case bringDown:
 		err = k.h.LinkSetDown(dev)
@@ -161,6 +211,52 @@ func (k *kernelLink) apply(s step) error {
 		err = ifThere(k.h.RouteDel(k.route(s.prefix)), unix.ESRCH)
 	}
 	return standard(err)
+}
+
+// rename gives the interface a name. Kernels before 6.2 rename none that is up.
+func (k *kernelLink) rename(name string) error {
+	err := k.h.LinkSetName(k.device(), name)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	if err := k.h.LinkSetDown(k.device()); err != nil {
+		return err
+	}
+	return k.h.LinkSetName(k.device(), name)
+}
+
+// revive switches the carrier on, which whoever may set interfaces can switch off on a TUN device.
+func (k *kernelLink) revive() error {
+	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	about := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	about.Index = int32(k.index.Load())
+	request.AddData(about)
+	request.AddData(nl.NewRtAttr(unix.IFLA_CARRIER, []byte{1}))
+	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// enable6 switches IPv6 on. Where the system keeps the process from its settings (systemd's ProtectKernelTunables=), that is refused.
+func (k *kernelLink) enable6() error {
+	l, err := k.h.LinkByIndex(int(k.index.Load()))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(sysctl6+l.Attrs().Name+"/disable_ipv6", []byte("0"), 0); err != nil {
+		return err
+	}
+	k.noLinkLocal()
+	return nil
+}
+
+// watch implements system. An interface that was fetched back may have another index.
+func (k *kernelLink) watch(ctx context.Context) (<-chan struct{}, error) {
+	return rtnl.Subscribe(ctx, func(m rtnl.Message) bool { return int64(m.LinkOf()) == k.index.Load() })
+}
+
+// elsewhere implements system.
+func (k *kernelLink) elsewhere(within []netip.Prefix) ([]Route, error) {
+	return tidied(int(k.index.Load()), within)
 }
 
 // ifThere takes the error that says that what was to be removed is not there for success.
@@ -182,7 +278,7 @@ func addrOf(p netip.Prefix) *netlink.Addr {
 }
 
 func (k *kernelLink) route(p netip.Prefix) *netlink.Route {
-	r := &netlink.Route{LinkIndex: k.index, Dst: ipNet(p), Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_STATIC}
+	r := &netlink.Route{LinkIndex: int(k.index.Load()), Dst: ipNet(p), Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_STATIC}
 	if !is6(p) {
 		r.Scope = netlink.SCOPE_LINK
 	}
@@ -191,12 +287,12 @@ func (k *kernelLink) route(p netip.Prefix) *netlink.Route {
 
 // routeOwner names the interface that a route of somebody else leads to.
 func (k *kernelLink) routeOwner(p netip.Prefix) string {
-	routes, err := k.h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Dst: ipNet(p)}, netlink.RT_FILTER_DST)
+	list, err := rtnl.RoutesOverlapping([]netip.Prefix{p})
 	if err != nil {
 		return "another interface"
 	}
-	for _, r := range routes {
-		if l, err := k.h.LinkByIndex(r.LinkIndex); err == nil && r.LinkIndex != k.index {
+	for _, r := range list {
+		if l, err := k.h.LinkByIndex(r.Link); err == nil && r.Prefix == p && int64(r.Link) != k.index.Load() {
 			return "interface " + l.Attrs().Name
 		}
 	}
@@ -219,23 +315,21 @@ func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 }
 
 // routes looks at the routes of all tables, because other VPNs keep theirs in tables of their own.
-func routes(except []string) ([]Route, error) {
+func routes(except int, within []netip.Prefix) ([]Route, error) {
 	names, list, err := interfaceRoutes(except)
 	if err != nil {
 		return nil, err
 	}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	found, err := rtnl.RoutesOverlapping(within)
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
-	for _, r := range routes {
-		if p, ok := prefixOf(r.Dst); ok && r.Type == unix.RTN_UNICAST && r.Table != unix.RT_TABLE_LOCAL {
-			name, known := names[r.LinkIndex]
-			if !known {
-				name = "several interfaces" // a route of many ways has none of its own
-			}
-			list = append(list, Route{p, name})
+	for _, r := range found {
+		name, known := names[r.Link]
+		if !known {
+			name = "several interfaces" // a route of many ways has none of its own
 		}
+		list = append(list, Route{r.Prefix, name})
 	}
 	return list, nil
 }

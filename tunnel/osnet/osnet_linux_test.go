@@ -56,7 +56,7 @@ func TestLinkInNamespace(t *testing.T) {
 	ip(t, "link", "set", "eth0", "up")
 	ip(t, "link", "set", "eth1", "up")
 	createTUN(t, "warren0")
-	l, err := osnet.Open("warren0")
+	l, err := osnet.Open("warren0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,12 +127,13 @@ func TestLinkInNamespace(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 
-	local, err := osnet.Routes("warren0")
+	every := prefixes("192.168.0.0/16 100.64.0.0/10")
+	local, err := l.Elsewhere(every...)
 	lan, marked := osnet.Route{Prefix: netip.MustParsePrefix("192.168.7.0/24"), Interface: "eth0"}, osnet.Route{Prefix: netip.MustParsePrefix("192.168.7.9/32"), Interface: "eth0"}
 	if err != nil || !slices.Equal(local, []osnet.Route{lan, marked}) && !slices.Equal(local, []osnet.Route{lan}) {
 		t.Errorf("local routes: got %v, %v, want eth0's", local, err)
 	}
-	if local, err = osnet.Routes(); err != nil || !slices.Contains(local, osnet.Route{Prefix: netip.MustParsePrefix("100.70.0.0/16"), Interface: "warren0"}) {
+	if local, err = osnet.Routes(every...); err != nil || !slices.Contains(local, osnet.Route{Prefix: netip.MustParsePrefix("100.70.0.0/16"), Interface: "warren0"}) {
 		t.Errorf("local routes: got %v, %v, want warren0's too", local, err)
 	}
 
@@ -152,7 +153,7 @@ func TestLinkWithoutIPv6InNamespace(t *testing.T) {
 		t.Skipf("needs a kernel with IPv6: %v", err)
 	}
 	createTUN(t, "warren0")
-	l, err := osnet.Open("warren0")
+	l, err := osnet.Open("warren0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +173,7 @@ func TestClaimInNamespace(t *testing.T) {
 	if err := osnet.Claim("warren0"); err != nil {
 		t.Errorf("free name: got %v", err)
 	}
-	if _, err := osnet.Open("warren0"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := osnet.Open("warren0", nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("open what is not there: got %v, want os.ErrNotExist", err)
 	}
 	createTUN(t, "warren1")

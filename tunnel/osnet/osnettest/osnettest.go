@@ -8,6 +8,7 @@
 package osnettest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 type Machine struct {
 	mu     sync.Mutex
 	no6    bool
+	deaf   bool
 	taken  map[netip.Prefix]bool
 	links  map[string]*link
 	routes []osnet.Route
@@ -54,11 +56,31 @@ func (m *Machine) Reach(routes ...osnet.Route) {
 	m.routes = routes
 }
 
-// Routes is osnet.Routes of this machine, without what its Links lead to, and implements tunnel.Links.
-func (m *Machine) Routes(except ...string) ([]osnet.Route, error) {
+// Disturb has somebody else change what an interface has. Its Link is told.
+func (m *Machine) Disturb(name string, change func(have *osnet.Config)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(m.routes), func(r osnet.Route) bool { return slices.Contains(except, r.Interface) }), nil
+	if l := m.links[name]; l != nil {
+		change(&l.have)
+		l.tell()
+	}
+}
+
+// Remove has somebody else remove an interface. Its Link is told.
+func (m *Machine) Remove(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l := m.links[name]; l != nil {
+		delete(m.links, name)
+		l.tell()
+	}
+}
+
+// Deaf has Watch tell of nothing from now on, as a system does that gives no notice.
+func (m *Machine) Deaf() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.deaf = true
 }
 
 // Writes counts the Sets that changed something.
@@ -79,14 +101,14 @@ func (m *Machine) Config(name string) (osnet.Config, bool) {
 	return l.have, true
 }
 
-// Open is osnet.Open of this machine, and implements tunnel.Links.
-func (m *Machine) Open(name string) (osnet.Link, error) {
+// Open is osnet.Open of this machine, and implements tunnel.Links. The file is not used.
+func (m *Machine) Open(name string, _ *os.File) (osnet.Link, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.links[name] != nil {
 		return nil, fmt.Errorf("open interface %s: already open in this test", name)
 	}
-	l := &link{machine: m, name: name, have: osnet.Config{MTU: 1500}}
+	l := &link{machine: m, name: name, have: osnet.Config{MTU: 1500}, changes: make(chan struct{}, 1)}
 	m.links[name] = l
 	return l, nil
 }
@@ -95,7 +117,62 @@ func (m *Machine) Open(name string) (osnet.Link, error) {
 type link struct {
 	machine *Machine
 	name    string
-	have    osnet.Config // guarded by machine.mu
+	changes chan struct{} // of capacity 1
+
+	// guarded by machine.mu
+	have osnet.Config
+	want *osnet.Config // of the last Set
+	// refused is what it could not have then.
+	refused []netip.Prefix
+}
+
+// tell is called with machine.mu held.
+func (l *link) tell() {
+	if l.machine.deaf {
+		return
+	}
+	select {
+	case l.changes <- struct{}{}:
+	default:
+	}
+}
+
+// Watch implements osnet.Link.
+func (l *link) Watch(context.Context) (<-chan struct{}, error) { return l.changes, nil }
+
+// Elsewhere implements osnet.Link.
+func (l *link) Elsewhere(within ...netip.Prefix) ([]osnet.Route, error) {
+	l.machine.mu.Lock()
+	defer l.machine.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(l.machine.routes), func(r osnet.Route) bool {
+		return r.Interface == l.name || !slices.ContainsFunc(within, r.Prefix.Overlaps)
+	}), nil
+}
+
+// Mend implements osnet.Link.
+func (l *link) Mend() (lost []string, err error) {
+	l.machine.mu.Lock()
+	want, have, refused := l.want, l.have, l.refused
+	l.machine.mu.Unlock()
+	if want == nil {
+		return nil, nil
+	}
+	missing := func(what string, want, have []netip.Prefix) {
+		for _, p := range want {
+			if !slices.Contains(have, p) && !slices.Contains(refused, p) {
+				lost = append(lost, fmt.Sprintf("%s %v gone", what, p))
+			}
+		}
+	}
+	if want.MTU != 0 && want.MTU != have.MTU {
+		lost = append(lost, fmt.Sprintf("MTU %d", have.MTU))
+	}
+	missing("address", want.Addrs, have.Addrs)
+	if want.Up && !have.Up {
+		lost = append(lost, "down")
+	}
+	missing("route", want.Routes, have.Routes)
+	return lost, l.Set(*want)
 }
 
 // Set implements osnet.Link.
@@ -109,6 +186,8 @@ func (l *link) Set(config osnet.Config) error {
 	if l.machine.links[l.name] != l {
 		return fmt.Errorf("read interface %s: %w", l.name, os.ErrNotExist)
 	}
+	asked := config
+	l.want, l.refused = &asked, nil
 	var errs []error
 	if l.machine.no6 && want.Drop6() {
 		errs = append(errs, fmt.Errorf("set interface %s: %w", l.name, osnet.ErrNoIPv6))
@@ -118,6 +197,7 @@ func (l *link) Set(config osnet.Config) error {
 	}
 	want.Routes = slices.DeleteFunc(want.Routes, func(p netip.Prefix) bool {
 		if l.machine.taken[p] {
+			l.refused = append(l.refused, p)
 			errs = append(errs, fmt.Errorf("add route %v on interface %s: %w", p, l.name, os.ErrExist))
 		}
 		return l.machine.taken[p]
@@ -127,6 +207,7 @@ func (l *link) Set(config osnet.Config) error {
 	}
 	if !equal(want, l.have) {
 		l.machine.writes++
+		l.tell() // the system tells of one's own changes too
 	}
 	l.have = want
 	return errors.Join(errs...)

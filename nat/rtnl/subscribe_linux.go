@@ -1,8 +1,7 @@
-package netwatch
+package rtnl
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -22,9 +21,10 @@ const (
 	reopen = time.Second
 )
 
-// subscribe returns a channel that gets a value, coalesced, at each change of links or addresses, or of a default route. It goes on
-// until ctx ends: when the kernel had to drop messages there was a change, and when the socket fails, another one is opened.
-func subscribe(ctx context.Context) (<-chan struct{}, error) {
+// Subscribe returns a channel that gets a value, coalesced, whenever one of the kernel's messages about links, addresses and routes tells of
+// something that counts; tells is asked of each, one after the other. It goes on until ctx ends: when the kernel had to
+// drop messages, that counts, and when the socket fails, another one is opened.
+func Subscribe(ctx context.Context, tells func(Message) bool) (<-chan struct{}, error) {
 	first, err := openRoute()
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to network changes: %w", err)
@@ -33,7 +33,7 @@ func subscribe(ctx context.Context) (<-chan struct{}, error) {
 	go func() {
 		for s := first; ctx.Err() == nil; {
 			if s != nil {
-				listen(ctx, s, notices)
+				listen(ctx, s, tells, notices)
 			}
 			notify(notices) // whatever was missed
 			select {
@@ -64,11 +64,11 @@ func openRoute() (*os.File, error) {
 }
 
 // listen tells of changes until ctx ends or the socket fails, and closes it.
-func listen(ctx context.Context, s *os.File, notices chan<- struct{}) {
+func listen(ctx context.Context, s *os.File, tells func(Message) bool, notices chan<- struct{}) {
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer s.Close()
 	defer stop()
-	buf := make([]byte, 64<<10)
+	buf := make([]byte, answers)
 	for {
 		n, err := s.Read(buf)
 		switch {
@@ -77,31 +77,14 @@ func listen(ctx context.Context, s *os.File, notices chan<- struct{}) {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return
-		case tells(buf[:n]):
-			notify(notices)
-		}
-	}
-}
-
-// tells reports whether messages may be about something that counts. Routes that are no default routes do not: a router that
-// speaks BGP changes hundreds a second.
-func tells(messages []byte) bool {
-	for len(messages) >= unix.SizeofNlMsghdr {
-		size := int(binary.NativeEndian.Uint32(messages))
-		if size < unix.SizeofNlMsghdr || size > len(messages) {
-			return true
-		}
-		switch binary.NativeEndian.Uint16(messages[4:]) {
-		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-			if isDefaultRoute(messages[unix.SizeofNlMsghdr:size]) {
-				return true
-			}
 		default:
-			return true
+			for m := range Messages(buf[:n]) {
+				if tells(m) {
+					notify(notices)
+				}
+			}
 		}
-		messages = messages[min((size+3)&^3, len(messages)):]
 	}
-	return false
 }
 
 func notify(notices chan<- struct{}) {
