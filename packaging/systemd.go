@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -68,8 +69,12 @@ func (s *systemd) Uninstall(ctx context.Context, mesh string) error {
 	return err
 }
 
-func (s *systemd) Start(ctx context.Context, mesh string) error {
-	_, err := s.run(ctx, "systemctl", "start", unit(mesh))
+func (s *systemd) Start(ctx context.Context, mesh string, again bool) error {
+	verb := "start"
+	if again {
+		verb = "restart"
+	}
+	_, err := s.run(ctx, "systemctl", verb, unit(mesh))
 	return err
 }
 
@@ -101,4 +106,10 @@ func (s *systemd) Status(ctx context.Context, mesh string) (State, error) {
 	return state, nil
 }
 
-func (s *systemd) Logs(mesh string) string { return "journalctl -u warren@" + mesh }
+func (s *systemd) Logs(mesh string, lines int, follow bool) []string {
+	argv := []string{"journalctl", "-u", "warren@" + mesh, "-n", strconv.Itoa(lines)}
+	if follow {
+		return append(argv, "-f")
+	}
+	return append(argv, "--no-pager")
+}

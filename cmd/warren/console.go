@@ -20,12 +20,14 @@ import (
 // maxTokenInput is far above the 160 characters of a token, so that a wrong file is refused and not cut.
 const maxTokenInput = 4096
 
-// console is where an invocation reads and writes. What is asked for goes to out, all that is said beside it to err.
+// console is where an invocation reads and writes. What is asked for goes to out, all that is said beside it to err. Where JSON is asked
+// for, that alone goes to standard output, and what is said to people to err.
 type console struct {
 	in       io.Reader
 	out      io.Writer
 	err      io.Writer
-	terminal bool // err is a terminal: progress may rewrite its line
+	stdout   *output // set by run; out is it, unless JSON is asked for
+	terminal bool    // err is a terminal: progress may rewrite its line
 	// readSecret reads a line without echo; nil when in is no terminal.
 	readSecret func() (string, error)
 	// ask puts a question to err and reads the answer, without the spaces around it; nil when in is no terminal.
@@ -80,8 +82,19 @@ func (c *console) printJSON(v any) error {
 	if err := encoder.Encode(v); err != nil {
 		return fmt.Errorf("print JSON: %w", err)
 	}
-	_, err := c.out.Write(api.Harmless(body.Bytes()))
+	_, err := c.stdout.Write(api.Harmless(body.Bytes()))
 	return err
+}
+
+// asJSON makes what is said to people go to err, so that printJSON has standard output for itself.
+func (c *console) asJSON() { c.out = c.err }
+
+// done ends a command that has changed something: with --json, with what has become of it.
+func (c *console) done(v any) error {
+	if c.out == c.stdout {
+		return nil
+	}
+	return c.printJSON(v)
 }
 
 // remark says something beside what was asked for.

@@ -84,10 +84,11 @@ func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart
 		return err
 	}
 	fmt.Fprintf(c.con.out, "joined mesh %s as %s, %s\n", made.Mesh, made.Name, addressList(made))
-	if err := c.start.after(ctx, c.con, made.Mesh, noStart); err != nil || noStart {
-		return err
+	err = c.start.after(ctx, c.con, made.Mesh, noStart)
+	if err == nil && !noStart {
+		err = c.watchConnecting(ctx, made.Mesh, show)
 	}
-	return c.watchConnecting(ctx, made.Mesh, show)
+	return errors.Join(err, c.con.placed(made, c.start.started))
 }
 
 // watchConnecting shows how the first tunnels come up. Peers that are switched off do not hold it for long.
