@@ -17,9 +17,6 @@ import (
 	"warren/mesh/api"
 )
 
-// maxTokenInput is far above the 160 characters of a token, so that a wrong file is refused and not cut.
-const maxTokenInput = 4096
-
 // console is where an invocation reads and writes. What is asked for goes to out, all that is said beside it to err. Where JSON is asked
 // for, that alone goes to standard output, and what is said to people to err.
 type console struct {
@@ -32,6 +29,8 @@ type console struct {
 	readSecret func() (string, error)
 	// ask puts a question to err and reads the answer, without the spaces around it; nil when in is no terminal.
 	ask func(ctx context.Context, question string) (string, error)
+	// recognise finds the token in a text; nil for what tokenIn does. Tests put their own here.
+	recognise func(text string) (string, error)
 }
 
 func newConsole() *console {
@@ -105,36 +104,6 @@ func (c *console) remark(format string, args ...any) {
 // quietLogger is for work in the foreground: what matters there is told by results and errors.
 func (c *console) quietLogger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-}
-
-// token returns the token from the arguments, from a terminal without echo, or from standard input.
-func (c *console) token(args []string) (string, error) {
-	if len(args) == 1 && args[0] != "-" {
-		return args[0], nil
-	}
-	var text string
-	if c.readSecret != nil {
-		fmt.Fprint(c.err, "token (not shown): ")
-		secret, err := c.readSecret()
-		fmt.Fprintln(c.err)
-		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
-		}
-		text = secret
-	} else {
-		raw, err := io.ReadAll(io.LimitReader(c.in, maxTokenInput+1))
-		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
-		}
-		if len(raw) > maxTokenInput {
-			return "", errors.New("standard input is no token: too long")
-		}
-		text = string(raw)
-	}
-	if strings.TrimSpace(text) == "" {
-		return "", &usageError{message: "no token on standard input", hint: "make one on a member with: sudo warren invite"}
-	}
-	return text, nil
 }
 
 // progress shows one thing that goes on: on a terminal in one line that is rewritten, elsewhere in a line for each change.
