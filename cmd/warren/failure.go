@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"syscall"
-	"unicode"
 
 	"warren/config"
 	"warren/mesh/api"
@@ -93,17 +91,4 @@ func hintFor(err error) string {
 		return "try again with sudo"
 	}
 	return ""
-}
-
-// clean makes text from other machines harmless for a terminal: what is not printable becomes a question mark.
-func clean(text string) string {
-	return strings.Map(func(c rune) rune {
-		if c == '\n' || c == '\t' {
-			return ' '
-		}
-		if !unicode.IsPrint(c) {
-			return '?'
-		}
-		return c
-	}, text)
 }
