@@ -62,8 +62,8 @@ func (c agentCommand) foreground(ctx context.Context, mesh string, level slog.Le
 			started = true
 			return s, err
 		},
-		Ready:   func() { notify.send("READY=1") },
-		Logger:  c.logger(level),
+		Ready:  func() { notify.send("READY=1") },
+		Logger: c.logger(level),
 	}
 	if mesh == staticMesh {
 		options.Mesh, options.StateDir = "", ""

@@ -23,8 +23,10 @@ type console struct {
 	in       io.Reader
 	out      io.Writer
 	err      io.Writer
-	stdout   *output // set by run; out is it, unless JSON is asked for
-	terminal bool    // err is a terminal: progress may rewrite its line
+	stdout   *output       // set by run; what is said to people goes there by out
+	json     bool          // JSON is asked for
+	terminal bool          // err is a terminal: progress may rewrite its line
+	here     *surroundings // nil: nothing is known of them
 	// readSecret reads a line without echo; nil when in is no terminal.
 	readSecret func() (string, error)
 	// ask puts a question to err and reads the answer, without the spaces around it; nil when in is no terminal.
@@ -34,7 +36,7 @@ type console struct {
 }
 
 func newConsole() *console {
-	c := &console{in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
+	c := &console{in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd())), here: newSurroundings()}
 	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
 		c.readSecret = func() (string, error) {
 			secret, err := term.ReadPassword(in)
@@ -86,11 +88,11 @@ func (c *console) printJSON(v any) error {
 }
 
 // asJSON makes what is said to people go to err, so that printJSON has standard output for itself.
-func (c *console) asJSON() { c.out = c.err }
+func (c *console) asJSON() { c.json, c.out = true, c.err }
 
 // done ends a command that has changed something: with --json, with what has become of it.
 func (c *console) done(v any) error {
-	if c.out == c.stdout {
+	if !c.json {
 		return nil
 	}
 	return c.printJSON(v)

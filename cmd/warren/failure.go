@@ -39,7 +39,11 @@ func (c *console) report(err error) {
 		return
 	}
 	fmt.Fprintln(c.err, "warren: "+clean(err.Error()))
-	if hint := hintFor(err); hint != "" {
+	hint := c.here.hint(err)
+	if hint == "" {
+		hint = hintFor(err)
+	}
+	if hint != "" {
 		fmt.Fprintln(c.err, "hint: "+clean(hint))
 	}
 }

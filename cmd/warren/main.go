@@ -79,6 +79,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	con := a.console
 	con.stdout = &output{w: con.out}
 	con.out = con.stdout
+	if con.here != nil && con.here.euid == 0 && !con.here.sudo {
+		con.out, con.err = withoutSudo{con.out}, withoutSudo{con.err}
+	}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(con.in)

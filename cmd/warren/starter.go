@@ -121,6 +121,9 @@ func (s *starter) after(ctx context.Context, con *console, mesh string, noStart 
 	}
 	err := s.up(ctx, mesh)
 	if errors.Is(err, packaging.ErrNone) {
+		if con.here != nil {
+			next = con.here.runIt(s.dirs.meshFlag(mesh))
+		}
 		fmt.Fprintln(con.out, "no systemd or launchd here; "+next)
 		return nil
 	}
