@@ -41,13 +41,17 @@ func (c restartCommand) cobra() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			done := []restarted{}
+			done, failed := []restarted{}, error(nil)
 			for _, mesh := range meshes {
 				r, err := c.one(cmd.Context(), mesh)
-				if err != nil {
-					return err
+				if err == nil {
+					done = append(done, r)
+				} else if failed == nil {
+					failed = err
 				}
-				done = append(done, r)
+			}
+			if failed != nil {
+				return failed
 			}
 			if all && len(done) == 0 {
 				fmt.Fprintln(c.con.out, "no agent runs as a service here: nothing to restart")
@@ -74,10 +78,8 @@ func (c restartCommand) which(ctx context.Context, all bool) ([]string, error) {
 		return nil, &usageError{message: "restart: --all and --mesh: say one of them"}
 	}
 	service, err := c.start.detect()
-	if errors.Is(err, packaging.ErrNone) {
-		return nil, nil
-	}
-	if err != nil {
+	none := errors.Is(err, packaging.ErrNone)
+	if err != nil && !none {
 		return nil, err
 	}
 	meshes, err := c.dirs.present()
@@ -86,12 +88,18 @@ func (c restartCommand) which(ctx context.Context, all bool) ([]string, error) {
 	}
 	var running []string
 	for _, mesh := range meshes {
-		state, err := service.Status(ctx, mesh)
-		if err != nil {
-			return nil, err
+		var state packaging.State
+		if !none {
+			if state, err = service.Status(ctx, mesh); err != nil {
+				return nil, err
+			}
 		}
 		if state.Running {
 			running = append(running, mesh)
+			continue
+		}
+		if by, err := c.dirs.client(mesh).Status(ctx); err == nil {
+			c.con.remark("the agent of %s was not started as a service and goes on as version %s: end it where it was started, and start it there again", mesh, by.Version)
 		}
 	}
 	return running, nil
@@ -106,8 +114,7 @@ func (c restartCommand) one(ctx context.Context, mesh string) (restarted, error)
 	if err == nil {
 		r.Before = before.Version
 	}
-	service, detectErr := c.start.detect()
-	if detectErr == nil {
+	if service, detectErr := c.start.detect(); detectErr == nil {
 		state, err := service.Status(ctx, mesh)
 		if err != nil {
 			return r, err

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"warren/mesh/api"
+	"warren/packaging"
 )
 
 // serviceCommand has systemd or launchd keep the agent, or leave it alone.
@@ -76,6 +78,10 @@ func (c serviceCommand) uninstall() *cobra.Command {
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			service, err := c.start.detect()
+			if all && errors.Is(err, packaging.ErrNone) {
+				fmt.Fprintln(c.con.out, "no service manager here: there is no service to take away")
+				return c.con.done(served{api.Schema, []string{}, false, false})
+			}
 			if err != nil {
 				return err
 			}
