@@ -208,7 +208,7 @@ func TestSystemd(t *testing.T) {
 	want := []string{
 		"systemd-sysusers --inline g warren -", "systemctl daemon-reload", "systemctl enable warren@home.service",
 		"systemctl start warren@home.service", "systemctl show warren@home.service",
-		"systemctl show warren@home.service", "systemctl disable --now warren@home.service", "systemctl daemon-reload",
+		"systemctl show warren@home.service", "systemctl disable --now warren@home.service", "systemctl reset-failed warren@home.service", "systemctl daemon-reload",
 		"systemctl show warren@home.service",
 	}
 	if !slices.Equal(m.calls, want) {

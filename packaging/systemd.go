@@ -58,6 +58,8 @@ func (s *systemd) Uninstall(ctx context.Context, mesh string) error {
 	if _, err := s.run(ctx, "systemctl", "--quiet", "disable", "--now", unit(mesh)); err != nil {
 		return err
 	}
+	// A unit that has failed is remembered, and listed, after its file is gone. It is no error that this one has not.
+	_, _ = s.run(ctx, "systemctl", "--quiet", "reset-failed", unit(mesh))
 	others, err := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*.wants/warren@*.service"))
 	if err != nil || len(others) > 0 {
 		return err
