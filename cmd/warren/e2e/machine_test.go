@@ -179,7 +179,7 @@ func (m *machine) write(path, text string) {
 // again, is replaced by an upgrade, is not started again where that cannot help, and nothing of it is left after leave.
 func TestSystemd(t *testing.T) {
 	t.Parallel()
-	bed := newBed(t, 3*time.Minute)
+	bed := bedWith(t, buildPlain, 3*time.Minute)
 	founder := bed.node("founder", nil)
 	bed.must(Found(bed.ctx, "home", founder))
 	token, err := founder.Invite(bed.ctx)
