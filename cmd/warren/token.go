@@ -46,6 +46,9 @@ func (c *console) token(args []string) (string, error) {
 		if fileErr != nil {
 			return "", fileErr
 		}
+		if !found && len(args) > 1 {
+			return "", &usageError{message: "join: " + err.Error(), hint: hintFor(err)}
+		}
 		if !found {
 			return "", err
 		}
@@ -174,7 +177,7 @@ func tokenIn(text string) (string, error) {
 	}
 	if errors.Is(err, identity.ErrTokenNotWarren) {
 		if what, hint := whatIsIt(text); what != "" {
-			return "", &wrongToken{fmt.Errorf("%s: %w", what, identity.ErrTokenNotWarren), hint}
+			return "", hinted(fmt.Errorf("%s: %w", what, identity.ErrTokenNotWarren), hint)
 		}
 	}
 	hint := howToInvite
@@ -186,23 +189,7 @@ func tokenIn(text string) (string, error) {
 	case errors.Is(err, identity.ErrTokenVersion):
 		hint = "the mesh runs another version of warren: install the same one here"
 	}
-	return "", &wrongToken{err, hint}
-}
-
-// wrongToken is a usageError that keeps what is wrong with a token.
-type wrongToken struct {
-	err  error
-	hint string
-}
-
-func (e *wrongToken) Error() string { return e.err.Error() }
-func (e *wrongToken) Unwrap() error { return e.err }
-func (e *wrongToken) As(target any) bool {
-	usage, ok := target.(**usageError)
-	if ok {
-		*usage = &usageError{message: e.Error(), hint: e.hint}
-	}
-	return ok
+	return "", hinted(err, hint)
 }
 
 // What mail and the web put into a line: soft breaks of quoted-printable (RFC 2045, section 6.7) and of shells, tags, and characters by name.

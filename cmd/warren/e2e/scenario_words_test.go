@@ -59,7 +59,7 @@ func TestWords(t *testing.T) {
 		wide = append(wide, c, 0)
 	}
 	bed.must(os.WriteFile(joiner.Host.Dir()+"/lib/invite.txt", wide, 0o600))
-	if out, code := shell(joiner, "$W join home --no-start"); code != 2 || !strings.Contains(out, "the name of a mesh") {
+	if out, code := shell(joiner, "$W join home --no-start"); code != 1 || !strings.Contains(out, "the name of a mesh") {
 		t.Errorf("join of a mesh's name: got %d and %s", code, out)
 	}
 	out, err := joiner.Warren(bed.ctx, "", "join", "/var/lib/invite.txt", "--no-start", "--name", "joiner", "--json")
