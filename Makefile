@@ -1,6 +1,8 @@
-# warren: see README.md. `make demo` shows it; `make test` is what has to be green.
+# warren: see README.md. `make` alone lists what can be made; `make demo` shows it; `make test` is what has to be green.
 
-GO        ?= go
+# Any Go from 1.21 on; sudo's PATH need not have it (.ci/go).
+GODIR      = $(or $(shell .ci/go),$(error no Go, see above))
+GO        ?= PATH="$(GODIR):$$PATH" GOTOOLCHAIN=auto go
 RELEASE   ?= $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo unknown)
 PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 PREFIX    ?= /usr/local
@@ -15,7 +17,17 @@ HOSTILE   ?= 5m
 # go tool refuses to build in a checkout that another user owns, as many CIs have it.
 GOBUILD = CGO_ENABLED=0 GOFLAGS=-trimpath GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.release=$(RELEASE)"
 
-.PHONY: demo test bench soak hostile build install lint fuzz
+.PHONY: help demo test bench soak hostile build install uninstall lint fuzz
+
+help:
+	@echo 'make install     build bin/warren and install it as $(PREFIX)/bin/warren; agents that run as a service are replaced'
+	@echo 'make uninstall   take services and program away; the state of meshes stays'
+	@echo 'make build       bin/warren for this machine, bin/warren-OS-ARCH for: $(PLATFORMS)'
+	@echo 'make demo        three machines behind real NATs on this one, in half a minute; needs root'
+	@echo 'make test        all tests; as root those in the lab, too'
+	@echo 'make lint        format, vet, staticcheck, known vulnerabilities'
+	@echo 'make fuzz        each fuzz target for $(FUZZTIME)'
+	@echo 'make bench, make soak, make hostile     take their time; see Makefile'
 
 # Three machines behind real NATs on this one, from create to revoke. Needs root.
 demo:
@@ -53,13 +65,21 @@ build:
 	$(GOBUILD) -o bin/warren ./cmd/warren
 	$(foreach p,$(PLATFORMS),GOOS=$(word 1,$(subst /, ,$p)) GOARCH=$(word 2,$(subst /, ,$p)) $(GOBUILD) -o bin/warren-$(subst /,-,$p) ./cmd/warren &&) true
 
+# Also the way to upgrade: a program that runs is not overwritten but replaced, and then the agents that run it are. To package,
+# with DESTDIR, it is files alone.
 install:
 	$(GOBUILD) -o bin/warren ./cmd/warren
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 bin/warren $(DESTDIR)$(PREFIX)/bin/warren
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then $(PREFIX)/bin/warren restart --all; fi
+
+uninstall:
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ] && [ -x $(PREFIX)/bin/warren ]; then $(PREFIX)/bin/warren service uninstall --all; fi
+	rm -f $(DESTDIR)$(PREFIX)/bin/warren
+	@[ -n "$(DESTDIR)" ] || echo 'the state of meshes is kept in /var/lib/warren, the config in /etc/warren; to leave a mesh for good: warren leave, before this'
 
 lint:
-	@unformatted=$$(gofmt -l .); \
+	@unformatted=$$(PATH="$(GODIR):$$PATH" gofmt -l .); \
 		if [ -n "$$unformatted" ]; then echo "gofmt has something to say on:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) vet -tags hostile ./...

@@ -224,8 +224,8 @@ func TestNearest(t *testing.T) {
 		"alowed_ips": "allowed_ips", "allowed_ip": "allowed_ips", "enpdoint": "endpoint", "nmae": "name",
 		"pubkey": "", "publickey": "public_key", "x": "", "": "", strings.Repeat("a", 1000): "",
 	} {
-		if got := nearest(word, names); got != want {
-			t.Errorf("nearest(%.20q): got %q, want %q", word, got, want)
+		if got := Nearest(word, names); got != want {
+			t.Errorf("Nearest(%.20q): got %q, want %q", word, got, want)
 		}
 	}
 }

@@ -2,9 +2,9 @@ package config
 
 import "strings"
 
-// nearest returns the candidate that a mistyped word most likely meant, "" when none is near: one that it is the start
+// Nearest returns the candidate that a mistyped word most likely meant, "" when none is near: one that it is the start
 // of, or in which at most a third of the letters differ, two transposed ones counting once.
-func nearest(word string, candidates []string) string {
+func Nearest(word string, candidates []string) string {
 	best, bestDistance := "", len(word)/3+1
 	if len(word) > 64 { // no key is nearly that long, and the distance is quadratic
 		return ""

@@ -74,7 +74,7 @@ func (r *reader) table(v *value, where string, known map[string]func(*value)) {
 			names = append(names, name)
 		}
 		slices.Sort(names)
-		if near := nearest(e.key, names); near != "" {
+		if near := Nearest(e.key, names); near != "" {
 			r.fail(e.at, "unknown key %q; did you mean %q?", e.key, near)
 		} else {
 			r.fail(e.at, "unknown key %q in %s; it knows %s", e.key, where, strings.Join(names, ", "))

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -39,14 +40,18 @@ func (l *launchd) Uninstall(ctx context.Context, mesh string) error {
 	return remove(l.plist(mesh))
 }
 
-// Start loads the service; a loaded one that does not run is kicked.
-func (l *launchd) Start(ctx context.Context, mesh string) error {
+// Start loads the service; a loaded one that does not run, or shall run anew, is kicked.
+func (l *launchd) Start(ctx context.Context, mesh string, again bool) error {
 	state, err := l.Status(ctx, mesh)
 	if err != nil {
 		return err
 	}
 	if state.Detail == notLoaded {
 		_, err = l.run(ctx, "launchctl", "bootstrap", "system", l.plist(mesh))
+		return err
+	}
+	if again {
+		_, err = l.run(ctx, "launchctl", "kickstart", "-k", target(mesh))
 		return err
 	}
 	_, err = l.run(ctx, "launchctl", "kickstart", target(mesh))
@@ -85,4 +90,10 @@ func (l *launchd) Status(ctx context.Context, mesh string) (State, error) {
 	return State{Installed: installed, Enabled: installed, Running: detail == "running", Detail: detail}, nil
 }
 
-func (l *launchd) Logs(mesh string) string { return "tail -n 50 /var/log/warren." + mesh + ".log" }
+func (l *launchd) Logs(mesh string, lines int, follow bool) []string {
+	argv := []string{"tail", "-n", strconv.Itoa(lines)}
+	if follow {
+		argv = append(argv, "-F") // by name, across its rotation
+	}
+	return append(argv, "/var/log/warren."+mesh+".log")
+}

@@ -39,14 +39,15 @@ type Service interface {
 	Install(ctx context.Context, mesh, binary string) error
 	// Uninstall stops the agent and undoes Install. It is no error when nothing is installed.
 	Uninstall(ctx context.Context, mesh string) error
-	// Start starts the agent and waits until it says that it is ready, where the service manager can tell.
-	Start(ctx context.Context, mesh string) error
+	// Start starts the agent and waits until it says that it is ready, where the service manager can tell. With again, one that runs is
+	// ended before; the service manager does both, so that it comes back even when whoever asks for it is cut off by that.
+	Start(ctx context.Context, mesh string, again bool) error
 	// Stop stops the agent until the next Start or boot.
 	Stop(ctx context.Context, mesh string) error
 	// Status asks for the State.
 	Status(ctx context.Context, mesh string) (State, error)
-	// Logs returns the command that shows the agent's log.
-	Logs(mesh string) string
+	// Logs returns the command that shows the last lines of the agent's log, and with follow goes on with what comes.
+	Logs(mesh string, lines int, follow bool) []string
 }
 
 // CheckBinary says why a service could not run the program at path: the hardened unit does not see home and temporary directories.

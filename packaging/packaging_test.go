@@ -189,7 +189,7 @@ func TestSystemd(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), "ExecStart=/opt/warren agent --mesh %i\n") {
 		t.Errorf("unit: got %v, %s", err, text)
 	}
-	if err := s.Start(ctx, "home"); err != nil {
+	if err := s.Start(ctx, "home", false); err != nil {
 		t.Fatal(err)
 	}
 	got, err := s.Status(ctx, "home")
@@ -208,7 +208,7 @@ func TestSystemd(t *testing.T) {
 	want := []string{
 		"systemd-sysusers --inline g warren -", "systemctl daemon-reload", "systemctl enable warren@home.service",
 		"systemctl start warren@home.service", "systemctl show warren@home.service",
-		"systemctl show warren@home.service", "systemctl disable --now warren@home.service", "systemctl daemon-reload",
+		"systemctl show warren@home.service", "systemctl disable --now warren@home.service", "systemctl reset-failed warren@home.service", "systemctl daemon-reload",
 		"systemctl show warren@home.service",
 	}
 	if !slices.Equal(m.calls, want) {
@@ -237,8 +237,8 @@ func TestLaunchd(t *testing.T) {
 	l := &launchd{root: root, run: m.run}
 	for _, step := range []func() error{
 		func() error { return l.Install(ctx, "home", "/opt/warren") },
-		func() error { return l.Start(ctx, "home") },
-		func() error { return l.Start(ctx, "home") },
+		func() error { return l.Start(ctx, "home", false) },
+		func() error { return l.Start(ctx, "home", false) },
 	} {
 		if err := step(); err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -57,6 +58,8 @@ func (s *systemd) Uninstall(ctx context.Context, mesh string) error {
 	if _, err := s.run(ctx, "systemctl", "--quiet", "disable", "--now", unit(mesh)); err != nil {
 		return err
 	}
+	// A unit that has failed is remembered, and listed, after its file is gone. It is no error that this one has not.
+	_, _ = s.run(ctx, "systemctl", "--quiet", "reset-failed", unit(mesh))
 	others, err := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*.wants/warren@*.service"))
 	if err != nil || len(others) > 0 {
 		return err
@@ -68,8 +71,12 @@ func (s *systemd) Uninstall(ctx context.Context, mesh string) error {
 	return err
 }
 
-func (s *systemd) Start(ctx context.Context, mesh string) error {
-	_, err := s.run(ctx, "systemctl", "start", unit(mesh))
+func (s *systemd) Start(ctx context.Context, mesh string, again bool) error {
+	verb := "start"
+	if again {
+		verb = "restart"
+	}
+	_, err := s.run(ctx, "systemctl", verb, unit(mesh))
 	return err
 }
 
@@ -101,4 +108,10 @@ func (s *systemd) Status(ctx context.Context, mesh string) (State, error) {
 	return state, nil
 }
 
-func (s *systemd) Logs(mesh string) string { return "journalctl -u warren@" + mesh }
+func (s *systemd) Logs(mesh string, lines int, follow bool) []string {
+	argv := []string{"journalctl", "-u", "warren@" + mesh, "-n", strconv.Itoa(lines)}
+	if follow {
+		return append(argv, "-f")
+	}
+	return append(argv, "--no-pager")
+}

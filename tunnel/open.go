@@ -153,7 +153,7 @@ func createTUN(ctx context.Context, name string, mtu int) (tun.Device, error) {
 			if errors.Is(err, syscall.EBUSY) {
 				err = osnet.ErrBusy
 			}
-			err = fmt.Errorf("create interface %s: %w", name, err)
+			err = fmt.Errorf("%w %s: %w", ErrInterface, name, err)
 		}
 		if !errors.Is(err, osnet.ErrBusy) || time.Now().After(deadline) {
 			return nil, err

@@ -44,6 +44,9 @@ var (
 	// fetched back is osnet.ErrMoved.
 	ErrGone = errors.New("interface was removed")
 
+	// ErrInterface is wrapped by Run's error when no interface can be made: no TUN device, or no right to use it.
+	ErrInterface = errors.New("create interface")
+
 	// ErrNoPeer is wrapped by the error of SetPresharedKey for a member that is not set.
 	ErrNoPeer = errors.New("no such peer")
 

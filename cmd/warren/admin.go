@@ -43,7 +43,7 @@ func (c adminCommand) cobra() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(c.promote(), c.demote(), c.exportRoot(), c.importRoot())
+	cmd.AddCommand(changes(c.promote()), destroys(c.demote()), changes(c.exportRoot()), changes(c.importRoot()))
 	return cmd
 }
 
@@ -148,8 +148,16 @@ func (c adminCommand) demote() *cobra.Command {
 	return cmd
 }
 
+// rootMoved is what export-root and import-root print with --json. The key itself is never in it.
+type rootMoved struct {
+	Schema int    `json:"schema"`
+	Mesh   string `json:"mesh"`
+	File   string `json:"file"` // where the copy is, or came from
+	Here   bool   `json:"here"` // the key is in the state directory
+}
+
 func (c adminCommand) exportRoot() *cobra.Command {
-	var remove bool
+	var remove, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "export-root [FILE]",
 		Short: "Copy the root key of the mesh to a file, to be kept elsewhere",
@@ -159,7 +167,8 @@ func (c adminCommand) exportRoot() *cobra.Command {
 			"machine does not find it then. The mesh goes on without it.",
 		Example: "  sudo warren admin export-root /media/usb/home-root.key --remove\n" +
 			"  sudo warren admin export-root - | gpg -c > home-root.key.gpg",
-		Args: between(0, 1, "[FILE]"),
+		Args:              between(0, 1, "[FILE]"),
+		ValidArgsFunction: files,
 		RunE: func(_ *cobra.Command, args []string) error {
 			mesh, err := c.dirs.pick()
 			if err != nil {
@@ -169,9 +178,13 @@ func (c adminCommand) exportRoot() *cobra.Command {
 			if len(args) == 1 {
 				file = args[0]
 			}
+			if file == "-" && asJSON {
+				return &usageError{message: "export-root: --json needs a file: the key goes to standard output"}
+			}
 			return c.runExport(mesh, file, remove)
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&remove, "remove", false, "delete the key here after the file has been read back")
 	return cmd
 }
@@ -203,7 +216,7 @@ func (c adminCommand) runExport(mesh, file string, remove bool) error {
 		fmt.Fprint(c.con.out, "; the agent's directory has it no more")
 	}
 	fmt.Fprintln(c.con.out, "\nkeep it where neither fire nor thieves get at it; whoever has it has the last word in the mesh")
-	return nil
+	return c.con.done(rootMoved{api.Schema, mesh, path, !remove})
 }
 
 // explain adds what to do when the key is not here.
@@ -215,14 +228,16 @@ func (c adminCommand) explain(err error) error {
 }
 
 func (c adminCommand) importRoot() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "import-root FILE",
 		Short: "Put the root key of the mesh back on this machine",
 		Long: "Put the root key of this mesh, as export-root has written it, into the state directory, on the founder or on any other\n" +
 			"member. - stands for standard input. A key that is there is never replaced.\n\n" +
 			"To sign with the key once, there is no need to: --root-key FILE reads it where it is.",
-		Example: "  sudo warren admin import-root /media/usb/home-root.key",
-		Args:    exactly(1, "FILE"),
+		Example:           "  sudo warren admin import-root /media/usb/home-root.key",
+		Args:              exactly(1, "FILE"),
+		ValidArgsFunction: files,
 		RunE: func(_ *cobra.Command, args []string) error {
 			mesh, err := c.dirs.pick()
 			if err != nil {
@@ -239,7 +254,9 @@ func (c adminCommand) importRoot() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(c.con.out, "the root key of %s is on this machine now; it signs with --root\n", mesh)
-			return nil
+			return c.con.done(rootMoved{api.Schema, mesh, args[0], true})
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
 }

@@ -27,13 +27,13 @@ func (c agentCommand) cobra() *cobra.Command {
 		Short: "Run the agent in the foreground",
 		Long: "Run the agent of one mesh in the foreground, as systemd, launchd and containers do. SIGHUP makes it read its\n" +
 			"config again; SIGINT and SIGTERM end it. It needs CAP_NET_ADMIN and /dev/net/tun.\n\n" +
-			"The exit status is 2 when a restart cannot help, as after a revocation.",
+			"The exit status is 2 when a restart cannot help, as after a revocation, without a state, or with a config that is wrong.",
 		Example: "  sudo warren agent --mesh home --log-level debug",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			mesh, err := c.dirs.pickToRun()
 			if err != nil {
-				return err
+				return &finalError{err}
 			}
 			return c.foreground(cmd.Context(), mesh, &level)
 		},
@@ -46,16 +46,24 @@ func (c agentCommand) cobra() *cobra.Command {
 func (c agentCommand) foreground(ctx context.Context, mesh string, level slog.Leveler) error {
 	if mesh != staticMesh {
 		if err := c.dirs.requireState(mesh); err != nil {
-			return err
+			return &finalError{err}
 		}
 	}
+	started := false
 	notify := notifier{socket: os.Getenv("NOTIFY_SOCKET")}
 	options := agent.Options{
 		Mesh: mesh, StateDir: c.dirs.stateDir(mesh), Socket: c.dirs.socket(mesh), Group: socketGroup,
 		Version: version(),
-		Load:    func() (node.Settings, error) { return c.dirs.settings(mesh) },
-		Ready:   func() { notify.send("READY=1") },
-		Logger:  c.logger(level),
+		Load: func() (node.Settings, error) {
+			s, err := c.dirs.settings(mesh)
+			if err != nil && !started {
+				return s, &finalError{err}
+			}
+			started = true
+			return s, err
+		},
+		Ready:  func() { notify.send("READY=1") },
+		Logger: c.logger(level),
 	}
 	if mesh == staticMesh {
 		options.Mesh, options.StateDir = "", ""
@@ -90,16 +98,21 @@ func (c agentCommand) foreground(ctx context.Context, mesh string, level slog.Le
 	return err
 }
 
-// logger writes text; without the time when it goes to systemd's journal, which has its own.
+// finalError is a failure that is the same at the next start: the service manager need not try.
+type finalError struct{ err error }
+
+func (e *finalError) Error() string   { return e.err.Error() }
+func (e *finalError) Unwrap() []error { return []error{e.err, node.ErrFinal} }
+
+// logger writes text; without the time when it goes to systemd's journal, which has its own. Addresses that mean nothing outside of this
+// program are put in words.
 func (c agentCommand) logger(level slog.Leveler) *slog.Logger {
-	options := &slog.HandlerOptions{Level: level}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		options.ReplaceAttr = func(groups []string, attr slog.Attr) slog.Attr {
-			if len(groups) == 0 && attr.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return attr
+	journal := os.Getenv("JOURNAL_STREAM") != ""
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, attr slog.Attr) slog.Attr {
+		if journal && len(groups) == 0 && attr.Key == slog.TimeKey {
+			return slog.Attr{}
 		}
-	}
+		return attrForPeople(attr)
+	}}
 	return slog.New(slog.NewTextHandler(c.con.err, options))
 }

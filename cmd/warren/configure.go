@@ -39,8 +39,9 @@ func (c configCommand) cobra() *cobra.Command {
 		Short: "Check a config file without using it",
 		Long: "Check a config file, and the key files it names, without using it. All mistakes are listed as\n" +
 			"FILE:LINE:COLUMN: what is wrong.",
-		Example: "  warren config check\n  warren config check ./warren.toml",
-		Args:    between(0, 1, "[FILE]"),
+		Example:           "  warren config check\n  warren config check ./warren.toml",
+		Args:              between(0, 1, "[FILE]"),
+		ValidArgsFunction: files,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				c.dirs.config = args[0]

@@ -17,23 +17,26 @@ import (
 	"warren/mesh/api"
 )
 
-// maxTokenInput is far above the 160 characters of a token, so that a wrong file is refused and not cut.
-const maxTokenInput = 4096
-
-// console is where an invocation reads and writes. What is asked for goes to out, all that is said beside it to err.
+// console is where an invocation reads and writes. What is asked for goes to out, all that is said beside it to err. Where JSON is asked
+// for, that alone goes to standard output, and what is said to people to err.
 type console struct {
 	in       io.Reader
 	out      io.Writer
 	err      io.Writer
-	terminal bool // err is a terminal: progress may rewrite its line
+	stdout   *output       // set by run; what is said to people goes there by out
+	json     bool          // JSON is asked for
+	terminal bool          // err is a terminal: progress may rewrite its line
+	here     *surroundings // nil: nothing is known of them
 	// readSecret reads a line without echo; nil when in is no terminal.
 	readSecret func() (string, error)
 	// ask puts a question to err and reads the answer, without the spaces around it; nil when in is no terminal.
 	ask func(ctx context.Context, question string) (string, error)
+	// recognise finds the token in a text; nil for what tokenIn does. Tests put their own here.
+	recognise func(text string) (string, error)
 }
 
 func newConsole() *console {
-	c := &console{in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
+	c := &console{in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd())), here: newSurroundings()}
 	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
 		c.readSecret = func() (string, error) {
 			secret, err := term.ReadPassword(in)
@@ -80,8 +83,19 @@ func (c *console) printJSON(v any) error {
 	if err := encoder.Encode(v); err != nil {
 		return fmt.Errorf("print JSON: %w", err)
 	}
-	_, err := c.out.Write(api.Harmless(body.Bytes()))
+	_, err := c.stdout.Write(api.Harmless(body.Bytes()))
 	return err
+}
+
+// asJSON makes what is said to people go to err, so that printJSON has standard output for itself.
+func (c *console) asJSON() { c.json, c.out = true, c.err }
+
+// done ends a command that has changed something: with --json, with what has become of it.
+func (c *console) done(v any) error {
+	if !c.json {
+		return nil
+	}
+	return c.printJSON(v)
 }
 
 // remark says something beside what was asked for.
@@ -92,36 +106,6 @@ func (c *console) remark(format string, args ...any) {
 // quietLogger is for work in the foreground: what matters there is told by results and errors.
 func (c *console) quietLogger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-}
-
-// token returns the token from the arguments, from a terminal without echo, or from standard input.
-func (c *console) token(args []string) (string, error) {
-	if len(args) == 1 && args[0] != "-" {
-		return args[0], nil
-	}
-	var text string
-	if c.readSecret != nil {
-		fmt.Fprint(c.err, "token (not shown): ")
-		secret, err := c.readSecret()
-		fmt.Fprintln(c.err)
-		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
-		}
-		text = secret
-	} else {
-		raw, err := io.ReadAll(io.LimitReader(c.in, maxTokenInput+1))
-		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
-		}
-		if len(raw) > maxTokenInput {
-			return "", errors.New("standard input is no token: too long")
-		}
-		text = string(raw)
-	}
-	if strings.TrimSpace(text) == "" {
-		return "", &usageError{message: "no token on standard input", hint: "make one on a member with: sudo warren invite"}
-	}
-	return text, nil
 }
 
 // progress shows one thing that goes on: on a terminal in one line that is rewritten, elsewhere in a line for each change.

@@ -21,6 +21,7 @@ type nodeFlags struct {
 	endpoints []string
 	port      uint16
 	noStart   bool
+	asJSON    bool
 }
 
 func (f *nodeFlags) add(cmd *cobra.Command) {
@@ -28,6 +29,7 @@ func (f *nodeFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.name, "name", "", "name of this node (default: the host name)")
 	flags.StringSliceVar(&f.endpoints, "endpoint", nil, "HOST:PORT at which others reach this machine, if you know it; may be repeated")
 	flags.Uint16Var(&f.port, "port", 0, fmt.Sprintf("UDP port (default %d)", place.DefaultPort))
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	flags.BoolVar(&f.noStart, "no-start", false, "do not install and start the service")
 }
 
@@ -126,11 +128,11 @@ func (c createCommand) run(ctx context.Context, options place.CreateOptions, noS
 	fmt.Fprintf(c.con.out, "created mesh %s; this node is %s, %s\n", made.Mesh, made.Name, addressList(made))
 	fmt.Fprintf(c.con.out, "this machine holds the root key of the mesh, the only way back if all admins are lost or one is stolen;\n"+
 		"put a copy where neither fire nor thieves get at it: sudo warren admin export-root FILE%s\n", flag)
-	if err := c.start.after(ctx, c.con, made.Mesh, noStart); err != nil {
-		return err
+	err = c.start.after(ctx, c.con, made.Mesh, noStart)
+	if err == nil {
+		fmt.Fprintf(c.con.out, "invite another machine with: sudo warren invite%s\n", flag)
 	}
-	fmt.Fprintf(c.con.out, "invite another machine with: sudo warren invite%s\n", flag)
-	return nil
+	return errors.Join(err, c.con.placed(made, c.start.started))
 }
 
 func addressList(m place.Membership) string {

@@ -1,11 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
-	"unicode"
+	"syscall"
 
 	"warren/config"
 	"warren/mesh/api"
@@ -39,9 +39,37 @@ func (c *console) report(err error) {
 		return
 	}
 	fmt.Fprintln(c.err, "warren: "+clean(err.Error()))
-	if hint := hintFor(err); hint != "" {
+	hint := c.here.hint(err)
+	if hint == "" {
+		hint = hintFor(err)
+	}
+	if hint != "" {
 		fmt.Fprintln(c.err, "hint: "+clean(hint))
 	}
+}
+
+// verdict reports what a command has failed with, and what standard output has, and returns the exit status.
+func (c *console) verdict(err, lost error) int {
+	var hint *hintedError
+	switch {
+	case err == nil && lost == nil:
+		return 0
+	case lost == nil, errors.As(err, &hint):
+		c.report(err)
+		return exitStatus(err)
+	case errors.Is(lost, syscall.EPIPE): // as of a program that SIGPIPE has ended, which says nothing either
+		if err != nil && !errors.Is(err, errOutput) && !errors.Is(err, context.Canceled) {
+			c.report(err)
+			return exitStatus(err)
+		}
+		return exitPipe
+	case err != nil && !errors.Is(err, errOutput) && !errors.Is(err, context.Canceled):
+		c.report(err)
+		c.report(lost)
+		return exitStatus(err)
+	}
+	c.report(lost)
+	return 1
 }
 
 func hintFor(err error) string {
@@ -59,23 +87,12 @@ func hintFor(err error) string {
 		return "start it with: sudo warren up"
 	case errors.Is(err, api.ErrNoAccess):
 		return "try again with sudo, or join the group: sudo usermod -aG " + socketGroup + " $USER"
+	case errors.Is(err, api.ErrProtocol):
+		return "agent and program are of different versions; replace the agent with: sudo warren restart"
 	case errors.Is(err, packaging.ErrNone):
 		return "run the agent yourself: sudo warren agent"
 	case errors.Is(err, fs.ErrPermission):
 		return "try again with sudo"
 	}
 	return ""
-}
-
-// clean makes text from other machines harmless for a terminal: what is not printable becomes a question mark.
-func clean(text string) string {
-	return strings.Map(func(c rune) rune {
-		if c == '\n' || c == '\t' {
-			return ' '
-		}
-		if !unicode.IsPrint(c) {
-			return '?'
-		}
-		return c
-	}, text)
 }

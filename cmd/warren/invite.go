@@ -60,12 +60,15 @@ func (c inviteCommand) cobra() *cobra.Command {
 }
 
 func (c inviteCommand) run(ctx context.Context, agent *api.Client, req api.InviteRequest, showQR, asJSON bool) error {
+	if c.con.stdout.nowhere() {
+		return hinted(errors.New("standard output goes nowhere, and the token is shown there only: no invite was made"), "let it go to a terminal, a file or a pipe")
+	}
 	invite, err := agent.Invite(ctx, req)
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		return c.con.printJSON(invite)
+		return c.handedOver(ctx, agent, invite, c.con.printJSON(invite))
 	}
 	fmt.Fprintf(c.con.err, "for %s, until %s; on the other machine say: sudo warren join\n",
 		plural(invite.Uses, "machine", "machines"), invite.Expires.Local().Format("2006-01-02 15:04"))
@@ -73,11 +76,34 @@ func (c inviteCommand) run(ctx context.Context, agent *api.Client, req api.Invit
 	if len(invite.Anchors) == 0 {
 		fmt.Fprintln(c.con.err, "warning: no member is known to be reachable, so the token holds no address and is good on the local network of a member only")
 	}
-	fmt.Fprintln(c.con.out, clean(invite.Token))
+	if _, err := fmt.Fprintln(c.con.out, clean(invite.Token)); err != nil {
+		return c.handedOver(ctx, agent, invite, err)
+	}
 	if showQR {
 		return printQR(c.con.out, invite.Token)
 	}
 	return nil
+}
+
+// handedOver sees to a token that could not be written. It is secret, and shown once: a person at a terminal is shown it there, else
+// the invite is withdrawn, since nobody can use it any more.
+func (c inviteCommand) handedOver(ctx context.Context, agent *api.Client, invite api.Invite, err error) error {
+	if err == nil {
+		return nil
+	}
+	if c.con.terminal {
+		fmt.Fprintln(c.con.err, clean(invite.Token))
+		return hinted(err, "the token is shown above instead; to withdraw it: sudo warren revoke --invite "+short(invite.ID))
+	}
+	act := api.Act{Kind: api.ActRevoke, Invite: invite.ID}
+	found, failed := agent.Consequences(ctx, act)
+	if failed == nil {
+		failed = agent.Commit(ctx, api.Commit{Act: act, Shown: found.Shown, Keep: true, KeepRevoked: true}, func(api.Confirmation) {})
+	}
+	if failed != nil {
+		return hinted(err, "nobody has the token now; end its invite with: sudo warren revoke --invite "+short(invite.ID))
+	}
+	return hinted(err, "nobody has the token now, so its invite is withdrawn; say it again where there is room")
 }
 
 func (c inviteCommand) list() *cobra.Command {

@@ -32,14 +32,15 @@ func (c joinCommand) cobra() *cobra.Command {
 	var flags nodeFlags
 	var noIPv4 bool
 	cmd := &cobra.Command{
-		Use:   "join [TOKEN|-]",
+		Use:   "join [TOKEN|FILE|-]",
 		Short: "Join a mesh with a token from `warren invite`",
 		Long: "Join a mesh with a token from `warren invite`, and start its agent.\n\n" +
 			"Without a token, or with -, it is read from standard input, so that it does not stand in the\n" +
-			"list of processes or the history of the shell. Any one member online is enough.",
+			"list of processes or the history of the shell. A file that holds it, a mail or the JSON of\n" +
+			"`warren invite --json` will do: the token is found in it. Any one member online is enough.",
 		Example: "  sudo warren join\n" +
+			"  sudo warren join invite.txt\n" +
 			"  ssh gate sudo warren invite | sudo warren join -",
-		Args: between(0, 1, "[TOKEN|-]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := flags.check(); err != nil {
 				return err
@@ -84,10 +85,11 @@ func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart
 		return err
 	}
 	fmt.Fprintf(c.con.out, "joined mesh %s as %s, %s\n", made.Mesh, made.Name, addressList(made))
-	if err := c.start.after(ctx, c.con, made.Mesh, noStart); err != nil || noStart {
-		return err
+	err = c.start.after(ctx, c.con, made.Mesh, noStart)
+	if err == nil && !noStart {
+		err = c.watchConnecting(ctx, made.Mesh, show)
 	}
-	return c.watchConnecting(ctx, made.Mesh, show)
+	return errors.Join(err, c.con.placed(made, c.start.started))
 }
 
 // watchConnecting shows how the first tunnels come up. Peers that are switched off do not hold it for long.

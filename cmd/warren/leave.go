@@ -25,7 +25,7 @@ type leaveCommand struct {
 }
 
 func (c leaveCommand) cobra() *cobra.Command {
-	var force bool
+	var force, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "leave",
 		Short: "Leave the mesh and remove its state from this machine",
@@ -43,6 +43,7 @@ func (c leaveCommand) cobra() *cobra.Command {
 			return c.run(cmd.Context(), mesh, agent, force)
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&force, "force", false, "leave even if nobody can be told or the root key is lost")
 	return cmd
 }
@@ -70,7 +71,7 @@ func (c leaveCommand) run(ctx context.Context, mesh string, agent *api.Client, f
 	} else {
 		fmt.Fprintf(c.con.out, "left mesh %s; the others have not been told and go on listing this node\n", mesh)
 	}
-	return nil
+	return c.con.done(left{api.Schema, mesh, told})
 }
 
 // removeState removes the state directory. An agent that is ending closes its socket first and lets go of the lock on

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -27,6 +26,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Whoever reads this program's output may stop reading. That is an error of the write then, and not the end: a mesh is not left
+	// half made because of it. Not signal.Ignore, which programs started from here would inherit.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	a := newApp()
 	code := a.run(ctx, os.Args[1:])
 	stop()
@@ -47,6 +49,7 @@ type app struct {
 	create     func(place.CreateOptions) (place.Membership, error)
 	join       func(context.Context, place.JoinOptions, func(place.JoinProgress)) (place.Membership, error)
 	leave      func(place.LeaveOptions) error
+	attach     func(ctx context.Context, argv []string) error // runs another program in the place of this one
 	agent      func(context.Context, agent.Options) error
 	offline    func(stateDir string) (offline, error)
 }
@@ -63,6 +66,7 @@ func newApp() *app {
 		create:     place.Create,
 		join:       place.Join,
 		leave:      place.LeaveOffline,
+		attach:     attach,
 		agent:      agent.Run,
 		offline:    func(stateDir string) (offline, error) { return agent.OpenOffline(stateDir) },
 	}
@@ -70,17 +74,30 @@ func newApp() *app {
 
 // run executes one command line and returns the exit status.
 func (a *app) run(ctx context.Context, args []string) int {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	con := a.console
+	con.stdout = &output{w: con.out}
+	con.out = con.stdout
+	if con.here != nil && con.here.euid == 0 && !con.here.sudo {
+		con.out, con.err = withoutSudo{con.out}, withoutSudo{con.err}
+	}
 	root := a.rootCommand()
 	root.SetArgs(args)
-	root.SetIn(a.console.in)
-	root.SetOut(a.console.out)
-	root.SetErr(a.console.err)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
+	root.SetIn(con.in)
+	root.SetOut(con.stdout)
+	root.SetErr(con.err)
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		if asked, err := cmd.Flags().GetBool("json"); err == nil && asked {
+			con.asJSON()
+		}
+		// What only looks has nothing to do any more when nobody reads. What changes something goes on to its end.
+		if !has(cmd, markChanges) {
+			con.stdout.lost = stop
+		}
 	}
-	a.console.report(err)
-	return exitStatus(err)
+	err := root.ExecuteContext(ctx)
+	return con.verdict(err, con.stdout.close())
 }
 
 // exitStatus is 2 for what was typed wrong, whether that was found here or by the agent, and for an agent that no restart can
@@ -102,18 +119,21 @@ func (a *app) rootCommand() *cobra.Command {
 		Use:   "warren",
 		Short: "a peer-to-peer mesh VPN without servers",
 		Long: "warren connects your machines with direct, encrypted WireGuard tunnels. There is no server:\n" +
-			"the members introduce, relay for and admit each other.",
+			"the members introduce, relay for and admit each other.\n\n" +
+			"The exit status is 0 when it is done, 1 when it failed, and 2 when it was said wrongly, which no repetition mends.",
 		Example: "  sudo warren create home      # on the first machine\n" +
 			"  sudo warren invite           # there; prints a token\n" +
 			"  sudo warren join             # on the next; asks for the token\n" +
 			"  warren status",
-		SilenceErrors:              true,
-		SilenceUsage:               true,
-		SuggestionsMinimumDistance: 2,
-		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
-		Args:                       subcommandOnly,
-		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Version:           version(),
+		Args:              subcommandOnly,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate(versionLine())
+	root.SetHelpCommand(helpCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{message: err.Error(), hint: "see: " + cmd.CommandPath() + " --help"}
 	})
@@ -131,23 +151,27 @@ func (a *app) rootCommand() *cobra.Command {
 	d, con := &a.dirs, a.console
 	start := &starter{dirs: d, usual: a.usual, detect: a.service, executable: a.executable, owned: a.owned}
 	root.AddCommand(grouped(groupMesh,
-		createCommand{d, con, start, a.create}.cobra(),
-		inviteCommand{d, con, a.now}.cobra(),
-		joinCommand{d, con, start, a.join}.cobra(),
-		revokeCommand{d, con, a.now, a.offline}.cobra(),
+		changes(completing(createCommand{d, con, start, a.create}.cobra(), nothing)),
+		changes(inviteCommand{d, con, a.now}.cobra()),
+		changes(completing(joinCommand{d, con, start, a.join}.cobra(), files)),
+		destroys(revokeCommand{d, con, a.now, a.offline}.cobra()),
 		adminCommand{d, con, a.now, a.offline}.cobra(),
-		leaveCommand{d, con, start, a.leave}.cobra(),
+		destroys(leaveCommand{d, con, start, a.leave}.cobra()),
 	)...)
 	root.AddCommand(grouped(groupLook,
 		statusCommand{d, con, a.now}.cobra(),
 		peersCommand{d, con}.cobra(),
+		ipCommand{d, con}.cobra(),
+		whoisCommand{d, con}.cobra(),
 		pingCommand{d, con}.cobra(),
 		whyCommand{d, con}.cobra(),
 		netcheckCommand{d, con}.cobra(),
 	)...)
 	root.AddCommand(grouped(groupMachine,
-		upCommand{d, con, start}.cobra(),
-		downCommand{d, con, start}.cobra(),
+		changes(upCommand{d, con, start}.cobra()),
+		destroys(downCommand{d, con, start}.cobra()),
+		changes(restartCommand{d, con, start}.cobra()),
+		logsCommand{d, con, start, a.attach}.cobra(),
 		agentCommand{d, con, a.agent}.cobra(),
 		serviceCommand{d, con, start}.cobra(),
 		configCommand{d, con}.cobra(),
@@ -168,33 +192,4 @@ func grouped(id string, commands ...*cobra.Command) []*cobra.Command {
 		c.GroupID = id
 	}
 	return commands
-}
-
-// exactly checks the number of arguments; want names them as the usage line does.
-func exactly(n int, want string) cobra.PositionalArgs { return between(n, n, want) }
-
-func between(low, high int, want string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if low <= len(args) && len(args) <= high {
-			return nil
-		}
-		problem := "missing argument"
-		if len(args) > high {
-			problem = fmt.Sprintf("argument %q too many", args[high])
-		}
-		return &usageError{message: cmd.Name() + ": " + problem,
-			hint: strings.TrimSpace("say: " + cmd.CommandPath() + " " + want)}
-	}
-}
-
-// subcommandOnly is the rule of a command that only holds others: any word that comes here is none of them.
-func subcommandOnly(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	hint := "see: " + cmd.CommandPath() + " --help"
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		hint = "did you mean: " + cmd.CommandPath() + " " + near[0]
-	}
-	return &usageError{message: fmt.Sprintf("unknown command %q", args[0]), hint: hint}
 }

@@ -20,14 +20,24 @@ type peersCommand struct {
 func (c peersCommand) cobra() *cobra.Command {
 	var asJSON, all bool
 	cmd := &cobra.Command{
-		Use:     "peers",
-		Short:   "List the members and static peers: who they are, not how they are reached",
-		Example: "  warren peers\n  warren peers --all --json",
-		Args:    exactly(0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use:   "peers [NAME]",
+		Short: "List the members and static peers: who they are, not how they are reached",
+		Long: "List the members and static peers: who they are, not how they are reached. With a name, an address or the start of an ID,\n" +
+			"all that is known of that one.",
+		Example:           "  warren peers\n  warren peers nas\n  warren peers --all --json",
+		Args:              between(0, 1, "[NAME]"),
+		ValidArgsFunction: completeParties(c.dirs),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			status, err := c.dirs.status(cmd.Context())
 			if err != nil {
 				return err
+			}
+			if len(args) == 1 {
+				who, err := find(status, args[0])
+				if err != nil {
+					return err
+				}
+				return c.con.who(who, asJSON)
 			}
 			return c.list(status, all, asJSON)
 		},
@@ -134,4 +144,18 @@ func completeStatus(d *dirs, words func(api.Status) []string) cobra.CompletionFu
 		}
 		return words(status), cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// files has the shell offer files, nothing offers none.
+func files(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveDefault
+}
+
+func nothing(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}
+
+func completing(c *cobra.Command, words cobra.CompletionFunc) *cobra.Command {
+	c.ValidArgsFunction = words
+	return c
 }

@@ -20,7 +20,7 @@ type pingCommand struct {
 func (c pingCommand) cobra() *cobra.Command {
 	var count int
 	var interval, timeout time.Duration
-	var untilDirect bool
+	var untilDirect, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "ping PEER",
 		Short: "Ping a peer through the mesh and tell the path",
@@ -35,7 +35,11 @@ func (c pingCommand) cobra() *cobra.Command {
 				return err
 			}
 			req := api.PingRequest{Peer: args[0], Count: count, IntervalMS: int(interval.Milliseconds()), TimeoutMS: int(timeout.Milliseconds())}
-			err = c.run(cmd.Context(), agent, req, untilDirect)
+			shown := pinged{Schema: api.Schema, Peer: req.Peer, Replies: []api.PingReply{}}
+			err = c.run(cmd.Context(), agent, req, untilDirect, &shown)
+			if printed := c.con.done(shown); err == nil {
+				err = printed
+			}
 			if errors.Is(err, errNoAnswer) || errors.Is(err, errNotDirect) {
 				return hinted(err, "why: warren why "+req.Peer+c.dirs.meshFlag(mesh))
 			}
@@ -45,8 +49,19 @@ func (c pingCommand) cobra() *cobra.Command {
 	cmd.Flags().IntVarP(&count, "count", "c", 4, "number of pings")
 	cmd.Flags().DurationVarP(&interval, "interval", "i", time.Second, "time between pings")
 	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Second, "time to wait for each answer")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, when all is over")
 	cmd.Flags().BoolVar(&untilDirect, "until-direct", false, "stop at the first answer over a direct path")
 	return cmd
+}
+
+// pinged is what `ping --json` prints.
+type pinged struct {
+	Schema   int             `json:"schema"`
+	Peer     string          `json:"peer"` // as it was asked for
+	Sent     int             `json:"sent"`
+	Answered int             `json:"answered"`
+	Direct   bool            `json:"direct"` // an answer came over a direct path
+	Replies  []api.PingReply `json:"replies"`
 }
 
 var (
@@ -55,22 +70,24 @@ var (
 )
 
 // run pings, and says in its error when that was to no avail.
-func (c pingCommand) run(ctx context.Context, agent *api.Client, req api.PingRequest, untilDirect bool) error {
+func (c pingCommand) run(ctx context.Context, agent *api.Client, req api.PingRequest, untilDirect bool, shown *pinged) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	answers, direct := 0, false
+	direct := false
 	err := agent.Ping(ctx, req, func(r api.PingReply) {
 		if direct && untilDirect {
 			return
 		}
+		shown.Sent++
+		shown.Replies = append(shown.Replies, r)
 		if r.Error != "" {
 			fmt.Fprintf(c.con.out, "no answer from %s (%s): %s\n", clean(r.Name), r.Address, clean(r.Error))
 			return
 		}
-		answers++
+		shown.Answered++
 		fmt.Fprintf(c.con.out, "pong from %s (%s) via %s in %s\n", clean(r.Name), r.Address, clean(pongPath(r.Path)), latency(max(r.LatencyMS, 0.01)))
 		if r.Path.Kind == api.PathDirect {
-			direct = true
+			direct, shown.Direct = true, true
 			if untilDirect {
 				stop()
 			}
@@ -79,11 +96,11 @@ func (c pingCommand) run(ctx context.Context, agent *api.Client, req api.PingReq
 	switch {
 	case untilDirect && direct:
 		return nil
-	case errors.Is(err, context.Canceled) && answers > 0 && !untilDirect: // Ctrl-C, as with ping(8)
+	case errors.Is(err, context.Canceled) && shown.Answered > 0 && !untilDirect: // Ctrl-C, as with ping(8)
 		return nil
 	case err != nil:
 		return err
-	case answers == 0:
+	case shown.Answered == 0:
 		return errNoAnswer
 	case untilDirect:
 		return errNotDirect

@@ -39,7 +39,7 @@ func (f *powerFlags) addRoot(cmd *cobra.Command) {
 	flags.StringVar(&f.rootKey, "root-key", "", "sign with the root key in this file (- for standard input), not as this node")
 	flags.BoolVar(&f.root, "root", false, "sign with the root key that is kept on this machine, not as this node")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only show what would come of it")
-	flags.BoolVar(&f.asJSON, "json", false, "with --dry-run: print JSON")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON: with --dry-run what would come of it, else what has")
 	flags.BoolVar(&f.wait, "wait", false, "wait until all members have confirmed")
 	must(cmd.MarkFlagFilename("root-key"))
 }
@@ -66,8 +66,6 @@ func (f *powerFlags) check(command string) error {
 		return &usageError{message: command + ": --keep-admitted and --cascade: say one of them"}
 	case f.root && f.rootKey != "":
 		return &usageError{message: command + ": --root and --root-key: say one of them"}
-	case f.asJSON && !f.dryRun:
-		return &usageError{message: command + ": --json goes with --dry-run"}
 	}
 	return nil
 }
@@ -375,9 +373,22 @@ func concerned(found api.Consequences) string {
 	return strings.Join(names, "; ")
 }
 
+// committed is what the commands of power print with --json.
+type committed struct {
+	Schema      int           `json:"schema"`
+	Act         api.Act       `json:"act"`
+	Target      api.Party     `json:"target"`
+	Others      []api.Party   `json:"others"` // who depends on it
+	Kept        bool          `json:"kept"`   // they stay
+	Revocations []api.Revoked `json:"revocations"`
+	KeptRevoked bool          `json:"kept_revoked"` // they stay in force
+	Confirmed   []string      `json:"confirmed"`    // with --wait: who has, by name
+	Waiting     int           `json:"waiting"`      // members that have not confirmed yet, as far as was waited
+}
+
 // commit has it done.
 func (c powerCommand) commit(ctx context.Context, by api.Power, found api.Consequences, req api.Commit) error {
-	done, waiting := false, 0
+	done, waiting, confirmed := false, 0, []string{}
 	err := by.Commit(ctx, req, func(news api.Confirmation) {
 		waiting = news.Waiting
 		if !done {
@@ -386,8 +397,16 @@ func (c powerCommand) commit(ctx context.Context, by api.Power, found api.Conseq
 			c.fate(found, req)
 			return
 		}
+		confirmed = append(confirmed, news.Member)
 		c.say("confirmed by %s, %d to go", news.Member, news.Waiting)
 	})
+	if done {
+		said := committed{api.Schema, found.Act, found.Target, append([]api.Party{}, found.Others...), req.Keep,
+			append([]api.Revoked{}, found.Revocations...), req.KeepRevoked, confirmed, waiting}
+		if printed := c.con.done(said); err == nil && printed != nil {
+			return printed
+		}
+	}
 	var changed *api.Error
 	switch {
 	case errors.As(err, &changed) && changed.Code == api.CodeChanged:

@@ -28,6 +28,7 @@ type starter struct {
 	executable func() (string, error)  // path of this program, without symbolic links
 	owned      func(path string) error // whether it is root's alone
 	force      bool                    // start it although it is not
+	started    bool                    // what up was asked to start is up
 }
 
 // forceFlag gives a command the flag that starts a program which others can change.
@@ -68,7 +69,12 @@ func (s *starter) forget(ctx context.Context, mesh string) error {
 }
 
 // up installs the service of a mesh, starts it, and waits until its agent answers.
-func (s *starter) up(ctx context.Context, mesh string) error {
+func (s *starter) up(ctx context.Context, mesh string) error { return s.bring(ctx, mesh, false) }
+
+// upAgain is up; an agent that runs is ended before.
+func (s *starter) upAgain(ctx context.Context, mesh string) error { return s.bring(ctx, mesh, true) }
+
+func (s *starter) bring(ctx context.Context, mesh string, again bool) error {
 	service, err := s.detect()
 	if err != nil {
 		return err
@@ -96,12 +102,13 @@ func (s *starter) up(ctx context.Context, mesh string) error {
 	if err := service.Install(ctx, mesh, binary); err != nil {
 		return err
 	}
-	if err := service.Start(ctx, mesh); err != nil {
-		return hinted(err, "see its log: "+service.Logs(mesh))
+	if err := service.Start(ctx, mesh, again); err != nil {
+		return hinted(err, "see its log: sudo warren logs"+s.dirs.meshFlag(mesh))
 	}
 	if err := waitForAgent(ctx, s.dirs.client(mesh), mesh, startTime); err != nil {
-		return hinted(err, "see its log: "+service.Logs(mesh))
+		return hinted(err, "see its log: sudo warren logs"+s.dirs.meshFlag(mesh))
 	}
+	s.started = true
 	return nil
 }
 
@@ -114,6 +121,9 @@ func (s *starter) after(ctx context.Context, con *console, mesh string, noStart 
 	}
 	err := s.up(ctx, mesh)
 	if errors.Is(err, packaging.ErrNone) {
+		if con.here != nil {
+			next = con.here.runIt(s.dirs.meshFlag(mesh))
+		}
 		fmt.Fprintln(con.out, "no systemd or launchd here; "+next)
 		return nil
 	}

@@ -18,6 +18,7 @@ type upCommand struct {
 }
 
 func (c upCommand) cobra() *cobra.Command {
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start the agent, or let it read its config again",
@@ -33,6 +34,7 @@ func (c upCommand) cobra() *cobra.Command {
 			return c.run(cmd.Context(), mesh)
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.start.forceFlag(cmd)
 	return cmd
 }
@@ -45,7 +47,8 @@ func (c upCommand) run(ctx context.Context, mesh string) error {
 	err := c.dirs.client(mesh).Reload(ctx)
 	if err == nil {
 		fmt.Fprintf(c.con.out, "%s is up; its config has been read again\n", mesh)
-		return nil
+		c.sayOlder(ctx, mesh)
+		return c.con.done(brought{api.Schema, mesh, true, true})
 	}
 	if !errors.Is(err, api.ErrNotRunning) {
 		return err
@@ -54,7 +57,7 @@ func (c upCommand) run(ctx context.Context, mesh string) error {
 		return err
 	}
 	fmt.Fprintf(c.con.out, "%s is up\n", mesh)
-	return nil
+	return c.con.done(brought{api.Schema, mesh, true, false})
 }
 
 // downCommand stops an agent.
@@ -65,7 +68,8 @@ type downCommand struct {
 }
 
 func (c downCommand) cobra() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:     "down",
 		Short:   "Stop the agent until the next `warren up` or start of the machine",
 		Example: "  sudo warren down",
@@ -78,6 +82,8 @@ func (c downCommand) cobra() *cobra.Command {
 			return c.run(cmd.Context(), mesh)
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
 }
 
 func (c downCommand) run(ctx context.Context, mesh string) error {
@@ -87,11 +93,11 @@ func (c downCommand) run(ctx context.Context, mesh string) error {
 	}
 	if stopped {
 		fmt.Fprintf(c.con.out, "%s is down\n", mesh)
-		return nil
+		return c.con.done(brought{api.Schema, mesh, false, false})
 	}
 	if _, err := c.dirs.client(mesh).Status(ctx); errors.Is(err, api.ErrNotRunning) {
 		fmt.Fprintf(c.con.out, "%s is down already\n", mesh)
-		return nil
+		return c.con.done(brought{api.Schema, mesh, false, false})
 	}
 	return hinted(fmt.Errorf("the agent of %s was not started as a service", mesh), "end it where it was started, with Ctrl-C or SIGTERM")
 }

@@ -13,6 +13,8 @@ import (
 // release is set by the linker (-X main.release=…) where the build has no git at hand.
 var release string
 
+const unknownVersion = "unknown"
+
 // version returns the version of this program: what the linker was told, else what git told the compiler.
 func version() string {
 	if release != "" {
@@ -21,7 +23,11 @@ func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version
 	}
-	return "unknown"
+	return unknownVersion
+}
+
+func versionLine() string {
+	return fmt.Sprintf("warren %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // versionCommand tells the version.
@@ -43,7 +49,7 @@ func (c versionCommand) cobra() *cobra.Command {
 					Platform string `json:"platform"`
 				}{api.Schema, version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
 			}
-			fmt.Fprintf(c.con.out, "warren %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprint(c.con.out, versionLine())
 			return nil
 		},
 	}

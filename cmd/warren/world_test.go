@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -99,8 +100,15 @@ func exampleStatus() api.Status {
 // say runs one command line and returns what it printed and its exit status.
 func (w *world) say(stdin string, args ...string) (string, int) {
 	var out bytes.Buffer
+	code := w.with(&console{in: bytes.NewBufferString(stdin), out: &out, err: &out}).run(w.t.Context(), args)
+	return out.String(), code
+}
+
+// with is the program on this machine.
+func (w *world) with(con *console) *app {
 	a := newApp()
-	a.console = &console{in: bytes.NewBufferString(stdin), out: &out, err: &out}
+	a.console = con
+	a.console.recognise = recogniseExample
 	if w.asks {
 		a.console.ask = a.console.answer
 	}
@@ -115,8 +123,7 @@ func (w *world) say(stdin string, args ...string) (string, int) {
 		return (*fakeService)(w), nil
 	}
 	a.create, a.join, a.leave, a.agent = w.create, w.join, w.leave, w.agent
-	code := a.run(w.t.Context(), args)
-	return out.String(), code
+	return a
 }
 
 func (w *world) membership(mesh, name string) (place.Membership, error) {
@@ -314,7 +321,10 @@ func (f *fakeService) Uninstall(context.Context, string) error {
 	return nil
 }
 
-func (f *fakeService) Start(_ context.Context, mesh string) error {
+func (f *fakeService) Start(_ context.Context, mesh string, again bool) error {
+	if again {
+		(*world)(f).agentDown()
+	}
 	if f.runErr != nil {
 		return f.runErr
 	}
@@ -336,11 +346,24 @@ func (f *fakeService) Status(context.Context, string) (packaging.State, error) {
 	return packaging.State{Installed: f.enabled, Enabled: f.enabled, Running: running, Detail: detail}, nil
 }
 
-func (f *fakeService) Logs(mesh string) string { return "journalctl -u warren@" + mesh }
+func (f *fakeService) Logs(mesh string, lines int, follow bool) []string {
+	return []string{"journalctl", "-u", "warren@" + mesh, fmt.Sprint(lines), fmt.Sprint(follow)}
+}
 
 func (w *world) write(name, text string, mode fs.FileMode) {
 	path := filepath.Join(w.dir, name)
 	if err := os.WriteFile(path, []byte(text), mode); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// recogniseExample has two tokens that stand for all others; whatever else comes is looked at as the program does.
+func recogniseExample(text string) (string, error) {
+	switch {
+	case strings.Contains(text, "warren1good"):
+		return "warren1good", nil
+	case strings.Contains(text, "warren1bad"):
+		return "", errors.New("token: mistyped")
+	}
+	return tokenIn(text)
 }

@@ -31,6 +31,7 @@ var (
 	ErrTokenMistyped  = errors.New("token is mistyped")
 	ErrTokenNotWarren = errors.New("not a warren token")
 	ErrTokenVersion   = errors.New("token is of an unknown version")
+	ErrTokenSeveral   = errors.New("want one token")
 )
 
 // TokenAnchor is a member that a joiner can reach, and the start of its node ID to pin it.

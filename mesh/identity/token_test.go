@@ -175,7 +175,7 @@ func TestTokenPasted(t *testing.T) {
 		text string
 		want error
 	}{
-		{text + " or " + other, ErrTokenMistyped}, {text + "and", ErrTokenMistyped}, {"join with warren1", ErrTokenTruncated},
+		{text + " or " + other, ErrTokenSeveral}, {text + "and", ErrTokenMistyped}, {"join with warren1", ErrTokenTruncated},
 		{"https://example.net/warren", ErrTokenNotWarren}, {strings.Repeat(" ", MaxTokenText) + text, ErrTokenNotWarren},
 		{"token " + text[:50], ErrTokenTruncated}, {wide(binary.LittleEndian, true, text[:50]), ErrTokenTruncated},
 	} {
@@ -211,7 +211,7 @@ func FuzzParseToken(f *testing.F) {
 			return
 		}
 		count := 0
-		for _, class := range []error{ErrTokenMistyped, ErrTokenNotWarren, ErrTokenTruncated, ErrTokenVersion} {
+		for _, class := range []error{ErrTokenMistyped, ErrTokenNotWarren, ErrTokenTruncated, ErrTokenVersion, ErrTokenSeveral} {
 			if errors.Is(err, class) {
 				count++
 			}

@@ -77,7 +77,11 @@ func findToken(text string) (found Token, err error) {
 		if encoded := token.Encode(); first == "" {
 			found, first = token, encoded
 		} else if encoded != first {
-			return Token{}, fmt.Errorf("there are two tokens in this text, want one: %w", ErrTokenMistyped)
+			of := "of one mesh"
+			if token.Mesh != found.Mesh {
+				of = "of different meshes"
+			}
+			return Token{}, fmt.Errorf("this text holds two tokens, %s: %w", of, ErrTokenSeveral)
 		}
 	}
 	if first == "" {
