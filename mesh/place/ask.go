@@ -59,6 +59,7 @@ type asking struct {
 // that this mesh cannot be on this machine; everything else leaves the others to ask.
 func askAll(ctx context.Context, token identity.Token, joiner *join.Joiner, o JoinOptions, progress func(JoinProgress)) (*join.Result, netip.AddrPort, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	o.way = wayToIPv4(ctx, o.Logger)
 	var asks sync.WaitGroup
 	defer asks.Wait()
 	defer cancel()
