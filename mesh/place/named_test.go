@@ -39,7 +39,9 @@ func TestOwnNameInTokens(t *testing.T) {
 
 // The addresses of a name come first, both families among them, each once; a name without any is a failure like others.
 func TestNamesAreAskedFirst(t *testing.T) {
-	port := func(text string) identity.TokenAnchor { return identity.TokenAnchor{Addr: netip.MustParseAddrPort(text)} }
+	port := func(text string) identity.TokenAnchor {
+		return identity.TokenAnchor{Addr: netip.MustParseAddrPort(text)}
+	}
 	name := identity.TokenAnchor{Name: "vpn.example.org", Addr: netip.AddrPortFrom(netip.Addr{}, 9277), ID: [8]byte{7}}
 	a := &asking{asked: []netip.AddrPort{netip.MustParseAddrPort("198.51.100.2:9277")}, next: []identity.TokenAnchor{port("203.0.113.9:1"), port("198.51.100.1:9277")}}
 	addrs := []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("2001:db8::1")}

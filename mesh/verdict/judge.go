@@ -151,6 +151,10 @@ func (e *Evidence) indirect() Verdict {
 		return Verdict{Kind: UDPBlockedHere, Cause: NoUDPHere, Fix: LetOut{self}}
 	case e.There.NAT.UDPBlocked:
 		return Verdict{Kind: UDPBlockedThere, Cause: NoUDPThere{peer}, Fix: LetOut{peer}}
+	case e.Here.NAT.PortTaken:
+		return portTaken(e.Here)
+	case e.There.NAT.PortTaken:
+		return portTaken(e.There)
 	case len(trial.Pairs) > 0 && able == 0:
 		return Verdict{Kind: NoCommonFamily, Cause: FamiliesDiffer{self, peer}, Fix: AddFamily}
 	case len(trial.Pairs) == 0 && len(e.Attempts) > 0:

@@ -387,3 +387,12 @@ func (h *Host) Alias() (v4, v6 netip.Addr) {
 	}
 	return v4, v6
 }
+
+// HostOn is a router as a host: programs can run on it. It has no name of its own in the network, and no other card.
+func (l *Lab) HostOn(r *Router) *Host {
+	h := &Host{Name: r.Name, lab: l, space: r.space, card: r.wan}
+	for _, own := range []string{"run", "lib", "etc"} {
+		l.must(os.MkdirAll(filepath.Join(h.Dir(), own), 0o755))
+	}
+	return h
+}
