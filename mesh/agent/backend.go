@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"warren/mesh/api"
@@ -51,6 +52,7 @@ func (b *backend) Ping(ctx context.Context, req api.PingRequest, reply func(api.
 	} else if target.Addr4.IsValid() && !b.hub.Board().NoIPv4 {
 		to = target.Addr4
 	}
+	barred := sync.OnceValue(func() string { return b.barred(ctx, target, to) })
 	for seq := 1; seq <= req.Count; seq++ {
 		next := time.NewTimer(time.Duration(req.IntervalMS) * time.Millisecond)
 		answer := pingOne(ctx, seq, target.Name, to, time.Duration(req.TimeoutMS)*time.Millisecond)
@@ -63,7 +65,11 @@ func (b *backend) Ping(ctx context.Context, req api.PingRequest, reply func(api.
 				continue
 			}
 			answer.Path = peer.Path
-			if answer.Error != "" && peer.Reason != "" {
+			switch {
+			case answer.Error == "":
+			case peer.Path.Kind != api.PathNone && barred() != "":
+				answer.Error += ": " + barred()
+			case peer.Reason != "":
 				answer.Error += ": " + peer.Reason
 			}
 		}

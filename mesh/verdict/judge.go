@@ -50,12 +50,15 @@ func portOf(attempts []Attempt) uint16 {
 func (e *Evidence) reached() Verdict {
 	peer := e.There.ID
 	young := !e.Since.IsZero() && e.Now.Sub(e.Since) < youngFor
+	bar, blocked := barred(e.Ping.Passages)
 	shaken := !e.LastHandshake.IsZero() && (e.Now.Sub(e.LastHandshake) <= IdleAfter || !e.Sending)
 	switch {
 	case !shaken && young:
 		return Verdict{Kind: Handshaking, Cause: HandshakeRuns}
 	case !shaken:
 		return Verdict{Kind: HandshakeUnanswered, Cause: KeysDiffer, Fix: RestartThere{peer}}
+	case blocked:
+		return Verdict{Kind: KernelBars, Cause: Barred{bar, peer}, Fix: Unbar{bar, peer}}
 	case e.Ping.Asked && !e.Ping.Answered && e.Life == Dead:
 		return e.off(0)
 	case e.Ping.Asked && !e.Ping.Answered:
