@@ -3,9 +3,6 @@ package node
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
-
-	"warren/nat/reach"
 )
 
 // The shared port moves when something behind this host has mapped it to itself, which only another port can cure. It does so a few times:
@@ -43,9 +40,7 @@ func (f facts) counted() bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(f.standing.Reach, func(c reach.Candidate) bool {
-		return c.State == reach.Reachable && c.Addr.Port() == f.port && slices.Contains(f.standing.Hosts, c.Addr.Addr())
-	})
+	return f.standing.LetsIn(f.port)
 }
 
 // portTaken says what is wrong where the port does not move.

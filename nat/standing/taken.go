@@ -4,7 +4,16 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"warren/nat/reach"
 )
+
+// LetsIn reports whether strangers have been seen to come in by a port of one of this host's own addresses.
+func (s *Snapshot) LetsIn(port uint16) bool {
+	return slices.ContainsFunc(s.Reach, func(c reach.Candidate) bool {
+		return c.State == reach.Reachable && c.Addr.Port() == port && slices.Contains(s.Hosts, c.Addr.Addr())
+	})
+}
 
 // portSettles is how long after a change of the port answers may come in to questions from the one before.
 const portSettles = time.Second
