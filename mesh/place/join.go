@@ -171,6 +171,9 @@ func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, j
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g := greet(ctx, &dials, socket, mesh, a, o.way)
+	if g.err != nil && isSilence(g.err) {
+		return nil, withSize(ctx, g.err, a.Addr, o.way)
+	}
 	if g.err != nil {
 		return nil, g.err
 	}
