@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os/exec"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,9 +97,7 @@ func TestDialByNAT64InNamespace(t *testing.T) {
 	if !osnettest.InNamespace(t) {
 		return
 	}
-	if text, err := exec.Command("ip", "addr", "add", "64:ff9b::c633:6407/128", "dev", "lo", "nodad").CombinedOutput(); err != nil {
-		t.Skipf("needs IPv6: %v: %s", err, text)
-	}
+	osnettest.Own(t, "64:ff9b::c633:6407")
 	l, err := net.Listen("tcp", "[64:ff9b::c633:6407]:0")
 	if err != nil {
 		t.Fatal(err)
