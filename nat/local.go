@@ -17,6 +17,7 @@ type Local struct {
 	Port     uint16           // of the shared socket; 0: not open
 	Hosts    []netip.Addr     // host addresses, best first
 	External []netip.AddrPort // where routers map the shared port to
+	NAT64    bool             // this host has no IPv4 of its own and reaches it by a NAT64
 	Anchors  []Anchor
 	Overlay  []netip.Prefix  // the mesh's own addresses: never candidates nor sources
 	NoUDP    bool            // UDP from here to the Internet gets no answer
@@ -26,7 +27,7 @@ type Local struct {
 }
 
 func (l *Local) equal(o *Local) bool {
-	return l.Network == o.Network && l.Port == o.Port && l.NoUDP == o.NoUDP && l.Mapping == o.Mapping &&
+	return l.Network == o.Network && l.Port == o.Port && l.NoUDP == o.NoUDP && l.NAT64 == o.NAT64 && l.Mapping == o.Mapping &&
 		slices.Equal(l.Hosts, o.Hosts) && slices.Equal(l.External, o.External) && slices.Equal(l.Anchors, o.Anchors) &&
 		slices.Equal(l.Overlay, o.Overlay) && sameDialable(l.Dialable, o.Dialable)
 }

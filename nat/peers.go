@@ -155,7 +155,7 @@ func (l *loop) doubt(now time.Time, p *peer, via identity.NodeID) {
 func (l *loop) startICE(p *peer, s path.StartICE) {
 	now := time.Now()
 	l.attempts.stop(now, p)
-	l.attempts.make(now, p, s, l.place.hosts, l.place.prober.mapped())
+	l.attempts.make(now, p, s, l.place.bases(), l.place.prober.mapped())
 	l.board.show(p)
 	l.prediction.find(p, s.Candidates)
 	l.attempts.queue(now, p)

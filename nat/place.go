@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/nat64"
 	"warren/nat/path"
 )
 
@@ -88,6 +89,14 @@ func (p *place) collect(relays bool) {
 	})
 	l.Relays = slices.CompactFunc(l.Relays, func(a, b RelayOffer) bool { return a.Anchor == b.Anchor })
 	p.local = l
+}
+
+// bases are the host addresses, and one that stands for IPv4 where a NAT64 does: an agent tries only families of which it has one.
+func (p *place) bases() []netip.AddrPort {
+	if !p.own.NAT64 {
+		return p.hosts
+	}
+	return append(slices.Clone(p.hosts), netip.AddrPortFrom(nat64.Base, p.own.Port))
 }
 
 // outbox holds events until the reader takes them: of each peer the latest.

@@ -73,6 +73,8 @@ func printWhy(w io.Writer, y api.Why) {
 		f.add("packets", fmt.Sprintf("up to %d bytes pass", y.Peer.PathMTU))
 	}
 	switch {
+	case y.PingMS > 0 && len(y.Silent) > 0:
+		f.add("ping", "answered in "+latency(y.PingMS)+", but not at "+strings.Join(y.Silent, ", "))
 	case y.PingMS > 0:
 		f.add("ping", "answered in "+latency(y.PingMS))
 	case y.Pinged:

@@ -24,6 +24,8 @@ import (
 	"warren/mesh/node"
 	"warren/mesh/place"
 	"warren/mesh/resolve"
+	"warren/nat/dns64"
+	"warren/nat/nat64"
 	"warren/tunnel"
 	"warren/tunnel/bind"
 )
@@ -47,6 +49,8 @@ type agent struct {
 	log     *slog.Logger
 	started time.Time
 	public  wgtypes.Key // WireGuard's, of this node
+	way     nat64.Way   // to IPv4, where the host has none of its own
+	nat64   *dns64.Finder
 	socket  *bind.Bind
 	tunnel  *tunnel.Tunnel
 	names   *resolve.Resolver
@@ -142,7 +146,7 @@ func (a *agent) run(ctx context.Context) error {
 // start runs everything but the tunnel in group until ctx ends. An owner that ends before that takes the others along: half an
 // agent would be worse than one that is started anew.
 func (a *agent) start(ctx context.Context, group *errgroup.Group) {
-	all := []owner{{"names", a.names.Run}, {"hub", a.hub.Run}, {"ready", a.tellReady}}
+	all := []owner{{"names", a.names.Run}, {"nat64", a.nat64.Run}, {"hub", a.hub.Run}, {"ready", a.tellReady}}
 	if a.parts != nil {
 		a.parts.network.Watch(ctx)
 		all = append(a.parts.running(), all...)

@@ -20,6 +20,8 @@ import (
 	"warren/mesh/session"
 	"warren/mesh/store"
 	"warren/nat"
+	"warren/nat/dns64"
+	"warren/nat/nat64"
 	"warren/nat/netwatch"
 	"warren/nat/portmap"
 	"warren/nat/relay"
@@ -57,9 +59,11 @@ type parts struct {
 // stands between.
 func assemble(o Options, settings node.Settings, state *place.State) (*agent, error) {
 	a := &agent{
-		o: o, log: o.Logger.With("part", "agent"), started: time.Now(), socket: bind.New(guise(bind.Options{Inner: sockets.New(), Logger: o.Logger})),
-		names: resolve.New(resolve.Options{Logger: o.Logger}), ready: make(chan struct{}),
+		o: o, log: o.Logger.With("part", "agent"), started: time.Now(), ready: make(chan struct{}),
 	}
+	a.nat64 = dns64.New(dns64.Options{Way: &a.way, Logger: o.Logger})
+	a.names = resolve.New(resolve.Options{Plain: a.way.In, Logger: o.Logger})
+	a.socket = bind.New(guise(bind.Options{Inner: sockets.Translated{Bind: sockets.New(), Way: &a.way}, Logger: o.Logger}))
 	private, port := settings.Interface.PrivateKey, settings.Interface.Port
 	if state != nil {
 		if private == (wgtypes.Key{}) {
@@ -176,7 +180,7 @@ func (p *parts) assembleRelays(socket *bind.Bind, self identity.NodeID, logger *
 // assembleNAT makes the owners of what lies between two nodes.
 func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (err error) {
 	self, stunned := p.state.NodeID(), &later{}
-	p.host = standing.System(a.foreign)
+	p.host = standing.System(a.foreign, &a.way)
 	p.mapper = portmap.New(portmap.Options{Secret: p.state.MappingSecret(), Logger: logger})
 	p.standing, err = standing.New(standing.Options{
 		Sessions: p.sessions, Members: p.members, STUN: stunned, Mapper: p.mapper, Host: p.host, Network: p.network.changes, Logger: logger,
@@ -193,7 +197,7 @@ func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (er
 	}
 	p.nat, err = nat.New(nat.Options{
 		Self: self, Instance: instance, STUN: a.socket.STUN(), Signals: p.courier, Traffic: traffic{a.tunnel}, Relay: p.relays.client,
-		Sockets: udp4{}, Logger: logger,
+		Sockets: udp4{&a.way}, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -204,7 +208,7 @@ func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (er
 		return err
 	}
 	p.streams, err = streams.New(streams.Options{
-		Client: stream.NewClient(stream.ClientOptions{Members: streamMembers{p.members}}), Server: accepted, Socket: a.socket.Streams(),
+		Client: stream.NewClient(stream.ClientOptions{Members: streamMembers{p.members}, Way: &a.way}), Server: accepted, Socket: a.socket.Streams(),
 		Sessions: p.sessions, Traffic: a.tunnel, STUN: p.nat, Logger: logger,
 	})
 	return err
@@ -214,9 +218,15 @@ func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (er
 type later struct{ *nat.NAT }
 
 // udp4 opens sockets with ports of the system's choice, for a question or two. Nothing is ever offered on them.
-type udp4 struct{}
+type udp4 struct{ way *nat64.Way }
 
-func (udp4) Listen() (net.PacketConn, error) { return net.ListenUDP("udp4", nil) }
+func (u udp4) Listen() (net.PacketConn, error) {
+	if !u.way.Prefix().IsValid() {
+		return net.ListenUDP("udp4", nil)
+	}
+	c, err := net.ListenUDP("udp6", nil)
+	return dns64.Packets{PacketConn: c, Way: u.way}, err
+}
 
 // lanHost tells the interfaces to speak to neighbours on.
 type lanHost struct{ *agent }

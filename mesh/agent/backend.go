@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"warren/mesh/api"
@@ -51,6 +52,7 @@ func (b *backend) Ping(ctx context.Context, req api.PingRequest, reply func(api.
 	} else if target.Addr4.IsValid() && !b.hub.Board().NoIPv4 {
 		to = target.Addr4
 	}
+	barred := sync.OnceValue(func() string { return b.barred(ctx, target, to) })
 	for seq := 1; seq <= req.Count; seq++ {
 		next := time.NewTimer(time.Duration(req.IntervalMS) * time.Millisecond)
 		answer := pingOne(ctx, seq, target.Name, to, time.Duration(req.TimeoutMS)*time.Millisecond)
@@ -63,7 +65,11 @@ func (b *backend) Ping(ctx context.Context, req api.PingRequest, reply func(api.
 				continue
 			}
 			answer.Path = peer.Path
-			if answer.Error != "" && peer.Reason != "" {
+			switch {
+			case answer.Error == "":
+			case peer.Path.Kind != api.PathNone && barred() != "":
+				answer.Error += ": " + barred()
+			case peer.Reason != "":
 				answer.Error += ": " + peer.Reason
 			}
 		}
@@ -110,20 +116,23 @@ func (b *backend) Invite(_ context.Context, req api.InviteRequest) (api.Invite, 
 	if err != nil {
 		return api.Invite{}, &api.Error{Code: api.CodeBadRequest, Message: err.Error()}
 	}
-	token := identity.Token{Mesh: p.state.MeshID(), Seed: seed, Anchors: place.TokenAnchors(p.tokenFacts(b.socket.Port()))}
+	token := identity.Token{Mesh: p.state.MeshID(), Seed: seed, Anchors: place.TokenAnchors(p.tokenFacts(b.socket.Port(), b.hub.Board().Settings.Endpoints))}
 	out := api.Invite{
 		Schema: api.Schema, ID: identity.KeyIDOfCert(cert).String(), Token: token.Encode(), Uses: req.Uses, Expires: terms.Expires,
 		Admin: req.Admin, Tags: append([]string{}, req.Tags...), Anchors: []string{},
 	}
 	for _, a := range token.Anchors {
-		out.Anchors = append(out.Anchors, a.Addr.String())
+		out.Anchors = append(out.Anchors, a.String())
 	}
 	return out, nil
 }
 
-// tokenFacts are what the anchors of a token are chosen from.
-func (p *parts) tokenFacts(port uint16) place.TokenFacts {
-	f := place.TokenFacts{Self: p.state.NodeID(), Members: p.records.View().Members, Up: make(map[identity.NodeID]bool)}
+// tokenFacts are what the anchors of a token are chosen from. endpoints are those of the settings.
+func (p *parts) tokenFacts(port uint16, endpoints []string) place.TokenFacts {
+	f := place.TokenFacts{Self: p.state.NodeID(), Members: p.records.View().Members, Up: make(map[identity.NodeID]bool), Endpoints: endpoints}
+	if len(endpoints) == 0 {
+		f.Endpoints = p.state.Settings.Endpoints
+	}
 	for _, id := range p.sessions.Preferred() {
 		f.Up[id] = true
 	}

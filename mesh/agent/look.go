@@ -23,7 +23,6 @@ import (
 	"warren/nat/streams"
 	"warren/tunnel"
 	"warren/tunnel/bind"
-	"warren/tunnel/echo"
 )
 
 const (
@@ -282,7 +281,7 @@ func (b *backend) find(ctx context.Context, seen report.Agent, target mesh.Membe
 		return ping
 	}
 	ping.Asked = true
-	ping.RTT, _ = echo.Ask(ctx, target.Addr6, pingTime)
+	ping.Passages, ping.RTT = b.kernel().passages(ctx, target, overlayOf(target, seen.Mesh.NoIPv4))
 	return ping
 }
 

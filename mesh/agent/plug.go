@@ -328,6 +328,8 @@ type network struct {
 	changes chan struct{} // of capacity 1
 	watch   func(context.Context) (<-chan struct{}, error)
 	ports   <-chan uint16
+	prefix  <-chan struct{} // IPv4 is reached another way
+	ask     func()          // which way, anew; must not block
 	log     *slog.Logger
 	trouble atomic.Pointer[string]
 
@@ -337,7 +339,7 @@ type network struct {
 
 func newNetwork(a *agent) *network {
 	return &network{
-		changes: make(chan struct{}, 1), ports: a.socket.PortChanges(), log: a.log,
+		changes: make(chan struct{}, 1), ports: a.socket.PortChanges(), prefix: a.nat64.Events(), ask: a.nat64.Changed, log: a.log,
 		watch: func(ctx context.Context) (<-chan struct{}, error) { return netwatch.Watch(ctx, a.foreign) },
 	}
 }
@@ -368,7 +370,9 @@ func (n *network) Run(ctx context.Context) error {
 				n.seen = nil
 				continue
 			}
+			n.ask()
 		case <-n.ports:
+		case <-n.prefix:
 		}
 		select {
 		case n.changes <- struct{}{}:

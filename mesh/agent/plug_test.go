@@ -151,6 +151,7 @@ func TestTrafficByAStreamIsNoSign(t *testing.T) {
 func watched(t *testing.T, n *network) (changes func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
+	n.ask = func() {}
 	n.Watch(ctx)
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()

@@ -153,6 +153,7 @@ type Why struct {
 	Session    *Session     `json:"session"` // the control session with it; null: none
 	Pinged     bool         `json:"pinged"`  // it was asked for an answer through the tunnel just now
 	PingMS     float64      `json:"ping_ms"` // the round trip; 0: no answer
+	Silent     []string     `json:"silent"`  // its overlay addresses that did not answer; null: all did, or none was asked
 	Gossip     string       `json:"gossip"`  // what other members say of it: alive, dead or unknown
 	GossipAt   *time.Time   `json:"gossip_at"`
 	Relays     []RelayCheck `json:"relays"` // the one in use first, then those that stand by

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -36,8 +38,17 @@ var (
 
 // TokenAnchor is a member that a joiner can reach, and the start of its node ID to pin it.
 type TokenAnchor struct {
-	Addr netip.AddrPort
+	Addr netip.AddrPort // where Name is given, its port only
 	ID   [8]byte
+	Name string // in place of an address: a DNS name that the joiner looks up; empty: none
+}
+
+// String returns host:port.
+func (a TokenAnchor) String() string {
+	if a.Name != "" {
+		return net.JoinHostPort(a.Name, strconv.Itoa(int(a.Addr.Port())))
+	}
+	return a.Addr.String()
 }
 
 // Token is what a joiner is given: who holds it can join the mesh. Its text is
@@ -46,9 +57,10 @@ type TokenAnchor struct {
 //
 // The version is "1". The rest is in symbols of six bits, written in the alphabet of base64url (RFC 4648, section 5). The head
 // is two symbols: three bits of anchor count, then for each of four anchors one bit for IPv6 and one for "same ID as the
-// anchor before", then a zero bit; so the length is known from the start. The payload is mesh ID (16 bytes),
-// seed (32 bytes), and for each anchor its ID (8 bytes, unless the same), address (4 or 16) and port (2, big-endian). The
-// check is described at checkSymbols.
+// anchor before", then one for a name; so the length is known from the start. With a name a third symbol follows, which says how
+// many times three bytes the name has. The payload is mesh ID (16 bytes), seed (32 bytes), of the name its node's ID (8), port (2) and
+// text, and for each anchor its ID (8 bytes, unless the same), address (4 or 16) and port (2, big-endian). A name stands before the
+// anchors. Its letters, digits, hyphens and underscores are symbols, a dot is A, and B fills up. The check is described at checkSymbols.
 type Token struct {
 	Mesh    MeshID
 	Seed    [32]byte // of the invite's key: whoever has it has the invite
@@ -57,19 +69,34 @@ type Token struct {
 
 // Encode returns the token's text of at most MaxToken characters. Anchors count in the order given: those that do not fit are left out, as are those
 // beyond the fourth and addresses that nobody could reach. Four fit when they have IPv4 addresses, or
-// when one is the IPv6 address of the node just before it.
+// when one is the IPv6 address of the node just before it. One that is a name comes first, wherever it stands, and no other name is kept.
 func (t Token) Encode() string {
 	payload := append(t.Mesh[:], t.Seed[:]...)
 	head, count := 0, 0
 	var last [8]byte
+	var named []byte // the third symbol
 	for _, anchor := range t.Anchors {
+		name := packName(anchor.Name)
+		if name == nil || anchor.Addr.Port() == 0 || tokenLength(len(payload)+10+len(name))+1 > MaxToken {
+			continue
+		}
+		payload = append(payload, anchor.ID[:]...)
+		payload = binary.BigEndian.AppendUint16(payload, anchor.Addr.Port())
+		payload = append(payload, name...)
+		last, named = anchor.ID, []byte{byte(len(name) / 3)}
+		break
+	}
+	for _, anchor := range t.Anchors {
+		if anchor.Name != "" {
+			continue
+		}
 		anchor.Addr = netip.AddrPortFrom(anchor.Addr.Addr().Unmap(), anchor.Addr.Port())
 		if count == maxTokenAnchors || !IsReachable(anchor.Addr) {
 			continue
 		}
-		same := count > 0 && anchor.ID == last
+		same := (count > 0 || named != nil) && anchor.ID == last
 		encoded := anchor.encode(same)
-		if tokenLength(len(payload)+len(encoded)) > MaxToken {
+		if tokenLength(len(payload)+len(encoded))+len(named) > MaxToken {
 			continue
 		}
 		head |= anchorBits(anchor.Addr.Addr().Is6(), same) << (2 * count)
@@ -78,7 +105,8 @@ func (t Token) Encode() string {
 		count++
 	}
 	head |= count << 8
-	symbols := append([]byte{byte(head >> 5 & 63), byte(head << 1 & 63)}, toSymbols(payload)...)
+	symbols := append([]byte{byte(head >> 5 & 63), byte(head<<1&63 | len(named))}, named...)
+	symbols = append(symbols, toSymbols(payload)...)
 	symbols = append(symbols, checkSymbols(symbols)...)
 	text := []byte(tokenPrefix)
 	text = append(text, tokenVersion)
@@ -125,7 +153,7 @@ func parseToken(text string) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
-	want := tokenLength(shape.size)
+	want := shape.length()
 	switch {
 	case len(text) < want:
 		return Token{}, fmt.Errorf("it has %d of %d characters: %w", len(text), want, ErrTokenTruncated)
@@ -135,7 +163,7 @@ func parseToken(text string) (Token, error) {
 	if err := findMistyped(symbols); err != nil {
 		return Token{}, err
 	}
-	payload, ok := fromSymbols(symbols[headSymbols : len(symbols)-checkSize])
+	payload, ok := fromSymbols(symbols[shape.head() : len(symbols)-checkSize])
 	if !ok {
 		return Token{}, fmt.Errorf("its last bits are not zero: %w", ErrTokenMistyped)
 	}
@@ -155,27 +183,49 @@ func (t Token) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
 // tokenShape is what the head of a token tells.
 type tokenShape struct {
+	name    int // its bytes; 0: none
 	anchors []struct{ is6, same bool }
 	size    int // of the payload in bytes
 }
+
+// head returns the symbols of the head.
+func (s tokenShape) head() int {
+	if s.name > 0 {
+		return headSymbols + 1
+	}
+	return headSymbols
+}
+
+// length returns the characters of the whole token.
+func (s tokenShape) length() int { return tokenLength(s.size) + s.head() - headSymbols }
 
 func parseTokenHead(symbols []byte) (tokenShape, error) {
 	head := int(symbols[0])<<5 | int(symbols[1])>>1
 	count, bits := head>>8, head&0xff
 	shape := tokenShape{size: tokenFixed}
 	damaged := fmt.Errorf("character %d or %d is wrong: %w", tokenStart+1, tokenStart+2, ErrTokenMistyped)
-	if count > maxTokenAnchors || symbols[1]&1 != 0 || bits>>(2*count) != 0 {
+	if count > maxTokenAnchors || bits>>(2*count) != 0 {
 		return shape, damaged
+	}
+	if symbols[1]&1 != 0 {
+		if len(symbols) <= headSymbols {
+			return shape, fmt.Errorf("it has %d characters: %w", tokenStart+len(symbols), ErrTokenTruncated)
+		}
+		shape.name = 3 * int(symbols[headSymbols])
+		shape.size += 10 + shape.name
+	}
+	if symbols[1]&1 != 0 && shape.name == 0 {
+		return shape, fmt.Errorf("character %d is wrong: %w", tokenStart+headSymbols+1, ErrTokenMistyped)
 	}
 	for i := range count {
 		is6, same := bits>>(2*i)&1 != 0, bits>>(2*i)&2 != 0
-		if same && i == 0 {
+		if same && i == 0 && shape.name == 0 {
 			return shape, damaged
 		}
 		shape.anchors = append(shape.anchors, struct{ is6, same bool }{is6, same})
 		shape.size += anchorSize(is6, same)
 	}
-	if tokenLength(shape.size) > MaxToken {
+	if shape.length() > MaxToken {
 		return shape, damaged
 	}
 	return shape, nil
@@ -184,10 +234,18 @@ func parseTokenHead(symbols []byte) (tokenShape, error) {
 func (s tokenShape) decode(payload []byte) (Token, error) {
 	t := Token{Mesh: MeshID(payload[:16]), Seed: [32]byte(payload[16:tokenFixed])}
 	payload = payload[tokenFixed:]
+	if s.name > 0 {
+		anchor := TokenAnchor{ID: [8]byte(payload[:8]), Addr: netip.AddrPortFrom(netip.Addr{}, binary.BigEndian.Uint16(payload[8:]))}
+		if anchor.Name = unpackName(payload[10 : 10+s.name]); anchor.Name == "" || anchor.Addr.Port() == 0 {
+			return Token{}, fmt.Errorf("its name makes no sense: %w", ErrTokenMistyped)
+		}
+		t.Anchors, payload = append(t.Anchors, anchor), payload[10+s.name:]
+	}
 	for i, shape := range s.anchors {
 		var anchor TokenAnchor
+		before := len(t.Anchors) - 1
 		if shape.same {
-			anchor.ID = t.Anchors[i-1].ID
+			anchor.ID = t.Anchors[before].ID
 		} else {
 			anchor.ID, payload = [8]byte(payload[:8]), payload[8:]
 		}
@@ -195,7 +253,7 @@ func (s tokenShape) decode(payload []byte) (Token, error) {
 		addr, _ := netip.AddrFromSlice(payload[:size])
 		anchor.Addr = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(payload[size:]))
 		payload = payload[size+2:]
-		if !IsReachable(anchor.Addr) || !shape.same && i > 0 && anchor.ID == t.Anchors[i-1].ID {
+		if !IsReachable(anchor.Addr) || !shape.same && before >= 0 && anchor.ID == t.Anchors[before].ID {
 			return Token{}, fmt.Errorf("its anchor %d makes no sense: %w", i+1, ErrTokenMistyped)
 		}
 		t.Anchors = append(t.Anchors, anchor)

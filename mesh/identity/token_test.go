@@ -24,6 +24,11 @@ func testToken(anchors ...string) Token {
 	}
 	for _, anchor := range anchors {
 		addr, id, _ := strings.Cut(anchor, " ")
+		if name, port, ok := strings.Cut(addr, ":"); ok && strings.Trim(name, "0123456789.") != "" && addr[0] != '[' {
+			at := netip.MustParseAddrPort("0.0.0.0:" + port)
+			t.Anchors = append(t.Anchors, TokenAnchor{Addr: netip.AddrPortFrom(netip.Addr{}, at.Port()), ID: [8]byte([]byte(id + "--------")[:8]), Name: name})
+			continue
+		}
 		t.Anchors = append(t.Anchors, TokenAnchor{Addr: netip.MustParseAddrPort(addr), ID: [8]byte([]byte(id + "--------")[:8])})
 	}
 	return t
@@ -42,6 +47,12 @@ func TestTokenRoundTrip(t *testing.T) {
 		{"dual stack and two", []string{"192.0.2.1:9277 a", "[2001:db8::1]:9277 a", "192.0.2.3:1 c", "192.0.2.4:65535 d"}, 4},
 		{"two IPv6", []string{"[2001:db8::1]:9277 a", "[2001:db8::2]:9277 b"}, 2},
 		{"two IPv6 and two, one dropped", []string{"[2001:db8::1]:9277 a", "[2001:db8::2]:9277 b", "192.0.2.3:1 c", "192.0.2.4:2 b"}, 3},
+		{"a name", []string{"vpn.example.org:9277 a"}, 1},
+		{"a name of one label", []string{"nas:9277 a"}, 1},
+		{"a name and its addresses", []string{"my-home_2.dyn.example.org:443 a", "192.0.2.1:443 a", "[2001:db8::1]:443 a"}, 3},
+		{"a name and others", []string{"vpn.example.org:9277 a", "192.0.2.1:9277 b", "192.0.2.2:9277 c"}, 3},
+		{"a name that is too long", []string{strings.Repeat("longer.", 12) + "example.org:9277 a", "192.0.2.1:9277 a"}, 1},
+		{"what is no name", []string{"a..b:9277 a", "a$b:9277 a", "192.0.2.1:9277 a"}, 1},
 		{"unreachable", []string{"0.0.0.0:9277 a", "192.0.2.1:0 b", "224.0.0.1:1 c"}, 0},
 	}
 	for _, test := range tests {
@@ -130,7 +141,13 @@ func TestTokenDamage(t *testing.T) {
 }
 
 func TestTokenRandomDamageNeverPasses(t *testing.T) {
-	text := testToken("192.0.2.1:9277 a", "192.0.2.3:1 c").Encode()
+	for _, anchors := range [][]string{{"192.0.2.1:9277 a", "192.0.2.3:1 c"}, {"vpn.example.org:9277 a", "192.0.2.3:1 a"}} {
+		randomDamage(t, testToken(anchors...).Encode())
+	}
+}
+
+func randomDamage(t *testing.T, text string) {
+	t.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 20000 {
 		damaged := []byte(text)
@@ -196,7 +213,30 @@ func TestTokenIsHidden(t *testing.T) {
 	}
 }
 
+// A name is looked for in a text as any token is, and what of it is lost is said.
+func TestTokenWithName(t *testing.T) {
+	want := testToken("vpn.example.org:9277 a", "192.0.2.1:9277 a")
+	text := want.Encode()
+	for _, pasted := range []string{text, "TOKEN=" + text, text[:9] + "\n> " + text[9:], "join with " + text + ", please"} {
+		if got, err := ParseToken(pasted); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: got %#v and error %v, want the token", pasted, got.Anchors, err)
+		}
+	}
+	for at := 1; at < len(text); at++ {
+		if _, err := ParseToken(text[:at]); !errors.Is(err, ErrTokenTruncated) {
+			t.Errorf("first %d characters: got %v, want %v", at, err, ErrTokenTruncated)
+		}
+	}
+	if upper := testToken("VPN.Example.org:9277 a").Encode(); upper != testToken("vpn.example.org:9277 a").Encode() {
+		t.Error("capitals in a name make another token")
+	}
+	if got := want.Anchors[0].String() + " " + want.Anchors[1].String(); got != "vpn.example.org:9277 192.0.2.1:9277" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func FuzzParseToken(f *testing.F) {
+	f.Add(testToken("vpn.example.org:9277 a", "192.0.2.1:9277 a").Encode())
 	f.Add(testToken().Encode())
 	f.Add(testToken("192.0.2.1:9277 a", "[2001:db8::1]:9277 a", "192.0.2.3:1 c", "192.0.2.4:65535 d").Encode())
 	f.Add("warren1")

@@ -117,19 +117,19 @@ func tokenAt(compact string, at int, gaps map[int]bool) (Token, bool) {
 	if len(rest) < tokenStart+headSymbols || !strings.EqualFold(rest[:len(tokenPrefix)], tokenPrefix) || rest[tokenStart-1] != tokenVersion {
 		return Token{}, false
 	}
-	head := []byte{0, 0}
+	head := make([]byte, min(headSymbols+1, len(rest)-tokenStart))
 	for i := range head {
 		symbol := strings.IndexByte(symbolAlphabet, rest[tokenStart+i])
-		if symbol < 0 {
+		if symbol < 0 && i < headSymbols {
 			return Token{}, false
 		}
-		head[i] = byte(symbol)
+		head[i] = byte(max(symbol, 0))
 	}
 	shape, err := parseTokenHead(head)
 	if err != nil {
 		return Token{}, false
 	}
-	end := tokenLength(shape.size)
+	end := shape.length()
 	if end > len(rest) {
 		return Token{}, false
 	}

@@ -47,6 +47,7 @@ type hereFacts struct {
 	noIPv4    bool        // as create or join settled: for settings that say nothing
 	elsewhere []osnet.Route
 	held      map[wgtypes.Key]identity.NodeID // members that had a tunnel in the last round, by their keys
+	move      move                            // as the last round had it
 }
 
 // peerFacts is what is known of the way to one member.
@@ -69,7 +70,7 @@ func (h *Hub) gather(now time.Time) facts {
 		names: make(map[string]netip.AddrPort), standing: &standing.Snapshot{}, here: hereFacts{key: h.o.Key, noIPv4: h.o.NoIPv4},
 	}
 	if h.last != nil {
-		f.here.held = h.last.want.held
+		f.here.held, f.here.move = h.last.want.held, h.last.want.move
 	}
 	for _, name := range f.wantedNames() {
 		if addr, ok := h.o.Names.Answer(name); ok {

@@ -21,7 +21,7 @@ const maxIntroducers = 8
 func planLocal(f facts) (local nat.Local, follow []identity.NodeID) {
 	local = nat.Local{
 		Network: f.standing.Network, Port: f.port, Hosts: f.standing.Hosts, External: f.standing.External, Overlay: f.overlays(),
-		NoUDP: f.streams.Forlorn, Mapping: f.standing.Mapping(), Dialable: make(map[identity.NodeID]bool),
+		NAT64: f.standing.NAT64.IsValid(), NoUDP: f.streams.Forlorn, Mapping: f.standing.Mapping(), Dialable: make(map[identity.NodeID]bool),
 	}
 	anchors := make(map[identity.NodeID]bool)
 	for _, m := range f.view.Members {

@@ -28,6 +28,8 @@ type Tunnel interface {
 	// Elsewhere is what this machine reaches by other interfaces than the tunnel's, as far as it overlaps one of the prefixes.
 	Elsewhere(within ...netip.Prefix) ([]osnet.Route, error)
 	Port() uint16
+	// SetPort moves the shared socket; on an error it stays where it is.
+	SetPort(port uint16) error
 }
 
 // Names turns host:port into addresses in its own time; package mesh/resolve.

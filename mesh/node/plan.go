@@ -39,6 +39,7 @@ type desired struct {
 	noIPv4     bool                            // the overlay has none on this machine
 	relaying   bool                            // for others: whoever can be reached does, unless told not to
 	relayLimit int                             // bytes a second; 0: no limit
+	move       move                            // of the shared port
 }
 
 // plan computes the state that the owners should have. It touches nothing.
@@ -66,6 +67,9 @@ func plan(f facts) desired {
 	}
 	out.targets = planTargets(f)
 	out.local, out.follow = planLocal(f)
+	if out.move = planMove(f); out.move == f.here.move && f.standing.Taken.Port != 0 && f.standing.Taken.Port == f.port {
+		out.conflicts = append(out.conflicts, Conflict{Text: f.portTaken()})
+	}
 	out.standing, out.streams, out.neighbours = planStanding(self, f), planStreams(self, f), planNeighbourhood(f)
 	if found {
 		self, _ = told.view.Member(f.self)

@@ -27,6 +27,10 @@ func (h *Hub) reconcile(now time.Time) {
 	if h.o.Owners != nil {
 		failed = errors.Join(failed, h.setMesh(before, round{f, want}))
 	}
+	if want.move != f.here.move {
+		h.log.Info("port has another owner behind this host", "port", f.port, "wanted", want.move.to, "address", f.standing.Taken.Seen.String())
+		failed = errors.Join(failed, h.o.Tunnel.SetPort(want.move.to))
+	}
 	h.last, h.stale = &round{f, want}, failed != nil
 	// Before it is known where this node is reached, its record does not say so, and an invite would lead nowhere.
 	if !h.ready && (h.o.Owners == nil || f.standing.Settled) {

@@ -201,6 +201,13 @@ type twinTunnel struct{ *twins }
 
 func (w twinTunnel) Port() uint16 { return place.DefaultPort }
 
+func (w twinTunnel) SetPort(port uint16) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note("port", "%d", port)
+	return nil
+}
+
 func (w twinTunnel) SetLink(c osnet.Config) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

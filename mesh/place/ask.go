@@ -47,6 +47,7 @@ type asking struct {
 	results  chan attempt
 	asks     *sync.WaitGroup        // those that run
 	next     []identity.TokenAnchor // to be asked, in turn
+	named    chan named             // names of the token, looked up
 	asked    []netip.AddrPort
 	open     int // asked and not answered
 	lan      int // addresses on the LAN so far
@@ -59,14 +60,23 @@ type asking struct {
 // that this mesh cannot be on this machine; everything else leaves the others to ask.
 func askAll(ctx context.Context, token identity.Token, joiner *join.Joiner, o JoinOptions, progress func(JoinProgress)) (*join.Result, netip.AddrPort, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	o.way = wayToIPv4(ctx, o.Logger)
 	var asks sync.WaitGroup
 	defer asks.Wait()
 	defer cancel()
 	found, stop := seek(ctx, token, o.Logger)
 	defer stop()
 	a := &asking{
-		token: token, joiner: joiner, options: o, progress: progress, asks: &asks, next: slices.Clone(token.Anchors),
-		results: make(chan attempt, len(token.Anchors)+maxLANAsked), // nobody takes the last ones
+		token: token, joiner: joiner, options: o, progress: progress, asks: &asks, named: make(chan named, len(token.Anchors)),
+		results: make(chan attempt, len(token.Anchors)*maxNamed+maxLANAsked), // nobody takes the last ones
+	}
+	for _, anchor := range token.Anchors {
+		if anchor.Name == "" {
+			a.next = append(a.next, anchor)
+			continue
+		}
+		a.open++
+		asks.Go(func() { a.named <- o.look(ctx, anchor) })
 	}
 	search := lanSearch
 	if len(token.Anchors) == 0 {
@@ -78,8 +88,11 @@ func askAll(ctx context.Context, token identity.Token, joiner *join.Joiner, o Jo
 	stagger := time.NewTicker(joinStagger)
 	defer stagger.Stop()
 	searching := true
-	for a.askNext(ctx); ; {
+	for a.begin(ctx); ; {
 		select {
+		case n := <-a.named:
+			a.open--
+			a.lookedUp(ctx, n)
 		case r := <-a.results:
 			if admitted, err := a.take(r); admitted || err != nil {
 				return r.admitted, r.anchor.Addr, err

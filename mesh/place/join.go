@@ -19,6 +19,7 @@ import (
 	"warren/mesh/join"
 	"warren/mesh/session"
 	"warren/mesh/store"
+	"warren/nat/nat64"
 	"warren/nat/stream"
 )
 
@@ -32,6 +33,8 @@ type JoinOptions struct {
 	NoIPv4    bool   // the overlay has no IPv4 on this machine; kept in the state directory
 	Version   string
 	Logger    *slog.Logger
+
+	way *nat64.Way // to IPv4, where this machine has none of its own
 }
 
 // JoinStage is a step of Join.
@@ -158,7 +161,7 @@ func explainJoin(failures []error) error {
 
 // askOne asks one anchor, on a socket of its own, and by a stream as well when that gets no answer.
 func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, joiner *join.Joiner, o JoinOptions) (*join.Result, error) {
-	socket, err := net.ListenUDP("udp", nil)
+	socket, err := openSocket(o.way)
 	if err != nil {
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
@@ -167,7 +170,10 @@ func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, j
 	defer dials.Wait() // nothing dials on the socket when it is closed
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	g := greet(ctx, &dials, socket, mesh, a)
+	g := greet(ctx, &dials, socket, mesh, a, o.way)
+	if g.err != nil && isSilence(g.err) {
+		return nil, withSize(ctx, g.err, a.Addr, o.way)
+	}
 	if g.err != nil {
 		return nil, g.err
 	}
@@ -187,7 +193,7 @@ type greeting struct {
 
 // greet connects to a member by UDP and, when that fails or takes long, by a stream as well. The first connection wins. What
 // still runs then is counted by dials, and ends with ctx.
-func greet(ctx context.Context, dials *sync.WaitGroup, socket net.PacketConn, mesh identity.MeshID, a identity.TokenAnchor) greeting {
+func greet(ctx context.Context, dials *sync.WaitGroup, socket net.PacketConn, mesh identity.MeshID, a identity.TokenAnchor, way *nat64.Way) greeting {
 	byUDP, byTCP := make(chan greeting, 1), make(chan greeting, 1)
 	dials.Go(func() {
 		conn, root, _, err := session.DialJoin(ctx, socket, a.Addr, mesh, a.ID)
@@ -202,7 +208,7 @@ func greet(ctx context.Context, dials *sync.WaitGroup, socket net.PacketConn, me
 		byUDP = nil
 	case <-time.After(joinByTCP):
 	}
-	dials.Go(func() { byTCP <- greetByTCP(ctx, mesh, a) })
+	dials.Go(func() { byTCP <- greetByTCP(ctx, mesh, a, way) })
 	for range 2 {
 		select {
 		case g := <-byUDP:
@@ -238,8 +244,8 @@ func dismiss(greeted <-chan greeting) {
 }
 
 // greetByTCP connects with the same protocol, its datagrams going over a stream.
-func greetByTCP(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor) greeting {
-	carrier, err := stream.NewClient(stream.ClientOptions{}).DialJoin(ctx, mesh, a.ID, []netip.AddrPort{a.Addr})
+func greetByTCP(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, way *nat64.Way) greeting {
+	carrier, err := stream.NewClient(stream.ClientOptions{Way: way}).DialJoin(ctx, mesh, a.ID, []netip.AddrPort{a.Addr})
 	if err != nil {
 		return greeting{err: err}
 	}

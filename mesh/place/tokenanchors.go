@@ -1,8 +1,10 @@
 package place
 
 import (
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"warren/mesh/identity"
 	"warren/mesh/roster"
@@ -14,16 +16,19 @@ const maxTokenAnchors = 4
 
 // TokenFacts is what the anchors of a token are chosen from.
 type TokenFacts struct {
-	Self    identity.NodeID
-	Local   []netip.AddrPort         // this host's own addresses, best first
-	Members []roster.Member          // all that are known
-	Up      map[identity.NodeID]bool // those with a session
+	Self      identity.NodeID
+	Endpoints []string                 // where this node is to be reached, as configured: host:port, the host a name or an address
+	Local     []netip.AddrPort         // this host's own addresses, best first
+	Members   []roster.Member          // all that are known
+	Up        map[identity.NodeID]bool // those with a session
 }
 
 // TokenAnchors chooses where a joiner will ask: at most the four addresses that a token has room for. They are this node if it is an anchor, up to two anchors that answer now, one of this node's own addresses for
 // a joiner on the same LAN, then whatever anchors there are. A joiner may have one address family only, so both are in it as
 // far as they are known, and one of the other family comes second, because IPv6 addresses of several nodes do not leave room for
 // more. Of each other anchor it is IPv4 that counts: a joiner that has nothing else must not depend on a single member.
+//
+// A name of this node comes before all of them, beside its addresses: those may be others by the time of the join.
 func TokenAnchors(f TokenFacts) (out []identity.TokenAnchor) {
 	knows := func(v4 bool) bool {
 		return slices.ContainsFunc(out, func(a identity.TokenAnchor) bool { return a.Addr.Addr().Is4() == v4 && ranges.IsPublic(a.Addr.Addr()) })
@@ -56,7 +61,24 @@ func TokenAnchors(f TokenFacts) (out []identity.TokenAnchor) {
 	if len(out) > 2 {
 		advance(out)
 	}
-	return out
+	return append(ownName(f), out...)
+}
+
+// ownName returns the first name among this node's endpoints, none if there is none.
+func ownName(f TokenFacts) []identity.TokenAnchor {
+	for _, text := range f.Endpoints {
+		host, service, err := net.SplitHostPort(text)
+		if err != nil {
+			continue
+		}
+		if _, err := netip.ParseAddr(host); err == nil {
+			continue
+		}
+		if port, err := strconv.ParseUint(service, 10, 16); err == nil && port != 0 {
+			return []identity.TokenAnchor{{Name: host, Addr: netip.AddrPortFrom(netip.Addr{}, uint16(port)), ID: [8]byte(f.Self[:8])}}
+		}
+	}
+	return nil
 }
 
 // advance makes the first anchor of another family than the first one the second, one that the Internet can reach if there is one.

@@ -49,13 +49,21 @@ type Told struct {
 type Ping struct {
 	Asked bool
 	RTT   time.Duration // 0: no answer
+	// Passages are what came of each of its overlay addresses.
+	Passages []verdict.Passage
 }
 
 // Why says why a member is reached as it is.
 func Why(in Inquiry) api.Why {
 	m, names := in.Mesh, NamesOf(in.Mesh.Records.Members)
 	target := m.member(in.Target)
-	w := api.Why{Schema: api.Schema, Time: in.Now, Pinged: in.Ping.Asked, PingMS: milliseconds(in.Ping.RTT), Gossip: in.Life.String(), GossipAt: moment(in.LifeSince)}
+	var silent []string
+	for _, p := range in.Ping.Passages {
+		if !p.Answered {
+			silent = append(silent, p.To.String())
+		}
+	}
+	w := api.Why{Silent: silent, Schema: api.Schema, Time: in.Now, Pinged: in.Ping.Asked, PingMS: milliseconds(in.Ping.RTT), Gossip: in.Life.String(), GossipAt: moment(in.LifeSince)}
 	var at verdict.Path
 	w.Peer, at = m.peer(target, names)
 	w.Peer.Power = m.Records.powers()[target.ID]
@@ -96,7 +104,7 @@ func (in *Inquiry) evidence(at verdict.Path) verdict.Evidence {
 		There: verdict.Node{ID: in.Target, NAT: in.There.NAT, Version: target.Record.Version},
 		Left:  target.State == roster.Left, NoTunnel: m.NoTunnel[in.Target],
 		Sending: in.Now.Sub(in.Sent) < sendingFor,
-		Ping:    verdict.Ping{Asked: in.Ping.Asked, Answered: in.Ping.RTT > 0},
+		Ping:    verdict.Ping{Asked: in.Ping.Asked, Answered: in.Ping.RTT > 0, Passages: in.Ping.Passages},
 		Signals: verdict.Signals{
 			Unanswered: found.Unanswered, Since: found.Begun, NoRoute: found.NoRoute, Refused: found.Refused, Heard: in.There.Heard,
 			Skewed: !never(in.There.Skewed) && in.Now.Sub(in.There.Skewed) < skewedFor,

@@ -42,7 +42,7 @@ func TestWhy(t *testing.T) {
 	}{
 		{"direct", nil, nil, verdict.Direct, []string{"b is reached directly"}},
 		{"direct, without an answer", nil, func(in *Inquiry) { in.Ping.Asked = true }, verdict.Silent, []string{"b has not answered a ping"}},
-		{"direct, with one", nil, func(in *Inquiry) { in.Ping = Ping{true, time.Millisecond} }, verdict.Direct, nil},
+		{"direct, with one", nil, func(in *Inquiry) { in.Ping = Ping{Asked: true, RTT: time.Millisecond} }, verdict.Direct, nil},
 		{"no handshake for long, and packets leave", func(m *Mesh) { m.Traffic[idB] = Traffic{LastHandshake: ago(time.Hour)} }, nil, verdict.HandshakeUnanswered, nil},
 		{"no handshake for long, and none leave", func(m *Mesh) { m.Traffic[idB] = Traffic{LastHandshake: ago(time.Hour)} },
 			func(in *Inquiry) { in.Sent = ago(10 * time.Second) }, verdict.Direct, nil},

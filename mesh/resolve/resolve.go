@@ -38,7 +38,9 @@ type DNS interface {
 
 // Options of a Resolver.
 type Options struct {
-	DNS    DNS          // nil: the system's
+	DNS DNS // nil: the system's
+	// Plain makes an address one that everybody else has (a DNS64 writes IPv4 as IPv6); nil: they are as they are. It must not block.
+	Plain  func(netip.AddrPort) netip.AddrPort
 	Logger *slog.Logger // nil: none
 }
 
@@ -47,6 +49,7 @@ type Resolver struct {
 	// Constant after New.
 	log     *slog.Logger
 	dns     DNS
+	plain   func(netip.AddrPort) netip.AddrPort
 	poke    chan struct{} // capacity 1: wanted is another one
 	changes chan struct{} // capacity 1
 	results chan result
@@ -87,6 +90,9 @@ func New(o Options) *Resolver {
 		log: o.Logger.With("part", "resolve"), dns: o.DNS, poke: make(chan struct{}, 1), changes: make(chan struct{}, 1), results: make(chan result),
 		names: make(map[string]*name),
 	}
+	if r.plain = o.Plain; r.plain == nil {
+		r.plain = func(a netip.AddrPort) netip.AddrPort { return a }
+	}
 	r.wanted.Store(new([]string))
 	r.answers.Store(&map[string]netip.AddrPort{})
 	return r
@@ -108,11 +114,11 @@ func (r *Resolver) Set(names []string) {
 // Answer returns the address known now of a name given to Set, or at once of what is an address itself. Of the addresses of a
 // name it is the first. An answer that could not be had again is kept.
 func (r *Resolver) Answer(name string) (netip.AddrPort, bool) {
-	if addr, ok := parse(name); ok {
-		return addr, true
+	addr, ok := parse(name)
+	if !ok {
+		addr, ok = (*r.answers.Load())[name]
 	}
-	addr, ok := (*r.answers.Load())[name]
-	return addr, ok
+	return r.plain(addr), ok
 }
 
 // Changes returns a channel that gets a value, coalesced, after an answer has become another one. It is never closed.

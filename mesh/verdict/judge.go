@@ -50,12 +50,15 @@ func portOf(attempts []Attempt) uint16 {
 func (e *Evidence) reached() Verdict {
 	peer := e.There.ID
 	young := !e.Since.IsZero() && e.Now.Sub(e.Since) < youngFor
+	bar, blocked := barred(e.Ping.Passages)
 	shaken := !e.LastHandshake.IsZero() && (e.Now.Sub(e.LastHandshake) <= IdleAfter || !e.Sending)
 	switch {
 	case !shaken && young:
 		return Verdict{Kind: Handshaking, Cause: HandshakeRuns}
 	case !shaken:
 		return Verdict{Kind: HandshakeUnanswered, Cause: KeysDiffer, Fix: RestartThere{peer}}
+	case blocked:
+		return Verdict{Kind: KernelBars, Cause: Barred{bar, peer}, Fix: Unbar{bar, peer}}
 	case e.Ping.Asked && !e.Ping.Answered && e.Life == Dead:
 		return e.off(0)
 	case e.Ping.Asked && !e.Ping.Answered:
@@ -151,6 +154,10 @@ func (e *Evidence) indirect() Verdict {
 		return Verdict{Kind: UDPBlockedHere, Cause: NoUDPHere, Fix: LetOut{self}}
 	case e.There.NAT.UDPBlocked:
 		return Verdict{Kind: UDPBlockedThere, Cause: NoUDPThere{peer}, Fix: LetOut{peer}}
+	case e.Here.NAT.PortTaken:
+		return portTaken(e.Here)
+	case e.There.NAT.PortTaken:
+		return portTaken(e.There)
 	case len(trial.Pairs) > 0 && able == 0:
 		return Verdict{Kind: NoCommonFamily, Cause: FamiliesDiffer{self, peer}, Fix: AddFamily}
 	case len(trial.Pairs) == 0 && len(e.Attempts) > 0:

@@ -152,6 +152,17 @@ func TestVerdicts(t *testing.T) {
 			viaRelay(e)
 			tried(e, pair("srflx", 40, 2, 12))
 		}, Unstable, []string{"b answered 2 checks"}},
+		{"they are a router, and one behind them has their port", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.There.NAT.PortTaken, e.There.Port = true, 9277
+		}, PortTaken, []string{"b is a router, and a machine behind it uses UDP port 9277 too", "give b another port: port = 9278"}},
+		{"we are, and both map by destination", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.Here.NAT, e.There.NAT = kindsOf(sym, strict, absent), kindsOf(sym, strict, absent)
+			e.Here.NAT.PortTaken, e.Here.Port = true, 9300
+		}, PortTaken, []string{"a is a router", "UDP port 9300", "give a another port"}},
 		{"nothing is known", func(e *Evidence) {
 			viaRelay(e)
 			unanswered(e)

@@ -103,6 +103,7 @@ const (
 type Ping struct {
 	Asked    bool
 	Answered bool
+	Passages []Passage // by overlay address
 }
 
 // Life is what other members say of the peer by gossip.

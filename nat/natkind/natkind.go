@@ -117,6 +117,7 @@ type Self struct {
 	PortMapping PortMapping
 	UDPBlocked  bool // it sends by streams, because UDP gets no answer
 	Ports       Ports
+	PortTaken   bool // this host is a router, and a machine behind it has its port
 }
 
 // LetsIn reports whether packets come in from a peer of which only the address is known beforehand, not the port.
@@ -125,11 +126,14 @@ func (s Self) LetsIn() bool {
 }
 
 // Pack returns s as a number: three bits each for Mapping, Filtering and PortMapping, the lowest first, one for
-// UDPBlocked, and two for Ports. Nothing known is 0.
+// UDPBlocked, two for Ports, and one for PortTaken. Nothing known is 0.
 func (s Self) Pack() uint32 {
 	n := uint32(s.Mapping) | uint32(s.Filtering)<<3 | uint32(s.PortMapping)<<6 | uint32(s.Ports)<<10
 	if s.UDPBlocked {
 		n |= 1 << 9
+	}
+	if s.PortTaken {
+		n |= 1 << 12
 	}
 	return n
 }
@@ -138,6 +142,7 @@ func (s Self) Pack() uint32 {
 func Unpack(n uint32) Self {
 	s := Self{
 		Mapping: Mapping(n & 7), Filtering: Filtering(n >> 3 & 7), PortMapping: PortMapping(n >> 6 & 7), UDPBlocked: n>>9&1 == 1, Ports: Ports(n >> 10 & 3),
+		PortTaken: n>>12&1 == 1,
 	}
 	if s.Mapping >= mappings {
 		s.Mapping = MappingUnknown

@@ -75,7 +75,7 @@ func TestPack(t *testing.T) {
 			for port := range PortMapping(portMappings) {
 				for _, blocked := range []bool{false, true} {
 					for ports := range PortsRandom + 1 {
-						want := Self{mapping, filtering, port, blocked, ports}
+						want := Self{mapping, filtering, port, blocked, ports, blocked != (ports == PortsUnknown)}
 						if got := Unpack(want.Pack()); got != want {
 							t.Fatalf("%+v: got %+v", want, got)
 						}
@@ -84,10 +84,10 @@ func TestPack(t *testing.T) {
 			}
 		}
 	}
-	if got, want := (Self{MappedByAddressAndPort, FilteredByAddressAndPort, PortMappingAbsent, true, PortsSequential}).Pack(), uint32(4+3<<3+2<<6+1<<9+2<<10); got != want {
+	if got, want := (Self{MappedByAddressAndPort, FilteredByAddressAndPort, PortMappingAbsent, true, PortsSequential, false}).Pack(), uint32(4+3<<3+2<<6+1<<9+2<<10); got != want {
 		t.Errorf("got %d, want %d", got, want)
 	}
-	if got, want := Unpack(1<<32-1), (Self{UDPBlocked: true, Ports: PortsRandom}); got != want {
+	if got, want := Unpack(1<<32-1), (Self{UDPBlocked: true, Ports: PortsRandom, PortTaken: true}); got != want {
 		t.Errorf("all bits: got %+v, want %+v", got, want)
 	}
 }

@@ -14,6 +14,7 @@ package natlab
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -53,6 +54,7 @@ type Lab struct {
 	// Guarded by mu.
 	mu        sync.Mutex
 	processes []*Process
+	closers   []io.Closer // of this process
 
 	closeOnce sync.Once
 	closeErr  error
@@ -142,10 +144,25 @@ func (l *Lab) dump(t testing.TB) {
 	}
 }
 
+// closeLater closes with the lab what this process has opened in it.
+func (l *Lab) closeLater(c io.Closer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closers = append(l.closers, c)
+}
+
 // Close kills every process in the lab, removes everything that it made, and
 // returns when that is gone.
 func (l *Lab) Close() error {
-	l.closeOnce.Do(func() { l.closeErr = l.claim.release() })
+	l.closeOnce.Do(func() {
+		l.mu.Lock()
+		closers := l.closers
+		l.mu.Unlock()
+		for _, c := range closers {
+			c.Close()
+		}
+		l.closeErr = l.claim.release()
+	})
 	return l.closeErr
 }
 

@@ -36,3 +36,15 @@ func (l *Lab) Silence(routers ...*Router) {
 		l.must(r.space.nft(silentRules))
 	}
 }
+
+// Swallow has a router drop all packets above so many bytes that come from its LAN (out) or go there (in), without a word and whatever
+// they allow: a tunnel on the way that cuts nothing up. The hosts are those of its LAN, whose cards do no work for others from
+// then on: what they leave to be cut in segments would be looked at in one piece. A Flush, Rule or Rebind undoes it.
+func (l *Lab) Swallow(r *Router, out, in int, hosts ...*Host) {
+	l.must(r.space.nft(fmt.Sprintf("insert rule inet lab forward iifname lan meta length gt %d drop", out)))
+	l.must(r.space.nft(fmt.Sprintf("insert rule inet lab forward iifname wan meta length gt %d drop", in)))
+	l.must(r.wan.far.ip("link set " + r.wan.farIf + " gso_max_segs 1"))
+	for _, h := range hosts {
+		l.must(h.space.ip("link set eth0 gso_max_segs 1"))
+	}
+}

@@ -21,9 +21,10 @@ import (
 // /run and a /var/lib of its own, in this command's private mount namespace
 // (ip netns exec has made that): UAPI sockets, the agents' sockets and their
 // state have fixed names there. All commands of one host see the same ones.
-// Settings of this machine's own warren are hidden.
+// Settings of this machine's own warren are hidden, and so is its resolver where the host has one of its own.
 const enter = `mount --bind "$1/run" /run && mount --bind "$1/lib" /var/lib &&
-{ [ ! -d /etc/warren ] || mount --bind "$1/etc" /etc/warren; } && shift && exec "$@"`
+{ [ ! -d /etc/warren ] || mount --bind "$1/etc" /etc/warren; } &&
+{ [ ! -e "$1/resolv.conf" ] || mount --bind "$1/resolv.conf" /etc/resolv.conf; } && shift && exec "$@"`
 
 // argv returns the words that run a command inside the host.
 func (h *Host) argv(argv []string) []string {

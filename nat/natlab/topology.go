@@ -94,7 +94,7 @@ const (
 type HostOptions struct {
 	Name   string
 	Behind *Router // nil: the Internet
-	Only   Family  // on the Internet, which is dual stack
+	Only   Family  // of what its network offers: on the Internet, and behind a router with both, Only6
 }
 
 // Attached is what hangs on a cable: a host or a router.
@@ -252,7 +252,10 @@ func (l *Lab) connect(s *space, ifname string, v4, v6 bool, mtu int) cable {
 }
 
 // connect plugs s into the LAN of the router.
-func (r *Router) connect(s *space, ifname string) cable {
+func (r *Router) connect(s *space, ifname string) cable { return r.connectOnly(s, ifname, AnyFamily) }
+
+// connectOnly is connect for what takes no other family.
+func (r *Router) connectOnly(s *space, ifname string, only Family) cable {
 	r.ports++
 	c := cable{near: s, far: r.space, nearIf: ifname, farIf: fmt.Sprintf("p%d", r.ports), isolated: r.isolated}
 	own, back := r.leases[s.ns]
@@ -269,7 +272,7 @@ func (r *Router) connect(s *space, ifname string) cable {
 		}
 		r.leases[s.ns] = own
 	}
-	if r.lan4.IsValid() {
+	if r.lan4.IsValid() && only != Only6 {
 		c.addr4, c.gate4 = own.addr4, r.lanHost4(1).Addr()
 	}
 	if r.lan6.IsValid() {
@@ -326,7 +329,7 @@ func (l *Lab) AddHost(o HostOptions) *Host {
 func (h *Host) attach(behind *Router) {
 	h.route = behind
 	if behind != nil {
-		h.card = behind.connect(h.space, "eth0")
+		h.card = behind.connectOnly(h.space, "eth0", h.only)
 	} else {
 		h.card = h.lab.connect(h.space, "eth0", h.only != Only6, h.only != Only4, 0)
 	}
@@ -383,4 +386,13 @@ func (h *Host) Alias() (v4, v6 netip.Addr) {
 		l.must(h.space.ip(fmt.Sprintf("addr add %s/64 dev eth0 nodad", v6)))
 	}
 	return v4, v6
+}
+
+// HostOn is a router as a host: programs can run on it. It has no name of its own in the network, and no other card.
+func (l *Lab) HostOn(r *Router) *Host {
+	h := &Host{Name: r.Name, lab: l, space: r.space, card: r.wan}
+	for _, own := range []string{"run", "lib", "etc"} {
+		l.must(os.MkdirAll(filepath.Join(h.Dir(), own), 0o755))
+	}
+	return h
 }

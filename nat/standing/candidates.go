@@ -39,6 +39,7 @@ func (l *loop) readHosts(now time.Time) (next time.Time) {
 		return l.lookAt
 	}
 	l.snap.Hosts, l.snap.Trouble = slices.Clone(list), ""
+	l.snap.NAT64 = l.o.Host.NAT64()
 	l.lookAt = now.Add(lookEvery)
 	return l.lookAt
 }

@@ -295,7 +295,7 @@ func TestToldByTheHelperOnly(t *testing.T) {
 
 // TestThisSystem sends through real sockets.
 func TestThisSystem(t *testing.T) {
-	host := System(func(string) bool { return false })
+	host := System(func(string) bool { return false }, nil)
 	c, err := host.Listen(true)
 	if err != nil {
 		t.Fatal(err)

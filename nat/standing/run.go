@@ -17,6 +17,7 @@ type loop struct {
 	snap    Snapshot // what is known of this node; published at the end of each step
 	machine *reach.Machine
 	lookAt  time.Time // when this host's addresses are to be read
+	held    held
 	timer   *time.Timer
 	work    sync.WaitGroup // every goroutine of Run but its own
 
@@ -95,6 +96,7 @@ func (l *loop) step(ctx context.Context, now time.Time) {
 	if d := l.desired.Load(); d != nil {
 		l.readMapper(d)
 		wake = due.Sooner(wake, l.testReach(now, d))
+		wake = due.Sooner(wake, l.readTaken(now, d))
 		l.measure(ctx, now, d)
 		l.snap.Settled = true
 	}

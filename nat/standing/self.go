@@ -62,6 +62,7 @@ func (s *Standing) judge(now time.Time, snap *Snapshot) (self natkind.Self, at t
 	}
 	self.PortMapping = snap.PortMapping
 	self.Ports = s.o.STUN.Ports()
+	self.PortTaken = snap.Taken.Port != 0
 	return self, at
 }
 

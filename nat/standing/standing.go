@@ -21,6 +21,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/session"
+	"warren/nat/nat64"
 	"warren/nat/natkind"
 	"warren/nat/natprobe"
 	"warren/nat/portmap"
@@ -60,6 +61,8 @@ type Mapper interface {
 type Host interface {
 	// Addresses returns the addresses that may be offered to peers, best first. An error says that the system cannot be asked now.
 	Addresses() ([]netip.Addr, error)
+	// NAT64 returns the prefix by which this host reaches IPv4, if it has none of its own.
+	NAT64() nat64.Prefix
 	// Listen opens a fresh UDP socket of one family.
 	Listen(v4 bool) (net.PacketConn, error)
 }
@@ -125,10 +128,19 @@ type Measurement struct {
 	At     time.Time       // when it began; zero: none counts
 }
 
+// Taken is a port of this host that something behind it has mapped to itself: this host is a router, and a machine behind it was there
+// first. What comes for the port goes to that machine, as far as it has written to the sender. The zero value: nothing of the kind.
+type Taken struct {
+	Port uint16         // of the shared socket
+	Seen netip.AddrPort // where anchors see it instead
+}
+
 // Snapshot is what is known. It is not to be changed: all readers share it.
 type Snapshot struct {
 	Settled   bool              // what Set said is taken account of: before that, Usable is nobody's word
 	Network   uint64            // counts the networks that this node was in: another value, another network. 0: Run has not begun
+	NAT64     nat64.Prefix      // by which this host reaches IPv4, of which it has none of its own
+	Taken     Taken             // the shared port is another one outside, though no router stands before this host
 	Hosts     []netip.Addr      // this host's addresses, best first; those of before while the system cannot be asked
 	Trouble   string            // why they are those of before; empty: they are not
 	External  []netip.AddrPort  // where routers map the shared port to, as far as the Internet can reach it

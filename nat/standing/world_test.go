@@ -14,6 +14,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/session"
+	"warren/nat/nat64"
 	"warren/nat/natkind"
 	"warren/nat/natprobe"
 	"warren/nat/natprobe/natprobetest"
@@ -212,6 +213,8 @@ func (n *node) Addresses() ([]netip.Addr, error) {
 	n.looks++
 	return slices.Clone(n.hosts), n.failure
 }
+
+func (n *node) NAT64() nat64.Prefix { return nat64.Prefix{} }
 
 func (n *node) Listen(v4 bool) (net.PacketConn, error) {
 	n.mu.Lock()

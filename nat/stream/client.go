@@ -14,11 +14,14 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/nat64"
 )
 
 const (
 	maxAddresses = 16                    // each at two ports
 	stagger      = 50 * time.Millisecond // between the starts of two attempts
+	// stallTime is how long TCP may be up without the anchor's answer: two or three round trips, of which the slowest paths take this.
+	stallTime = time.Second
 )
 
 // ErrWrongMember is wrapped by the error of a dial when who answers is not the member that was meant.
@@ -26,7 +29,8 @@ var ErrWrongMember = errors.New("another member answers, or none")
 
 // ClientOptions are what a Client needs from its node.
 type ClientOptions struct {
-	Members Members // for Dial
+	Members Members    // for Dial
+	Way     *nat64.Way // to IPv4, where the host has none of its own; nil: none
 }
 
 // Client dials streams. See NewClient.
@@ -34,16 +38,12 @@ type Client struct {
 	// constant after NewClient; all but members for tests
 	members Members
 	proxy   func(target *url.URL) (proxy *url.URL, err error)
-	dial    func(ctx context.Context, address string) (net.Conn, error)
+	dial    func(ctx context.Context, address string, small bool) (net.Conn, error)
 }
 
 // NewClient returns a client, which goes by the proxy that the environment names now. A joiner's needs no options.
 func NewClient(o ClientOptions) *Client {
-	return &Client{members: o.Members, proxy: environmentProxy(), dial: dialTCP}
-}
-
-func dialTCP(ctx context.Context, address string) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	return &Client{members: o.Members, proxy: environmentProxy(), dial: dialer{o.Way}.dial}
 }
 
 // Dial returns a stream to the member id at one of its TCP addresses, the first that answers, directly or through the proxy. The stream's deadlines are its own: it fails when nothing comes for 45 s. The error wraps a
@@ -194,14 +194,57 @@ func (c *Client) race(ctx context.Context, config *tls.Config, targets []netip.A
 	return nil, errors.Join(failures...)
 }
 
-// attempt makes one stream: TCP or a tunnel through the proxy, TLS, and the anchor's answer.
+// attempt makes one stream. When TCP comes up and nothing more, the path may swallow segments of the usual size and say nothing (a
+// tunnel on the way, ICMP filtered): then a second connection, with small ones, is tried beside the first.
 func (c *Client) attempt(ctx context.Context, config *tls.Config, at netip.AddrPort) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	raw, err := c.connect(ctx, at.String())
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	results, up := make(chan result, 2), make(chan struct{})
+	try := func(small bool, up func()) {
+		conn, err := c.once(ctx, config, at, small, up)
+		results <- result{conn, err}
+	}
+	go try(false, func() { close(up) })
+	var stalled <-chan time.Time
+	var first error
+	for open := 1; ; {
+		select {
+		case <-up:
+			up, stalled = nil, time.After(stallTime)
+		case <-stalled:
+			stalled = nil
+			open++
+			go try(true, func() {})
+		case r := <-results:
+			open--
+			if r.err == nil || open == 0 {
+				cancel()
+				for ; open > 0; open-- { // it has heard cancel, or is done
+					if late := <-results; late.conn != nil {
+						late.conn.Close()
+					}
+				}
+				if r.err != nil && first != nil {
+					return nil, first
+				}
+				return r.conn, r.err
+			}
+			first = r.err
+		}
+	}
+}
+
+// once makes one stream: TCP or a tunnel through the proxy, then up is called; TLS, and the anchor's answer.
+func (c *Client) once(ctx context.Context, config *tls.Config, at netip.AddrPort, small bool, up func()) (net.Conn, error) {
+	raw, err := c.connect(ctx, at.String(), small)
 	if err != nil {
 		return nil, err
 	}
+	up()
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	conn := tls.Client(raw, config)
 	err = conn.HandshakeContext(ctx)

@@ -351,7 +351,7 @@ func TestTunnel(t *testing.T) {
 		if test.fails == "502" {
 			to = "127.0.0.1:1"
 		}
-		c, err := newClient(nil, dialTCP, always(test.proxy)).connect(t.Context(), to)
+		c, err := newClient(nil, dialTCP, always(test.proxy)).connect(t.Context(), to, false)
 		if err != nil {
 			if test.fails == "" || !strings.Contains(err.Error(), test.fails) {
 				t.Errorf("%s: got %v, want %q", test.name, err, test.fails)

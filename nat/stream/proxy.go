@@ -78,20 +78,20 @@ func (p proxies) find(target *url.URL) (*url.URL, error) {
 	return p.proxy, p.err
 }
 
-// connect makes a connection to host:port, through the proxy if there is one for it.
-func (c *Client) connect(ctx context.Context, target string) (net.Conn, error) {
+// connect makes a connection to host:port, through the proxy if there is one for it; small is of TCP's segments.
+func (c *Client) connect(ctx context.Context, target string, small bool) (net.Conn, error) {
 	proxy, err := c.proxy(&url.URL{Scheme: "https", Host: target})
 	if err != nil {
 		return nil, fmt.Errorf("find proxy: %w", err)
 	}
 	if proxy == nil {
-		conn, err := c.dial(ctx, target)
+		conn, err := c.dial(ctx, target, small)
 		if err == nil {
 			tune(conn)
 		}
 		return conn, err
 	}
-	conn, err := c.tunnel(ctx, proxy, target)
+	conn, err := c.tunnel(ctx, proxy, target, small)
 	if err != nil {
 		return nil, &ProxyError{Proxy: proxy.Scheme + "://" + proxy.Host, Err: err}
 	}
@@ -111,12 +111,12 @@ func (e *ProxyError) Error() string { return "through the proxy " + e.Proxy + ":
 func (e *ProxyError) Unwrap() error { return e.Err }
 
 // tunnel asks an HTTP proxy for a tunnel (RFC 9110, section 9.3.6).
-func (c *Client) tunnel(ctx context.Context, proxy *url.URL, target string) (net.Conn, error) {
+func (c *Client) tunnel(ctx context.Context, proxy *url.URL, target string, small bool) (net.Conn, error) {
 	port := map[string]string{"http": "80", "https": "443"}[proxy.Scheme]
 	if port == "" {
 		return nil, fmt.Errorf("scheme %q: want http or https", proxy.Scheme)
 	}
-	conn, err := c.dial(ctx, net.JoinHostPort(proxy.Hostname(), cmp.Or(proxy.Port(), port)))
+	conn, err := c.dial(ctx, net.JoinHostPort(proxy.Hostname(), cmp.Or(proxy.Port(), port)), small)
 	if err != nil {
 		return nil, err
 	}

@@ -177,7 +177,7 @@ func (w *world) client(n sessiontest.Node) *Client {
 // newClient returns a client in a network of its own.
 func newClient(m Members, dial func(context.Context, string) (net.Conn, error), proxy func(*url.URL) (*url.URL, error)) *Client {
 	c := NewClient(ClientOptions{Members: m})
-	c.dial, c.proxy = dial, proxy
+	c.dial, c.proxy = func(ctx context.Context, address string, _ bool) (net.Conn, error) { return dial(ctx, address) }, proxy
 	return c
 }
 

@@ -215,6 +215,14 @@ func Probe(id ID) []byte {
 	return raw
 }
 
+// Sized returns Probe in another size, to see whether a path carries it: a multiple of four from 24 to 1,500 bytes.
+func Sized(id ID, size int) []byte {
+	raw := request(id, size)
+	binary.BigEndian.PutUint16(raw[header:], attrPadding)
+	binary.BigEndian.PutUint16(raw[header+2:], uint16(size-header-4))
+	return raw
+}
+
 func request(id ID, size int) []byte {
 	raw := make([]byte, size)
 	binary.BigEndian.PutUint16(raw, uint16(Request))

@@ -127,3 +127,10 @@ func (b *bed) connected(x, y *Node, kind string) {
 		b.must(pair[0].WaitPing(b.ctx, pair[1]))
 	}
 }
+
+// nodeOnly is node for a host that takes one family only of what its network offers.
+func (b *bed) nodeOnly(name string, behind *natlab.Router, only natlab.Family) *Node {
+	n := NewNode(b.AddHost(natlab.HostOptions{Name: name, Behind: behind, Only: only}), b.binary)
+	b.nodes = append(b.nodes, n)
+	return n
+}
