@@ -50,6 +50,7 @@ type predictor struct {
 	ports   natkind.Ports
 	step    int
 	first   natkind.Sample // of those that it was learnt from
+	last    natkind.Sample // the newest, of whatever run
 	network uint64         // counts the networks: answers of an earlier one are void
 	tries   int            // to learn
 	doubted bool           // one server has shown that nothing can be predicted
@@ -85,7 +86,7 @@ func (p *predictor) learnt(now time.Time, samples []natkind.Sample, another bool
 	case kind != natkind.PortsSequential && another && !p.doubted:
 		p.doubted, p.next = true, now
 	default:
-		p.ports, p.step, p.first = kind, step, samples[0]
+		p.ports, p.step, p.first, p.last = kind, step, samples[0], samples[len(samples)-1]
 	}
 }
 
@@ -120,14 +121,16 @@ type guess struct {
 	network uint64
 	at      time.Time
 	ports   path.Predicted
+	assumed bool // nothing was seen of it but that it was there already
 }
 
 // guesses are those of one peer, newest last.
 type guesses []guess
 
 // between turns the samples around a check to target into ports. When they leave no room for a new mapping there was one
-// already, which is perhaps known. If not, WireGuard has made it, whose packets went on when the router lost its state: then
-// it lies shortly before the samples by which the ports were learnt anew. found is false for such a guess.
+// already, which is perhaps known. If not, something else has made it: since the newest sample before, as when the attempt itself was
+// faster; or WireGuard, whose packets went on when the router lost its state: then it lies shortly before the samples by which the ports
+// were learnt anew. found is false for such a guess, which is kept: as long as the mapping lives there is no better one.
 func (g *guesses) between(now time.Time, p *predictor, target netip.AddrPort, before, after natkind.Sample) (told path.Predicted, found, ok bool) {
 	if p.ports != natkind.PortsSequential {
 		return path.Predicted{}, false, false
@@ -135,20 +138,26 @@ func (g *guesses) between(now time.Time, p *predictor, target netip.AddrPort, be
 	*g = slices.DeleteFunc(*g, func(old guess) bool { return old.network != p.network || now.Sub(old.at) > guessLife })
 	same := func(old guess) bool { return old.target == target }
 	ports := natkind.Between(before, after, p.step, path.MaxPredicted)
+	last := p.last
+	p.last = after
 	i := slices.IndexFunc(*g, same)
-	switch {
-	case len(ports) == 0 && i < 0:
-		ports = natkind.Before(p.first, p.step, path.MaxPredicted)
-		return path.Predicted{Addr: p.first.Mapped.Addr(), Ports: ports}, false, len(ports) > 0
-	case len(ports) == 0:
+	if len(ports) == 0 && i >= 0 {
 		(*g)[i].at = now
-		return (*g)[i].ports, true, true
+		return (*g)[i].ports, !(*g)[i].assumed, true
+	}
+	assumed := len(ports) == 0
+	if assumed {
+		ports = slices.Concat(natkind.Between(last, before, p.step, path.MaxPredicted), natkind.Before(p.first, p.step, path.MaxPredicted))
+		ports = ports[:min(len(ports), path.MaxPredicted)]
+	}
+	if len(ports) == 0 {
+		return path.Predicted{}, false, false
 	}
 	*g = slices.DeleteFunc(*g, same)
-	fresh := guess{target: target, network: p.network, at: now, ports: path.Predicted{Addr: before.Mapped.Addr(), Ports: ports}}
+	fresh := guess{target: target, network: p.network, at: now, ports: path.Predicted{Addr: before.Mapped.Addr(), Ports: ports}, assumed: assumed}
 	*g = append(*g, fresh)
 	*g = (*g)[max(0, len(*g)-2*maxTargets):]
-	return fresh.ports, true, true
+	return fresh.ports, !assumed, true
 }
 
 // targets returns the addresses among a peer's candidates towards which the router makes mappings.

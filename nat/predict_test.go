@@ -290,6 +290,12 @@ func TestGuesses(t *testing.T) {
 		t.Error("got ports without room and without an earlier guess, want none")
 	}
 	want := []uint16{2001}
+	through := func(first, last uint16) (ports []uint16) {
+		for p := first; p <= last; p++ {
+			ports = append(ports, p)
+		}
+		return ports
+	}
 	for _, step := range []struct {
 		what          string
 		target        netip.AddrPort
@@ -300,9 +306,10 @@ func TestGuesses(t *testing.T) {
 		{"a new mapping", remote4, 0, 2000, 2002, want},
 		{"the same one again", remote4, time.Minute, 2010, 2011, want},
 		{"and again, for it is in use", remote4, 90 * time.Second, 2020, 2021, want},
-		{"towards another address", other, 0, 2030, 2031, nil},
-		{"long after", remote4, 3 * time.Minute, 2040, 2041, nil},
-		{"ports out of order", remote4, 0, 5000, 2041, nil},
+		{"towards another address, made since the last sample", other, 0, 2030, 2031, through(2022, 2029)},
+		{"the same, later", other, time.Minute, 2032, 2033, through(2022, 2029)},
+		{"long after", remote4, 3 * time.Minute, 2040, 2041, through(2034, 2039)},
+		{"ports out of order", remote4, 0, 5000, 2041, through(2034, 2039)},
 	} {
 		now = now.Add(step.after)
 		got, _, _ := g.between(now, p, step.target, at(step.before), at(step.until))
