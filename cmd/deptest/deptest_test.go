@@ -29,6 +29,7 @@ const module = "warren"
 var level = map[[2]string]string{
 	{"mesh/record", "mesh/identity"}:      "records name keys and nodes",
 	{"mesh/identity", "nat/ranges"}:       "IPv4 overlay networks are taken from the carriers' range",
+	{"mesh/store", "mesh/disk"}:           "a store that is set aside is renamed for good",
 	{"mesh/report", "mesh/api"}:           "what the owners know is put into the local interface's words",
 	{"cmd/warren-demo", "nat/natlab"}:     "the demo runs in the lab",
 	{"cmd/warren-demo", "cmd/warren/e2e"}: "the demo drives the program as the tests do",

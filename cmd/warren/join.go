@@ -67,6 +67,8 @@ func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart
 		switch p.Stage {
 		case place.StageContacting:
 			show.set("contacting %s", p.Anchor)
+		case place.StageWaiting:
+			show.set("waiting for another join or create on this machine")
 		case place.StageSeeking:
 			show.set("looking for members on the local network")
 		case place.StageAdmitted:
@@ -77,17 +79,28 @@ func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart
 		}
 	})
 	show.keep()
-	if errors.Is(err, fs.ErrExist) {
-		return hinted(fmt.Errorf("this machine is in that mesh already, or in another one of its name: %w", err), "see: warren status; to leave it: sudo warren leave")
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return hinted(err, "see: warren status; to leave it: sudo warren leave")
+	case err != nil:
 		return err
+	case made.Already:
+		return c.already(ctx, made, noStart)
 	}
 	fmt.Fprintf(c.con.out, "joined mesh %s as %s, %s\n", made.Mesh, made.Name, addressList(made))
 	if err := c.start.after(ctx, c.con, made.Mesh, noStart); err != nil || noStart {
 		return err
 	}
 	return c.watchConnecting(ctx, made.Mesh, show)
+}
+
+// already is what join says to a machine that is in the mesh. A join that was broken off before it started the agent does that now.
+func (c joinCommand) already(ctx context.Context, made place.Membership, noStart bool) error {
+	fmt.Fprintf(c.con.out, "this machine is in mesh %s already, as %s, %s\n", made.Mesh, made.Name, addressList(made))
+	if _, err := c.dirs.client(made.Mesh).Status(ctx); !errors.Is(err, api.ErrNotRunning) {
+		return nil // it runs, whether we may ask it or not
+	}
+	return c.start.after(ctx, c.con, made.Mesh, noStart)
 }
 
 // watchConnecting shows how the first tunnels come up. Peers that are switched off do not hold it for long.

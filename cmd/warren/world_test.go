@@ -132,10 +132,16 @@ func (w *world) create(o place.CreateOptions) (place.Membership, error) {
 }
 
 func (w *world) join(_ context.Context, o place.JoinOptions, progress func(place.JoinProgress)) (place.Membership, error) {
-	progress(place.JoinProgress{Stage: place.StageContacting, Anchor: netip.MustParseAddrPort("203.0.113.5:9277")})
 	if o.Token != "warren1good\n" && o.Token != "warren1good" {
 		return place.Membership{}, errors.New("token: mistyped")
 	}
+	if _, err := os.Stat(w.dirs.stateDir("home")); err == nil {
+		os.Remove(w.dirs.stateDir("home"))
+		made, err := w.membership("home", "alpha")
+		made.Already = true
+		return made, err
+	}
+	progress(place.JoinProgress{Stage: place.StageContacting, Anchor: netip.MustParseAddrPort("203.0.113.5:9277")})
 	progress(place.JoinProgress{Stage: place.StageAdmitted, Mesh: "home", By: "beta"})
 	progress(place.JoinProgress{Stage: place.StageSynced, Mesh: "home", Records: 9})
 	return w.membership("home", o.Name)

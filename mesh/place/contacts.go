@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"warren/mesh/disk"
 	"warren/mesh/identity"
 )
 
@@ -56,7 +57,7 @@ func OpenContacts(s *State, logger *slog.Logger) (c *Contacts, warning string) {
 	path := filepath.Join(s.Dir, fileContacts)
 	c = &Contacts{
 		log: logger.With("part", "place"), dirty: make(chan struct{}, 1),
-		write: func(raw []byte) error { return identity.WriteFileAtomic(path, raw, 0o600) },
+		write: func(raw []byte) error { return disk.Disk{}.Write(path, raw, 0o600) },
 	}
 	list, warning := readContacts(path)
 	for _, addr := range s.Settings.Contacts {

@@ -1,6 +1,7 @@
 package place
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"warren/mesh/disk"
 	"warren/mesh/identity"
 	"warren/mesh/signal"
 	"warren/tunnel/osnet"
@@ -26,6 +28,8 @@ type CreateOptions struct {
 	NoIPv4    bool
 	Endpoints []string // host:port, kept in the state directory
 	Port      uint16   // 0: DefaultPort; kept in the state directory
+
+	disk disk.Disk
 }
 
 // Create makes the keys, the root certificate and the first node of a new mesh. Nothing is left behind when
@@ -40,9 +44,16 @@ func Create(o CreateOptions) (Membership, error) {
 		return Membership{}, fmt.Errorf("create mesh %q: that is what the agent without a mesh is called: %w", o.Mesh, ErrName)
 	}
 	dir := filepath.Join(o.StateRoot, o.Mesh)
-	if _, err := os.Stat(dir); err == nil {
+	if _, err := os.Lstat(dir); err == nil {
 		return Membership{}, fmt.Errorf("create mesh %s: %s is there already: %w", o.Mesh, dir, os.ErrExist)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), createWait)
+	defer cancel()
+	unlock, err := lockRoot(ctx, o.disk, o.StateRoot, func() {})
+	if err != nil {
+		return Membership{}, err
+	}
+	defer unlock()
 	_, rootKey, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return Membership{}, fmt.Errorf("make root key: %w", err)
@@ -71,15 +82,18 @@ func Create(o CreateOptions) (Membership, error) {
 		return Membership{}, err
 	}
 	keepRoot := func(dir string) error {
-		return identity.WriteFileAtomic(filepath.Join(dir, fileRootKey), encoded, 0o600)
+		return o.disk.Write(filepath.Join(dir, fileRootKey), encoded, 0o600)
 	}
-	if err := s.write(dir, keepRoot); err != nil {
+	if err := s.make(o.disk, dir, keepRoot); err != nil {
 		return Membership{}, err
 	}
 	out := s.membership()
 	out.Members = 1
 	return out, nil
 }
+
+// createWait is how long Create waits for another one, or a join, on this machine.
+const createWait = 5 * time.Second
 
 // choosePrefix4 picks the mesh's IPv4 range: wanted, none, or one that no local route overlaps.
 func choosePrefix4(o CreateOptions, mesh identity.MeshID) (netip.Prefix, error) {

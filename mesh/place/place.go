@@ -59,6 +59,7 @@ type Membership struct {
 	Prefix6    netip.Prefix
 	AdmittedBy string // name of the member that admitted this node; "" for the founder
 	Members    int    // known members, this node included
+	Already    bool   // Join has found it as it is: this machine was in the mesh before
 }
 
 // membership describes the place that the state gives this machine.

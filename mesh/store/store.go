@@ -23,7 +23,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
-	"warren/mesh/identity"
+	"warren/mesh/disk"
 )
 
 // The layout of the file. Each value ends in the CRC-32C of its key and value, since bbolt has no checksum of
@@ -117,7 +117,7 @@ func setAside(path string) (string, error) {
 	if err := os.Rename(path, aside); err != nil {
 		return "", err
 	}
-	return aside, identity.SyncDir(filepath.Dir(path))
+	return aside, disk.Disk{}.Sync(filepath.Dir(path))
 }
 
 // open opens, creates and checks the file. What bbolt panics about, and faults in its memory map (a file that is shorter
@@ -152,7 +152,7 @@ func open(path string) (s *Store, err error) {
 		return nil, err
 	}
 	if statErr != nil {
-		if err := identity.SyncDir(filepath.Dir(path)); err != nil {
+		if err := (disk.Disk{}).Sync(filepath.Dir(path)); err != nil {
 			return nil, err
 		}
 	}
