@@ -43,7 +43,8 @@ func (a *Admission) Admit(cert *x509.Certificate) (record.Admission, error) {
 		return record.Admission{}, joinRefusal(err)
 	}
 	if err := a.book.save(); err != nil {
-		return record.Admission{}, fmt.Errorf("keep admission: %w", err)
+		a.drops.add("join: not kept")
+		return record.Admission{}, refuseJoin(join.CodeBusy, "the member that was asked cannot write to its disk, and admits nobody until it can: ask another one")
 	}
 	node := identity.NodeIDOfCert(cert)
 	if skipped, due := a.lines.Due(time.Now(), node); due { // who breaks off may come again and again

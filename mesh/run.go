@@ -7,8 +7,12 @@ import (
 	"warren/nat/due"
 )
 
-// tickEvery is how often is looked for what events have missed.
-const tickEvery = time.Minute
+const (
+	// tickEvery is how often is looked for what events have missed.
+	tickEvery = time.Minute
+	// saveAgain is how often a write that failed is tried again: soon enough for who has just made room.
+	saveAgain = 5 * time.Second
+)
 
 // loop is the run loop: what happens to a Mesh one thing after the other.
 type loop struct {
@@ -29,6 +33,8 @@ type loop struct {
 func (l *loop) run(ctx context.Context) {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
+	again := time.NewTicker(saveAgain)
+	defer again.Stop()
 	defer l.timer.Stop()
 	l.start(ctx, time.Now())
 	for {
@@ -49,8 +55,11 @@ func (l *loop) run(ctx context.Context) {
 			l.log.Debug("memberlist", "text", line)
 			continue
 		case <-l.timer.C:
+		case <-again.C:
+			l.intake.book.retry()
+			continue
 		case <-tick.C:
-			l.intake.advance(time.Now()) // which also tries a write again that failed
+			l.intake.advance(time.Now())
 			l.syncs.tick(time.Now())
 			l.sides.keep(l.sessions.Neighbours())
 		}

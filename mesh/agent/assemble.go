@@ -149,9 +149,17 @@ func (a *agent) openStore(p *parts) error {
 		return err
 	}
 	p.store = records
-	if aside != nil {
+	switch {
+	case aside == nil:
+	case aside.Path == "":
+		a.log.Warn("damaged store left where it is", "file", p.state.RecordsPath(), "error", aside.Cause)
+		a.remarks = append(a.remarks, fmt.Sprintf("the store of records, %s, is damaged (%v), and cannot be set aside: all is fetched anew from other members, and kept in memory", p.state.RecordsPath(), aside.Cause))
+	default:
 		a.log.Warn("damaged store set aside", "file", aside.Path, "error", aside.Cause)
 		a.remarks = append(a.remarks, fmt.Sprintf("the store of records was damaged (%v); it was set aside as %s and is fetched anew from other members", aside.Cause, aside.Path))
+	}
+	if trouble := records.Trouble(); trouble != nil {
+		a.log.Warn("running from memory", "file", p.state.RecordsPath(), "error", trouble.Err)
 	}
 	return nil
 }

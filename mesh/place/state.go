@@ -239,14 +239,23 @@ func (s *State) readChain() error {
 }
 
 // Lock takes the lock of a state directory until it is closed, or the process ends. The error wraps syscall.EWOULDBLOCK
-// when an agent holds it.
+// when an agent holds it. On a disk that cannot be written it is the file as it is, or without one the directory.
 func Lock(dir string) (io.Closer, error) {
-	file, err := os.OpenFile(filepath.Join(dir, fileLock), os.O_CREATE|os.O_RDWR, 0o600)
+	path := filepath.Join(dir, fileLock)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock state: %w", err)
+		if _, statErr := os.Stat(path); statErr != nil {
+			path = dir
+		}
+		if file, err = os.Open(path); err != nil {
+			return nil, fmt.Errorf("lock state: %w", err)
+		}
 	}
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		file.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock state %s: %w", path, err)
+		}
 		return nil, fmt.Errorf("lock state %s: an agent is running on it: %w", dir, err)
 	}
 	return file, nil
