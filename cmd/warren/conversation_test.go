@@ -94,9 +94,11 @@ func (w *world) neutral(out string) string {
 func (w *world) direct(words []string, body string) {
 	switch words[0] {
 	case "state": // state MESH: there is one on disk
-		if err := os.Mkdir(w.dirs.stateDir(words[1]), 0o700); err != nil {
+		if err := w.makeState(words[1]); err != nil {
 			w.t.Fatal(err)
 		}
+	case "env": // env MESH: WARREN_MESH, from here on
+		w.dirs.env = strings.Join(words[1:], "")
 	case "agent": // agent MESH: runs, started by hand
 		w.agentUp(words[1])
 		w.byHand = true

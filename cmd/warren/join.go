@@ -50,7 +50,7 @@ func (c joinCommand) cobra() *cobra.Command {
 			}
 			return c.run(cmd.Context(), place.JoinOptions{
 				Token: token, StateRoot: c.dirs.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
-				Version: version(), NoIPv4: noIPv4, Logger: c.con.quietLogger(),
+				Claims: c.dirs.claims(), Version: version(), NoIPv4: noIPv4, Logger: c.con.quietLogger(),
 			}, flags.noStart)
 		},
 	}
@@ -61,6 +61,7 @@ func (c joinCommand) cobra() *cobra.Command {
 
 func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart bool) error {
 	show := c.con.progress()
+	before, _ := c.dirs.present()
 	limited, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
 	made, err := c.join(limited, options, func(p place.JoinProgress) {
@@ -88,6 +89,8 @@ func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart
 		return c.already(ctx, made, noStart)
 	}
 	fmt.Fprintf(c.con.out, "joined mesh %s as %s, %s\n", made.Mesh, made.Name, addressList(made))
+	c.con.beside(made)
+	c.dirs.keepMeaning(c.con, before, made.Mesh)
 	if err := c.start.after(ctx, c.con, made.Mesh, noStart); err != nil || noStart {
 		return err
 	}

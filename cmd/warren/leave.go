@@ -36,11 +36,14 @@ func (c leaveCommand) cobra() *cobra.Command {
 		Example: "  sudo warren leave --mesh home",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, agent, err := c.dirs.agent()
+			mesh, how, err := c.dirs.choose()
 			if err != nil {
 				return err
 			}
-			return c.run(cmd.Context(), mesh, agent, force)
+			if how == chosenDefault { // too much is lost for a word that was left out
+				return &usageError{message: "several meshes are here, and this removes one of them", hint: "say which: sudo warren leave --mesh MESH (" + mesh + " is what other commands mean)"}
+			}
+			return c.run(cmd.Context(), mesh, c.dirs.client(mesh), force)
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "leave even if nobody can be told or the root key is lost")

@@ -55,7 +55,7 @@ func newApp() *app {
 	return &app{
 		console: newConsole(),
 		now:     time.Now,
-		usual:   dirs{stateRoot: defaultStateRoot, runDir: defaultRunDir, configDir: "/etc/warren"},
+		usual:   dirs{env: os.Getenv(envMesh), stateRoot: defaultStateRoot, runDir: defaultRunDir, configDir: "/etc/warren"},
 
 		executable: executable,
 		owned:      packaging.CheckOwner,
@@ -119,7 +119,7 @@ func (a *app) rootCommand() *cobra.Command {
 	})
 	flags := root.PersistentFlags()
 	a.dirs = a.usual
-	flags.StringVar(&a.dirs.mesh, "mesh", "", "name of the mesh (default: the only one here)")
+	flags.StringVar(&a.dirs.mesh, "mesh", "", "name of the mesh (default: $"+envMesh+", the only one here, or what 'warren use' says)")
 	flags.StringVar(&a.dirs.stateRoot, "state-dir", a.usual.stateRoot, "directory of the state of all meshes")
 	flags.StringVar(&a.dirs.runDir, "run-dir", a.usual.runDir, "directory of the agents' sockets")
 	flags.StringVar(&a.dirs.config, "config", "", fmt.Sprintf("config file (default: %[1]s/MESH.toml if it is there, else %[1]s/warren.toml)", a.usual.configDir))
@@ -151,9 +151,11 @@ func (a *app) rootCommand() *cobra.Command {
 		agentCommand{d, con, a.agent}.cobra(),
 		serviceCommand{d, con, start}.cobra(),
 		configCommand{d, con}.cobra(),
+		useCommand{d, con}.cobra(),
 		versionCommand{con}.cobra(),
 		completionCommand{con}.cobra(),
 	)...)
+	completeNames(root, d)
 	return root
 }
 

@@ -121,10 +121,18 @@ func (w *world) say(stdin string, args ...string) (string, int) {
 
 func (w *world) membership(mesh, name string) (place.Membership, error) {
 	state := w.dirs.stateDir(mesh)
-	if err := os.Mkdir(state, 0o700); err != nil {
+	if err := w.makeState(mesh); err != nil {
 		return place.Membership{}, err
 	}
 	return place.Membership{Mesh: mesh, StateDir: state, Name: name, Addr4: netip.MustParseAddr("100.71.0.1"), Addr6: netip.MustParseAddr("fd00:1122:3344::1")}, nil
+}
+
+// makeState makes a state directory with something in it.
+func (w *world) makeState(mesh string) error {
+	if err := os.Mkdir(w.dirs.stateDir(mesh), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(w.dirs.stateDir(mesh), "lock"), nil, 0o600)
 }
 
 func (w *world) create(o place.CreateOptions) (place.Membership, error) {
@@ -136,7 +144,7 @@ func (w *world) join(_ context.Context, o place.JoinOptions, progress func(place
 		return place.Membership{}, errors.New("token: mistyped")
 	}
 	if _, err := os.Stat(w.dirs.stateDir("home")); err == nil {
-		os.Remove(w.dirs.stateDir("home"))
+		os.RemoveAll(w.dirs.stateDir("home"))
 		made, err := w.membership("home", "alpha")
 		made.Already = true
 		return made, err
@@ -147,7 +155,12 @@ func (w *world) join(_ context.Context, o place.JoinOptions, progress func(place
 	return w.membership("home", o.Name)
 }
 
-func (w *world) leave(o place.LeaveOptions) error { return os.RemoveAll(o.StateDir) }
+func (w *world) leave(o place.LeaveOptions) error {
+	if root := filepath.Dir(o.StateDir); place.Default(root) == filepath.Base(o.StateDir) {
+		place.SetDefault(root, "")
+	}
+	return os.RemoveAll(o.StateDir)
+}
 
 func (w *world) agent(ctx context.Context, o agent.Options) error {
 	w.ran = &o

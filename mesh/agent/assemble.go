@@ -60,13 +60,16 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 		o: o, log: o.Logger.With("part", "agent"), started: time.Now(), socket: bind.New(guise(bind.Options{Inner: sockets.New(), Logger: o.Logger})),
 		names: resolve.New(resolve.Options{Logger: o.Logger}), ready: make(chan struct{}),
 	}
-	private, port := settings.Interface.PrivateKey, settings.Interface.Port
+	private, port, ifname := settings.Interface.PrivateKey, settings.Interface.Port, settings.Interface.Name
 	if state != nil {
 		if private == (wgtypes.Key{}) {
 			private = state.WireGuard
 		}
 		if port == 0 {
 			port = state.Settings.Port
+		}
+		if ifname == "" {
+			ifname = state.Settings.Interface
 		}
 	}
 	if port == 0 {
@@ -75,7 +78,7 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 	a.public = private.PublicKey()
 	var err error
 	a.tunnel, err = tunnel.New(tunnel.Options{
-		Name: settings.Interface.Name, MTU: settings.Interface.MTU, PrivateKey: private, Port: port, Bind: a.socket,
+		Name: ifname, MTU: settings.Interface.MTU, PrivateKey: private, Port: port, Bind: a.socket,
 		Logger: o.Logger, LimitMemory: true,
 	})
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 	"warren/mesh/disk"
 	"warren/mesh/identity"
 	"warren/mesh/signal"
-	"warren/tunnel/osnet"
 )
 
 // CreateOptions say how to make a mesh of which this machine is the founder.
@@ -27,7 +26,8 @@ type CreateOptions struct {
 	IPv4      netip.Prefix // zero: chosen from the mesh ID, clear of local routes
 	NoIPv4    bool
 	Endpoints []string // host:port, kept in the state directory
-	Port      uint16   // 0: DefaultPort; kept in the state directory
+	Port      uint16   // 0: the first free one from DefaultPort on; kept in the state directory, as is the name of the interface
+	Claims    []Claim  // what is taken on this machine beside what Claims finds: by config files
 
 	disk disk.Disk
 }
@@ -58,7 +58,12 @@ func Create(o CreateOptions) (Membership, error) {
 	if err != nil {
 		return Membership{}, fmt.Errorf("make root key: %w", err)
 	}
-	prefix4, err := choosePrefix4(o, identity.MeshIDOf(rootKey.Public().(ed25519.PublicKey)))
+	claims := append(Claims(o.StateRoot), o.Claims...)
+	ifname, port, err := settle(claims, o.Port)
+	if err != nil {
+		return Membership{}, fmt.Errorf("create mesh %s: %w", o.Mesh, err)
+	}
+	prefix4, err := choosePrefix4(o, claims, identity.MeshIDOf(rootKey.Public().(ed25519.PublicKey)))
 	if err != nil {
 		return Membership{}, err
 	}
@@ -76,7 +81,7 @@ func Create(o CreateOptions) (Membership, error) {
 		return Membership{}, err
 	}
 	s.Chain = []*x509.Certificate{leaf, root}
-	s.Settings = Settings{Schema: storedSchema, Mesh: o.Mesh, Name: o.Name, Port: o.Port, Endpoints: o.Endpoints}
+	s.Settings = Settings{Schema: storedSchema, Mesh: o.Mesh, Name: o.Name, Interface: ifname, Port: port, Endpoints: o.Endpoints}
 	encoded, err := identity.EncodePrivateKey(rootKey)
 	if err != nil {
 		return Membership{}, err
@@ -96,7 +101,7 @@ func Create(o CreateOptions) (Membership, error) {
 const createWait = 5 * time.Second
 
 // choosePrefix4 picks the mesh's IPv4 range: wanted, none, or one that no local route overlaps.
-func choosePrefix4(o CreateOptions, mesh identity.MeshID) (netip.Prefix, error) {
+func choosePrefix4(o CreateOptions, claims []Claim, mesh identity.MeshID) (netip.Prefix, error) {
 	switch {
 	case o.NoIPv4:
 		return netip.Prefix{}, nil
@@ -105,7 +110,7 @@ func choosePrefix4(o CreateOptions, mesh identity.MeshID) (netip.Prefix, error) 
 			return netip.Prefix{}, err
 		}
 	}
-	routes, err := osnet.Routes()
+	routes, err := routesBeside(claims)
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("look for a free IPv4 range: %w", err)
 	}

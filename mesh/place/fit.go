@@ -35,7 +35,7 @@ func (o JoinOptions) fits(root *x509.Certificate, mesh identity.MeshID) error {
 	if _, err := os.Lstat(dir); err == nil {
 		return unfit{fmt.Errorf("join mesh %s: %s is there already, of another mesh with that name: leave that mesh first, or use another state directory: %w", terms.Name, dir, os.ErrExist)}
 	}
-	routes, err := osnet.Routes()
+	routes, err := routesBeside(o.Claims)
 	if err != nil {
 		return unfit{fmt.Errorf("join mesh %s: %w", terms.Name, err)}
 	}

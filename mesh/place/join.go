@@ -30,13 +30,15 @@ type JoinOptions struct {
 	StateRoot string // the state is made in StateRoot/MESH, MESH being the name in the root certificate
 	Name      string // wanted name of this node, a ValidName
 	Endpoints []string
-	Port      uint16 // 0: DefaultPort; kept in the state directory
-	NoIPv4    bool   // the overlay has no IPv4 on this machine; kept in the state directory
+	Port      uint16  // 0: the first free one from DefaultPort on; kept in the state directory, as is the name of the interface
+	Claims    []Claim // what is taken on this machine beside what Claims finds: by config files
+	NoIPv4    bool    // the overlay has no IPv4 on this machine; kept in the state directory
 	Version   string
 	Logger    *slog.Logger
 
-	disk disk.Disk
-	ask  func(context.Context, identity.Token, *join.Joiner, JoinOptions, func(JoinProgress)) (*join.Result, netip.AddrPort, error) // nil: askAll
+	ifname string
+	disk   disk.Disk
+	ask    func(context.Context, identity.Token, *join.Joiner, JoinOptions, func(JoinProgress)) (*join.Result, netip.AddrPort, error) // nil: askAll
 }
 
 // JoinStage is a step of Join.
@@ -96,6 +98,12 @@ func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Memb
 	if here, err := placeIn(o.StateRoot, token.Mesh); here != nil || err != nil { // by the join that this one has waited for
 		return already(here), err
 	}
+	o.Claims = append(Claims(o.StateRoot), o.Claims...)
+	ifname, port, err := settle(o.Claims, o.Port)
+	if err != nil {
+		return Membership{}, fmt.Errorf("join: %w", err)
+	}
+	o.ifname, o.Port = ifname, port
 	p, err := openPending(o.disk, o.StateRoot, token)
 	if err != nil {
 		return Membership{}, err
@@ -131,7 +139,7 @@ func (o JoinOptions) join(ctx context.Context, token identity.Token, p *pending,
 		return Membership{}, fmt.Errorf("join: %w", err)
 	}
 	s.Settings = Settings{
-		Schema: storedSchema, Mesh: terms.Name, Name: o.Name, Port: o.Port, Endpoints: o.Endpoints, Admission: &admitted.Admission,
+		Schema: storedSchema, Mesh: terms.Name, Name: o.Name, Interface: o.ifname, Port: o.Port, Endpoints: o.Endpoints, Admission: &admitted.Admission,
 		Contacts: []netip.AddrPort{anchor}, Admitter: admitted.Admission.Signer, NoIPv4: o.NoIPv4,
 	}
 	progress(JoinProgress{Stage: StageAdmitted, Mesh: terms.Name, By: admitted.ByName})

@@ -60,7 +60,11 @@ func LeaveOffline(o LeaveOptions) error {
 	if err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
-	forgetPending(o.disk, filepath.Dir(o.StateDir), mesh)
+	root := filepath.Dir(o.StateDir)
+	forgetPending(o.disk, root, mesh)
+	if Default(root) == filepath.Base(o.StateDir) {
+		_ = SetDefault(root, "") // one that is not there is not meant
+	}
 	return nil
 }
 

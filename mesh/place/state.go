@@ -32,6 +32,7 @@ type Settings struct {
 	Schema    int               `json:"schema"`
 	Mesh      string            `json:"mesh"`                // a ValidName, that of the directory
 	Name      string            `json:"name"`                // wanted by this node, a ValidName
+	Interface string            `json:"interface,omitempty"` // name; "": warren0, or what the system chooses
 	Port      uint16            `json:"port"`                // UDP; 0: DefaultPort
 	Endpoints []string          `json:"endpoints,omitempty"` // host:port of this node as others reach it
 	NoIPv4    bool              `json:"no_ipv4,omitempty"`   // the overlay has no IPv4 on this machine
