@@ -13,6 +13,8 @@ import (
 
 	"warren/mesh/disk"
 	"warren/mesh/identity"
+	"warren/nat/beacon"
+	"warren/tunnel/echo"
 	"warren/tunnel/osnet"
 )
 
@@ -69,6 +71,9 @@ func defaultInterface(n int) string {
 // maxMeshes bounds the search for a free interface or port.
 const maxMeshes = 256
 
+// used are the ports that agents have beside the one that is chosen: a socket of all addresses would be in their way.
+var used = map[uint16]string{echo.Port: "pings", beacon.Port: "the search for neighbours"}
+
 // ErrClaimed is wrapped by the errors of Create and Join about a port that was asked for and is another mesh's.
 var ErrClaimed = errors.New("another mesh on this machine has it")
 
@@ -82,6 +87,9 @@ func settle(claims []Claim, asked uint16) (ifname string, port uint16, err error
 		}
 	}
 	if asked != 0 {
+		if used[asked] != "" {
+			return "", 0, fmt.Errorf("UDP port %d is taken by %s in every mesh: choose another one", asked, used[asked])
+		}
 		for _, c := range claims {
 			if c.Port == asked {
 				return "", 0, fmt.Errorf("UDP port %d: %w: %s; give this one another port, or let one be chosen", asked, ErrClaimed, c.Mesh)
@@ -91,7 +99,7 @@ func settle(claims []Claim, asked uint16) (ifname string, port uint16, err error
 	}
 	for n := range uint16(maxMeshes) {
 		port = DefaultPort + n
-		if !slices.ContainsFunc(claims, func(c Claim) bool { return c.Port == port }) && portFree(port) {
+		if used[port] == "" && !slices.ContainsFunc(claims, func(c Claim) bool { return c.Port == port }) && portFree(port) {
 			return ifname, port, nil
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"warren/mesh/disk"
+	"warren/nat/beacon"
+	"warren/tunnel/echo"
 )
 
 // A second mesh on a machine, and a third by a token, have an interface, a port and networks of their own, whoever starts first.
@@ -75,6 +77,14 @@ func TestPortThatIsTakenIsNotChosen(t *testing.T) {
 	}
 	if _, port, err := settle(nil, 0); err != nil || port == DefaultPort {
 		t.Errorf("got port %d, %v, want another one than %d", port, err, DefaultPort)
+	}
+	for _, asked := range []uint16{echo.Port, beacon.Port} {
+		if _, port, err := settle([]Claim{{Port: asked - 1}}, 0); err != nil || port == asked {
+			t.Errorf("got port %d, %v, which agents use for something else", port, err)
+		}
+		if _, _, err := settle(nil, asked); err == nil {
+			t.Errorf("asked for port %d: got no error, want what has it", asked)
+		}
 	}
 	if _, port, err := settle(nil, DefaultPort); err != nil || port != DefaultPort {
 		t.Errorf("got port %d, %v, want the one that was asked for", port, err)
