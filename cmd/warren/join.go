@@ -90,6 +90,7 @@ func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart
 	}
 	fmt.Fprintf(c.con.out, "joined mesh %s as %s, %s\n", made.Mesh, made.Name, addressList(made))
 	c.con.beside(made)
+	c.con.clock(made)
 	c.dirs.keepMeaning(c.con, before, made.Mesh)
 	if err := c.start.after(ctx, c.con, made.Mesh, noStart); err != nil || noStart {
 		return err
@@ -105,6 +106,27 @@ func (c joinCommand) already(ctx context.Context, made place.Membership, noStart
 	}
 	return c.start.after(ctx, c.con, made.Mesh, noStart)
 }
+
+// clock says that the clock of this machine, or of the member that has admitted it, is wrong.
+func (c *console) clock(made place.Membership) {
+	d := made.Ahead.Abs()
+	if d <= clockBears {
+		return
+	}
+	word, then := "ahead of", ""
+	if made.Ahead < 0 {
+		word = "behind"
+	}
+	if d > clockRefuse {
+		then = ", and with five minutes between them no tunnel comes up"
+	}
+	c.remark("the clock of this machine is %s %s that of %s%s: set the one that is wrong, as by timedatectl set-ntp true", d, word, made.AdmittedBy, then)
+}
+
+const (
+	clockBears  = 30 * time.Second
+	clockRefuse = 5 * time.Minute // from there on introductions are refused
+)
 
 // watchConnecting shows how the first tunnels come up. Peers that are switched off do not hold it for long.
 func (c joinCommand) watchConnecting(ctx context.Context, mesh string, show *progress) error {

@@ -126,7 +126,7 @@ func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
 	out := &report.Mesh{
 		Self: p.state.NodeID(), ID: p.state.MeshID(), Name: p.state.Settings.Mesh, Records: recordsOf(view, p.power()), Expires: p.state.Chain[0].NotAfter,
 		Traffic: make(map[identity.NodeID]report.Traffic), Paths: p.nat.Snapshot(), Mapped: p.nat.Mapped(), Sessions: make(map[identity.NodeID]report.Session),
-		NoIPv4: board.NoIPv4, NoTunnel: board.NoTunnel, Streams: streamsOf(udp), RootKey: report.RootKey(place.RootKeyOf(p.state.Dir)),
+		Clocks: p.courier.Clocks(time.Now()), NoIPv4: board.NoIPv4, NoTunnel: board.NoTunnel, Streams: streamsOf(udp), RootKey: report.RootKey(place.RootKeyOf(p.state.Dir)),
 	}
 	preferred := p.sessions.Preferred()
 	out.Introducers = preferred[:min(len(preferred), node.WantedAnchors)]

@@ -287,7 +287,7 @@ func TestAttemptIsTakenUp(t *testing.T) {
 			}
 			if !taken { // the certificate is made, and went nowhere
 				invites, _ := m.InviteChain(id)
-				if _, err := j.certificate(invites[0]); err != nil {
+				if _, err := j.certificate(invites[0], time.Now()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -316,6 +316,23 @@ func TestAttemptIsTakenUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An invite that has ended by this machine's clock alone: it is the clock that is wrong, and by how much is said.
+func TestInviteThatEndedByAWrongClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMember(t)
+		seed, id := m.invite(t, 1, time.Hour)
+		invites, _ := m.InviteChain(id)
+		j := joiner(m, seed, "laptop")
+		time.Sleep(3 * time.Hour)
+		for clock, want := range map[time.Time]Code{time.Now(): CodeExpired, time.Now().Add(-150 * time.Minute): CodeClock} {
+			_, err := j.certificate(invites[0], clock)
+			if no := new(Refusal); !errors.As(err, &no) || no.Code != want || want == CodeClock && !strings.Contains(no.Text, "2h30m0s ahead") {
+				t.Errorf("member's clock %s: got %v, want code %d", clock, err, want)
+			}
+		}
+	})
 }
 
 // What cannot be kept is shown to nobody.
@@ -468,7 +485,7 @@ func FuzzConversation(f *testing.F) {
 	var said bytes.Buffer
 	_ = write(&said, message{Hello: &hello{Version: 1, Invite: key.Public().(ed25519.PublicKey), Proof: signature}})
 	j := joiner(m, seed, "fuzz")
-	cert, err := j.certificate(invites[0])
+	cert, err := j.certificate(invites[0], time.Now())
 	if err != nil {
 		f.Fatal(err)
 	}

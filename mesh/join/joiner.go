@@ -50,6 +50,7 @@ type Result struct {
 	Members   int             // members known from Records, this node included
 	Records   []record.Signed // of the mesh, with this node's first one; to be put into its store
 	Total     int             // records that the member has; those not in Records come by sync
+	Ahead     time.Duration   // this machine's clock, of the member's, to a second; less than zero: behind
 	Spread    bool            // the member has taken the first record; else mesh spreads it at the agent's start
 }
 
@@ -118,7 +119,8 @@ func (j *Joiner) join(c Conn, root certificate) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	cert, err := j.certificate(invites[0])
+	ahead := time.Since(clock).Round(time.Second)
+	cert, err := j.certificate(invites[0], clock)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +132,7 @@ func (j *Joiner) join(c Conn, root certificate) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	result.Ahead = ahead
 	// From here on the node is a member, whatever becomes of this connection.
 	if write(c, message{First: first}) != nil {
 		return result, nil
@@ -223,7 +226,7 @@ func parseChain(raw [][]byte, root certificate) ([]*x509.Certificate, error) {
 }
 
 // certificate makes the node's certificate, once: all members asked countersign the same one. It is kept before anybody sees it.
-func (j *Joiner) certificate(invite certificate) (certificate, error) {
+func (j *Joiner) certificate(invite certificate, clock time.Time) (certificate, error) {
 	j.making <- struct{}{}
 	defer func() { <-j.making }()
 	if cert := j.made(); cert != nil && bytes.Equal(cert.RawIssuer, invite.RawSubject) {
@@ -234,7 +237,10 @@ func (j *Joiner) certificate(invite certificate) (certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if now.After(terms.Expires) {
+	switch {
+	case now.After(terms.Expires) && clock.Before(terms.Expires):
+		return nil, withClock(Refuse(CodeClock, "this machine's clock says that the invite has expired, and the member's that it has not: set the one that is wrong"), clock)
+	case now.After(terms.Expires):
 		return nil, Refuse(CodeExpired, "the invite expired on %s: ask for a new one", terms.Expires.Local().Format("2 January 2006 at 15:04"))
 	}
 	issuer := identity.Authority{Cert: invite, Key: j.invite}

@@ -149,7 +149,7 @@ func (o JoinOptions) join(ctx context.Context, token identity.Token, p *pending,
 	forgetPending(o.disk, o.StateRoot, token.Mesh)
 	progress(JoinProgress{Stage: StageSynced, Mesh: terms.Name, Records: len(admitted.Records)})
 	out := s.membership()
-	out.AdmittedBy, out.Members = admitted.ByName, admitted.Members
+	out.AdmittedBy, out.Members, out.Ahead = admitted.ByName, admitted.Members, admitted.Ahead
 	return out, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"warren/mesh/identity"
 )
@@ -61,8 +62,9 @@ type Membership struct {
 	AdmittedBy string // name of the member that admitted this node; "" for the founder
 	Interface  string // "" where the system chooses
 	Port       uint16
-	Members    int  // known members, this node included
-	Already    bool // Join has found it as it is: this machine was in the mesh before
+	Members    int           // known members, this node included
+	Ahead      time.Duration // of Join: this machine's clock, of that of the member that admitted it; less than zero: behind
+	Already    bool          // Join has found it as it is: this machine was in the mesh before
 }
 
 // membership describes the place that the state gives this machine.
