@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"warren/mesh/agent"
 	"warren/mesh/api"
 	"warren/mesh/place"
 )
@@ -22,6 +23,7 @@ type leaveCommand struct {
 	con    *console
 	start  *starter
 	remove func(place.LeaveOptions) error // what the agent leaves behind
+	down   func(stateDir string) agent.Down
 }
 
 func (c leaveCommand) cobra() *cobra.Command {
@@ -50,15 +52,21 @@ func (c leaveCommand) cobra() *cobra.Command {
 	return cmd
 }
 
-func (c leaveCommand) run(ctx context.Context, mesh string, agent *api.Client, force bool) error {
-	err := agent.Leave(ctx, api.LeaveRequest{Force: force})
+func (c leaveCommand) run(ctx context.Context, mesh string, client *api.Client, force bool) error {
+	err := client.Leave(ctx, api.LeaveRequest{Force: force})
 	told := err == nil
 	switch {
 	case told:
-		waitForEnd(ctx, agent)
+		waitForEnd(ctx, client)
 	case !errors.Is(err, api.ErrNotRunning):
 		return err
 	case !force:
+		switch d := c.down(c.dirs.stateDir(mesh)); {
+		case d.Left || d.Out != nil: // there is nobody to be told; of the root key the state decides, as ever
+			return c.clear(ctx, mesh, place.LeaveOptions{StateDir: c.dirs.stateDir(mesh)})
+		case d.Damaged != nil:
+			return downError(d, err)
+		}
 		return hinted(errors.New("the agent is not running, so the others cannot be told"),
 			"start it with: sudo warren up; or go without a word: sudo warren leave --force")
 	}
@@ -73,6 +81,18 @@ func (c leaveCommand) run(ctx context.Context, mesh string, agent *api.Client, f
 	} else {
 		fmt.Fprintf(c.con.out, "left mesh %s; the others have not been told and go on listing this node\n", mesh)
 	}
+	return nil
+}
+
+// clear removes what is left of a place that has ended.
+func (c leaveCommand) clear(ctx context.Context, mesh string, o place.LeaveOptions) error {
+	if err := c.remove(o); err != nil {
+		return err
+	}
+	if err := c.start.forget(ctx, mesh); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.con.out, "this machine was in mesh %s no more; its state here is removed\n", mesh)
 	return nil
 }
 
@@ -96,9 +116,9 @@ func (c leaveCommand) removeState(ctx context.Context, mesh string, ending bool)
 
 // waitForEnd waits for the agent to end by itself. One that does not is stopped with its service, or found by the lock
 // on the state.
-func waitForEnd(ctx context.Context, agent *api.Client) {
+func waitForEnd(ctx context.Context, client *api.Client) {
 	_ = poll(ctx, leaveTime, func(ctx context.Context) (bool, error) {
-		_, err := agent.Status(ctx)
+		_, err := client.Status(ctx)
 		return errors.Is(err, api.ErrNotRunning), nil
 	}, errLate)
 }

@@ -49,6 +49,7 @@ type app struct {
 	leave      func(place.LeaveOptions) error
 	agent      func(context.Context, agent.Options) error
 	offline    func(stateDir string) (offline, error)
+	down       func(stateDir string) agent.Down
 }
 
 func newApp() *app {
@@ -65,6 +66,7 @@ func newApp() *app {
 		leave:      place.LeaveOffline,
 		agent:      agent.Run,
 		offline:    func(stateDir string) (offline, error) { return agent.OpenOffline(stateDir) },
+		down:       agent.WhyDown,
 	}
 }
 
@@ -79,6 +81,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
+	err = whyDown(err, &a.dirs, a.down)
 	a.console.report(err)
 	return exitStatus(err)
 }
@@ -136,7 +139,7 @@ func (a *app) rootCommand() *cobra.Command {
 		joinCommand{d, con, start, a.join}.cobra(),
 		revokeCommand{d, con, a.now, a.offline}.cobra(),
 		adminCommand{d, con, a.now, a.offline}.cobra(),
-		leaveCommand{d, con, start, a.leave}.cobra(),
+		leaveCommand{d, con, start, a.leave, a.down}.cobra(),
 	)...)
 	root.AddCommand(grouped(groupLook,
 		statusCommand{d, con, a.now}.cobra(),
@@ -146,7 +149,7 @@ func (a *app) rootCommand() *cobra.Command {
 		netcheckCommand{d, con}.cobra(),
 	)...)
 	root.AddCommand(grouped(groupMachine,
-		upCommand{d, con, start}.cobra(),
+		upCommand{d, con, start, a.down}.cobra(),
 		downCommand{d, con, start}.cobra(),
 		agentCommand{d, con, a.agent}.cobra(),
 		serviceCommand{d, con, start}.cobra(),

@@ -30,7 +30,8 @@ type world struct {
 	dirs   dirs
 	noInit bool // no service manager
 
-	exposed error // why the program is not root's alone
+	down    agent.Down // what the state says of why no agent runs
+	exposed error      // why the program is not root's alone
 
 	mu      sync.Mutex
 	status  api.Status
@@ -114,6 +115,7 @@ func (w *world) say(stdin string, args ...string) (string, int) {
 		}
 		return (*fakeService)(w), nil
 	}
+	a.down = func(string) agent.Down { return w.down }
 	a.create, a.join, a.leave, a.agent = w.create, w.join, w.leave, w.agent
 	code := a.run(w.t.Context(), args)
 	return out.String(), code
