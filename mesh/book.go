@@ -86,16 +86,17 @@ func (b *book) save() error {
 	return err
 }
 
-// retry writes once more when the last write has failed.
-func (b *book) retry() {
-	if !b.saver.trouble() {
-		return
+// retry writes once more when the last write has failed. It reports whether that one has too.
+func (b *book) retry() (failed bool) {
+	if !b.unsaved.Load() {
+		return false
 	}
 	err := b.saver.flush(context.Background(), b.encoded)
 	if err == nil {
 		err = b.saver.store.Retry() // where nothing had to be written
 	}
 	b.tell(err)
+	return err != nil
 }
 
 // tell logs that writes fail, and that they do no more.

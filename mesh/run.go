@@ -28,13 +28,12 @@ type loop struct {
 	syncs  *timetable
 	grants *granter
 	timer  *time.Timer
+	again  time.Time // when to try a write again that has failed; zero: none has
 }
 
 func (l *loop) run(ctx context.Context) {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
-	again := time.NewTicker(saveAgain)
-	defer again.Stop()
 	defer l.timer.Stop()
 	l.start(ctx, time.Now())
 	for {
@@ -55,9 +54,6 @@ func (l *loop) run(ctx context.Context) {
 			l.log.Debug("memberlist", "text", line)
 			continue
 		case <-l.timer.C:
-		case <-again.C:
-			l.intake.book.retry()
-			continue
 		case <-tick.C:
 			l.intake.advance(time.Now())
 			l.syncs.tick(time.Now())
@@ -70,8 +66,23 @@ func (l *loop) run(ctx context.Context) {
 // start begins what is due and sets the timer for what is due next.
 func (l *loop) start(ctx context.Context, now time.Time) {
 	next := now.Add(time.Hour)
-	for _, at := range [...]time.Time{l.intake.resume(now), l.notices.send(now), l.syncs.start(ctx, now), l.grants.start(now)} {
+	for _, at := range [...]time.Time{l.intake.resume(now), l.notices.send(now), l.save(now), l.syncs.start(ctx, now), l.grants.start(now)} {
 		next = due.Sooner(next, at)
 	}
 	l.timer.Reset(next.Sub(now))
+}
+
+// save tries a write again that has failed, when it is time, and returns when that is; zero: none has.
+func (l *loop) save(now time.Time) time.Time {
+	switch failed := l.intake.book.unsaved.Load(); {
+	case !failed:
+		l.again = time.Time{}
+	case l.again.IsZero():
+		l.again = now.Add(saveAgain)
+	case !now.Before(l.again):
+		if l.again = now.Add(saveAgain); !l.intake.book.retry() {
+			l.again = time.Time{}
+		}
+	}
+	return l.again
 }

@@ -65,9 +65,6 @@ func (s *saver) giveBack(dirty map[record.Key]struct{}, meta map[string][]byte) 
 	s.meta = meta
 }
 
-// trouble reports whether the last write failed.
-func (s *saver) trouble() bool { return s.store.Trouble() != nil }
-
 // flush returns when all that was marked before the call is on disk. get returns the record of a key, nil
 // when it is to be deleted. After an error everything is still marked: the next flush tries again.
 func (s *saver) flush(ctx context.Context, get func(record.Key) []byte) error {

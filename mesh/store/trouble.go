@@ -25,16 +25,22 @@ import (
 type Trouble struct {
 	Err   error // wraps what the system says, in one line, without the path
 	Since time.Time
+
+	seen bool // without a write: it may be over without one
 }
 
 // Trouble returns why what was given to Apply is not on disk, nil when all is. A disk that was made read-only, or is full, is noticed without
 // a write too.
 func (s *Store) Trouble() *Trouble {
-	if t := s.trouble.Load(); t != nil {
-		return t
+	before := s.trouble.Load()
+	if before != nil && !before.seen {
+		return before
 	}
-	if err := unwritable(filepath.Dir(s.path)); err != nil {
-		s.trouble.CompareAndSwap(nil, &Trouble{Err: err, Since: time.Now()})
+	switch err := unwritable(filepath.Dir(s.path)); {
+	case err == nil && before != nil:
+		s.trouble.CompareAndSwap(before, nil)
+	case err != nil && before == nil:
+		s.trouble.CompareAndSwap(nil, &Trouble{Err: err, Since: time.Now(), seen: true})
 	}
 	return s.trouble.Load()
 }
