@@ -43,7 +43,8 @@ func (a *Admission) Admit(cert *x509.Certificate) (record.Admission, error) {
 		return record.Admission{}, joinRefusal(err)
 	}
 	if err := a.book.save(); err != nil {
-		return record.Admission{}, fmt.Errorf("keep admission: %w", err)
+		a.drops.add("join: not kept")
+		return record.Admission{}, refuseJoin(join.CodeBusy, "the member that was asked cannot write to its disk, and admits nobody until it can: ask another one")
 	}
 	node := identity.NodeIDOfCert(cert)
 	if skipped, due := a.lines.Due(time.Now(), node); due { // who breaks off may come again and again
@@ -167,8 +168,16 @@ func (a *Admission) Bundle(invite identity.KeyID, maxBytes int) (records []recor
 
 // AddNode takes in the first record of a node that was just admitted, for join.
 func (a *Admission) AddNode(first record.Signed) error {
+	if node, err := first.Node(); err == nil {
+		if off := time.Since(time.Unix(node.Updated, 0)).Round(time.Second); off.Abs() > clockBears {
+			a.log.Warn("clock of a joiner differs", "id", node.ID.Short(), "reason", off.Abs().String()+map[bool]string{true: " behind", false: " ahead"}[off > 0])
+		}
+	}
 	return joinRefusal(a.intake.put(first))
 }
+
+// clockBears is how far a joiner's clock may differ without a word.
+const clockBears = 30 * time.Second
 
 // refuseJoin is join.Refuse, which is not called with the book's lock held: it stands among what does I/O.
 func refuseJoin(code join.Code, format string, args ...any) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"warren/mesh/identity"
@@ -23,6 +24,8 @@ type book struct {
 	public *published
 	log    *slog.Logger
 	verify func(*roster.Batch) // Batch.Verify
+
+	unsaved atomic.Bool // the last write failed
 
 	// guarded by mu
 	mu       sync.Mutex
@@ -76,13 +79,35 @@ func (b *book) note(out roster.Outcome) bool {
 	return true
 }
 
-// save returns when all that has changed is on disk. Its error is logged too, since most callers have nobody to tell.
+// save returns when all that has changed is on disk. Its error is logged too, since most callers have nobody to tell: once, until a write succeeds.
 func (b *book) save() error {
 	err := b.saver.flush(context.Background(), b.encoded)
-	if err != nil {
-		b.log.Error("records not saved", "error", err)
-	}
+	b.tell(err)
 	return err
+}
+
+// retry writes once more when the last write has failed. It reports whether that one has too.
+func (b *book) retry() (failed bool) {
+	if !b.unsaved.Load() {
+		return false
+	}
+	err := b.saver.flush(context.Background(), b.encoded)
+	if err == nil {
+		err = b.saver.store.Retry() // where nothing had to be written
+	}
+	b.tell(err)
+	return err != nil
+}
+
+// tell logs that writes fail, and that they do no more.
+func (b *book) tell(err error) {
+	switch failed := err != nil; {
+	case b.unsaved.Swap(failed) == failed:
+	case failed:
+		b.log.Error("records not saved", "error", err)
+	default:
+		b.log.Info("records saved again")
+	}
 }
 
 // verifyChain returns whose chain it is, or why it is no member's.

@@ -3,6 +3,7 @@ package mesh
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -55,8 +56,8 @@ func newIntake(w *writer, s *spreader, e *evidence, a *asks, b *bell, d *drops, 
 	}
 }
 
-// put takes in records of this node's own making, or a joiner's first: they are on disk before they spread. The error says which were
-// refused, and that none of the others has spread if they could not be saved.
+// put takes in records of this node's own making, or a joiner's first: they are on disk before they spread, if it can be written. Where it cannot, others
+// have to keep them: the error says which were refused, and that nobody is there to keep the others.
 func (i *intake) put(signed ...record.Signed) error {
 	all := i.writer.add(signed, time.Now())
 	var refused []error
@@ -66,26 +67,26 @@ func (i *intake) put(signed ...record.Signed) error {
 	if len(refused) == len(all) {
 		return errors.Join(refused...)
 	}
-	if err := i.book.save(); err != nil {
-		return err
-	}
+	unkept := i.book.save()
 	for _, n := range all {
 		if len(n.refused) == 0 {
 			i.react(n, arrival{from: i.writer.self, hops: 1})
 		}
 	}
+	if unkept != nil && len(i.spread.sessions.Neighbours()) == 0 {
+		refused = append(refused, fmt.Errorf("it counts until the agent restarts, and is lost then: this machine cannot keep it (%w), and no other member is connected", unkept))
+	}
 	return errors.Join(refused...)
 }
 
-// update changes the own record with f; like put, it returns when the new one is on disk.
+// update changes the own record with f; like put, it returns when the new one is on disk, if it can be written. Where it cannot, the node that starts anew
+// meets its later record at the others, and goes on from that: own.meet.
 func (i *intake) update(f func(*record.Node)) error {
 	signed, changed, err := i.writer.update(f, time.Now())
 	if err != nil || !changed {
 		return err
 	}
-	if err := i.book.save(); err != nil {
-		return err
-	}
+	_ = i.book.save()
 	i.react(news{fresh: []record.Signed{signed}, own: true, changed: true}, arrival{from: i.writer.self, hops: 1})
 	return nil
 }

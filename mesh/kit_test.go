@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"warren/mesh/disk"
 	"warren/mesh/identity"
 	"warren/mesh/join"
 	"warren/mesh/meshtest"
@@ -43,6 +44,7 @@ type peer struct {
 	own    record.Node
 	dir    string
 	store  *store.Store
+	disk   disk.Disk // that the store is on
 	aside  *store.SetAside
 	cancel context.CancelFunc
 	done   chan error
@@ -197,7 +199,7 @@ func (p *peer) openStore() {
 	if p.store != nil {
 		return
 	}
-	s, aside, err := store.Open(filepath.Join(p.dir, "records.db"))
+	s, aside, err := store.OpenOn(p.disk, filepath.Join(p.dir, "records.db"))
 	if err != nil {
 		p.w.t.Fatal(err)
 	}

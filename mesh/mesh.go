@@ -145,9 +145,7 @@ func New(o Options) (*Mesh, error) {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
 	m.log.Info("records loaded", "records", records)
-	if err := m.book.save(); err != nil {
-		return nil, fmt.Errorf("start mesh: %w", err)
-	}
+	_ = m.book.save() // it is logged, and in the store's Trouble
 	return m, nil
 }
 

@@ -7,8 +7,12 @@ import (
 	"warren/nat/due"
 )
 
-// tickEvery is how often is looked for what events have missed.
-const tickEvery = time.Minute
+const (
+	// tickEvery is how often is looked for what events have missed.
+	tickEvery = time.Minute
+	// saveAgain is how often a write that failed is tried again: soon enough for who has just made room.
+	saveAgain = 5 * time.Second
+)
 
 // loop is the run loop: what happens to a Mesh one thing after the other.
 type loop struct {
@@ -24,6 +28,7 @@ type loop struct {
 	syncs  *timetable
 	grants *granter
 	timer  *time.Timer
+	again  time.Time // when to try a write again that has failed; zero: none has
 }
 
 func (l *loop) run(ctx context.Context) {
@@ -50,7 +55,7 @@ func (l *loop) run(ctx context.Context) {
 			continue
 		case <-l.timer.C:
 		case <-tick.C:
-			l.intake.advance(time.Now()) // which also tries a write again that failed
+			l.intake.advance(time.Now())
 			l.syncs.tick(time.Now())
 			l.sides.keep(l.sessions.Neighbours())
 		}
@@ -61,8 +66,23 @@ func (l *loop) run(ctx context.Context) {
 // start begins what is due and sets the timer for what is due next.
 func (l *loop) start(ctx context.Context, now time.Time) {
 	next := now.Add(time.Hour)
-	for _, at := range [...]time.Time{l.intake.resume(now), l.notices.send(now), l.syncs.start(ctx, now), l.grants.start(now)} {
+	for _, at := range [...]time.Time{l.intake.resume(now), l.notices.send(now), l.save(now), l.syncs.start(ctx, now), l.grants.start(now)} {
 		next = due.Sooner(next, at)
 	}
 	l.timer.Reset(next.Sub(now))
+}
+
+// save tries a write again that has failed, when it is time, and returns when that is; zero: none has.
+func (l *loop) save(now time.Time) time.Time {
+	switch failed := l.intake.book.unsaved.Load(); {
+	case !failed:
+		l.again = time.Time{}
+	case l.again.IsZero():
+		l.again = now.Add(saveAgain)
+	case !now.Before(l.again):
+		if l.again = now.Add(saveAgain); !l.intake.book.retry() {
+			l.again = time.Time{}
+		}
+	}
+	return l.again
 }

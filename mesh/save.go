@@ -12,6 +12,8 @@ import (
 // saver remembers which records and values differ from what is on disk. Whoever needs its change on disk calls flush, which
 // takes along all that has gathered meanwhile: one write for many changes. Each write carries what is true
 // at its moment, so the order of writes cannot bring back an older record.
+//
+// Where the disk cannot be written, what is marked stays marked: the node goes on from memory, and writes it all once it can.
 type saver struct {
 	store *store.Store
 	turn  chan struct{} // held by the one that writes

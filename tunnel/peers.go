@@ -65,6 +65,15 @@ func (t *Tunnel) SetPresharedKey(id identity.NodeID, psk [32]byte) error {
 	return t.do(func(o *open) error { return o.setPresharedKey(id, psk) })
 }
 
+// Anew has the device forget the session and the handshakes of a member whose process is another one now, if it is set. What is set for it
+// stays. A handshake is refused when its time is not after that of the last one (WireGuard, section 5.1); the clock of the new process may
+// be an earlier one. Handshakes of the old process could be repeated once by who has recorded them, as after a restart of this one: they
+// bring about no session.
+func (t *Tunnel) Anew(id identity.NodeID) {
+	// Its error is that of a tunnel that is ending, or of a device that is set anew within a minute.
+	_ = t.do(func(o *open) error { return o.anew(id) })
+}
+
 // SetPort moves the UDP socket to another port; 0 lets the kernel choose. If the port cannot be opened the old one stays
 // open and the error says why.
 func (t *Tunnel) SetPort(port uint16) error {
@@ -165,6 +174,21 @@ func (o *open) converge(all bool) (changes int, err error) {
 		p.held[w.PublicKey] = holder{w.ID, w.Endpoint}
 	}
 	return len(todo), nil
+}
+
+// anew removes a member and adds it again.
+func (o *open) anew(id identity.NodeID) error {
+	p := &o.peers
+	i, set := p.members[id]
+	if !set {
+		return nil
+	}
+	w := p.want[i]
+	err := o.configure(wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: w.PublicKey, Remove: true}, added(w)}})
+	if err != nil {
+		p.unsure = true
+	}
+	return err
 }
 
 // setPresharedKey changes one member's preshared key and nothing else.

@@ -32,6 +32,7 @@ var level = map[[2]string]string{
 	{"nat/netwatch", "nat/rtnl"}:          "a routing table of the whole Internet is asked with care in one place",
 	{"nat/portmap", "nat/rtnl"}:           "the same",
 	{"tunnel/osnet", "nat/rtnl"}:          "the same",
+	{"mesh/store", "mesh/disk"}:           "a store that is set aside is renamed for good",
 	{"mesh/report", "mesh/api"}:           "what the owners know is put into the local interface's words",
 	{"cmd/warren-demo", "nat/natlab"}:     "the demo runs in the lab",
 	{"cmd/warren-demo", "cmd/warren/e2e"}: "the demo drives the program as the tests do",

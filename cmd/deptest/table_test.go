@@ -53,6 +53,7 @@ var table = []place{
 	{"nat/stunwire", machines, "STUN messages: the check before any library sees them, reading and writing"},
 	{"tunnel/pathmtu", machines, "the size of packet that a path carries (RFC 8899): when to probe, and what follows"},
 
+	{"mesh/disk", edges, "changes of files that survive a crash, step by step; a disk whose steps fail, for tests"},
 	{"mesh/join", edges, "the conversation in which a stranger with an invite becomes a member, both sides of it"},
 	{"mesh/resolve", edges, "host names of endpoints, looked up in the background, again and again"},
 	{"mesh/session", edges, "control sessions: QUIC with mutual TLS, whom to dial, frames, forwarding for others, limits towards strangers"},

@@ -145,8 +145,9 @@ func (c configCommand) show(asJSON bool) error {
 	var text tomlText
 	text.line("# %s", path)
 	text.line("[interface]")
-	text.setting("name", fmt.Sprintf("%q", s.Interface.Name), s.Interface.Name != "", "warren0, or the next free one")
-	text.setting("port", fmt.Sprint(s.Interface.Port), s.Interface.Port != 0, fmt.Sprintf("the one chosen at create or join, else %d", place.DefaultPort))
+	kept := c.kept()
+	text.setting("name", fmt.Sprintf("%q", s.Interface.Name), s.Interface.Name != "", kept.name)
+	text.setting("port", fmt.Sprint(s.Interface.Port), s.Interface.Port != 0, kept.port)
 	text.setting("mtu", fmt.Sprint(s.Interface.MTU), s.Interface.MTU != 0, "what fits every path")
 	text.setting("private_key_file", fmt.Sprintf("%q", s.Interface.PrivateKeyFile), s.Interface.PrivateKeyFile != "", "the key in the state directory")
 	text.setting("addresses", quoted(s.Interface.Addresses), len(s.Interface.Addresses) > 0, "those of the mesh")
@@ -170,6 +171,19 @@ func (c configCommand) show(asJSON bool) error {
 	}
 	fmt.Fprint(c.con.out, text.String())
 	return nil
+}
+
+// keptWords say which interface and port hold without a file.
+type keptWords struct{ name, port string }
+
+func (c configCommand) kept() keptWords {
+	mesh := c.mesh()
+	for _, claim := range place.Claims(c.dirs.stateRoot) {
+		if claim.Mesh == mesh && claim.Interface != "" {
+			return keptWords{claim.Interface + ", chosen at create or join", fmt.Sprintf("%d, chosen at create or join", claim.Port)}
+		}
+	}
+	return keptWords{"chosen at create or join, the first free one", fmt.Sprintf("chosen at create or join, the first free one from %d on", place.DefaultPort)}
 }
 
 // tomlText builds a file that would be read back as the same settings.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"warren/mesh"
 	"warren/mesh/agent"
 	"warren/mesh/api"
 	"warren/mesh/node"
@@ -94,9 +96,18 @@ func (w *world) neutral(out string) string {
 func (w *world) direct(words []string, body string) {
 	switch words[0] {
 	case "state": // state MESH: there is one on disk
-		if err := os.Mkdir(w.dirs.stateDir(words[1]), 0o700); err != nil {
+		if err := w.makeState(words[1]); err != nil {
 			w.t.Fatal(err)
 		}
+	case "env": // env MESH: WARREN_MESH, from here on
+		w.dirs.env = strings.Join(words[1:], "")
+	case "down": // down left|revoked|out|damaged|"": what the state says of the agent that does not run
+		w.down = map[string]agent.Down{
+			"left":    {Mesh: "home", Ending: mesh.Ending{Left: true}},
+			"revoked": {Mesh: "home", Ending: mesh.Ending{Out: &mesh.FatalError{Text: strings.TrimSpace(body)}, Doubted: true}},
+			"out":     {Mesh: "home", Ending: mesh.Ending{Out: &mesh.FatalError{Text: strings.TrimSpace(body)}}},
+			"damaged": {Damaged: errors.New(strings.TrimSpace(body))},
+		}[strings.Join(words[1:], "")]
 	case "agent": // agent MESH: runs, started by hand
 		w.agentUp(words[1])
 		w.byHand = true
@@ -226,6 +237,7 @@ func TestServiceNeedsAProperPath(t *testing.T) {
 	var out strings.Builder
 	a.console, a.usual = &console{out: &out, err: &out}, w.dirs
 	a.executable = func() (string, error) { return "/home/me/warren", nil }
+	a.down = func(string) agent.Down { return agent.Down{} }
 	a.service = func() (packaging.Service, error) { return (*fakeService)(w), nil }
 	w.direct([]string{"state", "home"}, "")
 	if code := a.run(t.Context(), []string{"up"}); code != 1 || !strings.Contains(out.String(), "hint: sudo install /home/me/warren "+packaging.Binary) {

@@ -28,7 +28,7 @@ func (f *nodeFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.name, "name", "", "name of this node (default: the host name)")
 	flags.StringSliceVar(&f.endpoints, "endpoint", nil, "HOST:PORT at which others reach this machine, if you know it; may be repeated")
-	flags.Uint16Var(&f.port, "port", 0, fmt.Sprintf("UDP port (default %d)", place.DefaultPort))
+	flags.Uint16Var(&f.port, "port", 0, fmt.Sprintf("UDP port (default %d, or the next free one)", place.DefaultPort))
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	flags.BoolVar(&f.noStart, "no-start", false, "do not install and start the service")
 }
@@ -97,7 +97,7 @@ func (c createCommand) options(mesh, ipv4 string, flags *nodeFlags) (place.Creat
 		return place.CreateOptions{}, err
 	}
 	options := place.CreateOptions{
-		Mesh: mesh, StateRoot: c.dirs.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
+		Mesh: mesh, StateRoot: c.dirs.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port, Claims: c.dirs.claims(),
 	}
 	switch ipv4 {
 	case "auto":
@@ -117,6 +117,7 @@ func (c createCommand) options(mesh, ipv4 string, flags *nodeFlags) (place.Creat
 }
 
 func (c createCommand) run(ctx context.Context, options place.CreateOptions, noStart bool) error {
+	before, _ := c.dirs.present()
 	made, err := c.create(options)
 	if errors.Is(err, fs.ErrExist) {
 		return hinted(fmt.Errorf("mesh %s is here already", options.Mesh), "see: warren status --mesh "+options.Mesh)
@@ -124,8 +125,10 @@ func (c createCommand) run(ctx context.Context, options place.CreateOptions, noS
 	if err != nil {
 		return err
 	}
-	flag := c.dirs.meshFlag(made.Mesh)
 	fmt.Fprintf(c.con.out, "created mesh %s; this node is %s, %s\n", made.Mesh, made.Name, addressList(made))
+	c.con.beside(made)
+	c.dirs.keepMeaning(c.con, before, made.Mesh)
+	flag := c.dirs.meshFlag(made.Mesh)
 	fmt.Fprintf(c.con.out, "this machine holds the root key of the mesh, the only way back if all admins are lost or one is stolen;\n"+
 		"put a copy where neither fire nor thieves get at it: sudo warren admin export-root FILE%s\n", flag)
 	err = c.start.after(ctx, c.con, made.Mesh, noStart)
@@ -133,6 +136,17 @@ func (c createCommand) run(ctx context.Context, options place.CreateOptions, noS
 		fmt.Fprintf(c.con.out, "invite another machine with: sudo warren invite%s\n", flag)
 	}
 	return errors.Join(err, c.con.placed(made, c.start.started))
+}
+
+// beside says what a mesh has that is not as usual, since others have that.
+func (c *console) beside(m place.Membership) {
+	if m.Port != 0 && m.Port != place.DefaultPort {
+		on := ""
+		if m.Interface != "" {
+			on = ", and the interface " + m.Interface
+		}
+		fmt.Fprintf(c.out, "it uses UDP port %d%s\n", m.Port, on)
+	}
 }
 
 func addressList(m place.Membership) string {

@@ -51,7 +51,7 @@ func (c joinCommand) cobra() *cobra.Command {
 			}
 			return c.run(cmd.Context(), place.JoinOptions{
 				Token: token, StateRoot: c.dirs.stateRoot, Name: flags.name, Endpoints: flags.endpoints, Port: flags.port,
-				Version: version(), NoIPv4: noIPv4, Logger: c.con.quietLogger(),
+				Claims: c.dirs.claims(), Version: version(), NoIPv4: noIPv4, Logger: c.con.quietLogger(),
 			}, flags.noStart)
 		},
 	}
@@ -62,12 +62,15 @@ func (c joinCommand) cobra() *cobra.Command {
 
 func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart bool) error {
 	show := c.con.progress()
+	before, _ := c.dirs.present()
 	limited, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
 	made, err := c.join(limited, options, func(p place.JoinProgress) {
 		switch p.Stage {
 		case place.StageContacting:
 			show.set("contacting %s", p.Anchor)
+		case place.StageWaiting:
+			show.set("waiting for another join or create on this machine")
 		case place.StageSeeking:
 			show.set("looking for members on the local network")
 		case place.StageAdmitted:
@@ -78,19 +81,55 @@ func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart
 		}
 	})
 	show.keep()
-	if errors.Is(err, fs.ErrExist) {
-		return hinted(fmt.Errorf("this machine is in that mesh already, or in another one of its name: %w", err), "see: warren status; to leave it: sudo warren leave")
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return hinted(err, "see: warren status; to leave it: sudo warren leave")
+	case err != nil:
 		return err
+	case made.Already:
+		return c.already(ctx, made, noStart)
 	}
 	fmt.Fprintf(c.con.out, "joined mesh %s as %s, %s\n", made.Mesh, made.Name, addressList(made))
+	c.con.beside(made)
+	c.con.clock(made)
+	c.dirs.keepMeaning(c.con, before, made.Mesh)
 	err = c.start.after(ctx, c.con, made.Mesh, noStart)
 	if err == nil && !noStart {
 		err = c.watchConnecting(ctx, made.Mesh, show)
 	}
 	return errors.Join(err, c.con.placed(made, c.start.started))
 }
+
+// already is what join says to a machine that is in the mesh. A join that was broken off before it started the agent does that now.
+func (c joinCommand) already(ctx context.Context, made place.Membership, noStart bool) error {
+	fmt.Fprintf(c.con.out, "this machine is in mesh %s already, as %s, %s\n", made.Mesh, made.Name, addressList(made))
+	if _, err := c.dirs.client(made.Mesh).Status(ctx); !errors.Is(err, api.ErrNotRunning) {
+		return c.con.placed(made, c.start.started) // it runs, whether we may ask it or not
+	}
+	err := c.start.after(ctx, c.con, made.Mesh, noStart)
+	return errors.Join(err, c.con.placed(made, c.start.started))
+}
+
+// clock says that the clock of this machine, or of the member that has admitted it, is wrong.
+func (c *console) clock(made place.Membership) {
+	d := made.Ahead.Abs()
+	if d <= clockBears {
+		return
+	}
+	word, then := "ahead of", ""
+	if made.Ahead < 0 {
+		word = "behind"
+	}
+	if d > clockRefuse {
+		then = ", and with five minutes between them no tunnel comes up"
+	}
+	c.remark("the clock of this machine is %s %s that of %s%s: set the one that is wrong, as by timedatectl set-ntp true", d, word, made.AdmittedBy, then)
+}
+
+const (
+	clockBears  = 30 * time.Second
+	clockRefuse = 5 * time.Minute // from there on introductions are refused
+)
 
 // watchConnecting shows how the first tunnels come up. Peers that are switched off do not hold it for long.
 func (c joinCommand) watchConnecting(ctx context.Context, mesh string, show *progress) error {

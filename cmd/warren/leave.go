@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"warren/mesh/agent"
 	"warren/mesh/api"
 	"warren/mesh/place"
 )
@@ -22,6 +23,7 @@ type leaveCommand struct {
 	con    *console
 	start  *starter
 	remove func(place.LeaveOptions) error // what the agent leaves behind
+	down   func(stateDir string) agent.Down
 }
 
 func (c leaveCommand) cobra() *cobra.Command {
@@ -36,11 +38,14 @@ func (c leaveCommand) cobra() *cobra.Command {
 		Example: "  sudo warren leave --mesh home",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, agent, err := c.dirs.agent()
+			mesh, how, err := c.dirs.choose()
 			if err != nil {
 				return err
 			}
-			return c.run(cmd.Context(), mesh, agent, force)
+			if how == chosenDefault { // too much is lost for a word that was left out
+				return &usageError{message: "several meshes are here, and this removes one of them", hint: "say which: sudo warren leave --mesh MESH (" + mesh + " is what other commands mean)"}
+			}
+			return c.run(cmd.Context(), mesh, c.dirs.client(mesh), force)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -48,15 +53,21 @@ func (c leaveCommand) cobra() *cobra.Command {
 	return cmd
 }
 
-func (c leaveCommand) run(ctx context.Context, mesh string, agent *api.Client, force bool) error {
-	err := agent.Leave(ctx, api.LeaveRequest{Force: force})
+func (c leaveCommand) run(ctx context.Context, mesh string, client *api.Client, force bool) error {
+	err := client.Leave(ctx, api.LeaveRequest{Force: force})
 	told := err == nil
 	switch {
 	case told:
-		waitForEnd(ctx, agent)
+		waitForEnd(ctx, client)
 	case !errors.Is(err, api.ErrNotRunning):
 		return err
 	case !force:
+		switch d := c.down(c.dirs.stateDir(mesh)); {
+		case d.Left || d.Out != nil: // there is nobody to be told; of the root key the state decides, as ever
+			return c.clear(ctx, mesh, place.LeaveOptions{StateDir: c.dirs.stateDir(mesh)})
+		case d.Damaged != nil:
+			return downError(d, err)
+		}
 		return hinted(errors.New("the agent is not running, so the others cannot be told"),
 			"start it with: sudo warren up; or go without a word: sudo warren leave --force")
 	}
@@ -72,6 +83,18 @@ func (c leaveCommand) run(ctx context.Context, mesh string, agent *api.Client, f
 		fmt.Fprintf(c.con.out, "left mesh %s; the others have not been told and go on listing this node\n", mesh)
 	}
 	return c.con.done(left{api.Schema, mesh, told})
+}
+
+// clear removes what is left of a place that has ended.
+func (c leaveCommand) clear(ctx context.Context, mesh string, o place.LeaveOptions) error {
+	if err := c.remove(o); err != nil {
+		return err
+	}
+	if err := c.start.forget(ctx, mesh); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.con.out, "this machine was in mesh %s no more; its state here is removed\n", mesh)
+	return nil
 }
 
 // removeState removes the state directory. An agent that is ending closes its socket first and lets go of the lock on
@@ -94,9 +117,9 @@ func (c leaveCommand) removeState(ctx context.Context, mesh string, ending bool)
 
 // waitForEnd waits for the agent to end by itself. One that does not is stopped with its service, or found by the lock
 // on the state.
-func waitForEnd(ctx context.Context, agent *api.Client) {
+func waitForEnd(ctx context.Context, client *api.Client) {
 	_ = poll(ctx, leaveTime, func(ctx context.Context) (bool, error) {
-		_, err := agent.Status(ctx)
+		_, err := client.Status(ctx)
 		return errors.Is(err, api.ErrNotRunning), nil
 	}, errLate)
 }

@@ -52,13 +52,14 @@ type app struct {
 	attach     func(ctx context.Context, argv []string) error // runs another program in the place of this one
 	agent      func(context.Context, agent.Options) error
 	offline    func(stateDir string) (offline, error)
+	down       func(stateDir string) agent.Down
 }
 
 func newApp() *app {
 	return &app{
 		console: newConsole(),
 		now:     time.Now,
-		usual:   dirs{stateRoot: defaultStateRoot, runDir: defaultRunDir, configDir: "/etc/warren"},
+		usual:   dirs{env: os.Getenv(envMesh), stateRoot: defaultStateRoot, runDir: defaultRunDir, configDir: "/etc/warren"},
 
 		executable: executable,
 		owned:      packaging.CheckOwner,
@@ -69,6 +70,7 @@ func newApp() *app {
 		attach:     attach,
 		agent:      agent.Run,
 		offline:    func(stateDir string) (offline, error) { return agent.OpenOffline(stateDir) },
+		down:       agent.WhyDown,
 	}
 }
 
@@ -96,7 +98,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 			con.stdout.lost = stop
 		}
 	}
-	err := root.ExecuteContext(ctx)
+	err := whyDown(root.ExecuteContext(ctx), &a.dirs, a.down)
 	return con.verdict(err, con.stdout.close())
 }
 
@@ -139,7 +141,7 @@ func (a *app) rootCommand() *cobra.Command {
 	})
 	flags := root.PersistentFlags()
 	a.dirs = a.usual
-	flags.StringVar(&a.dirs.mesh, "mesh", "", "name of the mesh (default: the only one here)")
+	flags.StringVar(&a.dirs.mesh, "mesh", "", "name of the mesh (default: $"+envMesh+", the only one here, or what 'warren use' says)")
 	flags.StringVar(&a.dirs.stateRoot, "state-dir", a.usual.stateRoot, "directory of the state of all meshes")
 	flags.StringVar(&a.dirs.runDir, "run-dir", a.usual.runDir, "directory of the agents' sockets")
 	flags.StringVar(&a.dirs.config, "config", "", fmt.Sprintf("config file (default: %[1]s/MESH.toml if it is there, else %[1]s/warren.toml)", a.usual.configDir))
@@ -156,7 +158,7 @@ func (a *app) rootCommand() *cobra.Command {
 		changes(completing(joinCommand{d, con, start, a.join}.cobra(), files)),
 		destroys(revokeCommand{d, con, a.now, a.offline}.cobra()),
 		adminCommand{d, con, a.now, a.offline}.cobra(),
-		destroys(leaveCommand{d, con, start, a.leave}.cobra()),
+		destroys(leaveCommand{d, con, start, a.leave, a.down}.cobra()),
 	)...)
 	root.AddCommand(grouped(groupLook,
 		statusCommand{d, con, a.now}.cobra(),
@@ -168,16 +170,18 @@ func (a *app) rootCommand() *cobra.Command {
 		netcheckCommand{d, con}.cobra(),
 	)...)
 	root.AddCommand(grouped(groupMachine,
-		changes(upCommand{d, con, start}.cobra()),
+		changes(upCommand{d, con, start, a.down}.cobra()),
 		destroys(downCommand{d, con, start}.cobra()),
 		changes(restartCommand{d, con, start}.cobra()),
 		logsCommand{d, con, start, a.attach}.cobra(),
 		agentCommand{d, con, a.agent}.cobra(),
 		serviceCommand{d, con, start}.cobra(),
 		configCommand{d, con}.cobra(),
+		changes(useCommand{d, con}.cobra()),
 		versionCommand{con}.cobra(),
 		completionCommand{con}.cobra(),
 	)...)
+	completeNames(root, d)
 	return root
 }
 

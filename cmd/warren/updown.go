@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"warren/mesh/agent"
 	"warren/mesh/api"
 )
 
@@ -15,6 +16,7 @@ type upCommand struct {
 	dirs  *dirs
 	con   *console
 	start *starter
+	down  func(stateDir string) agent.Down
 }
 
 func (c upCommand) cobra() *cobra.Command {
@@ -53,7 +55,19 @@ func (c upCommand) run(ctx context.Context, mesh string) error {
 	if !errors.Is(err, api.ErrNotRunning) {
 		return err
 	}
+	ended := c.down(c.dirs.stateDir(mesh))
+	switch {
+	case ended.Damaged != nil, ended.Out != nil && !ended.Doubted:
+		return downError(ended, err)
+	case ended.Left: // as a leave that was broken off, or found nobody to tell, has it
+		c.con.remark("this machine has said that it leaves mesh %s, and takes that back", ended.Mesh)
+	case ended.Out != nil:
+		c.con.remark("%s; it asks the others whether that still holds", ended.Out.Text)
+	}
 	if err := c.start.up(ctx, mesh); err != nil {
+		if ended := c.down(c.dirs.stateDir(mesh)); ended.Out != nil { // they have said so again, or for the first time
+			return downError(ended, err)
+		}
 		return err
 	}
 	fmt.Fprintf(c.con.out, "%s is up\n", mesh)

@@ -39,6 +39,7 @@ var verbs = map[string]verb{
 	"admin import-root": {args: []string{"admin", "import-root", "DIR/root.key"}, set: exportedMesh},
 	"leave":             {args: []string{"leave"}, set: running},
 	"status":            {args: []string{"status"}, set: running},
+	"use":               {args: []string{"use", "home"}, set: madeMesh},
 	"peers":             {args: []string{"peers"}, set: running},
 	"ip":                {args: []string{"ip"}, set: running},
 	"whois":             {args: []string{"whois", "100.71.0.2"}, set: running},

@@ -64,13 +64,16 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 	a.nat64 = dns64.New(dns64.Options{Way: &a.way, Logger: o.Logger})
 	a.names = resolve.New(resolve.Options{Plain: a.way.In, Logger: o.Logger})
 	a.socket = bind.New(guise(bind.Options{Inner: sockets.Translated{Bind: sockets.New(), Way: &a.way}, Logger: o.Logger}))
-	private, port := settings.Interface.PrivateKey, settings.Interface.Port
+	private, port, ifname := settings.Interface.PrivateKey, settings.Interface.Port, settings.Interface.Name
 	if state != nil {
 		if private == (wgtypes.Key{}) {
 			private = state.WireGuard
 		}
 		if port == 0 {
 			port = state.Settings.Port
+		}
+		if ifname == "" {
+			ifname = state.Settings.Interface
 		}
 	}
 	if port == 0 {
@@ -79,7 +82,7 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 	a.public = private.PublicKey()
 	var err error
 	a.tunnel, err = tunnel.New(tunnel.Options{
-		Name: settings.Interface.Name, MTU: settings.Interface.MTU, PrivateKey: private, Port: port, Bind: a.socket,
+		Name: ifname, MTU: settings.Interface.MTU, PrivateKey: private, Port: port, Bind: a.socket,
 		Logger: o.Logger, LimitMemory: true,
 	})
 	if err != nil {
@@ -153,9 +156,17 @@ func (a *agent) openStore(p *parts) error {
 		return err
 	}
 	p.store = records
-	if aside != nil {
+	switch {
+	case aside == nil:
+	case aside.Path == "":
+		a.log.Warn("damaged store left where it is", "file", p.state.RecordsPath(), "error", aside.Cause)
+		a.remarks = append(a.remarks, fmt.Sprintf("the store of records, %s, is damaged (%v), and cannot be set aside: all is fetched anew from other members, and kept in memory", p.state.RecordsPath(), aside.Cause))
+	default:
 		a.log.Warn("damaged store set aside", "file", aside.Path, "error", aside.Cause)
 		a.remarks = append(a.remarks, fmt.Sprintf("the store of records was damaged (%v); it was set aside as %s and is fetched anew from other members", aside.Cause, aside.Path))
+	}
+	if trouble := records.Trouble(); trouble != nil {
+		a.log.Warn("running from memory", "file", p.state.RecordsPath(), "error", trouble.Err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -60,6 +61,7 @@ func (a *agent) look() report.Agent {
 	for _, m := range out.Mesh.Records.Members {
 		out.Mesh.Traffic[m.ID] = trafficOf(stats[m.Record.WireGuardKey], m.ID)
 	}
+	out.Warnings = append(out.Warnings, a.parts.unkept()...)
 	if text := a.parts.network.trouble.Load(); text != nil {
 		out.Warnings = append(out.Warnings, *text)
 	}
@@ -67,6 +69,18 @@ func (a *agent) look() report.Agent {
 		out.Dropped[part] = counts
 	}
 	return out
+}
+
+// unkept says that this node runs from memory, and what that means.
+func (p *parts) unkept() []string {
+	if t := p.store.Trouble(); t != nil {
+		return []string{fmt.Sprintf("nothing is kept on disk since %s: %s: %v; this node runs from memory, and admits nobody; a restart begins with what was on disk before, and fetches the rest from the others; "+
+			"it writes again by itself when that can be done", t.Since.Format("2006-01-02 15:04:05"), p.state.Dir, t.Err)}
+	}
+	if err := p.contacts.Trouble(); err != nil {
+		return []string{fmt.Sprintf("the addresses at which members are met are not kept on disk: %v; it is tried again", err)}
+	}
+	return nil
 }
 
 // trafficOf is what the tunnel knows of a peer by its key, if the key is this one's here; a static peer has no ID.
@@ -114,7 +128,7 @@ func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
 	out := &report.Mesh{
 		Self: p.state.NodeID(), ID: p.state.MeshID(), Name: p.state.Settings.Mesh, Records: recordsOf(view, p.power()), Expires: p.state.Chain[0].NotAfter,
 		Traffic: make(map[identity.NodeID]report.Traffic), Paths: p.nat.Snapshot(), Mapped: p.nat.Mapped(), Sessions: make(map[identity.NodeID]report.Session),
-		NoIPv4: board.NoIPv4, NoTunnel: board.NoTunnel, Streams: streamsOf(udp), RootKey: report.RootKey(place.RootKeyOf(p.state.Dir)),
+		Clocks: p.courier.Clocks(time.Now()), NoIPv4: board.NoIPv4, NoTunnel: board.NoTunnel, Streams: streamsOf(udp), RootKey: report.RootKey(place.RootKeyOf(p.state.Dir)),
 	}
 	preferred := p.sessions.Preferred()
 	out.Introducers = preferred[:min(len(preferred), node.WantedAnchors)]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 
 	"warren/mesh"
 	"warren/mesh/api"
@@ -81,6 +82,33 @@ func (o *Offline) Commit(ctx context.Context, req api.Commit, confirm func(api.C
 	}
 	req.Wait = false
 	return o.power.commit(ctx, req, confirm)
+}
+
+// Down is what the state of a mesh says about why its agent does not run.
+type Down struct {
+	mesh.Ending
+	Mesh    string
+	Damaged error // of the state; it says what to do
+}
+
+// WhyDown reads the state directory of a mesh. Nothing is changed, and nothing is known where it may not be read. The store of a running agent
+// is waited for in vain, for some seconds.
+func WhyDown(stateDir string) (d Down) {
+	state, err := place.Load(stateDir)
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return d
+	case err != nil:
+		if _, statErr := os.Stat(stateDir); statErr == nil {
+			d.Damaged = err
+		}
+		return d
+	}
+	d.Mesh = state.Settings.Mesh
+	if items, err := store.Read(state.RecordsPath()); err == nil {
+		d.Ending = mesh.EndingOf(state.Chain, items)
+	}
+	return d
 }
 
 // nobody is who can be reached without an agent.

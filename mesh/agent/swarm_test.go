@@ -330,6 +330,7 @@ func (o *other) SetPresharedKey(_ identity.NodeID, psk [32]byte) error {
 }
 
 // Agreed implements courier.Tunnel.
+func (o *other) Anew(identity.NodeID)            {}
 func (o *other) Agreed(identity.NodeID, [8]byte) {}
 
 // follow has the packets take the way that nat finds, and begins the handshake where that is this side's.

@@ -94,6 +94,7 @@ func (c *Courier) open(hint identity.NodeID, sealed []byte) (from identity.NodeI
 	if err != nil {
 		c.count(reasonOf(err))
 		c.refused(from, err)
+		c.skewed(from, err)
 		c.log.Debug("signal not opened", "id", hint.Short(), "error", err)
 		return from, got, false
 	}
@@ -102,12 +103,22 @@ func (c *Courier) open(hint identity.NodeID, sealed []byte) (from identity.NodeI
 		c.count(malformed)
 		return from, got, false
 	}
-	c.sealer.Runs(time.Now(), from, message.Instance)
+	now := time.Now()
+	c.sealer.Runs(now, from, message.Instance)
+	c.clockOf(from, inner.At.Sub(now))
 	return from, opened{message: message, psk: psk}, true
 }
 
 // act hands an opened message to nat. The preshared key of an answer is in place before: nat's path may bring a handshake at once.
+//
+// A peer that has restarted has no session, and its clock may be an earlier one: WireGuard would refuse its handshakes as old (section 5.1 of its paper)
+// until the clock is where it was. So the tunnel forgets what it knows of the process before.
 func (c *Courier) act(from identity.NodeID, got opened, nat NAT) {
+	if got.message.Kind == path.KindOffer || got.message.Kind == path.KindAnswer {
+		if c.peers.begunAnew(from, got.message.Instance) {
+			c.tunnel.Anew(from)
+		}
+	}
 	if got.psk != nil && !c.adopt(from, *got.psk) {
 		return
 	}

@@ -56,6 +56,8 @@ type NAT interface {
 type Tunnel interface {
 	// SetPresharedKey is called again with the same key for each repeat of an answer.
 	SetPresharedKey(id identity.NodeID, psk [32]byte) error
+	// Anew is told that a peer introduces itself from another process than before: the session with that one is gone.
+	Anew(id identity.NodeID)
 	// Agreed is told on the controlling side that the key was agreed on with this process of the peer.
 	Agreed(id identity.NodeID, instance [8]byte)
 }
@@ -100,6 +102,9 @@ type Courier struct {
 	// Guarded by mu.
 	mu   sync.Mutex
 	told map[identity.NodeID]Told
+
+	// Guarded by itself.
+	peers peers
 }
 
 // New checks the options and allocates; nothing runs before Run.
@@ -180,6 +185,7 @@ func (c *Courier) forget(id identity.NodeID) {
 	c.mu.Lock()
 	delete(c.told, id)
 	c.mu.Unlock()
+	c.peers.forget(id)
 	c.sealer.Forget(id)
 }
 

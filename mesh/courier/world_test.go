@@ -217,6 +217,9 @@ func (h *host) SetPresharedKey(id identity.NodeID, psk [32]byte) error {
 	return nil
 }
 
+// Anew implements Tunnel.
+func (h *host) Anew(id identity.NodeID) { h.note("%s begins anew", h.nameOf(id)) }
+
 // Agreed implements Tunnel.
 func (h *host) Agreed(id identity.NodeID, instance [8]byte) {
 	h.note("agreed with %s %x", h.nameOf(id), instance[:1])

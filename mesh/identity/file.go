@@ -6,8 +6,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 )
 
 const (
@@ -67,41 +65,4 @@ func DecodeCerts(data []byte) ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("decode certificates: %d of them, want 1 to %d", len(certs), MaxChain)
 	}
 	return certs, nil
-}
-
-// WriteFileAtomic writes a file so that after a crash at any moment its path holds the old content or the new, whole: it
-// writes a temporary file beside it, syncs that, renames it over path, and syncs the directory. The file never
-// has wider permissions than perm.
-func WriteFileAtomic(path string, data []byte, perm os.FileMode) (err error) {
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(temp.Name())))
-		}
-	}()
-	if _, err := temp.Write(data); err != nil {
-		return errors.Join(err, temp.Close())
-	}
-	if err := errors.Join(temp.Chmod(perm), temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return err
-	}
-	return SyncDir(filepath.Dir(path))
-}
-
-// SyncDir makes a rename in dir, or a new file there, survive a power cut.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("sync directory %s: %w", dir, err)
-	}
-	return nil
 }

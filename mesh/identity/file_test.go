@@ -2,8 +2,6 @@ package identity
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"testing"
 )
 
@@ -30,36 +28,5 @@ func TestPEM(t *testing.T) {
 		if _, err := DecodeCerts(bad); err == nil {
 			t.Errorf("certificates %.30q: no error", bad)
 		}
-	}
-}
-
-func TestWriteFileAtomic(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "key")
-	for _, content := range []string{"one", "another, longer"} {
-		if err := WriteFileAtomic(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		got, err := os.ReadFile(path)
-		if err != nil || string(got) != content {
-			t.Errorf("got %q, %v, want %q", got, err, content)
-		}
-	}
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("got mode %v, %v, want 0600", info.Mode(), err)
-	}
-	if err := WriteFileAtomic(filepath.Join(dir, "none", "key"), nil, 0o600); err == nil {
-		t.Error("no error for a directory that is not there")
-	}
-	if err := os.Mkdir(filepath.Join(dir, "taken"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteFileAtomic(filepath.Join(dir, "taken"), nil, 0o600); err == nil {
-		t.Error("no error for a path that is a directory")
-	}
-	left, err := filepath.Glob(filepath.Join(dir, ".*"))
-	if err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

@@ -267,6 +267,86 @@ func TestRetryAfterLostAnswer(t *testing.T) {
 	}
 }
 
+// A process that was killed takes its attempt up: with the certificate that it kept it is admitted again by whoever admitted it, however late; where
+// nobody has, it makes another one.
+func TestAttemptIsTakenUp(t *testing.T) {
+	for _, taken := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMember(t)
+			seed, id := m.invite(t, 1, time.Hour)
+			j := joiner(m, seed, "laptop")
+			var kept []*x509.Certificate
+			j.options.Keep = func(cert *x509.Certificate) error { kept = append(kept, cert); return nil }
+			left := 1
+			if taken {
+				left = 1 << 20
+			}
+			_, err := ask(j, m, func(c net.Conn) net.Conn { return &cut{Conn: c, left: left} })
+			if taken != (err == nil) {
+				t.Fatalf("got %v", err)
+			}
+			if !taken { // the certificate is made, and went nowhere
+				invites, _ := m.InviteChain(id)
+				if _, err := j.certificate(invites[0], time.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(30 * time.Minute)
+			o := j.options
+			o.Cert = kept[0]
+			again := NewJoiner(o)
+			result, err := ask(again, m, nil)
+			if !taken {
+				if no := new(Refusal); !errors.As(err, &no) || no.Code != CodeClock || !again.Renew(err) || again.Unsure() {
+					t.Fatalf("got %v, want a certificate that is too old, to be made anew", err)
+				}
+				result, err = ask(again, m, nil)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if taken != (len(kept) == 1) || !bytes.Equal(result.Chain[0].Raw, kept[len(kept)-1].Raw) {
+				t.Errorf("taken %t: got %d certificates, want one, and another only where nobody took the first", taken, len(kept))
+			}
+			if used := m.known.Invites()[0].Used; len(used) != 1 {
+				t.Errorf("got %d uses, want one", len(used))
+			}
+			if again.Renew(err) || again.Renew(Refuse(CodeUsed, "")) {
+				t.Error("renewed without a reason")
+			}
+		})
+	}
+}
+
+// An invite that has ended by this machine's clock alone: it is the clock that is wrong, and by how much is said.
+func TestInviteThatEndedByAWrongClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMember(t)
+		seed, id := m.invite(t, 1, time.Hour)
+		invites, _ := m.InviteChain(id)
+		j := joiner(m, seed, "laptop")
+		time.Sleep(3 * time.Hour)
+		for clock, want := range map[time.Time]Code{time.Now(): CodeExpired, time.Now().Add(-150 * time.Minute): CodeClock} {
+			_, err := j.certificate(invites[0], clock)
+			if no := new(Refusal); !errors.As(err, &no) || no.Code != want || want == CodeClock && !strings.Contains(no.Text, "2h30m0s ahead") {
+				t.Errorf("member's clock %s: got %v, want code %d", clock, err, want)
+			}
+		}
+	})
+}
+
+// What cannot be kept is shown to nobody.
+func TestCertificateIsKeptFirst(t *testing.T) {
+	m := newMember(t)
+	seed, _ := m.invite(t, 1, time.Hour)
+	j := joiner(m, seed, "laptop")
+	full := errors.New("disk full")
+	j.options.Keep = func(*x509.Certificate) error { return full }
+	if _, err := ask(j, m, nil); !errors.Is(err, full) || j.Unsure() || len(m.known.Invites()[0].Used) != 0 {
+		t.Errorf("got %v, want that of the disk, and nobody asked", err)
+	}
+}
+
 func TestForgedProofs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMember(t)
@@ -405,7 +485,7 @@ func FuzzConversation(f *testing.F) {
 	var said bytes.Buffer
 	_ = write(&said, message{Hello: &hello{Version: 1, Invite: key.Public().(ed25519.PublicKey), Proof: signature}})
 	j := joiner(m, seed, "fuzz")
-	cert, err := j.certificate(invites[0])
+	cert, err := j.certificate(invites[0], time.Now())
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -24,15 +24,21 @@ type Options struct {
 	// Own is the node's record as far as the node can fill it: names, keys, version, instance. Certificate and admission are
 	// filled in here; the sequence becomes 1 when it is 0.
 	Own record.Node
+	// Cert is the certificate of an earlier attempt with these keys, nil for none: whoever admitted it says so again.
+	Cert *x509.Certificate
+	// Keep is given a new certificate before anybody is shown it, so that it can be Cert the next time; its error ends the join. May be nil.
+	Keep func(*x509.Certificate) error
 }
 
 // Joiner is a node that wants in. It makes one certificate, however many members it asks and how often.
 type Joiner struct {
 	options Options
 	invite  ed25519.PrivateKey
+	making  chan struct{} // held by the one that makes the certificate
 
-	mu   sync.Mutex
-	cert certificate
+	mu     sync.Mutex
+	cert   certificate
+	unsure int // requests to which no answer came
 }
 
 // Result is what a successful join brings. All of it has been verified against the root.
@@ -44,12 +50,43 @@ type Result struct {
 	Members   int             // members known from Records, this node included
 	Records   []record.Signed // of the mesh, with this node's first one; to be put into its store
 	Total     int             // records that the member has; those not in Records come by sync
+	Ahead     time.Duration   // this machine's clock, of the member's, to a second; less than zero: behind
 	Spread    bool            // the member has taken the first record; else mesh spreads it at the agent's start
 }
 
 // NewJoiner makes a Joiner.
 func NewJoiner(o Options) *Joiner {
-	return &Joiner{options: o, invite: ed25519.NewKeyFromSeed(o.Seed[:])}
+	return &Joiner{options: o, invite: ed25519.NewKeyFromSeed(o.Seed[:]), making: make(chan struct{}, 1), cert: o.Cert}
+}
+
+// Unsure reports whether a member may have admitted this node without its hearing of it: the answer was lost.
+func (j *Joiner) Unsure() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.unsure > 0
+}
+
+// Renew reports whether to ask the same member once more after the error of a Join: it takes no certificate as old as the one of an earlier
+// attempt, which it has not admitted. The next Join makes another one.
+func (j *Joiner) Renew(err error) bool {
+	var no *Refusal
+	if !errors.As(err, &no) || no.Code != CodeClock {
+		return false
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.cert == nil || time.Since(j.cert.NotBefore) < identity.Skew/2 {
+		return false
+	}
+	j.cert = nil
+	return true
+}
+
+// waits notes that a request has gone out, or that its answer has come.
+func (j *Joiner) waits(n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.unsure += n
 }
 
 // Join asks the member at the far end of c to be admitted to the mesh of root, and closes c. A no is a *Refusal, with an
@@ -82,7 +119,8 @@ func (j *Joiner) join(c Conn, root certificate) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	cert, err := j.certificate(invites[0])
+	ahead := time.Since(clock).Round(time.Second)
+	cert, err := j.certificate(invites[0], clock)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +132,7 @@ func (j *Joiner) join(c Conn, root certificate) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	result.Ahead = ahead
 	// From here on the node is a member, whatever becomes of this connection.
 	if write(c, message{First: first}) != nil {
 		return result, nil
@@ -186,25 +225,43 @@ func parseChain(raw [][]byte, root certificate) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// certificate makes the node's certificate, once: all members asked countersign the same one. It is made anew when
-// it has become too old to be admitted.
-func (j *Joiner) certificate(invite certificate) (certificate, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	now := time.Now()
-	if j.cert != nil && bytes.Equal(j.cert.RawIssuer, invite.RawSubject) && now.Sub(j.cert.NotBefore) < identity.Skew/2 {
-		return j.cert, nil
+// certificate makes the node's certificate, once: all members asked countersign the same one. It is kept before anybody sees it.
+func (j *Joiner) certificate(invite certificate, clock time.Time) (certificate, error) {
+	j.making <- struct{}{}
+	defer func() { <-j.making }()
+	if cert := j.made(); cert != nil && bytes.Equal(cert.RawIssuer, invite.RawSubject) {
+		return cert, nil
 	}
+	now := time.Now()
 	terms, err := identity.TermsOf(invite)
 	if err != nil {
 		return nil, err
 	}
-	if now.After(terms.Expires) {
+	switch {
+	case now.After(terms.Expires) && clock.Before(terms.Expires):
+		return nil, withClock(Refuse(CodeClock, "this machine's clock says that the invite has expired, and the member's that it has not: set the one that is wrong"), clock)
+	case now.After(terms.Expires):
 		return nil, Refuse(CodeExpired, "the invite expired on %s: ask for a new one", terms.Expires.Local().Format("2 January 2006 at 15:04"))
 	}
 	issuer := identity.Authority{Cert: invite, Key: j.invite}
-	j.cert, err = identity.NewNode(issuer, j.options.Key.Public().(ed25519.PublicKey), identity.NodeTerms{Admin: terms.Admin, NotBefore: now})
-	return j.cert, err
+	cert, err := identity.NewNode(issuer, j.options.Key.Public().(ed25519.PublicKey), identity.NodeTerms{Admin: terms.Admin, NotBefore: now})
+	if err == nil && j.options.Keep != nil {
+		err = j.options.Keep(cert)
+	}
+	if err != nil {
+		return nil, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.cert = cert
+	return cert, nil
+}
+
+// made is the certificate, nil when there is none yet.
+func (j *Joiner) made() certificate {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.cert
 }
 
 // askAdmission proves the node's key and returns what the member answers.
@@ -213,6 +270,7 @@ func (j *Joiner) askAdmission(c Conn, cert certificate) (*admitted, error) {
 	if err != nil {
 		return nil, err
 	}
+	j.waits(1)
 	if err := write(c, message{Request: &request{Cert: cert.Raw, Proof: signature}}); err != nil {
 		return nil, err
 	}
@@ -221,6 +279,7 @@ func (j *Joiner) askAdmission(c Conn, cert certificate) (*admitted, error) {
 	case err != nil:
 		return nil, err
 	case m.Refusal != nil:
+		j.waits(-1)
 		return nil, refusalOf(m)
 	case m.Admitted == nil:
 		return nil, errMessage

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"warren/mesh/disk"
 	"warren/mesh/identity"
 )
 
@@ -22,8 +23,8 @@ const (
 	// contactsEvery is how long after a write the next one comes at the earliest: sessions come up many at a time, and each
 	// write waits for the disk twice.
 	contactsEvery = time.Second
-	// contactsRetry is how long after a write that failed the next one is tried: a full disk is not emptied sooner.
-	contactsRetry = time.Minute
+	// contactsRetry is how long after a write that failed the next one is tried: soon enough for who has just made room.
+	contactsRetry = 10 * time.Second
 )
 
 // Contact is an address at which a member was reached once.
@@ -45,6 +46,8 @@ type Contacts struct {
 
 	mu   sync.Mutex                // one Add at a time
 	list atomic.Pointer[[]Contact] // newest first; replaced as a whole under mu, its slice never changed
+
+	trouble atomic.Pointer[error] // of the last write; nil: none
 }
 
 // OpenContacts reads the contacts of earlier runs, and where this node was admitted. A damaged list is set aside, and nothing
@@ -56,7 +59,7 @@ func OpenContacts(s *State, logger *slog.Logger) (c *Contacts, warning string) {
 	path := filepath.Join(s.Dir, fileContacts)
 	c = &Contacts{
 		log: logger.With("part", "place"), dirty: make(chan struct{}, 1),
-		write: func(raw []byte) error { return identity.WriteFileAtomic(path, raw, 0o600) },
+		write: func(raw []byte) error { return disk.Disk{}.Write(path, raw, 0o600) },
 	}
 	list, warning := readContacts(path)
 	for _, addr := range s.Settings.Contacts {
@@ -98,6 +101,14 @@ func decodeContacts(raw []byte) (list []Contact, err error) {
 
 // Snapshot returns the contacts, the newest first. The slice is shared: nobody changes it.
 func (c *Contacts) Snapshot() []Contact { return *c.list.Load() }
+
+// Trouble returns why the last write failed, nil when it did not.
+func (c *Contacts) Trouble() error {
+	if err := c.trouble.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 
 // Add puts an address at which a member was reached in front. It never waits for the disk.
 func (c *Contacts) Add(id identity.NodeID, addr netip.AddrPort) {
@@ -164,8 +175,13 @@ func (c *Contacts) keep(before error) error {
 	if err == nil {
 		err = c.write(append(raw, '\n'))
 	}
-	if err != nil && before == nil {
+	switch {
+	case err == nil:
+		c.trouble.Store(nil)
+		return nil
+	case before == nil:
 		c.log.Warn("contacts not kept", "error", err)
 	}
+	c.trouble.Store(&err)
 	return err
 }

@@ -155,19 +155,25 @@ func TestSlowDiskHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-// A full disk is said once and tried once a minute, and nothing is lost.
+// A full disk is said once and tried every ten seconds, and nothing is lost.
 func TestFullDiskIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := fileTwin{full: 90 * time.Second}
+		f := fileTwin{full: 15 * time.Second}
 		var log bytes.Buffer
 		c, stop := keeper(t, &f, &log)
 		c.Add(met(0).ID, met(0).Addr)
-		time.Sleep(90 * time.Second)
+		time.Sleep(15 * time.Second)
+		if err := c.Trouble(); !errors.Is(err, errFull) {
+			t.Errorf("got trouble %v, want %v", err, errFull)
+		}
 		c.Add(met(1).ID, met(1).Addr)
 		time.Sleep(time.Hour)
+		if err := c.Trouble(); err != nil {
+			t.Errorf("got trouble %v, want none any more", err)
+		}
 		stop()
-		f.check(t, written{list: []Contact{met(0)}, err: errFull}, written{at: time.Minute, list: []Contact{met(0)}, err: errFull},
-			written{at: 2 * time.Minute, list: []Contact{met(1), met(0)}})
+		f.check(t, written{list: []Contact{met(0)}, err: errFull}, written{at: contactsRetry, list: []Contact{met(0)}, err: errFull},
+			written{at: 2 * contactsRetry, list: []Contact{met(1), met(0)}})
 		if got := strings.Count(log.String(), "contacts not kept"); got != 1 {
 			t.Errorf("got %d warnings, want 1:\n%s", got, &log)
 		}

@@ -1,6 +1,7 @@
 package place
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
@@ -12,10 +13,10 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"warren/mesh/disk"
 	"warren/mesh/identity"
 	"warren/mesh/signal"
 	"warren/nat/ranges"
-	"warren/tunnel/osnet"
 )
 
 // CreateOptions say how to make a mesh of which this machine is the founder.
@@ -26,7 +27,10 @@ type CreateOptions struct {
 	IPv4      netip.Prefix // zero: chosen from the mesh ID, clear of local routes
 	NoIPv4    bool
 	Endpoints []string // host:port, kept in the state directory
-	Port      uint16   // 0: DefaultPort; kept in the state directory
+	Port      uint16   // 0: the first free one from DefaultPort on; kept in the state directory, as is the name of the interface
+	Claims    []Claim  // what is taken on this machine beside what Claims finds: by config files
+
+	disk disk.Disk
 }
 
 // Create makes the keys, the root certificate and the first node of a new mesh. Nothing is left behind when
@@ -41,14 +45,26 @@ func Create(o CreateOptions) (Membership, error) {
 		return Membership{}, fmt.Errorf("create mesh %q: that is what the agent without a mesh is called: %w", o.Mesh, ErrName)
 	}
 	dir := filepath.Join(o.StateRoot, o.Mesh)
-	if _, err := os.Stat(dir); err == nil {
+	if _, err := os.Lstat(dir); err == nil {
 		return Membership{}, fmt.Errorf("create mesh %s: %s is there already: %w", o.Mesh, dir, os.ErrExist)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), createWait)
+	defer cancel()
+	unlock, err := lockRoot(ctx, o.disk, o.StateRoot, func() {})
+	if err != nil {
+		return Membership{}, err
+	}
+	defer unlock()
 	_, rootKey, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return Membership{}, fmt.Errorf("make root key: %w", err)
 	}
-	prefix4, err := choosePrefix4(o, identity.MeshIDOf(rootKey.Public().(ed25519.PublicKey)))
+	claims := append(Claims(o.StateRoot), o.Claims...)
+	ifname, port, err := settle(claims, o.Port)
+	if err != nil {
+		return Membership{}, fmt.Errorf("create mesh %s: %w", o.Mesh, err)
+	}
+	prefix4, err := choosePrefix4(o, claims, identity.MeshIDOf(rootKey.Public().(ed25519.PublicKey)))
 	if err != nil {
 		return Membership{}, err
 	}
@@ -66,15 +82,15 @@ func Create(o CreateOptions) (Membership, error) {
 		return Membership{}, err
 	}
 	s.Chain = []*x509.Certificate{leaf, root}
-	s.Settings = Settings{Schema: storedSchema, Mesh: o.Mesh, Name: o.Name, Port: o.Port, Endpoints: o.Endpoints}
+	s.Settings = Settings{Schema: storedSchema, Mesh: o.Mesh, Name: o.Name, Interface: ifname, Port: port, Endpoints: o.Endpoints}
 	encoded, err := identity.EncodePrivateKey(rootKey)
 	if err != nil {
 		return Membership{}, err
 	}
 	keepRoot := func(dir string) error {
-		return identity.WriteFileAtomic(filepath.Join(dir, fileRootKey), encoded, 0o600)
+		return o.disk.Write(filepath.Join(dir, fileRootKey), encoded, 0o600)
 	}
-	if err := s.write(dir, keepRoot); err != nil {
+	if err := s.make(o.disk, dir, keepRoot); err != nil {
 		return Membership{}, err
 	}
 	out := s.membership()
@@ -82,8 +98,11 @@ func Create(o CreateOptions) (Membership, error) {
 	return out, nil
 }
 
+// createWait is how long Create waits for another one, or a join, on this machine.
+const createWait = 5 * time.Second
+
 // choosePrefix4 picks the mesh's IPv4 range: wanted, none, or one that no local route overlaps.
-func choosePrefix4(o CreateOptions, mesh identity.MeshID) (netip.Prefix, error) {
+func choosePrefix4(o CreateOptions, claims []Claim, mesh identity.MeshID) (netip.Prefix, error) {
 	switch {
 	case o.NoIPv4:
 		return netip.Prefix{}, nil
@@ -92,7 +111,7 @@ func choosePrefix4(o CreateOptions, mesh identity.MeshID) (netip.Prefix, error) 
 			return netip.Prefix{}, err
 		}
 	}
-	routes, err := osnet.Routes(ranges.Carrier, o.IPv4)
+	routes, err := routesBeside(claims, ranges.Carrier, o.IPv4)
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("look for a free IPv4 range: %w", err)
 	}

@@ -9,8 +9,9 @@ import (
 )
 
 // The state directory of a mesh, /var/lib/warren/MESH (on macOS /Library/Application Support/warren/MESH), mode 0700. It
-// is made whole or not at all: under a hidden name (.MESH-…) that becomes the right one at the end. A hidden
-// directory that is left over comes of a process that was killed then, and may be removed.
+// is made whole or not at all: under a hidden name (.creating-… or .joining-…) that becomes the right one at the end, and goes as
+// a whole, under another one (.leaving-…). A hidden directory that is left over comes of a process that was killed then: the command that
+// it was, repeated, takes it up.
 //
 // Each file is written beside its old self and renamed, so that a power cut leaves the one or the other, and is readable by its
 // owner alone. This is the only place that names them. What is to be done about a damaged one is what Load says in its error.
@@ -24,7 +25,7 @@ const (
 	fileSealing   = "sealing.key"   // X25519, to which signals are encrypted; base64, in the same form
 	fileRecords   = "records.db"    // what is known of the mesh: package store
 	fileContacts  = "contacts.json" // where members were met: Contacts. Not in records.db, so that a node that loses that finds the others
-	fileLock      = "lock"          // empty; locked by the running agent (flock)
+	fileLock      = "lock"          // empty, there from the beginning; locked by the running agent (flock)
 )
 
 // remedies say for each file what a person can do when it is damaged or lost.

@@ -32,10 +32,10 @@ func (o JoinOptions) fits(root *x509.Certificate, mesh identity.MeshID) error {
 		return unfit{fmt.Errorf("join: the mesh is called %q, which cannot be kept here: %w", terms.Name, errors.Join(err, ErrName))}
 	}
 	dir := filepath.Join(o.StateRoot, terms.Name)
-	if _, err := os.Stat(dir); err == nil {
-		return unfit{fmt.Errorf("join mesh %s: %s is there already: leave that mesh first, or use another state directory: %w", terms.Name, dir, os.ErrExist)}
+	if _, err := os.Lstat(dir); err == nil {
+		return unfit{fmt.Errorf("join mesh %s: %s is there already, of another mesh with that name: leave that mesh first, or use another state directory: %w", terms.Name, dir, os.ErrExist)}
 	}
-	routes, err := osnet.Routes(terms.Prefix4, mesh.Prefix6())
+	routes, err := routesBeside(o.Claims, terms.Prefix4, mesh.Prefix6())
 	if err != nil {
 		return unfit{fmt.Errorf("join mesh %s: %w", terms.Name, err)}
 	}

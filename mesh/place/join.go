@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"warren/mesh/disk"
 	"warren/mesh/identity"
 	"warren/mesh/join"
 	"warren/mesh/session"
@@ -29,12 +31,16 @@ type JoinOptions struct {
 	StateRoot string // the state is made in StateRoot/MESH, MESH being the name in the root certificate
 	Name      string // wanted name of this node, a ValidName
 	Endpoints []string
-	Port      uint16 // 0: DefaultPort; kept in the state directory
-	NoIPv4    bool   // the overlay has no IPv4 on this machine; kept in the state directory
+	Port      uint16  // 0: the first free one from DefaultPort on; kept in the state directory, as is the name of the interface
+	Claims    []Claim // what is taken on this machine beside what Claims finds: by config files
+	NoIPv4    bool    // the overlay has no IPv4 on this machine; kept in the state directory
 	Version   string
 	Logger    *slog.Logger
 
-	way *nat64.Way // to IPv4, where this machine has none of its own
+	ifname string
+	way    *nat64.Way // to IPv4, where this machine has none of its own
+	disk   disk.Disk
+	ask    func(context.Context, identity.Token, *join.Joiner, JoinOptions, func(JoinProgress)) (*join.Result, netip.AddrPort, error) // nil: askAll
 }
 
 // JoinStage is a step of Join.
@@ -46,6 +52,7 @@ const (
 	StageAdmitted
 	StageSynced
 	StageSeeking // in place of the first when the token names nobody: members on the local network are looked for
+	StageWaiting // before the others: another join or create is at work on this machine
 )
 
 // JoinProgress tells a step that Join has reached.
@@ -63,9 +70,14 @@ const (
 )
 
 // Join asks the anchors of the token, and members on the local network, for admission until one admits this machine or ctx ends, and writes the state
-// directory. progress, which may be nil, is called from the calling goroutine only. Nothing is left behind when it
-// fails. The error says in words why (expired, used by whom, revoked, mistyped, clock wrong by how much, nobody answered). It wraps
-// ErrOverlap when the mesh's networks overlap those of this machine; nobody is asked for admission then.
+// directory. progress, which may be nil, is called from the calling goroutine only.
+//
+// It looks before it asks: of a machine that is in the mesh already it returns the Membership as it stands, with Already set. The keys are on disk before
+// the first packet goes out, and the place has its name at the end: a join that breaks off anywhere in between can be repeated with the same token,
+// and is the same member. Nothing is left behind when it fails and nobody can have admitted this machine.
+//
+// The error says in words why (expired, used by whom, revoked, mistyped, clock wrong by how much, nobody answered). It wraps
+// ErrOverlap when the mesh's networks overlap those of this machine, and os.ErrExist when another mesh of that name is here; nobody is asked for admission then.
 func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Membership, error) {
 	if err := ValidName(o.Name); err != nil {
 		return Membership{}, err
@@ -77,18 +89,50 @@ func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Memb
 	if progress == nil {
 		progress = func(JoinProgress) {}
 	}
-	s, err := newState()
+	if here, err := placeIn(o.StateRoot, token.Mesh); here != nil || err != nil {
+		return already(here), err
+	}
+	unlock, err := lockRoot(ctx, o.disk, o.StateRoot, func() { progress(JoinProgress{Stage: StageWaiting}) })
 	if err != nil {
 		return Membership{}, err
 	}
+	defer unlock()
+	if here, err := placeIn(o.StateRoot, token.Mesh); here != nil || err != nil { // by the join that this one has waited for
+		return already(here), err
+	}
+	o.Claims = append(Claims(o.StateRoot), o.Claims...)
+	ifname, port, err := settle(o.Claims, o.Port)
+	if err != nil {
+		return Membership{}, fmt.Errorf("join: %w", err)
+	}
+	o.ifname, o.Port = ifname, port
+	p, err := openPending(o.disk, o.StateRoot, token)
+	if err != nil {
+		return Membership{}, err
+	}
+	return o.join(ctx, token, p, progress)
+}
+
+// join is Join from where the keys are on disk.
+func (o JoinOptions) join(ctx context.Context, token identity.Token, p *pending, progress func(JoinProgress)) (Membership, error) {
+	s := p.state
 	s.Settings.Name = o.Name
 	own, err := s.OwnRecord(token.Mesh, s.WireGuard, o.Version)
 	if err != nil {
+		_ = p.end(p.cert != nil)
 		return Membership{}, err
 	}
-	joiner := join.NewJoiner(join.Options{Seed: token.Seed, Key: s.Key, Own: own})
-	admitted, anchor, err := askAll(ctx, token, joiner, o, progress)
+	joiner := join.NewJoiner(join.Options{Seed: token.Seed, Key: s.Key, Own: own, Cert: p.cert, Keep: p.keep})
+	ask := o.ask
+	if ask == nil {
+		ask = askAll
+	}
+	admitted, anchor, err := ask(ctx, token, joiner, o, progress)
 	if err != nil {
+		if joiner.Unsure() {
+			err = fmt.Errorf("%w; %s", err, again)
+		}
+		_ = p.end(p.cert != nil || joiner.Unsure())
 		return Membership{}, err
 	}
 	s.Chain = admitted.Chain
@@ -97,21 +141,57 @@ func Join(ctx context.Context, o JoinOptions, progress func(JoinProgress)) (Memb
 		return Membership{}, fmt.Errorf("join: %w", err)
 	}
 	s.Settings = Settings{
-		Schema: storedSchema, Mesh: terms.Name, Name: o.Name, Port: o.Port, Endpoints: o.Endpoints, Admission: &admitted.Admission,
+		Schema: storedSchema, Mesh: terms.Name, Name: o.Name, Interface: o.ifname, Port: o.Port, Endpoints: o.Endpoints, Admission: &admitted.Admission,
 		Contacts: []netip.AddrPort{anchor}, Admitter: admitted.Admission.Signer, NoIPv4: o.NoIPv4,
 	}
 	progress(JoinProgress{Stage: StageAdmitted, Mesh: terms.Name, By: admitted.ByName})
-	if err := s.write(filepath.Join(o.StateRoot, terms.Name), func(dir string) error { return writeRecords(dir, admitted) }); err != nil {
-		return Membership{}, err
+	if err := p.finish(filepath.Join(o.StateRoot, terms.Name), func(dir string) error { return writeRecords(o.disk, dir, admitted) }); err != nil {
+		return Membership{}, fmt.Errorf("join: this machine is admitted, and its place cannot be kept: %w; %s", err, again)
 	}
+	forgetPending(o.disk, o.StateRoot, token.Mesh)
 	progress(JoinProgress{Stage: StageSynced, Mesh: terms.Name, Records: len(admitted.Records)})
 	out := s.membership()
-	out.AdmittedBy, out.Members = admitted.ByName, admitted.Members
+	out.AdmittedBy, out.Members, out.Ahead = admitted.ByName, admitted.Members, admitted.Ahead
 	return out, nil
 }
 
+// again is what to do about a join that broke off when a member may have admitted this machine.
+const again = "repeat it with the same token: it takes up where it was, and uses the invite once"
+
+// placeIn returns the state of this machine in a mesh, nil when it has none. The error is about a state that is damaged.
+func placeIn(root string, mesh identity.MeshID) (*State, error) {
+	entries, err := os.ReadDir(root)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	for _, e := range entries {
+		if ValidName(e.Name()) != nil {
+			continue
+		}
+		s := &State{Dir: filepath.Join(root, e.Name())}
+		if s.readChain() == nil && s.MeshID() == mesh {
+			return Load(s.Dir)
+		}
+	}
+	return nil, nil
+}
+
+// already is the membership of a machine that was in the mesh before; zero for nil.
+func already(s *State) Membership {
+	if s == nil {
+		return Membership{}
+	}
+	out := s.membership()
+	out.Already = true
+	return out
+}
+
 // writeRecords gives the new state the records that came with the admission. The agent verifies them when it starts.
-func writeRecords(dir string, admitted *join.Result) error {
+func writeRecords(d disk.Disk, dir string, admitted *join.Result) error {
+	return d.Do("write", filepath.Join(dir, fileRecords), func() error { return putRecords(dir, admitted) })
+}
+
+func putRecords(dir string, admitted *join.Result) error {
 	records, _, err := store.Open(filepath.Join(dir, fileRecords))
 	if err != nil {
 		return err
@@ -166,6 +246,16 @@ func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, j
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
 	defer socket.Close()
+	for {
+		result, err := askOn(ctx, socket, mesh, a, joiner, o)
+		if err == nil || !joiner.Renew(err) {
+			return result, err
+		}
+	}
+}
+
+// askOn asks one anchor once.
+func askOn(ctx context.Context, socket net.PacketConn, mesh identity.MeshID, a identity.TokenAnchor, joiner *join.Joiner, o JoinOptions) (*join.Result, error) {
 	var dials sync.WaitGroup
 	defer dials.Wait() // nothing dials on the socket when it is closed
 	ctx, cancel := context.WithCancel(ctx)

@@ -11,9 +11,11 @@
 package place
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"warren/mesh/identity"
 )
@@ -58,7 +60,11 @@ type Membership struct {
 	Prefix4    netip.Prefix // zero: none
 	Prefix6    netip.Prefix
 	AdmittedBy string // name of the member that admitted this node; "" for the founder
-	Members    int    // known members, this node included
+	Interface  string // "" where the system chooses
+	Port       uint16
+	Members    int           // known members, this node included
+	Ahead      time.Duration // of Join: this machine's clock, of that of the member that admitted it; less than zero: behind
+	Already    bool          // Join has found it as it is: this machine was in the mesh before
 }
 
 // membership describes the place that the state gives this machine.
@@ -66,7 +72,7 @@ func (s *State) membership() Membership {
 	terms, _ := identity.RootTermsOf(s.Root())
 	out := Membership{
 		Mesh: s.Settings.Mesh, MeshID: s.MeshID(), StateDir: s.Dir, ID: s.NodeID(), Name: s.Settings.Name,
-		Prefix4: terms.Prefix4, Prefix6: s.MeshID().Prefix6(), Addr6: identity.Addr6(s.MeshID(), s.NodeID()),
+		Interface: cmp.Or(s.Settings.Interface, defaultInterface(0)), Port: cmp.Or(s.Settings.Port, DefaultPort), Prefix4: terms.Prefix4, Prefix6: s.MeshID().Prefix6(), Addr6: identity.Addr6(s.MeshID(), s.NodeID()),
 	}
 	if terms.Prefix4.IsValid() && !s.Settings.NoIPv4 {
 		out.Addr4 = identity.Addr4(terms.Prefix4, s.NodeID(), 0)

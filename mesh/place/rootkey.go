@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"warren/mesh/disk"
 	"warren/mesh/identity"
 )
 
@@ -93,7 +94,7 @@ func ExportRoot(dir, file string, remove bool) error {
 	if err := os.Remove(filepath.Join(dir, fileRootKey)); err != nil {
 		return fmt.Errorf("the copy is made, the root key is still here: %w", err)
 	}
-	return identity.SyncDir(dir)
+	return disk.Disk{}.Sync(dir)
 }
 
 // ExportRootTo is ExportRoot for what is no file: it cannot be read back, so the key stays.
@@ -135,7 +136,7 @@ func writeNew(file string, raw []byte) (err error) {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := identity.SyncDir(filepath.Dir(file)); err != nil {
+	if err := (disk.Disk{}).Sync(filepath.Dir(file)); err != nil {
 		return err
 	}
 	back, err := os.ReadFile(file)
@@ -150,7 +151,7 @@ func writeNew(file string, raw []byte) (err error) {
 
 func noteExport(dir string) error {
 	now := time.Now().UTC().Format(time.RFC3339)
-	if err := identity.WriteFileAtomic(filepath.Join(dir, fileExported), []byte(now+"\n"), 0o600); err != nil {
+	if err := (disk.Disk{}).Write(filepath.Join(dir, fileExported), []byte(now+"\n"), 0o600); err != nil {
 		return fmt.Errorf("note that the root key was exported: %w", err)
 	}
 	return nil
@@ -174,7 +175,7 @@ func ImportRoot(dir string, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := identity.WriteFileAtomic(path, encoded, 0o600); err != nil {
+	if err := (disk.Disk{}).Write(path, encoded, 0o600); err != nil {
 		return err
 	}
 	return noteExport(dir)

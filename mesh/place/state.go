@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"warren/mesh/disk"
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/signal"
@@ -31,6 +32,7 @@ type Settings struct {
 	Schema    int               `json:"schema"`
 	Mesh      string            `json:"mesh"`                // a ValidName, that of the directory
 	Name      string            `json:"name"`                // wanted by this node, a ValidName
+	Interface string            `json:"interface,omitempty"` // name; "": warren0, or what the system chooses
 	Port      uint16            `json:"port"`                // UDP; 0: DefaultPort
 	Endpoints []string          `json:"endpoints,omitempty"` // host:port of this node as others reach it
 	NoIPv4    bool              `json:"no_ipv4,omitempty"`   // the overlay has no IPv4 on this machine
@@ -67,54 +69,73 @@ func (s *State) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("mesh", s.Settings.Mesh), slog.String("name", s.Settings.Name))
 }
 
-// write makes the state directory dir with s in it, and what more puts there: whole, or not at all.
-func (s *State) write(dir string, more func(dir string) error) (err error) {
-	parent := filepath.Dir(dir)
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
-	}
-	temporary, err := os.MkdirTemp(parent, "."+filepath.Base(dir)+"-")
-	if err != nil {
-		return fmt.Errorf("make state directory: %w", err)
+// make makes the state directory dir with s in it, and what more puts there: whole, or not at all. The caller has the lock of lockRoot.
+func (s *State) make(d disk.Disk, dir string, more func(dir string) error) (err error) {
+	unnamed := filepath.Join(filepath.Dir(dir), creating+filepath.Base(dir))
+	if err := d.Remove(unnamed); err != nil { // of one that was killed
+		return fmt.Errorf("make state: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(temporary)
+			_ = d.Remove(unnamed)
 		}
 	}()
-	if err := s.writeFiles(temporary); err != nil {
+	if err := d.MakeDir(unnamed, 0o700); err != nil {
+		return fmt.Errorf("make state: %w", err)
+	}
+	if err := s.writeKeys(d, unnamed); err != nil {
 		return err
 	}
-	if more != nil {
-		if err := more(temporary); err != nil {
-			return err
-		}
+	if err := s.writePlace(d, unnamed); err != nil {
+		return err
 	}
-	if _, err := os.Stat(dir); err == nil {
-		return fmt.Errorf("make state directory %s: %w", dir, os.ErrExist)
+	if err := more(unnamed); err != nil {
+		return err
 	}
-	if err := os.Rename(temporary, dir); err != nil {
-		return fmt.Errorf("make state directory %s: %w", dir, err)
-	}
-	s.Dir = dir
-	return identity.SyncDir(parent)
+	return s.name(d, unnamed, dir)
 }
 
-func (s *State) writeFiles(dir string) error {
+// name gives a directory in which everything is its name.
+func (s *State) name(d disk.Disk, unnamed, dir string) error {
+	if _, err := os.Lstat(dir); err == nil { // one that is empty would be replaced
+		return fmt.Errorf("make state: %s is there already: %w", dir, os.ErrExist)
+	}
+	if err := d.Rename(unnamed, dir); err != nil {
+		return fmt.Errorf("make state: %w", err)
+	}
+	s.Dir = dir
+	return nil
+}
+
+// writeKeys writes what a node is before it has a place.
+func (s *State) writeKeys(d disk.Disk, dir string) error {
 	nodeKey, err := identity.EncodePrivateKey(s.Key)
 	if err != nil {
 		return err
 	}
+	return writeFiles(d, dir, []file{
+		{fileWireGuard, []byte(s.WireGuard.String() + "\n")}, {fileSealing, []byte(wgtypes.Key(s.Sealing).String() + "\n")}, {fileNodeKey, nodeKey},
+	})
+}
+
+// writePlace writes what its place is.
+func (s *State) writePlace(d disk.Disk, dir string) error {
 	settings, err := json.MarshalIndent(s.Settings, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", fileSettings, err)
 	}
-	files := map[string][]byte{
-		fileNodeKey: nodeKey, fileSettings: append(settings, '\n'), fileChain: identity.EncodeCerts(s.Chain...),
-		fileWireGuard: []byte(s.WireGuard.String() + "\n"), fileSealing: []byte(wgtypes.Key(s.Sealing).String() + "\n"),
-	}
-	for name, data := range files {
-		if err := identity.WriteFileAtomic(filepath.Join(dir, name), data, 0o600); err != nil {
+	return writeFiles(d, dir, []file{{fileLock, nil}, {fileChain, identity.EncodeCerts(s.Chain...)}, {fileSettings, append(settings, '\n')}})
+}
+
+// file is one to be written.
+type file struct {
+	name string
+	data []byte
+}
+
+func writeFiles(d disk.Disk, dir string, files []file) error {
+	for _, f := range files {
+		if err := d.Write(filepath.Join(dir, f.name), f.data, 0o600); err != nil {
 			return err
 		}
 	}
@@ -219,14 +240,23 @@ func (s *State) readChain() error {
 }
 
 // Lock takes the lock of a state directory until it is closed, or the process ends. The error wraps syscall.EWOULDBLOCK
-// when an agent holds it.
+// when an agent holds it. On a disk that cannot be written it is the file as it is, or without one the directory.
 func Lock(dir string) (io.Closer, error) {
-	file, err := os.OpenFile(filepath.Join(dir, fileLock), os.O_CREATE|os.O_RDWR, 0o600)
+	path := filepath.Join(dir, fileLock)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock state: %w", err)
+		if _, statErr := os.Stat(path); statErr != nil {
+			path = dir
+		}
+		if file, err = os.Open(path); err != nil {
+			return nil, fmt.Errorf("lock state: %w", err)
+		}
 	}
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		file.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock state %s: %w", path, err)
+		}
 		return nil, fmt.Errorf("lock state %s: an agent is running on it: %w", dir, err)
 	}
 	return file, nil

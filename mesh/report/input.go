@@ -52,9 +52,10 @@ type Mesh struct {
 	ID          identity.MeshID
 	Name        string
 	Records     Records
-	Expires     time.Time                  // of this node's certificate
-	NoIPv4      bool                       // the overlay has none on this machine
-	NoTunnel    map[identity.NodeID]string // members that have no tunnel with this node, and why
+	Expires     time.Time                         // of this node's certificate
+	Clocks      map[identity.NodeID]time.Duration // how far those of members are ahead of this machine's, as last heard
+	NoIPv4      bool                              // the overlay has none on this machine
+	NoTunnel    map[identity.NodeID]string        // members that have no tunnel with this node, and why
 	Traffic     map[identity.NodeID]Traffic
 	Paths       map[identity.NodeID]path.Status
 	Mapped      []netip.AddrPort // under which others see the shared port

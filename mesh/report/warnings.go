@@ -20,6 +20,7 @@ func (m *Mesh) warnings(names Names, now time.Time) (out []string) {
 	if m.Records.Conflict != "" {
 		out = append(out, m.Records.Conflict)
 	}
+	out = append(out, clocks(m.Clocks, names)...)
 	if text := m.onlyAdmin(names); text != "" {
 		out = append(out, text)
 	}

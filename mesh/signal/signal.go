@@ -24,6 +24,19 @@ import (
 	"warren/mesh/record"
 )
 
+// SkewError is ErrClockSkew with the difference.
+type SkewError struct {
+	Ahead time.Duration // the sender's clock, of ours; less than zero: behind
+}
+
+// Error returns the difference in words.
+func (e *SkewError) Error() string {
+	return fmt.Sprintf("its clock differs from ours by %s: %v", e.Ahead.Round(time.Second), ErrClockSkew)
+}
+
+// Unwrap returns ErrClockSkew.
+func (e *SkewError) Unwrap() error { return ErrClockSkew }
+
 // Role says what a message does in the key agreement.
 type Role byte
 
@@ -70,6 +83,8 @@ type Message struct {
 	Attempt uint64
 	// Payload is passed through: at most MaxPayload bytes.
 	Payload []byte
+	// At is when it was sealed, by the sender's clock; set by Open.
+	At time.Time
 }
 
 // PSK is a WireGuard preshared key.
@@ -255,8 +270,7 @@ func (s *Sealer) Open(now time.Time, sealed []byte) (from identity.NodeID, m Mes
 		return from, m, nil, err
 	}
 	if skew := time.UnixMilli(in.Millis).Sub(now); skew > Window || skew < -Window {
-		return sender, m, nil, fmt.Errorf("open signal of %s: its clock differs from ours by %s: %w",
-			sender.Short(), skew.Round(time.Second), ErrClockSkew)
+		return sender, m, nil, fmt.Errorf("open signal of %s: %w", sender.Short(), &SkewError{skew})
 	}
 	if s.earlier(in) {
 		return sender, m, nil, fmt.Errorf("open signal of %s: %w", sender.Short(), ErrEarlier)
@@ -264,7 +278,7 @@ func (s *Sealer) Open(now time.Time, sealed []byte) (from identity.NodeID, m Mes
 	if err := s.fresh(now, sender, [16]byte(in.Nonce)); err != nil {
 		return sender, m, nil, fmt.Errorf("open signal of %s: %w", sender.Short(), err)
 	}
-	m = Message{Role: in.Role, Attempt: in.Attempt, Payload: in.Payload}
+	m = Message{Role: in.Role, Attempt: in.Attempt, Payload: in.Payload, At: time.UnixMilli(in.Millis)}
 	switch in.Role {
 	case Offer:
 		err = s.heardOffer(now, sender, in)

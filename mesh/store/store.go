@@ -17,13 +17,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
-	"warren/mesh/identity"
+	"warren/mesh/disk"
 )
 
 // The layout of the file. Each value ends in the CRC-32C of its key and value, since bbolt has no checksum of
@@ -78,58 +79,87 @@ type SetAside struct {
 
 // Store is an open file of records. Make one with Open, end it with Close.
 type Store struct {
+	// constant
 	path string
-	db   *bolt.DB
+	disk disk.Disk
+	turn chan struct{} // held by the one that works with what follows
+
+	db      *bolt.DB // nil: there is no file that can be read
+	reading bool     // the file could not be opened for writing yet
+
+	trouble atomic.Pointer[Trouble]
 }
 
 // Open opens the file at path and makes it when it is missing, readable by its owner only. Every record is read
 // once to see that the file is sound. When it is not, the file is renamed to
 // path.corrupt-TIME, an empty one takes its place, and the SetAside is not nil. Errors wrap ErrInUse, ErrNewer or
 // what the file system says.
-func Open(path string) (*Store, *SetAside, error) {
-	s, err := open(path)
-	if err == nil {
+//
+// That the disk cannot be written is no error: the store is what can be read, and has a Trouble. Of a damaged file that cannot be set aside it is
+// empty, and the SetAside has no path.
+func Open(path string) (*Store, *SetAside, error) { return OpenOn(disk.Disk{}, path) }
+
+// OpenOn is Open on a disk other than the system's, for tests: to open the file for writing is one step, and so is each batch.
+func OpenOn(d disk.Disk, path string) (*Store, *SetAside, error) {
+	s := &Store{path: path, disk: d, turn: make(chan struct{}, 1)}
+	var err error
+	s.db, err = s.open()
+	switch {
+	case err == nil:
 		return s, nil, nil
-	}
-	if !errors.Is(err, ErrDamaged) {
+	case refuses(err):
+		return s, s.read(err), nil
+	case !errors.Is(err, ErrDamaged):
 		return nil, nil, fmt.Errorf("open store %s: %w", path, err)
 	}
 	aside, moveErr := setAside(path)
+	if refuses(moveErr) {
+		s.read(moveErr)
+		return s, &SetAside{Cause: err}, nil
+	}
 	if moveErr != nil {
 		return nil, nil, fmt.Errorf("open store %s: %w; set it aside: %w", path, err, moveErr)
 	}
-	s, again := open(path)
-	if again != nil {
+	var again error
+	s.db, again = s.open()
+	switch {
+	case refuses(again):
+		s.read(again)
+	case again != nil:
 		return nil, nil, fmt.Errorf("open new store %s: %w", path, again)
 	}
 	return s, &SetAside{Path: aside, Cause: err}, nil
 }
 
-// setAside gives the damaged file a name of its own beside the old one and returns it.
-func setAside(path string) (string, error) {
-	aside := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405")
-	for n := 2; ; n++ {
-		if _, err := os.Lstat(aside); errors.Is(err, os.ErrNotExist) {
-			break
-		}
-		aside = fmt.Sprintf("%s.corrupt-%s-%d", path, time.Now().UTC().Format("20060102T150405"), n)
-	}
-	if err := os.Rename(path, aside); err != nil {
-		return "", err
-	}
-	return aside, identity.SyncDir(filepath.Dir(path))
-}
-
-// open opens, creates and checks the file. What bbolt panics about, and faults in its memory map (a file that is shorter
-// than its pages say), become ErrDamaged.
-func open(path string) (s *Store, err error) {
-	_, statErr := os.Stat(path)
-	var db *bolt.DB
-	err = guard(func() error {
-		var err error
-		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait, FreelistType: bolt.FreelistMapType, NoStatistics: true})
+// open opens the file for writing.
+func (s *Store) open() (db *bolt.DB, err error) {
+	err = s.disk.Do("open", s.path, func() error {
+		db, err = open(s.path, false)
 		return err
 	})
+	return db, err
+}
+
+// take is for the one that works with the file, which calls free.
+func (s *Store) take() (free func()) {
+	s.turn <- struct{}{}
+	return func() { <-s.turn }
+}
+
+// open opens and checks the file; unless it is to be read only, it makes one that is missing. What bbolt panics about, and faults in its memory map (a file that is shorter
+// than its pages say), become ErrDamaged. A file that was made and is not whole is removed.
+func open(path string, reading bool) (db *bolt.DB, err error) {
+	_, statErr := os.Stat(path)
+	err = guard(func() error {
+		var err error
+		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait, FreelistType: bolt.FreelistMapType, NoStatistics: true, ReadOnly: reading})
+		return err
+	})
+	defer func() {
+		if err != nil && errors.Is(statErr, os.ErrNotExist) && !reading {
+			_ = os.Remove(path)
+		}
+	}()
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, ErrInUse
@@ -138,25 +168,24 @@ func open(path string) (s *Store, err error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	s = &Store{path: path, db: db}
 	defer func() {
 		if err != nil {
 			// After a panic inside bbolt its locks may be held for ever.
-			go func() { _ = guard(db.Close) }()
+			go func(db *bolt.DB) { _ = guard(db.Close) }(db)
 		}
 	}()
-	if err := guard(s.prepare); err != nil {
+	if err := guard(func() error { return prepare(db, reading) }); err != nil {
 		return nil, err
 	}
 	if err := guard(func() error { return db.View(check) }); err != nil {
 		return nil, err
 	}
 	if statErr != nil {
-		if err := identity.SyncDir(filepath.Dir(path)); err != nil {
+		if err := (disk.Disk{}).Sync(filepath.Dir(path)); err != nil {
 			return nil, err
 		}
 	}
-	return s, nil
+	return db, nil
 }
 
 // isSystem reports whether the operating system refused, as opposed to bbolt not liking what it read.
@@ -166,9 +195,9 @@ func isSystem(err error) bool {
 }
 
 // prepare lays out a new file and refuses one with a layout of the future.
-func (s *Store) prepare() error {
+func prepare(db *bolt.DB, reading bool) error {
 	var laid bool
-	if err := s.db.View(func(tx *bolt.Tx) error {
+	if err := db.View(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
 		if meta == nil {
 			if records := tx.Bucket(recordBucket); records != nil {
@@ -188,10 +217,10 @@ func (s *Store) prepare() error {
 			return fmt.Errorf("layout %d: %w", version[0], ErrNewer)
 		}
 		return nil
-	}); err != nil || laid {
+	}); err != nil || laid || reading {
 		return err
 	}
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return db.Update(func(tx *bolt.Tx) error {
 		if _, err := tx.CreateBucket(recordBucket); err != nil {
 			return err
 		}
@@ -241,8 +270,26 @@ func checkBucket(b *bolt.Bucket) (n uint64, err error) {
 	return n, err
 }
 
+// Read returns the records of a file that no agent has open, and changes nothing. There are none where there is no file.
+func Read(path string) ([]Item, error) {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	db, err := open(path, true)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	s := &Store{path: path, turn: make(chan struct{}, 1), db: db}
+	defer s.Close()
+	return s.Load()
+}
+
 // Load returns all records, ordered by key.
 func (s *Store) Load() ([]Item, error) {
+	defer s.take()()
+	if s.db == nil {
+		return nil, nil
+	}
 	var items []Item
 	err := guard(func() error {
 		return s.db.View(func(tx *bolt.Tx) error {
@@ -267,6 +314,10 @@ func (s *Store) Load() ([]Item, error) {
 
 // Meta returns the entry of that name, nil when there is none.
 func (s *Store) Meta(name string) ([]byte, error) {
+	defer s.take()()
+	if s.db == nil {
+		return nil, nil
+	}
 	var value []byte
 	err := guard(func() error {
 		return s.db.View(func(tx *bolt.Tx) error {
@@ -290,9 +341,16 @@ func (s *Store) PutMeta(name string, value []byte) error {
 	return s.Apply(Batch{Meta: map[string][]byte{name: value}})
 }
 
-// Apply makes all changes of the batch, or none of them, and returns when they are on disk.
-func (s *Store) Apply(batch Batch) error {
-	if err := guard(func() error { return s.db.Update(batch.apply) }); err != nil {
+// Apply makes all changes of the batch, or none of them, and returns when they are on disk. What came of it Trouble says too.
+func (s *Store) Apply(batch Batch) (err error) {
+	defer s.take()()
+	defer func() { s.note(err) }()
+	if s.reading {
+		if err := s.reopen(); err != nil {
+			return fmt.Errorf("open store %s: %w", s.path, err)
+		}
+	}
+	if err := s.disk.Do("write", s.path, func() error { return guard(func() error { return s.db.Update(batch.apply) }) }); err != nil {
 		return fmt.Errorf("write store %s: %w", s.path, err)
 	}
 	return nil
@@ -341,6 +399,10 @@ func (batch Batch) apply(tx *bolt.Tx) error {
 
 // Close waits for the running batch and closes the file. Later calls of the other methods return an error.
 func (s *Store) Close() error {
+	defer s.take()()
+	if s.db == nil {
+		return nil
+	}
 	if err := guard(s.db.Close); err != nil {
 		return fmt.Errorf("close store %s: %w", s.path, err)
 	}

@@ -81,5 +81,21 @@ func TestRevoked(t *testing.T) {
 	}
 	bed.step("it believes the others")
 	bed.endsWith(thief, 2, "revoked", "founder", "stolen")
+
+	bed.step("commands say it from the state, and clear it away")
+	for _, command := range []string{"status", "ping founder", "invite"} {
+		_, err := thief.Warren(bed.ctx, "", strings.Fields(command)...)
+		for _, want := range []string{"in mesh home no more", "revoked", "founder", "stolen", "new invite"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want %q in it", command, err, want)
+			}
+		}
+	}
+	if _, err := thief.Warren(bed.ctx, "", "leave"); err != nil {
+		t.Errorf("leave: got %v, want it done without force", err)
+	}
+	if left, err := thief.stateLeft(); err != nil || len(left) != 0 {
+		t.Errorf("after leave: got %v, %v, want nothing", left, err)
+	}
 	bed.step("end")
 }
