@@ -260,6 +260,40 @@ func TestEndpointsOfOneKeyAreApart(t *testing.T) {
 	}
 }
 
+// What the device has authenticated from another stream, or from anywhere else, has it roam once and not again.
+func TestRememberedSource(t *testing.T) {
+	b, _, feed := scripted(t)
+	e, other := b.NewEndpoint([32]byte{1}), b.NewEndpoint([32]byte{2})
+	e.SetPath(addr("[100::300:0:0:1]:9"))
+	for _, from := range []netip.AddrPort{addr("[100::300:0:0:2]:9"), addr("[100::200:0:0:1]:9"), addr("192.0.2.1:1")} {
+		if got := feed(sent{from, message(4)}); len(got) != 1 || got[0].ep == conn.Endpoint(e) {
+			t.Errorf("from %v: got %v, want the plain endpoint of a source that is not known", from, got)
+		}
+		e.Remember(from)
+		if got := feed(sent{from, message(4)}); len(got) != 1 || got[0].ep != conn.Endpoint(e) {
+			t.Errorf("from %v, remembered: got %v, want the peer's endpoint", from, got)
+		}
+	}
+	if e.Path() != addr("[100::300:0:0:1]:9") {
+		t.Errorf("got path %v, want the one that was set", e.Path())
+	}
+	other.SetPath(addr("192.0.2.1:1")) // a path counts for more than what was
+	if got := feed(sent{addr("192.0.2.1:1"), message(4)}); got[0].ep != conn.Endpoint(other) {
+		t.Errorf("got %v, want the endpoint of the peer whose path it is", got)
+	}
+	for port := range uint16(100) {
+		e.Remember(netip.AddrPortFrom(netip.MustParseAddr("192.0.2.9"), port+1))
+	}
+	if got := len(b.sources.claims); got > maxPast+2 {
+		t.Errorf("got %d addresses, want at most %d", got, maxPast+2)
+	}
+	b.RemoveEndpoint(e)
+	e.Remember(addr("192.0.2.8:1"))
+	if _, known := b.sources.lookup(addr("192.0.2.8:1")); known {
+		t.Error("a removed endpoint remembers")
+	}
+}
+
 func TestPastPathsAreFew(t *testing.T) {
 	b, _, _ := scripted(t)
 	e := b.NewEndpoint([32]byte{1})
