@@ -35,6 +35,7 @@ type Options struct {
 type Bind struct {
 	// constant after New
 	inner       conn.Bind
+	unsent      *unsent
 	log         *slog.Logger
 	stun, quic  *lane
 	peers       *peers
@@ -68,8 +69,10 @@ func New(o Options) *Bind {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	kept := new(unsent)
 	b := &Bind{
-		inner:       o.Inner,
+		inner:       &gate{o.Inner, kept},
+		unsent:      kept,
 		log:         o.Logger.With("part", "bind"),
 		peers:       newPeers(),
 		sources:     newSources(),
@@ -81,7 +84,7 @@ func New(o Options) *Bind {
 	b.streams = newStreams(&b.drops)
 	b.channels = newChannels(b.routes, b.streams)
 	b.forwards = newForwards(b.routes, b.streams)
-	b.out = newOutlet(o.Inner, &b.drops)
+	b.out = newOutlet(b.inner, &b.drops)
 	b.stun = newLane(b, stunQueue, DropSTUNQueue, true)
 	b.quic = newLane(b, quicQueue, DropQUICQueue, false)
 	return b
@@ -162,7 +165,7 @@ func (b *Bind) SetMark(mark uint32) error { return b.inner.SetMark(mark) }
 // Exact tells the sockets, if they can be told, whether packets have to arrive as they are sent or not at all; see package
 // sockets.
 func (b *Bind) Exact(on bool) {
-	if inner, ok := b.inner.(interface{ Exact(on bool) }); ok {
+	if inner, ok := b.inner.(*gate).Bind.(interface{ Exact(on bool) }); ok {
 		inner.Exact(on)
 	}
 }
