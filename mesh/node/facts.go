@@ -78,6 +78,7 @@ func (h *Hub) gather(now time.Time) facts {
 	}
 	o := h.o.Owners
 	if o == nil {
+		f.here.elsewhere = h.elsewhere(0)
 		return f
 	}
 	f.view, f.preferred = o.Records.View(), o.Sessions.Preferred()
