@@ -65,16 +65,22 @@ type Peer struct {
 // Load reads the file at path. Its error wraps os.ErrNotExist when there is none, and is an Errors when the
 // file is wrong.
 func Load(path string) (Config, error) {
+	c, _, err := LoadAt(path)
+	return c, err
+}
+
+// LoadAt is Load, and tells where what stands.
+func LoadAt(path string) (Config, Places, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("open config: %w", err)
+		return Config{}, Places{}, fmt.Errorf("open config: %w", err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return Config{}, fmt.Errorf("read config: %w", err)
+		return Config{}, Places{}, fmt.Errorf("read config: %w", err)
 	}
-	return Parse(path, text)
+	return ParseAt(path, text)
 }
 
 // Error is one mistake in a file. Line and Column count from 1, Column in bytes.
@@ -135,6 +141,9 @@ func ReadKey(path string) ([32]byte, error) {
 	key, err := ParseKey(strings.TrimSpace(string(text)))
 	if err != nil {
 		return [32]byte{}, fmt.Errorf("key file %s: %w", path, err)
+	}
+	if key == ([32]byte{}) {
+		return [32]byte{}, fmt.Errorf("key file %s: the key is all zeros: no key of anybody", path)
 	}
 	return key, nil
 }

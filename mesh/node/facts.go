@@ -46,6 +46,7 @@ type hereFacts struct {
 	key       wgtypes.Key // this node's own, public
 	noIPv4    bool        // as create or join settled: for settings that say nothing
 	elsewhere []osnet.Route
+	gateways  []netip.Addr
 	held      map[wgtypes.Key]identity.NodeID // members that had a tunnel in the last round, by their keys
 }
 
@@ -78,7 +79,7 @@ func (h *Hub) gather(now time.Time) facts {
 	}
 	o := h.o.Owners
 	if o == nil {
-		f.here.elsewhere = h.elsewhere(0)
+		f.here.elsewhere, f.here.gateways = h.elsewhere(0)
 		return f
 	}
 	f.view, f.preferred = o.Records.View(), o.Sessions.Preferred()
@@ -101,25 +102,26 @@ func (h *Hub) gather(now time.Time) facts {
 		f.peers[id] = peerFacts{path: p.path}
 	}
 	_, f.private = streamAnchors(f)
-	f.here.elsewhere = h.elsewhere(f.standing.Network)
+	f.here.elsewhere, f.here.gateways = h.elsewhere(f.standing.Network)
 	return f
 }
 
 // elsewhere is what this machine reaches by other interfaces. It is read anew on another network, and once a minute.
-func (h *Hub) elsewhere(network uint64) []osnet.Route {
+func (h *Hub) elsewhere(network uint64) (routes []osnet.Route, gateways []netip.Addr) {
 	var before []osnet.Route
 	if h.last != nil {
-		before = h.last.facts.here.elsewhere
-		if !h.stale && h.last.facts.standing.Network == network {
-			return before
+		here := h.last.facts.here
+		if before = here.elsewhere; !h.stale && h.last.facts.standing.Network == network {
+			return before, here.gateways
 		}
 	}
+	gateways = h.o.Tunnel.Gateways()
 	routes, err := h.o.Tunnel.Elsewhere()
 	if err != nil {
 		h.log.Warn("routes not read", "error", err)
-		return before
+		return before, gateways
 	}
-	return routes
+	return routes, gateways
 }
 
 // active reports whether a node is an active member.

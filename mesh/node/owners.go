@@ -27,6 +27,8 @@ type Tunnel interface {
 	SetWay(identity.NodeID, tunnel.Way)
 	// Elsewhere is what this machine reaches by other interfaces than the tunnel's.
 	Elsewhere() ([]osnet.Route, error)
+	// Gateways are the routers of this machine's default routes.
+	Gateways() []netip.Addr
 	Port() uint16
 }
 

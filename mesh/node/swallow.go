@@ -65,8 +65,8 @@ func (f facts) ground() (out []ranges.Ground) {
 			add(host, "an address of this machine")
 		}
 	}
-	for _, router := range f.standing.Routers {
-		add(router.Gateway, "the router of this network")
+	for _, router := range f.here.gateways {
+		add(router, "the router of this network")
 	}
 	for _, c := range f.contacts {
 		if ranges.IsPublic(c.Addr.Addr()) {

@@ -9,7 +9,6 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/mesh/place"
-	"warren/nat/portmap"
 	"warren/nat/standing"
 	"warren/tunnel/osnet"
 )
@@ -30,13 +29,15 @@ func TestPlanLeavesOutWhatSwallowsTheTunnel(t *testing.T) {
 		{[]string{"8.8.8.0/24", "10.97.0.0/16"}, []string{"it holds the address of "}},
 		{[]string{"192.168.1.0/24", "10.97.0.0/16"}, []string{"it holds the router of this network, 192.168.1.1"}},
 		{[]string{"192.168.1.4/30", "10.97.0.0/16"}, []string{"it holds an address of this machine, 192.168.1.5"}},
+		{[]string{"192.168.1.1/32", "10.97.0.0/16"}, []string{"it holds the router of this network, 192.168.1.1"}},
 		{[]string{"192.168.0.0/16", "10.97.0.0/16"}, nil},
 		{[]string{"172.20.0.0/16", "10.97.0.0/16"}, []string{"by another interface already"}},
 		{[]string{"7.7.7.0/24", "10.97.0.0/16"}, nil}, // a member says that it is there, and nobody has met it
 	} {
 		f := testFacts(testMember(1), testMember(2, "7.7.7.7:9277"))
 		f.here.elsewhere = []osnet.Route{{Prefix: netip.MustParsePrefix("192.168.1.0/24"), Interface: "eth0"}, {Prefix: netip.MustParsePrefix("172.20.0.0/16"), Interface: "docker0"}}
-		f.standing = &standing.Snapshot{Hosts: []netip.Addr{netip.MustParseAddr("192.168.1.5")}, Routers: []portmap.RouterStatus{{Gateway: netip.MustParseAddr("192.168.1.1")}}}
+		f.standing = &standing.Snapshot{Hosts: []netip.Addr{netip.MustParseAddr("192.168.1.5")}}
+		f.here.gateways = []netip.Addr{netip.MustParseAddr("192.168.1.1")}
 		f.contacts = []place.Contact{{ID: id(2), Addr: netip.MustParseAddrPort("9.9.9.9:9277")}}
 		f.sessions[id(3)] = sessionFacts{remote: netip.MustParseAddrPort("8.8.8.8:9277")}
 		f.names = map[string]netip.AddrPort{"phone.example:1": netip.MustParseAddrPort("198.51.100.7:1"), "other.example:2": netip.MustParseAddrPort("198.18.0.7:2")}

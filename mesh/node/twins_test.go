@@ -259,6 +259,8 @@ func (w twinTunnel) Elsewhere() ([]osnet.Route, error) {
 	return w.routes, nil
 }
 
+func (w twinTunnel) Gateways() []netip.Addr { return nil }
+
 type twinNames struct{ *twins }
 
 func (w twinNames) Set([]string) {}

@@ -36,6 +36,7 @@ const (
 )
 
 var (
+	loopback = netip.MustParsePrefix("127.0.0.0/8")
 	// internet6 is what of IPv6 is given out (RFC 4291, section 2.4).
 	internet6 = netip.MustParsePrefix("2000::/3")
 	// inside are the ranges that are not on the Internet, in which a prefix may be as wide as it likes.
@@ -80,7 +81,15 @@ func swallows(p netip.Prefix, ground []Ground, elsewhere []netip.Prefix) string 
 	if v4 {
 		widest = widest4
 	}
-	switch {
+	switch a := p.Addr(); {
+	case a.Is4In6():
+		return fmt.Sprintf("it is IPv4 in the form of IPv6: write %v", netip.PrefixFrom(a.Unmap(), max(0, p.Bits()-96)))
+	case a.IsMulticast():
+		return "it is multicast, which goes to no peer"
+	case a.IsLoopback() || loopback.Overlaps(p) && p.Bits() >= loopback.Bits():
+		return "it is this machine itself (loopback)"
+	case a.Is6() && a.IsLinkLocalUnicast():
+		return "it is link-local: every interface has it"
 	case p.Bits() == 0:
 		return fmt.Sprintf("it is all of %s: %s", familyOf(v4), noExit)
 	case p.Bits() < widest && !isInside(p):

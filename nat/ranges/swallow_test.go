@@ -53,6 +53,10 @@ func TestSwallowing(t *testing.T) {
 		{[]string{"192.168.1.0/29"}, "it holds the router of this network", []string{"192.168.1.0/29"}},
 		{[]string{"192.168.1.64/26"}, "it holds the endpoint of static peer near", []string{"192.168.1.64/26"}},
 		{[]string{"192.168.0.0/16", "10.0.0.0/8", "192.168.1.200/32"}, "", nil},
+		{[]string{"224.0.0.0/4", "ff02::/16", "10.97.0.0/16"}, "multicast", []string{"224.0.0.0/4", "ff02::/16"}},
+		{[]string{"127.0.0.0/8", "::1/128", "127.0.0.1/32"}, "loopback", []string{"127.0.0.0/8", "::1/128", "127.0.0.1/32"}},
+		{[]string{"fe80::/64"}, "link-local", []string{"fe80::/64"}},
+		{[]string{"::ffff:10.9.0.0/120"}, "write 10.9.0.0/24", []string{"::ffff:10.9.0.0/120"}},
 		{[]string{"172.20.0.0/16"}, "by another interface already", []string{"172.20.0.0/16"}},
 	} {
 		routes := routesOf(tt.routes...)
