@@ -183,6 +183,36 @@ func TestAllMistakesInOrder(t *testing.T) {
 	}
 }
 
+// The tags are the keys that the file knows, each of them.
+func TestTagsAreTheKeys(t *testing.T) {
+	tags := func(of reflect.Type) (out []string) {
+		for i := range of.NumField() {
+			out = append(out, of.Field(i).Tag.Get("toml"))
+		}
+		slices.Sort(out)
+		return out
+	}
+	for _, tt := range []struct {
+		text  string
+		table any
+		old   []string // names of before
+	}{
+		{"zzzzzzzz = 1", Config{}, nil}, {"[interface]\nzzzzzzzz = 1", Interface{}, nil}, {"[mesh]\nzzzzzzzz = 1", Mesh{}, []string{"fallback_ports"}},
+		{"[[peer]]\nzzzzzzzz = 1", Peer{}, nil},
+	} {
+		_, err := Parse("f", []byte(tt.text))
+		if err == nil {
+			t.Fatalf("%q: got no error", tt.text)
+		}
+		_, list, _ := strings.Cut(err.Error(), "it knows ")
+		list, _, _ = strings.Cut(list, "\n")
+		known := slices.DeleteFunc(strings.Split(list, ", "), func(key string) bool { return slices.Contains(tt.old, key) })
+		if want := tags(reflect.TypeOf(tt.table)); !slices.Equal(known, want) {
+			t.Errorf("%T: got keys %q, want the tags %q", tt.table, known, want)
+		}
+	}
+}
+
 // What is wrong with a prefix only on one machine is told where it stands, too.
 func TestPlaces(t *testing.T) {
 	c, places, err := ParseAt("f", []byte("[[peer]]\npublic_key = \""+keyA+"\"\nallowed_ips = []\n[[peer]]\nallowed_ips = [\n  \"10.0.0.0/8\",\n  \"0.0.0.0/0\",\n]\npublic_key = \""+keyB+"\"\n"))

@@ -42,9 +42,12 @@ func (c upCommand) run(ctx context.Context, mesh string) error {
 	if _, err := c.dirs.settings(mesh); err != nil {
 		return err
 	}
-	err := c.dirs.client(mesh).Reload(ctx)
+	reloaded, err := c.dirs.client(mesh).Reload(ctx)
 	if err == nil {
 		fmt.Fprintf(c.con.out, "%s is up; its config has been read again\n", mesh)
+		for _, text := range reloaded.Pending {
+			fmt.Fprintln(c.con.out, text)
+		}
 		return nil
 	}
 	if !errors.Is(err, api.ErrNotRunning) {

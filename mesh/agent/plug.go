@@ -245,6 +245,9 @@ type grounded struct{ *tunnel.Tunnel }
 // Gateways implements node.Tunnel.
 func (grounded) Gateways() []netip.Addr { return portmap.Gateways() }
 
+// Running implements node.Tunnel.
+func (g grounded) Running() (string, uint16) { return g.Name(), g.Port() }
+
 // traffic is what nat looks at to see whether a path is alive.
 type traffic struct{ tunnel carrier }
 

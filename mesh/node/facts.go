@@ -65,8 +65,9 @@ type sessionFacts struct {
 
 // gather reads what the owners have to say.
 func (h *Hub) gather(now time.Time) facts {
+	_, port := h.o.Tunnel.Running()
 	f := facts{
-		now: now, self: h.o.Self, view: &mesh.View{}, settings: h.settings, stateEndpoints: h.o.Endpoints, port: h.o.Tunnel.Port(),
+		now: now, self: h.o.Self, view: &mesh.View{}, settings: h.settings, stateEndpoints: h.o.Endpoints, port: port,
 		names: make(map[string]netip.AddrPort), standing: &standing.Snapshot{}, here: hereFacts{key: h.o.Key, noIPv4: h.o.NoIPv4},
 	}
 	if h.last != nil {

@@ -29,7 +29,8 @@ type Tunnel interface {
 	Elsewhere() ([]osnet.Route, error)
 	// Gateways are the routers of this machine's default routes.
 	Gateways() []netip.Addr
-	Port() uint16
+	// Running is the name of the interface, and the UDP port; 0: not open.
+	Running() (name string, port uint16)
 }
 
 // Names turns host:port into addresses in its own time; package mesh/resolve.

@@ -199,7 +199,7 @@ func (w *twins) set(change func(*twins), news chan struct{}) {
 
 type twinTunnel struct{ *twins }
 
-func (w twinTunnel) Port() uint16 { return place.DefaultPort }
+func (w twinTunnel) Running() (string, uint16) { return "warren0", place.DefaultPort }
 
 func (w twinTunnel) SetLink(c osnet.Config) error {
 	w.mu.Lock()
