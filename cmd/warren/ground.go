@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -49,6 +50,18 @@ func (c configCommand) swallowing(mesh string, file config.Config, places config
 		}
 	}
 	return out
+}
+
+// tellLeftOut warns of the routes in the config file of a mesh that the agent leaves out.
+func (c configCommand) tellLeftOut(mesh string) {
+	path, _ := c.dirs.configPath(mesh)
+	file, places, err := config.LoadAt(path)
+	if err != nil {
+		return // there is none, or it was judged before
+	}
+	for _, left := range c.swallowing(mesh, file, places) {
+		fmt.Fprintln(c.con.err, "warning: "+left.Error())
+	}
 }
 
 // endpointsOf are the addresses of static peers. A name that does not resolve in time has none.

@@ -42,6 +42,7 @@ func (c upCommand) run(ctx context.Context, mesh string) error {
 	if _, err := c.dirs.settings(mesh); err != nil {
 		return err
 	}
+	configCommand{c.dirs, c.con}.tellLeftOut(mesh)
 	reloaded, err := c.dirs.client(mesh).Reload(ctx)
 	if err == nil {
 		fmt.Fprintf(c.con.out, "%s is up; its config has been read again\n", mesh)
