@@ -82,17 +82,17 @@ func endpointsOf(ctx context.Context, peers []config.Peer) (out []ranges.Ground)
 	return out
 }
 
-// machineGround are this machine's own addresses in these networks, and its routers.
+// machineGround are the routers, and this machine's own addresses in these networks.
 func machineGround(networks []osnet.Route) (out []ranges.Ground) {
+	for _, router := range portmap.Gateways() {
+		out = append(out, ranges.Ground{Addr: router, What: "the router of this network"})
+	}
 	own, _ := net.InterfaceAddrs()
 	for _, a := range own {
 		p, err := netip.ParsePrefix(a.String())
 		if err == nil && slices.ContainsFunc(networks, func(r osnet.Route) bool { return r.Prefix == p.Masked() }) {
 			out = append(out, ranges.Ground{Addr: p.Addr(), What: "an address of this machine"})
 		}
-	}
-	for _, router := range portmap.Gateways() {
-		out = append(out, ranges.Ground{Addr: router, What: "the router of this network"})
 	}
 	return out
 }

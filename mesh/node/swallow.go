@@ -2,9 +2,11 @@ package node
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
+	"warren/mesh/identity"
 	"warren/nat/ranges"
 	"warren/tunnel/bind"
 	"warren/tunnel/osnet"
@@ -49,7 +51,7 @@ func (f facts) withoutSwallowing() (facts, []Conflict) {
 	return f, left
 }
 
-// ground is what this machine reaches outside of the tunnel. Of members only addresses at which they were reached count: they can name any.
+// ground is what this machine reaches outside of the tunnel, what changes least first. Of members only addresses at which they were reached count: they can name any.
 func (f facts) ground() (out []ranges.Ground) {
 	add := func(addr netip.Addr, what string) {
 		if addr.IsValid() {
@@ -59,22 +61,22 @@ func (f facts) ground() (out []ranges.Ground) {
 	for _, s := range f.settings.Static {
 		add(f.names[s.Endpoint].Addr(), "the endpoint of static peer "+s.Name)
 	}
+	for _, router := range f.here.gateways {
+		add(router, "the router of this network")
+	}
 	for _, host := range f.standing.Hosts {
 		// The address itself is never lost to a route, but the network in which it is.
 		if slices.ContainsFunc(f.here.elsewhere, func(r osnet.Route) bool { return r.Prefix.Contains(host) }) {
 			add(host, "an address of this machine")
 		}
 	}
-	for _, router := range f.here.gateways {
-		add(router, "the router of this network")
-	}
 	for _, c := range f.contacts {
 		if ranges.IsPublic(c.Addr.Addr()) {
 			add(c.Addr.Addr(), "the address of "+f.nameOf(c.ID))
 		}
 	}
-	for id, s := range f.sessions {
-		if addr := s.remote.Addr(); !bind.IsVirtual(addr) && ranges.IsPublic(addr) {
+	for _, id := range slices.SortedFunc(maps.Keys(f.sessions), identity.NodeID.Compare) {
+		if addr := f.sessions[id].remote.Addr(); !bind.IsVirtual(addr) && ranges.IsPublic(addr) {
 			add(addr, "the address of "+f.nameOf(id))
 		}
 	}

@@ -45,14 +45,14 @@ var (
 
 // Swallowing says which of the routes must not be, and why, in words, by their places in the list. ground is what this machine reaches
 // outside; elsewhere are the networks that it reaches by other interfaces, default routes left out: what lies in one that is more
-// specific than the route is not lost to it.
+// specific than the route is not lost to it. Of several addresses that a route holds the first of ground is named.
 func Swallowing(routes []Route, ground []Ground, elsewhere []netip.Prefix) map[int]string {
 	out := make(map[int]string)
-	sorted := make([]Ground, len(ground))
+	sorted := make([]placed, len(ground))
 	for i, g := range ground {
-		sorted[i] = Ground{g.Addr.Unmap().WithZone(""), g.What}
+		sorted[i] = placed{Ground{g.Addr.Unmap().WithZone(""), g.What}, i}
 	}
-	slices.SortStableFunc(sorted, func(a, b Ground) int { return a.Addr.Compare(b.Addr) })
+	slices.SortFunc(sorted, func(a, b placed) int { return a.Addr.Compare(b.Addr) })
 	for i, r := range routes {
 		if why := swallows(r.Prefix.Masked(), sorted, elsewhere); why != "" {
 			out[i] = why
@@ -74,8 +74,14 @@ func Swallowing(routes []Route, ground []Ground, elsewhere []netip.Prefix) map[i
 
 const noExit = "all traffic through a peer is not supported yet"
 
+// placed is a ground and its place in the list.
+type placed struct {
+	Ground
+	place int
+}
+
 // swallows is Swallowing of one route, by itself; ground is sorted by address.
-func swallows(p netip.Prefix, ground []Ground, elsewhere []netip.Prefix) string {
+func swallows(p netip.Prefix, ground []placed, elsewhere []netip.Prefix) string {
 	v4 := p.Addr().Is4()
 	widest := widest6
 	if v4 {
@@ -95,14 +101,18 @@ func swallows(p netip.Prefix, ground []Ground, elsewhere []netip.Prefix) string 
 	case p.Bits() < widest && !isInside(p):
 		return fmt.Sprintf("it is a large part of %s: %s", familyOf(v4), noExit)
 	}
-	first, _ := slices.BinarySearchFunc(ground, p.Addr(), func(g Ground, a netip.Addr) int { return g.Addr.Compare(a) })
-	for _, g := range ground[first:] {
+	from, _ := slices.BinarySearchFunc(ground, p.Addr(), func(g placed, a netip.Addr) int { return g.Addr.Compare(a) })
+	held := placed{place: len(ground)}
+	for _, g := range ground[from:] {
 		if !p.Contains(g.Addr) {
 			break
 		}
-		if !slices.ContainsFunc(elsewhere, func(e netip.Prefix) bool { return e.Bits() > p.Bits() && e.Contains(g.Addr) }) {
-			return fmt.Sprintf("it holds %s, %v, which the tunnel itself needs outside", g.What, g.Addr)
+		if g.place < held.place && !slices.ContainsFunc(elsewhere, func(e netip.Prefix) bool { return e.Bits() > p.Bits() && e.Contains(g.Addr) }) {
+			held = g
 		}
+	}
+	if held.place < len(ground) {
+		return fmt.Sprintf("it holds %s, %v, which the tunnel itself needs outside", held.What, held.Addr)
 	}
 	if slices.Contains(elsewhere, p) {
 		return "this machine reaches that network by another interface already"

@@ -18,7 +18,7 @@ func routesOf(texts ...string) (out []Route) {
 func TestSwallowing(t *testing.T) {
 	ground := []Ground{
 		{netip.MustParseAddr("::ffff:198.51.100.7"), "the endpoint of static peer phone"}, {netip.MustParseAddr("203.0.113.1"), "the anchor gate"},
-		{netip.MustParseAddr("192.168.1.5"), "an address of this machine"}, {netip.MustParseAddr("192.168.1.1"), "the router of this network"},
+		{netip.MustParseAddr("192.168.1.1"), "the router of this network"}, {netip.MustParseAddr("192.168.1.5"), "an address of this machine"},
 		{netip.MustParseAddr("10.1.2.3"), "an address of this machine"}, {netip.MustParseAddr("2001:db8::7"), "the endpoint of static peer six"},
 		{netip.MustParseAddr("192.168.1.77"), "the endpoint of static peer near"},
 	}
