@@ -22,59 +22,66 @@ import (
 // maxFile bounds the file, in bytes: 5,000 static peers take about one million.
 const maxFile = 4 << 20
 
-// Config is a whole file, checked. Zero fields were not in the file.
+// Config is a whole file, checked. Zero fields were not in the file. The tags are the keys of the file, by which others name a setting:
+// "interface.port".
 type Config struct {
-	Interface Interface
-	Mesh      Mesh
-	Peers     []Peer // names and public keys are unique
+	Interface Interface `toml:"interface"`
+	Mesh      Mesh      `toml:"mesh"`
+	Peers     []Peer    `toml:"peer"` // names and public keys are unique
 }
 
 // Interface is the table [interface].
 type Interface struct {
-	Name           string // of the network interface; "": warren0 or the next free one
-	Port           uint16 // UDP; 0: the one chosen at create or join, 9277 if none was
-	MTU            int    // 0: computed
-	PrivateKeyFile string // WireGuard private key in base64; "": the one in the state directory
-	Addresses      []netip.Prefix
+	Name           string         `toml:"name"`             // of the network interface; "": warren0 or the next free one
+	Port           uint16         `toml:"port"`             // UDP; 0: the one chosen at create or join, 9277 if none was
+	MTU            int            `toml:"mtu"`              // 0: computed
+	PrivateKeyFile string         `toml:"private_key_file"` // WireGuard private key in base64; "": the one in the state directory
+	Addresses      []netip.Prefix `toml:"addresses"`
 }
 
 // Mesh is the table [mesh].
 type Mesh struct {
-	Anchor    string   // "auto", "always" or "never"; never empty
-	Endpoints []string // host:port of this machine as others reach it
-	IPv4      *bool    // the overlay has IPv4 on this machine, where its network is free; nil: as chosen at create or join
-	LAN       bool     // find members on the local network; true unless the file says false
+	Anchor    string   `toml:"anchor"`   // "auto", "always" or "never"; never empty
+	Endpoints []string `toml:"endpoint"` // host:port of this machine as others reach it
+	IPv4      *bool    `toml:"ipv4"`     // the overlay has IPv4 on this machine, where its network is free; nil: as chosen at create or join
+	LAN       bool     `toml:"lan"`      // find members on the local network; true unless the file says false
 	// StreamPorts are TCP ports on which this node, as an anchor, serves members whose networks drop UDP, beside that of the
 	// number of its UDP port.
-	StreamPorts []uint16
+	StreamPorts []uint16 `toml:"stream_ports"`
 	// RelayLimit is what this machine forwards for other members at most, in bytes a second; 0: as much as its uplink carries.
-	RelayLimit int
+	RelayLimit int `toml:"relay_limit"`
 }
 
 // Peer is one table [[peer]]: a plain WireGuard peer.
 type Peer struct {
-	Name             string // "": the start of its public key
-	PublicKey        [32]byte
-	AllowedIPs       []netip.Prefix
-	Endpoint         string // host:port; "": the peer calls us
-	PresharedKeyFile string // "": none
-	Keepalive        time.Duration
-	Share            bool
+	Name             string         `toml:"name"` // "": the start of its public key
+	PublicKey        [32]byte       `toml:"public_key"`
+	AllowedIPs       []netip.Prefix `toml:"allowed_ips"`
+	Endpoint         string         `toml:"endpoint"`           // host:port; "": the peer calls us
+	PresharedKeyFile string         `toml:"preshared_key_file"` // "": none
+	Keepalive        time.Duration  `toml:"persistent_keepalive"`
+	Share            bool           `toml:"share"`
 }
 
 // Load reads the file at path. Its error wraps os.ErrNotExist when there is none, and is an Errors when the
 // file is wrong.
 func Load(path string) (Config, error) {
+	c, _, err := LoadAt(path)
+	return c, err
+}
+
+// LoadAt is Load, and tells where what stands.
+func LoadAt(path string) (Config, Places, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("open config: %w", err)
+		return Config{}, Places{}, fmt.Errorf("open config: %w", err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return Config{}, fmt.Errorf("read config: %w", err)
+		return Config{}, Places{}, fmt.Errorf("read config: %w", err)
 	}
-	return Parse(path, text)
+	return ParseAt(path, text)
 }
 
 // Error is one mistake in a file. Line and Column count from 1, Column in bytes.
@@ -135,6 +142,9 @@ func ReadKey(path string) ([32]byte, error) {
 	key, err := ParseKey(strings.TrimSpace(string(text)))
 	if err != nil {
 		return [32]byte{}, fmt.Errorf("key file %s: %w", path, err)
+	}
+	if key == ([32]byte{}) {
+		return [32]byte{}, fmt.Errorf("key file %s: the key is all zeros: no key of anybody", path)
 	}
 	return key, nil
 }

@@ -128,6 +128,16 @@ func TestMistakes(t *testing.T) {
 		{"[interface]\nport = 1\nport = 2", `f:3:1: `},
 		{"[interface]\nport = ", `f:2:7: expected value`},
 		{"interface = 1", `f:1:13: [interface]: want a table, got an integer`},
+		{"[interface]\nname = \"wg%d\"", `f:2:8: name "wg%d": want 1 to 15 characters`},
+		{"[interface]\nname = \"all\"", `f:2:8: name "all": want 1 to 15 characters`},
+		{"[interface]\naddresses = [\"0.0.0.0/24\"]", `f:2:14: addresses "0.0.0.0/24": is no address of one machine`},
+		{"[interface]\naddresses = [\"224.0.0.1/24\"]", `is no address of one machine`},
+		{"[interface]\naddresses = [\"127.0.0.5/8\"]", `is a loopback address`},
+		{"[interface]\naddresses = [\"fe80::5/64\"]", `is link-local`},
+		{"[interface]\naddresses = [\"::ffff:10.9.0.1/120\"]", `did you mean "10.9.0.1/24"?`},
+		{"[mesh]\nendpoint = \"0.0.0.0:9277\"", `f:2:12: endpoint "0.0.0.0:9277": want the address of one machine`},
+		{"[[peer]]\npublic_key = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"\nallowed_ips = []", `f:2:14: public_key "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=": is all zeros`},
+		{peer + "allowed_ips = []\nendpoint = \"[ff02::1]:1\"", `f:4:12: endpoint "[ff02::1]:1": want the address of one machine`},
 		{"[mesh]\nipv4 = \"none\"", `f:2:8: ipv4: want true or false without quotes, got a string`},
 		{"[mesh]\nlan = \"off\"", `f:2:7: lan: want true or false without quotes, got a string`},
 		{"[mesh]\nstream_ports = 443", `f:2:16: stream_ports: want a list of ports like [443], got an integer`},
@@ -170,6 +180,47 @@ func TestAllMistakesInOrder(t *testing.T) {
 	var all Errors
 	if !errors.As(err, &all) || len(all) != 3 || all[0].Line != 2 || all[1].Line != 4 || all[2].Line != 5 {
 		t.Errorf("got %v, want the mistakes of lines 2, 4 and 5", err)
+	}
+}
+
+// The tags are the keys that the file knows, each of them.
+func TestTagsAreTheKeys(t *testing.T) {
+	tags := func(of reflect.Type) (out []string) {
+		for i := range of.NumField() {
+			out = append(out, of.Field(i).Tag.Get("toml"))
+		}
+		slices.Sort(out)
+		return out
+	}
+	for _, tt := range []struct {
+		text  string
+		table any
+		old   []string // names of before
+	}{
+		{"zzzzzzzz = 1", Config{}, nil}, {"[interface]\nzzzzzzzz = 1", Interface{}, nil}, {"[mesh]\nzzzzzzzz = 1", Mesh{}, []string{"fallback_ports"}},
+		{"[[peer]]\nzzzzzzzz = 1", Peer{}, nil},
+	} {
+		_, err := Parse("f", []byte(tt.text))
+		if err == nil {
+			t.Fatalf("%q: got no error", tt.text)
+		}
+		_, list, _ := strings.Cut(err.Error(), "it knows ")
+		list, _, _ = strings.Cut(list, "\n")
+		known := slices.DeleteFunc(strings.Split(list, ", "), func(key string) bool { return slices.Contains(tt.old, key) })
+		if want := tags(reflect.TypeOf(tt.table)); !slices.Equal(known, want) {
+			t.Errorf("%T: got keys %q, want the tags %q", tt.table, known, want)
+		}
+	}
+}
+
+// What is wrong with a prefix only on one machine is told where it stands, too.
+func TestPlaces(t *testing.T) {
+	c, places, err := ParseAt("f", []byte("[[peer]]\npublic_key = \""+keyA+"\"\nallowed_ips = []\n[[peer]]\nallowed_ips = [\n  \"10.0.0.0/8\",\n  \"0.0.0.0/0\",\n]\npublic_key = \""+keyB+"\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := places.Allowed(c, 1, 1, "no").Error(), `f:7:3: allowed_ips "0.0.0.0/0": no`; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

@@ -14,15 +14,33 @@ import (
 
 // Parse reads the text of a file; name stands in its errors. The error, if any, is an Errors.
 func Parse(name string, text []byte) (Config, error) {
+	c, _, err := ParseAt(name, text)
+	return c, err
+}
+
+// Places are where the settings of a file stand in it, for mistakes that are none of the file by itself.
+type Places struct {
+	file    string
+	allowed [][]position // by peer, in the order of AllowedIPs
+}
+
+// Allowed is a mistake in one of the allowed_ips of a peer, by their places in Config.Peers and Peer.AllowedIPs.
+func (p Places) Allowed(c Config, peer, prefix int, message string) *Error {
+	at := p.allowed[peer][prefix]
+	return &Error{File: p.file, Line: at.line, Column: at.column, Message: fmt.Sprintf("allowed_ips %q: %s", c.Peers[peer].AllowedIPs[prefix], message)}
+}
+
+// ParseAt is Parse, and tells where what stands.
+func ParseAt(name string, text []byte) (Config, Places, error) {
 	r := &reader{file: name, names: map[string]position{}, keys: map[[32]byte]position{}}
 	if len(text) > maxFile {
 		r.fail(position{1, 1}, "file of more than %d bytes", maxFile)
-		return Config{}, r.errors
+		return Config{}, Places{}, r.errors
 	}
 	root, err := parseDocument(text)
 	if err != nil {
 		err.File = name
-		return Config{}, Errors{err}
+		return Config{}, Places{}, Errors{err}
 	}
 	config := Config{Mesh: Mesh{Anchor: "auto", LAN: true}}
 	r.table(root, "the file", map[string]func(*value){
@@ -35,9 +53,9 @@ func Parse(name string, text []byte) (Config, error) {
 		slices.SortStableFunc(r.errors, func(a, b *Error) int {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 		})
-		return Config{}, r.errors
+		return Config{}, Places{}, r.errors
 	}
-	return config, nil
+	return config, Places{name, r.allowed}, nil
 }
 
 // reader turns the tree into a Config and collects what is wrong.
@@ -46,6 +64,8 @@ type reader struct {
 	errors Errors
 	names  map[string]position   // of peers so far
 	keys   map[[32]byte]position // of peers so far
+
+	allowed [][]position // of each peer's allowed_ips
 }
 
 // maxMistakes bounds the list: a file that is no configuration at all would have one for each line.
@@ -86,9 +106,9 @@ func (r *reader) interfaceTable(v *value, i *Interface) {
 	r.table(v, "[interface]", map[string]func(*value){
 		"name": func(v *value) {
 			r.text(v, "name", func(s string) error {
-				// IFNAMSIZ of the kernel is 16 with the zero at the end.
-				if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsAny(s, "/: \t\n") {
-					return fmt.Errorf("want 1 to 15 characters without spaces, slashes and colons, like \"warren0\"")
+				// IFNAMSIZ of the kernel is 16 with the zero at the end; it takes % for a pattern, and keeps settings under the other two.
+				if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsAny(s, "/:% \t\r\n\v\f") || s == "all" || s == "default" {
+					return fmt.Errorf("want 1 to 15 characters without spaces, slashes, colons and percent signs, like \"warren0\"")
 				}
 				i.Name = s
 				return nil
@@ -105,6 +125,9 @@ func (r *reader) interfaceTable(v *value, i *Interface) {
 				prefix, err := netip.ParsePrefix(s)
 				if err != nil {
 					return prefixError(s)
+				}
+				if err := ownAddress(prefix); err != nil {
+					return err
 				}
 				i.Addresses = append(i.Addresses, prefix)
 				return nil
@@ -164,6 +187,7 @@ func (r *reader) peerTables(v *value, c *Config) {
 	}
 	for _, item := range v.items {
 		var peer Peer
+		r.allowed = append(r.allowed, nil)
 		r.peerTable(item, &peer)
 		c.Peers = append(c.Peers, peer)
 	}
@@ -177,6 +201,9 @@ func (r *reader) peerTable(v *value, p *Peer) {
 				key, err := ParseKey(s)
 				if err != nil {
 					return err
+				}
+				if key == ([32]byte{}) {
+					return fmt.Errorf("is all zeros: no key of anybody")
 				}
 				if first, double := r.keys[key]; double {
 					return fmt.Errorf("is that of the peer in line %d already", first.line)
@@ -194,6 +221,9 @@ func (r *reader) peerTable(v *value, p *Peer) {
 				p.AllowedIPs = append(p.AllowedIPs, prefix)
 				return nil
 			})
+			for _, item := range v.items { // as many as there are prefixes, or the file is wrong
+				r.allowed[len(r.allowed)-1] = append(r.allowed[len(r.allowed)-1], item.at)
+			}
 		},
 		"endpoint": func(v *value) {
 			r.text(v, "endpoint", func(s string) error {
@@ -359,6 +389,21 @@ func parseAllowed(s string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
+// ownAddress says why an interface cannot have an address.
+func ownAddress(p netip.Prefix) error {
+	switch a := p.Addr(); {
+	case a.Is4In6():
+		return fmt.Errorf("is IPv4 in the form of IPv6; did you mean %q?", netip.PrefixFrom(a.Unmap(), max(0, p.Bits()-96)))
+	case a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return fmt.Errorf("is no address of one machine")
+	case a.IsLoopback():
+		return fmt.Errorf("is a loopback address, which no other machine can reach")
+	case a.IsLinkLocalUnicast():
+		return fmt.Errorf("is link-local: every interface has such addresses")
+	}
+	return nil
+}
+
 func prefixError(s string) error {
 	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
 		return fmt.Errorf("want an address with a length; did you mean %q?", netip.PrefixFrom(addr, addr.BitLen()))
@@ -374,6 +419,9 @@ func CheckHostPort(s string) error {
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return fmt.Errorf("want a port of 1 to 65535 after the colon")
+	}
+	if a, err := netip.ParseAddr(host); err == nil && (a.IsUnspecified() || a.IsMulticast()) {
+		return fmt.Errorf("want the address of one machine")
 	}
 	return nil
 }

@@ -102,7 +102,7 @@ func (w *ways) whoIs(strays map[netip.AddrPort]bool) (found []roamer) {
 
 // roamed deals with a member that WireGuard has authenticated from an address that was not chosen. The device gets its endpoint
 // back at once; the packets to it go there for a moment, while nat looks at its own path. Where a relay or a stream brought the
-// packet says nothing of where to send.
+// packet says nothing of where to send, but that more may come by it: they must not have the device roam again and again.
 func (w *ways) roamed(r roamer, now time.Time) {
 	p := w.peers[r.id]
 	if p == nil {
@@ -114,6 +114,8 @@ func (w *ways) roamed(r roamer, now time.Time) {
 		p.strayed = now
 		w.attend(p)
 		w.tell(Roamed, r.id, r.addr)
+	} else if r.addr != p.endpoint.Handle() {
+		p.endpoint.Remember(r.addr)
 	}
 	w.device.SetEndpoint(p.member)
 }

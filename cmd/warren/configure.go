@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -38,7 +39,7 @@ func (c configCommand) cobra() *cobra.Command {
 		Use:   "check [FILE]",
 		Short: "Check a config file without using it",
 		Long: "Check a config file, and the key files it names, without using it. All mistakes are listed as\n" +
-			"FILE:LINE:COLUMN: what is wrong.",
+			"FILE:LINE:COLUMN: what is wrong. Routes are checked against the networks that this machine is on now.",
 		Example:           "  warren config check\n  warren config check ./warren.toml",
 		Args:              between(0, 1, "[FILE]"),
 		ValidArgsFunction: files,
@@ -62,17 +63,23 @@ func (c configCommand) mesh() string {
 }
 
 func (c configCommand) check() error {
-	path, _ := c.dirs.configPath(c.mesh())
-	file, err := c.dirs.loadConfig(c.mesh())
-	if err != nil {
+	path, required := c.dirs.configPath(c.mesh())
+	file, places, err := config.LoadAt(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && !required:
+		fmt.Fprintf(c.con.out, "%s is not there: all settings have their defaults\n", path)
+		return nil
+	case err != nil:
 		return err
 	}
 	if _, err := settingsOf(file); err != nil {
 		return err
 	}
-	if _, err := os.Stat(path); err != nil {
-		fmt.Fprintf(c.con.out, "%s is not there: all settings have their defaults\n", path)
-		return nil
+	if err := c.cannotStart(path, file); err != nil {
+		return err
+	}
+	if left := c.swallowing(c.mesh(), file, places); len(left) > 0 {
+		return left
 	}
 	fmt.Fprintf(c.con.out, "%s is fine: %s\n", path, plural(len(file.Peers), "static peer", "static peers"))
 	return nil

@@ -46,10 +46,14 @@ func (c upCommand) run(ctx context.Context, mesh string) error {
 	if _, err := c.dirs.settings(mesh); err != nil {
 		return err
 	}
-	err := c.dirs.client(mesh).Reload(ctx)
+	configCommand{c.dirs, c.con}.tellLeftOut(mesh)
+	reloaded, err := c.dirs.client(mesh).Reload(ctx)
 	if err == nil {
 		fmt.Fprintf(c.con.out, "%s is up; its config has been read again\n", mesh)
 		c.sayOlder(ctx, mesh)
+		for _, text := range reloaded.Pending {
+			fmt.Fprintln(c.con.out, text)
+		}
 		return c.con.done(brought{api.Schema, mesh, true, true})
 	}
 	if !errors.Is(err, api.ErrNotRunning) {

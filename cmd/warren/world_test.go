@@ -41,6 +41,7 @@ type world struct {
 	changed bool                                 // what would come of an act, since it was shown
 	asks    bool                                 // standard input is a terminal: questions are asked
 	refuse  *api.Error                           // what the agent answers to everything that changes
+	pending []string                             // settings that wait for the next start
 	stop    func()                               // of the running agent; nil when none runs
 	enabled bool                                 // the service
 	byHand  bool                                 // the running agent was not started by the service
@@ -329,7 +330,9 @@ func (f *fakeAgent) Leave(_ context.Context, req api.LeaveRequest) error {
 	return nil
 }
 
-func (f *fakeAgent) Reload(context.Context) error { return f.change() }
+func (f *fakeAgent) Reload(context.Context) (api.Reloaded, error) {
+	return api.Reloaded{Schema: api.Schema, Pending: f.pending}, f.change()
+}
 
 // fakeService is the service manager of the world.
 type fakeService world

@@ -146,12 +146,25 @@ func (a *agent) run(ctx context.Context) error {
 // start runs everything but the tunnel in group until ctx ends. An owner that ends before that takes the others along: half an
 // agent would be worse than one that is started anew.
 func (a *agent) start(ctx context.Context, group *errgroup.Group) {
-	all := []owner{{"names", a.names.Run}, {"nat64", a.nat64.Run}, {"hub", a.hub.Run}, {"ready", a.tellReady}}
+	all := []owner{{"names", a.names.Run}, {"doubts", a.doubtNames}, {"nat64", a.nat64.Run}, {"hub", a.hub.Run}, {"ready", a.tellReady}}
 	if a.parts != nil {
 		a.parts.network.Watch(ctx)
 		all = append(a.parts.running(), all...)
 	}
 	together(ctx, group, all)
+}
+
+// doubtNames has the name of a static peer looked up when a handshake with it begins: where all is well that is once in two minutes, and
+// where nobody answers the name may lead elsewhere by now.
+func (a *agent) doubtNames(ctx context.Context) error {
+	for {
+		select {
+		case addr := <-a.socket.Calls():
+			a.names.Doubt(addr)
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // together runs owners in a group whose context is ctx: the first that ends ends all.

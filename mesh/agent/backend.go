@@ -164,10 +164,10 @@ func (b *backend) Leave(ctx context.Context, req api.LeaveRequest) error {
 }
 
 // Reload has the settings read again.
-func (b *backend) Reload(ctx context.Context) error {
-	err := b.hub.Reload(ctx)
+func (b *backend) Reload(ctx context.Context) (api.Reloaded, error) {
+	pending, err := b.hub.Reload(ctx)
 	if err != nil && ctx.Err() == nil {
-		return &api.Error{Code: api.CodeBadConfig, Message: err.Error()}
+		return api.Reloaded{}, &api.Error{Code: api.CodeBadConfig, Message: err.Error()}
 	}
-	return err
+	return api.Reloaded{Schema: api.Schema, Pending: append([]string{}, pending...)}, err
 }

@@ -41,6 +41,7 @@ func (a *agent) look() report.Agent {
 		PublicKey: a.public.String(), Warnings: slices.Concat(board.Warnings, a.remarks),
 		Dropped: map[string]map[string]uint64{"socket": socketDrops(a.socket), "tunnel": a.tunnel.Dropped()},
 	}
+	out.Unsent = verdict.UnsentNow(out.Now, unsentOf(a.socket))
 	stats, err := a.tunnel.Snapshot()
 	if err != nil {
 		out.Warnings = append(out.Warnings, err.Error())
@@ -58,6 +59,7 @@ func (a *agent) look() report.Agent {
 		return out
 	}
 	out.Mesh = a.parts.look(a.tunnel, board)
+	out.Mesh.Unsent = out.Unsent
 	for _, m := range out.Mesh.Records.Members {
 		out.Mesh.Traffic[m.ID] = trafficOf(stats[m.Record.WireGuardKey], m.ID)
 	}
@@ -99,6 +101,18 @@ func (a *agent) state(board *node.Board) string {
 		return api.StateReady
 	}
 	return api.StateStarting
+}
+
+// unsentOf is what the system refuses to send by its own rules. That there is no way to an address is no refusal: members name addresses
+// of networks that this machine does not have.
+func unsentOf(socket *bind.Bind) (out []verdict.Unsent) {
+	by := map[bind.Refusal]verdict.Refuser{bind.Filtered: verdict.ByFirewall, bind.Prohibited: verdict.ByRouting, bind.Discarded: verdict.ByRouting}
+	for _, u := range socket.Unsent() {
+		if who, ok := by[u.Reason]; ok {
+			out = append(out, verdict.Unsent{To: u.To, By: who, Count: u.Count, First: u.First, Last: u.Last, Sent: u.Sent})
+		}
+	}
+	return out
 }
 
 func socketDrops(socket *bind.Bind) map[string]uint64 {
@@ -212,6 +226,7 @@ func (b *backend) Netcheck(ctx context.Context) (api.Netcheck, error) {
 	}
 	tasks.Wait()
 	found := p.standing.Snapshot()
+	n.Unsent = verdict.UnsentNow(time.Now(), unsentOf(b.socket))
 	n.Hosts, n.Routers, n.Reach, n.Streams = found.Hosts, found.Routers, found.Reach, streamsOf(p.streams.Snapshot())
 	n.IPv4, n.IPv6 = p.measured(found, true), p.measured(found, false)
 	if at, worthwhile := n.PageAt(); worthwhile {

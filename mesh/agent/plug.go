@@ -23,9 +23,11 @@ import (
 	"warren/mesh/session"
 	"warren/nat/limit"
 	"warren/nat/netwatch"
+	"warren/nat/portmap"
 	"warren/nat/relay"
 	"warren/nat/standing"
 	"warren/nat/stream"
+	"warren/tunnel"
 	"warren/tunnel/bind"
 )
 
@@ -236,6 +238,15 @@ func (g gossip) Neighbours() []identity.NodeID { return g.sessions.Preferred() }
 type carrier interface {
 	Activity(id identity.NodeID) (a bind.Activity, way netip.AddrPort)
 }
+
+// grounded is the tunnel, and what it stands on.
+type grounded struct{ *tunnel.Tunnel }
+
+// Gateways implements node.Tunnel.
+func (grounded) Gateways() []netip.Addr { return portmap.Gateways() }
+
+// Running implements node.Tunnel.
+func (g grounded) Running() (string, uint16) { return g.Name(), g.Port() }
 
 // traffic is what nat looks at to see whether a path is alive.
 type traffic struct{ tunnel carrier }

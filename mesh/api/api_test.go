@@ -75,7 +75,9 @@ func (b *fakeBackend) Leave(_ context.Context, req LeaveRequest) error {
 	return b.err
 }
 
-func (b *fakeBackend) Reload(context.Context) error { return b.err }
+func (b *fakeBackend) Reload(context.Context) (Reloaded, error) {
+	return Reloaded{Schema: Schema, Pending: []string{}}, b.err
+}
 
 // start serves backend on a socket in a fresh directory and returns a client of it.
 func start(t *testing.T, backend Backend, tune func(*Server)) (*Client, string) {
@@ -220,7 +222,7 @@ func TestErrorsArrive(t *testing.T) {
 		"invite": inviteErr,
 		"asked":  askedErr,
 		"leave":  client.Leave(ctx, LeaveRequest{}),
-		"reload": client.Reload(ctx),
+		"reload": func() error { _, err := client.Reload(ctx); return err }(),
 		"ping":   client.Ping(ctx, PingRequest{Peer: "beta", Count: 1, IntervalMS: 1000, TimeoutMS: 1000}, func(PingReply) {}),
 		"revoke": client.Commit(ctx, Commit{Act: Act{Kind: ActRevoke, Node: "beta"}, Shown: "x"}, func(Confirmation) {}),
 	}

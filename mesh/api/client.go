@@ -96,8 +96,9 @@ func (c *Client) Leave(ctx context.Context, req LeaveRequest) error {
 }
 
 // Reload makes the agent read its config file again.
-func (c *Client) Reload(ctx context.Context) error {
-	return c.call(ctx, http.MethodPost, "/v1/reload", nil, &struct{}{})
+func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
+	var out Reloaded
+	return out, c.call(ctx, http.MethodPost, "/v1/reload", nil, &out)
 }
 
 func (c *Client) call(ctx context.Context, method, path string, body, into any) error {

@@ -134,7 +134,7 @@ type WhyRequest struct {
 
 // Why is the answer to POST /v1/why and the output of `warren why --json`. Its verdicts are: direct, trying, handshake,
 // handshake-unanswered, silent, lost, off, deaf, older-version, clock, isolated, refused, no-route, left, revoked, no-tunnel; of a direct
-// path that cannot be had: udp-blocked-here, udp-blocked-there, both-map-by-destination, maps-by-destination, same-router,
+// path that cannot be had: firewall-here, udp-blocked-here, udp-blocked-there, both-map-by-destination, maps-by-destination, same-router,
 // no-common-family, no-candidates, firewall, firewall-there, unstable, unexplained; of static peers: direct, static-name,
 // static-silent, static-unused, static-unanswered, static-handshake, static-idle.
 type Why struct {

@@ -207,10 +207,11 @@ func (s *Server) leave(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) error {
-	if err := s.backend.Reload(r.Context()); err != nil {
+	reloaded, err := s.backend.Reload(r.Context())
+	if err != nil {
 		return err
 	}
-	return s.answer(w, struct{}{})
+	return s.answer(w, reloaded)
 }
 
 func (s *Server) answer(w http.ResponseWriter, v any) error {

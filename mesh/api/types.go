@@ -33,7 +33,7 @@ type Backend interface {
 	// member has heard of it; when no member can be reached, only req.Force makes it go on.
 	Leave(ctx context.Context, req LeaveRequest) error
 	// Reload reads the config file again and applies the difference. On error the old settings stay.
-	Reload(ctx context.Context) error
+	Reload(ctx context.Context) (Reloaded, error)
 }
 
 // The states of an agent in Status.State.
@@ -284,6 +284,12 @@ type Invite struct {
 	Admin   bool      `json:"admin"`
 	Tags    []string  `json:"tags"`
 	Anchors []string  `json:"anchors"` // host:port of the anchors in the token; empty: nobody outside the LAN can use it yet
+}
+
+// Reloaded is the answer to POST /v1/reload.
+type Reloaded struct {
+	Schema  int      `json:"schema"`
+	Pending []string `json:"pending"` // settings that wait until the agent starts again: key, value and what runs, in words
 }
 
 // LeaveRequest is the body of POST /v1/leave.

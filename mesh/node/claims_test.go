@@ -337,14 +337,14 @@ func TestAStaticPeerComesBeforeAMember(t *testing.T) {
 
 		peer.PublicKey = wgtypes.Key{2}
 		a.setting.Static = []StaticPeer{peer}
-		if err := a.hub.Reload(t.Context()); err != nil {
+		if _, err := a.hub.Reload(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * retryAfter)
 		synctest.Wait()
 		lines(t, "a reload gives a static peer the member's key", a.take(), "0s peers static 2 [100.70.200.2/32] 203.0.113.102:51820", "0s reach []")
 		a.setting.Static = nil
-		if err := a.hub.Reload(t.Context()); err != nil {
+		if _, err := a.hub.Reload(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

@@ -143,20 +143,21 @@ func (h *Hub) tunnelSays(e tunnel.Event) {
 }
 
 // reload reads the settings again. On error the old ones stay.
-func (h *Hub) reload() error {
+func (h *Hub) reload() reloaded {
 	settings, err := h.o.Load()
 	if err != nil {
 		h.log.Warn("settings not reloaded", "error", err)
 		h.said.settings = "settings not reloaded: " + err.Error()
-		return err
+		return reloaded{err: err}
 	}
-	h.said.settings = ""
-	if before, now := h.settings.Interface, settings.Interface; before.Name != now.Name || before.Port != now.Port || before.PrivateKey != now.PrivateKey {
-		h.said.settings = "a change of interface name, port or private key takes effect when the agent starts again"
-	}
+	pending := runningOf(h.o).pending(settings.Interface)
+	h.said.settings = inOne(pending)
 	h.settings = settings
 	h.log.Info("settings reloaded")
-	return nil
+	for _, text := range pending {
+		h.log.Warn("setting waits for the next start", "reason", text)
+	}
+	return reloaded{pending: pending}
 }
 
 // nameOf names a node in messages: its name if known, else the short ID.

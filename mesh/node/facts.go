@@ -3,6 +3,7 @@ package node
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -46,6 +47,7 @@ type hereFacts struct {
 	key       wgtypes.Key // this node's own, public
 	noIPv4    bool        // as create or join settled: for settings that say nothing
 	elsewhere []osnet.Route
+	gateways  []netip.Addr
 	held      map[wgtypes.Key]identity.NodeID // members that had a tunnel in the last round, by their keys
 	move      move                            // as the last round had it
 }
@@ -65,8 +67,9 @@ type sessionFacts struct {
 
 // gather reads what the owners have to say.
 func (h *Hub) gather(now time.Time) facts {
+	_, port := h.o.Tunnel.Running()
 	f := facts{
-		now: now, self: h.o.Self, view: &mesh.View{}, settings: h.settings, stateEndpoints: h.o.Endpoints, port: h.o.Tunnel.Port(),
+		now: now, self: h.o.Self, view: &mesh.View{}, settings: h.settings, stateEndpoints: h.o.Endpoints, port: port,
 		names: make(map[string]netip.AddrPort), standing: &standing.Snapshot{}, here: hereFacts{key: h.o.Key, noIPv4: h.o.NoIPv4},
 	}
 	if h.last != nil {
@@ -79,6 +82,7 @@ func (h *Hub) gather(now time.Time) facts {
 	}
 	o := h.o.Owners
 	if o == nil {
+		f.here.elsewhere, f.here.gateways = h.elsewhere(0, f.claimed())
 		return f
 	}
 	f.view, f.preferred = o.Records.View(), o.Sessions.Preferred()
@@ -101,25 +105,41 @@ func (h *Hub) gather(now time.Time) facts {
 		f.peers[id] = peerFacts{path: p.path}
 	}
 	_, f.private = streamAnchors(f)
-	f.here.elsewhere = h.elsewhere(f.standing.Network, f.overlays())
+	f.here.elsewhere, f.here.gateways = h.elsewhere(f.standing.Network, f.claimed())
 	return f
 }
 
-// elsewhere is what this machine reaches by other interfaces in the overlays' place. It is read anew on another network, and once a minute.
-func (h *Hub) elsewhere(network uint64, overlays []netip.Prefix) []osnet.Route {
-	var before []osnet.Route
-	if h.last != nil {
-		before = h.last.facts.here.elsewhere
-		if !h.stale && h.last.facts.standing.Network == network {
-			return before
+// claimed are the networks in whose place nothing that this machine reaches by other interfaces may lie: the overlay's, and what static
+// peers are to have. What is too wide for a peer is left out anyway (ranges.Swallowing).
+func (f facts) claimed() []netip.Prefix {
+	list := f.overlays()
+	for _, s := range f.settings.Static {
+		for _, p := range s.AllowedIPs {
+			if wide := 8; p.Bits() >= wide && (p.Addr().Is4() || p.Bits() >= 2*wide) {
+				list = append(list, p)
+			}
 		}
 	}
-	routes, err := h.o.Tunnel.Elsewhere(overlays...)
+	return list
+}
+
+// elsewhere is what this machine reaches by other interfaces in the place of these networks, and its routers. It is read anew on another
+// network, and once a minute.
+func (h *Hub) elsewhere(network uint64, claimed []netip.Prefix) (routes []osnet.Route, gateways []netip.Addr) {
+	var before []osnet.Route
+	if h.last != nil {
+		here := h.last.facts.here
+		if before = here.elsewhere; !h.stale && h.last.facts.standing.Network == network && slices.Equal(h.last.facts.claimed(), claimed) {
+			return before, here.gateways
+		}
+	}
+	gateways = h.o.Tunnel.Gateways()
+	routes, err := h.o.Tunnel.Elsewhere(claimed...)
 	if err != nil {
 		h.log.Warn("routes not read", "error", err)
-		return before
+		return before, gateways
 	}
-	return routes
+	return routes, gateways
 }
 
 // active reports whether a node is an active member.

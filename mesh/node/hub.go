@@ -60,7 +60,7 @@ type Hub struct {
 	// constant after New
 	o       Options
 	log     *slog.Logger
-	reloads chan chan error
+	reloads chan chan reloaded
 	leave   chan struct{} // closed by Leave
 	leaving sync.Once
 
@@ -114,7 +114,7 @@ func New(o Options) (*Hub, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &Hub{
-		o: o, log: o.Logger.With("part", "node"), reloads: make(chan chan error), leave: make(chan struct{}),
+		o: o, log: o.Logger.With("part", "node"), reloads: make(chan chan reloaded), leave: make(chan struct{}),
 		settings: o.Settings, peers: make(map[identity.NodeID]*peer), sessions: make(map[identity.NodeID]sessionFacts),
 		said: remarks{refusals: make(map[identity.NodeID]Refusal)},
 	}
@@ -128,19 +128,26 @@ var ErrLeft = errors.New("left the mesh")
 // Leave ends Run.
 func (h *Hub) Leave() { h.leaving.Do(func() { close(h.leave) }) }
 
-// Reload has the loop read the settings again and returns what Load says. On error the old settings stay.
-func (h *Hub) Reload(ctx context.Context) error {
-	done := make(chan error, 1)
+// reloaded is what came of reading the settings again.
+type reloaded struct {
+	pending []string // see Reload
+	err     error
+}
+
+// Reload has the loop read the settings again and returns what Load says. On error the old settings stay. pending says in words what of
+// the new ones waits until the agent starts again.
+func (h *Hub) Reload(ctx context.Context) (pending []string, err error) {
+	done := make(chan reloaded, 1)
 	select {
 	case h.reloads <- done:
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 	select {
-	case err := <-done:
-		return err
+	case r := <-done:
+		return r.pending, r.err
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 

@@ -240,7 +240,7 @@ func TestReloadOfOneStaticPeer(t *testing.T) {
 		a.take()
 		two.Endpoint, two.Share = "203.0.113.102:51820", true
 		a.setting.Static = []StaticPeer{one, two}
-		if err := a.hub.Reload(t.Context()); err != nil {
+		if _, err := a.hub.Reload(t.Context()); err != nil {
 			t.Fatalf("got %v, want a reload", err)
 		}
 		synctest.Wait()
@@ -250,7 +250,7 @@ func TestReloadOfOneStaticPeer(t *testing.T) {
 		)
 
 		a.loadErr = errTwin
-		if err := a.hub.Reload(t.Context()); !errors.Is(err, errTwin) {
+		if _, err := a.hub.Reload(t.Context()); !errors.Is(err, errTwin) {
 			t.Errorf("got %v, want the error of Load", err)
 		}
 		synctest.Wait()

@@ -27,7 +27,10 @@ type Tunnel interface {
 	SetWay(identity.NodeID, tunnel.Way)
 	// Elsewhere is what this machine reaches by other interfaces than the tunnel's, as far as it overlaps one of the prefixes.
 	Elsewhere(within ...netip.Prefix) ([]osnet.Route, error)
-	Port() uint16
+	// Gateways are the routers of this machine's default routes.
+	Gateways() []netip.Addr
+	// Running is the name of the interface, and the UDP port; 0: not open.
+	Running() (name string, port uint16)
 	// SetPort moves the shared socket; on an error it stays where it is.
 	SetPort(port uint16) error
 }

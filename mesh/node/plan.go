@@ -44,6 +44,7 @@ type desired struct {
 
 // plan computes the state that the owners should have. It touches nothing.
 func plan(f facts) desired {
+	f, swallowing := f.withoutSwallowing()
 	out := desired{names: f.wantedNames(), relaying: f.settings.Anchor != AnchorNever, relayLimit: f.settings.RelayLimit}
 	told := f // what this node says of itself does not change with the network that it is on
 	wanted, overlap := f.ipv4()
@@ -55,6 +56,7 @@ func plan(f facts) desired {
 	}
 	self, found := f.view.Member(f.self)
 	out.planPeers(self, f)
+	out.conflicts = append(out.conflicts, swallowing...)
 	if overlap != "" {
 		out.conflicts = append(out.conflicts, Conflict{Text: overlap})
 	}

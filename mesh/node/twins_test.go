@@ -199,7 +199,7 @@ func (w *twins) set(change func(*twins), news chan struct{}) {
 
 type twinTunnel struct{ *twins }
 
-func (w twinTunnel) Port() uint16 { return place.DefaultPort }
+func (w twinTunnel) Running() (string, uint16) { return "warren0", place.DefaultPort }
 
 func (w twinTunnel) SetPort(port uint16) error {
 	w.mu.Lock()
@@ -265,6 +265,8 @@ func (w twinTunnel) Elsewhere(...netip.Prefix) ([]osnet.Route, error) {
 	defer w.mu.Unlock()
 	return w.routes, nil
 }
+
+func (w twinTunnel) Gateways() []netip.Addr { return nil }
 
 type twinNames struct{ *twins }
 

@@ -22,8 +22,9 @@ type Agent struct {
 	Port      uint16 // of the shared socket
 	PublicKey string // WireGuard's, base64
 	Static    []Static
-	Mesh      *Mesh    // nil: static peers only
-	Warnings  []string // of those who run the owners, in words
+	Mesh      *Mesh            // nil: static peers only
+	Warnings  []string         // of those who run the owners, in words
+	Unsent    []verdict.Unsent // what the system refuses to send, the latest first
 	// Dropped are the counters of the owners, by the part whose they are and the reason. Those of part "" name it themselves.
 	Dropped map[string]map[string]uint64
 }
@@ -65,6 +66,7 @@ type Mesh struct {
 	Refusals    []verdict.Refusal
 	Relay       Relay
 	Streams     Streams
+	Unsent      []verdict.Unsent // as Agent's
 }
 
 // Records is what the records say.

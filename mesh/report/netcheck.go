@@ -36,6 +36,7 @@ type Network struct {
 	Reach   []reach.Candidate
 	Anchors []Anchor
 	Streams Streams
+	Unsent  []verdict.Unsent
 	Page    string // what a look for a web page at PageAt has found; "" for nothing
 }
 
@@ -129,6 +130,13 @@ func Netcheck(n Network) api.Netcheck {
 // facts is what of it is judged.
 func (n *Network) facts() verdict.Network {
 	f := verdict.Network{Port: n.Port, IPv4: n.IPv4.facts(true, n.Hosts), IPv6: n.IPv6.facts(false, n.Hosts), Streams: n.Streams.Blocked != ""}
+	var anchors []netip.AddrPort
+	for _, a := range n.Anchors {
+		anchors = append(anchors, a.Address)
+	}
+	if f.Unsent = verdict.Filtered(n.Unsent); len(f.Unsent) == 0 {
+		f.Unsent = verdict.RefusedTo(n.Unsent, anchors...)
+	}
 	if i := slices.IndexFunc(n.Reach, func(c reach.Candidate) bool { return c.State == reach.Reachable }); i >= 0 {
 		f.Open = n.Reach[i].Addr
 	}

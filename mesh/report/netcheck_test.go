@@ -84,6 +84,15 @@ func TestNetcheck(t *testing.T) {
 		{"hard, refused", router(portmap.RouterStatus{Protocols: refusing}), api.NetHard, "the router 192.168.1.1 refuses port mappings by UPnP (not authorised)", false},
 		{"hard, another NAT", router(portmap.RouterStatus{Mapping: &portmap.Mapping{External: private}}), api.NetHard, "another NAT stands behind it", false},
 		{"hard, mapped in vain", router(portmap.RouterStatus{Mapping: &portmap.Mapping{External: public}}), api.NetHard, "maps the port to 9.9.9.9:9277, but nobody gets through", false},
+		{"refused by the firewall here", func(n *Network) {
+			silentNet(verdict.Look{TCP: verdict.TCPOpen})(n)
+			n.Unsent = []verdict.Unsent{{To: public, Count: 3, First: now, Last: now}}
+		}, api.NetBlocked, "none over the Internet; this machine's firewall refuses UDP to 9.9.9.9:9277 (operation not permitted", false},
+		{"one anchor refused", func(n *Network) { n.Unsent = []verdict.Unsent{{To: private, Count: 3, First: now, Last: now}} },
+			api.NetEasy, "this machine's firewall refuses UDP to 192.168.1.9:9277", false},
+		{"a route that discards", func(n *Network) {
+			n.Unsent = []verdict.Unsent{{To: public, By: verdict.ByRouting, Count: 3, First: now, Last: now}}
+		}, api.NetEasy, "see: ip rule; ip route get 9.9.9.9", false},
 		{"blocked", silentNet(verdict.Look{TCP: verdict.TCPOpen}), api.NetBlocked, "drops UDP", false},
 		{"blocked, streams in use", func(n *Network) {
 			silentNet(verdict.Look{})(n)

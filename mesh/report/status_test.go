@@ -201,6 +201,9 @@ func TestStatusOfStaticPeersOnly(t *testing.T) {
 	}
 }
 
+// refusedByFirewall is what the system does to packets for one anchor.
+var refusedByFirewall = []verdict.Unsent{{To: netip.MustParseAddrPort("203.0.113.1:9277"), Count: 849, First: now.Add(-time.Minute), Last: now}}
+
 func TestWarnings(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -213,6 +216,13 @@ func TestWarnings(t *testing.T) {
 		{"no session", func(m *Mesh) { m.Sessions = nil }, "no control session is up: "},
 		{"no session, but alone", func(m *Mesh) { m.Sessions, m.Records.Members = nil, m.Records.Members[:1] }, ""},
 		{"blocked", overTCP, "UDP seems to be blocked on this network (no anchor answers): packets go by TCP streams"},
+		{"refused by the firewall here", func(m *Mesh) { overTCP(m); m.Unsent = refusedByFirewall },
+			"this machine's firewall refuses UDP to 203.0.113.1:9277 (operation not permitted, 849 times since 11:59:00 UTC): packets go by TCP streams"},
+		{"of one anchor", func(m *Mesh) { m.Unsent = refusedByFirewall },
+			"this machine's firewall refuses UDP to 203.0.113.1:9277 (operation not permitted, 849 times since 11:59:00 UTC); let UDP out to port 9277"},
+		{"a route that discards", func(m *Mesh) {
+			m.Unsent = []verdict.Unsent{{To: netip.MustParseAddrPort("192.0.2.255:9277"), By: verdict.ByRouting, Count: 9, Last: now}}
+		}, ""},
 		{"cut off", func(m *Mesh) { m.Streams.CutOff = "refused" }, "no anchor answers by UDP, and no stream to one comes up: refused"},
 		{"a port is taken", func(m *Mesh) { m.Streams.Ports = []StreamPort{{Port: 9277}, {Port: 443, Err: syscall.EADDRINUSE}} },
 			"TCP port 443 is not listened on, for members whose networks drop UDP: another program has it"},

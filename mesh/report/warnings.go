@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"warren/mesh/roster"
+	"warren/mesh/verdict"
 )
 
 // expiresSoon is how long before the end of this node's certificate a person is told.
@@ -32,7 +33,13 @@ func (m *Mesh) warnings(names Names, now time.Time) (out []string) {
 	if len(m.Records.Members) > 1 && len(m.Sessions) == 0 {
 		out = append(out, "no control session is up: new tunnels cannot be introduced until an anchor or a neighbour answers")
 	}
-	if s := m.Streams; s.Blocked != "" {
+	if refused := verdict.Filtered(m.Unsent); len(refused) > 0 {
+		text := verdict.Refuses{Unsent: refused}.Words(nil)
+		if m.Streams.Blocked != "" {
+			text += ": packets go by TCP streams through anchors, more slowly"
+		}
+		out = append(out, text+"; "+verdict.AllowOut{Unsent: refused[0]}.Words(nil))
+	} else if s := m.Streams; s.Blocked != "" {
 		out = append(out, "UDP seems to be blocked on this network ("+s.Blocked+"): packets go by TCP streams through anchors, more slowly")
 	}
 	if s := m.Streams; s.CutOff != "" {

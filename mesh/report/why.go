@@ -100,8 +100,8 @@ func (in *Inquiry) evidence(at verdict.Path) verdict.Evidence {
 	_, session := m.Sessions[in.Target]
 	e := verdict.Evidence{
 		Now: in.Now, Path: at, Since: m.Paths[in.Target].Since, Life: in.Life, Session: session, Sessions: len(m.Sessions), Refusals: m.Refusals,
-		Here:  verdict.Node{ID: m.Self, Port: in.Port, NAT: in.Here, Version: self.Record.Version},
-		There: verdict.Node{ID: in.Target, NAT: in.There.NAT, Version: target.Record.Version},
+		Here:  verdict.Node{ID: m.Self, Port: in.Port, NAT: in.Here, Version: self.Record.Version, Unsent: m.Unsent},
+		There: verdict.Node{ID: in.Target, NAT: in.There.NAT, Version: target.Record.Version, At: target.Record.Endpoints},
 		Left:  target.State == roster.Left, NoTunnel: m.NoTunnel[in.Target],
 		Sending: in.Now.Sub(in.Sent) < sendingFor,
 		Ping:    verdict.Ping{Asked: in.Ping.Asked, Answered: in.Ping.RTT > 0, Passages: in.Ping.Passages},
@@ -132,7 +132,7 @@ func (in *Inquiry) evidence(at verdict.Path) verdict.Evidence {
 func WhyStatic(a Agent, s Static) api.Why {
 	p := verdict.StaticPeer{
 		Now: a.Now, Name: s.Name, Endpoint: s.Endpoint, Addr: s.Traffic.Endpoint, RxBytes: s.Traffic.RxBytes, TxBytes: s.Traffic.TxBytes,
-		Port: a.Port, PublicKey: a.PublicKey,
+		Port: a.Port, PublicKey: a.PublicKey, Unsent: a.Unsent,
 	}
 	if shaken := s.Traffic.LastHandshake; !never(shaken) {
 		p.LastHandshake = shaken

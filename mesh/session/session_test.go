@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -454,6 +455,39 @@ func TestFewDialsAtOnce(t *testing.T) {
 		// Silent ones make room before they are given up.
 		if limit := dialsAtOnce * int(1+shortDial/dialSilence); most > limit {
 			t.Errorf("got %d dialled at once, want %d at most", most, limit)
+		}
+	})
+}
+
+// A knock proves that a node can be dialled, beside a session or without one, and changes nothing.
+func TestKnock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b := w.nodes[0], w.nodes[1]
+		a.start(nil)
+		b.start(nil)
+		nowhere := netip.MustParseAddrPort("198.51.100.1:9277")
+		knock := func(addrs ...netip.AddrPort) error { return a.Knock(t.Context(), b.ID, addrs) }
+		for _, up := range []bool{false, true} {
+			if up {
+				a.target(b)
+				w.until(time.Second, "session", func() bool { return a.up(b) && b.up(a) })
+			}
+			expect(t, "dialled at one of two", knock(nowhere, b.addr) == nil, true)
+			began := time.Now()
+			expect(t, "dialled where nobody is", knock(nowhere) == nil, false)
+			expect(t, "it took", time.Since(began) <= longDial+time.Second, true)
+			expect(t, "dialled nowhere", errors.Is(knock(), ErrNoRoute), true)
+			expect(t, "up", a.up(b) && b.up(a), up)
+		}
+		expect(t, "another node answers there", a.Knock(t.Context(), identity.NodeID{9}, []netip.AddrPort{b.addr}) == nil, false)
+		time.Sleep(10 * time.Second)
+		expect(t, "up", a.up(b) && b.up(a), true)
+		for _, e := range slices.Concat(a.takeEvents(), b.takeEvents()) {
+			if e.Kind != Up {
+				t.Errorf("got event %+v, want none but that the session is up", e)
+			}
 		}
 	})
 }

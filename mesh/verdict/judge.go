@@ -30,6 +30,7 @@ func Judge(e Evidence) Verdict {
 	} else {
 		v = e.reached()
 	}
+	v = e.refusedHere(v)
 	v.Conclusion = How{e.There.ID, e.Path}
 	return v
 }

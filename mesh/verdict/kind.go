@@ -23,6 +23,7 @@ const (
 	Untied                          // it has no tunnel with this node, since another has its key
 
 	// The kinds of a member to which a direct path cannot be had.
+	FirewallHere // this machine itself refuses to send
 	UDPBlockedHere
 	UDPBlockedThere
 	BothMapByDestination
@@ -54,7 +55,7 @@ func (k Kind) String() string {
 		Direct: "direct", Trying: "trying", Handshaking: "handshake", HandshakeUnanswered: "handshake-unanswered", Silent: "silent",
 		Lost: "lost", Off: "off", Deaf: "deaf", OlderVersion: "older-version", Clock: "clock", Isolated: "isolated", Refused: "refused",
 		NoWay: "no-route", HasLeft: "left", Revoked: "revoked", Untied: "no-tunnel",
-		UDPBlockedHere: "udp-blocked-here", UDPBlockedThere: "udp-blocked-there", BothMapByDestination: "both-map-by-destination",
+		FirewallHere: "firewall-here", UDPBlockedHere: "udp-blocked-here", UDPBlockedThere: "udp-blocked-there", BothMapByDestination: "both-map-by-destination",
 		MapsByDestination: "maps-by-destination", SameRouter: "same-router", NoCommonFamily: "no-common-family", NoCandidates: "no-candidates",
 		Firewall: "firewall", FirewallThere: "firewall-there", Unstable: "unstable", Unexplained: "unexplained", KernelBars: "local-rule", PortTaken: "port-taken",
 		StaticName: "static-name", StaticSilent: "static-silent", StaticUnused: "static-unused", StaticUnanswered: "static-unanswered",

@@ -49,6 +49,7 @@ type Network struct {
 	Open    netip.AddrPort // at which a member has reached this node unasked; invalid: nowhere
 	Routers []Router       // those asked for a port mapping
 	Streams bool           // packets go by streams
+	Unsent  []Unsent       // what this machine refuses to send, the latest first
 	Looks   []Look         // at anchors, by TCP
 	Portal  Portal
 }
@@ -85,7 +86,10 @@ const (
 )
 
 // JudgeNetwork says what to expect of direct connections.
-func JudgeNetwork(n Network) NetVerdict {
+func JudgeNetwork(n Network) NetVerdict { return n.refusedHere(n.judge()) }
+
+// judge is JudgeNetwork without what this machine refuses itself.
+func (n *Network) judge() NetVerdict {
 	family := n.IPv4 // a NAT is IPv4's business; IPv6 counts where it is all there is
 	if n.IPv4.UDP() != UDPWorks && n.IPv6.UDP() == UDPWorks {
 		family = n.IPv6

@@ -17,6 +17,7 @@ type StaticPeer struct {
 	TxBytes       uint64
 	Port          uint16 // of this node
 	PublicKey     string // of this node
+	Unsent        []Unsent
 }
 
 // Remedies for static peers that are the same whichever it is.
@@ -54,6 +55,9 @@ func JudgeStatic(p StaticPeer) Verdict {
 	default:
 		v.Kind, v.Conclusion = StaticIdle, HowStatic{p.Name, StaticQuiet}
 		v.Cause, v.Fix = QuietFor{quiet}, PingAndAsk
+	}
+	if list := RefusedTo(p.Unsent, p.Addr); len(list) > 0 && v.Kind != Direct {
+		v.Kind, v.Cause, v.Fix = FirewallHere, Refuses{list}, AllowOut{list[0]}
 	}
 	return v
 }

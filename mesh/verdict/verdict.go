@@ -80,6 +80,8 @@ type Node struct {
 	Port    uint16 // of its shared socket; 0: not known
 	NAT     natkind.Self
 	Version string
+	At      []netip.AddrPort // where it says that it is reached; of the peer only
+	Unsent  []Unsent         // what its system refuses to send, the latest first; of this node only
 }
 
 // Path is how the packets to a peer go.

@@ -34,6 +34,9 @@ type systemNetwork struct{}
 
 func (systemNetwork) Gateways() []netip.Addr { return gateways() }
 
+// Gateways returns the routers that this machine's default routes lead to, as far as the system tells.
+func Gateways() []netip.Addr { return gateways() }
+
 // anywhere6 stands for all of IPv6's global addresses where the kernel is asked for a source; nothing is sent to it.
 var anywhere6 = netip.MustParseAddr("2000::1")
 

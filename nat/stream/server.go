@@ -19,8 +19,12 @@ import (
 	"warren/nat/limit"
 )
 
-// relisten is the time between two tries to listen on a port that somebody else has, or that we may not have.
-const relisten = time.Minute
+// relistenFirst and relistenMost are the times between two tries to listen on a port that somebody else has, or that we may not have: it
+// may have been a program that restarts. They are doubled.
+const (
+	relistenFirst = time.Second
+	relistenMost  = 20 * time.Second
+)
 
 // Options are what a Server needs from its node.
 type Options struct {
@@ -157,7 +161,7 @@ func (s *Server) serverTLS() *tls.Config {
 }
 
 // SetPorts says on which ports to listen, on all addresses; none ends listening, not the streams. Repeating it changes
-// nothing. A port that cannot be had is tried again every minute.
+// nothing. A port that cannot be had is tried again after a second, and every 20 s in the end.
 func (s *Server) SetPorts(ports ...uint16) {
 	s.mu.Lock()
 	same := slices.Equal(s.wanted, ports)
@@ -213,10 +217,17 @@ func (s *Server) Drop(id identity.NodeID) {
 // returns ctx's error.
 func (s *Server) Run(ctx context.Context, t Taker) error {
 	open := make(map[uint16]net.Listener)
-	retry := time.NewTicker(relisten)
+	retry := time.NewTimer(relistenFirst)
 	defer retry.Stop()
+	wait := relistenFirst
 	for {
 		s.reconcile(ctx, open, t)
+		if s.lacking(open) {
+			retry.Reset(wait)
+		} else {
+			wait = relistenFirst
+			retry.Stop()
+		}
 		select {
 		case <-ctx.Done():
 			for _, l := range open {
@@ -225,9 +236,18 @@ func (s *Server) Run(ctx context.Context, t Taker) error {
 			s.working.Wait()
 			return ctx.Err()
 		case <-s.changed:
+			wait = relistenFirst
 		case <-retry.C:
+			wait = min(2*wait, relistenMost)
 		}
 	}
+}
+
+// lacking reports whether a wanted port is not listened on.
+func (s *Server) lacking(open map[uint16]net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.wanted, func(port uint16) bool { return open[port] == nil })
 }
 
 // reconcile opens and closes listeners until they are those wanted.

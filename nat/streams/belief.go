@@ -27,6 +27,8 @@ func (l *loop) step(ctx context.Context, in Input) {
 		switch o := o.(type) {
 		case Probe:
 			l.o.STUN.Probe()
+		case Knock:
+			l.knock(ctx, o.Serial)
 		case OpenStream:
 			l.open(ctx, o.Ref)
 		case LeaveStream:

@@ -102,7 +102,7 @@ func TestUDPReturns(t *testing.T) {
 		w.setUDP(true)
 		w.until(6300 * ms) // asked after 2 s of blocked UDP, and 4 s later
 		w.expect("6.3s answering again")
-		w.expectState(Returning, "an anchor answers by UDP", "", false)
+		w.expectState(Returning, "2 anchors asked by UDP, no answer in 250ms", "", false)
 		w.until(10290 * ms)
 		w.expect(
 			"7.3s open",

@@ -195,6 +195,23 @@ func (s sessionsTwin) Dials(id identity.NodeID) (int, bool) {
 	return s.w.failed[id], s.w.failed[id] > 0
 }
 
+// Knock takes as long as a session, and gets no answer where UDP does not pass.
+func (s sessionsTwin) Knock(ctx context.Context, id identity.NodeID, addrs []netip.AddrPort) error {
+	time.Sleep(2 * rtt)
+	s.w.mu.Lock()
+	udp := s.w.udp
+	s.w.note("knock at %d: %t", id[0], udp)
+	s.w.mu.Unlock()
+	if udp {
+		return nil
+	}
+	select {
+	case <-time.After(4 * time.Second):
+	case <-ctx.Done():
+	}
+	return errors.New("no answer")
+}
+
 // redial keeps dialling a session, for a minute at most.
 func (w *world) redial(id identity.NodeID) {
 	for range 600 {

@@ -13,6 +13,12 @@ import (
 // blocked for sessions: some networks let STUN pass and nothing else.
 const distrustAfter = 4
 
+// Times of knocking, which costs more than a probe: a few packets of full size. The waits are doubled.
+const (
+	knockFirst = 4 * time.Second
+	knockMost  = time.Minute
+)
+
 // Machine decides whether UDP is blocked and which streams to have. It is pure: time comes in with each step. Its parts do
 // not know each other: what is believed of UDP, what the sessions with anchors prove, and the streams.
 type Machine struct {
@@ -51,12 +57,35 @@ type sessions struct {
 	up       map[identity.NodeID]bool
 	failures map[identity.NodeID]int // of dialling, since the last session
 	distrust bool                    // answers to probes prove nothing
+
+	// While they prove nothing, anchors are knocked at: no session that would prove more is dialled by UDP beside one by a stream.
+	serial    uint64 // of the last knock
+	knocking  bool   // it is under way
+	knockAt   time.Time
+	knockWait time.Duration
 }
 
-// forgive forgets the failures: a session came up, or the network is another one.
+// forgive forgets the failures: a session came up, or could have, or the network is another one.
 func (s *sessions) forgive() {
-	s.distrust = false
+	s.distrust, s.knocking = false, false
 	clear(s.failures)
+}
+
+// doubt has answers to probes prove nothing any more.
+func (s *sessions) doubt(now time.Time) {
+	s.distrust, s.knocking = true, false
+	s.knockAt, s.knockWait = now.Add(knockFirst), knockFirst
+}
+
+// knock reports whether to knock now that a probe was answered, and counts it.
+func (s *sessions) knock(now time.Time) bool {
+	if !s.distrust || s.knocking || now.Before(s.knockAt) {
+		return false
+	}
+	s.serial++
+	s.knockWait = min(2*s.knockWait, knockMost)
+	s.knocking, s.knockAt = true, now.Add(s.knockWait)
+	return true
 }
 
 // keep forgets the failures of those that are no anchors any more.
@@ -90,6 +119,7 @@ func (m *Machine) take(now time.Time, in Input) {
 		m.setAnchors(in.IDs)
 		m.sessions.keep(in.IDs)
 		if none && len(m.anchors) > 0 {
+			m.sessions.forgive()
 			m.try(now, "start")
 		}
 	case NetworkChanged:
@@ -103,6 +133,11 @@ func (m *Machine) take(now time.Time, in Input) {
 		m.dialFailed(now, in.ID)
 	case Answered:
 		m.evidence(now, !m.sessions.distrust, "an anchor answers by UDP")
+		if m.state == Blocked && m.sessions.knock(now) {
+			m.emit(Knock{Serial: m.sessions.serial})
+		}
+	case Knocked:
+		m.knocked(now, in)
 	case PeerAnswered:
 		m.heard = now
 	case SessionUp:
@@ -142,11 +177,23 @@ func (m *Machine) dialFailed(now time.Time, id identity.NodeID) {
 		return
 	}
 	if m.sessions.failures[id] >= distrustAfter {
-		m.sessions.distrust = true
+		m.sessions.doubt(now)
 		m.useStreams(now, "anchors answer probes by UDP, but no session comes up")
 		return
 	}
 	m.try(now, "an anchor does not answer")
+}
+
+// knocked takes what came of the last knock; of an older one it means nothing.
+func (m *Machine) knocked(now time.Time, in Knocked) {
+	if !m.sessions.knocking || in.Serial != m.sessions.serial {
+		return
+	}
+	m.sessions.knocking = false
+	if in.Open {
+		m.sessions.forgive()
+		m.evidence(now, true, "an anchor can be dialled by UDP again")
+	}
 }
 
 // evidence that UDP works has come.

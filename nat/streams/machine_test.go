@@ -2,6 +2,7 @@ package streams
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -19,13 +20,15 @@ type network struct {
 	now     time.Time
 	wake    time.Time
 	rtt     time.Duration
-	udp     bool
+	udp     bool          // STUN gets answers
+	dials   bool          // anchors can be dialled by UDP
 	streams map[byte]bool // anchors that take streams
 	events  []event       // under way, by time
 	up      map[Ref]bool
 	left    map[Ref]bool
 	log     []string
 	probes  int
+	knocks  int
 }
 
 type event struct {
@@ -37,7 +40,7 @@ var start = time.Unix(1e9, 0)
 
 func newNetwork(udp bool, takers ...byte) *network {
 	n := &network{
-		m: NewMachine(func() float64 { return 0.5 }), now: start, rtt: 50 * time.Millisecond, udp: udp,
+		m: NewMachine(func() float64 { return 0.5 }), now: start, rtt: 50 * time.Millisecond, udp: udp, dials: udp,
 		streams: make(map[byte]bool), up: make(map[Ref]bool), left: make(map[Ref]bool),
 	}
 	for _, t := range takers {
@@ -59,6 +62,9 @@ func (n *network) step(in Input) {
 			if n.udp {
 				n.later(n.rtt, Answered{})
 			}
+		case Knock:
+			n.knocks++
+			n.later(2*n.rtt, Knocked{o.Serial, n.dials})
 		case OpenStream:
 			note("open", o.Ref)
 			if n.streams[o.ID[0]] {
@@ -289,6 +295,7 @@ func TestAnchorThatFlaps(t *testing.T) {
 // Some networks let STUN pass and nothing else.
 func TestSessionsBlockedOnly(t *testing.T) {
 	n := newNetwork(true, 1)
+	n.dials = false
 	n.step(Anchors{[]identity.NodeID{anchor(1), anchor(2)}})
 	for range 4 {
 		n.run(1500 * time.Millisecond)
@@ -299,11 +306,45 @@ func TestSessionsBlockedOnly(t *testing.T) {
 	if got, _, _ := n.m.State(); got != Blocked || len(n.up) != 1 {
 		t.Errorf("got %v, %d streams, want blocked, 1", got, len(n.up))
 	}
+	if n.knocks < 5 || n.knocks > 15 {
+		t.Errorf("got %d knocks in ten minutes, want one a minute and some at the beginning", n.knocks)
+	}
 	n.step(SessionUp{anchor(2)})
 	n.run(10 * time.Second)
 	if got, _, _ := n.m.State(); got != Open || len(n.up) != 0 {
 		t.Errorf("got %v, %d streams, want open, none", got, len(n.up))
 	}
+}
+
+// Whatever kept sessions from coming up may end: then UDP is used again, though no session is dialled by it beside one by a stream.
+func TestSessionsPassAgain(t *testing.T) {
+	for _, after := range []time.Duration{0, time.Second, 20 * time.Second, 10 * time.Minute} {
+		n := newNetwork(true, 1)
+		n.dials = false
+		n.step(Anchors{[]identity.NodeID{anchor(1)}})
+		for range distrustAfter {
+			n.run(time.Second)
+			n.step(DialFailed{anchor(1)})
+		}
+		n.run(after)
+		n.expect(t, "before", Blocked, "4s open 1")
+		n.dials = true
+		n.run(min(2*after, knockMost*3/2) + 15*time.Second)
+		if got, _, reason := n.m.State(); got != Open || len(n.up) != 0 {
+			t.Errorf("after %v: got %v (%s), %d streams, want open, none", after, got, reason, len(n.up))
+		}
+	}
+}
+
+// What came of a knock in another network, or of one that was given up, means nothing.
+func TestLateKnock(t *testing.T) {
+	n := newNetwork(false, 1)
+	n.step(Anchors{[]identity.NodeID{anchor(1)}})
+	n.run(2 * time.Second)
+	n.expect(t, "blocked", Blocked, "100ms open 1")
+	n.step(Knocked{0, true})
+	n.step(Knocked{7, true})
+	n.expect(t, "a knock that nobody has asked for", Blocked)
 }
 
 // UDP ends under a running session: the first sign of it leads to a stream in half a second.
@@ -445,6 +486,7 @@ func TestMachineAtRandom(t *testing.T) {
 				n.step(SessionDown{id})
 			case 6:
 				n.udp = !n.udp
+				n.dials = n.udp && r.IntN(2) == 0
 			case 7:
 				n.streams[id[0]] = !n.streams[id[0]]
 			case 8:
@@ -474,6 +516,13 @@ func TestMachineAtRandom(t *testing.T) {
 			if up > wantedStreams || opening > mostOpening {
 				t.Fatalf("seed %d: %d streams up, %d opening", seed, up, opening)
 			}
+		}
+		// Whatever was before: where UDP works, it is used in the end.
+		n.udp, n.dials = true, true
+		n.run(5 * time.Minute)
+		used := slices.ContainsFunc(slices.Collect(maps.Values(n.m.streams)), func(s *slot) bool { return s.phase != streamDown })
+		if got, since, reason := n.m.State(); got != Open || used {
+			t.Fatalf("seed %d: got %v for %v (%s), streams in use: %t, want UDP used again", seed, got, n.now.Sub(since), reason, used)
 		}
 	}
 }

@@ -40,6 +40,7 @@ type signs struct {
 	desired  *Desired
 	news     []news
 	answered time.Time // the last answer that counts; zero: none
+	knocked  *Knocked  // the last one; nil: none
 	silent   map[identity.NodeID]bool
 	lost     map[lostSession]bool
 }
@@ -83,6 +84,13 @@ func (b *inbox) answer(now time.Time, server netip.AddrPort) {
 	}
 	b.mu.Lock()
 	b.waiting.answered = now
+	b.mu.Unlock()
+	b.poke()
+}
+
+func (b *inbox) knock(k Knocked) {
+	b.mu.Lock()
+	b.waiting.knocked = &k
 	b.mu.Unlock()
 	b.poke()
 }
@@ -138,6 +146,9 @@ func (l *loop) weigh(ctx context.Context, now time.Time, in signs) {
 	// An answer from before the trial is one to an older question, perhaps of another network.
 	if !in.answered.IsZero() && !in.answered.Before(l.trial) {
 		l.step(ctx, Answered{})
+	}
+	if in.knocked != nil {
+		l.step(ctx, *in.knocked)
 	}
 	l.seeDials(ctx, now)
 }
@@ -207,6 +218,32 @@ func (l *loop) busy(now time.Time) bool {
 		}
 	}
 	return false
+}
+
+// mostKnocked bounds the anchors that are knocked at: the first of them may be gone.
+const mostKnocked = 3
+
+// knock dials some anchors by UDP beside what there is, and leaves what came of it in the inbox.
+func (l *loop) knock(ctx context.Context, serial uint64) {
+	open := make(chan bool, mostKnocked)
+	asked := 0
+	for _, a := range l.want.Anchors {
+		addrs := l.want.counting(a.UDP)
+		if len(addrs) == 0 || asked == mostKnocked {
+			continue
+		}
+		asked++
+		l.holder.work.Go(func() { open <- l.o.Sessions.Knock(ctx, a.ID, addrs) == nil })
+	}
+	l.holder.work.Go(func() {
+		told := Knocked{Serial: serial}
+		for range asked {
+			told.Open = <-open || told.Open
+		}
+		if ctx.Err() == nil {
+			l.inbox.knock(told)
+		}
+	})
 }
 
 // dials is what was seen of dialling anchors by UDP.

@@ -205,15 +205,39 @@ func TestDialsFailSilently(t *testing.T) {
 			"30.05s dial 1 at [203.0.113.1:9277 203.0.113.1:443]",
 			"30.205s targets [1]",
 			"30.3s session with 1 by a stream",
+			"36.2s knock at 1: false",
 		)
 		if got := w.Snapshot().Reason; got != "anchors answer probes by UDP, but no session comes up" {
 			t.Errorf("got reason %q", got)
 		}
-		w.until(50 * second) // answers are not believed any more; a session is
-		w.expect()
+		w.until(50 * second) // answers are not believed any more, and ask for more; a session is
+		w.expect("44.2s knock at 1: false")
 		w.session(1, public(1))
 		w.until(60 * second)
 		w.expect("50.005s answering again", "51.005s open", "51.01s targets []", "54.005s stream of 1 ends")
+	})
+}
+
+// And when they pass again, that is found out by dialling an anchor, though its session goes by a stream all the time.
+func TestSessionsPassAgainUnderStreams(t *testing.T) {
+	inWorld(t, true, []byte{1}, func(w *world) {
+		w.mu.Lock()
+		w.udp, w.stun = false, true
+		w.mu.Unlock()
+		go w.redial(anchor(1))
+		w.until(12 * second)
+		w.change(func() { w.failed[anchor(1)] = 1 })
+		w.until(40 * second)
+		w.mu.Lock()
+		w.log, w.failed[anchor(1)] = nil, 0
+		w.udp, w.stun = true, false
+		w.mu.Unlock()
+		w.until(60 * second)
+		w.expect(
+			"44.2s answering again", "44.2s knock at 1: true",
+			"45.2s open", "45.205s drop 1: UDP works again; target none", "45.205s targets []", "45.305s session with 1 by UDP",
+			"48.2s stream of 1 ends",
+		)
 	})
 }
 

@@ -129,7 +129,7 @@ func (l *loop) publish() {
 	switch {
 	case state == Open || state == Trying:
 	case len(next.Targets) > 0:
-		next.Blocked = reason
+		next.Blocked = l.machine.why // also while it answers again: what that state rests on speaks against it
 	default:
 		next.CutOff = next.Trouble
 	}

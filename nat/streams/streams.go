@@ -66,6 +66,9 @@ type Sessions interface {
 	Drop(id identity.NodeID, code uint64, reason string)
 	// Dials returns how often dialling a node has failed since the last session, and whether nobody answered the last time.
 	Dials(id identity.NodeID) (attempts int, silent bool)
+	// Knock dials a node at these addresses, as for a session, and hangs up; nil: it has answered at one of them, and both sides
+	// have proved who they are. It waits until then, for some seconds, or until ctx ends.
+	Knock(ctx context.Context, id identity.NodeID, addrs []netip.AddrPort) error
 }
 
 // Traffic knows when packets went to and came from a peer, and which way they go now.

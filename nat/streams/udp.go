@@ -42,6 +42,7 @@ type belief struct {
 	state  State
 	since  time.Time
 	reason string
+	why    string // UDP was taken to be blocked, the last time
 
 	probeAt   time.Time
 	probeWait time.Duration // Blocked: the rung of the ladder
@@ -57,6 +58,7 @@ func (b *belief) enter(now time.Time, s State, reason string) {
 // block enters the state in which UDP is asked seldom. The sooner after a return, the longer the next one takes.
 func (b *belief) block(now time.Time, reason string) {
 	b.enter(now, Blocked, reason)
+	b.why = reason
 	b.probeWait = 0
 	b.climb(now)
 	if now.Sub(b.left) < lasting {

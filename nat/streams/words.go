@@ -48,6 +48,11 @@ type (
 	SessionUp struct{ ID identity.NodeID }
 	// SessionDown says that it ended, for whatever reason.
 	SessionDown struct{ ID identity.NodeID }
+	// Knocked says what came of a Knock: whether an anchor could be dialled.
+	Knocked struct {
+		Serial uint64
+		Open   bool
+	}
 	// StreamUp says that OpenStream succeeded.
 	StreamUp struct{ Ref }
 	// StreamDown says that OpenStream failed, or that a stream ended. For one that CloseStream ended it means nothing.
@@ -64,6 +69,7 @@ func (Answered) input()       {}
 func (PeerAnswered) input()   {}
 func (SessionUp) input()      {}
 func (SessionDown) input()    {}
+func (Knocked) input()        {}
 func (StreamUp) input()       {}
 func (StreamDown) input()     {}
 func (Tick) input()           {}
@@ -75,6 +81,8 @@ type Output interface{ output() }
 type (
 	// Probe asks the anchors, all of them, by UDP: a STUN Binding request each.
 	Probe struct{}
+	// Knock dials anchors by UDP as a session would be, and hangs up. What comes of it is to be told by Knocked with its serial number.
+	Knock struct{ Serial uint64 }
 	// OpenStream dials a stream to the anchor. What comes of it is to be told by StreamUp or StreamDown.
 	OpenStream struct{ Ref }
 	// LeaveStream moves the session with the anchor away from the stream, which stays a little longer.
@@ -90,6 +98,7 @@ type Ref struct {
 }
 
 func (Probe) output()       {}
+func (Knock) output()       {}
 func (OpenStream) output()  {}
 func (LeaveStream) output() {}
 func (CloseStream) output() {}

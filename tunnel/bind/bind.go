@@ -20,6 +20,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 )
@@ -35,6 +37,7 @@ type Options struct {
 type Bind struct {
 	// constant after New
 	inner       conn.Bind
+	unsent      *unsent
 	log         *slog.Logger
 	stun, quic  *lane
 	peers       *peers
@@ -68,8 +71,10 @@ func New(o Options) *Bind {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	kept := new(unsent)
 	b := &Bind{
-		inner:       o.Inner,
+		inner:       &gate{o.Inner, kept},
+		unsent:      kept,
 		log:         o.Logger.With("part", "bind"),
 		peers:       newPeers(),
 		sources:     newSources(),
@@ -81,7 +86,7 @@ func New(o Options) *Bind {
 	b.streams = newStreams(&b.drops)
 	b.channels = newChannels(b.routes, b.streams)
 	b.forwards = newForwards(b.routes, b.streams)
-	b.out = newOutlet(o.Inner, &b.drops)
+	b.out = newOutlet(b.inner, &b.drops)
 	b.stun = newLane(b, stunQueue, DropSTUNQueue, true)
 	b.quic = newLane(b, quicQueue, DropQUICQueue, false)
 	return b
@@ -91,6 +96,13 @@ func New(o Options) *Bind {
 // calls it again after each Close, for instance on a change of port.
 func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	fns, actual, err := openPort(b.inner, port)
+	for _, wait := range b.patience() {
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+		time.Sleep(wait)
+		fns, actual, err = openPort(b.inner, port)
+	}
 	if err != nil {
 		return nil, 0, err
 	}
@@ -108,6 +120,15 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		b.log.Info("port opened", "port", actual)
 	}
 	return fns, actual, nil
+}
+
+// patience is how long the first opening waits for a port that is taken: most likely by the process before this one, which is not gone
+// yet. A change of port is refused at once, since all traffic waits meanwhile.
+func (b *Bind) patience() []time.Duration {
+	if b.port.Load() != 0 {
+		return nil
+	}
+	return []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1500 * time.Millisecond}
 }
 
 // openPort works around the inner bind's port 0 where the system has no IPv6: it forgets the port that IPv4 has got.
@@ -162,7 +183,7 @@ func (b *Bind) SetMark(mark uint32) error { return b.inner.SetMark(mark) }
 // Exact tells the sockets, if they can be told, whether packets have to arrive as they are sent or not at all; see package
 // sockets.
 func (b *Bind) Exact(on bool) {
-	if inner, ok := b.inner.(interface{ Exact(on bool) }); ok {
+	if inner, ok := b.inner.(*gate).Bind.(interface{ Exact(on bool) }); ok {
 		inner.Exact(on)
 	}
 }
@@ -235,6 +256,10 @@ func (b *Bind) Strays() <-chan netip.AddrPort { return b.strays.out }
 // Stirs delivers the handles of peers to which something is sent after a pause of a second. One that finds the queue full is
 // lost: the next pause brings another.
 func (b *Bind) Stirs() <-chan netip.AddrPort { return b.stirs }
+
+// Calls delivers the addresses of plain endpoints, those of static peers, at which the device begins a handshake: once in two minutes
+// where all is well, and every five seconds while nobody answers. What finds the queue full is lost: the next one comes.
+func (b *Bind) Calls() <-chan netip.AddrPort { return b.strays.calls }
 
 // SetStatic names the addresses of static peers, which WireGuard speaks to by plain endpoints and which are not strays.
 // They also win over anything a mesh peer claims.

@@ -117,9 +117,7 @@ func (e *Endpoint) SetPath(addr netip.AddrPort) (flushed bool) {
 		return false
 	}
 	if last := e.path.Load(); last != nil && (next == nil || last.addr != next.addr) {
-		e.past = slices.DeleteFunc(e.past, func(a netip.AddrPort) bool { return a == last.addr })
-		e.past = append(e.past, last.addr)
-		e.past = e.past[max(0, len(e.past)-maxPast):]
+		e.rememberLocked(last.addr)
 	}
 	e.path.Store(next)
 	e.heard.Store(nil)
@@ -134,6 +132,25 @@ func (e *Endpoint) SetPath(addr netip.AddrPort) (flushed bool) {
 		e.transmit([][]byte{flush})
 	}
 	return flush != nil
+}
+
+// Remember takes an address from which the device has authenticated a packet of the peer for one like those of the few paths before:
+// what comes from there cannot make WireGuard roam any more. Two streams with one peer, one dialled by each side, are such.
+func (e *Endpoint) Remember(addr netip.AddrPort) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.removed || !addr.IsValid() {
+		return
+	}
+	e.rememberLocked(normal(addr))
+	e.claimLocked()
+}
+
+// rememberLocked makes an address the youngest of the past ones. The caller holds mu.
+func (e *Endpoint) rememberLocked(addr netip.AddrPort) {
+	e.past = slices.DeleteFunc(e.past, func(a netip.AddrPort) bool { return a == addr })
+	e.past = append(e.past, addr)
+	e.past = e.past[max(0, len(e.past)-maxPast):]
 }
 
 // SetSources names further addresses whose WireGuard packets are this peer's. They ought to be proved by an

@@ -260,6 +260,102 @@ func TestEndpointsOfOneKeyAreApart(t *testing.T) {
 	}
 }
 
+// A handshake with a static peer is told of, by where it goes; that of a member, and what is none, is not.
+func TestCalls(t *testing.T) {
+	b, _, _ := scripted(t)
+	phone, e := addr("192.0.2.7:51820"), b.NewEndpoint([32]byte{1})
+	b.SetStatic([]netip.AddrPort{phone})
+	e.SetPath(addr("192.0.2.1:1"))
+	transmit(t, b, e, message(1))
+	for _, batch := range [][][]byte{{message(4)}, {message(2)}, {message(1), message(4)}} {
+		_ = b.Send(batch, &conn.StdNetEndpoint{AddrPort: phone})
+	}
+	if got := len(b.Calls()); got != 0 {
+		t.Errorf("got %d calls, want none", got)
+	}
+	for range 2 * callBuffer { // what nobody takes is lost, and nothing waits for it
+		_ = b.Send([][]byte{message(1)}, &conn.StdNetEndpoint{AddrPort: phone})
+	}
+	if got := <-b.Calls(); got != phone || len(b.Calls()) != callBuffer-1 {
+		t.Errorf("got a call at %v, and %d more, want it at %v, and %d", got, len(b.Calls()), phone, callBuffer-1)
+	}
+}
+
+// busyPort is sockets whose port another process has for a while.
+type busyPort struct {
+	*script
+	tries int
+}
+
+func (s *busyPort) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+	if s.tries--; s.tries >= 0 {
+		return nil, 0, syscall.EADDRINUSE
+	}
+	return s.script.Open(port)
+}
+
+// The first opening waits a little for a port that is taken, most likely by the process before this one; a change of port does not.
+func TestTakenPort(t *testing.T) {
+	for _, tt := range []struct {
+		tries int
+		open  bool
+		took  time.Duration
+	}{{0, true, 0}, {3, true, 700 * time.Millisecond}, {100, false, 3 * time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &busyPort{new(script), tt.tries}
+			b := New(Options{Inner: s, Logger: quiet})
+			began := time.Now()
+			_, _, err := b.Open(9277)
+			if took := time.Since(began); (err == nil) != tt.open || took != tt.took {
+				t.Errorf("taken %d times: got %v after %v, want open %t after %v", tt.tries, err, took, tt.open, tt.took)
+			}
+			if err != nil {
+				return
+			}
+			b.Close()
+			s.tries, began = 1, time.Now()
+			defer b.Close()
+			if _, _, err := b.Open(9278); !errors.Is(err, syscall.EADDRINUSE) || time.Since(began) != 0 {
+				t.Errorf("a change of port: got %v after %v, want it refused at once", err, time.Since(began))
+			}
+		})
+	}
+}
+
+// What the device has authenticated from another stream, or from anywhere else, has it roam once and not again.
+func TestRememberedSource(t *testing.T) {
+	b, _, feed := scripted(t)
+	e, other := b.NewEndpoint([32]byte{1}), b.NewEndpoint([32]byte{2})
+	e.SetPath(addr("[100::300:0:0:1]:9"))
+	for _, from := range []netip.AddrPort{addr("[100::300:0:0:2]:9"), addr("[100::200:0:0:1]:9"), addr("192.0.2.1:1")} {
+		if got := feed(sent{from, message(4)}); len(got) != 1 || got[0].ep == conn.Endpoint(e) {
+			t.Errorf("from %v: got %v, want the plain endpoint of a source that is not known", from, got)
+		}
+		e.Remember(from)
+		if got := feed(sent{from, message(4)}); len(got) != 1 || got[0].ep != conn.Endpoint(e) {
+			t.Errorf("from %v, remembered: got %v, want the peer's endpoint", from, got)
+		}
+	}
+	if e.Path() != addr("[100::300:0:0:1]:9") {
+		t.Errorf("got path %v, want the one that was set", e.Path())
+	}
+	other.SetPath(addr("192.0.2.1:1")) // a path counts for more than what was
+	if got := feed(sent{addr("192.0.2.1:1"), message(4)}); got[0].ep != conn.Endpoint(other) {
+		t.Errorf("got %v, want the endpoint of the peer whose path it is", got)
+	}
+	for port := range uint16(100) {
+		e.Remember(netip.AddrPortFrom(netip.MustParseAddr("192.0.2.9"), port+1))
+	}
+	if got := len(b.sources.claims); got > maxPast+2 {
+		t.Errorf("got %d addresses, want at most %d", got, maxPast+2)
+	}
+	b.RemoveEndpoint(e)
+	e.Remember(addr("192.0.2.8:1"))
+	if _, known := b.sources.lookup(addr("192.0.2.8:1")); known {
+		t.Error("a removed endpoint remembers")
+	}
+}
+
 func TestPastPathsAreFew(t *testing.T) {
 	b, _, _ := scripted(t)
 	e := b.NewEndpoint([32]byte{1})

@@ -29,6 +29,9 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 		if len(bufs) > 0 && !isCookieReply(bufs[0]) {
 			b.checkStray(e.AddrPort)
 		}
+		if len(bufs) == 1 && isInitiation(bufs[0]) {
+			b.strays.call(e.AddrPort)
+		}
 		if IsVirtual(e.AddrPort.Addr()) {
 			return b.out.sendBy(b.resolve(e.AddrPort), bufs)
 		}

@@ -9,6 +9,7 @@ import (
 const (
 	strayInterval = time.Second // as long as the device goes on sending there, somebody should know
 	strayBuffer   = 64
+	callBuffer    = 64
 	straysKnown   = 512
 )
 
@@ -16,7 +17,8 @@ const (
 // again while it lasts.
 type strays struct {
 	// constant after New
-	out chan netip.AddrPort
+	out   chan netip.AddrPort
+	calls chan netip.AddrPort // where it begins handshakes
 
 	// guarded by mu
 	mu    sync.Mutex
@@ -24,7 +26,15 @@ type strays struct {
 }
 
 func newStrays() *strays {
-	return &strays{out: make(chan netip.AddrPort, strayBuffer), noted: make(map[netip.AddrPort]time.Time)}
+	return &strays{out: make(chan netip.AddrPort, strayBuffer), calls: make(chan netip.AddrPort, callBuffer), noted: make(map[netip.AddrPort]time.Time)}
+}
+
+// call tells of a handshake, if there is room.
+func (s *strays) call(a netip.AddrPort) {
+	select {
+	case s.calls <- a:
+	default:
+	}
 }
 
 func (s *strays) note(a netip.AddrPort) {

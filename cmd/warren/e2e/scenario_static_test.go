@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -212,4 +213,63 @@ func freeAddr(s api.Status) netip.Addr {
 		addr = addr.Next()
 	}
 	return addr
+}
+
+// TestRoutesAndSettings asserts what comes of settings that the agent cannot follow, or not yet: routes that would swallow the tunnel are
+// refused by `config check` and left out by the agent, the rest works; what waits for the next start is named with what runs, each time;
+// a TCP port that was taken is had within seconds.
+func TestRoutesAndSettings(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, time.Minute)
+	founder, member := bed.node("founder", nil), bed.node("member", bed.Router("home", natlab.EIMAPDF))
+	phone := bed.foreign(bed.Host("phone", nil), 51820, "10.97.1.1")
+	var taken net.Listener
+	bed.must(founder.Host.Do(func() (err error) { taken, err = net.Listen("tcp", ":443"); return err }))
+	defer taken.Close()
+	const ports = "[mesh]\nstream_ports = [443]\n"
+	around := netip.PrefixFrom(phone.Host.Addr4(), 24).Masked().String()
+	bed.must(founder.Create(bed.ctx, "home"))
+	config := bed.configure(founder, ports+peerTable(phone, "", "10.97.1.1/32", "0.0.0.0/1", "128.0.0.0/1", around))
+	bed.must(founder.Start(bed.ctx, "--config", config))
+	self := bed.status(founder)
+	key, err := wgtypes.ParseKey(self.Self.PublicKey)
+	bed.must(err)
+	bed.must(phone.AddPeer(bed.ctx, ForeignPeer{PublicKey: key, AllowedIPs: prefixes(self.Self.Addresses...)}))
+	bed.must(Admit(bed.ctx, founder, member))
+
+	bed.step("what swallows the tunnel is left out")
+	if out, err := founder.Warren(bed.ctx, "", "config", "check", config); ExitCode(err) != 1 || !strings.Contains(err.Error(), `allowed_ips "0.0.0.0/1"`) ||
+		!strings.Contains(err.Error(), around+`": it holds the endpoint of static peer`) {
+		t.Errorf("config check: got %q, %v, want the three routes refused", out, err)
+	}
+	warnings := strings.Join(bed.status(founder).Warnings, "\n")
+	for _, want := range []string{"0.0.0.0/1 of static peer", "128.0.0.0/1 of static peer", around + " of static peer", "TCP port 443 is not listened on"} {
+		if !strings.Contains(warnings, want) {
+			t.Errorf("got warnings %q, want one of %s", warnings, want)
+		}
+	}
+	bed.must(founder.pingAll(bed.ctx, []string{"10.97.1.1"}))
+	bed.meshed(founder, member)
+
+	bed.step("what waits for the next start is named")
+	bed.configure(founder, "[interface]\nport = 9300\n"+ports+peerTable(phone, "", "10.97.1.1/32"))
+	const waits = "interface.port 9300 takes effect when the agent starts again; it runs with 9277"
+	for range 2 {
+		out, err := founder.Warren(bed.ctx, "", "up", "--config", config)
+		if err != nil || !strings.Contains(out, waits) {
+			t.Errorf("warren up: got %q, %v, want %q", out, err, waits)
+		}
+	}
+	_, err = founder.Wait(bed.ctx, "its status says so, and nothing of routes", func(s api.Status) bool {
+		all := strings.Join(s.Warnings, "\n")
+		return strings.Contains(all, waits) && !strings.Contains(all, "left out")
+	})
+	bed.must(err)
+
+	bed.step("the port is free")
+	taken.Close()
+	_, err = founder.Wait(bed.ctx, "it is listened on", func(s api.Status) bool { return !strings.Contains(strings.Join(s.Warnings, "\n"), "port 443") })
+	bed.must(err)
+	bed.must(founder.pingAll(bed.ctx, []string{"10.97.1.1"}))
+	bed.step("end")
 }
