@@ -247,11 +247,19 @@ func shownReachable(list []api.Reachable) string {
 }
 
 func shownStreamUse(n api.Netcheck) string {
+	// What is believed of UDP follows what was just measured within seconds, either way.
+	works := n.IPv4.UDP == api.UDPWorks || n.IPv6.UDP == api.UDPWorks
+	silent := !works && (n.IPv4.UDP == api.UDPSilent || n.IPv6.UDP == api.UDPSilent)
+	open := n.Streams.State == "open" || n.Streams.State == ""
 	switch {
+	case n.Streams.InUse && works:
+		return "in use" + comma(since(n.Time, n.Streams.Since)) + ", until UDP has answered for some seconds"
 	case n.Streams.InUse:
 		return "in use" + comma(since(n.Time, n.Streams.Since)) + ": UDP is " + n.Streams.State
-	case n.Streams.State == "open" || n.Streams.State == "":
+	case open && silent:
+		return "not in use: UDP has answered until now"
+	case open, works:
 		return "not needed"
 	}
-	return "UDP is " + n.Streams.State + comma(since(n.Time, n.Streams.Since))
+	return "not in use, and UDP is " + n.Streams.State + comma(since(n.Time, n.Streams.Since))
 }

@@ -50,13 +50,21 @@ func (a *agent) look() report.Agent {
 			Name: s.Name, PublicKey: s.PublicKey.String(), AllowedIPs: s.AllowedIPs, Endpoint: s.Endpoint,
 			Traffic: trafficOf(stats[s.PublicKey], identity.NodeID{}),
 		})
+		out.Static[len(out.Static)-1].Traffic.Flow = a.tally.see(out.Now, s.PublicKey, stats[s.PublicKey])
 	}
 	if a.parts == nil {
 		return out
 	}
-	out.Mesh = a.parts.look(a.tunnel, board)
+	out.Mesh = a.parts.look(board)
 	for _, m := range out.Mesh.Records.Members {
-		out.Mesh.Traffic[m.ID] = trafficOf(stats[m.Record.WireGuardKey], m.ID)
+		t := trafficOf(stats[m.Record.WireGuardKey], m.ID)
+		activity, way := a.tunnel.Activity(m.ID)
+		t.Sent, t.Heard = activity.LastTx, activity.LastRx
+		out.Mesh.Traffic[m.ID] = t
+		out.Mesh.Vitals[m.ID] = a.parts.vital(m.ID)
+		if _, stream := out.Mesh.Streams.Ends[m.ID]; stream {
+			out.Mesh.Streams.Used[m.ID] = bind.IsStream(way.Addr())
+		}
 	}
 	if text := a.parts.network.trouble.Load(); text != nil {
 		out.Warnings = append(out.Warnings, *text)
@@ -107,11 +115,11 @@ func (p *parts) dropped() map[string]map[string]uint64 {
 }
 
 // look reads the mesh's part.
-func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
+func (p *parts) look(board *node.Board) *report.Mesh {
 	view, udp := p.records.View(), p.streams.Snapshot()
 	out := &report.Mesh{
 		Self: p.state.NodeID(), ID: p.state.MeshID(), Name: p.state.Settings.Mesh, Records: recordsOf(view, p.power()), Expires: p.state.Chain[0].NotAfter,
-		Traffic: make(map[identity.NodeID]report.Traffic), Paths: p.nat.Snapshot(), Mapped: p.nat.Mapped(), Sessions: make(map[identity.NodeID]report.Session),
+		Traffic: make(map[identity.NodeID]report.Traffic), Vitals: make(map[identity.NodeID]report.Vital), Paths: p.nat.Snapshot(), Mapped: p.nat.Mapped(), Sessions: make(map[identity.NodeID]report.Session),
 		NoIPv4: board.NoIPv4, NoTunnel: board.NoTunnel, Streams: streamsOf(udp), RootKey: report.RootKey(place.RootKeyOf(p.state.Dir)),
 	}
 	preferred := p.sessions.Preferred()
@@ -122,18 +130,23 @@ func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
 			continue
 		}
 		rtt, _ := p.sessions.RTT(id)
-		out.Sessions[id] = report.Session{Remote: remote, RTT: rtt}
+		out.Sessions[id] = report.Session{Remote: remote, RTT: rtt, Heard: p.sessions.Heard(id)}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(board.Refusals), identity.NodeID.Compare) {
 		out.Refusals = append(out.Refusals, verdict.Refusal{By: id, Reason: board.Refusals[id].Reason, Since: board.Refusals[id].Since})
 	}
-	for id := range udp.Ends {
-		_, way := t.Activity(id)
-		out.Streams.Used[id] = bind.IsStream(way.Addr())
-	}
 	out.Relay.Pairs, out.Relay.Members = p.relays.server.Snapshot()
 	out.Relay.Load, out.Relay.Limit = p.relays.server.Load(), board.Settings.RelayLimit
 	return out
+}
+
+// vital is what gossip and introductions show of a member.
+func (p *parts) vital(id identity.NodeID) report.Vital {
+	life, since := p.records.Alive(id)
+	return report.Vital{
+		Life:  map[mesh.Liveness]verdict.Life{mesh.Unknown: verdict.LifeUnknown, mesh.Alive: verdict.Alive, mesh.Dead: verdict.Dead}[life],
+		Since: since, Answered: p.records.LastAnswer(id), Told: p.courier.Told(id).Heard,
+	}
 }
 
 func recordsOf(view *mesh.View, p power) report.Records {
@@ -159,7 +172,9 @@ func revocationOf(r mesh.Revocation) report.Revocation {
 
 func streamsOf(s streams.Snapshot) report.Streams {
 	out := report.Streams{
-		Open: s.State == streams.Open, State: s.State.String(), Since: s.Since, Reason: s.Reason, Ends: make(map[identity.NodeID]netip.AddrPort), Used: make(map[identity.NodeID]bool),
+		UDP: map[streams.State]verdict.UDPState{
+			streams.Open: verdict.UDPUsed, streams.Trying: verdict.UDPInDoubt, streams.Blocked: verdict.UDPBlocked, streams.Returning: verdict.UDPReturning,
+		}[s.State], State: s.State.String(), Since: s.Since, Reason: s.Reason, Ends: make(map[identity.NodeID]netip.AddrPort), Used: make(map[identity.NodeID]bool),
 		Blocked: s.Blocked, CutOff: s.CutOff, Counts: report.StreamCounts(s.Counts),
 	}
 	for id, end := range s.Ends {
@@ -252,19 +267,24 @@ func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) 
 	if target.ID == seen.Mesh.Self {
 		return api.Why{}, &api.Error{Code: api.CodeRefused, Message: target.Name + " is this node", Hint: "what its network does: warren netcheck"}
 	}
-	var ping report.Ping
+	var got findings
 	if target.State == mesh.Active {
-		if ping = b.find(ctx, seen, target); ping.Asked && ping.RTT == 0 {
-			// The question was traffic without an answer: an idle path that was dead is known to be so by now.
-			seen = b.look()
-		}
+		got = b.find(ctx, seen, target)
+		// What was asked is evidence, and it is traffic too: all is judged as it is now, and nothing as it was before.
+		seen = b.look()
 	}
-	return report.Why(p.inquire(b.agent, seen, target.ID, ping)), nil
+	return report.Why(p.inquire(seen, target.ID, got)), nil
 }
 
-// find finds out what is not known: whether the peer answers through the path that it has, and, without a direct one, what the
-// NAT here does.
-func (b *backend) find(ctx context.Context, seen report.Agent, target mesh.Member) (ping report.Ping) {
+// findings are what came of asking a peer.
+type findings struct {
+	ping   report.Ping
+	bursts verdict.Bursts
+}
+
+// find finds out what is not known: whether the peer answers through the path that it has, whether batches get there as single packets do,
+// and, without a direct path, what the NAT here does.
+func (b *backend) find(ctx context.Context, seen report.Agent, target mesh.Member) (out findings) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	at := seen.Mesh.Path(target.ID)
@@ -276,24 +296,20 @@ func (b *backend) find(ctx context.Context, seen report.Agent, target mesh.Membe
 		})
 	}
 	if at.Kind == verdict.NoPath {
-		return ping
+		return out
 	}
-	ping.Asked = true
-	ping.RTT, _ = echo.Ask(ctx, target.Addr6, pingTime)
-	return ping
+	out.ping.Asked = true
+	out.ping.RTT, _ = echo.Ask(ctx, target.Addr6, pingTime)
+	return out
 }
 
 // inquire gathers what the owners know of a member.
-func (p *parts) inquire(a *agent, seen report.Agent, target identity.NodeID, ping report.Ping) report.Inquiry {
-	in := report.Inquiry{Now: seen.Now, Mesh: seen.Mesh, Target: target, Port: seen.Port, There: report.Told(p.courier.Told(target)), Ping: ping}
+func (p *parts) inquire(seen report.Agent, target identity.NodeID, f findings) report.Inquiry {
+	in := report.Inquiry{
+		Now: seen.Now, Mesh: seen.Mesh, Target: target, Port: seen.Port, There: report.Told(p.courier.Told(target)), Ping: f.ping, Bursts: f.bursts,
+	}
 	in.Here, in.HereAt = p.standing.Self()
 	in.Here.UDPBlocked = seen.Mesh.Streams.Blocked != ""
-	activity, way := a.tunnel.Activity(target)
-	if !bind.IsStream(way.Addr()) {
-		in.Sent = activity.LastTx
-	}
-	life, since := p.records.Alive(target)
-	in.Life, in.LifeSince = map[mesh.Liveness]verdict.Life{mesh.Unknown: verdict.LifeUnknown, mesh.Alive: verdict.Alive, mesh.Dead: verdict.Dead}[life], since
 	if found, ok := p.nat.Evidence(target); ok {
 		in.Evidence = found.Evidence
 		for _, trial := range found.Trials {

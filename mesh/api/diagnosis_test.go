@@ -39,7 +39,7 @@ func exampleWhy() Why {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	relay := Path{Kind: PathRelay, Address: netip.MustParseAddrPort("198.51.100.7:9277"), Via: "beta"}
 	return Why{
-		Time: at, Peer: Peer{ID: "gammaid", Name: "gamma", State: PeerUp, Path: relay, LastHandshake: &at}, Verdict: "both-map-by-destination",
+		Time: at, Peer: Peer{ID: "gammaid", Name: "gamma", State: PeerUp, Path: relay, Life: Life{LastHandshake: &at}}, Verdict: "both-map-by-destination",
 		Conclusion: "gamma is reached through beta", Cause: "both NATs map ports by destination", Fix: "turn on UPnP",
 		Here:     Standing{Name: "alpha", Known: true, Time: &at, Mapping: "address-dependent", Filtering: "unknown", PortMapping: "absent", Version: "1.0.0"},
 		There:    Standing{Known: true, Time: &at, Mapping: "address-dependent", Filtering: "unknown", PortMapping: "refused", Version: "1.0.0"},

@@ -109,7 +109,7 @@ func Netcheck(n Network) api.Netcheck {
 		Streams: api.StreamUse{State: n.Streams.State, InUse: facts.Streams, Since: moment(n.Streams.Since), Reason: n.Streams.Reason},
 	}
 	out.Conclusion, out.Advice = v.Words()
-	if n.Streams.Open {
+	if n.Streams.UDP == verdict.UDPUsed {
 		out.Streams.Reason = ""
 	}
 	for _, r := range n.Routers {

@@ -1,12 +1,14 @@
 package report
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"syscall"
 	"time"
 
 	"warren/mesh/roster"
+	"warren/mesh/verdict"
 )
 
 // expiresSoon is how long before the end of this node's certificate a person is told.
@@ -31,11 +33,8 @@ func (m *Mesh) warnings(names Names, now time.Time) (out []string) {
 	if len(m.Records.Members) > 1 && len(m.Sessions) == 0 {
 		out = append(out, "no control session is up: new tunnels cannot be introduced until an anchor or a neighbour answers")
 	}
-	if s := m.Streams; s.Blocked != "" {
-		out = append(out, "UDP seems to be blocked on this network ("+s.Blocked+"): packets go by TCP streams through anchors, more slowly")
-	}
-	if s := m.Streams; s.CutOff != "" {
-		out = append(out, "no anchor answers by UDP, and no stream to one comes up: "+s.CutOff)
+	if text := m.Streams.warning(); text != "" {
+		out = append(out, text)
 	}
 	for _, p := range m.Streams.Ports {
 		if p.Err != nil {
@@ -46,6 +45,21 @@ func (m *Mesh) warnings(names Names, now time.Time) (out []string) {
 		out = append(out, r.Words(names.Of))
 	}
 	return append(out, m.notGiven(names)...)
+}
+
+// warning says how packets go while UDP does not get through, or did not until a moment ago; "" while it does.
+func (s Streams) warning() string {
+	switch {
+	case s.UDP == verdict.UDPReturning && s.Blocked != "":
+		return "UDP answers again on this network: packets go by TCP streams until it has done so for some seconds"
+	case s.UDP == verdict.UDPReturning:
+		return ""
+	case s.Blocked != "":
+		return "UDP seems to be blocked on this network (" + s.Blocked + "): packets go by TCP streams through anchors, more slowly"
+	case s.CutOff != "":
+		return "UDP does not get through (" + cmp.Or(s.Reason, "no anchor answers") + "), and no stream to an anchor comes up: " + s.CutOff
+	}
+	return ""
 }
 
 // onlyAdmin warns where all power over the mesh hangs on this one machine. Whoever has not the root key, or has exported it, can do nothing

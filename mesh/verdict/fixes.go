@@ -54,6 +54,14 @@ func (f RestartThere) Words(names Names) string {
 	return "keys are agreed on anew by themselves within seconds; if not, restart the agent on " + names(f.Peer)
 }
 
+// LookInside is for a peer of which something on one of the machines drops what the tunnel carries.
+type LookInside struct{ Self, Peer identity.NodeID }
+
+// Words says where to look.
+func (f LookInside) Words(names Names) string {
+	return fmt.Sprintf("ask again; if it stays so, look for rules that drop packets of the tunnel: sudo nft list ruleset on %s and on %s", names(f.Self), names(f.Peer))
+}
+
 // WaitForRecords is for a peer that does not know this node.
 type WaitForRecords struct{ Peer identity.NodeID }
 

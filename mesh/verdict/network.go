@@ -70,6 +70,7 @@ const (
 	LikelyWithMost    Plain = "direct connections: likely with all peers but those whose NAT maps by destination"
 	KeepsStrangersOut Plain = LikelyWithMost + "; a firewall keeps strangers out"
 	NoneByUDP         Plain = "direct connections: none over the Internet; this network drops UDP, so packets go by TCP streams through anchors, more slowly"
+	NoneYet           Plain = "direct connections: none over the Internet; no anchor answers by UDP, and one does by TCP: if that lasts, packets go by TCP streams through anchors"
 	NoneAtAll         Plain = "direct connections: none over the Internet; no anchor answers, neither by UDP nor by TCP"
 	NoNetwork         Plain = "direct connections: none; this machine has no address on any network"
 	NobodyToAsk       Plain = "direct connections: not known; there is no other anchor on the Internet to ask"
@@ -115,8 +116,10 @@ func (n *Network) withoutUDP() NetVerdict {
 	switch {
 	case n.Portal.Suspected:
 		return NetVerdict{NetPortal, BehindPortal{n.Portal.Reason}, LogIn}
-	case silent && (anyOpen(n.Looks) || n.Streams):
+	case silent && n.Streams:
 		return NetVerdict{NetBlocked, NoneByUDP, LetUDPOut{n.Port}}
+	case silent && anyOpen(n.Looks):
+		return NetVerdict{NetBlocked, NoneYet, LetUDPOut{n.Port}}
 	case silent:
 		return NetVerdict{NetOffline, NoneAtAll, SeeOnline}
 	case !n.IPv4.Present && !n.IPv6.Present:

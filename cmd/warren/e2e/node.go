@@ -295,7 +295,7 @@ func Peer(s api.Status, name string) (api.Peer, bool) {
 func (n *Node) WaitPath(ctx context.Context, peer *Node, kind string) (api.Peer, error) {
 	s, err := n.Wait(ctx, fmt.Sprintf("%s is up, %s", peer.Name(), kind), func(s api.Status) bool {
 		p, ok := Peer(s, peer.Name())
-		return ok && p.State == api.PeerUp && p.Path.Kind == kind
+		return ok && p.Connected() && p.Path.Kind == kind
 	})
 	p, _ := Peer(s, peer.Name())
 	return p, err
