@@ -81,6 +81,9 @@ func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart
 		return hinted(fmt.Errorf("this machine is in that mesh already, or in another one of its name: %w", err), "see: warren status; to leave it: sudo warren leave")
 	}
 	if err != nil {
+		if hint := joinHint(err, options.Token); hint != "" {
+			return hinted(err, hint)
+		}
 		return err
 	}
 	fmt.Fprintf(c.con.out, "joined mesh %s as %s, %s\n", made.Mesh, made.Name, addressList(made))

@@ -135,7 +135,7 @@ func TestStatusFits(t *testing.T) {
 		}
 		return b.String()
 	}
-	for range 2000 {
+	for range 400 {
 		s := statusOf(random.IntN(30))
 		for i := range s.Peers {
 			s.Peers[i].Name, s.Peers[i].Reason = word(60), word(200)

@@ -99,8 +99,11 @@ func printWhy(w io.Writer, y api.Why) {
 	if !y.Peer.Static {
 		printStandings(w, y)
 	}
-	for _, attempt := range y.Attempts[:min(1, len(y.Attempts))] {
+	for i, attempt := range y.Attempts {
 		printAttempt(w, y.Time, attempt)
+		if i == 1 || attempt.Ended != nil { // what is concluded rests on one that has ended
+			break
+		}
 	}
 	printChanges(w, y)
 }
@@ -205,7 +208,7 @@ func shownPortMapping(state string) string {
 }
 
 func printAttempt(w io.Writer, now time.Time, a api.Attempt) {
-	how := fmt.Sprintf("runs since %s", span(now.Sub(a.Started)))
+	how := "runs for " + span(now.Sub(a.Started))
 	if a.Ended != nil {
 		how = fmt.Sprintf("%s ago, in %.1fs: %s", span(now.Sub(a.Started)), a.Ended.Sub(a.Started).Seconds(), a.Result)
 	}

@@ -227,7 +227,7 @@ func (f *fakeAgent) Ping(_ context.Context, req api.PingRequest, reply func(api.
 }
 
 func (f *fakeAgent) Invite(_ context.Context, req api.InviteRequest) (api.Invite, error) {
-	return api.Invite{ID: "hhhhhhhhhh7777777777", Token: "warren1token", Uses: req.Uses, Admin: req.Admin, Tags: req.Tags,
+	return api.Invite{ID: "hhhhhhhhhh7777777777", Token: "warren1token", Reach: api.ReachNone, Uses: req.Uses, Admin: req.Admin, Tags: req.Tags,
 		Expires: exampleTime.Add(time.Duration(req.ValidForMS) * time.Millisecond)}, f.change()
 }
 

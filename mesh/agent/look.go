@@ -309,7 +309,6 @@ func (p *parts) inquire(seen report.Agent, target identity.NodeID, f findings) r
 		Now: seen.Now, Mesh: seen.Mesh, Target: target, Port: seen.Port, There: report.Told(p.courier.Told(target)), Ping: f.ping, Bursts: f.bursts,
 	}
 	in.Here, in.HereAt = p.standing.Self()
-	in.Here.UDPBlocked = seen.Mesh.Streams.Blocked != ""
 	if found, ok := p.nat.Evidence(target); ok {
 		in.Evidence = found.Evidence
 		for _, trial := range found.Trials {

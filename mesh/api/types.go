@@ -297,7 +297,16 @@ type Invite struct {
 	Admin   bool      `json:"admin"`
 	Tags    []string  `json:"tags"`
 	Anchors []string  `json:"anchors"` // host:port of the anchors in the token; empty: nobody outside the LAN can use it yet
+	Reach   string    `json:"reach"`   // ReachAnywhere and the like
 }
+
+// From where the addresses in a token are reached, as far as is known.
+const (
+	ReachAnywhere = "anywhere" // one of them at least is on the Internet, and announced by who has it
+	ReachUnproven = "unproven" // those on the Internet are this node's, and nobody has reached it there unasked
+	ReachLocal    = "local"    // all are of private networks
+	ReachNone     = "none"     // there is no address: members on the local network are looked for
+)
 
 // LeaveRequest is the body of POST /v1/leave.
 type LeaveRequest struct {

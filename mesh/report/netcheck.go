@@ -100,8 +100,10 @@ func (n Network) PageAt() (netip.AddrPort, bool) {
 // Netcheck is the network as `warren netcheck` shows it.
 func Netcheck(n Network) api.Netcheck {
 	facts := n.facts()
-	portal, _ := verdict.JudgePortal(facts)
-	facts.Portal = portal.PageAt(n.Page)
+	facts.Portal, _ = verdict.JudgePortal(facts)
+	if _, unsure := n.PageAt(); unsure {
+		facts.Portal = facts.Portal.PageAt(n.Page)
+	}
 	v := verdict.JudgeNetwork(facts)
 	out := api.Netcheck{
 		Schema: api.Schema, Time: n.Started, TookMS: milliseconds(n.Took), Name: n.Name, Port: n.Port, Verdict: v.Kind.String(),

@@ -84,7 +84,7 @@ func TestNetcheck(t *testing.T) {
 		{"hard, refused", router(portmap.RouterStatus{Protocols: refusing}), api.NetHard, "the router 192.168.1.1 refuses port mappings by UPnP (not authorised)", false},
 		{"hard, another NAT", router(portmap.RouterStatus{Mapping: &portmap.Mapping{External: private}}), api.NetHard, "another NAT stands behind it", false},
 		{"hard, mapped in vain", router(portmap.RouterStatus{Mapping: &portmap.Mapping{External: public}}), api.NetHard, "maps the port to 9.9.9.9:9277, but nobody gets through", false},
-		{"blocked", silentNet(verdict.Look{TCP: verdict.TCPOpen}), api.NetBlocked, "drops UDP", false},
+		{"blocked", silentNet(verdict.Look{TCP: verdict.TCPOpen}), api.NetBlocked, "no anchor answers by UDP, and one does by TCP", false},
 		{"blocked, streams in use", func(n *Network) {
 			silentNet(verdict.Look{})(n)
 			n.Streams = Streams{UDP: verdict.UDPBlocked, State: "blocked", Blocked: "no anchor answers"}

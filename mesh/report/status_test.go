@@ -40,7 +40,9 @@ func TestPeers(t *testing.T) {
 		}, api.PeerSilent, direct, 12.5, "it does not answer; last heard 1 second ago", verdict.Path{Kind: verdict.DirectPath}},
 		{"others miss it", func(m *Mesh) { m.Vitals = map[identity.NodeID]Vital{idB: {Life: verdict.Dead, Since: now}} },
 			api.PeerSilent, direct, 12.5, "other members do not hear it any more; last heard 1 second ago", verdict.Path{Kind: verdict.DirectPath}},
-		{"this node misses everybody", func(m *Mesh) { m.Sessions, m.Vitals = nil, map[identity.NodeID]Vital{idB: {Life: verdict.Dead, Since: now}} },
+		{"this node misses everybody", func(m *Mesh) {
+			m.Sessions, m.Vitals = nil, map[identity.NodeID]Vital{idB: {Life: verdict.Dead, Since: now}}
+		},
 			api.PeerUp, direct, 12.5, "", verdict.Path{Kind: verdict.DirectPath}},
 		{"no handshake yet", func(m *Mesh) { m.Traffic[idB] = Traffic{LastHandshake: time.Unix(0, 0)} },
 			api.PeerConnecting, direct, 12.5, "a path is there; the WireGuard handshake is not done yet", verdict.Path{Kind: verdict.DirectPath}},
@@ -230,7 +232,9 @@ func TestWarnings(t *testing.T) {
 			m.Streams.UDP, m.Streams.Reason, m.Streams.Blocked = verdict.UDPReturning, "an anchor answers by UDP", "an anchor answers by UDP"
 		}, "UDP answers again on this network: packets go by TCP streams until it has done so for some seconds"},
 		{"answers again, and there was no stream", func(m *Mesh) { m.Streams.UDP, m.Streams.CutOff = verdict.UDPReturning, "refused" }, ""},
-		{"cut off", func(m *Mesh) { m.Streams.UDP, m.Streams.CutOff, m.Streams.Reason = verdict.UDPBlocked, "refused", "2 anchors asked by UDP" },
+		{"cut off", func(m *Mesh) {
+			m.Streams.UDP, m.Streams.CutOff, m.Streams.Reason = verdict.UDPBlocked, "refused", "2 anchors asked by UDP"
+		},
 			"UDP does not get through (2 anchors asked by UDP), and no stream to an anchor comes up: refused"},
 		{"a port is taken", func(m *Mesh) { m.Streams.Ports = []StreamPort{{Port: 9277}, {Port: 443, Err: syscall.EADDRINUSE}} },
 			"TCP port 443 is not listened on, for members whose networks drop UDP: another program has it"},

@@ -18,17 +18,17 @@ const skewedFor = 2 * time.Minute
 
 // Inquiry is what is known of one member. Times are zero for never.
 type Inquiry struct {
-	Now       time.Time
-	Mesh      *Mesh
-	Target    identity.NodeID
-	Port      uint16 // of this node's shared socket
-	Here      natkind.Self
-	HereAt    time.Time // when Here was seen
-	There     Told
-	Ping      Ping
-	Bursts    verdict.Bursts
-	Evidence  path.Evidence
-	Attempts  []verdict.Attempt // the latest, oldest first
+	Now      time.Time
+	Mesh     *Mesh
+	Target   identity.NodeID
+	Port     uint16 // of this node's shared socket
+	Here     natkind.Self
+	HereAt   time.Time // when Here was seen
+	There    Told
+	Ping     Ping
+	Bursts   verdict.Bursts
+	Evidence path.Evidence
+	Attempts []verdict.Attempt // the latest, oldest first
 }
 
 // Told is what a peer has said of itself, and when it was heard at all.
@@ -49,6 +49,7 @@ type Ping struct {
 func Why(in Inquiry) api.Why {
 	m, names := in.Mesh, NamesOf(in.Mesh.Records.Members)
 	target := m.member(in.Target)
+	in.Here.UDPBlocked = m.Streams.UDP == verdict.UDPBlocked || m.Streams.UDP == verdict.UDPReturning
 	vital := m.vital(in.Target)
 	w := api.Why{Schema: api.Schema, Time: in.Now, Pinged: in.Ping.Asked, PingMS: milliseconds(in.Ping.RTT), Gossip: vital.Life.String(), GossipAt: moment(vital.Since)}
 	var at verdict.Path

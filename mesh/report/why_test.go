@@ -41,9 +41,13 @@ func TestWhy(t *testing.T) {
 		says   []string
 	}{
 		{"direct", nil, nil, verdict.Direct, []string{"b is reached directly"}},
-		{"direct, without an answer", func(m *Mesh) { m.Traffic[idB] = Traffic{LastHandshake: ago(time.Minute), Flow: Flow{Heard: ago(3 * time.Second)}} }, func(in *Inquiry) { in.Ping.Asked = true }, verdict.Silent, []string{"b does not answer over its path just now"}},
+		{"direct, without an answer", func(m *Mesh) {
+			m.Traffic[idB] = Traffic{LastHandshake: ago(time.Minute), Flow: Flow{Heard: ago(3 * time.Second)}}
+		}, func(in *Inquiry) { in.Ping.Asked = true }, verdict.Silent, []string{"b does not answer over its path just now"}},
 		{"direct, with one", nil, func(in *Inquiry) { in.Ping = Ping{true, time.Millisecond} }, verdict.Direct, nil},
-		{"idle for an hour, and healthy", func(m *Mesh) { m.Traffic[idB] = Traffic{LastHandshake: ago(time.Hour), Flow: Flow{Sent: now, Heard: now}} },
+		{"idle for an hour, and healthy", func(m *Mesh) {
+			m.Traffic[idB] = Traffic{LastHandshake: ago(time.Hour), Flow: Flow{Sent: now, Heard: now}}
+		},
 			func(in *Inquiry) { in.Ping = Ping{true, time.Millisecond} }, verdict.Direct, []string{"b is reached directly"}},
 		{"no keys for long, and packets leave", func(m *Mesh) {
 			m.Traffic[idB] = Traffic{LastHandshake: ago(time.Hour), Flow: Flow{Sent: now}}
@@ -58,7 +62,10 @@ func TestWhy(t *testing.T) {
 			verdict.SameRouter, []string{"a and b are seen under one address"}},
 		{"by a stream", func(m *Mesh) { relayedTo(m); overTCP(m) }, nil, verdict.UDPBlockedHere, []string{"through the relay gate, by a TCP stream", "network of a"}},
 		{"off", without, silent, verdict.Off, []string{"has answered nothing for 60 seconds"}},
-		{"off, gossip knows", without, func(in *Inquiry) { silent(in); in.Mesh.Vitals = map[identity.NodeID]Vital{idB: {Life: verdict.Dead, Since: ago(time.Second)}} }, verdict.Off, []string{"no other member hears it either"}},
+		{"off, gossip knows", without, func(in *Inquiry) {
+			silent(in)
+			in.Mesh.Vitals = map[identity.NodeID]Vital{idB: {Life: verdict.Dead, Since: ago(time.Second)}}
+		}, verdict.Off, []string{"no other member hears it either"}},
 		{"deaf", func(m *Mesh) { without(m); m.Sessions[idB] = Session{Remote: atB} }, silent, verdict.Deaf, nil},
 		{"older", func(m *Mesh) {
 			without(m)

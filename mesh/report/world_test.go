@@ -82,4 +82,5 @@ func proved(m *Mesh) {
 // without has no path to b.
 func without(m *Mesh) {
 	m.Paths[idB] = path.Status{Reason: "peer has not answered", Attempts: 1, Since: ago(time.Minute)}
+	m.Traffic[idB] = Traffic{LastHandshake: ago(time.Hour)}
 }

@@ -75,6 +75,7 @@ const (
 	Answered    Answer = iota // it was heard just now
 	NotAsked                  // it answered when it was last asked
 	NotAnswered               // it does not
+	PathAnswers               // the path does, and what goes through the tunnel is not answered
 )
 
 // Words says it in one line.
@@ -85,6 +86,8 @@ func (h How) Words(names Names) string {
 		return peer + " is not reached"
 	case h.Answer == NotAnswered:
 		return peer + " does not answer; the path to it leads " + way
+	case h.Answer == PathAnswers:
+		return fmt.Sprintf("%s does not answer through the tunnel; the path to it leads %s", peer, way)
 	case h.Answer == NotAsked:
 		return peer + " was last reached " + way
 	}
@@ -252,6 +255,17 @@ func (c AskedJustNow) Words(names Names) string {
 	return names(c.Peer) + " was asked for an introduction just now"
 }
 
+// AnswersLate is a peer that was heard since it was asked for an introduction.
+type AnswersLate struct {
+	Peer        identity.NodeID
+	Ago, Waited time.Duration
+}
+
+// Words says so.
+func (c AnswersLate) Words(names Names) string {
+	return fmt.Sprintf("%s was heard %s ago, and has not answered an introduction for %s: one of the two may be lost, or on its way", names(c.Peer), coarse(c.Ago), coarse(c.Waited))
+}
+
 // PathIsTried is a peer with which no attempt has ended yet.
 type PathIsTried struct{ Peer identity.NodeID }
 
@@ -287,7 +301,7 @@ type NoUDPThere struct {
 
 // Words says by whose word, and what follows.
 func (c NoUDPThere) Words(names Names) string {
-	text := fmt.Sprintf("UDP does not get through on the network of %s, as it says", names(c.Peer))
+	text := fmt.Sprintf("%s says that UDP does not get through on its network", names(c.Peer))
 	if c.Streams {
 		text += ", so its packets go by TCP streams through anchors"
 	}

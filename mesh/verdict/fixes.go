@@ -13,7 +13,7 @@ const (
 	AskAgain     Plain = "ask again in some seconds"
 	IsChecked    Plain = "it is being checked: ask again in some seconds"
 	Wait         Plain = "wait some seconds"
-	Repeated     Plain = "it is tried again by itself; if it stays so, packets get lost on the way"
+	Repeated     Plain = "it is tried again by itself, and may work then"
 	SeeStatus    Plain = "see: warren status"
 	SeeNetcheck  Plain = "see whether this machine is online and an anchor is up: warren netcheck"
 	SetClocks    Plain = "set both clocks by NTP: timedatectl set-ntp true"

@@ -37,6 +37,9 @@ func Judge(e Evidence) Verdict {
 	}
 	if v, silent := e.unanswered(); silent {
 		v.Conclusion = How{e.There.ID, e.Path, NotAnswered}
+		if v.Kind == HandshakeUnanswered || v.Kind == Handshaking || v.Kind == Silent && !e.pathMute() {
+			v.Conclusion = How{e.There.ID, e.Path, PathAnswers}
+		}
 		return v
 	}
 	v := e.reached()
@@ -64,15 +67,14 @@ func portOf(attempts []Attempt) uint16 {
 func (e *Evidence) unanswered() (v Verdict, silent bool) {
 	peer := e.There.ID
 	young := !e.Since.IsZero() && e.Now.Sub(e.Since) < youngFor
-	unheard := e.Ping.Asked && e.Now.Sub(e.byWay()) > answerTime
 	switch {
 	case e.Ping.Answered:
 		return v, false
 	case e.Keyed.IsZero() && young && !e.Missing():
 		return Verdict{Kind: Handshaking, Cause: HandshakeRuns}, true
-	case e.Missing() || unheard && e.Life == Dead && e.Sessions > 0:
+	case (e.Missing() || e.Life == Dead && e.Sessions > 0) && e.unheard() && e.Now.Sub(e.LastHeard()) > answerTime:
 		return e.off(0), true
-	case e.Overdue, e.owes(), unheard:
+	case e.pathMute():
 		return Verdict{Kind: Silent, Cause: NoAnswer{peer}, Fix: IsChecked}, true
 	case e.Keyed.IsZero(), e.Ping.Asked && e.Now.Sub(e.Keyed) > IdleAfter:
 		return Verdict{Kind: HandshakeUnanswered, Cause: NoKeys{Never: e.Keyed.IsZero()}, Fix: RestartThere{peer}}, true
@@ -81,6 +83,14 @@ func (e *Evidence) unanswered() (v Verdict, silent bool) {
 	}
 	return v, false
 }
+
+// unheard reports whether the peer was asked, and has not been heard by its way since.
+func (e *Evidence) unheard() bool {
+	return e.Ping.Asked && !e.Ping.Answered && e.Now.Sub(e.byWay()) > answerTime
+}
+
+// pathMute reports whether the path itself brings no sign of the peer.
+func (e *Evidence) pathMute() bool { return e.Overdue || e.owes() || e.Missing() || e.unheard() }
 
 // reached is about a peer to which packets go, as far as is known.
 func (e *Evidence) reached() Verdict {
@@ -91,6 +101,9 @@ func (e *Evidence) reached() Verdict {
 		return Verdict{Kind: BatchesLost, Cause: BatchesVanish{e.Bursts}, Fix: NoOffload{e.Here.ID}}
 	case e.Path.Kind == DirectPath:
 		return Verdict{Kind: Direct}
+	}
+	if e.promising() {
+		return Verdict{Kind: Trying, Cause: DirectIsTried}
 	}
 	if trial, tried := e.lastTrial(); !tried && !e.There.NAT.UDPBlocked && !e.Here.NAT.UDPBlocked {
 		return Verdict{Kind: Trying, Cause: DirectIsTried}
@@ -137,12 +150,14 @@ func (e *Evidence) unreached() Verdict {
 		return Verdict{Kind: Trying, Cause: AskedJustNow{peer}, Fix: AskAgain}
 	case s.Unanswered > 0 && e.there() && waited > deafAfter:
 		return e.deaf()
+	case s.Unanswered > 0 && e.Now.Sub(e.LastHeard()) < max(waited, answerTime):
+		return Verdict{Kind: Trying, Cause: AnswersLate{peer, e.Now.Sub(e.LastHeard()), waited}, Fix: AskAgain}
 	case s.Unanswered > 0:
 		return e.off(waited)
 	}
 	trial, tried := e.lastTrial()
 	switch {
-	case !tried:
+	case !tried, e.promising():
 		return Verdict{Kind: Trying, Cause: PathIsTried{peer}, Fix: Wait}
 	case trial.Nominated.IsValid():
 		return Verdict{Kind: Lost, Cause: DirectIsLost{trial.Nominated}, Fix: AskAgain}
@@ -190,6 +205,18 @@ func (e *Evidence) lastTrial() (Attempt, bool) {
 		}
 	}
 	return Attempt{}, false
+}
+
+// promising reports whether an attempt runs in which the peer is heard, or can be tried as it could not before: what the last one has shown
+// may be so no more.
+func (e *Evidence) promising() bool {
+	if len(e.Attempts) == 0 || !e.Attempts[0].Ended.IsZero() {
+		return false
+	}
+	_, answered, heard, able := e.Attempts[0].sums()
+	before, _ := e.lastTrial()
+	_, _, _, wasAble := before.sums()
+	return answered+heard > 0 || able > 0 && wasAble == 0 || len(e.Attempts[0].Pairs) > 0 && len(before.Pairs) == 0
 }
 
 // indirect is why no pair of addresses works between two nodes that do hear each other.

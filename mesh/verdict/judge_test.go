@@ -221,7 +221,7 @@ func TestVerdicts(t *testing.T) {
 		}, Direct, nil},
 		{"a stream that the other has opened", func(e *Evidence) {
 			e.Path, e.There.NAT.UDPBlocked = Path{Kind: DirectPath, TCP: true}, true
-		}, UDPBlockedThere, []string{"UDP does not get through on the network of b, as it says", "let UDP out of the network of b"}},
+		}, UDPBlockedThere, []string{"b says that UDP does not get through on its network", "let UDP out of the network of b"}},
 		{"a stream, and neither is blocked", func(e *Evidence) { e.Path = Path{Kind: DirectPath, TCP: true} }, Trying, []string{"UDP is being tried"}},
 		{"UDP blocked there", func(e *Evidence) {
 			viaRelay(e)
@@ -356,8 +356,9 @@ func TestTypedVerdicts(t *testing.T) {
 			e.Path, e.Relay, e.Pathless = Path{}, identity.NodeID{}, Plain("no relay was found")
 		}, Verdict{UDPBlockedHere, How{Peer: idB}, Unrelayed{Cause: NoUDPHere{}, Peer: idB, Why: Plain("no relay was found")}, LetOut{idA}}},
 		{"off", func(e *Evidence) {
+			e.Heard, e.Keyed = before(2*time.Minute), before(2*time.Minute)
 			e.Signals, e.Life = Signals{Unanswered: 3, Since: before(time.Minute), Heard: before(time.Hour)}, LifeUnknown
-		}, Verdict{Off, How{Peer: idB}, NothingHeard{Peer: idB, Waited: time.Minute, Ago: time.Second, Life: LifeUnknown}, Start{idB}}},
+		}, Verdict{Off, How{Peer: idB}, NothingHeard{Peer: idB, Waited: time.Minute, Ago: 2 * time.Minute}, Start{idB}}},
 	} {
 		if got := Judge(evidenceOf(tt.change)); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: got %+v, want %+v", tt.name, got, tt.want)

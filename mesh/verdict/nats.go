@@ -72,6 +72,14 @@ func (c LetsNothingIn) Words(names Names) string {
 	return fmt.Sprintf("checks of %s come in here, but none of the %d sent there is answered: what goes there is dropped on the way, most likely by a firewall before %s", peer, c.Sent, peer)
 }
 
+// NothingTried is an attempt that ended before its first check.
+type NothingTried struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c NothingTried) Words(names Names) string {
+	return "the last try for a direct path ended before a check was sent to " + names(c.Peer)
+}
+
 // NATUnknown is why nothing can be concluded: what the router of Node does is not known.
 type NATUnknown struct {
 	Node identity.NodeID
@@ -103,6 +111,8 @@ func (e *Evidence) dropped(sent, answered, heard int) Verdict {
 		blind = peer
 	}
 	switch {
+	case sent == 0:
+		return Verdict{Kind: Unexplained, Cause: NothingTried{peer}, Fix: Repeated}
 	case answered > 0:
 		return Verdict{Kind: Unstable, Cause: HoldsNot{peer, answered}, Fix: Repeated}
 	case heard > 0:
