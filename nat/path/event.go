@@ -76,9 +76,9 @@ type Status struct {
 	Doubted    time.Time       // since when the path owes an answer to a check; zero: it owes none
 }
 
-// Overdue reports whether the path has owed an answer for longer than one takes to come.
+// Overdue reports whether the path has owed an answer for longer than one takes to come: two checks, as when another path is looked for.
 func (s Status) Overdue(now time.Time) bool {
-	patience := s.Path.checkInterval()
+	patience := 2 * s.Path.checkInterval()
 	if s.Path.RTT == 0 {
 		patience = deadAfter // how long an answer takes is not known yet
 	}

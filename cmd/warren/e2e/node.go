@@ -214,6 +214,15 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	return s, nil
 }
 
+// Why asks the agent at its socket why a peer is reached as it is.
+func (n *Node) Why(ctx context.Context, peer string) (api.Why, error) {
+	w, err := api.NewClient(filepath.Join(n.Host.Dir(), "run", "warren", n.Mesh+".sock")).Why(ctx, api.WhyRequest{Peer: peer})
+	if err != nil {
+		return w, fmt.Errorf("%s: why %s: %w", n.Name(), peer, err)
+	}
+	return w, nil
+}
+
 // StatusJSON is the status as `warren status --json` prints it.
 func (n *Node) StatusJSON(ctx context.Context) (api.Status, error) {
 	out, err := n.Warren(ctx, "", "status", "--json")
