@@ -79,6 +79,9 @@ func printWhy(w io.Writer, y api.Why) {
 	case y.Pinged:
 		f.add("ping", "no answer")
 	}
+	if y.Bursts != nil {
+		f.add("batches", shownBursts([]api.Bursts{*y.Bursts}))
+	}
 	f.add("last heard", ago(y.Time, y.Peer.LastHeard))
 	f.add("handshake", ago(y.Time, y.Peer.LastHandshake))
 	if !y.Peer.Static {

@@ -31,6 +31,15 @@ const (
 	measureTime = 3 * time.Second
 	// pingTime is enough for the path machine to give up a path that carries nothing: 1 s until it is in doubt, 1 s of checks.
 	pingTime = 2500 * time.Millisecond
+	// burstTime is what the last answer of a burst may take beside three round trips, on a machine that is busy.
+	burstTime = 300 * time.Millisecond
+	// burstSize is of packets that every path carries, and above what a router may take for small.
+	burstSize = 1200
+)
+
+const (
+	// burstAnchors is how many anchors a netcheck sends bursts to.
+	burstAnchors = 2
 )
 
 // look reads what the owners know, for a report.
@@ -209,6 +218,18 @@ func (b *backend) Netcheck(ctx context.Context) (api.Netcheck, error) {
 			})
 		}
 	}
+	var lock sync.Mutex // guards the bursts
+	n.Bursts = make(map[identity.NodeID]verdict.Bursts)
+	for _, anchor := range n.Anchors[:min(burstAnchors, len(n.Anchors))] {
+		if at := seen.Mesh.Path(anchor.ID); at.Kind == verdict.DirectPath && !at.TCP {
+			tasks.Go(func() {
+				b := p.burstTo(ctx, seen, anchor.ID)
+				lock.Lock()
+				defer lock.Unlock()
+				n.Bursts[anchor.ID] = b
+			})
+		}
+	}
 	tasks.Wait()
 	found := p.standing.Snapshot()
 	n.Hosts, n.Routers, n.Reach, n.Streams = found.Hosts, found.Routers, found.Reach, streamsOf(p.streams.Snapshot())
@@ -300,7 +321,43 @@ func (b *backend) find(ctx context.Context, seen report.Agent, target mesh.Membe
 	}
 	out.ping.Asked = true
 	out.ping.RTT, _ = echo.Ask(ctx, target.Addr6, pingTime)
+	if out.ping.RTT > 0 && !at.TCP {
+		out.bursts = burst(ctx, target.Addr6, seen.Mesh.Traffic[target.ID].PathMTU, out.ping.RTT)
+	}
 	return out
+}
+
+// burstTo is burst for a member that answers a ping.
+func (p *parts) burstTo(ctx context.Context, seen report.Agent, id identity.NodeID) verdict.Bursts {
+	other, known := p.records.View().Member(id)
+	if !known {
+		return verdict.Bursts{}
+	}
+	rtt, err := echo.Ask(ctx, other.Addr6, burstTime)
+	if err != nil {
+		return verdict.Bursts{}
+	}
+	return burst(ctx, other.Addr6, seen.Mesh.Traffic[id].PathMTU, rtt)
+}
+
+// burst finds out whether batches of packets get to a member. What cannot be tried is not known.
+func burst(ctx context.Context, to netip.Addr, pathMTU int, rtt time.Duration) verdict.Bursts {
+	size := burstSize
+	if pathMTU > 0 {
+		size = min(size, pathMTU)
+	}
+	var out verdict.Bursts
+	for wait := burstTime + 3*rtt; ; wait *= 4 {
+		b, err := echo.Burst(ctx, to, size, wait)
+		if err != nil || b.Singles == 0 { // a member of an older version answers none
+			return verdict.Bursts{}
+		}
+		again := out.Vanish()
+		// Answers that come late look like none: what seems lost is asked once more, with patience.
+		if out = verdict.Bursts(b); again || !out.Vanish() {
+			return out
+		}
+	}
 }
 
 // inquire gathers what the owners know of a member.

@@ -29,8 +29,20 @@ type Netcheck struct {
 	Routers    []Router      `json:"routers"`   // those asked for a port mapping
 	Reachable  []Reachable   `json:"reachable"` // addresses of this node that members tried to reach unasked
 	Anchors    []AnchorCheck `json:"anchors"`
+	Bursts     []Bursts      `json:"bursts"` // sent to anchors through the tunnel
 	Streams    StreamUse     `json:"streams"`
 	Portal     Portal        `json:"portal"`
+}
+
+// Bursts is what came of sending packets to a member through the tunnel one by one, and as many in batches, which the system hands on in one
+// piece (GSO) and some hosts and routers lose.
+type Bursts struct {
+	Name    string `json:"name"`    // of the member
+	Size    int    `json:"size"`    // of a packet, in bytes
+	Sent    int    `json:"sent"`    // of either kind
+	Singles int    `json:"singles"` // answered, of those sent one by one
+	Batched int    `json:"batched"` // answered, of those sent in batches
+	Lost    bool   `json:"lost"`    // batches do not get there, and single packets do
 }
 
 // The verdicts of Netcheck.
@@ -153,6 +165,7 @@ type Why struct {
 	Session    *Session     `json:"session"` // the control session with it; null: none
 	Pinged     bool         `json:"pinged"`  // it was asked for an answer through the tunnel just now
 	PingMS     float64      `json:"ping_ms"` // the round trip; 0: no answer
+	Bursts     *Bursts      `json:"bursts"`  // null: not tried
 	Gossip     string       `json:"gossip"`  // what other members say of it: alive, dead or unknown
 	GossipAt   *time.Time   `json:"gossip_at"`
 	Relays     []RelayCheck `json:"relays"` // the one in use first, then those that stand by
@@ -236,6 +249,7 @@ func (n Netcheck) complete() Netcheck {
 		f.Addresses, f.Seen = orEmpty(f.Addresses), orEmpty(f.Seen)
 	}
 	n.Routers, n.Reachable, n.Anchors = append([]Router{}, n.Routers...), orEmpty(n.Reachable), orEmpty(n.Anchors)
+	n.Bursts = orEmpty(n.Bursts)
 	for i := range n.Routers {
 		n.Routers[i].Protocols = orEmpty(n.Routers[i].Protocols)
 	}

@@ -36,7 +36,8 @@ type Network struct {
 	Reach   []reach.Candidate
 	Anchors []Anchor
 	Streams Streams
-	Page    string // what a look for a web page at PageAt has found; "" for nothing
+	Bursts  map[identity.NodeID]verdict.Bursts // to anchors
+	Page    string                             // what a look for a web page at PageAt has found; "" for nothing
 }
 
 // Measurement is what was found out about one address family.
@@ -114,6 +115,11 @@ func Netcheck(n Network) api.Netcheck {
 	if n.Streams.UDP == verdict.UDPUsed {
 		out.Streams.Reason = ""
 	}
+	for _, a := range n.Anchors {
+		if b := n.Bursts[a.ID]; b.Sent > 0 {
+			out.Bursts = append(out.Bursts, *bursts(b, a.Name))
+		}
+	}
 	for _, r := range n.Routers {
 		out.Routers = append(out.Routers, router(r))
 	}
@@ -133,6 +139,9 @@ func (n *Network) facts() verdict.Network {
 	f := verdict.Network{Port: n.Port, IPv4: n.IPv4.facts(true, n.Hosts), IPv6: n.IPv6.facts(false, n.Hosts), Streams: n.Streams.Blocked != ""}
 	if i := slices.IndexFunc(n.Reach, func(c reach.Candidate) bool { return c.State == reach.Reachable }); i >= 0 {
 		f.Open = n.Reach[i].Addr
+	}
+	for _, b := range n.Bursts {
+		f.Batches = f.Batches || b.Vanish()
 	}
 	for _, r := range n.Routers {
 		f.Routers = append(f.Routers, routerFacts(r))

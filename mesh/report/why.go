@@ -59,6 +59,9 @@ func Why(in Inquiry) api.Why {
 	w.Here.Name, w.Here.Version = names.Of(m.Self), m.member(m.Self).Record.Version
 	w.There = standing(in.There.NAT, in.There.At)
 	w.There.Name, w.There.Version = target.Name, target.Record.Version
+	if in.Bursts.Sent > 0 {
+		w.Bursts = bursts(in.Bursts, target.Name)
+	}
 	e := in.Evidence
 	w.Signals = api.Signals{
 		Unanswered: e.Unanswered, Since: moment(e.Begun), NoRoute: e.NoRoute, Refused: e.Refused, LastHeard: moment(in.There.Heard), NextTry: moment(e.NextTry),
@@ -110,6 +113,10 @@ func (in *Inquiry) evidence(at verdict.Path) verdict.Evidence {
 		e.Pathless = why
 	}
 	return e
+}
+
+func bursts(b verdict.Bursts, name string) *api.Bursts {
+	return &api.Bursts{Name: name, Size: b.Size, Sent: b.Sent, Singles: b.Singles, Batched: b.Batched, Lost: b.Vanish()}
 }
 
 // vital is what others say of a member. Without a session this node hears nobody, and what it thinks of others is its own silence.

@@ -51,6 +51,7 @@ type Network struct {
 	Streams bool           // packets go by streams
 	Looks   []Look         // at anchors, by TCP
 	Portal  Portal
+	Batches bool // single packets get through, and batches of them do not
 }
 
 // Router is a router that was asked to keep the shared port open.
@@ -82,11 +83,20 @@ const (
 	AnotherAnchor Plain = "make a second member reachable from the Internet: then each can ask the other"
 	LogIn         Plain = "open a web page in a browser here and log in"
 	SeeOnline     Plain = "see whether this machine is online, and the anchors are up"
+	SegmentsOff   Plain = "batches of packets are lost on the way, and large transfers stall so: switch the offload off at the interface that leads out: sudo ethtool -K INTERFACE tx-udp-segmentation off tx off"
 	Connect       Plain = "connect it to a network"
 )
 
-// JudgeNetwork says what to expect of direct connections.
+// JudgeNetwork says what to expect of direct connections. That batches are lost is worse than what else could be bettered.
 func JudgeNetwork(n Network) NetVerdict {
+	v := n.judge()
+	if n.Batches {
+		v.Advice = SegmentsOff
+	}
+	return v
+}
+
+func (n Network) judge() NetVerdict {
 	family := n.IPv4 // a NAT is IPv4's business; IPv6 counts where it is all there is
 	if n.IPv4.UDP() != UDPWorks && n.IPv6.UDP() == UDPWorks {
 		family = n.IPv6

@@ -64,6 +64,7 @@ func TestNetVerdicts(t *testing.T) {
 		{"offline", silent(TCPSilent), NetOffline, []string{"neither by UDP nor by TCP"}},
 		{"portal", portal, NetPortal, []string{"captive portal (192.0.2.1:443", "log in"}},
 		{"nobody to ask", lonely, NetUnknown, []string{"no other anchor"}},
+		{"batches are lost", Network{Batches: true, IPv4: works(eim, strict).IPv4}, NetEasy, []string{"likely with all peers but", "batches of packets are lost on the way"}},
 		{"no network", Network{IPv4: Family{V4: true}}, NetOffline, []string{"no address on any network"}},
 	}
 	for _, tt := range tests {

@@ -147,3 +147,107 @@ func TestDeadPeersAreNotUp(t *testing.T) {
 	bed.judge(a, founder, []string{"direct"})
 	bed.step("and is known to be")
 }
+
+// judged has an event happen while echoes go both ways. All along, status may not call the other end up once nothing has come from there for
+// longer than the two seconds, and as long again; in the end both say how it is reached, in status and by why.
+func (w *world) judged(e event, verdicts []string) {
+	w.t.Helper()
+	meters := []*meter{w.meter(w.x, w.y), w.meter(w.y, w.x)}
+	defer func() {
+		for _, m := range meters {
+			m.stop()
+			m.done.Wait()
+		}
+	}()
+	e.happen(w)
+	begin := time.Now()
+	for heals := false; !heals; {
+		heals = time.Since(begin) > time.Second
+		for i, n := range []*Node{w.x, w.y} {
+			before := time.Now()
+			s, err := n.Status(w.ctx)
+			if err != nil {
+				heals = false // it starts
+				continue
+			}
+			other := []*Node{w.y, w.x}[i]
+			p, _ := Peer(s, other.Name())
+			silent := meters[i].silent(before)
+			if p.State == api.PeerUp && silent > 4*time.Second && time.Since(before) < time.Second {
+				w.t.Fatalf("%s: %s calls %s up, from which nothing came for %v", e.name, n.Name(), other.Name(), silent)
+			}
+			heals = heals && silent < hole && p.State == api.PeerUp
+		}
+		select {
+		case <-w.ctx.Done():
+			w.t.Fatalf("%s: it has not healed, or status does not say so: %s; %s", e.name, Describe(w.status(w.x)), Describe(w.status(w.y)))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	w.step("%s: healed", e.name)
+	w.judge(w.x, w.y, verdicts)
+	w.judge(w.y, w.x, verdicts)
+	if e.after != nil {
+		e.after(w)
+	}
+}
+
+// judgeEvents judges the events of the table with these names, in one world.
+func judgeEvents(t *testing.T, verdicts []string, names ...string) {
+	t.Parallel()
+	var w *world
+	for _, e := range eventTable() {
+		if !slices.Contains(names, e.name) {
+			continue
+		}
+		if w == nil {
+			w = worldOf(newBed(t, 3*time.Minute), e.x, e.y)
+			w.connected(w.x, w.y, e.want)
+		}
+		w.judged(e, verdicts)
+	}
+}
+
+// TestJudgeDirect and its siblings ask status and why in the events of the table.
+func TestJudgeDirect(t *testing.T) {
+	judgeEvents(t, []string{"direct"}, "rebind/a", "flush/b", "roam/a", "address/b", "restart/a", "crash/b", "anchor-killed/direct")
+}
+
+// TestJudgeRelayed is for two ends that only a relay connects.
+func TestJudgeRelayed(t *testing.T) {
+	judgeEvents(t, []string{"both-map-by-destination", "trying", "unexplained"}, "remap/relayed", "restart/relayed", "relay-killed", "relay-restart")
+}
+
+// TestJudgeCut cuts the line of one end while both send, and mends it.
+func TestJudgeCut(t *testing.T) {
+	t.Parallel()
+	w := worldOf(newBed(t, 2*time.Minute), natlab.EIMAPDF, natlab.EIMAPDF)
+	w.connected(w.x, w.y, routeDirect)
+	m := w.meter(w.x, w.y)
+	w.eventually("a hears b", func() bool { return m.silent(time.Now()) < hole })
+	since := time.Now()
+	w.Cut(w.homeY)
+	w.gone(w.x, w.y, since)
+	if p, _ := Peer(w.status(w.x), w.anchors[0].Name()); p.State == api.PeerDown || p.State == api.PeerSilent {
+		t.Errorf("a calls the anchor, which is there, %s: %s", p.State, p.Reason)
+	}
+	w.judge(w.x, w.anchors[0], []string{"direct"})
+	w.Mend(w.homeY)
+	w.eventually("a hears b again", func() bool { return m.silent(time.Now()) < hole })
+	w.judge(w.x, w.y, []string{"direct"})
+	w.judge(w.y, w.x, []string{"direct"})
+}
+
+// TestBatchesVanish asserts that why and netcheck tell of a way on which what the kernel sends in one piece is lost, though all else arrives.
+func TestBatchesVanish(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 2*time.Minute)
+	founder, a := bed.node("founder", nil), bed.node("a", bed.Router("home", natlab.EIMAPDF))
+	bed.must(Found(bed.ctx, "home", founder, a))
+	bed.connected(a, founder, api.PathDirect)
+	bed.why(a, founder, "direct", "batches arrive at founder")
+	bed.fence(a, "meta l4proto udp meta length gt 1600 drop")
+	bed.why(a, founder, "batches-lost", "single packets arrive and batches of them do not", "ethtool -K")
+	bed.netcheck(a, "batches lost on the way to founder", "tx-udp-segmentation off")
+	bed.why(founder, a, "direct", "batches arrive at a")
+}
