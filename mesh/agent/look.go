@@ -218,19 +218,18 @@ func (b *backend) Netcheck(ctx context.Context) (api.Netcheck, error) {
 			})
 		}
 	}
-	var lock sync.Mutex // guards the bursts
-	n.Bursts = make(map[identity.NodeID]verdict.Bursts)
-	for _, anchor := range n.Anchors[:min(burstAnchors, len(n.Anchors))] {
-		if at := seen.Mesh.Path(anchor.ID); at.Kind == verdict.DirectPath && !at.TCP {
-			tasks.Go(func() {
-				b := p.burstTo(ctx, seen, anchor.ID)
-				lock.Lock()
-				defer lock.Unlock()
-				n.Bursts[anchor.ID] = b
-			})
+	var bursts [burstAnchors]verdict.Bursts
+	for i := range min(burstAnchors, len(n.Anchors)) {
+		id := n.Anchors[i].ID
+		if at := seen.Mesh.Path(id); at.Kind == verdict.DirectPath && !at.TCP {
+			tasks.Go(func() { bursts[i] = p.burstTo(ctx, seen, id) })
 		}
 	}
 	tasks.Wait()
+	n.Bursts = make(map[identity.NodeID]verdict.Bursts)
+	for i := range min(burstAnchors, len(n.Anchors)) {
+		n.Bursts[n.Anchors[i].ID] = bursts[i]
+	}
 	found := p.standing.Snapshot()
 	n.Hosts, n.Routers, n.Reach, n.Streams = found.Hosts, found.Routers, found.Reach, streamsOf(p.streams.Snapshot())
 	n.IPv4, n.IPv6 = p.measured(found, true), p.measured(found, false)

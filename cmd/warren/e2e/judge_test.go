@@ -159,6 +159,10 @@ func (w *world) judged(e event, verdicts []string) {
 			m.done.Wait()
 		}
 	}()
+	w.eventually("echoes go both ways before "+e.name, func() bool {
+		now := time.Now()
+		return meters[0].silent(now) < hole && meters[1].silent(now) < hole
+	})
 	e.happen(w)
 	begin := time.Now()
 	for heals := false; !heals; {

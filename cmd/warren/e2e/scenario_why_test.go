@@ -69,6 +69,8 @@ func TestWhy(t *testing.T) {
 	}
 	bed.why(strict, plain, "udp-blocked-here", "UDP does not get through on this network", "let UDP out of the network of strict")
 	bed.why(plain, strict, "udp-blocked-there", "let UDP out of the network of strict")
+	bed.why(founder, strict, "udp-blocked-there", "strict is reached by a TCP stream", "strict says that UDP does not get through on its network")
+	bed.judge(strict, founder, []string{"udp-blocked-here"})
 
 	bed.step("a machine that is off")
 	bed.kill(b)
