@@ -253,6 +253,9 @@ func (m *Mesh) Dropped() map[string]uint64 { return m.drops.counts() }
 // Alive returns what gossip thinks of a member, and since when: a hint.
 func (m *Mesh) Alive(id identity.NodeID) (Liveness, time.Time) { return m.alive.get(id) }
 
+// LastAnswer returns when a member last answered a probe of this node's, directly or through others; zero: never. It is a hint too.
+func (m *Mesh) LastAnswer(id identity.NodeID) time.Time { return m.alive.lastAnswer(id) }
+
 // VerifyChain checks a chain of certificates, leaf first, that a node presents in a handshake, and returns whose it is. Its
 // error wraps a roster refusal with the reason.
 func (m *Mesh) VerifyChain(chain []*x509.Certificate) (identity.NodeID, error) {

@@ -67,11 +67,17 @@ func TestDelegatesAndViewTakeNoLock(t *testing.T) {
 			t.Errorf("members: got %d, want 4", got)
 		}
 	})
+	if !a.alive.lastAnswer(a.id).IsZero() || !s.alive.lastAnswer(a.id).IsZero() {
+		t.Error("got an answer to a probe before there was one")
+	}
 	promptly(t, "delegates", func() {
 		for range 2 * inboxSize { // full queues make nobody wait either
 			a.intake.arrived(arrival{encoded: []byte{1}})
 			if known, unknown := told(s, a.id, identity.NodeID{9}); known != nil || unknown == nil {
 				t.Errorf("alive: got %v of a member and %v of a stranger, want nil and an error", known, unknown)
+			}
+			if since := time.Since(s.alive.lastAnswer(a.id)); since < 0 || since > time.Minute {
+				t.Errorf("got the last answer to a probe %v ago, want just now", since)
 			}
 		}
 	})

@@ -55,6 +55,7 @@ func (l Liveness) String() string {
 // liveness remembers memberlist's opinion. It is read without a lock; there is one writer at a time: memberlist, under its own.
 type liveness struct {
 	state sync.Map // identity.NodeID → lifeSign
+	heard sync.Map // identity.NodeID → time.Time, of the last answer to a probe of ours
 	alive atomic.Int64
 }
 
@@ -81,6 +82,15 @@ func (l *liveness) get(id identity.NodeID) (Liveness, time.Time) {
 	s, _ := l.state.Load(id)
 	sign, _ := s.(lifeSign)
 	return sign.state, sign.since
+}
+
+// answered notes that a member has answered a probe of ours, directly or through others.
+func (l *liveness) answered(id identity.NodeID) { l.heard.Store(id, time.Now()) }
+
+func (l *liveness) lastAnswer(id identity.NodeID) time.Time {
+	at, _ := l.heard.Load(id)
+	t, _ := at.(time.Time)
+	return t
 }
 
 // count returns the number of members thought alive, this one included.
@@ -191,7 +201,12 @@ func (s *swim) AckPayload() []byte {
 
 // NotifyPingComplete is told of an answer to our probe.
 func (s *swim) NotifyPingComplete(other *memberlist.Node, _ time.Duration, payload []byte) {
-	if id, err := identity.ParseNodeID(other.Name); err == nil && len(payload) == 16 {
+	id, err := identity.ParseNodeID(other.Name)
+	if err != nil {
+		return
+	}
+	s.alive.answered(id)
+	if len(payload) == 16 {
 		s.asks.digest(id, [16]byte(payload))
 	}
 }

@@ -148,6 +148,7 @@ var signs = []sign{
 	{"who relays: which relay two peers agree on", "nat/path/choice.go", "chooseRelays"},
 	{"who relays: whom this node asks for channels", "nat/relay/follow.go", "Follow"},
 	{"who relays: for whom this node does, and how much", "nat/relay/server.go", "Serve"},
+	{"is this peer there", "mesh/verdict/contact.go", "Contact"},
 	{"why is this peer relayed", "mesh/verdict/judge.go", "Judge"},
 	{"why is this peer relayed: the evidence of its attempts", "nat/evidence.go", "Evidence"},
 	{"when a path is in doubt, or dead", "nat/path/life.go", "judge"},

@@ -274,7 +274,7 @@ func (s *story) missServer(ctx context.Context) error {
 	fmt.Fprintln(s.out, "no answer")
 	_, err = s.alice.Wait(ctx, "the server is missed", func(st api.Status) bool {
 		p, ok := e2e.Peer(st, "server")
-		return ok && p.State != api.PeerUp
+		return ok && !p.Connected()
 	})
 	return err
 }
@@ -290,7 +290,7 @@ func (s *story) joinWithoutFounder(ctx context.Context) error {
 	}
 	_, err := s.carol.Wait(ctx, "bob is up", func(st api.Status) bool {
 		p, ok := e2e.Peer(st, "bob")
-		return ok && p.State == api.PeerUp
+		return ok && p.Connected()
 	})
 	if err != nil {
 		return err

@@ -36,7 +36,13 @@ func (c configCommand) swallowing(mesh string, file config.Config, places config
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
 	status, _ := c.dirs.client(mesh).Status(ctx) // zero without an agent
-	networks, _ := osnet.Routes(status.Self.Interface, file.Interface.Name, osnet.DefaultName)
+	asked := make([]netip.Prefix, len(routes))
+	for i, r := range routes {
+		asked[i] = r.Prefix
+	}
+	networks, _ := osnet.Routes(asked...)
+	own := []string{status.Self.Interface, file.Interface.Name, osnet.DefaultName}
+	networks = slices.DeleteFunc(networks, func(r osnet.Route) bool { return slices.Contains(own, r.Interface) })
 	ground := slices.Concat(endpointsOf(ctx, file.Peers), machineGround(networks), c.metAt(mesh, status))
 	elsewhere := make([]netip.Prefix, len(networks))
 	for i, r := range networks {

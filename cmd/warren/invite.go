@@ -13,6 +13,7 @@ import (
 	"rsc.io/qr"
 
 	"warren/mesh/api"
+	"warren/mesh/place"
 )
 
 // inviteCommand makes and lists invites.
@@ -73,8 +74,9 @@ func (c inviteCommand) run(ctx context.Context, agent *api.Client, req api.Invit
 	fmt.Fprintf(c.con.err, "for %s, until %s; on the other machine say: sudo warren join\n",
 		plural(invite.Uses, "machine", "machines"), invite.Expires.Local().Format("2006-01-02 15:04"))
 	fmt.Fprintf(c.con.err, "to withdraw it: sudo warren revoke --invite %s\n", short(invite.ID))
-	if len(invite.Anchors) == 0 {
-		fmt.Fprintln(c.con.err, "warning: no member is known to be reachable, so the token holds no address and is good on the local network of a member only")
+	if warning, hint := tokenReach(invite, c.port(ctx, agent)); warning != "" {
+		fmt.Fprintln(c.con.err, "warning: "+clean(warning))
+		fmt.Fprintln(c.con.err, "hint: "+clean(hint))
 	}
 	if _, err := fmt.Fprintln(c.con.out, clean(invite.Token)); err != nil {
 		return c.handedOver(ctx, agent, invite, err)
@@ -104,6 +106,15 @@ func (c inviteCommand) handedOver(ctx context.Context, agent *api.Client, invite
 		return hinted(err, "nobody has the token now; end its invite with: sudo warren revoke --invite "+short(invite.ID))
 	}
 	return hinted(err, "nobody has the token now, so its invite is withdrawn; say it again where there is room")
+}
+
+// port is that of the agent's socket; the usual one where it does not say.
+func (c inviteCommand) port(ctx context.Context, agent *api.Client) uint16 {
+	status, err := agent.Status(ctx)
+	if err != nil || status.Self.Port == 0 {
+		return place.DefaultPort
+	}
+	return status.Self.Port
 }
 
 func (c inviteCommand) list() *cobra.Command {

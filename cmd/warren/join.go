@@ -85,6 +85,9 @@ func (c joinCommand) run(ctx context.Context, options place.JoinOptions, noStart
 	case errors.Is(err, fs.ErrExist):
 		return hinted(err, "see: warren status; to leave it: sudo warren leave")
 	case err != nil:
+		if hint := joinHint(err, options.Token); hint != "" {
+			return hinted(err, hint)
+		}
 		return err
 	case made.Already:
 		return c.already(ctx, made, noStart)
@@ -169,19 +172,19 @@ func (c joinCommand) watchConnecting(ctx context.Context, mesh string, show *pro
 
 var errLate = errors.New("not all peers are connected")
 
-// count returns how many members are up, how many there are, and how many are still being connected.
-func count(peers []api.Peer) (up, all, waiting int) {
+// count returns how many members are connected, how many there are, and how many are still being connected.
+func count(peers []api.Peer) (connected, all, waiting int) {
 	for _, p := range peers {
 		if p.Static || p.State == api.PeerLeft {
 			continue
 		}
 		all++
-		switch p.State {
-		case api.PeerUp:
-			up++
-		case api.PeerConnecting:
+		switch {
+		case p.Connected():
+			connected++
+		case p.State == api.PeerConnecting:
 			waiting++
 		}
 	}
-	return up, all, waiting
+	return connected, all, waiting
 }

@@ -73,6 +73,7 @@ func printNetcheck(w io.Writer, n api.Netcheck) {
 	}
 	f.add("port mapping", shownRouters(n))
 	f.add("from outside", shownReachable(n.Reachable))
+	f.add("batches", shownBursts(n.Bursts))
 	f.add("streams", shownStreamUse(n))
 	portal := "no sign: " + n.Portal.Reason
 	if n.Portal.Suspected {
@@ -246,12 +247,35 @@ func shownReachable(list []api.Reachable) string {
 	return strings.Join(texts[:min(4, len(texts))], ", ")
 }
 
+// shownBursts says whether batches of packets get to the anchors as single ones do.
+func shownBursts(list []api.Bursts) string {
+	var texts []string
+	for _, b := range list {
+		text := "arrive at " + b.Name
+		if b.Lost {
+			text = fmt.Sprintf("lost on the way to %s: %d of %d packets sent in batches were answered, %d of %d sent one by one", b.Name, b.Batched, b.Sent, b.Singles, b.Sent)
+		} else if b.Batched < b.Sent {
+			text += fmt.Sprintf(", %d of %d packets", b.Batched, b.Sent)
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, "; ")
+}
+
 func shownStreamUse(n api.Netcheck) string {
+	// What is believed of UDP follows what was just measured within seconds, either way.
+	works := n.IPv4.UDP == api.UDPWorks || n.IPv6.UDP == api.UDPWorks
+	silent := !works && (n.IPv4.UDP == api.UDPSilent || n.IPv6.UDP == api.UDPSilent)
+	open := n.Streams.State == "open" || n.Streams.State == ""
 	switch {
+	case n.Streams.InUse && works:
+		return "in use" + comma(since(n.Time, n.Streams.Since)) + ", until UDP has answered for some seconds"
 	case n.Streams.InUse:
 		return "in use" + comma(since(n.Time, n.Streams.Since)) + ": UDP is " + n.Streams.State
-	case n.Streams.State == "open" || n.Streams.State == "":
+	case open && silent:
+		return "not in use: UDP has answered until now"
+	case open, works:
 		return "not needed"
 	}
-	return "UDP is " + n.Streams.State + comma(since(n.Time, n.Streams.Since))
+	return "not in use, and UDP is " + n.Streams.State + comma(since(n.Time, n.Streams.Since))
 }

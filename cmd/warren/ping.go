@@ -114,6 +114,9 @@ func pongPath(p api.Path) string {
 	case api.PathDirect:
 		return p.Address.String() + shownTransport(p)
 	case api.PathRelay:
+		if !p.Address.IsValid() { // the session with it has just gone
+			return "relay " + p.Via + shownTransport(p)
+		}
 		return fmt.Sprintf("relay %s (%s%s)", p.Via, p.Address, shownTransport(p))
 	}
 	return "an unknown path"

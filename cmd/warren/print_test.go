@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"warren/mesh/api"
 	"warren/mesh/place"
 )
 
@@ -30,25 +29,6 @@ func TestNumbers(t *testing.T) {
 		if got := span(d); got != want {
 			t.Errorf("span(%v): got %q, want %q", d, got, want)
 		}
-	}
-}
-
-// TestStatusShowsStreams holds where the counters of streams stand, beside what was dropped.
-func TestStatusShowsStreams(t *testing.T) {
-	var out strings.Builder
-	shown := statusCommand{dirs: new(dirs), now: func() time.Time { return exampleTime }}
-	s := exampleStatus()
-	s.Streams = &api.Streams{Accepted: 3, Joins: 1, Limited: 40, Failed: 5}
-	s.Dropped = map[string]uint64{"socket: malformed": 2}
-	shown.print(&out, "home", s)
-	if want := "\n\nstreams: accepted 3, of joiners 1, limited 40, failed 5\ndropped: socket: malformed 2\n"; !strings.HasSuffix(out.String(), want) {
-		t.Errorf("got\n%s\nwant it to end in\n%s", out.String(), want)
-	}
-	out.Reset()
-	s.Dropped = nil
-	shown.print(&out, "home", s)
-	if want := "\n\nstreams: accepted 3, of joiners 1, limited 40, failed 5\n"; !strings.HasSuffix(out.String(), want) {
-		t.Errorf("got\n%s\nwant it to end in\n%s", out.String(), want)
 	}
 }
 

@@ -26,7 +26,7 @@ func exampleToken(mesh byte) string {
 	return t.Encode()
 }
 
-func wide(text string) string {
+func utf16Of(text string) string {
 	out := []byte{0xff, 0xfe}
 	for _, unit := range utf16.Encode([]rune(text)) {
 		out = binary.LittleEndian.AppendUint16(out, unit)
@@ -58,7 +58,7 @@ func TestTokenFound(t *testing.T) {
 	invite := fmt.Sprintf("{\n  \"schema\": 3,\n  \"id\": \"ivjm3k2qpaxxxxxxxxxx\",\n  \"token\": %q,\n  \"uses\": 1,\n  \"anchors\": []\n}\n", token)
 	long := strings.Repeat("Received: from mx.example.org by mail.example.org; a long way\r\n", 600)
 	for name, text := range map[string]string{
-		"itself": token, "a line": token + "\r\n", "UTF-16 of a Windows shell": wide(token + "\r\n"), "UTF-16 JSON": wide(invite), "JSON": invite,
+		"itself": token, "a line": token + "\r\n", "UTF-16 of a Windows shell": utf16Of(token + "\r\n"), "UTF-16 JSON": utf16Of(invite), "JSON": invite,
 		"JSON in one line": strings.Join(strings.Fields(invite), ""), "TOKEN=": "export WARREN_TOKEN=\"" + token + "\"", "an env file": "A=b\nTOKEN=" + token + "\nC=d\n",
 		"colours": "\x1b[1m" + token[:20] + "\x1b[0m\x1b[1m" + token[20:] + "\x1b[0m\n", "smart quotes": "“" + token + "”.", "a scanner": "QR-Code: " + token, "a scanner's type": "TEXT:" + token + ";;",
 		"a URL's query": "https://qr.example.net/?data=" + token + "&size=9", "wrapped by a mail": "> " + token[:70] + "\n> " + token[70:] + "\n",

@@ -69,7 +69,8 @@ func printWhy(w io.Writer, y api.Why) {
 	}
 	var f facts
 	f.add("path", shownWay(y))
-	if y.Peer.PathMTU > 0 {
+	there := y.Peer.Path.Kind != api.PathNone
+	if y.Peer.PathMTU > 0 && there {
 		f.add("packets", fmt.Sprintf("up to %d bytes pass", y.Peer.PathMTU))
 	}
 	switch {
@@ -80,12 +81,18 @@ func printWhy(w io.Writer, y api.Why) {
 	case y.Pinged:
 		f.add("ping", "no answer")
 	}
+	if y.Bursts != nil {
+		f.add("batches", shownBursts([]api.Bursts{*y.Bursts}))
+	}
+	f.add("last heard", ago(y.Time, y.Peer.LastHeard))
 	f.add("handshake", ago(y.Time, y.Peer.LastHandshake))
 	if !y.Peer.Static {
 		f.add("session", shownSession(y))
 		f.add("gossip", shownGossip(y))
-		f.add("standing by", shownSpares(y.Relays))
-		if y.Signals.Unanswered > 0 {
+		if there {
+			f.add("standing by", shownSpares(y.Relays))
+		}
+		if y.Signals.Unanswered > 0 && y.Peer.Path.Kind != api.PathDirect {
 			f.add("asked", fmt.Sprintf("%s without an answer, %s", plural(y.Signals.Unanswered, "time", "times"), since(y.Time, y.Signals.Since)))
 		}
 		if y.Peer.Path.Kind != api.PathDirect && y.Signals.NextTry != nil {
@@ -97,8 +104,11 @@ func printWhy(w io.Writer, y api.Why) {
 	if !y.Peer.Static {
 		printStandings(w, y)
 	}
-	for _, attempt := range y.Attempts[:min(1, len(y.Attempts))] {
+	for i, attempt := range y.Attempts {
 		printAttempt(w, y.Time, attempt)
+		if i == 1 || attempt.Ended != nil { // what is concluded rests on one that has ended
+			break
+		}
 	}
 	printChanges(w, y)
 }
@@ -137,18 +147,20 @@ func shownSession(y api.Why) string {
 	case y.Session == nil:
 		return "none with it: introductions go through other members"
 	case y.Session.Transport == api.TransportTCP:
-		return "up, by a TCP stream" + comma(latency(y.Session.LatencyMS))
+		return "open, by a TCP stream" + comma(latency(y.Session.LatencyMS))
 	}
-	return "up" + comma(latency(y.Session.LatencyMS))
+	return "open" + comma(latency(y.Session.LatencyMS))
 }
 
-// shownGossip is what other members say of the peer.
+// shownGossip is what other members say of the peer. They notice late, so that it stands beside what this node has found out itself.
 func shownGossip(y api.Why) string {
-	switch y.Gossip {
-	case "alive":
-		return "it is alive"
-	case "dead":
-		return "it is dead" + comma(since(y.Time, y.GossipAt))
+	switch {
+	case y.Gossip == "alive":
+		return "has not missed it"
+	case y.Gossip == "dead" && y.PingMS > 0:
+		return "has missed it" + comma(since(y.Time, y.GossipAt)) + ", and has not heard yet that it answers"
+	case y.Gossip == "dead":
+		return "misses it" + comma(since(y.Time, y.GossipAt))
 	}
 	return ""
 }
@@ -167,14 +179,14 @@ func shownSpares(relays []api.RelayCheck) string {
 // printStandings shows the NATs at both ends, in the terms of RFC 4787.
 func printStandings(w io.Writer, y api.Why) {
 	var t table
-	t.add("NODE", "NAT MAPPING", "NAT FILTERING", "PORT MAPPING", "UDP", "VERSION")
+	t.add("NODE", "NAT MAPPING", "NAT FILTERING", "PORT MAPPING", "SENDS BY", "VERSION")
 	for _, row := range []api.Standing{y.Here, y.There} {
 		udp := ""
 		switch {
 		case row.UDPBlocked:
-			udp = "blocked"
+			udp = "TCP streams"
 		case row.Known:
-			udp = "open"
+			udp = "UDP"
 		}
 		mapping := row.Mapping
 		if row.Ports == "sequential" || row.Ports == "random" {
@@ -201,7 +213,7 @@ func shownPortMapping(state string) string {
 }
 
 func printAttempt(w io.Writer, now time.Time, a api.Attempt) {
-	how := fmt.Sprintf("runs since %s", span(now.Sub(a.Started)))
+	how := "runs for " + span(now.Sub(a.Started))
 	if a.Ended != nil {
 		how = fmt.Sprintf("%s ago, in %.1fs: %s", span(now.Sub(a.Started)), a.Ended.Sub(a.Started).Seconds(), a.Result)
 	}

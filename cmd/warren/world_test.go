@@ -79,10 +79,10 @@ func exampleStatus() api.Status {
 			Addresses: []netip.Addr{addr("100.71.0.1"), addr("fd00:1122:3344::1")}},
 		Peers: []api.Peer{
 			{ID: "ivjm3k2qpaxxxxxxxxxx", Name: "beta", State: api.PeerUp, LatencyMS: 12.4, RxBytes: 3 << 20, TxBytes: 4097, Version: "1.0.0",
-				Addresses: []netip.Addr{addr("100.71.0.2"), addr("fd00:1122:3344::2")}, LastHandshake: &shake, Admin: true, Anchor: true,
+				Addresses: []netip.Addr{addr("100.71.0.2"), addr("fd00:1122:3344::2")}, Life: api.Life{LastHandshake: &shake, LastHeard: &shake}, Admin: true, Anchor: true,
 				Path: api.Path{Kind: api.PathDirect, Address: addrPort("198.51.100.7:41641")}, Tags: []string{"server"}, Origin: api.Origin{AdmittedBy: "alpha", Power: api.PowerPromoted}},
 			{ID: "cccccccccc2222222222", Name: "gamma", State: api.PeerUp, LatencyMS: 0.42, RxBytes: 12, Version: "1.0.0", Origin: api.Origin{AdmittedBy: "beta", Power: api.PowerDemoted},
-				Addresses: []netip.Addr{addr("100.71.0.3")}, LastHandshake: &shake,
+				Addresses: []netip.Addr{addr("100.71.0.3")}, Life: api.Life{LastHandshake: &shake, LastHeard: &shake},
 				Path: api.Path{Kind: api.PathRelay, Address: addrPort("[2001:db8::1]:9277"), Via: "beta"}},
 			{ID: "dddddddddd3333333333", Name: "delta\x1b[2J", State: api.PeerDown, Reason: "none of its anchors answers\x07", Origin: api.Origin{AdmittedBy: "beta"},
 				Addresses: []netip.Addr{addr("100.71.0.4")}},
@@ -256,7 +256,7 @@ func (f *fakeAgent) Ping(_ context.Context, req api.PingRequest, reply func(api.
 }
 
 func (f *fakeAgent) Invite(_ context.Context, req api.InviteRequest) (api.Invite, error) {
-	return api.Invite{ID: "hhhhhhhhhh7777777777", Token: "warren1token", Uses: req.Uses, Admin: req.Admin, Tags: req.Tags,
+	return api.Invite{ID: "hhhhhhhhhh7777777777", Token: "warren1token", Reach: api.ReachNone, Uses: req.Uses, Admin: req.Admin, Tags: req.Tags,
 		Expires: exampleTime.Add(time.Duration(req.ValidForMS) * time.Millisecond)}, f.change()
 }
 

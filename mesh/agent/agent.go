@@ -58,6 +58,7 @@ type agent struct {
 	ready   chan struct{} // closed after the hub's first round
 	parts   *parts        // nil without a mesh
 	remarks []string      // what was found damaged at the start
+	tally   tally         // of static peers, as they were looked at
 
 	stopping atomic.Bool
 }

@@ -116,10 +116,11 @@ func (b *backend) Invite(_ context.Context, req api.InviteRequest) (api.Invite, 
 	if err != nil {
 		return api.Invite{}, &api.Error{Code: api.CodeBadRequest, Message: err.Error()}
 	}
-	token := identity.Token{Mesh: p.state.MeshID(), Seed: seed, Anchors: place.TokenAnchors(p.tokenFacts(b.socket.Port(), b.hub.Board().Settings.Endpoints))}
+	facts := p.tokenFacts(b.socket.Port(), b.hub.Board().Settings.Endpoints)
+	token := identity.Token{Mesh: p.state.MeshID(), Seed: seed, Anchors: place.TokenAnchors(facts)}
 	out := api.Invite{
 		Schema: api.Schema, ID: identity.KeyIDOfCert(cert).String(), Token: token.Encode(), Uses: req.Uses, Expires: terms.Expires,
-		Admin: req.Admin, Tags: append([]string{}, req.Tags...), Anchors: []string{},
+		Admin: req.Admin, Tags: append([]string{}, req.Tags...), Anchors: []string{}, Reach: report.TokenReach(token.Anchors, facts.Members),
 	}
 	for _, a := range token.Anchors {
 		out.Anchors = append(out.Anchors, a.String())

@@ -24,6 +24,7 @@ import (
 	"warren/nat/streams"
 	"warren/tunnel"
 	"warren/tunnel/bind"
+	"warren/tunnel/echo"
 )
 
 const (
@@ -31,6 +32,15 @@ const (
 	measureTime = 3 * time.Second
 	// pingTime is enough for the path machine to give up a path that carries nothing: 1 s until it is in doubt, 1 s of checks.
 	pingTime = 2500 * time.Millisecond
+	// burstTime is what the last answer of a burst may take beside three round trips, on a machine that is busy.
+	burstTime = 300 * time.Millisecond
+	// burstSize is of packets that every path carries, and above what a router may take for small.
+	burstSize = 1200
+)
+
+const (
+	// burstAnchors is how many anchors a netcheck sends bursts to.
+	burstAnchors = 2
 )
 
 // look reads what the owners know, for a report.
@@ -51,6 +61,7 @@ func (a *agent) look() report.Agent {
 			Name: s.Name, PublicKey: s.PublicKey.String(), AllowedIPs: s.AllowedIPs, Endpoint: s.Endpoint,
 			Traffic: trafficOf(stats[s.PublicKey], identity.NodeID{}),
 		})
+		out.Static[len(out.Static)-1].Traffic.Flow = a.tally.see(out.Now, s.PublicKey, stats[s.PublicKey])
 	}
 	if text := a.tunnel.Trouble(); text != "" {
 		out.Warnings = append(out.Warnings, text)
@@ -58,10 +69,17 @@ func (a *agent) look() report.Agent {
 	if a.parts == nil {
 		return out
 	}
-	out.Mesh = a.parts.look(a.tunnel, board)
+	out.Mesh = a.parts.look(board)
 	out.Mesh.Unsent = out.Unsent
 	for _, m := range out.Mesh.Records.Members {
-		out.Mesh.Traffic[m.ID] = trafficOf(stats[m.Record.WireGuardKey], m.ID)
+		t := trafficOf(stats[m.Record.WireGuardKey], m.ID)
+		activity, way := a.tunnel.Activity(m.ID)
+		t.Sent, t.Heard = activity.LastTx, activity.LastRx
+		out.Mesh.Traffic[m.ID] = t
+		out.Mesh.Vitals[m.ID] = a.parts.vital(m.ID)
+		if _, stream := out.Mesh.Streams.Ends[m.ID]; stream {
+			out.Mesh.Streams.Used[m.ID] = bind.IsStream(way.Addr())
+		}
 	}
 	out.Warnings = append(out.Warnings, a.parts.unkept()...)
 	if text := a.parts.network.trouble.Load(); text != nil {
@@ -137,11 +155,11 @@ func (p *parts) dropped() map[string]map[string]uint64 {
 }
 
 // look reads the mesh's part.
-func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
+func (p *parts) look(board *node.Board) *report.Mesh {
 	view, udp := p.records.View(), p.streams.Snapshot()
 	out := &report.Mesh{
 		Self: p.state.NodeID(), ID: p.state.MeshID(), Name: p.state.Settings.Mesh, Records: recordsOf(view, p.power()), Expires: p.state.Chain[0].NotAfter,
-		Traffic: make(map[identity.NodeID]report.Traffic), Paths: p.nat.Snapshot(), Mapped: p.nat.Mapped(), Sessions: make(map[identity.NodeID]report.Session),
+		Traffic: make(map[identity.NodeID]report.Traffic), Vitals: make(map[identity.NodeID]report.Vital), Paths: p.nat.Snapshot(), Mapped: p.nat.Mapped(), Sessions: make(map[identity.NodeID]report.Session),
 		Clocks: p.courier.Clocks(time.Now()), NoIPv4: board.NoIPv4, NoTunnel: board.NoTunnel, Streams: streamsOf(udp), RootKey: report.RootKey(place.RootKeyOf(p.state.Dir)),
 	}
 	preferred := p.sessions.Preferred()
@@ -152,18 +170,23 @@ func (p *parts) look(t *tunnel.Tunnel, board *node.Board) *report.Mesh {
 			continue
 		}
 		rtt, _ := p.sessions.RTT(id)
-		out.Sessions[id] = report.Session{Remote: remote, RTT: rtt}
+		out.Sessions[id] = report.Session{Remote: remote, RTT: rtt, Heard: p.sessions.Heard(id)}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(board.Refusals), identity.NodeID.Compare) {
 		out.Refusals = append(out.Refusals, verdict.Refusal{By: id, Reason: board.Refusals[id].Reason, Since: board.Refusals[id].Since})
 	}
-	for id := range udp.Ends {
-		_, way := t.Activity(id)
-		out.Streams.Used[id] = bind.IsStream(way.Addr())
-	}
 	out.Relay.Pairs, out.Relay.Members = p.relays.server.Snapshot()
 	out.Relay.Load, out.Relay.Limit = p.relays.server.Load(), board.Settings.RelayLimit
 	return out
+}
+
+// vital is what gossip and introductions show of a member.
+func (p *parts) vital(id identity.NodeID) report.Vital {
+	life, since := p.records.Alive(id)
+	return report.Vital{
+		Life:  map[mesh.Liveness]verdict.Life{mesh.Unknown: verdict.LifeUnknown, mesh.Alive: verdict.Alive, mesh.Dead: verdict.Dead}[life],
+		Since: since, Answered: p.records.LastAnswer(id), Told: p.courier.Told(id).Heard,
+	}
 }
 
 func recordsOf(view *mesh.View, p power) report.Records {
@@ -189,7 +212,9 @@ func revocationOf(r mesh.Revocation) report.Revocation {
 
 func streamsOf(s streams.Snapshot) report.Streams {
 	out := report.Streams{
-		Open: s.State == streams.Open, State: s.State.String(), Since: s.Since, Reason: s.Reason, Ends: make(map[identity.NodeID]netip.AddrPort), Used: make(map[identity.NodeID]bool),
+		UDP: map[streams.State]verdict.UDPState{
+			streams.Open: verdict.UDPUsed, streams.Trying: verdict.UDPInDoubt, streams.Blocked: verdict.UDPBlocked, streams.Returning: verdict.UDPReturning,
+		}[s.State], State: s.State.String(), Since: s.Since, Reason: s.Reason, Ends: make(map[identity.NodeID]netip.AddrPort), Used: make(map[identity.NodeID]bool),
 		Blocked: s.Blocked, CutOff: s.CutOff, Counts: report.StreamCounts(s.Counts),
 	}
 	for id, end := range s.Ends {
@@ -224,7 +249,18 @@ func (b *backend) Netcheck(ctx context.Context) (api.Netcheck, error) {
 			})
 		}
 	}
+	var bursts [burstAnchors]verdict.Bursts
+	for i := range min(burstAnchors, len(n.Anchors)) {
+		id := n.Anchors[i].ID
+		if at := seen.Mesh.Path(id); at.Kind == verdict.DirectPath && !at.TCP {
+			tasks.Go(func() { bursts[i] = p.burstTo(ctx, seen, id) })
+		}
+	}
 	tasks.Wait()
+	n.Bursts = make(map[identity.NodeID]verdict.Bursts)
+	for i := range min(burstAnchors, len(n.Anchors)) {
+		n.Bursts[n.Anchors[i].ID] = bursts[i]
+	}
 	found := p.standing.Snapshot()
 	n.Unsent = verdict.UnsentNow(time.Now(), unsentOf(b.socket))
 	n.Hosts, n.Routers, n.Reach, n.Streams = found.Hosts, found.Routers, found.Reach, streamsOf(p.streams.Snapshot())
@@ -283,19 +319,24 @@ func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) 
 	if target.ID == seen.Mesh.Self {
 		return api.Why{}, &api.Error{Code: api.CodeRefused, Message: target.Name + " is this node", Hint: "what its network does: warren netcheck"}
 	}
-	var ping report.Ping
+	var got findings
 	if target.State == mesh.Active {
-		if ping = b.find(ctx, seen, target); ping.Asked && ping.RTT == 0 {
-			// The question was traffic without an answer: an idle path that was dead is known to be so by now.
-			seen = b.look()
-		}
+		got = b.find(ctx, seen, target)
+		// What was asked is evidence, and it is traffic too: all is judged as it is now, and nothing as it was before.
+		seen = b.look()
 	}
-	return report.Why(p.inquire(b.agent, seen, target.ID, ping)), nil
+	return report.Why(p.inquire(seen, target.ID, got)), nil
 }
 
-// find finds out what is not known: whether the peer answers through the path that it has, and, without a direct one, what the
-// NAT here does.
-func (b *backend) find(ctx context.Context, seen report.Agent, target mesh.Member) (ping report.Ping) {
+// findings are what came of asking a peer.
+type findings struct {
+	ping   report.Ping
+	bursts verdict.Bursts
+}
+
+// find finds out what is not known: whether the peer answers through the path that it has, whether batches get there as single packets do,
+// and, without a direct path, what the NAT here does.
+func (b *backend) find(ctx context.Context, seen report.Agent, target mesh.Member) (out findings) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	at := seen.Mesh.Path(target.ID)
@@ -307,24 +348,55 @@ func (b *backend) find(ctx context.Context, seen report.Agent, target mesh.Membe
 		})
 	}
 	if at.Kind == verdict.NoPath {
-		return ping
+		return out
 	}
-	ping.Asked = true
-	ping.Passages, ping.RTT = b.kernel().passages(ctx, target, overlayOf(target, seen.Mesh.NoIPv4))
-	return ping
+	out.ping.Asked = true
+	out.ping.Passages, out.ping.RTT = b.kernel().passages(ctx, target, overlayOf(target, seen.Mesh.NoIPv4))
+	if out.ping.RTT > 0 && !at.TCP {
+		out.bursts = burst(ctx, target.Addr6, seen.Mesh.Traffic[target.ID].PathMTU, out.ping.RTT)
+	}
+	return out
+}
+
+// burstTo is burst for a member that answers a ping.
+func (p *parts) burstTo(ctx context.Context, seen report.Agent, id identity.NodeID) verdict.Bursts {
+	other, known := p.records.View().Member(id)
+	if !known {
+		return verdict.Bursts{}
+	}
+	rtt, err := echo.Ask(ctx, other.Addr6, burstTime)
+	if err != nil {
+		return verdict.Bursts{}
+	}
+	return burst(ctx, other.Addr6, seen.Mesh.Traffic[id].PathMTU, rtt)
+}
+
+// burst finds out whether batches of packets get to a member. What cannot be tried is not known.
+func burst(ctx context.Context, to netip.Addr, pathMTU int, rtt time.Duration) verdict.Bursts {
+	size := burstSize
+	if pathMTU > 0 {
+		size = min(size, pathMTU)
+	}
+	var out verdict.Bursts
+	for wait := burstTime + 3*rtt; ; wait *= 4 {
+		b, err := echo.Burst(ctx, to, size, wait)
+		if err != nil || b.Singles == 0 { // a member of an older version answers none
+			return verdict.Bursts{}
+		}
+		again := out.Vanish()
+		// Answers that come late look like none: what seems lost is asked once more, with patience.
+		if out = verdict.Bursts(b); again || !out.Vanish() {
+			return out
+		}
+	}
 }
 
 // inquire gathers what the owners know of a member.
-func (p *parts) inquire(a *agent, seen report.Agent, target identity.NodeID, ping report.Ping) report.Inquiry {
-	in := report.Inquiry{Now: seen.Now, Mesh: seen.Mesh, Target: target, Port: seen.Port, There: report.Told(p.courier.Told(target)), Ping: ping}
-	in.Here, in.HereAt = p.standing.Self()
-	in.Here.UDPBlocked = seen.Mesh.Streams.Blocked != ""
-	activity, way := a.tunnel.Activity(target)
-	if !bind.IsStream(way.Addr()) {
-		in.Sent = activity.LastTx
+func (p *parts) inquire(seen report.Agent, target identity.NodeID, f findings) report.Inquiry {
+	in := report.Inquiry{
+		Now: seen.Now, Mesh: seen.Mesh, Target: target, Port: seen.Port, There: report.Told(p.courier.Told(target)), Ping: f.ping, Bursts: f.bursts,
 	}
-	life, since := p.records.Alive(target)
-	in.Life, in.LifeSince = map[mesh.Liveness]verdict.Life{mesh.Unknown: verdict.LifeUnknown, mesh.Alive: verdict.Alive, mesh.Dead: verdict.Dead}[life], since
+	in.Here, in.HereAt = p.standing.Self()
 	if found, ok := p.nat.Evidence(target); ok {
 		in.Evidence = found.Evidence
 		for _, trial := range found.Trials {

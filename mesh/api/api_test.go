@@ -122,7 +122,7 @@ func exampleStatus() Status {
 			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.5:9277")}},
 		Peers: []Peer{
 			{ID: "betaid", Name: "beta", State: PeerUp, PublicKey: "k1=", LatencyMS: 12.5, RxBytes: 1 << 20, TxBytes: 4096,
-				Addresses: []netip.Addr{netip.MustParseAddr("100.71.0.2")}, LastHandshake: &shake, Since: &shake,
+				Addresses: []netip.Addr{netip.MustParseAddr("100.71.0.2")}, Life: Life{LastHandshake: &shake, LastHeard: &shake, Since: &shake},
 				Path:    Path{Kind: PathDirect, Address: netip.MustParseAddrPort("198.51.100.7:41641")},
 				Version: "1.0.0", Tags: []string{"server"}, Origin: Origin{AdmittedBy: "alpha"}},
 			{ID: "gammaid", Name: "gamma", State: PeerDown, PublicKey: "k2=", Reason: "none of its anchors answers", Origin: Origin{AdmittedBy: "beta"}},

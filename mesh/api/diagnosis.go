@@ -29,8 +29,20 @@ type Netcheck struct {
 	Routers    []Router      `json:"routers"`   // those asked for a port mapping
 	Reachable  []Reachable   `json:"reachable"` // addresses of this node that members tried to reach unasked
 	Anchors    []AnchorCheck `json:"anchors"`
+	Bursts     []Bursts      `json:"bursts"` // sent to anchors through the tunnel
 	Streams    StreamUse     `json:"streams"`
 	Portal     Portal        `json:"portal"`
+}
+
+// Bursts is what came of sending packets to a member through the tunnel one by one, and as many in batches, which the system hands on in one
+// piece (GSO) and some hosts and routers lose.
+type Bursts struct {
+	Name    string `json:"name"`    // of the member
+	Size    int    `json:"size"`    // of a packet, in bytes
+	Sent    int    `json:"sent"`    // of either kind
+	Singles int    `json:"singles"` // answered, of those sent one by one
+	Batched int    `json:"batched"` // answered, of those sent in batches
+	Lost    bool   `json:"lost"`    // batches do not get there, and single packets do
 }
 
 // The verdicts of Netcheck.
@@ -132,32 +144,38 @@ type WhyRequest struct {
 	Peer string `json:"peer"` // name, overlay address or the start of an ID; also of a static peer or a revoked node
 }
 
+// Asked is what came of asking a peer for an answer just now. Its fields are those of Why.
+type Asked struct {
+	Pinged bool     `json:"pinged"`  // it was asked through the tunnel
+	PingMS float64  `json:"ping_ms"` // the round trip; 0: no answer
+	Silent []string `json:"silent"`  // its overlay addresses that did not answer; null: all did, or none was asked
+}
+
 // Why is the answer to POST /v1/why and the output of `warren why --json`. Its verdicts are: direct, trying, handshake,
 // handshake-unanswered, silent, lost, off, deaf, older-version, clock, isolated, refused, no-route, left, revoked, no-tunnel; of a direct
 // path that cannot be had: firewall-here, udp-blocked-here, udp-blocked-there, both-map-by-destination, maps-by-destination, same-router,
 // no-common-family, no-candidates, firewall, firewall-there, unstable, unexplained; of static peers: direct, static-name,
 // static-silent, static-unused, static-unanswered, static-handshake, static-idle.
 type Why struct {
-	Schema     int          `json:"schema"`
-	Time       time.Time    `json:"time"`
-	Peer       Peer         `json:"peer"`       // as in Status; of a revoked node only ID and Name are known
-	Verdict    string       `json:"verdict"`    // a short word that stays the same; more may come
-	Conclusion string       `json:"conclusion"` // how the peer is reached, in words
-	Cause      string       `json:"cause"`      // why, in words; "" when all is well
-	Fix        string       `json:"fix"`        // the most likely remedy, in words; "" when there is none or none is needed
-	Here       Standing     `json:"here"`       // where this node stands
-	There      Standing     `json:"there"`      // where the peer stands, by its own word
-	Attempts   []Attempt    `json:"attempts"`   // the latest to reach it directly, newest first
-	Changes    []Change     `json:"changes"`    // of the path, newest first
-	Signals    Signals      `json:"signals"`
-	Session    *Session     `json:"session"` // the control session with it; null: none
-	Pinged     bool         `json:"pinged"`  // it was asked for an answer through the tunnel just now
-	PingMS     float64      `json:"ping_ms"` // the round trip; 0: no answer
-	Silent     []string     `json:"silent"`  // its overlay addresses that did not answer; null: all did, or none was asked
-	Gossip     string       `json:"gossip"`  // what other members say of it: alive, dead or unknown
-	GossipAt   *time.Time   `json:"gossip_at"`
-	Relays     []RelayCheck `json:"relays"` // the one in use first, then those that stand by
-	Revoked    *Revoked     `json:"revoked"`
+	Schema     int       `json:"schema"`
+	Time       time.Time `json:"time"`
+	Peer       Peer      `json:"peer"`       // as in Status; of a revoked node only ID and Name are known
+	Verdict    string    `json:"verdict"`    // a short word that stays the same; more may come
+	Conclusion string    `json:"conclusion"` // how the peer is reached, in words
+	Cause      string    `json:"cause"`      // why, in words; "" when all is well
+	Fix        string    `json:"fix"`        // the most likely remedy, in words; "" when there is none or none is needed
+	Here       Standing  `json:"here"`       // where this node stands
+	There      Standing  `json:"there"`      // where the peer stands, by its own word
+	Attempts   []Attempt `json:"attempts"`   // the latest to reach it directly, newest first
+	Changes    []Change  `json:"changes"`    // of the path, newest first
+	Signals    Signals   `json:"signals"`
+	Session    *Session  `json:"session"` // the control session with it; null: none
+	Asked
+	Bursts   *Bursts      `json:"bursts"` // null: not tried
+	Gossip   string       `json:"gossip"` // what other members say of it: alive, dead or unknown
+	GossipAt *time.Time   `json:"gossip_at"`
+	Relays   []RelayCheck `json:"relays"` // the one in use first, then those that stand by
+	Revoked  *Revoked     `json:"revoked"`
 }
 
 // Standing is where a node stands in the network.
@@ -237,6 +255,7 @@ func (n Netcheck) complete() Netcheck {
 		f.Addresses, f.Seen = orEmpty(f.Addresses), orEmpty(f.Seen)
 	}
 	n.Routers, n.Reachable, n.Anchors = append([]Router{}, n.Routers...), orEmpty(n.Reachable), orEmpty(n.Anchors)
+	n.Bursts = orEmpty(n.Bursts)
 	for i := range n.Routers {
 		n.Routers[i].Protocols = orEmpty(n.Routers[i].Protocols)
 	}

@@ -39,14 +39,14 @@ func exampleWhy() Why {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	relay := Path{Kind: PathRelay, Address: netip.MustParseAddrPort("198.51.100.7:9277"), Via: "beta"}
 	return Why{
-		Time: at, Peer: Peer{ID: "gammaid", Name: "gamma", State: PeerUp, Path: relay, LastHandshake: &at}, Verdict: "both-map-by-destination",
+		Time: at, Peer: Peer{ID: "gammaid", Name: "gamma", State: PeerUp, Path: relay, Life: Life{LastHandshake: &at}}, Verdict: "both-map-by-destination",
 		Conclusion: "gamma is reached through beta", Cause: "both NATs map ports by destination", Fix: "turn on UPnP",
 		Here:     Standing{Name: "alpha", Known: true, Time: &at, Mapping: "address-dependent", Filtering: "unknown", PortMapping: "absent", Version: "1.0.0"},
 		There:    Standing{Known: true, Time: &at, Mapping: "address-dependent", Filtering: "unknown", PortMapping: "refused", Version: "1.0.0"},
 		Attempts: []Attempt{{Started: at, Ended: &at, More: 1, Result: "failed", Pairs: []Pair{{Remote: netip.MustParseAddrPort("192.0.2.1:9277"), Type: "srflx", Sent: 40, Result: "no answer"}}}},
 		Changes:  []Change{{Time: at, Path: relay, Reason: "no direct path yet"}},
 		Signals:  Signals{LastHeard: &at, NextTry: &at}, Session: &Session{Address: netip.MustParseAddrPort("192.0.2.1:9277"), LatencyMS: 3},
-		Pinged: true, PingMS: 3.5, Gossip: "alive", GossipAt: &at, Relays: []RelayCheck{{Name: "beta", Ready: true, InUse: true}},
+		Asked: Asked{Pinged: true, PingMS: 3.5}, Gossip: "alive", GossipAt: &at, Relays: []RelayCheck{{Name: "beta", Ready: true, InUse: true}},
 	}
 }
 

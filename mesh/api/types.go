@@ -15,8 +15,8 @@ import (
 
 // Schema is the version of the JSON below. Fields are only ever added within one version; a field that is
 // removed or changes its meaning makes a new one. Golden tests hold it. In 2 the "fallback" of netcheck became "streams"; in 3 a
-// revocation says its scope, and is made in two steps.
-const Schema = 3
+// revocation says its scope, and is made in two steps; in 4 a peer that is not in use is "idle" and not "up", and one that owes an answer "silent".
+const Schema = 4
 
 // Backend is the running node as the API sees it. All methods may be called concurrently and end when ctx does.
 // An error that is an *Error is sent as it is; any other is sent as CodeFailed with its text.
@@ -43,14 +43,21 @@ const (
 	StateStopping = "stopping"
 )
 
-// The states of a peer in Peer.State.
+// The states of a peer in Peer.State. Each says what is known when the status is taken. An idle peer may be gone by then: Life.LastHeard
+// says how old the last sign of it is.
 const (
-	PeerUp         = "up"         // a path carries packets now
-	PeerConnecting = "connecting" // no path yet; being worked on
+	PeerUp         = "up"         // a sign of life has come by its path within the last two seconds; of a static peer, five
+	PeerIdle       = "idle"       // its path worked when it was last used; nothing was asked since. Static peers: nothing speaks against it
+	PeerSilent     = "silent"     // there is a path, and it owes an answer, or other members miss it
+	PeerConnecting = "connecting" // no path yet, or no keys; being worked on
 	PeerDown       = "down"       // no path; tried and failed, will be tried again
-	PeerIdle       = "idle"       // static peers: no handshake within the last three minutes
 	PeerLeft       = "left"       // has left the mesh by itself
 )
+
+// Connected reports whether the way to a peer works as far as is known.
+func (p Peer) Connected() bool {
+	return p.State == PeerUp || p.State == PeerIdle && p.LastHeard != nil
+}
 
 // The kinds of Path.
 const (
@@ -154,26 +161,32 @@ type Self struct {
 
 // Peer describes another member or a static peer.
 type Peer struct {
-	ID            string         `json:"id"` // 52 characters of base32; "" for a static peer
-	Name          string         `json:"name"`
-	Static        bool           `json:"static"`
-	Addresses     []netip.Addr   `json:"addresses"` // overlay addresses, IPv4 first
-	Routes        []netip.Prefix `json:"routes"`    // further prefixes behind it
-	PublicKey     string         `json:"public_key"`
-	State         string         `json:"state"`
-	Reason        string         `json:"reason"` // why it is not up, in words; "" when it is
-	Path          Path           `json:"path"`
-	LatencyMS     float64        `json:"latency_ms"` // 0 when unknown
-	PathMTU       int            `json:"path_mtu"`   // largest packet inside the tunnel that is verified to pass; 0 when unknown
-	RxBytes       uint64         `json:"rx_bytes"`
-	TxBytes       uint64         `json:"tx_bytes"`
-	LastHandshake *time.Time     `json:"last_handshake"` // null when there was none
-	Since         *time.Time     `json:"since"`          // when State was last entered; null when unknown
-	Version       string         `json:"version"`        // "" when unknown
-	Admin         bool           `json:"admin"`
-	Anchor        bool           `json:"anchor"`
-	Tags          []string       `json:"tags"`
+	ID        string         `json:"id"` // 52 characters of base32; "" for a static peer
+	Name      string         `json:"name"`
+	Static    bool           `json:"static"`
+	Addresses []netip.Addr   `json:"addresses"` // overlay addresses, IPv4 first
+	Routes    []netip.Prefix `json:"routes"`    // further prefixes behind it
+	PublicKey string         `json:"public_key"`
+	State     string         `json:"state"`
+	Reason    string         `json:"reason"` // why it is not up, or not directly, in words; "" when all is well
+	Path      Path           `json:"path"`
+	LatencyMS float64        `json:"latency_ms"` // 0 when unknown
+	PathMTU   int            `json:"path_mtu"`   // largest packet inside the tunnel that is verified to pass; 0 when unknown
+	RxBytes   uint64         `json:"rx_bytes"`
+	TxBytes   uint64         `json:"tx_bytes"`
+	Life
+	Version string   `json:"version"` // "" when unknown
+	Admin   bool     `json:"admin"`
+	Anchor  bool     `json:"anchor"`
+	Tags    []string `json:"tags"`
 	Origin
+}
+
+// Life is when a peer gave signs of life.
+type Life struct {
+	LastHandshake *time.Time `json:"last_handshake"` // null when there was none
+	LastHeard     *time.Time `json:"last_heard"`     // any sign: packets, answers to checks, its control session, gossip; null when there was none
+	Since         *time.Time `json:"since"`          // when its present path was taken, or the last one lost; null when unknown
 }
 
 // Origin is how a peer came in, and what has become of it since.
@@ -284,6 +297,7 @@ type Invite struct {
 	Admin   bool      `json:"admin"`
 	Tags    []string  `json:"tags"`
 	Anchors []string  `json:"anchors"` // host:port of the anchors in the token; empty: nobody outside the LAN can use it yet
+	Reach   string    `json:"reach"`   // ReachAnywhere and the like
 }
 
 // Reloaded is the answer to POST /v1/reload.
@@ -291,6 +305,14 @@ type Reloaded struct {
 	Schema  int      `json:"schema"`
 	Pending []string `json:"pending"` // settings that wait until the agent starts again: key, value and what runs, in words
 }
+
+// From where the addresses in a token are reached, as far as is known.
+const (
+	ReachAnywhere = "anywhere" // one of them at least is on the Internet, and announced by who has it
+	ReachUnproven = "unproven" // those on the Internet are this node's, and nobody has reached it there unasked
+	ReachLocal    = "local"    // all are of private networks
+	ReachNone     = "none"     // there is no address: members on the local network are looked for
+)
 
 // LeaveRequest is the body of POST /v1/leave.
 type LeaveRequest struct {

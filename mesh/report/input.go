@@ -45,6 +45,22 @@ type Traffic struct {
 	RxBytes       uint64
 	TxBytes       uint64
 	PathMTU       int // 0: not known
+	Flow
+}
+
+// Flow is when packets last went to a peer and came from it. Of a member it is about the way that is used now, and exact; of a static peer
+// it is what the counters have shown since the agent started, and Heard is never later than it was.
+type Flow struct {
+	Sent, Heard time.Time
+	Unanswered  time.Time // of a static peer: since when packets have gone out and none came in; zero: that is not so
+}
+
+// Vital is what other members say of one, and how it answers them and this node beside the tunnel.
+type Vital struct {
+	Life     verdict.Life
+	Since    time.Time // of Life
+	Answered time.Time // the last answer to a probe of gossip
+	Told     time.Time // its last introduction
 }
 
 // Mesh is a node's mesh as the owners know it.
@@ -59,6 +75,7 @@ type Mesh struct {
 	NoTunnel    map[identity.NodeID]string        // members that have no tunnel with this node, and why
 	Traffic     map[identity.NodeID]Traffic
 	Paths       map[identity.NodeID]path.Status
+	Vitals      map[identity.NodeID]Vital
 	Mapped      []netip.AddrPort // under which others see the shared port
 	Sessions    map[identity.NodeID]Session
 	RootKey     RootKey
@@ -114,6 +131,7 @@ type RootKey struct {
 type Session struct {
 	Remote netip.AddrPort // virtual for one by a stream
 	RTT    time.Duration  // 0: not known
+	Heard  time.Time      // when something last came in over it
 }
 
 // Relay is what this node forwards for others.
@@ -126,8 +144,8 @@ type Relay struct {
 
 // Streams is what is believed of UDP, and the streams that there are.
 type Streams struct {
-	Open    bool   // UDP works, or there is nobody to ask
-	State   string // what is believed, in words
+	UDP     verdict.UDPState // what is believed
+	State   string           // the same in words
 	Since   time.Time
 	Reason  string
 	Ends    map[identity.NodeID]netip.AddrPort // of streams, the far address of TCP by member

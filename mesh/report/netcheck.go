@@ -37,7 +37,8 @@ type Network struct {
 	Anchors []Anchor
 	Streams Streams
 	Unsent  []verdict.Unsent
-	Page    string // what a look for a web page at PageAt has found; "" for nothing
+	Bursts  map[identity.NodeID]verdict.Bursts // to anchors
+	Page    string                             // what a look for a web page at PageAt has found; "" for nothing
 }
 
 // Measurement is what was found out about one address family.
@@ -101,8 +102,10 @@ func (n Network) PageAt() (netip.AddrPort, bool) {
 // Netcheck is the network as `warren netcheck` shows it.
 func Netcheck(n Network) api.Netcheck {
 	facts := n.facts()
-	portal, _ := verdict.JudgePortal(facts)
-	facts.Portal = portal.PageAt(n.Page)
+	facts.Portal, _ = verdict.JudgePortal(facts)
+	if _, unsure := n.PageAt(); unsure {
+		facts.Portal = facts.Portal.PageAt(n.Page)
+	}
 	v := verdict.JudgeNetwork(facts)
 	out := api.Netcheck{
 		Schema: api.Schema, Time: n.Started, TookMS: milliseconds(n.Took), Name: n.Name, Port: n.Port, Verdict: v.Kind.String(),
@@ -110,8 +113,13 @@ func Netcheck(n Network) api.Netcheck {
 		Streams: api.StreamUse{State: n.Streams.State, InUse: facts.Streams, Since: moment(n.Streams.Since), Reason: n.Streams.Reason},
 	}
 	out.Conclusion, out.Advice = v.Words()
-	if n.Streams.Open {
+	if n.Streams.UDP == verdict.UDPUsed {
 		out.Streams.Reason = ""
+	}
+	for _, a := range n.Anchors {
+		if b := n.Bursts[a.ID]; b.Sent > 0 {
+			out.Bursts = append(out.Bursts, *bursts(b, a.Name))
+		}
 	}
 	for _, r := range n.Routers {
 		out.Routers = append(out.Routers, router(r))
@@ -139,6 +147,9 @@ func (n *Network) facts() verdict.Network {
 	}
 	if i := slices.IndexFunc(n.Reach, func(c reach.Candidate) bool { return c.State == reach.Reachable }); i >= 0 {
 		f.Open = n.Reach[i].Addr
+	}
+	for _, b := range n.Bursts {
+		f.Batches = f.Batches || b.Vanish()
 	}
 	for _, r := range n.Routers {
 		f.Routers = append(f.Routers, routerFacts(r))

@@ -44,7 +44,7 @@ func answers(n int) natprobe.Report {
 // networkOf is a network with a NAT of the easiest kind.
 func networkOf(change func(*Network)) Network {
 	n := Network{
-		Started: ago(time.Second), Took: 1500 * time.Millisecond, Name: "a", Port: 9277, Hosts: []netip.Addr{host4}, Streams: Streams{Open: true, State: "open", Reason: "answered"},
+		Started: ago(time.Second), Took: 1500 * time.Millisecond, Name: "a", Port: 9277, Hosts: []netip.Addr{host4}, Streams: Streams{State: "open", Reason: "answered"},
 		IPv4:    Measurement{Report: answers(2), Seen: []netip.AddrPort{mapped, mapped}},
 		Anchors: []Anchor{{ID: idGate, Name: "gate", Address: public, Session: true, RTT: 12 * time.Millisecond}},
 	}
@@ -93,10 +93,10 @@ func TestNetcheck(t *testing.T) {
 		{"a route that discards", func(n *Network) {
 			n.Unsent = []verdict.Unsent{{To: public, By: verdict.ByRouting, Count: 3, First: now, Last: now}}
 		}, api.NetEasy, "see: ip rule; ip route get 9.9.9.9", false},
-		{"blocked", silentNet(verdict.Look{TCP: verdict.TCPOpen}), api.NetBlocked, "drops UDP", false},
+		{"blocked", silentNet(verdict.Look{TCP: verdict.TCPOpen}), api.NetBlocked, "no anchor answers by UDP, and one does by TCP", false},
 		{"blocked, streams in use", func(n *Network) {
 			silentNet(verdict.Look{})(n)
-			n.Streams = Streams{State: "blocked", Blocked: "no anchor answers"}
+			n.Streams = Streams{UDP: verdict.UDPBlocked, State: "blocked", Blocked: "no anchor answers"}
 		}, api.NetBlocked, "drops UDP", false},
 		{"portal by TLS", silentNet(verdict.Look{TCP: verdict.TCPForeign, Detail: "somebody else"}), api.NetPortal, "captive portal (somebody else)", true},
 		{"portal by a page", func(n *Network) { silentNet(verdict.Look{TCP: verdict.TCPClosed})(n); n.Page = "answers 302" }, api.NetPortal, "captive portal (answers 302)", true},
@@ -148,7 +148,7 @@ func TestNetcheckShowsTheEvidence(t *testing.T) {
 		t.Errorf("got port kept %v and hairpin %v, want yes and not known", kept.PortKept, kept.Hairpin)
 	}
 	blocked := Netcheck(networkOf(func(n *Network) {
-		n.Streams = Streams{State: "blocked", Reason: "no anchor answers", Blocked: "no anchor answers"}
+		n.Streams = Streams{UDP: verdict.UDPBlocked, State: "blocked", Reason: "no anchor answers", Blocked: "no anchor answers"}
 	})).Streams
 	if want := (api.StreamUse{State: "blocked", InUse: true, Reason: "no anchor answers"}); blocked != want {
 		t.Errorf("got %+v, want %+v", blocked, want)

@@ -27,13 +27,14 @@ func (m *Mesh) Path(id identity.NodeID) verdict.Path {
 }
 
 // peer says how a member is reached, or why not: for people, and for a verdict.
-func (m *Mesh) peer(other roster.Member, names Names) (api.Peer, verdict.Path) {
+func (m *Mesh) peer(other roster.Member, names Names, now time.Time) (api.Peer, verdict.Path) {
 	way, traffic := m.Paths[other.ID], m.Traffic[other.ID]
 	p := api.Peer{
 		ID: other.ID.String(), Name: other.Name, Addresses: addresses(other), Routes: other.Routes,
 		PublicKey: base64.StdEncoding.EncodeToString(other.Record.WireGuardKey[:]), Path: api.Path{Kind: api.PathNone}, Version: other.Record.Version,
 		Admin: other.Admin, Anchor: len(other.Record.Endpoints) > 0, Tags: other.Tags, Origin: api.Origin{AdmittedBy: names[other.AdmittedBy]},
-		RxBytes: traffic.RxBytes, TxBytes: traffic.TxBytes, LastHandshake: moment(traffic.LastHandshake), Since: moment(way.Since), PathMTU: traffic.PathMTU,
+		RxBytes: traffic.RxBytes, TxBytes: traffic.TxBytes, PathMTU: traffic.PathMTU,
+		Life: api.Life{LastHandshake: moment(traffic.LastHandshake), Since: moment(way.Since)},
 	}
 	if !other.Invite.IsZero() {
 		p.Invite = other.Invite.String()
@@ -46,23 +47,48 @@ func (m *Mesh) peer(other roster.Member, names Names) (api.Peer, verdict.Path) {
 		p.State, p.Reason = api.PeerDown, why
 		return p, verdict.Path{}
 	}
-	at := m.Path(other.ID)
-	p.Path = m.shown(other.ID, at, names)
+	at, signs := m.Path(other.ID), m.signs(other.ID, now)
+	p.Path, p.LastHeard, p.State = m.shown(other.ID, at, names), moment(signs.LastHeard()), signs.Contact().String()
 	rtt, reason := way.RTT, way.Reason.Words(names.Of)
 	if at.Kind == verdict.DirectPath && at.TCP {
 		rtt, reason = m.Sessions[other.ID].RTT, "UDP does not get through"
 	}
-	switch {
-	case at.Kind == verdict.NoPath && way.Attempts > 2:
-		p.State, p.Reason = api.PeerDown, reason
-	case at.Kind == verdict.NoPath:
-		p.State, p.Reason = api.PeerConnecting, reason
-	case p.LastHandshake == nil:
-		p.State, p.Reason, p.LatencyMS = api.PeerConnecting, "a path is there; the WireGuard handshake is not done yet", milliseconds(rtt)
-	default:
-		p.State, p.Reason, p.LatencyMS = api.PeerUp, reason, milliseconds(rtt)
+	if at.Kind != verdict.NoPath {
+		p.LatencyMS = milliseconds(rtt)
+	} else {
+		p.PathMTU = 0
 	}
+	switch {
+	case p.State == api.PeerSilent:
+		reason = signs.Silence().Words(names.Of)
+	case p.State == api.PeerConnecting && at.Kind != verdict.NoPath:
+		reason = "a path is there; the WireGuard handshake is not done yet"
+	}
+	p.Reason = reason
 	return p, at
+}
+
+// signs are those of a member, for whoever judges whether it is there.
+func (m *Mesh) signs(id identity.NodeID, now time.Time) verdict.Signs {
+	way, traffic, vital := m.Paths[id], m.Traffic[id], m.vital(id)
+	at := m.Path(id)
+	byStream := at.Kind == verdict.DirectPath && at.TCP // nat watches the path beside it, which is not used
+	s := verdict.Signs{
+		Now: now, Way: at.Kind != verdict.NoPath, Tried: way.Attempts, Sent: traffic.Sent, Heard: traffic.Heard, Proved: way.Proved,
+		Watched: !byStream, Overdue: !byStream && way.Overdue(now),
+	}
+	if !never(traffic.LastHandshake) {
+		s.Keyed = traffic.LastHandshake
+	}
+	for _, t := range []time.Time{m.Sessions[id].Heard, vital.Answered, vital.Told} {
+		if t.After(s.Beside) {
+			s.Beside = t
+		}
+	}
+	if vital.Life == verdict.Dead {
+		s.Missed = vital.Since
+	}
+	return s
 }
 
 // shown is the present path to a member in the API's words.
@@ -91,11 +117,11 @@ func (m *Mesh) shown(id identity.NodeID, at verdict.Path, names Names) api.Path 
 }
 
 // staticPeer says how a static peer is reached, or why not.
-func staticPeer(s Static, now time.Time) api.Peer {
-	t := s.Traffic
+func staticPeer(a Agent, s Static) api.Peer {
+	t, judged := s.Traffic, s.judged(a)
 	p := api.Peer{
-		Name: s.Name, Static: true, PublicKey: s.PublicKey, State: api.PeerIdle, Path: api.Path{Kind: api.PathNone},
-		RxBytes: t.RxBytes, TxBytes: t.TxBytes, LastHandshake: moment(t.LastHandshake),
+		Name: s.Name, Static: true, PublicKey: s.PublicKey, State: judged.Contact().String(), Path: api.Path{Kind: api.PathNone},
+		RxBytes: t.RxBytes, TxBytes: t.TxBytes, Life: api.Life{LastHandshake: moment(t.LastHandshake), LastHeard: moment(judged.LastHeard())},
 	}
 	for _, prefix := range s.AllowedIPs {
 		if prefix.IsSingleIP() {
@@ -107,17 +133,20 @@ func staticPeer(s Static, now time.Time) api.Peer {
 	if t.Endpoint.IsValid() {
 		p.Path = api.Path{Kind: api.PathDirect, Address: t.Endpoint}
 	}
-	switch {
-	case now.Sub(t.LastHandshake) < verdict.IdleAfter:
-		p.State = api.PeerUp
-	case !t.Endpoint.IsValid() && s.Endpoint != "":
-		p.Reason = "the address of " + s.Endpoint + " is not known: the name does not resolve"
-	case !t.Endpoint.IsValid():
-		p.Reason = "it has not called, and no endpoint is configured to call it at"
-	case never(t.LastHandshake):
-		p.Reason = "no handshake yet: it does not answer, or nothing was sent to it"
-	default:
-		p.Reason = "nothing was exchanged for a while"
+	if p.State != api.PeerUp {
+		p.Reason = verdict.JudgeStatic(judged).Words(nil).Cause
+	}
+	return p
+}
+
+// judged is what a verdict about a static peer rests on.
+func (s Static) judged(a Agent) verdict.StaticPeer {
+	p := verdict.StaticPeer{
+		Now: a.Now, Name: s.Name, Endpoint: s.Endpoint, Addr: s.Traffic.Endpoint, RxBytes: s.Traffic.RxBytes, TxBytes: s.Traffic.TxBytes,
+		Port: a.Port, PublicKey: a.PublicKey, Heard: s.Traffic.Heard, Unanswered: s.Traffic.Unanswered,
+	}
+	if shaken := s.Traffic.LastHandshake; !never(shaken) {
+		p.LastHandshake = shaken
 	}
 	return p
 }

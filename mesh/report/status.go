@@ -20,7 +20,7 @@ func Status(a Agent) api.Status {
 		a.Mesh.fill(&out, a)
 	}
 	for _, s := range a.Static {
-		out.Peers = append(out.Peers, staticPeer(s, a.Now))
+		out.Peers = append(out.Peers, staticPeer(a, s))
 	}
 	slices.Sort(out.Warnings)
 	return out
@@ -53,7 +53,7 @@ func (m *Mesh) fill(out *api.Status, a Agent) {
 			out.Mesh.Members++
 		}
 		if other.ID != m.Self {
-			p, _ := m.peer(other, names)
+			p, _ := m.peer(other, names, a.Now)
 			p.Power = powers[other.ID]
 			out.Peers = append(out.Peers, p)
 			continue

@@ -32,6 +32,18 @@ func TestPeers(t *testing.T) {
 		judged verdict.Path
 	}{
 		{"direct", nil, api.PeerUp, direct, 12.5, "", verdict.Path{Kind: verdict.DirectPath}},
+		{"idle", func(m *Mesh) { m.Traffic[idB] = Traffic{LastHandshake: ago(time.Minute)} }, api.PeerIdle, direct, 12.5, "", verdict.Path{Kind: verdict.DirectPath}},
+		{"a check is overdue", func(m *Mesh) {
+			way := m.Paths[idB]
+			way.Doubted = ago(time.Second)
+			m.Paths[idB] = way
+		}, api.PeerSilent, direct, 12.5, "it does not answer; last heard 1 second ago", verdict.Path{Kind: verdict.DirectPath}},
+		{"others miss it", func(m *Mesh) { m.Vitals = map[identity.NodeID]Vital{idB: {Life: verdict.Dead, Since: now}} },
+			api.PeerSilent, direct, 12.5, "other members do not hear it any more; last heard 1 second ago", verdict.Path{Kind: verdict.DirectPath}},
+		{"this node misses everybody", func(m *Mesh) {
+			m.Sessions, m.Vitals = nil, map[identity.NodeID]Vital{idB: {Life: verdict.Dead, Since: now}}
+		},
+			api.PeerUp, direct, 12.5, "", verdict.Path{Kind: verdict.DirectPath}},
 		{"no handshake yet", func(m *Mesh) { m.Traffic[idB] = Traffic{LastHandshake: time.Unix(0, 0)} },
 			api.PeerConnecting, direct, 12.5, "a path is there; the WireGuard handshake is not done yet", verdict.Path{Kind: verdict.DirectPath}},
 		{"relayed", relayedTo, api.PeerUp, api.Path{Kind: api.PathRelay, Address: atGate, Via: "gate"}, 30, "relayed: no direct path yet",
@@ -64,7 +76,7 @@ func TestPeers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := meshOf(tt.change)
-			p, judged := m.peer(m.member(idB), NamesOf(m.Records.Members))
+			p, judged := m.peer(m.member(idB), NamesOf(m.Records.Members), now)
 			if p.State != tt.state || p.Path != tt.path || p.LatencyMS != tt.ms || p.Reason != tt.reason {
 				t.Errorf("got %s %+v %v %q, want %s %+v %v %q", p.State, p.Path, p.LatencyMS, p.Reason, tt.state, tt.path, tt.ms, tt.reason)
 			}
@@ -110,14 +122,16 @@ func TestStaticPeers(t *testing.T) {
 		kind   string
 		reason string
 	}{
-		{"up", Static{Traffic: Traffic{Endpoint: atB, LastHandshake: ago(time.Minute)}}, api.PeerUp, api.PathDirect, ""},
-		{"name unknown", Static{Endpoint: "phone.example:51820"}, api.PeerIdle, api.PathNone, "the address of phone.example:51820 is not known: the name does not resolve"},
+		{"up", Static{Traffic: Traffic{Endpoint: atB, LastHandshake: ago(time.Second)}}, api.PeerUp, api.PathDirect, ""},
+		{"name unknown", Static{Endpoint: "phone.example:51820"}, api.PeerDown, api.PathNone, "its endpoint phone.example:51820 is not known: the name does not resolve"},
 		{"has to call", Static{}, api.PeerIdle, api.PathNone, "it has not called, and no endpoint is configured to call it at"},
-		{"no handshake", Static{Traffic: Traffic{Endpoint: atB, LastHandshake: time.Unix(0, 0)}}, api.PeerIdle, api.PathDirect, "no handshake yet: it does not answer, or nothing was sent to it"},
-		{"idle", Static{Traffic: Traffic{Endpoint: atB, LastHandshake: ago(180 * time.Second)}}, api.PeerIdle, api.PathDirect, "nothing was exchanged for a while"},
+		{"nothing sent", Static{Traffic: Traffic{Endpoint: atB, LastHandshake: time.Unix(0, 0)}}, api.PeerIdle, api.PathDirect, "nothing was sent to it yet: WireGuard speaks when there is something to say"},
+		{"no answer", Static{Traffic: Traffic{Endpoint: atB, TxBytes: 148}}, api.PeerSilent, api.PathDirect,
+			"148 bytes were sent to 198.51.100.7:9277, and nothing came back: WireGuard does not answer a wrong key, a firewall drops it, or the endpoint is wrong"},
+		{"idle", Static{Traffic: Traffic{Endpoint: atB, LastHandshake: ago(100 * time.Second)}}, api.PeerIdle, api.PathDirect, "last heard 100 seconds ago; whether it is there now is not known"},
 	} {
 		tt.s.Name, tt.s.AllowedIPs = "phone", []netip.Prefix{single, net}
-		p := staticPeer(tt.s, now)
+		p := staticPeer(Agent{Now: now}, tt.s)
 		if p.State != tt.state || p.Path.Kind != tt.kind || p.Reason != tt.reason || !p.Static {
 			t.Errorf("%s: got %+v, want %s, %s, %q", tt.name, p, tt.state, tt.kind, tt.reason)
 		}
@@ -223,7 +237,15 @@ func TestWarnings(t *testing.T) {
 		{"a route that discards", func(m *Mesh) {
 			m.Unsent = []verdict.Unsent{{To: netip.MustParseAddrPort("192.0.2.255:9277"), By: verdict.ByRouting, Count: 9, Last: now}}
 		}, ""},
-		{"cut off", func(m *Mesh) { m.Streams.CutOff = "refused" }, "no anchor answers by UDP, and no stream to one comes up: refused"},
+		{"blocked, and answers again", func(m *Mesh) {
+			overTCP(m)
+			m.Streams.UDP, m.Streams.Reason, m.Streams.Blocked = verdict.UDPReturning, "an anchor answers by UDP", "an anchor answers by UDP"
+		}, "UDP answers again on this network: packets go by TCP streams until it has done so for some seconds"},
+		{"answers again, and there was no stream", func(m *Mesh) { m.Streams.UDP, m.Streams.CutOff = verdict.UDPReturning, "refused" }, ""},
+		{"cut off", func(m *Mesh) {
+			m.Streams.UDP, m.Streams.CutOff, m.Streams.Reason = verdict.UDPBlocked, "refused", "2 anchors asked by UDP"
+		},
+			"UDP does not get through (2 anchors asked by UDP), and no stream to an anchor comes up: refused"},
 		{"a port is taken", func(m *Mesh) { m.Streams.Ports = []StreamPort{{Port: 9277}, {Port: 443, Err: syscall.EADDRINUSE}} },
 			"TCP port 443 is not listened on, for members whose networks drop UDP: another program has it"},
 		{"refused", func(m *Mesh) {

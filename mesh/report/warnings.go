@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"syscall"
@@ -39,11 +40,8 @@ func (m *Mesh) warnings(names Names, now time.Time) (out []string) {
 			text += ": packets go by TCP streams through anchors, more slowly"
 		}
 		out = append(out, text+"; "+verdict.AllowOut{Unsent: refused[0]}.Words(nil))
-	} else if s := m.Streams; s.Blocked != "" {
-		out = append(out, "UDP seems to be blocked on this network ("+s.Blocked+"): packets go by TCP streams through anchors, more slowly")
-	}
-	if s := m.Streams; s.CutOff != "" {
-		out = append(out, "no anchor answers by UDP, and no stream to one comes up: "+s.CutOff)
+	} else if text := m.Streams.warning(); text != "" {
+		out = append(out, text)
 	}
 	for _, p := range m.Streams.Ports {
 		if p.Err != nil {
@@ -54,6 +52,21 @@ func (m *Mesh) warnings(names Names, now time.Time) (out []string) {
 		out = append(out, r.Words(names.Of))
 	}
 	return append(out, m.notGiven(names)...)
+}
+
+// warning says how packets go while UDP does not get through, or did not until a moment ago; "" while it does.
+func (s Streams) warning() string {
+	switch {
+	case s.UDP == verdict.UDPReturning && s.Blocked != "":
+		return "UDP answers again on this network: packets go by TCP streams until it has done so for some seconds"
+	case s.UDP == verdict.UDPReturning:
+		return ""
+	case s.Blocked != "":
+		return "UDP seems to be blocked on this network (" + s.Blocked + "): packets go by TCP streams through anchors, more slowly"
+	case s.CutOff != "":
+		return "UDP does not get through (" + cmp.Or(s.Reason, "no anchor answers") + "), and no stream to an anchor comes up: " + s.CutOff
+	}
+	return ""
 }
 
 // onlyAdmin warns where all power over the mesh hangs on this one machine. Whoever has not the root key, or has exported it, can do nothing

@@ -13,28 +13,22 @@ import (
 	"warren/nat/path"
 )
 
-const (
-	// skewedFor is how long a peer's clock is taken to be wrong after a signal of it was refused for that.
-	skewedFor = 2 * time.Minute
-	// sendingFor is how long after the last packet to a peer its silence is a sign.
-	sendingFor = 10 * time.Second
-)
+// skewedFor is how long a peer's clock is taken to be wrong after a signal of it was refused for that.
+const skewedFor = 2 * time.Minute
 
 // Inquiry is what is known of one member. Times are zero for never.
 type Inquiry struct {
-	Now       time.Time
-	Mesh      *Mesh
-	Target    identity.NodeID
-	Port      uint16 // of this node's shared socket
-	Here      natkind.Self
-	HereAt    time.Time // when Here was seen
-	There     Told
-	Sent      time.Time // the last packet to it
-	Ping      Ping
-	Life      verdict.Life
-	LifeSince time.Time
-	Evidence  path.Evidence
-	Attempts  []verdict.Attempt // the latest, oldest first
+	Now      time.Time
+	Mesh     *Mesh
+	Target   identity.NodeID
+	Port     uint16 // of this node's shared socket
+	Here     natkind.Self
+	HereAt   time.Time // when Here was seen
+	There    Told
+	Ping     Ping
+	Bursts   verdict.Bursts
+	Evidence path.Evidence
+	Attempts []verdict.Attempt // the latest, oldest first
 }
 
 // Told is what a peer has said of itself, and when it was heard at all.
@@ -57,20 +51,22 @@ type Ping struct {
 func Why(in Inquiry) api.Why {
 	m, names := in.Mesh, NamesOf(in.Mesh.Records.Members)
 	target := m.member(in.Target)
-	var silent []string
-	for _, p := range in.Ping.Passages {
-		if !p.Answered {
-			silent = append(silent, p.To.String())
-		}
+	in.Here.UDPBlocked = m.Streams.UDP == verdict.UDPBlocked || m.Streams.UDP == verdict.UDPReturning
+	vital := m.vital(in.Target)
+	w := api.Why{
+		Asked:  api.Asked{Pinged: in.Ping.Asked, PingMS: milliseconds(in.Ping.RTT), Silent: silent(in.Ping.Passages)},
+		Schema: api.Schema, Time: in.Now, Gossip: vital.Life.String(), GossipAt: moment(vital.Since),
 	}
-	w := api.Why{Silent: silent, Schema: api.Schema, Time: in.Now, Pinged: in.Ping.Asked, PingMS: milliseconds(in.Ping.RTT), Gossip: in.Life.String(), GossipAt: moment(in.LifeSince)}
 	var at verdict.Path
-	w.Peer, at = m.peer(target, names)
+	w.Peer, at = m.peer(target, names, in.Now)
 	w.Peer.Power = m.Records.powers()[target.ID]
 	w.Here = standing(in.Here, in.HereAt)
 	w.Here.Name, w.Here.Version = names.Of(m.Self), m.member(m.Self).Record.Version
 	w.There = standing(in.There.NAT, in.There.At)
 	w.There.Name, w.There.Version = target.Name, target.Record.Version
+	if in.Bursts.Sent > 0 {
+		w.Bursts = bursts(in.Bursts, target.Name)
+	}
 	e := in.Evidence
 	w.Signals = api.Signals{
 		Unanswered: e.Unanswered, Since: moment(e.Begun), NoRoute: e.NoRoute, Refused: e.Refused, LastHeard: moment(in.There.Heard), NextTry: moment(e.NextTry),
@@ -99,19 +95,15 @@ func (in *Inquiry) evidence(at verdict.Path) verdict.Evidence {
 	self, target := m.member(m.Self), m.member(in.Target)
 	_, session := m.Sessions[in.Target]
 	e := verdict.Evidence{
-		Now: in.Now, Path: at, Since: m.Paths[in.Target].Since, Life: in.Life, Session: session, Sessions: len(m.Sessions), Refusals: m.Refusals,
+		Signs: m.signs(in.Target, in.Now), Path: at, Since: m.Paths[in.Target].Since, Life: m.vital(in.Target).Life, Session: session, Sessions: len(m.Sessions), Refusals: m.Refusals,
 		Here:  verdict.Node{ID: m.Self, Port: in.Port, NAT: in.Here, Version: self.Record.Version, Unsent: m.Unsent},
 		There: verdict.Node{ID: in.Target, NAT: in.There.NAT, Version: target.Record.Version, At: target.Record.Endpoints},
-		Left:  target.State == roster.Left, NoTunnel: m.NoTunnel[in.Target],
-		Sending: in.Now.Sub(in.Sent) < sendingFor,
-		Ping:    verdict.Ping{Asked: in.Ping.Asked, Answered: in.Ping.RTT > 0, Passages: in.Ping.Passages},
+		Left:  target.State == roster.Left, NoTunnel: m.NoTunnel[in.Target], UDP: m.Streams.belief(),
+		Ping: verdict.Ping{Asked: in.Ping.Asked, Answered: in.Ping.RTT > 0, Passages: in.Ping.Passages}, Bursts: in.Bursts,
 		Signals: verdict.Signals{
 			Unanswered: found.Unanswered, Since: found.Begun, NoRoute: found.NoRoute, Refused: found.Refused, Heard: in.There.Heard,
 			Skewed: !never(in.There.Skewed) && in.Now.Sub(in.There.Skewed) < skewedFor,
 		},
-	}
-	if shaken := m.Traffic[in.Target].LastHandshake; !never(shaken) {
-		e.LastHandshake = shaken
 	}
 	for _, a := range slices.Backward(in.Attempts) {
 		e.Attempts = append(e.Attempts, a)
@@ -128,16 +120,35 @@ func (in *Inquiry) evidence(at verdict.Path) verdict.Evidence {
 	return e
 }
 
+func bursts(b verdict.Bursts, name string) *api.Bursts {
+	return &api.Bursts{Name: name, Size: b.Size, Sent: b.Sent, Singles: b.Singles, Batched: b.Batched, Lost: b.Vanish()}
+}
+
+// vital is what others say of a member. Without a session this node hears nobody, and what it thinks of others is its own silence.
+func (m *Mesh) vital(id identity.NodeID) Vital {
+	v := m.Vitals[id]
+	if len(m.Sessions) == 0 {
+		v.Life, v.Since = verdict.LifeUnknown, time.Time{}
+	}
+	return v
+}
+
+// belief is what is believed of UDP here.
+func (s Streams) belief() verdict.Belief { return verdict.Belief{State: s.UDP, Reason: s.Reason} }
+
+// silent are the addresses that did not answer.
+func silent(passages []verdict.Passage) (out []string) {
+	for _, p := range passages {
+		if !p.Answered {
+			out = append(out, p.To.String())
+		}
+	}
+	return out
+}
+
 // WhyStatic says why a static peer is reached as it is.
 func WhyStatic(a Agent, s Static) api.Why {
-	p := verdict.StaticPeer{
-		Now: a.Now, Name: s.Name, Endpoint: s.Endpoint, Addr: s.Traffic.Endpoint, RxBytes: s.Traffic.RxBytes, TxBytes: s.Traffic.TxBytes,
-		Port: a.Port, PublicKey: a.PublicKey, Unsent: a.Unsent,
-	}
-	if shaken := s.Traffic.LastHandshake; !never(shaken) {
-		p.LastHandshake = shaken
-	}
-	return judged(api.Why{Schema: api.Schema, Time: a.Now, Peer: staticPeer(s, a.Now)}, verdict.JudgeStatic(p), nil)
+	return judged(api.Why{Schema: api.Schema, Time: a.Now, Peer: staticPeer(a, s)}, verdict.JudgeStatic(s.judged(a)), nil)
 }
 
 // WhyRevoked says why a node is no member any more.

@@ -18,7 +18,7 @@ import (
 )
 
 func inquiryOf(change func(*Mesh), more func(*Inquiry)) Inquiry {
-	in := Inquiry{Now: now, Mesh: meshOf(change), Target: idB, Port: 9277, Life: verdict.Alive, Sent: ago(time.Second)}
+	in := Inquiry{Now: now, Mesh: meshOf(change), Target: idB, Port: 9277}
 	if more != nil {
 		more(&in)
 	}
@@ -41,20 +41,31 @@ func TestWhy(t *testing.T) {
 		says   []string
 	}{
 		{"direct", nil, nil, verdict.Direct, []string{"b is reached directly"}},
-		{"direct, without an answer", nil, func(in *Inquiry) { in.Ping.Asked = true }, verdict.Silent, []string{"b has not answered a ping"}},
+		{"direct, without an answer", func(m *Mesh) {
+			m.Traffic[idB] = Traffic{LastHandshake: ago(time.Minute), Flow: Flow{Heard: ago(3 * time.Second)}}
+		}, func(in *Inquiry) { in.Ping.Asked = true }, verdict.Silent, []string{"b does not answer over its path just now"}},
 		{"direct, with one", nil, func(in *Inquiry) { in.Ping = Ping{Asked: true, RTT: time.Millisecond} }, verdict.Direct, nil},
-		{"no handshake for long, and packets leave", func(m *Mesh) { m.Traffic[idB] = Traffic{LastHandshake: ago(time.Hour)} }, nil, verdict.HandshakeUnanswered, nil},
-		{"no handshake for long, and none leave", func(m *Mesh) { m.Traffic[idB] = Traffic{LastHandshake: ago(time.Hour)} },
-			func(in *Inquiry) { in.Sent = ago(10 * time.Second) }, verdict.Direct, nil},
-		{"UAPI's zero is no handshake", func(m *Mesh) { m.Traffic[idB] = Traffic{LastHandshake: time.Unix(0, 0)} }, nil, verdict.HandshakeUnanswered, nil},
+		{"idle for an hour, and healthy", func(m *Mesh) {
+			m.Traffic[idB] = Traffic{LastHandshake: ago(time.Hour), Flow: Flow{Sent: now, Heard: now}}
+		},
+			func(in *Inquiry) { in.Ping = Ping{Asked: true, RTT: time.Millisecond} }, verdict.Direct, []string{"b is reached directly"}},
+		{"no keys for long, and packets leave", func(m *Mesh) {
+			m.Traffic[idB] = Traffic{LastHandshake: ago(time.Hour), Flow: Flow{Sent: now}}
+			proved(m)
+		}, func(in *Inquiry) { in.Ping.Asked = true }, verdict.HandshakeUnanswered, nil},
+		{"UAPI's zero is no handshake", func(m *Mesh) { m.Traffic[idB] = Traffic{LastHandshake: time.Unix(0, 0)}; proved(m) }, func(in *Inquiry) { in.Ping.Asked = true },
+			verdict.HandshakeUnanswered, []string{"has got no answer over it so far"}},
 		{"relayed, being tried", relayedTo, nil, verdict.Trying, []string{"through the relay gate, not directly"}},
 		{"both map", relayedTo, func(in *Inquiry) { in.Here, in.There.NAT, in.Attempts = sym, sym, failed(srflx) },
 			verdict.BothMapByDestination, []string{"the routers of a and b both map", "forward UDP port 9277 there"}},
 		{"under one address", func(m *Mesh) { relayedTo(m); m.Mapped = []netip.AddrPort{atB} }, func(in *Inquiry) { in.Attempts = failed(srflx) },
-			verdict.SameRouter, []string{"a and b are behind the same router"}},
+			verdict.SameRouter, []string{"a and b are seen under one address"}},
 		{"by a stream", func(m *Mesh) { relayedTo(m); overTCP(m) }, nil, verdict.UDPBlockedHere, []string{"through the relay gate, by a TCP stream", "network of a"}},
 		{"off", without, silent, verdict.Off, []string{"has answered nothing for 60 seconds"}},
-		{"off, gossip knows", without, func(in *Inquiry) { silent(in); in.Life = verdict.Dead }, verdict.Off, []string{"no other member hears it either"}},
+		{"off, gossip knows", without, func(in *Inquiry) {
+			silent(in)
+			in.Mesh.Vitals = map[identity.NodeID]Vital{idB: {Life: verdict.Dead, Since: ago(time.Second)}}
+		}, verdict.Off, []string{"no other member hears it either"}},
 		{"deaf", func(m *Mesh) { without(m); m.Sessions[idB] = Session{Remote: atB} }, silent, verdict.Deaf, nil},
 		{"older", func(m *Mesh) {
 			without(m)
@@ -62,7 +73,7 @@ func TestWhy(t *testing.T) {
 		}, silent, verdict.OlderVersion, []string{"runs version 1.1.0, and this node 1.2.0"}},
 		{"clock", without, func(in *Inquiry) { silent(in); in.There.Skewed = ago(time.Minute) }, verdict.Clock, []string{"clocks of a and b"}},
 		{"clock set right", without, func(in *Inquiry) { silent(in); in.There.Skewed = ago(2 * time.Minute) }, verdict.Off, nil},
-		{"refused there", without, func(in *Inquiry) { silent(in); in.Evidence.Refused = true }, verdict.Refused, []string{"b does not know this node yet"}},
+		{"refused there", without, func(in *Inquiry) { silent(in); in.Evidence.Refused = true }, verdict.Refused, []string{"b says that it does not know this node"}},
 		{"no route", without, func(in *Inquiry) { in.Evidence.NoRoute = "no session" }, verdict.NoWay, []string{"no way to b: no session"}},
 		{"alone", func(m *Mesh) { without(m); m.Sessions = nil }, silent, verdict.Isolated, []string{"introduce it to b"}},
 		{"refused by all", func(m *Mesh) {
@@ -99,7 +110,7 @@ func TestWhyShowsTheEvidence(t *testing.T) {
 	third := identity.NodeID{9}
 	here := natkind.Self{Mapping: natkind.MappedIndependent, Filtering: natkind.FilteredNot, PortMapping: natkind.PortMapped, Ports: natkind.PortsKept}
 	got := Why(inquiryOf(func(m *Mesh) { relayedTo(m); m.Sessions[idB] = Session{Remote: atB, RTT: 3 * time.Millisecond} }, func(in *Inquiry) {
-		in.Here, in.HereAt, in.LifeSince = here, ago(time.Second), ago(time.Hour)
+		in.Here, in.HereAt, in.Mesh.Vitals = here, ago(time.Second), map[identity.NodeID]Vital{idB: {Life: verdict.Alive, Since: ago(time.Hour)}}
 		in.There = Told{Heard: ago(time.Minute)}
 		in.Ping = Ping{Asked: true, RTT: 3500 * time.Microsecond}
 		in.Evidence = path.Evidence{
@@ -154,7 +165,7 @@ func TestWhyStatic(t *testing.T) {
 		want verdict.Kind
 		says string
 	}{
-		{Static{Traffic: Traffic{Endpoint: atB, LastHandshake: ago(time.Minute)}}, verdict.Direct, "phone is a static peer, and reached directly"},
+		{Static{Traffic: Traffic{Endpoint: atB, LastHandshake: ago(time.Second)}}, verdict.Direct, "phone is a static peer, and reached directly"},
 		{Static{Endpoint: "x:1"}, verdict.StaticName, "its endpoint x:1 is not known"},
 		{Static{}, verdict.StaticSilent, "UDP port 9277, and the public key to KEY="},
 		{Static{Traffic: Traffic{Endpoint: atB, LastHandshake: time.Unix(0, 0)}}, verdict.StaticUnused, "nothing was sent to it yet"},

@@ -7,6 +7,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
+	"warren/mesh/verdict"
 	"warren/nat/path"
 )
 
@@ -38,7 +39,7 @@ func meshOf(change func(*Mesh)) *Mesh {
 		Self: idA, ID: identity.MeshID{0xab}, Name: "home", Expires: now.Add(1000 * time.Hour),
 		Records: Records{Members: []roster.Member{member(idA, "a"), member(idB, "b"), member(idGate, "gate", atGate)}, Count: 5, Missing: 2},
 		Traffic: map[identity.NodeID]Traffic{
-			idB:    {LastHandshake: ago(time.Minute), RxBytes: 10, TxBytes: 20, PathMTU: 1280},
+			idB:    {LastHandshake: ago(time.Minute), RxBytes: 10, TxBytes: 20, PathMTU: 1280, Flow: Flow{Heard: ago(time.Second)}},
 			idGate: {LastHandshake: ago(time.Minute)},
 		},
 		Paths: map[identity.NodeID]path.Status{
@@ -47,7 +48,7 @@ func meshOf(change func(*Mesh)) *Mesh {
 		},
 		Sessions:    map[identity.NodeID]Session{idGate: {Remote: atGate, RTT: 2 * time.Millisecond}},
 		Introducers: []identity.NodeID{idGate},
-		Streams:     Streams{Open: true, State: "open"},
+		Streams:     Streams{State: "open"},
 	}
 	if change != nil {
 		change(m)
@@ -68,10 +69,18 @@ func overTCP(m *Mesh) {
 	m.Sessions[idGate] = Session{Remote: stream, RTT: 5 * time.Millisecond}
 	m.Streams.Ends = map[identity.NodeID]netip.AddrPort{idGate: atStream}
 	m.Streams.Used = map[identity.NodeID]bool{idGate: true}
-	m.Streams.Open, m.Streams.State, m.Streams.Blocked = false, "blocked", "no anchor answers"
+	m.Streams.UDP, m.Streams.State, m.Streams.Reason, m.Streams.Blocked = verdict.UDPBlocked, "blocked", "no anchor answers", "no anchor answers"
+}
+
+// proved has the peer have answered a check of its path just now, and no packet.
+func proved(m *Mesh) {
+	way, traffic := m.Paths[idB], m.Traffic[idB]
+	way.Proved, traffic.Heard = ago(time.Second), time.Time{}
+	m.Paths[idB], m.Traffic[idB] = way, traffic
 }
 
 // without has no path to b.
 func without(m *Mesh) {
 	m.Paths[idB] = path.Status{Reason: "peer has not answered", Attempts: 1, Since: ago(time.Minute)}
+	m.Traffic[idB] = Traffic{LastHandshake: ago(time.Hour)}
 }

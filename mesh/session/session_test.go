@@ -200,6 +200,9 @@ func TestReconnectsForEver(t *testing.T) {
 		b.crash()
 		time.Sleep(time.Second)
 		expect(t, "a notices at once", a.up(b), true)
+		if ago := time.Since(a.Heard(b.ID)); ago < time.Second || ago > 2*time.Minute {
+			t.Errorf("got b heard %v ago, want a second at least, and not never", ago)
+		}
 		b.start(nil)
 		b.target(a)
 		took = w.until(100*time.Millisecond, "session with the new process", func() bool { return b.up(a) })

@@ -145,11 +145,11 @@ type Portal struct {
 // JudgePortal goes by what answered. Where it is not sure, a web page at an anchor's address is the last sign: see PageAt.
 func JudgePortal(n Network) (p Portal, sure bool) {
 	switch {
-	case n.IPv4.Answered+n.IPv6.Answered > 0:
+	case n.IPv4.UDP() == UDPWorks || n.IPv6.UDP() == UDPWorks:
 		return Portal{Reason: "anchors answer by UDP"}, true
 	case anyOpen(n.Looks):
 		return Portal{Reason: "anchors answer by TCP with the mesh's certificates"}, true
-	case n.IPv4.Asked+n.IPv6.Asked == 0:
+	case n.IPv4.UDP() != UDPSilent && n.IPv6.UDP() != UDPSilent:
 		return Portal{Reason: "there is no anchor to ask"}, true
 	}
 	for _, l := range n.Looks {

@@ -13,7 +13,7 @@ const (
 	AskAgain     Plain = "ask again in some seconds"
 	IsChecked    Plain = "it is being checked: ask again in some seconds"
 	Wait         Plain = "wait some seconds"
-	Repeated     Plain = "it is tried again by itself; if it stays so, packets get lost on the way"
+	Repeated     Plain = "it is tried again by itself, and may work then"
 	SeeStatus    Plain = "see: warren status"
 	SeeNetcheck  Plain = "see whether this machine is online and an anchor is up: warren netcheck"
 	SetClocks    Plain = "set both clocks by NTP: timedatectl set-ntp true"
@@ -52,6 +52,14 @@ type RestartThere struct{ Peer identity.NodeID }
 // Words says when.
 func (f RestartThere) Words(names Names) string {
 	return "keys are agreed on anew by themselves within seconds; if not, restart the agent on " + names(f.Peer)
+}
+
+// LookInside is for a peer of which something on one of the machines drops what the tunnel carries.
+type LookInside struct{ Self, Peer identity.NodeID }
+
+// Words says where to look.
+func (f LookInside) Words(names Names) string {
+	return fmt.Sprintf("ask again; if it stays so, look for rules that drop packets of the tunnel: sudo nft list ruleset on %s and on %s", names(f.Self), names(f.Peer))
 }
 
 // WaitForRecords is for a peer that does not know this node.

@@ -9,29 +9,45 @@ const (
 	youngFor = 8 * time.Second
 	// deafAfter is how long the session of a peer that is off may still seem to be up (QUIC's idle timeout).
 	deafAfter = 45 * time.Second
+	// answerTime is how long ago a peer may have been heard that does not answer a ping: nat checks its path after 0.4 s.
+	answerTime = 2 * time.Second
 	// usualPort is the UDP port of a node that was not told another one.
 	usualPort = 9277
 )
 
-// Judge says why a member is reached as it is. It goes from what is certain to what is likely.
+// Judge says why a member is reached as it is. It goes from what is certain to what is likely, and names a cause only where the evidence
+// leaves no other one; else it says what is known, and what is not.
 func Judge(e Evidence) Verdict {
 	if e.Left {
 		return Verdict{Kind: HasLeft, Conclusion: LeftMesh{e.There.ID}, Fix: InviteAgain{e.There.ID}}
 	}
 	if e.NoTunnel != "" {
-		return Verdict{Kind: Untied, Conclusion: How{e.There.ID, Path{}}, Cause: Plain(e.NoTunnel), Fix: AnotherKey{e.There.ID}}
+		return Verdict{Kind: Untied, Conclusion: How{Peer: e.There.ID}, Cause: Plain(e.NoTunnel), Fix: AnotherKey{e.There.ID}}
 	}
 	if e.There.Port == 0 {
 		e.There.Port = portOf(e.Attempts)
 	}
-	v := Verdict{}
-	if e.Path.Kind == NoPath {
-		v = e.unreached()
-	} else {
-		v = e.reached()
+	if e.Session {
+		e.Sessions = max(1, e.Sessions)
 	}
-	v = e.refusedHere(v)
-	v.Conclusion = How{e.There.ID, e.Path}
+	if e.Path.Kind == NoPath {
+		v := e.refusedHere(e.unreached())
+		v.Conclusion = How{Peer: e.There.ID}
+		return v
+	}
+	if v, silent := e.unanswered(); silent {
+		v = e.refusedHere(v)
+		v.Conclusion = How{e.There.ID, e.Path, NotAnswered}
+		if v.Kind == HandshakeUnanswered || v.Kind == Handshaking || v.Kind == Silent && !e.pathMute() {
+			v.Conclusion = How{e.There.ID, e.Path, PathAnswers}
+		}
+		return v
+	}
+	v := e.refusedHere(e.reached())
+	v.Conclusion = How{e.There.ID, e.Path, Answered}
+	if !e.Ping.Answered && e.Contact() != Up {
+		v.Conclusion = How{e.There.ID, e.Path, NotAsked}
+	}
 	return v
 }
 
@@ -47,32 +63,71 @@ func portOf(attempts []Attempt) uint16 {
 	return usualPort
 }
 
-// reached is about a peer to which there is a path.
-func (e *Evidence) reached() Verdict {
+// unanswered is about a peer to which there is a path, and that does not answer over it; false when nothing says so. A ping that is
+// answered has passed the path, the keys and the far side: then nothing else counts.
+func (e *Evidence) unanswered() (v Verdict, silent bool) {
 	peer := e.There.ID
 	young := !e.Since.IsZero() && e.Now.Sub(e.Since) < youngFor
 	bar, blocked := barred(e.Ping.Passages)
-	shaken := !e.LastHandshake.IsZero() && (e.Now.Sub(e.LastHandshake) <= IdleAfter || !e.Sending)
 	switch {
-	case !shaken && young:
-		return Verdict{Kind: Handshaking, Cause: HandshakeRuns}
-	case !shaken:
-		return Verdict{Kind: HandshakeUnanswered, Cause: KeysDiffer, Fix: RestartThere{peer}}
-	case blocked:
-		return Verdict{Kind: KernelBars, Cause: Barred{bar, peer}, Fix: Unbar{bar, peer}}
-	case e.Ping.Asked && !e.Ping.Answered && e.Life == Dead:
-		return e.off(0)
-	case e.Ping.Asked && !e.Ping.Answered:
-		return Verdict{Kind: Silent, Cause: NoAnswer{peer}, Fix: IsChecked}
-	case e.Path.TCP || e.Here.NAT.UDPBlocked:
-		return Verdict{Kind: UDPBlockedHere, Cause: NoUDPHereStreams, Fix: LetOut{e.Here.ID}}
+	case blocked && (e.Ping.Answered || !e.Keyed.IsZero()):
+		return Verdict{Kind: KernelBars, Cause: Barred{bar, peer}, Fix: Unbar{bar, peer}}, true
+	case e.Ping.Answered:
+		return v, false
+	case e.Keyed.IsZero() && young && !e.Missing():
+		return Verdict{Kind: Handshaking, Cause: HandshakeRuns}, true
+	case (e.Missing() || e.Life == Dead && e.Sessions > 0) && e.unheard() && e.Now.Sub(e.LastHeard()) > answerTime:
+		return e.off(0), true
+	case e.pathMute():
+		return Verdict{Kind: Silent, Cause: NoAnswer{peer}, Fix: IsChecked}, true
+	case e.Keyed.IsZero(), e.Ping.Asked && e.Now.Sub(e.Keyed) > IdleAfter:
+		return Verdict{Kind: HandshakeUnanswered, Cause: NoKeys{Never: e.Keyed.IsZero()}, Fix: RestartThere{peer}}, true
+	case e.Ping.Asked:
+		return Verdict{Kind: Silent, Cause: NoAnswerInside{peer}, Fix: LookInside{e.Here.ID, peer}}, true
+	}
+	return v, false
+}
+
+// unheard reports whether the peer was asked, and has not been heard by its way since.
+func (e *Evidence) unheard() bool {
+	return e.Ping.Asked && !e.Ping.Answered && e.Now.Sub(e.byWay()) > answerTime
+}
+
+// pathMute reports whether the path itself brings no sign of the peer.
+func (e *Evidence) pathMute() bool { return e.Overdue || e.owes() || e.Missing() || e.unheard() }
+
+// reached is about a peer to which packets go, as far as is known.
+func (e *Evidence) reached() Verdict {
+	switch {
+	case e.Path.TCP:
+		return e.streamed()
+	case e.Bursts.Vanish():
+		return Verdict{Kind: BatchesLost, Cause: BatchesVanish{e.Bursts}, Fix: NoOffload{e.Here.ID}}
 	case e.Path.Kind == DirectPath:
 		return Verdict{Kind: Direct}
 	}
-	if _, tried := e.lastTrial(); !tried && !e.There.NAT.UDPBlocked {
+	if e.promising() {
 		return Verdict{Kind: Trying, Cause: DirectIsTried}
 	}
+	if trial, tried := e.lastTrial(); !tried && !e.There.NAT.UDPBlocked && !e.Here.NAT.UDPBlocked {
+		return Verdict{Kind: Trying, Cause: DirectIsTried}
+	} else if trial.Nominated.IsValid() {
+		return Verdict{Kind: Unstable, Cause: DirectIsLost{trial.Nominated}, Fix: Repeated}
+	}
 	return e.indirect()
+}
+
+// streamed is about a peer to which packets go by a stream.
+func (e *Evidence) streamed() Verdict {
+	switch {
+	case e.UDP.State == UDPReturning:
+		return Verdict{Kind: Trying, Cause: UDPReturns, Fix: Wait}
+	case e.UDP.State == UDPBlocked || e.UDP.State == UDPUsed && e.Here.NAT.UDPBlocked:
+		return Verdict{Kind: UDPBlockedHere, Cause: NoUDPHere{Why: e.UDP.Reason, Streams: true}, Fix: LetOut{e.Here.ID}}
+	case e.There.NAT.UDPBlocked:
+		return Verdict{Kind: UDPBlockedThere, Cause: NoUDPThere{Peer: e.There.ID, Streams: true}, Fix: LetOut{e.There.ID}}
+	}
+	return Verdict{Kind: Trying, Cause: StreamForNow, Fix: Wait}
 }
 
 // unreached is about a peer to which no path is known.
@@ -93,30 +148,42 @@ func (e *Evidence) unreached() Verdict {
 		return Verdict{Kind: Refused, Cause: NotKnownTo{peer}, Fix: WaitForRecords{peer}}
 	case s.NoRoute != "":
 		return Verdict{Kind: NoWay, Cause: NoRoute{peer, s.NoRoute}, Fix: Start{peer}}
-	case s.Unanswered > 0 && waited < youngFor && e.Life != Dead && !e.LastHandshake.IsZero():
+	case s.Unanswered > 0 && waited < youngFor && e.Life != Dead && !e.Keyed.IsZero():
 		return Verdict{Kind: Lost, Cause: JustLost{peer}, Fix: AskAgain}
 	case s.Unanswered > 0 && waited < youngFor && e.Life != Dead:
 		return Verdict{Kind: Trying, Cause: AskedJustNow{peer}, Fix: AskAgain}
-	case s.Unanswered > 0 && e.Session && e.Life != Dead && waited > deafAfter:
+	case s.Unanswered > 0 && e.there() && waited > deafAfter:
 		return e.deaf()
+	case s.Unanswered > 0 && e.Now.Sub(e.LastHeard()) < max(waited, answerTime):
+		return Verdict{Kind: Trying, Cause: AnswersLate{peer, e.Now.Sub(e.LastHeard()), waited}, Fix: AskAgain}
 	case s.Unanswered > 0:
 		return e.off(waited)
 	}
-	if _, tried := e.lastTrial(); !tried {
+	trial, tried := e.lastTrial()
+	switch {
+	case !tried, e.promising():
 		return Verdict{Kind: Trying, Cause: PathIsTried{peer}, Fix: Wait}
+	case trial.Nominated.IsValid():
+		return Verdict{Kind: Lost, Cause: DirectIsLost{trial.Nominated}, Fix: AskAgain}
 	}
 	v := e.indirect()
 	v.Cause = Unrelayed{Cause: v.Cause, Peer: peer, Relay: e.Relay, Why: e.Pathless}
 	return v
 }
 
+// there reports whether the peer is heard though it answers no introduction. That gossip takes it to be alive says little: it takes
+// minutes to miss a member that others hardly ask.
+func (e *Evidence) there() bool {
+	return e.Session && e.Life != Dead || !e.Signals.Since.IsZero() && e.Beside.Sub(e.Signals.Since) > youngFor
+}
+
 // off is about a peer of which nothing is heard.
 func (e *Evidence) off(waited time.Duration) Verdict {
-	cause := NothingHeard{Peer: e.There.ID, Waited: waited, Dead: e.Life == Dead}
-	last := e.Signals.Heard
-	if last.IsZero() || e.LastHandshake.After(last) {
-		last = e.LastHandshake
+	cause := NothingHeard{Peer: e.There.ID, Waited: waited, Life: e.Life, Session: e.Session}
+	if e.Sessions == 0 {
+		cause.Life = LifeUnknown // nobody says anything
 	}
+	last := later(e.LastHeard(), e.Signals.Heard)
 	if last.IsZero() {
 		cause.Never = true
 	} else {
@@ -144,17 +211,32 @@ func (e *Evidence) lastTrial() (Attempt, bool) {
 	return Attempt{}, false
 }
 
+// promising reports whether an attempt runs in which the peer is heard, or can be tried as it could not before: what the last one has shown
+// may be so no more.
+func (e *Evidence) promising() bool {
+	if len(e.Attempts) == 0 || !e.Attempts[0].Ended.IsZero() {
+		return false
+	}
+	_, answered, heard, able := e.Attempts[0].sums()
+	before, _ := e.lastTrial()
+	_, _, _, wasAble := before.sums()
+	return answered+heard > 0 || able > 0 && wasAble == 0 || len(e.Attempts[0].Pairs) > 0 && len(before.Pairs) == 0
+}
+
 // indirect is why no pair of addresses works between two nodes that do hear each other.
 func (e *Evidence) indirect() Verdict {
 	trial, _ := e.lastTrial()
 	self, peer := e.Here.ID, e.There.ID
 	sent, answered, heard, able := trial.sums()
 	here, there := e.Here.NAT.Mapping.Dependent(), e.There.NAT.Mapping.Dependent()
+	mute := answered == 0 && heard == 0
 	switch {
-	case e.Here.NAT.UDPBlocked:
-		return Verdict{Kind: UDPBlockedHere, Cause: NoUDPHere, Fix: LetOut{self}}
-	case e.There.NAT.UDPBlocked:
-		return Verdict{Kind: UDPBlockedThere, Cause: NoUDPThere{peer}, Fix: LetOut{peer}}
+	case e.Here.NAT.UDPBlocked && e.UDP.State == UDPReturning:
+		return Verdict{Kind: Trying, Cause: UDPReturnsSoon, Fix: Wait}
+	case e.Here.NAT.UDPBlocked && mute:
+		return Verdict{Kind: UDPBlockedHere, Cause: NoUDPHere{Why: e.UDP.Reason}, Fix: LetOut{self}}
+	case e.There.NAT.UDPBlocked && mute:
+		return Verdict{Kind: UDPBlockedThere, Cause: NoUDPThere{Peer: peer, Streams: e.Path.Kind != NoPath}, Fix: LetOut{peer}}
 	case e.Here.NAT.PortTaken:
 		return portTaken(e.Here)
 	case e.There.NAT.PortTaken:

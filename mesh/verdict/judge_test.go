@@ -27,11 +27,24 @@ func before(d time.Duration) time.Time { return judgedAt.Add(-d) }
 // evidenceOf is a peer named b, judged by a node named a, that has been known for a minute.
 func evidenceOf(change func(*Evidence)) Evidence {
 	e := Evidence{
-		Now: judgedAt, Sessions: 1, Since: before(time.Minute), LastHandshake: before(30 * time.Second), Life: Alive,
+		Signs:    Signs{Now: judgedAt, Way: true, Watched: true, Keyed: before(30 * time.Second), Heard: before(time.Second)},
+		Sessions: 1, Since: before(time.Minute), Life: Alive,
 		Here: Node{ID: idA, Port: 9277, Version: "1.2.0"}, There: Node{ID: idB, Version: "1.2.0"},
 	}
 	change(&e)
+	e.Way = e.Path.Kind != NoPath
 	return e
+}
+
+// asked has a ping answered, or not, that was sent just now.
+func asked(answered bool) func(*Evidence) {
+	return func(e *Evidence) {
+		e.Path.Kind, e.Ping = DirectPath, Ping{Asked: true, Answered: answered}
+		e.Sent, e.Heard, e.Proved = before(50*time.Millisecond), before(time.Hour), before(500*time.Millisecond)
+		if answered {
+			e.Heard = before(40 * time.Millisecond)
+		}
+	}
 }
 
 func viaRelay(e *Evidence) { e.Path, e.Relay = Path{Kind: RelayedPath, Via: idGate}, idGate }
@@ -55,7 +68,7 @@ func TestVerdicts(t *testing.T) {
 		absent        = natkind.PortMappingAbsent
 	)
 	silent := func(e *Evidence) {
-		e.Path.Kind, e.LastHandshake = NoPath, time.Time{}
+		e.Path.Kind, e.Keyed, e.Heard = NoPath, time.Time{}, time.Time{}
 		e.Signals.Unanswered, e.Signals.Since = 4, before(20*time.Second)
 	}
 	unanswered := func(e *Evidence) { tried(e, pair("host", 10, 0, 0), pair("srflx", 40, 0, 0)) }
@@ -71,29 +84,48 @@ func TestVerdicts(t *testing.T) {
 
 		{"direct and well", func(e *Evidence) { e.Path.Kind = DirectPath }, Direct, []string{"b is reached directly"}},
 		{"direct, idle for an hour", func(e *Evidence) {
-			e.Path.Kind, e.LastHandshake = DirectPath, before(time.Hour)
-		}, Direct, nil},
+			e.Path.Kind, e.Keyed, e.Heard = DirectPath, before(time.Hour), before(time.Hour)
+		}, Direct, []string{"b was last reached directly"}},
+		{"direct, idle for an hour, and answers", func(e *Evidence) { asked(true)(e); e.Keyed = before(time.Hour) }, Direct, []string{"b is reached directly"}},
+		{"answers, though the handshake is not seen yet", func(e *Evidence) { asked(true)(e); e.Keyed = time.Time{} }, Direct, []string{"b is reached directly"}},
+		{"answers, though others miss it", func(e *Evidence) { asked(true)(e); e.Life, e.Missed = Dead, before(time.Minute) }, Direct, []string{"b is reached directly"}},
 		{"path up just now", func(e *Evidence) {
-			e.Path.Kind, e.LastHandshake, e.Since = DirectPath, time.Time{}, before(time.Second)
+			e.Path.Kind, e.Keyed, e.Since = DirectPath, time.Time{}, before(time.Second)
 		}, Handshaking, []string{"under way"}},
 		{"handshake sent, none in", func(e *Evidence) {
-			e.Path.Kind, e.LastHandshake = DirectPath, time.Time{}
-		}, HandshakeUnanswered, []string{"do not hold the same keys", "restart the agent on b"}},
-		{"direct, but it does not answer a ping", func(e *Evidence) {
-			e.Path.Kind, e.Ping.Asked = DirectPath, true
-		}, Silent, []string{"b has not answered a ping just now"}},
-		{"direct, but it does not answer a ping, and is said to be dead", func(e *Evidence) {
-			e.Path.Kind, e.Ping.Asked, e.Life = DirectPath, true, Dead
-		}, Off, []string{"b does not answer: it is switched off", "no other member hears it either"}},
+			asked(false)(e)
+			e.Keyed, e.Heard = time.Time{}, time.Time{}
+		}, HandshakeUnanswered, []string{"b does not answer", "either the two ends do not hold the same keys, or something on the way drops WireGuard's packets", "which of the two is not known", "restart the agent on b"}},
+		{"good keys, but no answer to a ping", asked(false), Silent, []string{"the path to b answers and its keys are good", "ruleset on a and on b"}},
+		{"no answer to a ping, nor to a check", func(e *Evidence) {
+			asked(false)(e)
+			e.Overdue = true
+		}, Silent, []string{"b does not answer; the path to it leads directly", "may have gone this moment"}},
+		{"no answer to a ping, and nothing heard for long", func(e *Evidence) {
+			asked(false)(e)
+			e.Proved, e.Keyed = before(time.Minute), before(time.Hour)
+		}, Silent, []string{"b does not answer over its path just now"}},
+		{"no answer to a ping, and others miss it", func(e *Evidence) {
+			asked(false)(e)
+			e.Life, e.Missed, e.Proved, e.Keyed = Dead, before(10*time.Second), before(time.Minute), before(time.Minute)
+		}, Off, []string{"b does not answer; the path to it leads directly", "b does not answer: it is switched off", "no other member hears it either"}},
 		{"has just stopped answering", func(e *Evidence) {
 			silent(e)
-			e.LastHandshake, e.Signals.Since = before(time.Minute), before(time.Second)
+			e.Keyed, e.Signals.Since = before(time.Minute), before(time.Second)
 		}, Lost, []string{"has just stopped answering"}},
 		{"handshakes fail after a good time", func(e *Evidence) {
+			asked(false)(e)
 			viaRelay(e)
-			e.LastHandshake, e.Sending = before(10*time.Minute), true
-		}, HandshakeUnanswered, nil},
-
+			e.Keyed, e.Heard = before(10*time.Minute), before(10*time.Minute)
+		}, HandshakeUnanswered, []string{"the path to it leads through the relay gate"}},
+		{"batches are lost", func(e *Evidence) {
+			asked(true)(e)
+			e.Bursts = Bursts{Size: 1200, Sent: 16, Singles: 16}
+		}, BatchesLost, []string{"of 16 packets of 1200 bytes sent one by one 16 were answered, of as many sent at once 0", "ethtool"}},
+		{"a line that loses a third", func(e *Evidence) {
+			asked(true)(e)
+			e.Bursts = Bursts{Size: 1200, Sent: 16, Singles: 11, Batched: 10}
+		}, Direct, nil},
 		{"relayed, direct is being tried", func(e *Evidence) { viaRelay(e) }, Trying, []string{"through the relay gate, not directly", "the relay carries the packets meanwhile"}},
 		{"relayed, tried again after one that failed", func(e *Evidence) {
 			viaRelay(e)
@@ -147,7 +179,7 @@ func TestVerdicts(t *testing.T) {
 			viaRelay(e)
 			tried(e, pair("srflx", 40, 0, 12))
 			e.Here.NAT, e.There.NAT = kindsOf(natkind.Unmapped, loose, natkind.PortMappingUnneeded), kindsOf(eim, strict, absent)
-		}, FirewallThere, []string{"checks of b come in here", "none of the 40 sent there is answered"}},
+		}, FirewallThere, []string{"checks of b come in here", "none of the 40 sent there is answered", "most likely"}},
 		{"answers, but nothing holds", func(e *Evidence) {
 			viaRelay(e)
 			tried(e, pair("srflx", 40, 2, 12))
@@ -187,25 +219,46 @@ func TestVerdicts(t *testing.T) {
 		}, SameRouter, []string{"client isolation"}},
 		{"UDP blocked here", func(e *Evidence) {
 			viaRelay(e)
-			e.Path.TCP, e.Here.NAT.UDPBlocked = true, true
-		}, UDPBlockedHere, []string{"through the relay gate, by a TCP stream", "let UDP out of the network of a"}},
+			e.Path.TCP, e.Here.NAT.UDPBlocked, e.UDP = true, true, Belief{UDPBlocked, "no answer of 2"}
+		}, UDPBlockedHere, []string{"through the relay gate, by a TCP stream", "UDP does not get through on this network (no answer of 2)", "let UDP out of the network of a"}},
 		{"to an anchor, by TCP", func(e *Evidence) {
-			e.Path = Path{Kind: DirectPath, TCP: true}
+			e.Path, e.UDP = Path{Kind: DirectPath, TCP: true}, Belief{State: UDPBlocked}
 		}, UDPBlockedHere, []string{"b is reached by a TCP stream"}},
+		{"UDP answers again here", func(e *Evidence) {
+			e.Path, e.Here.NAT.UDPBlocked, e.UDP = Path{Kind: DirectPath, TCP: true}, true, Belief{UDPReturning, "an anchor answers by UDP"}
+		}, Trying, []string{"UDP answers again on this network"}},
+		{"UDP blocked here, and yet directly by it on the LAN", func(e *Evidence) {
+			e.Path.Kind, e.Here.NAT.UDPBlocked, e.UDP = DirectPath, true, Belief{State: UDPBlocked}
+		}, Direct, nil},
+		{"a stream that the other has opened", func(e *Evidence) {
+			e.Path, e.There.NAT.UDPBlocked = Path{Kind: DirectPath, TCP: true}, true
+		}, UDPBlockedThere, []string{"b says that UDP does not get through on its network", "let UDP out of the network of b"}},
+		{"a stream, and neither is blocked", func(e *Evidence) { e.Path = Path{Kind: DirectPath, TCP: true} }, Trying, []string{"UDP is being tried"}},
 		{"UDP blocked there", func(e *Evidence) {
 			viaRelay(e)
 			e.There.NAT.UDPBlocked = true
 		}, UDPBlockedThere, []string{"let UDP out of the network of b"}},
+		{"the direct path that was found is lost", func(e *Evidence) {
+			viaRelay(e)
+			tried(e, pair("srflx", 4, 2, 2))
+			e.Attempts[0].Nominated = netip.MustParseAddrPort("203.0.113.9:9277")
+		}, Unstable, []string{"the direct path to 203.0.113.9:9277, which the last try has found, has stopped answering"}},
 
 		{"off, heard before", func(e *Evidence) {
 			silent(e)
 			e.Signals.Heard, e.Life = before(3*time.Hour), Dead
 		}, Off, []string{"b is not reached", "for 20 seconds: it is switched off or offline", "last heard 3 hours ago", "no other member hears it", "start b"}},
-		{"off, never seen", silent, Off, []string{"has not been heard since this agent started", "start b"}},
+		{"off, never seen", func(e *Evidence) { silent(e); e.Life = LifeUnknown }, Off, []string{"has not been heard since this agent started: it may be switched off", "start b"}},
+		{"off, and others have not missed it", silent, Off, []string{"it may be switched off or offline", "gossip has not missed it so far"}},
+		{"others have not missed it for minutes", func(e *Evidence) { silent(e); e.Signals.Since = before(2 * time.Minute) }, Off, []string{"it may be switched off"}},
+		{"it answers gossip, through others", func(e *Evidence) {
+			silent(e)
+			e.Signals.Since, e.Beside = before(2*time.Minute), before(5*time.Second)
+		}, Deaf, []string{"b is there but answers no introduction"}},
 		{"off, its session still seems to be up", func(e *Evidence) {
 			silent(e)
 			e.Session = true
-		}, Off, nil},
+		}, Off, []string{"it may be switched off", "the control session with it has not ended yet"}},
 		{"asked just now", func(e *Evidence) {
 			silent(e)
 			e.Signals.Since = before(time.Second)
@@ -229,7 +282,7 @@ func TestVerdicts(t *testing.T) {
 		{"refused", func(e *Evidence) {
 			silent(e)
 			e.Signals.Refused = true
-		}, Refused, []string{"b does not know this node yet"}},
+		}, Refused, []string{"b says that it does not know this node"}},
 		{"no control session", func(e *Evidence) {
 			silent(e)
 			e.Sessions = 0
@@ -243,7 +296,7 @@ func TestVerdicts(t *testing.T) {
 			e.Signals.Unanswered, e.Signals.NoRoute = 0, "no anchor of it answers"
 		}, NoWay, []string{"no anchor of it answers"}},
 		{"first attempt runs", func(e *Evidence) {
-			e.LastHandshake = time.Time{}
+			e.Keyed = time.Time{}
 			e.Attempts = []Attempt{{Started: judgedAt}}
 		}, Trying, nil},
 		{"no path, and no relay", func(e *Evidence) {
@@ -293,13 +346,13 @@ func TestTypedVerdicts(t *testing.T) {
 			e.Here.NAT, e.There.NAT = here, there
 		}
 	}
-	relayed := How{idB, Path{Kind: RelayedPath, Via: idGate}}
+	relayed := How{idB, Path{Kind: RelayedPath, Via: idGate}, Answered}
 	for _, tt := range []struct {
 		name   string
 		change func(*Evidence)
 		want   Verdict
 	}{
-		{"all is well", func(e *Evidence) { e.Path.Kind = DirectPath }, Verdict{Direct, How{idB, Path{Kind: DirectPath}}, nil, nil}},
+		{"all is well", func(e *Evidence) { e.Path.Kind = DirectPath }, Verdict{Direct, How{idB, Path{Kind: DirectPath}, Answered}, nil, nil}},
 		{"the port of the peer is that of its host candidate", failed(sym, sym),
 			Verdict{BothMapByDestination, relayed, BothMap{node(idA, 9277, sym), node(idB, 9300, sym)}, OpenAny{node(idA, 9277, sym), node(idB, 9300, sym)}}},
 		{"nothing can be done at a carrier's NAT here", failed(carrier, refuses),
@@ -312,10 +365,11 @@ func TestTypedVerdicts(t *testing.T) {
 		{"no relay either", func(e *Evidence) {
 			failed(natkind.Self{UDPBlocked: true}, sym)(e)
 			e.Path, e.Relay, e.Pathless = Path{}, identity.NodeID{}, Plain("no relay was found")
-		}, Verdict{UDPBlockedHere, How{idB, Path{}}, Unrelayed{Cause: NoUDPHere, Peer: idB, Why: Plain("no relay was found")}, LetOut{idA}}},
+		}, Verdict{UDPBlockedHere, How{Peer: idB}, Unrelayed{Cause: NoUDPHere{}, Peer: idB, Why: Plain("no relay was found")}, LetOut{idA}}},
 		{"off", func(e *Evidence) {
-			e.Signals = Signals{Unanswered: 3, Since: before(time.Minute), Heard: before(time.Hour)}
-		}, Verdict{Off, How{idB, Path{}}, NothingHeard{Peer: idB, Waited: time.Minute, Ago: 30 * time.Second}, Start{idB}}},
+			e.Heard, e.Keyed = before(2*time.Minute), before(2*time.Minute)
+			e.Signals, e.Life = Signals{Unanswered: 3, Since: before(time.Minute), Heard: before(time.Hour)}, LifeUnknown
+		}, Verdict{Off, How{Peer: idB}, NothingHeard{Peer: idB, Waited: time.Minute, Ago: 2 * time.Minute}, Start{idB}}},
 	} {
 		if got := Judge(evidenceOf(tt.change)); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: got %+v, want %+v", tt.name, got, tt.want)
@@ -335,12 +389,12 @@ func TestWhyThereIsNoRelay(t *testing.T) {
 		c    Unrelayed
 		want string
 	}{
-		{Unrelayed{Cause: NoUDPHere, Peer: idB, Relay: idGate, Why: Plain("x")}, "b does not answer through gate"},
-		{Unrelayed{Cause: NoUDPHere, Peer: idB, Why: Plain("waiting")}, "waiting"},
-		{Unrelayed{Cause: NoUDPHere, Peer: idB, Why: Plain("")}, "no anchor serves both"},
-		{Unrelayed{Cause: NoUDPHere, Peer: idB}, "no anchor serves both"},
+		{Unrelayed{Cause: NoUDPHere{}, Peer: idB, Relay: idGate, Why: Plain("x")}, "b does not answer through gate"},
+		{Unrelayed{Cause: NoUDPHere{}, Peer: idB, Why: Plain("waiting")}, "waiting"},
+		{Unrelayed{Cause: NoUDPHere{}, Peer: idB, Why: Plain("")}, "no anchor serves both"},
+		{Unrelayed{Cause: NoUDPHere{}, Peer: idB}, "no anchor serves both"},
 	} {
-		want := "UDP gets no answer on this network; and no relay carries the packets: " + tt.want
+		want := "UDP does not get through on this network; and no relay carries the packets: " + tt.want
 		if got := tt.c.Words(called); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}

@@ -21,6 +21,7 @@ const (
 	HasLeft                         // it has left the mesh
 	Revoked                         // it is no member any more
 	Untied                          // it has no tunnel with this node, since another has its key
+	BatchesLost                     // single packets arrive, and batches of them do not
 
 	// The kinds of a member to which a direct path cannot be had.
 	FirewallHere // this machine itself refuses to send
@@ -45,6 +46,7 @@ const (
 	StaticUnanswered // nothing came back
 	StaticHandshake  // something came back, and no handshake is complete
 	StaticIdle       // it was up
+	StaticMute       // it was up, and does not answer any more
 
 	kinds // how many there are
 )
@@ -54,11 +56,11 @@ func (k Kind) String() string {
 	return [kinds]string{
 		Direct: "direct", Trying: "trying", Handshaking: "handshake", HandshakeUnanswered: "handshake-unanswered", Silent: "silent",
 		Lost: "lost", Off: "off", Deaf: "deaf", OlderVersion: "older-version", Clock: "clock", Isolated: "isolated", Refused: "refused",
-		NoWay: "no-route", HasLeft: "left", Revoked: "revoked", Untied: "no-tunnel",
+		NoWay: "no-route", HasLeft: "left", Revoked: "revoked", Untied: "no-tunnel", BatchesLost: "batches-lost",
 		FirewallHere: "firewall-here", UDPBlockedHere: "udp-blocked-here", UDPBlockedThere: "udp-blocked-there", BothMapByDestination: "both-map-by-destination",
 		MapsByDestination: "maps-by-destination", SameRouter: "same-router", NoCommonFamily: "no-common-family", NoCandidates: "no-candidates",
 		Firewall: "firewall", FirewallThere: "firewall-there", Unstable: "unstable", Unexplained: "unexplained", KernelBars: "local-rule", PortTaken: "port-taken",
 		StaticName: "static-name", StaticSilent: "static-silent", StaticUnused: "static-unused", StaticUnanswered: "static-unanswered",
-		StaticHandshake: "static-handshake", StaticIdle: "static-idle",
+		StaticHandshake: "static-handshake", StaticIdle: "static-idle", StaticMute: "static-mute",
 	}[k]
 }

@@ -46,7 +46,7 @@ type RouterParts struct{ Self, Peer identity.NodeID }
 
 // Words says so.
 func (c RouterParts) Words(names Names) string {
-	return fmt.Sprintf("%s and %s are behind the same router, which does not pass packets between them", names(c.Self), names(c.Peer))
+	return fmt.Sprintf("%s and %s are seen under one address, so behind one router most likely, and it does not pass packets between them", names(c.Self), names(c.Peer))
 }
 
 // HoldsNot is a peer that has answered, and yet no pair was nominated.
@@ -68,7 +68,16 @@ type LetsNothingIn struct {
 
 // Words says so.
 func (c LetsNothingIn) Words(names Names) string {
-	return fmt.Sprintf("checks of %s come in here, but none of the %d sent there is answered: what stands before %s lets nothing in", names(c.Peer), c.Sent, names(c.Peer))
+	peer := names(c.Peer)
+	return fmt.Sprintf("checks of %s come in here, but none of the %d sent there is answered: what goes there is dropped on the way, most likely by a firewall before %s", peer, c.Sent, peer)
+}
+
+// NothingTried is an attempt that ended before its first check.
+type NothingTried struct{ Peer identity.NodeID }
+
+// Words says so.
+func (c NothingTried) Words(names Names) string {
+	return "the last try for a direct path ended before a check was sent to " + names(c.Peer)
 }
 
 // NATUnknown is why nothing can be concluded: what the router of Node does is not known.
@@ -102,6 +111,8 @@ func (e *Evidence) dropped(sent, answered, heard int) Verdict {
 		blind = peer
 	}
 	switch {
+	case sent == 0:
+		return Verdict{Kind: Unexplained, Cause: NothingTried{peer}, Fix: Repeated}
 	case answered > 0:
 		return Verdict{Kind: Unstable, Cause: HoldsNot{peer, answered}, Fix: Repeated}
 	case heard > 0:

@@ -52,6 +52,7 @@ type Network struct {
 	Unsent  []Unsent       // what this machine refuses to send, the latest first
 	Looks   []Look         // at anchors, by TCP
 	Portal  Portal
+	Batches bool // single packets get through, and batches of them do not
 }
 
 // Router is a router that was asked to keep the shared port open.
@@ -71,6 +72,7 @@ const (
 	LikelyWithMost    Plain = "direct connections: likely with all peers but those whose NAT maps by destination"
 	KeepsStrangersOut Plain = LikelyWithMost + "; a firewall keeps strangers out"
 	NoneByUDP         Plain = "direct connections: none over the Internet; this network drops UDP, so packets go by TCP streams through anchors, more slowly"
+	NoneYet           Plain = "direct connections: none over the Internet; no anchor answers by UDP, and one does by TCP: if that lasts, packets go by TCP streams through anchors"
 	NoneAtAll         Plain = "direct connections: none over the Internet; no anchor answers, neither by UDP nor by TCP"
 	NoNetwork         Plain = "direct connections: none; this machine has no address on any network"
 	NobodyToAsk       Plain = "direct connections: not known; there is no other anchor on the Internet to ask"
@@ -82,11 +84,18 @@ const (
 	AnotherAnchor Plain = "make a second member reachable from the Internet: then each can ask the other"
 	LogIn         Plain = "open a web page in a browser here and log in"
 	SeeOnline     Plain = "see whether this machine is online, and the anchors are up"
+	SegmentsOff   Plain = "batches of packets are lost on the way, and large transfers stall so: switch the offload off at the interface that leads out: sudo ethtool -K INTERFACE tx-udp-segmentation off tx off"
 	Connect       Plain = "connect it to a network"
 )
 
-// JudgeNetwork says what to expect of direct connections.
-func JudgeNetwork(n Network) NetVerdict { return n.refusedHere(n.judge()) }
+// JudgeNetwork says what to expect of direct connections. That batches are lost is worse than what else could be bettered.
+func JudgeNetwork(n Network) NetVerdict {
+	v := n.refusedHere(n.judge())
+	if n.Batches {
+		v.Advice = SegmentsOff
+	}
+	return v
+}
 
 // judge is JudgeNetwork without what this machine refuses itself.
 func (n *Network) judge() NetVerdict {
@@ -119,8 +128,10 @@ func (n *Network) withoutUDP() NetVerdict {
 	switch {
 	case n.Portal.Suspected:
 		return NetVerdict{NetPortal, BehindPortal{n.Portal.Reason}, LogIn}
-	case silent && (anyOpen(n.Looks) || n.Streams):
+	case silent && n.Streams:
 		return NetVerdict{NetBlocked, NoneByUDP, LetUDPOut{n.Port}}
+	case silent && anyOpen(n.Looks):
+		return NetVerdict{NetBlocked, NoneYet, LetUDPOut{n.Port}}
 	case silent:
 		return NetVerdict{NetOffline, NoneAtAll, SeeOnline}
 	case !n.IPv4.Present && !n.IPv6.Present:

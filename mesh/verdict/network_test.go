@@ -59,11 +59,12 @@ func TestNetVerdicts(t *testing.T) {
 		{"symmetric, another NAT behind", router(works(sym, strict), Router{Mapped: true}), NetHard, []string{"another NAT stands behind it"}},
 		{"symmetric, mapped in vain", router(works(sym, strict), Router{Mapped: true, Public: true}), NetHard, []string{"nobody gets through"}},
 		{"one anchor", unsure, NetUnknown, []string{"not known; needs two anchors at different addresses, and 1 of 2 answers"}},
-		{"blocked", silent(TCPOpen), NetBlocked, []string{"drops UDP", "by TCP streams", "let UDP out"}},
-		{"blocked, but by the proxy", inUse, NetBlocked, nil},
+		{"blocked", silent(TCPOpen), NetBlocked, []string{"no anchor answers by UDP, and one does by TCP", "let UDP out"}},
+		{"blocked, but by the proxy", inUse, NetBlocked, []string{"drops UDP", "by TCP streams"}},
 		{"offline", silent(TCPSilent), NetOffline, []string{"neither by UDP nor by TCP"}},
 		{"portal", portal, NetPortal, []string{"captive portal (192.0.2.1:443", "log in"}},
 		{"nobody to ask", lonely, NetUnknown, []string{"no other anchor"}},
+		{"batches are lost", Network{Batches: true, IPv4: works(eim, strict).IPv4}, NetEasy, []string{"likely with all peers but", "batches of packets are lost on the way"}},
 		{"no network", Network{IPv4: Family{V4: true}}, NetOffline, []string{"no address on any network"}},
 	}
 	for _, tt := range tests {
@@ -107,7 +108,7 @@ func TestFamilies(t *testing.T) {
 
 func TestPortals(t *testing.T) {
 	asked := func(answered int, looks ...Look) Network {
-		return Network{IPv4: Family{Asked: 2, Answered: answered}, Looks: looks}
+		return Network{IPv4: Family{Present: true, Asked: 2, Answered: answered}, Looks: looks}
 	}
 	for _, tt := range []struct {
 		name string

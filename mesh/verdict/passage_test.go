@@ -19,7 +19,7 @@ func TestPassagesAreJudged(t *testing.T) {
 	}{
 		"both answer":        {[]Passage{ok, {To: four, Answered: true}}, Direct, nil},
 		"one is not known":   {[]Passage{ok, lost(NoFault)}, Direct, nil},
-		"nothing answers":    {[]Passage{{To: six}, lost(NoFault)}, Silent, []string{"has not answered"}},
+		"nothing answers":    {[]Passage{{To: six}, lost(NoFault)}, Silent, []string{"got no answer"}},
 		"lost, as the other": {[]Passage{{To: six, Fault: LostBeyond}, lost(LostBeyond)}, Silent, nil},
 		"a route away": {
 			[]Passage{ok, {To: four, Fault: RouteStolen, Interface: "tailscale0", Table: 52, Rule: 5270}}, KernelBars,
@@ -37,7 +37,7 @@ func TestPassagesAreJudged(t *testing.T) {
 		"both, of which one is certain": {[]Passage{{To: six, Fault: LostBeyond}, lost(FilteredOut)}, KernelBars, []string{"on their way out"}},
 	} {
 		e := Evidence{
-			Now: judgedAt, Path: Path{Kind: DirectPath}, LastHandshake: judgedAt.Add(-time.Second), Here: Node{ID: identity.NodeID{1}}, There: Node{ID: identity.NodeID{2}},
+			Signs: Signs{Now: judgedAt, Way: true, Keyed: judgedAt.Add(-time.Second), Heard: judgedAt}, Path: Path{Kind: DirectPath}, Here: Node{ID: identity.NodeID{1}}, There: Node{ID: identity.NodeID{2}},
 			Ping: Ping{Asked: true, Passages: test.passages},
 		}
 		for _, p := range test.passages {

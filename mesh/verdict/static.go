@@ -13,6 +13,8 @@ type StaticPeer struct {
 	Endpoint      string         // as configured; "" for none
 	Addr          netip.AddrPort // where it is spoken to; invalid: nowhere
 	LastHandshake time.Time      // zero: never
+	Heard         time.Time      // the last packet of it, as its counters show it to whoever looks; zero: never
+	Unanswered    time.Time      // since when its counters show packets to it and none of it; zero: that is not so
 	RxBytes       uint64
 	TxBytes       uint64
 	Port          uint16 // of this node
@@ -35,23 +37,55 @@ const (
 	HalfShaken   Plain = "it answers, but no handshake is complete: the preshared keys may differ"
 )
 
+// LastHeard is the last sign of life; zero: none.
+func (p StaticPeer) LastHeard() time.Time { return later(p.LastHandshake, p.Heard) }
+
+// owes reports whether packets were sent for long and nothing has come back. A peer that never answered has no time for that.
+func (p StaticPeer) owes() bool {
+	if p.LastHeard().IsZero() {
+		return p.TxBytes > 0 && p.RxBytes == 0 && p.Addr.IsValid()
+	}
+	return !p.Unanswered.IsZero() && p.Now.Sub(p.Unanswered) >= answersWithin
+}
+
+// Contact judges. Nothing but WireGuard's counters and its last handshake is known of such a peer.
+func (p StaticPeer) Contact() Contact {
+	last := p.LastHeard()
+	switch {
+	case p.Endpoint != "" && !p.Addr.IsValid():
+		return Down
+	case p.owes():
+		return Mute
+	case !last.IsZero() && p.Now.Sub(last) < staticFresh:
+		return Up
+	}
+	return Idle
+}
+
+// staticFresh is how long a sign of a static peer counts as one of now: counters are compared when somebody looks, and `warren status
+// --watch` looks every two seconds.
+const staticFresh = 5 * time.Second
+
 // JudgeStatic says why a static peer is reached as it is.
 func JudgeStatic(p StaticPeer) Verdict {
 	v := Verdict{Conclusion: HowStatic{p.Name, StaticUnreached}}
-	quiet := p.Now.Sub(p.LastHandshake)
+	quiet := p.Now.Sub(p.LastHeard())
 	switch {
-	case !p.LastHandshake.IsZero() && quiet < IdleAfter && p.Addr.IsValid():
-		v.Kind, v.Conclusion = Direct, HowStatic{p.Name, StaticReached}
 	case p.Endpoint != "" && !p.Addr.IsValid():
 		v.Kind, v.Cause, v.Fix = StaticName, Unresolved{p.Endpoint}, CorrectEndpoint
-	case !p.Addr.IsValid():
+	case !p.Addr.IsValid() && p.LastHeard().IsZero():
 		v.Kind, v.Cause, v.Fix = StaticSilent, HasNotCalled, CallHere{p.Name, p.Port, p.PublicKey}
-	case p.LastHandshake.IsZero() && p.TxBytes == 0:
+	case p.LastHeard().IsZero() && p.TxBytes == 0:
 		v.Kind, v.Cause, v.Fix = StaticUnused, NothingSent, PingIt
-	case p.LastHandshake.IsZero() && p.RxBytes == 0:
+	case p.LastHeard().IsZero() && p.RxBytes == 0:
 		v.Kind, v.Cause, v.Fix = StaticUnanswered, NothingBack{p.TxBytes, p.Addr}, CompareKeys{p.PublicKey, p.Addr.Port()}
 	case p.LastHandshake.IsZero():
 		v.Kind, v.Cause, v.Fix = StaticHandshake, HalfShaken, SamePresharedKey
+	case p.owes():
+		v.Kind, v.Conclusion = StaticMute, HowStatic{p.Name, StaticDeaf}
+		v.Cause, v.Fix = OwesAnswer{Since: quiet}, PingAndAsk
+	case p.Contact() == Up:
+		v.Kind, v.Conclusion = Direct, HowStatic{p.Name, StaticReached}
 	default:
 		v.Kind, v.Conclusion = StaticIdle, HowStatic{p.Name, StaticQuiet}
 		v.Cause, v.Fix = QuietFor{quiet}, PingAndAsk
@@ -76,6 +110,7 @@ const (
 	StaticUnreached StaticState = iota
 	StaticReached
 	StaticQuiet // it was reached before
+	StaticDeaf  // it was reached before, and does not answer
 )
 
 // Words says it in one line.
@@ -85,6 +120,8 @@ func (h HowStatic) Words(Names) string {
 		return h.Name + " is a static peer, and reached directly"
 	case StaticQuiet:
 		return h.Name + " is a static peer, and idle"
+	case StaticDeaf:
+		return h.Name + " is a static peer, and does not answer"
 	}
 	return h.Name + " is a static peer, and not reached"
 }
@@ -113,7 +150,7 @@ type QuietFor struct{ Time time.Duration }
 
 // Words says how long ago.
 func (c QuietFor) Words(Names) string {
-	return fmt.Sprintf("nothing was exchanged for %s", coarse(c.Time))
+	return fmt.Sprintf("last heard %s ago; whether it is there now is not known", coarse(c.Time))
 }
 
 // CallHere is how a peer is configured that has to call.

@@ -14,7 +14,10 @@ func TestStatic(t *testing.T) {
 		kind Kind
 		says []string // parts of conclusion, cause and fix
 	}{
-		{"up", StaticPeer{Addr: at, LastHandshake: before(30 * time.Second)}, Direct, []string{"static peer, and reached directly"}},
+		{"up", StaticPeer{Addr: at, LastHandshake: before(time.Second)}, Direct, []string{"static peer, and reached directly"}},
+		{"heard before", StaticPeer{Addr: at, LastHandshake: before(30 * time.Second)}, StaticIdle, []string{"idle", "last heard 30 seconds ago; whether it is there now is not known"}},
+		{"heard before, and asked in vain", StaticPeer{Addr: at, LastHandshake: before(30 * time.Second), Unanswered: before(20 * time.Second)}, StaticMute,
+			[]string{"b is a static peer, and does not answer", "it does not answer; last heard 30 seconds ago"}},
 		{"name unknown", StaticPeer{Endpoint: "phone.example:51820"}, StaticName, []string{"phone.example:51820 is not known"}},
 		{"has to call", StaticPeer{}, StaticSilent, []string{"UDP port 9277, and the public key to KEY="}},
 		{"unused", StaticPeer{Addr: at}, StaticUnused, []string{"persistent_keepalive"}},

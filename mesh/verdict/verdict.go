@@ -53,25 +53,25 @@ func words(s Sentence, names Names) string {
 
 // Evidence is what a verdict about a member rests on. Times are zero for never.
 type Evidence struct {
-	Now           time.Time
-	Here          Node
-	There         Node
-	Left          bool   // it has left the mesh by itself
-	NoTunnel      string // why this node has no tunnel with it at all, in words; "": it has one
-	Path          Path
-	Since         time.Time // of Path, or of its absence
-	LastHandshake time.Time
-	Sending       bool // packets for it have left within the last seconds
-	Ping          Ping
-	Life          Life
-	Session       bool // a control session with it seems to be up
-	Sessions      int  // that are up, with whomever
-	Refusals      []Refusal
-	Signals       Signals
-	Attempts      []Attempt       // the latest, newest first
-	Mapped        []netip.Addr    // under which others see this node
-	Relay         identity.NodeID // a relay to it is kept on this anchor; zero: on none
-	Pathless      Sentence        // why there is no path, by the word of nat; nil when there is one
+	Signs
+	Here     Node
+	There    Node
+	Left     bool   // it has left the mesh by itself
+	NoTunnel string // why this node has no tunnel with it at all, in words; "": it has one
+	Path     Path
+	Since    time.Time // of Path, or of its absence
+	Ping     Ping
+	Bursts   Bursts
+	Life     Life
+	Session  bool // a control session with it seems to be up
+	Sessions int  // that are up, with whomever
+	Refusals []Refusal
+	UDP      Belief // of this node
+	Signals  Signals
+	Attempts []Attempt       // the latest, newest first
+	Mapped   []netip.Addr    // under which others see this node
+	Relay    identity.NodeID // a relay to it is kept on this anchor; zero: on none
+	Pathless Sentence        // why there is no path, by the word of nat; nil when there is one
 }
 
 // Node is one of the two ends.
@@ -99,6 +99,23 @@ const (
 	NoPath PathKind = iota
 	DirectPath
 	RelayedPath
+)
+
+// Belief is what a node believes of UDP on its own network.
+type Belief struct {
+	State  UDPState
+	Reason string // in words
+}
+
+// UDPState is whether UDP gets through.
+type UDPState uint8
+
+// The beliefs.
+const (
+	UDPUsed      UDPState = iota // it does, or there is nobody to ask
+	UDPInDoubt                   // it is being found out
+	UDPBlocked                   // it does not: streams are used
+	UDPReturning                 // it does again, and streams are used until that is sure
 )
 
 // Ping is what came of asking the peer for an answer through the tunnel.

@@ -14,8 +14,9 @@ type current struct {
 
 	path      Path
 	since     time.Time
-	reason    Reason // of the last change
-	restarted bool   // the peer's process is another one than the path was made with
+	reason    Reason    // of the last change
+	proved    time.Time // when the peer last answered a check over the path of that time, or sent one
+	restarted bool      // the peer's process is another one than the path was made with
 	history   history
 	life      life
 	sources   sources
@@ -122,6 +123,7 @@ func (c *current) overdue(now time.Time) bool {
 
 // answered ends a suspicion and plans the next check of an idle path.
 func (c *current) answered(now time.Time) {
+	c.proved = now
 	every := idleEvery
 	if !c.controlling && now.Sub(c.life.peerCheck) < 35*time.Second {
 		every = followEvery
@@ -132,7 +134,7 @@ func (c *current) answered(now time.Time) {
 // followed notes that the peer has checked the path itself.
 func (c *current) followed(now time.Time) {
 	l := &c.life
-	l.peerCheck = now
+	l.peerCheck, c.proved = now, now
 	if !c.controlling && !l.suspect() && !l.idleAt.IsZero() {
 		l.idleAt = followed(now, l.idleAt, l.heard)
 	}

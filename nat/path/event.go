@@ -72,4 +72,15 @@ type Status struct {
 	Instance   [8]byte  // of the peer's process, zero when never heard
 	LastChange time.Time
 	Standby    identity.NodeID // the anchor on which a second relayed path works and idles, zero for none
+	Proved     time.Time       // when the peer last answered a check over the path of that time, or sent one; zero for never
+	Doubted    time.Time       // since when the path owes an answer to a check; zero: it owes none
+}
+
+// Overdue reports whether the path has owed an answer for longer than one takes to come: two checks, as when another path is looked for.
+func (s Status) Overdue(now time.Time) bool {
+	patience := 2 * s.Path.checkInterval()
+	if s.Path.RTT == 0 {
+		patience = deadAfter // how long an answer takes is not known yet
+	}
+	return s.Path.Kind != None && !s.Doubted.IsZero() && now.Sub(s.Doubted) >= patience
 }

@@ -340,3 +340,32 @@ func TestPeerThatMovesIsBelieved(t *testing.T) {
 		}
 	}
 }
+
+// TestSignsOfThePath holds what the status says of a path that is in use and dies: until two checks are overdue nothing, and then that it
+// owes an answer, long before it is given up; and when the peer last proved that it is there.
+func TestSignsOfThePath(t *testing.T) {
+	w := newWatched(t)
+	w.run(3*time.Second, 100*time.Millisecond, 100*time.Millisecond)
+	s := w.m.Status(w.now)
+	if s.Overdue(w.now) || s.Proved.IsZero() || w.now.Sub(s.Proved) > 13*time.Second {
+		t.Fatalf("in use: got overdue %v, proved %v ago, want no and the last check", s.Overdue(w.now), w.now.Sub(s.Proved))
+	}
+	w.answer = false
+	died, proved := w.now, s.Proved
+	for w.now.Sub(died) < 3*time.Second {
+		w.run(10*time.Millisecond, 100*time.Millisecond, 0)
+		if s = w.m.Status(w.now); s.Overdue(w.now) {
+			break
+		}
+	}
+	if took := w.now.Sub(died); took < 700*time.Millisecond || took > time.Second {
+		t.Errorf("a path that died was overdue after %v, want 0.8 s: 0.4 s of silence and two checks", took)
+	}
+	if s.Path.Kind != Direct || s.Proved != proved || s.Doubted.IsZero() {
+		t.Errorf("got path %v, proved %v, doubted %v, want it in use still, and no new sign", s.Path.Kind, s.Proved, s.Doubted)
+	}
+	w.run(2*time.Second, 100*time.Millisecond, 0)
+	if s = w.m.Status(w.now); s.Path.Kind != None || s.Overdue(w.now) {
+		t.Errorf("got path %v, overdue %v, want none, which owes nothing", s.Path.Kind, s.Overdue(w.now))
+	}
+}

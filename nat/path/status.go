@@ -45,6 +45,7 @@ func (m *Machine) View() *View {
 		plain: Status{
 			Path: m.route.path, State: StateWaiting, Since: m.route.since, RTT: m.route.path.RTT, Attempts: m.intro.try.count,
 			Instance: m.intro.remote.instance, LastChange: m.route.since, Standby: m.route.relayUse(m.route.since, nil).spare,
+			Proved: m.route.proved, Doubted: m.route.life.suspectSince,
 		},
 		local: m.intro.local.Candidates, remote: m.intro.try.remote, controlling: m.core.controlling, because: m.route.reason,
 		changes: m.route.history.changes, failure: m.intro.try.failure, next: m.intro.retry.at, noRelay: m.route.relays.why,

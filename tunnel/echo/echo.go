@@ -25,7 +25,7 @@ const Port = 9278
 const retryEvery = 5 * time.Second
 
 // A ping is 24 bytes and so is its answer: the magic, a zero or one byte, three zero bytes, and 12 bytes that the
-// sender chose and gets back.
+// sender chose and gets back. A question may be longer, to see whether packets of a size get through (see Burst).
 var magic = []byte("warren-p")
 
 const (
@@ -112,9 +112,9 @@ func reply(c net.PacketConn) {
 		if err != nil {
 			return
 		}
-		if n == size && bytes.HasPrefix(buf, magic) && buf[len(magic)] == question {
+		if n >= size && bytes.HasPrefix(buf, magic) && buf[len(magic)] == question {
 			buf[len(magic)] = answer
-			c.WriteTo(buf[:n], from)
+			c.WriteTo(buf[:size], from)
 		}
 	}
 }

@@ -57,3 +57,46 @@ func TestNoAnswerFromAStranger(t *testing.T) {
 		t.Errorf("got %v, want ErrNoAnswer", err)
 	}
 }
+
+// TestBurst counts what comes back of packets sent one by one and at once: all of both, or, from somebody who takes no more than one packet
+// in a millisecond, hardly any of those sent at once.
+func TestBurst(t *testing.T) {
+	serve := func(pause time.Duration) netip.AddrPort {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		go func() {
+			buf := make([]byte, 2048)
+			var last time.Time
+			for {
+				n, from, err := c.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				if now := time.Now(); now.Sub(last) >= pause && n == 1152 {
+					buf[len(magic)] = answer
+					c.WriteTo(buf[:size], from)
+					last = now
+				}
+			}
+		}()
+		return c.LocalAddr().(*net.UDPAddr).AddrPort()
+	}
+	got, err := burstAt(t.Context(), serve(0), 1200, 5*time.Second)
+	if want := (Bursts{Size: 1200, Sent: burstCount, Singles: burstCount, Batched: burstCount}); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	if got, err = burstAt(t.Context(), serve(time.Hour), 1200, 200*time.Millisecond); err != nil || got.Singles != 1 || got.Batched != 0 {
+		t.Errorf("got %+v, %v, want one answer", got, err)
+	}
+	if _, err := burstAt(t.Context(), serve(0), 60, time.Second); err == nil {
+		t.Error("packets too small for a question: got no error")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := burstAt(ctx, serve(0), 1200, time.Second); err == nil {
+		t.Error("after the end of the context: got no error")
+	}
+}

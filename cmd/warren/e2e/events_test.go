@@ -107,11 +107,11 @@ func at(f func(*world)) func(*world) time.Time {
 }
 
 func restart(n func(*world) *Node) func(*world) {
-	return func(w *world) { w.must(n(w).Stop()); w.must(n(w).Launch()) }
+	return func(w *world) { node := n(w); w.must(node.Stop()); w.must(node.Launch()) } // another may relay by then
 }
 
 func crash(n func(*world) *Node) func(*world) {
-	return func(w *world) { w.kill(n(w)); w.must(n(w).Launch()) }
+	return func(w *world) { node := n(w); w.kill(node); w.must(node.Launch()) }
 }
 
 func sideA(w *world) *Node { return w.x }

@@ -146,6 +146,19 @@ func TestGrid(t *testing.T) {
 		}
 	}
 	bed.step("all routes are there")
+	var judges sync.WaitGroup
+	for _, k := range networks() {
+		judges.Go(func() {
+			for _, p := range pairs {
+				if p.x == k {
+					bed.judge(first[p.x.name], second[p.y.name], told(p.x.kind, p.y.kind))
+					bed.judge(second[p.y.name], first[p.x.name], told(p.y.kind, p.x.kind))
+				}
+			}
+		})
+	}
+	judges.Wait()
+	bed.step("status and why have told the truth of all")
 }
 
 // pingPairs pings both ways in all pairs that begin with the kind.

@@ -91,7 +91,7 @@ func (b *bed) homes(size int) []*Node {
 		_, err := n.Wait(b.ctx, "all are up", func(s api.Status) bool {
 			up := 0
 			for _, p := range s.Peers {
-				if p.State == api.PeerUp && p.Path.Kind == api.PathDirect {
+				if p.Connected() && p.Path.Kind == api.PathDirect {
 					up++
 				}
 			}

@@ -154,7 +154,7 @@ func (m *meter) silences(since, until time.Time) (longest, sum time.Duration) {
 func route(s api.Status, peer *Node) string {
 	p, ok := Peer(s, peer.Name())
 	switch {
-	case !ok || p.State != api.PeerUp:
+	case !ok || !p.Connected():
 		return ""
 	case p.Path.Transport == api.TransportTCP:
 		return routeStream

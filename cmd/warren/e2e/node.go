@@ -214,6 +214,15 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	return s, nil
 }
 
+// Why asks the agent at its socket why a peer is reached as it is.
+func (n *Node) Why(ctx context.Context, peer string) (api.Why, error) {
+	w, err := api.NewClient(filepath.Join(n.Host.Dir(), "run", "warren", n.Mesh+".sock")).Why(ctx, api.WhyRequest{Peer: peer})
+	if err != nil {
+		return w, fmt.Errorf("%s: why %s: %w", n.Name(), peer, err)
+	}
+	return w, nil
+}
+
 // StatusJSON is the status as `warren status --json` prints it.
 func (n *Node) StatusJSON(ctx context.Context) (api.Status, error) {
 	out, err := n.Warren(ctx, "", "status", "--json")
@@ -295,7 +304,7 @@ func Peer(s api.Status, name string) (api.Peer, bool) {
 func (n *Node) WaitPath(ctx context.Context, peer *Node, kind string) (api.Peer, error) {
 	s, err := n.Wait(ctx, fmt.Sprintf("%s is up, %s", peer.Name(), kind), func(s api.Status) bool {
 		p, ok := Peer(s, peer.Name())
-		return ok && p.State == api.PeerUp && p.Path.Kind == kind
+		return ok && p.Connected() && p.Path.Kind == kind
 	})
 	p, _ := Peer(s, peer.Name())
 	return p, err

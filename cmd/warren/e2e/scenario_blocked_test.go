@@ -114,7 +114,7 @@ func (b *bed) byTransport(x, y *Node, kind, transport string) {
 	b.t.Helper()
 	_, err := x.Wait(b.ctx, y.Name()+" is up, "+kind+" "+transport, func(s api.Status) bool {
 		p, ok := Peer(s, y.Name())
-		return ok && p.State == api.PeerUp && p.Path.Kind == kind && p.Path.Transport == transport
+		return ok && p.Connected() && p.Path.Kind == kind && p.Path.Transport == transport
 	})
 	b.must(err)
 }

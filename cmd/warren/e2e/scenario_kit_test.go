@@ -42,7 +42,7 @@ func (b *bed) meshed(nodes ...*Node) {
 		s, err := n.Wait(b.ctx, "all others are up", func(s api.Status) bool {
 			return !slices.ContainsFunc(nodes, func(other *Node) bool {
 				p, ok := Peer(s, other.Name())
-				return other != n && (!ok || p.State != api.PeerUp)
+				return other != n && (!ok || !p.Connected())
 			})
 		})
 		b.must(err)

@@ -203,7 +203,7 @@ func TestMeshesOnOneLANIgnoreEachOther(t *testing.T) {
 		t.Errorf("got sockets of beacons on hermit: %v, on red: %v, want them on red alone", listens(hermit), listens(red))
 	}
 	for _, p := range bed.status(hermit).Peers {
-		if p.State == api.PeerUp {
+		if p.Connected() {
 			t.Errorf("hermit has found %s", p.Name)
 		}
 	}

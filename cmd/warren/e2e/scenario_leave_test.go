@@ -75,7 +75,7 @@ func TestLeave(t *testing.T) {
 	for _, n := range []*Node{founder, b} {
 		_, err := n.Wait(bed.ctx, "the new a is up", func(s api.Status) bool {
 			return slices.ContainsFunc(s.Peers, func(p api.Peer) bool {
-				return p.ID != was.Self.ID && p.State == api.PeerUp && strings.HasPrefix(p.Name, "a")
+				return p.ID != was.Self.ID && p.Connected() && strings.HasPrefix(p.Name, "a")
 			})
 		})
 		bed.must(err)

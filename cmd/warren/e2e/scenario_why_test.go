@@ -67,8 +67,10 @@ func TestWhy(t *testing.T) {
 	if r := bed.netcheck(strict, "drops UDP", "in use"); r.Verdict != api.NetBlocked || r.IPv4.UDP != api.UDPSilent || !r.Streams.InUse || r.Portal.Suspected {
 		t.Errorf("netcheck on strict: got %s, %+v, %+v, %+v, want UDP blocked and TCP in use", r.Verdict, r.IPv4, r.Streams, r.Portal)
 	}
-	bed.why(strict, plain, "udp-blocked-here", "UDP gets no answer on this network", "let UDP out of the network of strict")
+	bed.why(strict, plain, "udp-blocked-here", "UDP does not get through on this network", "let UDP out of the network of strict")
 	bed.why(plain, strict, "udp-blocked-there", "let UDP out of the network of strict")
+	bed.why(founder, strict, "udp-blocked-there", "strict is reached by a TCP stream", "strict says that UDP does not get through on its network")
+	bed.judge(strict, founder, []string{"udp-blocked-here"})
 
 	bed.step("a machine that is off")
 	bed.kill(b)
