@@ -94,7 +94,7 @@ func (d dice) moment() time.Time {
 
 func (d dice) self() natkind.Self {
 	return natkind.Self{
-		Mapping: natkind.Mapping(d.IntN(6)), Filtering: natkind.Filtering(d.IntN(5)), PortMapping: natkind.PortMapping(d.IntN(7)), Ports: natkind.Ports(d.IntN(3)), UDPBlocked: d.IntN(4) == 0,
+		Mapping: natkind.Mapping(d.IntN(6)), Filtering: natkind.Filtering(d.IntN(5)), PortMapping: natkind.PortMapping(d.IntN(7)), Ports: natkind.Ports(d.IntN(3)), UDPBlocked: d.IntN(4) == 0, PortTaken: d.IntN(8) == 0,
 	}
 }
 
@@ -157,6 +157,9 @@ func (d dice) mesh() *report.Mesh {
 	if d.IntN(6) == 0 {
 		m.Refusals = []verdict.Refusal{{By: truthGate, Reason: "revoked", Since: d.now}}
 	}
+	if d.IntN(6) == 0 {
+		m.Unsent = []verdict.Unsent{{To: []netip.AddrPort{addr, netip.MustParseAddrPort("203.0.113.1:9277")}[d.IntN(2)], Count: 9, First: d.now.Add(-time.Minute), Last: d.now}}
+	}
 	if d.IntN(4) == 0 {
 		m.Mapped = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.1:9277")}
 	}
@@ -173,6 +176,10 @@ func (d dice) inquiry() report.Inquiry {
 		if d.yes() {
 			in.Ping.RTT = time.Millisecond
 			in.Bursts = verdict.Bursts{Size: 1200, Sent: 16, Singles: d.IntN(17), Batched: d.IntN(17)}
+			if d.IntN(6) == 0 {
+				six, four := netip.MustParseAddr("fd00::2"), netip.AddrFrom4([4]byte{100, 70, 0, 2})
+				in.Ping.Passages = []verdict.Passage{{To: six, Answered: true}, {To: four, Fault: verdict.Fault(d.IntN(7)), Interface: "wg7", Detail: "blackhole"}}
+			}
 		}
 	}
 	in.Evidence = path.Evidence{Status: in.Mesh.Paths[truthB], Refused: d.IntN(8) == 0}

@@ -36,10 +36,14 @@ func Judge(e Evidence) Verdict {
 		return v
 	}
 	if v, silent := e.unanswered(); silent {
-		v = e.refusedHere(v)
-		v.Conclusion = How{e.There.ID, e.Path, NotAnswered}
-		if v.Kind == HandshakeUnanswered || v.Kind == Handshaking || v.Kind == Silent && !e.pathMute() {
+		switch {
+		case e.Ping.Answered: // at one of its addresses
+			v.Conclusion = How{e.There.ID, e.Path, Answered}
+		case v.Kind == HandshakeUnanswered, v.Kind == Handshaking, v.Kind == Silent && !e.pathMute():
 			v.Conclusion = How{e.There.ID, e.Path, PathAnswers}
+		default:
+			v.Conclusion = How{e.There.ID, e.Path, NotAnswered}
+			v = e.refusedHere(v)
 		}
 		return v
 	}

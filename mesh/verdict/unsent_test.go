@@ -53,7 +53,9 @@ func TestRefusedHere(t *testing.T) {
 		}
 	}
 	atPeer := func(e *Evidence) { e.There.At = []netip.AddrPort{there} }
-	direct := func(e *Evidence) { e.Path, e.Way, e.Keyed, e.Heard = Path{Kind: DirectPath}, true, before(time.Minute), before(time.Second) }
+	direct := func(e *Evidence) {
+		e.Path, e.Way, e.Keyed, e.Heard = Path{Kind: DirectPath}, true, before(time.Minute), before(time.Second)
+	}
 	tcp := func(e *Evidence) { direct(e); e.Path.TCP, e.UDP.State = true, UDPBlocked }
 	alone := func(e *Evidence) { e.Path, e.Sessions = Path{}, 0 }
 	says := []string{"this machine's firewall refuses UDP to", "operation not permitted, 849 times", "let UDP out to port 9277 in this machine's own firewall"}
