@@ -40,6 +40,14 @@ func (b *bed) use(n *Node) usage {
 	pages, err := strconv.Atoi(fields[21])
 	b.must(err)
 	u.rss = float64(pages*os.Getpagesize()) / (1 << 20)
+	w := b.wire(n)
+	u.packets, u.bytes = w.packets, w.bytes
+	return u
+}
+
+// wire reads what has gone over a node's line so far.
+func (b *bed) wire(n *Node) (u usage) {
+	b.t.Helper()
 	b.must(n.Host.Do(func() error {
 		for name, sum := range map[string]*float64{"packets": &u.packets, "bytes": &u.bytes} {
 			for _, way := range []string{"rx", "tx"} {
