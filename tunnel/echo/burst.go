@@ -3,7 +3,6 @@ package echo
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,9 +17,6 @@ const (
 	// headers are those of IPv6 and UDP, which stand before a question inside the tunnel.
 	headers = 40 + 8
 )
-
-// errNoSegments is returned where the system has no way to hand packets on in one piece.
-var errNoSegments = errors.New("no segmentation offload on this system")
 
 // Bursts is what came of asking twice as often: one by one, and in batches.
 type Bursts struct {
