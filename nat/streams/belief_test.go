@@ -333,7 +333,7 @@ func TestOrderOfATurn(t *testing.T) {
 		d := Desired{Anchors: []Anchor{{ID: anchor(1), UDP: []netip.AddrPort{public(1)}}}}
 		turn := func(want State) {
 			t.Helper()
-			l.turn(ctx, time.Now())
+			l.turn(ctx, time.Now(), 0)
 			if got, _, _ := l.machine.State(); got != want {
 				t.Errorf("got %v, want %v", got, want)
 			}

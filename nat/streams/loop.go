@@ -45,9 +45,11 @@ func newLoop(s *Streams) *loop {
 
 // run turns until ctx ends or the server fails. It reports whether the server has not ended yet.
 func (l *loop) run(ctx context.Context, served <-chan error) (running bool, err error) {
-	timer := time.NewTimer(time.Hour)
+	wake := time.Now().Add(time.Hour)
+	timer := time.NewTimer(time.Until(wake))
 	defer timer.Stop()
 	for {
+		late := time.Duration(0)
 		select {
 		case <-ctx.Done():
 			return true, nil
@@ -58,9 +60,10 @@ func (l *loop) run(ctx context.Context, served <-chan error) (running bool, err 
 			return false, fmt.Errorf("run streams: %w", err)
 		case <-l.inbox.poked:
 		case <-timer.C:
+			late = time.Since(wake)
 		}
-		l.turn(ctx, time.Now())
-		if wake := l.wakeAt(time.Now()); wake.IsZero() {
+		l.turn(ctx, time.Now(), late)
+		if wake = l.wakeAt(time.Now()); wake.IsZero() {
 			timer.Stop()
 		} else {
 			timer.Reset(time.Until(wake))
@@ -74,7 +77,7 @@ func (l *loop) run(ctx context.Context, served <-chan error) (running bool, err 
 //  2. What proves that UDP works comes before the machine is told the time, which may let it conclude the contrary.
 //  3. Sessions are ended last, by what is then believed: a session that has just come up by UDP while it was taken to be
 //     blocked is evidence, and not in the way.
-func (l *loop) turn(ctx context.Context, now time.Time) {
+func (l *loop) turn(ctx context.Context, now time.Time, late time.Duration) {
 	in := l.inbox.take()
 	if in.desired != nil {
 		l.follow(ctx, *in.desired)
@@ -84,7 +87,7 @@ func (l *loop) turn(ctx context.Context, now time.Time) {
 		l.streamChanged(ctx, n)
 	}
 	l.weigh(ctx, now, in)
-	l.step(ctx, Tick{Busy: l.busy(now)})
+	l.step(ctx, Tick{Busy: l.busy(now), Late: late})
 	l.endSessions()
 	l.publish()
 }

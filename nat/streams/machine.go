@@ -151,6 +151,7 @@ func (m *Machine) take(now time.Time, in Input) {
 	case StreamDown:
 		m.ended(now, in.Ref)
 	case Tick:
+		m.excuse(now, in.Late)
 		if in.Busy {
 			m.hurry(now)
 		}

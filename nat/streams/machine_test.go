@@ -258,6 +258,33 @@ func TestOutage(t *testing.T) {
 }
 
 // Whoever has no stream waits a tenth of the time without one, whatever the ladder says.
+// A machine that was busy with other things for two seconds has not read what came meanwhile: nothing follows from that silence.
+func TestBusyMachineIsNotBlockedUDP(t *testing.T) {
+	n := newNetwork(true)
+	n.step(Anchors{[]identity.NodeID{anchor(1)}})
+	n.run(time.Second)
+	for range 2 {
+		if got, _, _ := n.m.State(); got != Open {
+			t.Fatalf("got %v, want UDP in use", got)
+		}
+		n.udp = false // what is asked now stays unread
+		n.step(Doubt{})
+		n.now = n.now.Add(2 * time.Second)
+		n.step(Tick{Late: 1900 * time.Millisecond})
+		if got, _, reason := n.m.State(); got != Trying {
+			t.Fatalf("got %v (%s) after a stall of two seconds, want it still to be found out", got, reason)
+		}
+		n.udp = true
+		n.run(time.Second)
+	}
+	n.udp = false
+	n.step(Doubt{})
+	n.run(2 * time.Second)
+	if got, _, _ := n.m.State(); got != Blocked {
+		t.Errorf("got %v without a stall, want it blocked", got)
+	}
+}
+
 func TestLonely(t *testing.T) {
 	for _, away := range []time.Duration{20 * time.Second, time.Minute, 3 * time.Minute} {
 		n := newNetwork(false)

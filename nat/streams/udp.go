@@ -68,6 +68,22 @@ func (b *belief) block(now time.Time, reason string) {
 	}
 }
 
+// excused is the lateness from which on this side is not sure to have read all that has come.
+const excused = 20 * time.Millisecond
+
+// excuse takes a time in which this side did nothing off those in which UDP did not answer.
+func (b *belief) excuse(now time.Time, late time.Duration) {
+	if late < excused {
+		return
+	}
+	switch b.state {
+	case Trying:
+		b.since = due.Sooner(now, b.since.Add(late))
+	case Returning:
+		b.answered = due.Sooner(now, b.answered.Add(late))
+	}
+}
+
 // climb plans the next probe while UDP is blocked.
 func (b *belief) climb(now time.Time) {
 	b.probeWait = min(max(2*b.probeWait, probeFirst), probeMost)

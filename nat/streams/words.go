@@ -1,6 +1,10 @@
 package streams
 
-import "warren/mesh/identity"
+import (
+	"time"
+
+	"warren/mesh/identity"
+)
 
 // State is what is believed of UDP.
 type State uint8
@@ -57,8 +61,12 @@ type (
 	StreamUp struct{ Ref }
 	// StreamDown says that OpenStream failed, or that a stream ended. For one that CloseStream ended it means nothing.
 	StreamDown struct{ Ref }
-	// Tick says that it is the time that Step asked to be woken at, or another one. Busy says that packets go over the streams.
-	Tick struct{ Busy bool }
+	// Tick says that it is the time that Step asked to be woken at, or another one. Busy says that packets go over the streams; Late is
+	// how much later than asked for it comes: this machine had other things to do, and answers may lie unread for as long.
+	Tick struct {
+		Busy bool
+		Late time.Duration
+	}
 )
 
 func (Anchors) input()        {}
