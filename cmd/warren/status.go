@@ -74,7 +74,7 @@ func (c statusCommand) cobra() *cobra.Command {
 			case check != "":
 				return c.check(status, check)
 			case asJSON && page.peer != "":
-				peer, err := findPeer(status.Peers, page.peer)
+				peer, err := findPeer(status, page.peer)
 				if err != nil {
 					return err
 				}
@@ -174,7 +174,7 @@ type statusPage struct {
 // lines are those of the page, each as wide as the screen at most, and not more than fit it if it is a terminal that is drawn upon.
 func (p statusPage) lines(s api.Status) ([]string, error) {
 	if p.peer != "" {
-		peer, err := findPeer(s.Peers, p.peer)
+		peer, err := findPeer(s, p.peer)
 		if err != nil {
 			return nil, err
 		}

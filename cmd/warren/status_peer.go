@@ -2,37 +2,23 @@ package main
 
 import (
 	"fmt"
-	"net/netip"
-	"slices"
 	"strings"
 
 	"warren/mesh/api"
 )
 
-// findPeer finds the peer that a person means: by its name, an address or a route of it, its public key, or the start of its ID.
-func findPeer(peers []api.Peer, text string) (api.Peer, error) {
-	addr, _ := netip.ParseAddr(text)
-	var found []api.Peer
-	for _, p := range peers {
-		id := strings.ToLower(text)
-		switch {
-		case p.ID != "" && p.ID == id, p.PublicKey != "" && p.PublicKey == text:
-			return p, nil
-		case p.Name == text, addr.IsValid() && slices.Contains(p.Addresses, addr), len(id) >= minID && strings.HasPrefix(p.ID, id):
-			found = append(found, p)
-		}
+// findPeer finds the peer that a person means. This machine has the head of the whole page, and who is out has none.
+func findPeer(s api.Status, text string) (api.Peer, error) {
+	who, err := find(s, text)
+	switch {
+	case err != nil:
+		return api.Peer{}, err
+	case who.self:
+		return api.Peer{}, hinted(fmt.Errorf("%q is this machine", text), "warren status says all about it")
+	case who.revoked != nil:
+		return api.Peer{}, hinted(fmt.Errorf("%q is no member any more", text), "see: warren whois "+text)
 	}
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return api.Peer{}, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("no peer is called %q", text), Hint: "warren status lists all of them"}
-	}
-	var names []string
-	for _, p := range found {
-		names = append(names, fmt.Sprintf("%s (%s)", p.Name, shownAddress(p)))
-	}
-	return api.Peer{}, &api.Error{Code: api.CodeAmbiguous, Message: fmt.Sprintf("%q may mean several peers: %s", text, strings.Join(names, ", ")), Hint: "say the address"}
+	return who.Peer, nil
 }
 
 // about is all that the status tells of one peer.

@@ -262,13 +262,14 @@ func TestColours(t *testing.T) {
 func TestFindPeer(t *testing.T) {
 	peers := peersOf(5)
 	peers = append(peers, api.Peer{Name: "ada", ID: "zzzz", PublicKey: "KEY="})
+	status := api.Status{Self: api.Self{Name: "here", ID: "yyyy"}, Peers: peers, Revoked: []api.Revoked{{Kind: "node", Scope: api.ScopeWhole, ID: "xxxx", Name: "gone"}}}
 	for text, want := range map[string]string{"büro": "büro", "100.71.0.4": "東京のサーバー", "fd00:1122:3344::5": "a-name-of-thirty-two-characters-x", "zzzz": "ada", "KEY=": "ada", peers[4].ID: "🐇-burrow"} {
-		if got, err := findPeer(peers, text); err != nil || got.Name != want {
+		if got, err := findPeer(status, text); err != nil || got.Name != want {
 			t.Errorf("%s: got %s, %v, want %s", text, got.Name, err, want)
 		}
 	}
-	for text, want := range map[string]string{"ada": "may mean several", "nobody": "no peer is called", "id00": "may mean several", "": "no peer is called"} {
-		if _, err := findPeer(peers, text); err == nil || !strings.Contains(err.Error(), want) {
+	for text, want := range map[string]string{"ada": "may mean several", "nobody": "nobody is called", "id00": "may mean several", "": "nobody is called", "here": "is this machine", "gone": "no member any more"} {
+		if _, err := findPeer(status, text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}
