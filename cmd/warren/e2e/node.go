@@ -204,10 +204,15 @@ func (n *Node) Kill() error {
 	return err
 }
 
+// Client speaks to the agent at its socket.
+func (n *Node) Client() *api.Client {
+	return api.NewClient(filepath.Join(n.Host.Dir(), "run", "warren", n.Mesh+".sock"))
+}
+
 // Status asks the agent for its status, at its socket: that costs a thousandth
 // of starting the program, which counts when many tests poll.
 func (n *Node) Status(ctx context.Context) (api.Status, error) {
-	s, err := api.NewClient(filepath.Join(n.Host.Dir(), "run", "warren", n.Mesh+".sock")).Status(ctx)
+	s, err := n.Client().Status(ctx)
 	if err != nil {
 		return s, fmt.Errorf("%s: %w", n.Name(), err)
 	}
@@ -216,7 +221,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 
 // Why asks the agent at its socket why a peer is reached as it is.
 func (n *Node) Why(ctx context.Context, peer string) (api.Why, error) {
-	w, err := api.NewClient(filepath.Join(n.Host.Dir(), "run", "warren", n.Mesh+".sock")).Why(ctx, api.WhyRequest{Peer: peer})
+	w, err := n.Client().Why(ctx, api.WhyRequest{Peer: peer})
 	if err != nil {
 		return w, fmt.Errorf("%s: why %s: %w", n.Name(), peer, err)
 	}
