@@ -41,7 +41,9 @@ import (
  */
 
 const (
-	rssGrowth = 64   // MiB, over what an agent had before all attacks
+	// rssGrowth, in MiB over what an agent had before all attacks: the collector waits until there is as much garbage again as is in use,
+	// of which some 34 MiB are WireGuard's buffers, and what all attacks have left stays for up to minutes.
+	rssGrowth = 96
 	cpuShare  = 0.50 // of one processor, on average while an attack goes on
 	// oftenAsked is what one honest member may send to an address of an attacker's choice in a second.
 	oftenAsked = 40
