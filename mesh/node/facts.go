@@ -13,6 +13,7 @@ import (
 	"warren/mesh/neighbours"
 	"warren/mesh/place"
 	"warren/nat"
+	"warren/nat/ranges"
 	"warren/nat/standing"
 	"warren/nat/streams"
 	"warren/tunnel/osnet"
@@ -44,8 +45,9 @@ type facts struct {
 
 // hereFacts is what this machine has beside the mesh, and has given before.
 type hereFacts struct {
-	key       wgtypes.Key // this node's own, public
-	noIPv4    bool        // as create or join settled: for settings that say nothing
+	key       wgtypes.Key    // this node's own, public
+	noIPv4    bool           // as create or join settled: for settings that say nothing
+	claimed   []netip.Prefix // see facts.claims
 	elsewhere []osnet.Route
 	gateways  []netip.Addr
 	held      map[wgtypes.Key]identity.NodeID // members that had a tunnel in the last round, by their keys
@@ -82,7 +84,7 @@ func (h *Hub) gather(now time.Time) facts {
 	}
 	o := h.o.Owners
 	if o == nil {
-		f.here.elsewhere, f.here.gateways = h.elsewhere(0, f.claimed())
+		h.lookAround(&f)
 		return f
 	}
 	f.view, f.preferred = o.Records.View(), o.Sessions.Preferred()
@@ -105,17 +107,17 @@ func (h *Hub) gather(now time.Time) facts {
 		f.peers[id] = peerFacts{path: p.path}
 	}
 	_, f.private = streamAnchors(f)
-	f.here.elsewhere, f.here.gateways = h.elsewhere(f.standing.Network, f.claimed())
+	h.lookAround(&f)
 	return f
 }
 
-// claimed are the networks in whose place nothing that this machine reaches by other interfaces may lie: the overlay's, and what static
+// claims are the networks in whose place nothing that this machine reaches by other interfaces may lie: the overlay's, and what static
 // peers are to have. What is too wide for a peer is left out anyway (ranges.Swallowing).
-func (f facts) claimed() []netip.Prefix {
+func (f facts) claims() []netip.Prefix {
 	list := f.overlays()
 	for _, s := range f.settings.Static {
 		for _, p := range s.AllowedIPs {
-			if wide := 8; p.Bits() >= wide && (p.Addr().Is4() || p.Bits() >= 2*wide) {
+			if !ranges.IsWide(p) {
 				list = append(list, p)
 			}
 		}
@@ -123,23 +125,24 @@ func (f facts) claimed() []netip.Prefix {
 	return list
 }
 
-// elsewhere is what this machine reaches by other interfaces in the place of these networks, and its routers. It is read anew on another
-// network, and once a minute.
-func (h *Hub) elsewhere(network uint64, claimed []netip.Prefix) (routes []osnet.Route, gateways []netip.Addr) {
-	var before []osnet.Route
+// lookAround notes what this machine reaches by other interfaces in the place of what is claimed, and its routers. They are read anew on
+// another network, for other claims, and once a minute.
+func (h *Hub) lookAround(f *facts) {
+	f.here.claimed = f.claims()
 	if h.last != nil {
-		here := h.last.facts.here
-		if before = here.elsewhere; !h.stale && h.last.facts.standing.Network == network && slices.Equal(h.last.facts.claimed(), claimed) {
-			return before, here.gateways
+		before := &h.last.facts
+		f.here.elsewhere, f.here.gateways = before.here.elsewhere, before.here.gateways
+		if !h.stale && before.standing.Network == f.standing.Network && slices.Equal(before.here.claimed, f.here.claimed) {
+			return
 		}
 	}
-	gateways = h.o.Tunnel.Gateways()
-	routes, err := h.o.Tunnel.Elsewhere(claimed...)
+	f.here.gateways = h.o.Tunnel.Gateways()
+	routes, err := h.o.Tunnel.Elsewhere(f.here.claimed...)
 	if err != nil {
 		h.log.Warn("routes not read", "error", err)
-		return before, gateways
+		return
 	}
-	return routes, gateways
+	f.here.elsewhere = routes
 }
 
 // active reports whether a node is an active member.

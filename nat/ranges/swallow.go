@@ -83,10 +83,6 @@ type placed struct {
 // swallows is Swallowing of one route, by itself; ground is sorted by address.
 func swallows(p netip.Prefix, ground []placed, elsewhere []netip.Prefix) string {
 	v4 := p.Addr().Is4()
-	widest := widest6
-	if v4 {
-		widest = widest4
-	}
 	switch a := p.Addr(); {
 	case a.Is4In6():
 		return fmt.Sprintf("it is IPv4 in the form of IPv6: write %v", netip.PrefixFrom(a.Unmap(), max(0, p.Bits()-96)))
@@ -98,7 +94,7 @@ func swallows(p netip.Prefix, ground []placed, elsewhere []netip.Prefix) string 
 		return "it is link-local: every interface has it"
 	case p.Bits() == 0:
 		return fmt.Sprintf("it is all of %s: %s", familyOf(v4), noExit)
-	case p.Bits() < widest && !isInside(p):
+	case IsWide(p):
 		return fmt.Sprintf("it is a large part of %s: %s", familyOf(v4), noExit)
 	}
 	from, _ := slices.BinarySearchFunc(ground, p.Addr(), func(g placed, a netip.Addr) int { return g.Addr.Compare(a) })
@@ -118,6 +114,15 @@ func swallows(p netip.Prefix, ground []placed, elsewhere []netip.Prefix) string 
 		return "this machine reaches that network by another interface already"
 	}
 	return ""
+}
+
+// IsWide reports whether a prefix is more of the Internet than any peer has: what is routed there belongs to an exit.
+func IsWide(p netip.Prefix) bool {
+	widest := widest6
+	if p.Addr().Is4() {
+		widest = widest4
+	}
+	return p.Bits() < widest && !isInside(p)
 }
 
 // isInside reports whether the whole of a prefix is off the Internet.
