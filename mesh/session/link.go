@@ -16,6 +16,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 )
 
 const (
@@ -27,10 +28,9 @@ const (
 	maxDatagram = 1150
 
 	checkTimeout = 1600 * time.Millisecond
-	busyTimeout  = 10 * time.Second      // the most that a check takes on a machine that is late with everything
-	excused      = 20 * time.Millisecond // the lateness from which on what has come may not have been read yet
-	checkPause   = 5 * time.Second       // between checks that incoming messages cause
-	doubtPause   = time.Second           // between checks that paths in doubt cause
+	busyTimeout  = 10 * time.Second // the most that a check takes on a machine that is late with everything
+	checkPause   = 5 * time.Second  // between checks that incoming messages cause
+	doubtPause   = time.Second      // between checks that paths in doubt cause
 	doubtQuiet   = 100 * time.Millisecond
 	maxReason    = 256
 )
@@ -196,7 +196,7 @@ func (l *link) ping() bool {
 		case <-timer.C:
 		}
 		// The answer may lie unread for as long as this machine is busy.
-		if late := time.Since(start) - planned; late >= excused {
+		if late := time.Since(start) - planned; late >= due.Busy {
 			limit = min(limit+2*late, busyTimeout)
 		}
 		if time.Since(start) >= limit {

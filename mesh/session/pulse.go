@@ -4,8 +4,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"warren/mesh/identity"
 )
 
 // recent is how lately a frame must have come in for a signal to rely on this one way.
@@ -35,14 +33,6 @@ func (p *pulse) hear() { p.heard.Store(int64(time.Since(p.since))) }
 
 // lastHeard is when the last frame came in, or the link came up.
 func (p *pulse) lastHeard() time.Time { return p.since.Add(time.Duration(p.heard.Load())) }
-
-// Heard returns when something last came in over the session with id; zero: there is none.
-func (s *Sessions) Heard(id identity.NodeID) time.Time {
-	if l := s.table.link(id); l != nil {
-		return l.pulse.lastHeard()
-	}
-	return time.Time{}
-}
 
 // quiet is how long no frame has come in.
 func (p *pulse) quiet() time.Duration { return time.Since(p.since) - time.Duration(p.heard.Load()) }

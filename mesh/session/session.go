@@ -342,6 +342,14 @@ func (s *Sessions) Remote(id identity.NodeID) (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
 }
 
+// Heard returns when something last came in over the session with id; zero: there is none.
+func (s *Sessions) Heard(id identity.NodeID) time.Time {
+	if l := s.table.link(id); l != nil {
+		return l.pulse.lastHeard()
+	}
+	return time.Time{}
+}
+
 // RTT returns the smoothed round-trip time of the session with id, if there is one.
 func (s *Sessions) RTT(id identity.NodeID) (time.Duration, bool) {
 	if l := s.table.link(id); l != nil {

@@ -9,3 +9,7 @@ func Sooner(a, b time.Time) time.Time {
 	}
 	return a
 }
+
+// Busy is the lateness from which on whoever is woken so late cannot be sure to have read all that has come: this machine had other things
+// to do. Timers of an idle one are a millisecond late.
+const Busy = 20 * time.Millisecond

@@ -34,10 +34,7 @@ const (
 	// any sends an empty one within ten seconds. Packets go out all the time while less than goingOut is between two, as between
 	// WireGuard's tries of a handshake.
 	hollowFor = 15 * time.Second
-	// excused is the lateness from which on this side is not sure to have read all that has come. Timers of an idle machine are a
-	// millisecond late.
-	excused  = 20 * time.Millisecond
-	goingOut = 6 * time.Second
+	goingOut  = 6 * time.Second
 )
 
 // life is what the signs of life of the path in use were so far. A suspicion ends with an answer or with the path:

@@ -147,7 +147,7 @@ func (m *Machine) Stop() []Output {
 
 // wake does everything that is due, in the order in which a try unfolds.
 func (m *Machine) wake(now time.Time, activity Wake) {
-	if activity.Late >= excused {
+	if activity.Late >= due.Busy {
 		m.intro.try.excuse(activity.Late)
 		m.route.life.excuse(now, activity.Late)
 	}

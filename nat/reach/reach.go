@@ -105,7 +105,7 @@ type candidate struct {
 	lost     int                      // rounds of tests that failed since it was last reached
 	next     time.Time                // of the next test
 	test     *Ask                     // under way
-	voice    identity.NodeID          // of its helper
+	by       Helper                   // whose test that is, or was
 	deadline time.Time
 }
 
@@ -205,7 +205,7 @@ func (m *Machine) Step(now time.Time) (asks []Ask, wake time.Time) {
 			if !ok {
 				continue // a new helper calls Step
 			}
-			c.test, c.voice = &Ask{Helper: helper.ID, Addr: c.Addr, ID: m.newID()}, helper.voice()
+			c.test, c.by = &Ask{Helper: helper.ID, Addr: c.Addr, ID: m.newID()}, helper
 			c.deadline = now.Add(answerTime)
 			asks = append(asks, *c.test)
 		}
@@ -260,13 +260,13 @@ func (c *candidate) voices(able []Helper) (n int, known bool) {
 // ended notes what came of the test under way.
 func (c *candidate) ended(now time.Time, arrived bool) {
 	c.Helper = c.test.Helper
-	c.words[c.Helper] = word{arrived, arrived || c.words[c.Helper].vouched, c.voice, now}
+	c.words[c.Helper] = word{arrived, arrived || c.words[c.Helper].vouched, c.by.voice(), now}
 	c.test = nil
 }
 
 // wasAsked has others asked before the helper of the last test.
 func (c *candidate) wasAsked() {
-	c.asked = append(c.asked, Helper{ID: c.Helper, Voice: c.voice})
+	c.asked = append(c.asked, c.by)
 }
 
 func (c *candidate) become(now time.Time, s State) {

@@ -68,12 +68,9 @@ func (b *belief) block(now time.Time, reason string) {
 	}
 }
 
-// excused is the lateness from which on this side is not sure to have read all that has come.
-const excused = 20 * time.Millisecond
-
 // excuse takes a time in which this side did nothing off those in which UDP did not answer.
 func (b *belief) excuse(now time.Time, late time.Duration) {
-	if late < excused {
+	if late < due.Busy {
 		return
 	}
 	switch b.state {
