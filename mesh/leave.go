@@ -29,7 +29,7 @@ func (m *Mesh) Leave(ctx context.Context) error {
 	for len(others) > 0 {
 		for _, has := range m.syncer.confirmed(ctx, key, others) {
 			if has {
-				if r := m.running.Load(); r != nil {
+				if r := m.running.get(); r != nil {
 					r.swim.leave()
 				}
 				return nil

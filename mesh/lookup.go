@@ -5,14 +5,13 @@ import (
 	"warren/mesh/roster"
 )
 
-// wanted returns the keys of those entries that are missing here, or older. Nothing is remembered of what was refused: a name of a record
+// wanted returns the keys of those entries that are missing here, or older, and those entries that are here just so. Nothing is remembered of what was refused: a name of a record
 // (key and version) says nothing of its signature, so whoever gives a forged copy first would keep the true one out. Two members that refuse
 // what the other has are kept from trying again and again by timetable.
-func (b *book) wanted(entries []roster.Entry) []record.Key {
+func (b *book) wanted(entries []roster.Entry) (lacking []record.Key, same []roster.Entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	have := make(map[byte]map[record.Key]record.Version)
-	var keys []record.Key
 	for _, e := range entries {
 		bucket, ok := have[e.Key[0]]
 		if !ok {
@@ -22,12 +21,14 @@ func (b *book) wanted(entries []roster.Entry) []record.Key {
 			}
 			have[e.Key[0]] = bucket
 		}
-		version, ok := bucket[e.Key]
-		if !ok || e.Version.Newer(version) {
-			keys = append(keys, e.Key)
+		switch version, ok := bucket[e.Key]; {
+		case !ok || e.Version.Newer(version):
+			lacking = append(lacking, e.Key)
+		case version == e.Version:
+			same = append(same, e)
 		}
 	}
-	return keys
+	return lacking, same
 }
 
 // has reports whether a record of this version or a newer one is here.

@@ -92,14 +92,7 @@ type Mesh struct {
 	admission *Admission // joiners
 	power     *Power     // what this node signs as an admin
 
-	running atomic.Pointer[run]
-}
-
-// run is what exists only while Run runs.
-type run struct {
-	ctx       context.Context // ends with Run: streams that are being served watch it
-	transport *transport
-	swim      *swim
+	running *stage
 }
 
 // New loads the records from the store and makes this node's own record of this start. The error is, or wraps,
@@ -115,7 +108,7 @@ func New(o Options) (*Mesh, error) {
 	if len(o.Chain) == 0 || identity.NodeIDOfCert(o.Chain[0]) != m.self {
 		return nil, errors.New("start mesh: the certificate is not that of the node's key")
 	}
-	m.bell = newBell(m.log)
+	m.bell, m.running = newBell(m.log), newStage()
 	var err error
 	if m.book, err = newBook(o.Root, newSaver(o.Store), m.log); err != nil {
 		return nil, fmt.Errorf("start mesh: %w", err)
@@ -159,7 +152,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	if err := s.start(t, m.log.Enabled(ctx, slog.LevelDebug)); err != nil {
 		return err
 	}
-	m.running.Store(&run{ctx: ctx, transport: t, swim: s})
+	m.running.begin(&run{ctx: ctx, transport: t, swim: s})
 	l := &loop{
 		intake: m.intake, asks: m.asks, notices: m.spread.notices, sides: m.sides, sessions: m.sessions, swim: s, log: m.log, timer: time.NewTimer(time.Hour),
 		grants: newGranter(m, time.Now()),
@@ -174,7 +167,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	l.run(ctx)
 	cancel()
-	m.running.Store(nil)
+	m.running.end()
 	if err := s.list.Shutdown(); err != nil {
 		m.log.Debug("gossip not stopped", "error", err)
 	}
@@ -198,7 +191,7 @@ func (m *Mesh) HandleMessage(from, by identity.NodeID, payload []byte) {
 	if rest == nil {
 		return
 	}
-	if r := m.running.Load(); r == nil || !r.transport.deliver(from, rest) {
+	if r := m.running.get(); r == nil || !r.transport.deliver(from, rest) {
 		m.drops.add("gossip: queue full")
 	}
 }
@@ -206,8 +199,11 @@ func (m *Mesh) HandleMessage(from, by identity.NodeID, payload []byte) {
 // HandleGossipStream takes a stream that another member opened with OpenGossip. It returns when the stream has ended, and closes
 // it.
 func (m *Mesh) HandleGossipStream(from identity.NodeID, conn net.Conn) {
-	r := m.running.Load()
-	if r == nil || !m.book.public.isMember(from) || !m.ear.limits.stream(from, conn) {
+	var r *run
+	if m.book.public.isMember(from) && m.ear.limits.stream(from, conn) {
+		r = m.running.wait()
+	}
+	if r == nil {
 		_ = conn.Close()
 		m.drops.add("gossip: stream not now")
 		return
@@ -220,8 +216,11 @@ func (m *Mesh) HandleGossipStream(from identity.NodeID, conn net.Conn) {
 // HandleSync answers a sync stream that another member opened with OpenSync. It returns when the conversation is over, and
 // closes conn.
 func (m *Mesh) HandleSync(from identity.NodeID, conn net.Conn) {
-	r := m.running.Load()
-	if r == nil || !m.ear.limits.stream(from, conn) {
+	var r *run
+	if m.ear.limits.stream(from, conn) {
+		r = m.running.wait()
+	}
+	if r == nil {
 		_ = conn.Close()
 		m.drops.add("sync: not now")
 		return

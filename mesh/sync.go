@@ -29,6 +29,10 @@ const (
 	// maxOfStranger is how many records a stranger may bring at once, and maxBasis how many it may show as its proof.
 	maxOfStranger = 64
 	maxBasis      = 1024
+
+	// Who has no more records than fewRecords lists them at once, in the place of the digests of buckets, which are as long as 42 of them:
+	// that saves a round trip.
+	fewRecords = 128
 )
 
 // syncStats says what a sync moved.
@@ -114,17 +118,24 @@ func (c *conversation) open() error {
 	case f.kind == frameSame:
 		c.stats.equal = true
 		return nil
+	case f.kind == frameCompare:
+		return c.follow(append([]byte(nil), f.payload...), false)
 	case f.kind != frameBuckets:
 		return unexpected(f)
 	}
 	bitmap := c.compare(f.payload)
 	c.put(frameCompare, bitmap)
-	c.list(bitmap, bytes.Equal(f.payload, unlike[:]))
+	return c.lead(bitmap, bytes.Equal(f.payload, unlike[:]))
+}
+
+// lead goes through the rest of a conversation as the side that lists first: what it has in the buckets that differ.
+func (c *conversation) lead(bitmap []byte, stranger bool) error {
+	c.list(bitmap, stranger, nil)
 	c.put(frameEnd, nil)
 	if err := c.send(); err != nil {
 		return err
 	}
-	wants, theirWants, err := c.readLists()
+	wants, theirWants, err := c.readLists(nil)
 	if err != nil {
 		return err
 	}
@@ -138,6 +149,30 @@ func (c *conversation) open() error {
 	}
 	_, err = c.readRecords(wants)
 	return err
+}
+
+// follow is the other side of lead: it lists only what the far side lacks, or has older or newer.
+func (c *conversation) follow(bitmap []byte, stranger bool) error {
+	both := make(map[record.Key]record.Version)
+	wants, _, err := c.readLists(both)
+	if err != nil {
+		return err
+	}
+	c.list(bitmap, stranger, both)
+	c.out = appendKeys(c.out, wants)
+	c.put(frameEnd, nil)
+	if err := c.send(); err != nil {
+		return err
+	}
+	theirWants, err := c.readRecords(wants)
+	if err != nil {
+		return err
+	}
+	if err := c.sendRecords(theirWants); err != nil {
+		return err
+	}
+	c.put(frameEnd, nil)
+	return c.send()
 }
 
 func (c *conversation) answer() error {
@@ -157,6 +192,10 @@ func (c *conversation) answer() error {
 		return c.send()
 	}
 	stranger := bytes.Equal(f.payload[1:], make([]byte, 16)) // that is what we are to the opener
+	if !stranger && c.basis == nil && c.s.book.public.view.Load().Records <= fewRecords {
+		c.put(frameCompare, everyBucket[:])
+		return c.lead(everyBucket[:], false)
+	}
 	c.put(frameBuckets, c.buckets())
 	if err := c.send(); err != nil {
 		return err
@@ -168,26 +207,7 @@ func (c *conversation) answer() error {
 	case f.kind != frameCompare:
 		return unexpected(f)
 	}
-	bitmap := append([]byte(nil), f.payload...)
-	wants, _, err := c.readLists()
-	if err != nil {
-		return err
-	}
-	c.list(bitmap, stranger)
-	c.out = appendKeys(c.out, wants)
-	c.put(frameEnd, nil)
-	if err := c.send(); err != nil {
-		return err
-	}
-	theirWants, err := c.readRecords(wants)
-	if err != nil {
-		return err
-	}
-	if err := c.sendRecords(theirWants); err != nil {
-		return err
-	}
-	c.put(frameEnd, nil)
-	return c.send()
+	return c.follow(append([]byte(nil), f.payload...), stranger)
 }
 
 // answerAsk says whether a record is here, to members.
@@ -199,6 +219,9 @@ func (c *conversation) answerAsk(e roster.Entry) error {
 	c.put(frameHas, has)
 	return c.send()
 }
+
+// everyBucket says that all buckets may differ: what a side with few records says in the place of their digests.
+var everyBucket = [32]byte(bytes.Repeat([]byte{0xff}, 32))
 
 // unlike are bucket digests that equal none: what a node shows to strangers.
 var unlike = [256 * 8]byte(bytes.Repeat([]byte{0xff}, 256*8))
@@ -223,9 +246,9 @@ func (c *conversation) buckets() []byte {
 	return payload
 }
 
-// list adds to the turn what there is here in the buckets that differ. Whoever takes this node for a stranger is shown what its membership
-// rests on, and no more: that is what it would have to leave away.
-func (c *conversation) list(bitmap []byte, stranger bool) {
+// list adds to the turn what there is here in the buckets that differ, but for the records that the far side has shown in the same version.
+// Whoever takes this node for a stranger is shown what its membership rests on, and no more: that is what it would have to leave away.
+func (c *conversation) list(bitmap []byte, stranger bool, both map[record.Key]record.Version) {
 	var entries []roster.Entry
 	switch {
 	case c.basis != nil:
@@ -234,6 +257,12 @@ func (c *conversation) list(bitmap []byte, stranger bool) {
 		entries = c.s.proof.basis().all
 	default:
 		entries = c.s.book.entries(bitmap)
+	}
+	if len(both) > 0 {
+		entries = slices.DeleteFunc(slices.Clone(entries), func(e roster.Entry) bool {
+			version, ok := both[e.Key]
+			return ok && version == e.Version
+		})
 	}
 	c.shown = len(entries)
 	c.out = appendEntries(c.out, entries)
@@ -251,8 +280,8 @@ func (c *conversation) compare(theirs []byte) []byte {
 }
 
 // readLists reads entries and wanted keys up to the end of a turn. It returns the keys of the entries that are wanted here, as many as may
-// be kept, and those that the far side wants.
-func (c *conversation) readLists() (wants, theirWants []record.Key, err error) {
+// be kept, and those that the far side wants. Unless it is nil, both gets the keys of which this side has the same version.
+func (c *conversation) readLists(both map[record.Key]record.Version) (wants, theirWants []record.Key, err error) {
 	most := wantFactor*c.s.book.public.view.Load().Records + wantMore
 	entries, mostEntries := 0, maxEntries
 	if c.basis != nil {
@@ -270,7 +299,13 @@ func (c *conversation) readLists() (wants, theirWants []record.Key, err error) {
 			if entries += len(theirs); entries > mostEntries {
 				return nil, nil, fmt.Errorf("more than %d entries: %w", mostEntries, errSync)
 			}
-			for _, key := range c.s.book.wanted(theirs) {
+			lacking, same := c.s.book.wanted(theirs)
+			if both != nil {
+				for _, e := range same {
+					both[e.Key] = e.Version
+				}
+			}
+			for _, key := range lacking {
 				if c.s.intake.pace.hot(key, time.Now()) {
 					c.stats.later = true
 					continue

@@ -180,6 +180,38 @@ func TestSyncMovesOnlyWhatDiffers(t *testing.T) {
 	})
 }
 
+// What a node has missed is there after two and a half round trips if there are few records in all, whoever of the two opens; else after one more.
+func TestFewRecordsCostNoRoundTripMore(t *testing.T) {
+	const way = 100 * time.Millisecond
+	for _, crowd := range []int{0, 40, 400} {
+		for round := range 4 { // IDs, and with them who opens, are random
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, way)
+				a, b := w.pairWith(w.crowd(crowd))
+				quiet(t, a, b)
+				b.stop()
+				seed, _ := a.invite(1)
+				late := w.mustJoin("late", a, seed)
+				late.stop()
+				time.Sleep(time.Hour)
+				if err := b.load(); err != nil {
+					t.Fatal(err)
+				}
+				b.start()
+				took := eventually(t, 10*time.Second, "the record of who came meanwhile", func() bool {
+					_, ok := b.View().Member(late.id)
+					return ok
+				})
+				trips := float64(took) / float64(2*way)
+				t.Logf("round %d, %d records: known after %.2f round trips", round, a.View().Records, trips)
+				if most := 2.6; crowd < fewRecords && trips > most {
+					t.Errorf("among %d records: known after %.2f round trips, want at most %.1f", a.View().Records, trips, most)
+				}
+			})
+		}
+	}
+}
+
 func TestNewNodeFetchesAllRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 20*time.Millisecond)

@@ -29,6 +29,14 @@ import (
 //	records…, want…, end    ─────────▶
 //	                        ◀─────────  records…, end
 //
+// An answerer of few records lists them at once, and the two change parts from there on:
+//
+//	hello  version, digest  ─────────▶
+//	                        ◀─────────  compare (all), entries…, end
+//	entries…, want…, end    ─────────▶
+//	                        ◀─────────  records…, want…, end
+//	records…, end           ─────────▶
+//
 // or, to learn whether a member has a record (warren revoke --wait):
 //
 //	ask  key, version       ─────────▶
