@@ -1,0 +1,2 @@
+// Package noise is WireGuard's protocol.
+package noise
