@@ -174,7 +174,7 @@ func (m *Machine) agrees(key PublicKey) bool {
 // Peer returns the peer with a key, or nil.
 func (m *Machine) Peer(key PublicKey) *Peer { return m.peers[key] }
 
-// Remove drops a peer and all its keys. The stamp of its last initiation is forgotten with it: one that is added again takes an
+// Remove drops a peer and all its keys: nothing is due any more, and Seal has no key. The stamp of its last initiation is forgotten with it: one that is added again takes an
 // old initiation once more, which gains nobody a session, but costs it its next one.
 func (m *Machine) Remove(p *Peer) {
 	if m.peers[p.key] != p {
@@ -182,7 +182,7 @@ func (m *Machine) Remove(p *Peer) {
 	}
 	delete(m.peers, p.key)
 	p.Zero()
-	p.psk = PresharedKey{}
+	p.psk, p.removed = PresharedKey{}, true
 }
 
 // Close drops all peers and forgets the private key. The machine is of no use any more.

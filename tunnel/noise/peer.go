@@ -26,6 +26,7 @@ type Peer struct {
 	macs     macs
 	attempts [ways]*attempt
 	stamps   struct{ sent, heard tai64n.Timestamp }
+	removed  bool
 	times    times
 }
 

@@ -614,7 +614,7 @@ func TestCookies(t *testing.T) {
 	if r, _ := b.m.Receive(msg, other, true, b.moment(), nil); r.Drop != DropLoad {
 		t.Errorf("got %v for a cookie of another address", r.Drop)
 	}
-	if r, _ := b.m.Receive(msg, netip.AddrPort{}, true, b.moment(), nil); r.Drop != Kept {
+	if r, _ := b.m.Receive(msg, noSource, true, b.moment(), nil); r.Drop != Kept {
 		t.Errorf("got %v for what an introduction carried", r.Drop)
 	}
 }
@@ -692,5 +692,58 @@ func TestRestart(t *testing.T) {
 	}
 	if b.got[n] != 1 {
 		t.Error("a packet to the one that restarted did not come")
+	}
+}
+
+// TestRemove: a peer that is removed does nothing any more, whatever a loop still does with it, and leaves nothing behind.
+func TestRemove(t *testing.T) {
+	s, a, b := established(t)
+	a.p.SetPersistent(time.Second, s.now)
+	a.p.Carry(a.moment())
+	a.m.Remove(a.p)
+	if _, signal := a.p.Seal(nil, []byte{1}, s.now); signal&NoKey == 0 {
+		t.Error("a packet was sealed for a peer that is removed")
+	}
+	if acts := a.p.Step(a.moment(), nil); len(acts) != 0 || a.p.Next() != Never {
+		t.Errorf("got %d actions, and the next at %v", len(acts), a.p.Next())
+	}
+	if a.m.table.used != 0 || a.m.Peer(a.other) != nil || a.p.psk != (PresharedKey{}) {
+		t.Error("something is left")
+	}
+	msg, _ := b.p.Seal(nil, []byte{1}, s.now)
+	if o := a.m.Open(nil, msg, s.now); o.Drop != DropIndex {
+		t.Errorf("got %v for a packet of it", o.Drop)
+	}
+	if r, _ := a.m.Receive(b.p.Carry(b.moment()), source, false, a.moment(), nil); r.Drop != DropStranger {
+		t.Errorf("got %v for an initiation of it", r.Drop)
+	}
+	if _, err := a.m.Add(a.other); err != nil {
+		t.Errorf("add it again: %v", err)
+	}
+	a.m.Close()
+	if a.m.private != (PrivateKey{}) || len(a.m.peers) != 0 {
+		t.Error("closing left something")
+	}
+}
+
+// TestAdd: own keys, keys of low order and peers that are there are refused.
+func TestAdd(t *testing.T) {
+	if _, err := New(Options{}); err == nil {
+		t.Error("a machine without a key was made")
+	}
+	m, err := New(Options{Private: testKey(1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, key := range map[string]PublicKey{"its own": m.Public(), "zero": {}, "low order": {1}} {
+		if _, err := m.Add(key); err == nil {
+			t.Errorf("a peer was added with %s key", name)
+		}
+	}
+	if _, err := m.Add(testKey(2).Public()); err != nil {
+		t.Error(err)
+	}
+	if _, err := m.Add(testKey(2).Public()); err == nil {
+		t.Error("a peer was added twice")
 	}
 }

@@ -73,7 +73,8 @@ type node struct {
 	drops  map[Drop]int
 	acts   []Action // of all time, if kept
 	keep   bool
-	sent   func(msg []byte)
+	hasty  string // what was wrong with the times of initiations
+	begun  Instant
 }
 
 var calendar = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -147,7 +148,7 @@ func (n *node) start(after tai64n.Timestamp) {
 	if err != nil {
 		n.sim.t.Fatal(err)
 	}
-	n.m, n.p, n.staged, n.armed = m, p, nil, Never
+	n.m, n.p, n.staged, n.armed, n.begun = m, p, nil, Never, longAgo
 	n.life++
 	p.SetPresharedKey(n.psk)
 	if n.persist > 0 {
@@ -187,6 +188,12 @@ func (n *node) act(acts []Action) {
 			n.acts = append(n.acts, a)
 		}
 		switch a.Kind {
+		case SendInitiation:
+			if d := n.sim.now.Sub(n.begun); d < RekeyTimeout {
+				n.hasty = fmt.Sprintf("node %d: %v between two initiations", n.id, d)
+			}
+			n.begun = n.sim.now
+			n.transmit(a.Packet)
 		case Ready:
 			for staged := n.staged; len(staged) > 0; staged = staged[1:] {
 				n.staged = nil
@@ -202,9 +209,6 @@ func (n *node) act(acts []Action) {
 }
 
 func (n *node) transmit(msg []byte) {
-	if n.sent != nil {
-		n.sent(msg)
-	}
 	for _, d := range n.sim.link(n.id, msg) {
 		msg := append([]byte(nil), msg...)
 		n.sim.at(n.sim.now.Add(d), func() { n.sim.nodes[1-n.id].receive(msg) })
@@ -234,7 +238,10 @@ func (n *node) seal(plain []byte) {
 	}
 }
 
-var source = netip.MustParseAddrPort("192.0.2.1:9277")
+var (
+	source   = netip.MustParseAddrPort("192.0.2.1:9277")
+	noSource netip.AddrPort
+)
 
 func (n *node) receive(msg []byte) {
 	if TypeOf(msg) == Transport {

@@ -102,6 +102,9 @@ func (p *Peer) Next() Instant {
 
 func (p *Peer) next() Instant {
 	t := &p.times
+	if p.removed {
+		return Never
+	}
 	if next := p.keys.Load().next; next != nil && next.standing.Load() == heard {
 		return longAgo
 	}
@@ -129,6 +132,9 @@ func (p *Peer) attemptUntil(way int) Instant {
 // Step does what is due and appends it to out. It is to be called at Next, after Wake, and may be at any time.
 func (p *Peer) Step(now Moment, out []Action) []Action {
 	t := &p.times
+	if p.removed {
+		return out
+	}
 	out = p.settle(now, out)
 	if now.At >= t.zeroAt {
 		p.keys.forget()
