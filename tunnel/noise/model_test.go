@@ -301,7 +301,7 @@ func TestDay(t *testing.T) {
 			}
 			s.at(s.now.Add(time.Duration(s.rng.Int64N(int64(every)))), tick)
 		}
-		s.until(end.Add(time.Second))
+		s.until(end.Add(every + time.Second))
 		handshakes := s.nodes[0].counts[SendInitiation] + s.nodes[1].counts[SendInitiation]
 		if handshakes < 24*3600/122-1 || handshakes > 24*3600/120+1 {
 			t.Errorf("way %v: got %d handshakes, want one each 120 s", way, handshakes)
