@@ -15,7 +15,10 @@
 //
 //	n := noise.Padded(len(packet), mtu)                        // zeros behind the packet
 //	arena, signal = peer.Seal(arena, packet[:n], now)          // appended: no copy, no allocation
-//	if signal&noise.NoKey != 0 { keep(peer, packet) }          // a few, until Ready; GaveUp and Zeroed drop them
+//	if signal&noise.NoKey != 0 {
+//		keep(peer, packet)                                 // a few, until Ready; GaveUp and Zeroed drop them
+//		if peer.Ready(now) { flush(peer) }                 // Ready may have been seen to just before the packet was kept
+//	}
 //	if signal&noise.Wake != 0 { wake(peer) }                   // the control goroutine is to call Step
 //
 // In: a datagram was received. TypeOf says what it is.
@@ -68,10 +71,10 @@
 //   - Whether a second keepalive is owed is forgotten when something is sent. The device sends it once in vain.
 //   - After a response a keepalive always goes, even if packets wait. The device sends it only if none do.
 //   - Stamps of one peer never go back or stay, whatever the calendar does. The device's do, and are dropped as replays.
-//   - A session of 120 s is renewed with the first packet from 120 s on, of 180 s refused to send from 180 s on, as the device; the
-//     rest of its limits are the same to the nanosecond of the clock that is handed in.
+//   - A session is renewed with the first packet from 120 s on; the device waits until they are over. All other limits are its.
 //   - Time may count sleep. The device's clock stands still meanwhile, and after waking it uses keys that the peer has dropped.
-//   - Responses and cookies of a removed peer are dropped like those of a stranger; there is no state "not running".
+//   - There is no state "not running": a peer is there or it is removed, and Zero drops what a device that goes down drops. A
+//     new private key is a new Machine.
 //
 // # What is left in memory
 //

@@ -219,7 +219,7 @@ func schedules(t testing.TB) int {
 		return n
 	}
 	if testing.Short() || raceEnabled {
-		return 500
+		return 300
 	}
 	return 2000
 }
@@ -283,7 +283,7 @@ func TestDay(t *testing.T) {
 	t.Parallel()
 	every := time.Second
 	if testing.Short() || raceEnabled {
-		every = 3 * time.Second
+		every = 10 * time.Second
 	}
 	for _, way := range []time.Duration{5 * time.Millisecond, 100 * time.Millisecond} {
 		s := newSimWith(t, 1, toy)
