@@ -15,6 +15,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/ratelimiter"
 	"golang.zx2c4.com/wireguard/tai64n"
 	"golang.zx2c4.com/wireguard/tun/tuntest"
 )
@@ -472,6 +473,32 @@ func TestDeviceRekeys(t *testing.T) {
 		}
 		x.tell(84, 96)
 		x.ask(84)
+	})
+}
+
+// TestModuleLimiter: the module's ratelimiter fits, and lets a few through of many that show a cookie.
+func TestModuleLimiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var limiter ratelimiter.Ratelimiter
+		limiter.Init()
+		defer limiter.Close()
+		s := newSim(t, 1)
+		a, b := s.nodes[0], s.nodes[1]
+		b.m.limiter = &limiter
+		taken := 0
+		for i := range 20 {
+			s.now += second
+			r, acts := b.m.Receive(a.p.Carry(a.moment()), source, true, b.moment(), nil)
+			switch {
+			case i == 0:
+				a.m.Receive(acts[0].Packet, source, false, a.moment(), nil) // the cookie
+			case r.Drop == Kept:
+				taken++
+			}
+		}
+		if taken < 3 || taken > 6 {
+			t.Errorf("got %d of 19 initiations taken at once, want the burst of the limiter", taken)
+		}
 	})
 }
 

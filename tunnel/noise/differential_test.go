@@ -165,7 +165,7 @@ func (w *twins) pass(d time.Duration) {
 			w.do(w.p.Step(w.moment(), nil))
 		case msg := <-w.inbox:
 			if TypeOf(msg) != Transport {
-				r, acts := w.m.Receive(msg, source, false, w.moment(), nil)
+				r, acts := w.m.Receive(msg, source, w.load, w.moment(), nil)
 				w.drops[r.Drop]++
 				w.do(acts)
 				continue
@@ -197,7 +197,7 @@ func differ(t *testing.T, seed uint64) (took time.Duration, wrong string) {
 	c.most = c.least + pick(script, 0, 20*time.Millisecond, 400*time.Millisecond, 4*time.Second)
 	w.chaos = c
 	for range 5 + script.IntN(40) {
-		switch script.IntN(10) {
+		switch script.IntN(11) {
 		case 0, 1, 2:
 			w.send()
 		case 3, 4, 5:
@@ -210,12 +210,15 @@ func differ(t *testing.T, seed uint64) (took time.Duration, wrong string) {
 			w.calends += pick(script, time.Second, -time.Second, time.Hour, -time.Hour)
 		case 9:
 			w.do(w.p.Handshake(w.moment(), nil))
+		case 10:
+			w.load = !w.load
 		}
 		w.pass(time.Duration(script.Int64N(int64(pick(script, 50*time.Millisecond, time.Second, 20*time.Second)))))
 	}
 	w.mu.Lock()
 	w.chaos = chaos{least: 10 * time.Millisecond, most: 12 * time.Millisecond}
 	w.mu.Unlock()
+	w.load = false
 	healed := time.Now()
 	for time.Since(healed) < 80*time.Second {
 		first := w.number + 1

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -176,69 +177,75 @@ func TestWakes(t *testing.T) {
 	}
 }
 
-// TestManyLoops seals and opens by several goroutines at once, while the control goroutine renews the session under them: no
-// packet is lost, none comes twice. The race detector looks on.
+// TestManyLoops seals and opens by several goroutines at once, while the control goroutine renews the session under them, again and
+// again: no packet is lost, none comes twice. The race detector looks on.
 func TestManyLoops(t *testing.T) {
 	s, a, b := established(t)
-	const loops, each = 4, 2000
-	wire := make(chan []byte, 64)
-	var sealing, opening sync.WaitGroup
+	const loops, renewals = 4, 20
+	var now atomic.Int64
+	now.Store(int64(s.now))
+	var rounds [loops]atomic.Int64
+	var wrong atomic.Int64
+	stop := make(chan struct{})
+	var running sync.WaitGroup
 	for l := range loops {
-		sealing.Go(func() {
-			for i := range each {
-				msg, signal := a.p.Seal(nil, binary.LittleEndian.AppendUint64(nil, uint64(l*each+i)+1), s.now)
-				if signal&NoKey != 0 {
-					t.Error("no key")
-					return
-				}
-				wire <- msg
+		running.Go(func() {
+			from, to := a, b
+			if l%2 == 1 {
+				from, to = b, a
 			}
-		})
-	}
-	var mu sync.Mutex
-	got := make(map[uint64]int)
-	for range loops {
-		opening.Go(func() {
-			for msg := range wire {
-				o := b.m.Open(msg[HeaderSize:HeaderSize], msg, s.now)
-				if o.Drop != Kept {
-					t.Errorf("got %v", o.Drop)
+			plain, buf := make([]byte, 100), make([]byte, 0, 200)
+			for i := uint64(0); ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				binary.LittleEndian.PutUint64(plain, i)
+				at := Instant(now.Load())
+				msg, signal := from.p.Seal(buf, plain, at)
+				if signal&NoKey != 0 {
+					wrong.Add(1)
 					continue
 				}
-				mu.Lock()
-				got[binary.LittleEndian.Uint64(o.Plain)]++
-				mu.Unlock()
+				again := bytes.Clone(msg)
+				if o := to.m.Open(msg[HeaderSize:HeaderSize], msg, at); o.Drop != Kept || !bytes.Equal(o.Plain, plain) {
+					t.Errorf("round %d: got %v", i, o.Drop)
+				}
+				if o := to.m.Open(nil, again, at); o.Drop == Kept {
+					t.Errorf("round %d: a packet came twice", i)
+				}
+				rounds[l].Add(1)
 			}
 		})
 	}
-	control := make(chan struct{})
-	go func() { // both control goroutines in one
-		defer close(control)
-		for range 1 { // a second handshake would push the first session out, under packets that are on their way
-			msg := a.p.Carry(a.moment())
-			_, acts := b.m.Receive(msg, noSource, false, b.moment(), nil)
-			_, acts = a.m.Receive(acts[0].Packet, noSource, false, a.moment(), nil)
-			o := b.m.Open(nil, acts[1].Packet, s.now)
-			if o.Drop != Kept || o.Signal&Wake == 0 {
-				t.Errorf("the keepalive: %+v", o)
+	for range renewals {
+		now.Add(int64(time.Second)) // the control goroutines of both are this one
+		at := Moment{Instant(now.Load()), calendar.Add(time.Duration(now.Load()))}
+		x, y := a, b
+		if s.rng.IntN(2) == 0 {
+			x, y = b, a
+		}
+		_, acts := y.m.Receive(x.p.Carry(at), noSource, false, at, nil)
+		_, acts = x.m.Receive(acts[len(acts)-1].Packet, noSource, false, at, nil)
+		if len(acts) == 0 {
+			t.Error("a handshake failed")
+		}
+		y.m.Open(nil, acts[len(acts)-1].Packet, at.At)
+		for _, n := range []*node{a, b} {
+			n.p.Step(at, nil)
+			n.p.Next()
+		}
+		for l := range rounds { // what was sealed before the renewal is opened before the next one
+			for was := rounds[l].Load(); rounds[l].Load() < was+2 && !t.Failed(); {
+				runtime.Gosched()
 			}
-			b.p.Step(b.moment(), nil)
-			a.p.Next()
-			b.p.Next()
-			runtime.Gosched()
 		}
-	}()
-	sealing.Wait()
-	<-control
-	close(wire)
-	opening.Wait()
-	if len(got) != loops*each {
-		t.Errorf("got %d packets, want %d", len(got), loops*each)
 	}
-	for n, times := range got {
-		if times != 1 {
-			t.Errorf("packet %d came %d times", n, times)
-		}
+	close(stop)
+	running.Wait()
+	if wrong.Load() != 0 {
+		t.Errorf("got no key %d times", wrong.Load())
 	}
 }
 
@@ -310,6 +317,11 @@ func TestIdleCost(t *testing.T) {
 		}
 	}
 	fresh := heap()
+	for _, p := range all {
+		if p.Next() != Never {
+			t.Fatal("an idle peer wants to be stepped")
+		}
+	}
 	other := func() *pair {
 		_, s := newSuite(m)
 		_ = s
