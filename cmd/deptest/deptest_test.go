@@ -53,6 +53,7 @@ var only = []struct {
 	{"github.com/hashicorp/memberlist", []string{"mesh"}, "gossip is not trusted for content, so nobody else may see it"},
 	{"github.com/quic-go/quic-go", []string{"mesh/session"}, "who speaks QUIC has to verify members, which is done there"},
 	{"go.etcd.io/bbolt", []string{"mesh/store"}, "it may panic on damage, which is caught there"},
+	{"github.com/flynn/noise", []string{"tunnel/noise"}, "it keeps secrets that are wiped there"},
 	{"golang.zx2c4.com/wireguard/device", []string{"tunnel", "cmd/warren-bench"}, "the device has one owner; the benchmark measures the plain one beside it"},
 	{"golang.zx2c4.com/wireguard/conn", []string{"tunnel", "cmd/warren-bench"}, "the shared socket has one owner"},
 	{"golang.zx2c4.com/wireguard/wgctrl", []string{"tunnel", "cmd/warren-bench"}, "the device is configured in one place"},

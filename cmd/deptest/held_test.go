@@ -19,7 +19,7 @@ var loud = regexp.MustCompile(`^\(?\*?(net|os|io|bufio|syscall|log|plugin)[./]|^
 
 // quiet are functions of these, interfaces too, and packages from outside, that stay in memory.
 var quiet = regexp.MustCompile(`^\(?\*?(net/netip|net/url|context|hash|crypto/(hpke|cipher)|golang\.org/x/time/rate|golang\.org/x/crypto/[a-z0-9/]+|` +
-	`github\.com/fxamacker/cbor/v2|golang\.zx2c4\.com/wireguard/wgctrl/wgtypes)\.|^\(\*golang\.zx2c4\.com/wireguard/device\.CookieChecker\)|` +
+	`github\.com/fxamacker/cbor/v2|golang\.zx2c4\.com/wireguard/wgctrl/wgtypes)\.|^\(\*golang\.zx2c4\.com/wireguard/(device\.CookieChecker|replay\.Filter)\)|` +
 	`^\(\*?net\.(IP|IPMask|IPNet|UDPAddr|TCPAddr)\)|^net\.(UDPAddr|TCPAddr)FromAddrPort|^\(net\.Error\)|^os\.IsNotExist`)
 
 // later are those that do not call the function they are given before they return.

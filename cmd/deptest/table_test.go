@@ -51,6 +51,7 @@ var table = []place{
 	{"nat/path", machines, "the path to one peer: who offers when, ICE, relay and spare, when a path is in doubt or dead; messages of introductions"},
 	{"nat/reach", machines, "which of this node's addresses strangers reach: whom to ask, and what to believe"},
 	{"nat/stunwire", machines, "STUN messages: the check before any library sees them, reading and writing"},
+	{"tunnel/noise", machines, "WireGuard's protocol: handshakes, cookies, sessions, timers; packets sealed and opened where they lie"},
 	{"tunnel/pathmtu", machines, "the size of packet that a path carries (RFC 8899): when to probe, and what follows"},
 
 	{"mesh/disk", edges, "changes of files that survive a crash, step by step; a disk whose steps fail, for tests"},
@@ -142,6 +143,10 @@ var signs = []sign{
 	{"the overlay has no IPv4 on this machine", "mesh/node/claims.go", "ipv4"},
 	{"a packet that is too large", "tunnel/fit/toobig.go", "tooBig"},
 	{"who starts the WireGuard handshake, and how often", "tunnel/handshake.go", "awaited"},
+	{"WireGuard: what a message is answered with", "tunnel/noise/receive.go", "Receive"},
+	{"WireGuard: packets sealed and opened", "tunnel/noise/pair.go", "Seal"},
+	{"WireGuard: when what is due", "tunnel/noise/timers.go", "Step"},
+	{"WireGuard: which session packets are sealed with", "tunnel/noise/sessions.go", "answer"},
 	{"who offers first", "nat/path/machine.go", "Controlling"},
 	{"what an offer says", "nat/path/message.go", "Message"},
 	{"when a preshared key is set", "mesh/courier/carry.go", "adopt"},
