@@ -1,0 +1,250 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"warren/mesh/api"
+)
+
+// TestDamagedFiles starts an agent over each file of its state directory cut to nothing, to a byte, to half, and with zeros in place of all: it runs, or
+// it ends with one line that names the file and what to do. With the file as it was it runs again, as the member that it was.
+func TestDamagedFiles(t *testing.T) {
+	t.Parallel()
+	b := bedWith(t, buildPlain, 2*time.Minute)
+	first := b.node("n0", nil)
+	b.must(first.Create(b.ctx, "home"))
+	b.must(first.Start(b.ctx))
+	_, err := first.Invite(b.ctx)
+	b.must(err)
+	id := b.status(first).Self.ID
+	b.must(first.Stop())
+	damages := []struct {
+		name string
+		to   func([]byte) []byte
+	}{
+		{"empty", func([]byte) []byte { return nil }},
+		{"a byte", func(d []byte) []byte { return d[:min(1, len(d))] }},
+		{"half", func(d []byte) []byte { return d[:len(d)/2] }},
+		{"zeros", func(d []byte) []byte { return make([]byte, len(d)) }},
+	}
+	nodes := []*Node{first}
+	for i := 1; i < len(damages); i++ { // copies of one machine, of which none meets another one
+		n := b.node(fmt.Sprintf("n%d", i), nil)
+		n.Mesh = first.Mesh
+		b.must(os.CopyFS(n.StateDir(), os.DirFS(first.StateDir())))
+		b.must(chmodAll(n.StateDir()))
+		b.Cut(n.Host)
+		nodes = append(nodes, n)
+	}
+	b.Cut(first.Host)
+	var files []string
+	entries, err := os.ReadDir(first.StateDir())
+	b.must(err)
+	for _, e := range entries {
+		if e.Type().IsRegular() {
+			files = append(files, e.Name())
+		}
+	}
+	b.step("%d files: %v", len(files), files)
+	if len(files) < 6 {
+		t.Fatalf("got %v, want the files of a state directory", files)
+	}
+	var all sync.WaitGroup
+	for i, d := range damages {
+		all.Go(func() {
+			for _, file := range files {
+				if err := damagedStart(b.ctx, nodes[i], file, id, d.to); err != nil {
+					t.Errorf("%s, %s: %v", file, d.name, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// chmodAll gives the files of a copied state directory the modes that an agent gives them.
+func chmodAll(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.Chmod(path, 0o700)
+		}
+		return os.Chmod(path, 0o600)
+	})
+}
+
+// damagedStart starts the agent of a node over a damaged file, and then over the whole one.
+func damagedStart(ctx context.Context, n *Node, file, id string, damage func([]byte) []byte) error {
+	path := filepath.Join(n.StateDir(), file)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, damage(whole), 0o600); err != nil {
+		return err
+	}
+	ran, log, err := startsOrEnds(ctx, n)
+	switch {
+	case err != nil:
+		return err
+	case strings.Contains(log, "panic") || strings.Contains(log, "internal error") || strings.Contains(log, "goroutine "):
+		return fmt.Errorf("it crashed: %s", log)
+	case !ran && (!strings.Contains(lastLine(log), file) || !strings.Contains(lastLine(log), "(")):
+		return fmt.Errorf("its last words are %q, want the name of the file and what to do in them", lastLine(log))
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		return err
+	}
+	if err := n.Start(ctx); err != nil {
+		return fmt.Errorf("with the file as it was: %w", err)
+	}
+	s, err := n.Status(ctx)
+	if err == nil && s.Self.ID != id {
+		err = fmt.Errorf("with the file as it was: it is %s, want %s", s.Self.ID, id)
+	}
+	return errors.Join(err, n.Stop())
+}
+
+func lastLine(log string) string {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	return lines[len(lines)-1]
+}
+
+// startsOrEnds starts an agent, which has to be ready or to end by itself with an exit code of 1 or 2, and stops it.
+func startsOrEnds(ctx context.Context, n *Node) (ran bool, log string, err error) {
+	if err := n.Launch(); err != nil {
+		return false, "", err
+	}
+	p := n.Agent()
+	for {
+		if s, err := n.Status(ctx); err == nil && s.State == api.StateReady {
+			return true, p.Output(), n.Stop()
+		}
+		select {
+		case <-p.Done():
+			if code := ExitCode(p.Wait(ctx)); code != 1 && code != 2 {
+				return false, p.Output(), fmt.Errorf("it ended with code %d: %s", code, lastLines(p.Output()))
+			}
+			return false, p.Output(), n.Kill()
+		case <-ctx.Done():
+			return false, p.Output(), errors.Join(fmt.Errorf("neither ready nor ended: %s", lastLines(p.Output())), n.Kill())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// TestStopsAtAnyMoment ends agents with SIGTERM at any moment of their first seconds: each ends soon and well, and leaves no interface, route, rule or
+// socket, and nothing that keeps the next one from starting.
+func TestStopsAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	b := bedWith(t, buildPlain, 2*time.Minute)
+	founder := b.node("founder", nil)
+	nodes := []*Node{b.node("n0", nil), b.node("n1", nil), b.node("n2", nil), b.node("n3", nil)}
+	b.must(Found(b.ctx, "home", founder, nodes...))
+	for _, n := range nodes {
+		b.must(n.Stop())
+	}
+	before := make(map[*Node]string)
+	for _, n := range nodes {
+		before[n] = b.netOf(n)
+	}
+	var all sync.WaitGroup
+	for i, n := range nodes {
+		all.Go(func() {
+			for round := range 5 {
+				// Early ones first, in the midst of the start; the moment is random: there is nothing to wait for.
+				wait := time.Duration(rand.Int64N(int64(100*time.Millisecond) << min(round, 5)))
+				if err := n.Launch(); err != nil {
+					t.Error(err)
+					return
+				}
+				p := n.Agent()
+				time.Sleep(wait)
+				began := time.Now()
+				err := n.Stop()
+				// Before it has got so far that it can hear a signal, the system ends it.
+				if exit := new(exec.ExitError); errors.As(err, &exit) {
+					if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGTERM && p.Output() == "" {
+						err = nil
+					}
+				}
+				if took := time.Since(began); err != nil || took > stopWithin {
+					t.Errorf("%s stopped %v after its start: got %v after %v\n%s", n.Name(), wait, err, took, lastLines(p.Output()))
+				}
+				if after := b.netOf(n); after != before[n] {
+					t.Errorf("%s stopped %v after its start: got\n%s\nleft, want\n%s", n.Name(), wait, after, before[n])
+				}
+				if sockets, _ := filepath.Glob(filepath.Join(n.Host.Dir(), "run", "*", "*.sock")); len(sockets) > 0 {
+					t.Errorf("%s stopped %v after its start: got %v left", n.Name(), wait, sockets)
+				}
+			}
+			if err := n.Start(b.ctx); err != nil {
+				t.Error(err)
+				return
+			}
+			b.t.Logf("node %d is ready again", i)
+		})
+	}
+	all.Wait()
+	if !t.Failed() {
+		b.meshed(b.nodes...)
+	}
+}
+
+// netOf is what the system of a node knows of interfaces, addresses, routes, rules and firewalls.
+func (b *bed) netOf(n *Node) string {
+	out, err := n.Host.Run(b.ctx, "sh", "-c", "ip -o link | cut -d' ' -f2; ip -o addr | cut -d' ' -f2-7; ip route show table all | sort; ip -6 route show table all | sort; ip rule; ip -6 rule; nft list ruleset")
+	if err != nil {
+		b.t.Error(err)
+	}
+	return out
+}
+
+// TestUserNamespaces starts an agent as root of a user namespace. With a network of its own it runs there; without one it ends and says what it lacks.
+func TestUserNamespaces(t *testing.T) {
+	t.Parallel()
+	b := bedWith(t, buildPlain, time.Minute)
+	if out, err := exec.Command("unshare", "-Urn", "true").CombinedOutput(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("no user namespaces here: %s", out)
+		}
+		t.Skipf("no user namespaces here: %s", out)
+	}
+	founder, a := b.node("founder", nil), b.node("a", nil)
+	b.must(Found(b.ctx, "home", founder, a))
+	b.must(a.Stop())
+
+	out, err := a.Host.Run(b.ctx, "unshare", "-Ur", a.binary, "agent")
+	if ExitCode(errors.Unwrap(err)) != 1 || !strings.Contains(lastLine(out), "NET_ADMIN") {
+		t.Errorf("in a user namespace without a network of its own: got %v, %q, want its end with exit code 1 and NET_ADMIN named", err, lastLine(out))
+	}
+
+	plain := a.binary
+	a.binary = filepath.Join(a.Host.Dir(), "inside")
+	b.must(os.WriteFile(a.binary, []byte("#!/bin/sh\nexec unshare -Urn sh -c 'ip link set lo up; exec "+plain+" \"$@\"' sh \"$@\"\n"), 0o755))
+	b.must(a.Start(b.ctx))
+	s := b.status(a)
+	if s.Self.Interface == "" || len(s.Self.Addresses) != 2 {
+		t.Errorf("in a user namespace with a network of its own: got %q, %v, want an interface and addresses", s.Self.Interface, s.Self.Addresses)
+	}
+	b.must(a.Stop())
+	a.binary = plain
+	b.must(a.Start(b.ctx))
+	b.meshed(founder, a)
+}
