@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -127,6 +128,13 @@ func TestClockSteps(t *testing.T) {
 	}{{x, time.Hour}, {x, 0}, {y, -time.Hour}, {y, 0}, {founder, time.Hour}, {x, -time.Hour}, {founder, 0}} {
 		begin := time.Now()
 		b.setClock(set.n, set.ahead)
+		lies := make(map[string]bool) // each is told once
+		lie := func(what, text string) {
+			if !lies[what] {
+				t.Errorf("the clock of %s set %v ahead: %s", set.n.Name(), set.ahead, text)
+			}
+			lies[what] = true
+		}
 		for looks := 0; looks < 3 || time.Since(begin) < time.Second; looks++ {
 			for i, m := range meters {
 				from := []*Node{x, y, x}[i]
@@ -139,10 +147,10 @@ func TestClockSteps(t *testing.T) {
 					age = s.Time.Sub(*p.LastHeard)
 				}
 				if silent < hole && m.silent(time.Now()) < hole && (p.State != api.PeerUp || age < -time.Second || age > 5*time.Second) {
-					t.Errorf("the clock of %s set %v ahead: %s calls %s %s, heard %v ago, while it answers", set.n.Name(), set.ahead, from.Name(), about.Name(), p.State, age)
+					lie(from.Name()+about.Name(), fmt.Sprintf("%s calls %s %s, heard %v ago, while it answers", from.Name(), about.Name(), p.State, age))
 				}
 				if p.LastHandshake != nil && s.Time.Sub(*p.LastHandshake) < -time.Second {
-					t.Errorf("the clock of %s set %v ahead: %s has the handshake with %s still to come, at %v; it is %v", set.n.Name(), set.ahead, from.Name(), about.Name(), p.LastHandshake, s.Time)
+					lie("handshake", fmt.Sprintf("%s has the handshake with %s still to come, at %v; it is %v", from.Name(), about.Name(), p.LastHandshake, s.Time))
 				}
 			}
 		}
