@@ -43,14 +43,16 @@ func TestManyJoinsAtOnce(t *testing.T) {
 		all.Go(func() { outcomes[i] = n.Join(b.ctx, invite.Token) })
 	}
 	all.Wait()
-	const usedUp = "all 3 uses of its invite are taken"
+	usedUp := func(err error) bool { // a use may be taken by a machine that joins at this moment
+		return err != nil && (strings.Contains(err.Error(), "all 3 uses of its invite are taken") || strings.Contains(err.Error(), "the invite was used by node"))
+	}
 	in := []string{"left", "right"}
 	sides := make(map[byte]int)
 	for i, n := range joiners {
 		if outcomes[i] == nil {
 			in = append(in, n.Name())
 			sides[n.Name()[0]]++
-		} else if !strings.Contains(outcomes[i].Error(), usedUp) {
+		} else if !usedUp(outcomes[i]) {
 			t.Errorf("%s: got %v, want it told that the invite is used up", n.Name(), outcomes[i])
 		}
 	}
@@ -77,7 +79,7 @@ func TestManyJoinsAtOnce(t *testing.T) {
 	}
 	for i, n := range joiners {
 		if outcomes[i] != nil {
-			if err := n.Join(b.ctx, invite.Token); err == nil || !strings.Contains(err.Error(), usedUp) {
+			if err := n.Join(b.ctx, invite.Token); !usedUp(err) {
 				t.Errorf("%s once more: got %v, want it told that the invite is used up", n.Name(), err)
 			}
 			if left, err := n.stateLeft(); err != nil || slices.ContainsFunc(left, func(s string) bool { return !strings.HasPrefix(s, ".") }) {
