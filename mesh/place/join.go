@@ -70,7 +70,7 @@ const (
 	// busyPause, and up to as much again, is between two asks of a member that has no place for a joiner: as many machines may join at once behind
 	// one NAT as a person switches on.
 	busyPause = time.Second / 2
-	joinByTCP   = 1500 * time.Millisecond // without an answer by UDP
+	joinByTCP = 1500 * time.Millisecond // without an answer by UDP
 )
 
 // Join asks the anchors of the token, and members on the local network, for admission until one admits this machine or ctx ends, and writes the state
