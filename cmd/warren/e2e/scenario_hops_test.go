@@ -56,3 +56,53 @@ func TestEqualNetworks(t *testing.T) {
 	bed.judge(a, b, []string{"direct"})
 	bed.judge(b, a, []string{"direct"})
 }
+
+// TestRenewedIPv6 has two members that have IPv6 alone, one of whose address gives way to another one of its prefix, as temporary addresses do and as after
+// a renewal: at first the old one is deprecated, then it goes, in the end the new one comes after the old one has gone.
+func TestRenewedIPv6(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 2*time.Minute)
+	founder := bed.node("founder", nil)
+	a, b := bed.node("a", bed.Router("home-a", natlab.IPv6Only)), bed.node("b", bed.Router("home-b", natlab.IPv6Only))
+	bed.must(Found(bed.ctx, "home", founder, a, b))
+	bed.connected(a, b, api.PathDirect)
+	bed.connected(a, founder, api.PathDirect)
+	meters := []*meter{bed.meter(a, b), bed.meter(b, a)}
+	answered := func() bool { now := time.Now(); return meters[0].silent(now) < hole && meters[1].silent(now) < hole }
+	bed.eventually("echoes go", answered)
+	run := func(script string) {
+		t.Helper()
+		_, err := a.Host.Run(bed.ctx, "sh", "-ec", script)
+		bed.must(err)
+	}
+	address := func(n byte) string {
+		addr := a.Host.Addr6().As16()
+		addr[14] = n
+		return netip.AddrFrom16(addr).String() + "/64"
+	}
+	for _, change := range []struct{ name, script string }{
+		{"another one beside it", "ip -6 addr add " + address(1) + " dev eth0 nodad"},
+		{"the old one deprecated", "ip -6 addr change " + address(0) + " dev eth0 preferred_lft 0 valid_lft 300"},
+		{"the old one gone", "ip -6 addr del " + address(0) + " dev eth0"},
+		{"renewed at once", "ip -6 addr del " + address(1) + " dev eth0; ip -6 addr add " + address(2) + " dev eth0 nodad"},
+	} {
+		begin := time.Now()
+		run(change.script)
+		bed.eventually("echoes after "+change.name, func() bool { return time.Since(begin) > time.Second && answered() })
+		for _, m := range meters {
+			silent, _ := m.silences(begin, time.Now())
+			bed.step("%s: silent for %v", change.name, silent.Round(time.Millisecond))
+			if silent > 10*time.Second {
+				t.Errorf("%s: got no echo for %v", change.name, silent)
+			}
+		}
+	}
+	bed.connected(a, b, api.PathDirect)
+	p, err := b.WaitPath(bed.ctx, a, api.PathDirect)
+	bed.must(err)
+	if want := address(2); p.Path.Address.Addr().String()+"/64" != want {
+		t.Errorf("b reaches a at %v, want the new address %s", p.Path.Address, want)
+	}
+	bed.judge(a, b, []string{"direct"})
+	bed.judge(b, a, []string{"direct"})
+}
