@@ -29,9 +29,13 @@ func TestDamagedFiles(t *testing.T) {
 	first, other := b.node("n0", nil), b.node("other", nil)
 	b.must(Found(b.ctx, "home", first, other))
 	b.connected(first, other, api.PathDirect)
-	id := b.status(first).Self.ID
+	s := b.status(first)
+	id := s.Self.ID
 	b.must(first.Stop())
 	b.must(other.Stop())
+	// A founder that was dialled by all has nobody to note.
+	contact := fmt.Sprintf(`[{"id": %q, "addr": "%s:9277"}]`, s.Peers[0].ID, other.Host.Addr4())
+	b.must(os.WriteFile(filepath.Join(first.StateDir(), "contacts.json"), []byte(contact), 0o600))
 	damages := []struct {
 		name string
 		to   func([]byte) []byte
