@@ -66,8 +66,8 @@ func (a attached) LastHandshake(m *member) time.Time {
 	if peer == nil {
 		return time.Time{}
 	}
-	if at, ok := lastHandshake(peer); ok {
-		return at
+	if nano, ok := lastHandshake(peer); ok {
+		return a.t.shakes.at(m.key, nano, time.Now())
 	}
 	stats, err := a.t.Snapshot()
 	if s := stats[m.key]; err == nil && s.ID == m.id {
@@ -76,17 +76,14 @@ func (a attached) LastHandshake(m *member) time.Time {
 	return time.Time{}
 }
 
-// lastHandshake reads when the last handshake with a peer was done, zero if none was; ok is false when the device has it there
-// no more.
-func lastHandshake(peer *device.Peer) (at time.Time, ok bool) {
+// lastHandshake reads when the last handshake with a peer was done, in nanoseconds since 1970 by the clock as it was then, 0 if none was;
+// ok is false when the device has it there no more.
+func lastHandshake(peer *device.Peer) (nano int64, ok bool) {
 	last := inside[atomic.Int64](peer, "lastHandshakeNano")
 	if last == nil {
-		return time.Time{}, false
+		return 0, false
 	}
-	if nano := last.Load(); nano != 0 {
-		at = time.Unix(0, nano)
-	}
-	return at, true
+	return last.Load(), true
 }
 
 // Authentic returns how many bytes of a member the device has authenticated so far, in UDP payload; false when there is no such

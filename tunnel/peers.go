@@ -99,12 +99,15 @@ func (t *Tunnel) Snapshot() (map[wgtypes.Key]PeerStats, error) {
 		}
 		verified := o.sizes.fit.Verified()
 		stats = make(map[wgtypes.Key]PeerStats, len(have.Peers))
+		now, keys := time.Now(), make(map[wgtypes.Key]bool, len(have.Peers))
 		for _, p := range have.Peers {
 			stats[p.PublicKey] = PeerStats{
-				ID: o.peers.held[p.PublicKey].id, Endpoint: addrPort(p.Endpoint), LastHandshake: p.LastHandshakeTime,
+				ID: o.peers.held[p.PublicKey].id, Endpoint: addrPort(p.Endpoint), LastHandshake: t.shakes.at(p.PublicKey, nanoOf(p.LastHandshakeTime), now),
 				RxBytes: uint64(p.ReceiveBytes), TxBytes: uint64(p.TransmitBytes), PathMTU: verified[p.PublicKey],
 			}
+			keys[p.PublicKey] = true
 		}
+		t.shakes.keep(keys)
 		return nil
 	})
 	return stats, err

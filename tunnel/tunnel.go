@@ -135,6 +135,8 @@ type Tunnel struct {
 	ready  chan struct{} // closed when the device is up
 	gone   chan struct{} // closed when neither takes any more
 
+	shakes shakes // guards itself
+
 	// atomic
 	started atomic.Bool
 	fit     atomic.Pointer[fit.Device]

@@ -47,7 +47,8 @@ func TestParseLife(t *testing.T) {
 func TestValidName(t *testing.T) {
 	for host, want := range map[string]string{
 		"Laptop.local": "laptop", "my_box": "my-box", "-x-": "x", "": "node", "日本": "node",
-		strings.Repeat("a", 62) + "-b": strings.Repeat("a", 62),
+		strings.Repeat("a", 62) + "-b": strings.Repeat("a", 62), strings.Repeat("-", 80): "node", strings.Repeat("x", 300): strings.Repeat("x", 63),
+		"(none)": "none", "..": "node", ".hidden": "node", "a\nb": "a-b", "\x1b[2Jevil": "2jevil", "../../etc": "node", "LAPTOP-ÄÖ": "laptop", "a b": "a-b", "10.0.0.1": "10", "\xff\xfe": "node",
 	} {
 		if got := validName(host); got != want || place.ValidName(got) != nil {
 			t.Errorf("validName(%q): got %q, want %q", host, got, want)

@@ -262,9 +262,30 @@ func (s *surroundings) hint(err error) string {
 	case errors.Is(err, api.ErrNotRunning) && !s.booted:
 		return s.runIt("")
 	case errors.Is(err, tunnel.ErrInterface):
-		return s.whyNoInterface()
+		why := s.whyNoInterface()
+		if why == "" && errors.Is(err, fs.ErrPermission) {
+			why = s.whyNotThisNetwork()
+		}
+		return why
 	}
 	return ""
+}
+
+// whyNotThisNetwork says why root may not make an interface here though it has the device and the right; "" when nothing is seen. The right of
+// root in a user namespace ends at the network that belongs to another one (user_namespaces(7)).
+func (s *surroundings) whyNotThisNetwork() string {
+	ids := strings.Fields(s.read("proc/self/uid_map"))
+	if len(ids) == 0 || strings.Join(ids, " ") == "0 0 4294967295" {
+		return ""
+	}
+	const wrong = "CAP_NET_ADMIN is that of a user namespace, and this network belongs to another one: "
+	switch where := s.container(); where {
+	case noContainer:
+		return wrong + "run the agent outside of the user namespace, or give it a network of its own, as unshare --user --map-root-user --net does"
+	case inPodman, inDocker:
+		return wrong + "start the container without --network=host, or not rootless"
+	}
+	return wrong + "give the container a network of its own, or run it privileged"
 }
 
 // withoutSudo is a writer for machines on which everybody is root, as containers are, and no sudo can be typed.

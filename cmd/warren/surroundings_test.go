@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,6 +137,13 @@ func TestWhyNoInterface(t *testing.T) {
 func TestHintsFitTheirPlace(t *testing.T) {
 	docker := setting{files: map[string]string{".dockerenv": ""}}.in(t)
 	host := setting{}.in(t)
+	// root is root of a user namespace, with these files as well.
+	root := func(files map[string]string) *surroundings {
+		at := setting{files: map[string]string{"proc/self/uid_map": "         0       1000          1\n"}, tun: "/dev/net/tun"}
+		maps.Copy(at.files, files)
+		return at.in(t)
+	}
+	notAllowed := fmt.Errorf("%w warren0: %w", tunnel.ErrInterface, syscall.EPERM)
 	for _, c := range []struct {
 		here   *surroundings
 		booted bool
@@ -145,6 +153,11 @@ func TestHintsFitTheirPlace(t *testing.T) {
 		{docker, false, packaging.ErrNone, "docker run"}, {docker, false, fmt.Errorf("%w (x)", api.ErrNotRunning), "or now: warren agent"}, {host, false, packaging.ErrNone, "sudo warren agent"},
 		{host, false, api.ErrNotRunning, "run the agent yourself"}, {host, true, api.ErrNotRunning, "start it with: sudo warren up"}, {host, true, api.ErrNoAccess, "sudo usermod"},
 		{docker, false, fmt.Errorf("%w warren0: no", tunnel.ErrInterface), "/dev/net/tun is not there"},
+		{root(nil), true, notAllowed, "this network belongs to another one: run the agent outside of the user namespace"},
+		{root(map[string]string{"run/.containerenv": ""}), true, notAllowed, "without --network=host"},
+		{root(map[string]string{"dev/incus/sock": ""}), true, notAllowed, "a network of its own"},
+		{root(map[string]string{"proc/self/uid_map": "         0          0 4294967295\n"}), true, notAllowed, "try again with sudo"},
+		{root(nil), true, fmt.Errorf("%w warren0: %w", tunnel.ErrInterface, syscall.EBUSY), "warren0"},
 	} {
 		c.here.booted = c.booted
 		var said bytes.Buffer

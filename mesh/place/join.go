@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -66,7 +67,10 @@ type JoinProgress struct {
 
 const (
 	joinTimeout = 15 * time.Second
-	joinByTCP   = 1500 * time.Millisecond // without an answer by UDP
+	// busyPause, and up to as much again, is between two asks of a member that has no place for a joiner: as many machines may join at once behind
+	// one NAT as a person switches on.
+	busyPause = time.Second / 2
+	joinByTCP = 1500 * time.Millisecond // without an answer by UDP
 )
 
 // Join asks the anchors of the token, and members on the local network, for admission until one admits this machine or ctx ends, and writes the state
@@ -248,9 +252,25 @@ func askOne(ctx context.Context, mesh identity.MeshID, a identity.TokenAnchor, j
 	defer socket.Close()
 	for {
 		result, err := askOn(ctx, socket, mesh, a, joiner, o)
-		if err == nil || !joiner.Renew(err) {
-			return result, err
+		switch {
+		case err == nil:
+			return result, nil
+		case joiner.Renew(err):
+		case !session.NoPlace(err) || !pause(ctx, busyPause+rand.N(busyPause)):
+			return nil, err
 		}
+	}
+}
+
+// pause waits; false when ctx ends before.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

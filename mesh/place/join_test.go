@@ -148,8 +148,14 @@ func (m *member) add(r record.Signed) error {
 // token invites once, over this address.
 func (m *member) token(t *testing.T, addr netip.AddrPort) string {
 	t.Helper()
+	return m.tokenFor(t, addr, 1)
+}
+
+// tokenFor invites so many.
+func (m *member) tokenFor(t *testing.T, addr netip.AddrPort, uses int) string {
+	t.Helper()
 	now := time.Now()
-	seed, cert, err := identity.NewInvite(identity.Authority{Cert: m.Chain[0], Key: m.Key}, identity.InviteTerms{Uses: 1, Expires: now.Add(time.Hour)}, now)
+	seed, cert, err := identity.NewInvite(identity.Authority{Cert: m.Chain[0], Key: m.Key}, identity.InviteTerms{Uses: uses, Expires: now.Add(time.Hour)}, now)
 	if err == nil {
 		err = m.add(record.NewCertificate(cert))
 	}
@@ -193,6 +199,25 @@ func (m *member) AddNode(first record.Signed) error {
 	defer m.mu.Unlock()
 	m.first++
 	return nil
+}
+
+// TestManyJoinAtOnceFromOneSource has more machines join at once behind one address than a member has places for joiners of one source: those for
+// whom there is none ask again by themselves, and all get in.
+func TestManyJoinAtOnceFromOneSource(t *testing.T) {
+	const machines = 10
+	founder, addr := serve(t)
+	token := founder.tokenFor(t, addr, machines)
+	var all sync.WaitGroup
+	for i := range machines {
+		root := t.TempDir()
+		all.Go(func() {
+			_, err := Join(t.Context(), JoinOptions{Token: token, StateRoot: root, Name: fmt.Sprintf("m%d", i), Port: 4243, Version: "1"}, nil)
+			if err != nil {
+				t.Errorf("machine %d: %v", i, err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // A whole join over the loopback: what lies on disk afterwards is a member of the mesh, and the token is used up.

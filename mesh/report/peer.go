@@ -34,7 +34,7 @@ func (m *Mesh) peer(other roster.Member, names Names, now time.Time) (api.Peer, 
 		PublicKey: base64.StdEncoding.EncodeToString(other.Record.WireGuardKey[:]), Path: api.Path{Kind: api.PathNone}, Version: other.Record.Version,
 		Admin: other.Admin, Anchor: len(other.Record.Endpoints) > 0, Tags: other.Tags, Origin: api.Origin{AdmittedBy: names[other.AdmittedBy]},
 		RxBytes: traffic.RxBytes, TxBytes: traffic.TxBytes, PathMTU: traffic.PathMTU,
-		Life: api.Life{LastHandshake: moment(traffic.LastHandshake), Since: moment(way.Since)},
+		Life: api.Life{LastHandshake: seen(traffic.LastHandshake, now), Since: seen(way.Since, now)},
 	}
 	if !other.Invite.IsZero() {
 		p.Invite = other.Invite.String()
@@ -48,7 +48,7 @@ func (m *Mesh) peer(other roster.Member, names Names, now time.Time) (api.Peer, 
 		return p, verdict.Path{}
 	}
 	at, signs := m.Path(other.ID), m.signs(other.ID, now)
-	p.Path, p.LastHeard, p.State = m.shown(other.ID, at, names), moment(signs.LastHeard()), signs.Contact().String()
+	p.Path, p.LastHeard, p.State = m.shown(other.ID, at, names), seen(signs.LastHeard(), now), signs.Contact().String()
 	rtt, reason := way.RTT, way.Reason.Words(names.Of)
 	if at.Kind == verdict.DirectPath && at.TCP {
 		rtt, reason = m.Sessions[other.ID].RTT, "UDP does not get through"
@@ -121,7 +121,7 @@ func staticPeer(a Agent, s Static) api.Peer {
 	t, judged := s.Traffic, s.judged(a)
 	p := api.Peer{
 		Name: s.Name, Static: true, PublicKey: s.PublicKey, State: judged.Contact().String(), Path: api.Path{Kind: api.PathNone},
-		RxBytes: t.RxBytes, TxBytes: t.TxBytes, Life: api.Life{LastHandshake: moment(t.LastHandshake), LastHeard: moment(judged.LastHeard())},
+		RxBytes: t.RxBytes, TxBytes: t.TxBytes, Life: api.Life{LastHandshake: seen(t.LastHandshake, a.Now), LastHeard: seen(judged.LastHeard(), a.Now)},
 	}
 	for _, prefix := range s.AllowedIPs {
 		if prefix.IsSingleIP() {

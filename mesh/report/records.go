@@ -101,22 +101,22 @@ func (r Revocation) show(names Names) api.Revoked {
 }
 
 // show says what is forwarded for others; nil when nothing is or was.
-func (r Relay) show(names Names) *api.Relay {
+func (r Relay) show(names Names, now time.Time) *api.Relay {
 	if len(r.Pairs)+len(r.Members) == 0 {
 		return nil
 	}
 	out := &api.Relay{Load: int(r.Load), LimitBPS: 8 * uint64(r.Limit), Pairs: []api.RelayPair{}, Members: []api.RelayMember{}}
 	for _, p := range r.Pairs {
-		out.Pairs = append(out.Pairs, api.RelayPair{A: names.Of(p.A), B: names.Of(p.B), Joined: p.Joined, FromA: relayed(p.FromA), FromB: relayed(p.FromB)})
+		out.Pairs = append(out.Pairs, api.RelayPair{A: names.Of(p.A), B: names.Of(p.B), Joined: p.Joined, FromA: relayed(p.FromA, now), FromB: relayed(p.FromB, now)})
 	}
 	for _, m := range r.Members {
-		out.Members = append(out.Members, api.RelayMember{Name: names.Of(m.ID), Channels: m.Channels, Sent: relayed(m.Sent)})
+		out.Members = append(out.Members, api.RelayMember{Name: names.Of(m.ID), Channels: m.Channels, Sent: relayed(m.Sent, now)})
 	}
 	return out
 }
 
-func relayed(t relay.Traffic) api.Relayed {
-	return api.Relayed{Packets: t.Packets, Bytes: t.Bytes, Dropped: t.Dropped, Last: moment(t.Last)}
+func relayed(t relay.Traffic, now time.Time) api.Relayed {
+	return api.Relayed{Packets: t.Packets, Bytes: t.Bytes, Dropped: t.Dropped, Last: seen(t.Last, now)}
 }
 
 // show says what has become of connections; nil when there was none.

@@ -38,6 +38,22 @@ func moment(t time.Time) *time.Time {
 	return &t
 }
 
+// shown is a time that this process has taken by its own clock, as the clock shows it now: somebody may have set that since, and the age is what counts.
+func shown(t, now time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return now.Add(t.Sub(now)).Round(0)
+}
+
+// seen is moment for such a time.
+func seen(t, now time.Time) *time.Time {
+	if never(t) {
+		return nil
+	}
+	return moment(shown(t, now))
+}
+
 // never reports whether a time stands for none: UAPI says 0 for a handshake that there was not.
 func never(t time.Time) bool { return t.IsZero() || t.Unix() == 0 }
 

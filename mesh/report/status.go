@@ -13,7 +13,7 @@ import (
 // Status is the agent as `warren status` shows it.
 func Status(a Agent) api.Status {
 	out := api.Status{
-		Schema: api.Schema, Time: a.Now, Version: a.Version, State: a.State, Since: a.Started, Dropped: dropped(a.Dropped),
+		Schema: api.Schema, Time: a.Now, Version: a.Version, State: a.State, Since: shown(a.Started, a.Now), Dropped: dropped(a.Dropped),
 		Self: api.Self{Interface: a.Interface, Port: a.Port, PublicKey: a.PublicKey}, Warnings: slices.Clone(a.Warnings),
 	}
 	if a.Mesh != nil {
@@ -71,7 +71,7 @@ func (m *Mesh) fill(out *api.Status, a Agent) {
 	for _, id := range m.Introducers {
 		out.Self.Anchors = append(out.Self.Anchors, names.Of(id))
 	}
-	out.Relay, out.Streams = m.Relay.show(names), m.Streams.Counts.show()
+	out.Relay, out.Streams = m.Relay.show(names, a.Now), m.Streams.Counts.show()
 	out.Admins, out.RootKey = r.admins(names), m.RootKey.show()
 	out.Invites, out.Revoked = invites(r.Invites, names, a.Now), revocations(r.Revoked, names)
 	out.Warnings = append(out.Warnings, m.warnings(names, a.Now)...)

@@ -55,21 +55,21 @@ func Why(in Inquiry) api.Why {
 	vital := m.vital(in.Target)
 	w := api.Why{
 		Asked:  api.Asked{Pinged: in.Ping.Asked, PingMS: milliseconds(in.Ping.RTT), Silent: silent(in.Ping.Passages)},
-		Schema: api.Schema, Time: in.Now, Gossip: vital.Life.String(), GossipAt: moment(vital.Since),
+		Schema: api.Schema, Time: in.Now, Gossip: vital.Life.String(), GossipAt: seen(vital.Since, in.Now),
 	}
 	var at verdict.Path
 	w.Peer, at = m.peer(target, names, in.Now)
 	w.Peer.Power = m.Records.powers()[target.ID]
-	w.Here = standing(in.Here, in.HereAt)
+	w.Here = standing(in.Here, in.HereAt, in.Now)
 	w.Here.Name, w.Here.Version = names.Of(m.Self), m.member(m.Self).Record.Version
-	w.There = standing(in.There.NAT, in.There.At)
+	w.There = standing(in.There.NAT, in.There.At, in.Now)
 	w.There.Name, w.There.Version = target.Name, target.Record.Version
 	if in.Bursts.Sent > 0 {
 		w.Bursts = bursts(in.Bursts, target.Name)
 	}
 	e := in.Evidence
 	w.Signals = api.Signals{
-		Unanswered: e.Unanswered, Since: moment(e.Begun), NoRoute: e.NoRoute, Refused: e.Refused, LastHeard: moment(in.There.Heard), NextTry: moment(e.NextTry),
+		Unanswered: e.Unanswered, Since: seen(e.Begun, in.Now), NoRoute: e.NoRoute, Refused: e.Refused, LastHeard: seen(in.There.Heard, in.Now), NextTry: seen(e.NextTry, in.Now),
 	}
 	if s, up := m.Sessions[in.Target]; up {
 		w.Session = &api.Session{Address: s.Remote, LatencyMS: milliseconds(s.RTT)}
@@ -78,10 +78,10 @@ func Why(in Inquiry) api.Why {
 		}
 	}
 	for _, a := range slices.Backward(in.Attempts) {
-		w.Attempts = append(w.Attempts, attempt(a))
+		w.Attempts = append(w.Attempts, attempt(a, in.Now))
 	}
 	for _, c := range slices.Backward(e.Changes) {
-		w.Changes = append(w.Changes, api.Change{Time: c.At, Reason: c.Reason.Words(names.Of), Path: formerPath(c.Path, names)})
+		w.Changes = append(w.Changes, api.Change{Time: shown(c.At, in.Now), Reason: c.Reason.Words(names.Of), Path: formerPath(c.Path, names)})
 	}
 	for _, r := range relays(e) {
 		w.Relays = append(w.Relays, api.RelayCheck{Name: names.Of(r.Anchor), Ready: r.Ready, InUse: inUse(e, r)})
@@ -167,14 +167,14 @@ func judged(w api.Why, v verdict.Verdict, names Names) api.Why {
 }
 
 // standing puts a node's own word into the API's.
-func standing(s natkind.Self, at time.Time) api.Standing {
+func standing(s natkind.Self, at, now time.Time) api.Standing {
 	return api.Standing{
-		Known: s != (natkind.Self{}), Time: moment(at), Mapping: s.Mapping.String(), Filtering: s.Filtering.String(), PortMapping: s.PortMapping.String(), Ports: s.Ports.String(), UDPBlocked: s.UDPBlocked,
+		Known: s != (natkind.Self{}), Time: seen(at, now), Mapping: s.Mapping.String(), Filtering: s.Filtering.String(), PortMapping: s.PortMapping.String(), Ports: s.Ports.String(), UDPBlocked: s.UDPBlocked,
 	}
 }
 
-func attempt(a verdict.Attempt) api.Attempt {
-	out := api.Attempt{Started: a.Started, Ended: moment(a.Ended), More: a.More, Result: a.Result()}
+func attempt(a verdict.Attempt, now time.Time) api.Attempt {
+	out := api.Attempt{Started: shown(a.Started, now), Ended: seen(a.Ended, now), More: a.More, Result: a.Result()}
 	for _, p := range a.Ranked() {
 		out.Pairs = append(out.Pairs, api.Pair{Remote: p.Remote, Type: p.Type, Sent: p.Sent, Answered: p.Answered, Heard: p.Heard, Result: a.Tell(p)})
 	}

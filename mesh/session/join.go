@@ -70,12 +70,21 @@ func (c *joinConn) Close() error {
 	return err
 }
 
+// tooManyJoins is what a joiner is told for whom there is no place, or no more.
+const tooManyJoins = "too many joins at once; try again"
+
+// NoPlace reports whether a joiner's failure is that the member has too many others to do with: it may be asked again soon.
+func NoPlace(err error) bool {
+	app, ok := errors.AsType[*quic.ApplicationError](err)
+	return ok && app.Remote && uint64(app.ErrorCode) == CodeStranger
+}
+
 // join hands a joiner's connection to Inbound.
 func (r *reception) join(ctx context.Context, conn *quic.Conn) {
 	leaveHalfOpen(conn)
 	if !r.gate.enterJoin(conn) {
 		r.counters.add(dropRate)
-		conn.CloseWithError(quic.ApplicationErrorCode(CodeRefused), "too many joins at once; try again")
+		conn.CloseWithError(quic.ApplicationErrorCode(CodeStranger), tooManyJoins)
 		return
 	}
 	defer r.gate.joins.Leave(conn)

@@ -224,7 +224,7 @@ func (f *friends) has(source netip.Prefix) bool {
 func (g *gate) enterJoin(conn *quic.Conn) bool {
 	out, ok := g.joins.Enter(time.Now(), conn, limit.Share{Key: sourceOf(conn.RemoteAddr()), Most: maxJoinsSource})
 	for _, old := range out {
-		old.CloseWithError(quic.ApplicationErrorCode(CodeStranger), "too many joins at once; try again")
+		old.CloseWithError(quic.ApplicationErrorCode(CodeStranger), tooManyJoins)
 	}
 	return ok
 }

@@ -245,30 +245,41 @@ func (r *router) splice(l *link, st *quic.Stream, h header) {
 		return
 	}
 	r.counters.add(countSpliced)
-	var active atomic.Int64 // unix nanoseconds of the last byte, of both directions
-	active.Store(time.Now().UnixNano())
+	active := newActivity()
 	pace := func(n int) { l.favours.pace(l.conn.Context(), n) }
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
-		pipe(st, on, &active, pace)
+		pipe(st, on, active, pace)
 	}()
-	pipe(on, st, &active, pace)
+	pipe(on, st, active, pace)
 	<-back
 }
 
+// activity is when the last byte came, of both directions. It is kept as the time since the beginning: whoever sets the clock ends no stream.
+type activity struct {
+	began time.Time
+	since atomic.Int64 // nanoseconds
+}
+
+func newActivity() *activity { return &activity{began: time.Now()} }
+
+func (a *activity) note(now time.Time) { a.since.Store(int64(now.Sub(a.began))) }
+
+// idleAt is when the stream is idle, if nothing more comes.
+func (a *activity) idleAt() time.Time { return a.began.Add(time.Duration(a.since.Load()) + spliceIdle) }
+
 // pipe copies from src to dst until src ends or either fails, and hands the end on: FIN as FIN, reset as reset.
 // pace is asked before bytes go on.
-func pipe(dst, src *quic.Stream, active *atomic.Int64, pace func(n int)) {
+func pipe(dst, src *quic.Stream, active *activity, pace func(n int)) {
 	buf := make([]byte, spliceBuffer)
 	for {
-		idleAt := time.Unix(0, active.Load()).Add(spliceIdle)
-		src.SetReadDeadline(idleAt)
+		src.SetReadDeadline(active.idleAt())
 		n, err := src.Read(buf)
 		if n > 0 {
 			pace(n)
 			now := time.Now()
-			active.Store(now.UnixNano())
+			active.note(now)
 			dst.SetWriteDeadline(now.Add(spliceIdle))
 			if _, werr := dst.Write(buf[:n]); werr != nil {
 				src.CancelRead(resetCode(werr))
@@ -281,7 +292,7 @@ func pipe(dst, src *quic.Stream, active *atomic.Int64, pace func(n int)) {
 		case errors.Is(err, io.EOF):
 			dst.Close()
 			return
-		case isTimeout(err) && time.Unix(0, active.Load()).Add(spliceIdle).After(time.Now()):
+		case isTimeout(err) && active.idleAt().After(time.Now()):
 			// the other direction is alive
 		default:
 			dst.CancelWrite(resetCode(err))

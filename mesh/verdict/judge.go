@@ -142,6 +142,8 @@ func (e *Evidence) unreached() Verdict {
 		waited = e.Now.Sub(s.Since)
 	}
 	switch {
+	case e.Ping.Answered: // and the way over which it was is gone since
+		return Verdict{Kind: Lost, Cause: JustLost{peer}, Fix: AskAgain}
 	case len(e.Refusals) > 0 && e.Sessions == 0:
 		return Verdict{Kind: Refused, Cause: RefusedBy{e.Refusals}, Fix: SeeStatus}
 	case e.Sessions == 0:

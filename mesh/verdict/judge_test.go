@@ -113,6 +113,16 @@ func TestVerdicts(t *testing.T) {
 			silent(e)
 			e.Keyed, e.Signals.Since = before(time.Minute), before(time.Second)
 		}, Lost, []string{"has just stopped answering"}},
+		{"a ping is answered, and the relay over which it was is gone meanwhile", func(e *Evidence) {
+			asked(true)(e)
+			e.Path, e.Relay = Path{}, idGate
+			e.Here.NAT, e.There.NAT = kindsOf(sym, strict, absent), kindsOf(sym, strict, absent)
+			tried(e, pair("srflx", 5, 0, 0))
+		}, Lost, []string{"b is not reached", "b has just stopped answering"}},
+		{"a ping is answered, and all sessions are gone meanwhile", func(e *Evidence) {
+			asked(true)(e)
+			e.Path, e.Sessions = Path{}, 0
+		}, Lost, []string{"b has just stopped answering"}},
 		{"handshakes fail after a good time", func(e *Evidence) {
 			asked(false)(e)
 			viaRelay(e)

@@ -38,7 +38,7 @@ type Endpoint struct {
 	// atomic
 	path  atomic.Pointer[path]
 	heard atomic.Pointer[netip.AddrPort] // where the peer spoke from while there was no path
-	began atomic.Int64                   // Unix nanoseconds of our last initiation, if controlling; 0: none
+	began atomic.Int64                   // the moment of our last initiation, if controlling; 0: none
 	tx    traffic
 	rx    traffic
 	// elsewhere are the bytes of rx that did not come by the path.
@@ -69,7 +69,7 @@ type path struct {
 // traffic counts one direction.
 type traffic struct {
 	packets, bytes atomic.Uint64
-	last           atomic.Int64 // Unix nanoseconds
+	last           atomic.Int64 // a moment
 }
 
 func (t *traffic) add(packets, bytes int, now int64) {
@@ -212,13 +212,6 @@ func (e *Endpoint) Activity() Activity {
 	}
 }
 
-func timeOf(nano int64) time.Time {
-	if nano == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, nano)
-}
-
 // send carries WireGuard packets to the peer. A handshake that is meant for another peer (two of them have changed
 // places behind one NAT, and the device took this object from a packet that came from the old address) goes to
 // that one's endpoint.
@@ -241,7 +234,7 @@ func (e *Endpoint) transmit(bufs [][]byte) error {
 			return nil
 		}
 	}
-	now := time.Now().UnixNano()
+	now := nanos()
 	if len(bufs) == 1 && isInitiation(bufs[0]) {
 		e.begin(now)
 	}

@@ -258,7 +258,7 @@ func (f *forwarder) run() {
 }
 
 func (f *forwarder) send(p *parcel) {
-	now := time.Now().UnixNano()
+	now := nanos()
 	list := p.list
 	for _, run := range p.runs {
 		c := run.forward.counters

@@ -165,7 +165,7 @@ func (l *lane) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (int, error) {
 		return 0, l.fail("write", net.ErrClosed)
 	default:
 	}
-	if at := l.writeDeadline.Load(); at != 0 && time.Now().UnixNano() >= at {
+	if at := l.writeDeadline.Load(); at != 0 && nanos() >= at {
 		return 0, l.fail("write", os.ErrDeadlineExceeded)
 	}
 	if !addr.IsValid() {
@@ -238,7 +238,7 @@ func (l *lane) SetReadDeadline(t time.Time) error {
 func (l *lane) SetWriteDeadline(t time.Time) error {
 	nano := int64(0)
 	if !t.IsZero() {
-		nano = max(t.UnixNano(), 1)
+		nano = max(nanosOf(t), 1)
 	}
 	l.writeDeadline.Store(nano)
 	return nil

@@ -2,7 +2,6 @@ package bind
 
 import (
 	"net/netip"
-	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
@@ -55,7 +54,7 @@ func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int
 	if routes := r.bind.routes.table.Load(); routes != r.routes {
 		r.routes, r.half = routes, Half{}
 	}
-	now := time.Now().UnixNano()
+	now := nanos()
 	for i := range n {
 		if sizes[i] > 0 {
 			sizes[i] = r.sort(bufs[i][:sizes[i]], &eps[i], now)

@@ -93,7 +93,7 @@ type unsent struct {
 
 // refused is what is kept of an address.
 type refused struct {
-	sent  atomic.Int64 // Unix nanoseconds
+	sent  atomic.Int64 // a moment
 	mu    sync.Mutex   // guards the rest
 	kinds [refusalKinds]struct {
 		count       uint64
@@ -141,7 +141,7 @@ func (g *gate) Send(bufs [][]byte, ep conn.Endpoint) error {
 func (u *unsent) passed(to netip.AddrPort) {
 	if table := u.table.Load(); table != nil {
 		if r := (*table)[to]; r != nil {
-			r.sent.Store(time.Now().UnixNano())
+			r.sent.Store(nanos())
 		}
 	}
 }

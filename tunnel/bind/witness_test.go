@@ -179,7 +179,7 @@ func flood(t *testing.T, b *Bind, from netip.AddrPort, n int) {
 	if !known || e == nil {
 		t.Fatalf("%v is nobody's", from)
 	}
-	now := time.Now().UnixNano()
+	now := nanos()
 	for range n {
 		for _, kind := range []byte{2, 3, 4} {
 			e.yields(message(kind), now)
