@@ -333,7 +333,7 @@ func (i *introduction) succeed() {
 }
 
 // fail ends the attempt without success.
-func (i *introduction) fail(text string) {
+func (i *introduction) fail(now time.Time, text string) {
 	i.end()
-	i.try.failure = text
+	i.try.failure, i.try.failed = text, now
 }

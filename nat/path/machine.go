@@ -68,12 +68,15 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		m.route.watch(now, Wake{LastTx: in.LastTx, LastRx: in.LastRx})
 	case Local:
 		m.core.overlay = in.Overlay
-		again := m.stranded(in) || m.cornered(in)
+		again, soon := m.stranded(in) || m.cornered(in), m.unaided(in)
 		m.intro.setLocal(now, in)
 		m.route.relays.renew(now, m.route.used(), in.Relays)
 		m.ease(now)
-		if again {
+		switch {
+		case again:
 			m.intro.begin(now)
+		case soon:
+			m.intro.hurry(now)
 		}
 	case Received:
 		m.intro.received(now, in.Message)
@@ -170,7 +173,7 @@ func (m *Machine) failed(now time.Time, in Failed) {
 	if !m.intro.try.runs(in.Attempt) {
 		return
 	}
-	m.intro.fail(in.Text)
+	m.intro.fail(now, in.Text)
 	m.settle(now)
 	m.route.useRelay(now)
 }
@@ -243,6 +246,13 @@ func (m *Machine) stranded(now Local) bool {
 		return len(m.intro.local.Relays) == 0
 	}
 	return m.intro.local.reaches(agreed) && !now.reaches(agreed)
+}
+
+// unaided reports whether there is no path and nothing under way for want of an anchor to name, and there is one now: what failed without
+// it is no reason to wait.
+func (m *Machine) unaided(now Local) bool {
+	relays := m.route.relays
+	return m.route.path.Kind == None && m.intro.try.count > 0 && m.intro.idle() && !relays.any(m.intro.local.Relays) && relays.any(now.Relays)
 }
 
 // cornered reports whether UDP has been found to be blocked here, and there is a relay to name: the peer is to know both.
