@@ -123,6 +123,9 @@ func (m *Machine) take(now time.Time, in Input) {
 			m.sessions.forgive()
 			m.try(now, "start")
 		}
+	case Moved:
+		delete(m.sessions.failures, in.ID)
+		m.pool.moved(now, in.ID)
 	case NetworkChanged:
 		m.left = time.Time{}
 		m.sessions.forgive()

@@ -129,6 +129,8 @@ func eventOf(in Input) string {
 	switch in.(type) {
 	case Anchors:
 		return "anchors"
+	case Moved:
+		return "moved"
 	case NetworkChanged:
 		return "network"
 	case Doubt:
@@ -337,7 +339,7 @@ func (s *schedule) anchors() {
 func (s *schedule) disturb() {
 	r := s.rnd
 	one := s.sites[r.IntN(len(s.sites))]
-	switch r.IntN(14) {
+	switch r.IntN(15) {
 	case 0, 1:
 		s.udp = !s.udp
 		s.stun = s.udp || r.IntN(3) == 0
@@ -367,6 +369,8 @@ func (s *schedule) disturb() {
 			s.hangUp(one)
 			s.tell(StreamDown{ref})
 		}
+	case 14:
+		s.tell(Moved{one.id})
 	case 13: // news of an older one
 		var older Ref
 		if current := s.m.streams[one.id]; current != nil && current.serial > 0 {
