@@ -227,7 +227,7 @@ func (s *schedule) disturb() {
 	case 10:
 		s.twice = r.Float64()
 	case 11, 12: // it does nothing for a while
-		s.busy[i] = s.now.Add(time.Duration(r.IntN(4000)) * time.Millisecond)
+		s.busy[i] = later(s.busy[i], s.now.Add(time.Duration(r.IntN(4000))*time.Millisecond))
 	case 13: // it has moved, and knows
 		side.addr = netipPort(side.addr, uint16(1024+r.IntN(60000)))
 		s.input(i, NetworkChanged{Local: s.local(i), Same: r.IntN(4) == 0})

@@ -352,7 +352,9 @@ func (s *schedule) disturb() {
 	case 7:
 		s.others = !s.others
 	case 8:
-		s.busy = s.now.Add(time.Duration(r.IntN(4000)) * time.Millisecond)
+		if until := s.now.Add(time.Duration(r.IntN(4000)) * time.Millisecond); until.After(s.busy) {
+			s.busy = until // what comes stays in order
+		}
 	case 9:
 		s.tell(NetworkChanged{})
 	case 10:
