@@ -50,7 +50,7 @@ const (
 	PeerIdle       = "idle"       // its path worked when it was last used; nothing was asked since. Static peers: nothing speaks against it
 	PeerSilent     = "silent"     // there is a path, and it owes an answer, or other members miss it
 	PeerConnecting = "connecting" // no path yet, or no keys; being worked on
-	PeerDown       = "down"       // no path; tried and failed, will be tried again
+	PeerDown       = "down"       // no path for 8 s or more; it is tried again and again
 	PeerLeft       = "left"       // has left the mesh by itself
 )
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat"
 )
 
 // Board is what a hub has to show: the settings in force, and what a person should look at.
@@ -12,7 +13,8 @@ type Board struct {
 	Ready    bool // everything is in place
 	Settings Settings
 	Warnings []string // in words
-	// Refusals are what active members say that want no session, until each has one again. Nothing follows from them.
+	// Refusals are what active members say that want no session, until each has one again. One with which this node has found a path since,
+	// which takes introductions both ways, has taken it in, whether or not they need a session. Nothing follows from them.
 	Refusals map[identity.NodeID]Refusal
 	// NoTunnel are the active members that have no tunnel here, and why.
 	NoTunnel map[identity.NodeID]string
@@ -49,6 +51,9 @@ func (h *Hub) publish(f facts, want desired, failed error) {
 		if !f.active(id) {
 			delete(h.said.refusals, id) // it has nothing to say
 			continue
+		}
+		if p := h.peers[id]; p != nil && p.path.Path.Kind != nat.None && p.met.After(no.Since) {
+			continue // should that path end it may be said again
 		}
 		b.Refusals[id] = no
 	}

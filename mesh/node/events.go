@@ -22,6 +22,9 @@ func (h *Hub) pathChanged(e nat.Event) bool {
 	if e.Path.Addr != p.path.Path.Addr {
 		h.log.Info("path changed", "peer", h.nameOf(e.Peer), "path", e.Path.Kind.String(), "address", e.Path.Addr, "reason", e.Reason)
 	}
+	if p.path.Path.Kind == nat.None && e.Path.Kind != nat.None {
+		p.met = time.Now()
+	}
 	p.path = e
 	h.steer(e.Peer, p, planWay(e.Peer, e, h.last.facts.underlay()), e.PeerRestarted)
 	if e.Path.Kind == nat.Relayed {

@@ -88,6 +88,7 @@ type opened struct {
 // peer is what the loop keeps of another active member.
 type peer struct {
 	path  nat.Event // the last one; zero: none
+	met   time.Time // when nat last found a path where there was none
 	way   way       // as the tunnel was told
 	where whereabouts
 }

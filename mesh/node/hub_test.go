@@ -551,6 +551,52 @@ func TestRefusalsAreShownAndNoMore(t *testing.T) {
 	})
 }
 
+// A member with which a path came up after it had refused a session has taken this node in: what it said is not held against it, though no
+// session with it is needed any more. A path that was there before says nothing, and one that ends takes back what it said.
+func TestRefusalIsOverWithAPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newTwins(t, newNetwork(), 1, testMember(1), testMember(2), testMember(3))
+		a.run(t)
+		time.Sleep(time.Second)
+		path := func(n byte, kind nat.PathKind) {
+			time.Sleep(time.Second)
+			e := nat.Event{Peer: id(n), Path: nat.Path{Kind: kind}}
+			if kind != nat.None {
+				e.Path.Addr = netip.MustParseAddrPort("203.0.113.2:9277")
+			}
+			a.paths <- e
+		}
+		expect := func(what string, refused ...byte) {
+			t.Helper()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			got := a.hub.Board().Refusals
+			if len(got) != len(refused) {
+				t.Errorf("%s: got %v, want those of %v", what, got, refused)
+			}
+			for _, n := range refused {
+				if got[id(n)].Reason == "" {
+					t.Errorf("%s: got none of %d", what, n)
+				}
+			}
+		}
+		path(3, nat.Direct)
+		for _, n := range []byte{2, 3} {
+			time.Sleep(time.Second)
+			a.sessions <- session.Event{Kind: session.Refused, ID: id(n), Code: session.CodeRefused, Reason: "not known here"}
+		}
+		expect("refused", 2, 3)
+		path(2, nat.Direct)
+		expect("a path since", 3)
+		path(2, nat.None)
+		expect("it has ended", 2, 3)
+		path(2, nat.Direct)
+		path(3, nat.None)
+		path(3, nat.Direct)
+		expect("paths since", []byte{}...)
+	})
+}
+
 // Where a node was reached is kept once it is a member: not of one that only shows a chain.
 func TestContactsAreMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -74,7 +74,7 @@ func (m *Mesh) signs(id identity.NodeID, now time.Time) verdict.Signs {
 	at := m.Path(id)
 	byStream := at.Kind == verdict.DirectPath && at.TCP // nat watches the path beside it, which is not used
 	s := verdict.Signs{
-		Now: now, Way: at.Kind != verdict.NoPath, Tried: way.Attempts, Sent: traffic.Sent, Heard: traffic.Heard, Proved: way.Proved,
+		Now: now, Way: at.Kind != verdict.NoPath, Pathless: way.Since, Sent: traffic.Sent, Heard: traffic.Heard, Proved: way.Proved,
 		Watched: !byStream, Overdue: !byStream && way.Overdue(now),
 	}
 	if !never(traffic.LastHandshake) {

@@ -65,10 +65,18 @@ func TestPeers(t *testing.T) {
 		{"a stream leads to it, and is not used", func(m *Mesh) {
 			m.Streams.Ends = map[identity.NodeID]netip.AddrPort{idB: atStream}
 		}, api.PeerUp, direct, 12.5, "", verdict.Path{Kind: verdict.DirectPath}},
-		{"no path yet", without, api.PeerConnecting, api.Path{Kind: api.PathNone}, 0, "peer has not answered", verdict.Path{}},
+		{"no path yet", func(m *Mesh) {
+			without(m)
+			way := m.Paths[idB]
+			way.Since = now.Add(-time.Second)
+			m.Paths[idB] = way
+		}, api.PeerConnecting, api.Path{Kind: api.PathNone}, 0, "peer has not answered", verdict.Path{}},
 		{"no path, and tried", func(m *Mesh) {
-			m.Paths[idB] = path.Status{Reason: through, Attempts: 3, RTT: time.Second}
+			m.Paths[idB] = path.Status{Reason: through, Since: now.Add(-time.Minute), RTT: time.Second}
 		}, api.PeerDown, api.Path{Kind: api.PathNone}, 0, "relay through gate is dead", verdict.Path{}},
+		{"no path any more, after many attempts at the one before", func(m *Mesh) {
+			m.Paths[idB] = path.Status{Reason: through, Since: now.Add(-time.Second), Attempts: 30}
+		}, api.PeerConnecting, api.Path{Kind: api.PathNone}, 0, "relay through gate is dead", verdict.Path{}},
 		{"not known to nat", func(m *Mesh) { delete(m.Paths, idB) }, api.PeerConnecting, api.Path{Kind: api.PathNone}, 0, "", verdict.Path{}},
 		{"its key is another's", func(m *Mesh) { m.NoTunnel = map[identity.NodeID]string{idB: "no tunnel: its WireGuard key is gate's"} },
 			api.PeerDown, api.Path{Kind: api.PathNone}, 0, "no tunnel: its WireGuard key is gate's", verdict.Path{}},

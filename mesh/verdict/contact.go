@@ -10,8 +10,8 @@ type Contact uint8
 
 // The contacts. Each says what is known now; none says what is merely likely.
 const (
-	Down       Contact = iota // no way leads to it, and several tries have failed
-	Connecting                // no way leads to it yet, or keys are being agreed on over the one that does
+	Down       Contact = iota // no way has led to it for longer than a try takes
+	Connecting                // no way leads to it yet, or not any more since a moment ago, or keys are being agreed on over the one that does
 	Mute                      // a way is there, and the peer owes an answer over it
 	Idle                      // a way is there that worked when it was last used; nothing was asked since
 	Up                        // it has been heard by its way within the last seconds
@@ -31,16 +31,14 @@ const (
 	// answersWithin is when a peer that gets packets sends one at the latest, an empty one: WireGuard's passive keepalive, of 10 s, and
 	// the way here. It counts where no check watches the way.
 	answersWithin = 12 * time.Second
-	// manyTries without a way make a peer down.
-	manyTries = 2
 )
 
 // Signs are what a peer's contact is judged by. Times are zero for never. All that is heard was authenticated.
 type Signs struct {
 	Now time.Time
-	// Way says that there is one, and Tried how many attempts at one there were so far.
-	Way   bool
-	Tried uint64
+	// Way says that there is one; Pathless is since when there is none, as far as is known.
+	Way      bool
+	Pathless time.Time
 	// Keyed is when WireGuard last agreed on keys with the peer.
 	Keyed time.Time
 	// Sent and Heard are the last packets to the peer, and of it, by the way that is used now.
@@ -72,7 +70,7 @@ func (s Signs) owes() bool {
 // Contact judges. It is the only place where that is done.
 func (s Signs) Contact() Contact {
 	switch {
-	case !s.Way && s.Tried > manyTries:
+	case !s.Way && !s.Pathless.IsZero() && s.Now.Sub(s.Pathless) >= youngFor:
 		return Down
 	case !s.Way:
 		return Connecting

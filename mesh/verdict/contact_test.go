@@ -18,9 +18,10 @@ func TestContact(t *testing.T) {
 		want Contact
 	}{
 		{"nothing is known", Signs{Now: judgedAt}, Connecting},
-		{"no way, tried twice", Signs{Now: judgedAt, Tried: 2}, Connecting},
-		{"no way, tried three times", Signs{Now: judgedAt, Tried: 3}, Down},
-		{"no way, though heard just now by the last one", Signs{Now: judgedAt, Tried: 3, Heard: judgedAt, Keyed: judgedAt}, Down},
+		{"no way for a moment, whatever was before", Signs{Now: judgedAt, Pathless: before(7900 * time.Millisecond), Keyed: before(time.Hour)}, Connecting},
+		{"no way for longer than a try takes", Signs{Now: judgedAt, Pathless: before(8 * time.Second)}, Down},
+		{"no way for an hour, though nothing could be tried", Signs{Now: judgedAt, Pathless: before(time.Hour)}, Down},
+		{"no way, though heard just now by the last one", Signs{Now: judgedAt, Pathless: before(time.Minute), Heard: judgedAt, Keyed: judgedAt}, Down},
 		{"a way, no keys", way(func(s *Signs) { s.Keyed = time.Time{}; s.Proved = judgedAt }), Connecting},
 		{"connected just now", way(func(s *Signs) { s.Keyed, s.Proved = judgedAt, judgedAt }), Up},
 		{"a packet just now", way(func(s *Signs) { s.Heard = before(1900 * time.Millisecond) }), Up},

@@ -33,7 +33,8 @@ type attempt struct {
 	remote   []Candidate
 	repeats  int // of the trickled list; -1 when nothing was trickled
 	count    uint64
-	failure  string // of the last attempt that failed, empty after a success
+	failure  string    // of the last attempt that failed, empty after a success
+	failed   time.Time // when that was
 	ports    prediction
 }
 
@@ -63,7 +64,7 @@ func (a *attempt) expired(now time.Time) bool { return a.on && isDue(now, a.dead
 func (a *attempt) start(now time.Time, number uint64, keys exchange, remote []Candidate, relays choice, limit time.Duration) {
 	*a = attempt{
 		core: a.core, number: number, on: true, exchange: keys, started: now, deadline: now.Add(limit), relays: relays,
-		remote: remote, repeats: -1, count: a.count + 1, failure: a.failure,
+		remote: remote, repeats: -1, count: a.count + 1, failure: a.failure, failed: a.failed,
 	}
 	a.emit(StartICE{
 		Attempt: number, Controlling: a.controlling, Local: keys.own, Remote: keys.remote, Candidates: slices.Clone(remote),

@@ -114,8 +114,7 @@ func (i *introduction) rush(now time.Time) {
 // transmit sends the ask or offer (again), as long as there is nothing better to do.
 func (i *introduction) transmit(now time.Time) {
 	if i.path.Kind != None && i.sig.sent > spareRepeats {
-		i.sig.waiting = false
-		i.retry.climb(now, i.path.Kind)
+		i.sig.waiting = false // Machine.goOn plans the next one
 		return
 	}
 	i.sig.transmit(now, i.local, i.use)
@@ -334,7 +333,7 @@ func (i *introduction) succeed() {
 }
 
 // fail ends the attempt without success.
-func (i *introduction) fail(text string) {
+func (i *introduction) fail(now time.Time, text string) {
 	i.end()
-	i.try.failure = text
+	i.try.failure, i.try.failed = text, now
 }

@@ -58,8 +58,8 @@ func New(cfg Config, now time.Time) *Machine {
 // Controlling reports whether this side offers and nominates: the one with the smaller ID.
 func (m *Machine) Controlling() bool { return m.core.controlling }
 
-// Step takes one input and returns what to do, in order, and when to send the next Wake (the zero
-// time for never). The outputs are the caller's.
+// Step takes one input and returns what to do, in order, and when to send the next Wake: the zero time for never, else now or later, so that
+// whoever comes later than that is late. The outputs are the caller's.
 func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	switch in := in.(type) {
 	case Wake:
@@ -68,12 +68,15 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		m.route.watch(now, Wake{LastTx: in.LastTx, LastRx: in.LastRx})
 	case Local:
 		m.core.overlay = in.Overlay
-		again := m.stranded(in) || m.cornered(in)
+		again, soon := m.stranded(in) || m.cornered(in), m.unaided(in)
 		m.intro.setLocal(now, in)
 		m.route.relays.renew(now, m.route.used(), in.Relays)
 		m.ease(now)
-		if again {
+		switch {
+		case again:
 			m.intro.begin(now)
+		case soon:
+			m.intro.hurry(now)
 		}
 	case Received:
 		m.intro.received(now, in.Message)
@@ -131,8 +134,9 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 	}
 	m.settle(now)
 	m.seekSpare(now)
+	m.goOn(now)
 	out, m.core.out = m.core.out, nil
-	return out, m.next()
+	return out, m.next(now)
 }
 
 // Stop ends what is running, for a peer that is no longer wanted.
@@ -169,12 +173,17 @@ func (m *Machine) failed(now time.Time, in Failed) {
 	if !m.intro.try.runs(in.Attempt) {
 		return
 	}
-	m.intro.fail(in.Text)
+	m.intro.fail(now, in.Text)
 	m.settle(now)
 	m.route.useRelay(now)
-	m.settle(now)
-	if m.intro.retry.at.IsZero() {
-		m.intro.retry.climb(now, m.intro.path.Kind)
+}
+
+// goOn sees to it that a machine which wants another path than it has always tries again, whatever ended what was under way: an attempt
+// that failed, a peer that is another process now, an offer that came too soon to be answered.
+func (m *Machine) goOn(now time.Time) {
+	begun := m.intro.try.count > 0 || !m.intro.sig.begun.IsZero()
+	if begun && m.route.path.Kind != Direct && m.intro.idle() && m.intro.retry.at.IsZero() {
+		m.intro.retry.climb(now, m.route.path.Kind)
 	}
 }
 
@@ -239,6 +248,13 @@ func (m *Machine) stranded(now Local) bool {
 	return m.intro.local.reaches(agreed) && !now.reaches(agreed)
 }
 
+// unaided reports whether there is no path and nothing under way for want of an anchor to name, and there is one now: what failed without
+// it is no reason to wait.
+func (m *Machine) unaided(now Local) bool {
+	relays := m.route.relays
+	return m.route.path.Kind == None && m.intro.try.count > 0 && m.intro.idle() && !relays.any(m.intro.local.Relays) && relays.any(now.Relays)
+}
+
 // cornered reports whether UDP has been found to be blocked here, and there is a relay to name: the peer is to know both.
 func (m *Machine) cornered(now Local) bool {
 	before := m.intro.local
@@ -255,10 +271,14 @@ func (m *Machine) search(now time.Time) {
 	}
 }
 
-// next is the earliest of the parts' times.
-func (m *Machine) next() time.Time {
-	first := m.intro.wake()
-	return due.Sooner(first, m.route.wake())
+// next is the earliest of the parts' times, or now when that has gone by: what is planned for a time that counts from the beginning of an
+// attempt is not late because it is planned now.
+func (m *Machine) next(now time.Time) time.Time {
+	first := due.Sooner(m.intro.wake(), m.route.wake())
+	if first.IsZero() {
+		return first
+	}
+	return later(first, now)
 }
 
 // rejects reports whether an address lies in the overlay: a tunnel must not become its own underlay.

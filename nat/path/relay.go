@@ -66,6 +66,9 @@ type channels struct {
 // maxChannels are the two agreed on, the one in use, and one that lingers.
 const maxChannels = 4
 
+// noneInCommon is so as long as neither side has an anchor to name that may be used.
+const noneInCommon Reason = "no relay: no anchor in common"
+
 // choice names the anchors that both ends agreed on: the one to use, and the one to hold ready. Zero for none.
 type choice struct{ first, spare identity.NodeID }
 
@@ -154,15 +157,22 @@ func (r *relay) wake(u used) time.Time {
 	return time.Time{}
 }
 
+// usable reports whether an anchor may relay between these two.
+func (s *relays) usable(id identity.NodeID) bool {
+	return !id.IsZero() && id != s.cfg.Peer && id != s.cfg.Self && !slices.Contains(s.gone, id)
+}
+
+// any reports whether one of the anchors that this node can name may be used.
+func (s *relays) any(local []RelayOffer) bool {
+	return slices.ContainsFunc(local, func(o RelayOffer) bool { return s.usable(o.Anchor) })
+}
+
 // plan prepares the channels on the agreed anchors. It reports whether there are any.
 func (s *relays) plan(now time.Time, u used, agreed choice) bool {
-	usable := func(id identity.NodeID) bool {
-		return !id.IsZero() && id != s.cfg.Peer && id != s.cfg.Self && !slices.Contains(s.gone, id)
-	}
-	if !usable(agreed.spare) || agreed.spare == agreed.first {
+	if !s.usable(agreed.spare) || agreed.spare == agreed.first {
 		agreed.spare = identity.NodeID{}
 	}
-	if !usable(agreed.first) {
+	if !s.usable(agreed.first) {
 		agreed = choice{first: agreed.spare}
 	}
 	s.agreed = agreed
@@ -173,7 +183,7 @@ func (s *relays) plan(now time.Time, u used, agreed choice) bool {
 	}
 	if agreed.first.IsZero() {
 		if len(s.list) == 0 {
-			s.why = "no relay: no anchor in common"
+			s.why = noneInCommon
 		}
 		return false
 	}
@@ -280,6 +290,9 @@ func (s *relays) renew(now time.Time, u used, local []RelayOffer) {
 	s.gone = slices.DeleteFunc(s.gone, func(id identity.NodeID) bool { // it is a member again
 		return slices.ContainsFunc(local, func(o RelayOffer) bool { return o.Anchor == id })
 	})
+	if s.why == noneInCommon && s.any(local) {
+		s.why = ""
+	}
 	for _, r := range s.list {
 		newer := func(o RelayOffer) bool { return o.Anchor == r.anchor && o.Since.After(r.since) }
 		if r.phase == relayReady && !u.by(r) && r.end.IsZero() && slices.ContainsFunc(local, newer) {

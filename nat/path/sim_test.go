@@ -37,6 +37,16 @@ type world struct {
 	loss     float64                  // of signals
 	latency  time.Duration            // of everything, one way
 	punching time.Duration            // of ICE, once both try
+
+	// Of schedules, see schedule_test.go.
+	light  bool          // nothing is taped, and messages are handed over as they are
+	spread time.Duration // of what takes latency: more than that, by chance, so that order is lost
+	lost   float64       // of checks and their answers
+	twice  float64       // of signals
+	busy   [2]time.Time  // until when a side does nothing
+	// What happens to a machine, before and after.
+	reached func(m *Machine, in Input)
+	stepped func(i int, in Input, wake time.Time)
 }
 
 type side struct {
@@ -51,7 +61,8 @@ type side struct {
 	ice      *StartICE
 	relay    netip.AddrPort // its channel at anchorID
 	opened   map[identity.NodeID]bool
-	away     map[identity.NodeID]bool // the anchors that it has no session with
+	away     map[identity.NodeID]bool      // the anchors that it has no session with
+	sessions map[identity.NodeID]time.Time // since when it has one, or has none
 	trusted  []Credentials
 	tx, rx   time.Time
 	events   []Event
@@ -144,14 +155,30 @@ func (w *world) after(d time.Duration, do func()) {
 	heap.Push(&w.queue, event{at: w.now.Add(d), seq: w.serial, do: do})
 }
 
-// input steps the machine of a side and carries out what it says.
+// input steps the machine of a side and carries out what it says, as soon as the side has time.
 func (w *world) input(i int, in Input) {
+	if busy := w.busy[i]; w.now.Before(busy) {
+		w.after(busy.Sub(w.now), func() { w.step(i, in) })
+		return
+	}
+	w.step(i, in)
+}
+
+func (w *world) step(i int, in Input) {
 	s := w.side[i]
 	if s.m == nil {
 		return
 	}
+	if w.reached != nil {
+		w.reached(s.m, in)
+	}
 	out, wake := s.m.Step(w.clock(i), in)
-	s.tape.frames = append(s.tape.frames, frame{w.clock(i), in, out, wake})
+	if w.stepped != nil {
+		w.stepped(i, in, wake)
+	}
+	if !w.light {
+		s.tape.frames = append(s.tape.frames, frame{w.clock(i), in, out, wake})
+	}
 	for _, o := range out {
 		w.do(s, o)
 	}
@@ -170,10 +197,28 @@ func (w *world) input(i int, in Input) {
 	s.wakeAt = wake
 	m := s.m
 	w.after(max(0, wake.Sub(w.now)), func() {
-		if s.m == m && s.wakeAt.Equal(wake) {
-			w.input(i, Wake{LastTx: s.tx.Add(w.skew[i]), LastRx: s.rx.Add(w.skew[i])})
-		}
+		w.awake(i, m, wake)
 	})
+}
+
+// awake wakes a machine, after all that has come while its side was busy.
+func (w *world) awake(i int, m *Machine, wake time.Time) {
+	s := w.side[i]
+	switch busy := w.busy[i]; {
+	case s.m != m || !s.wakeAt.Equal(wake):
+	case w.now.Before(busy):
+		w.after(busy.Sub(w.now)+1, func() { w.awake(i, m, wake) })
+	default:
+		w.step(i, Wake{LastTx: s.tx.Add(w.skew[i]), LastRx: s.rx.Add(w.skew[i]), Late: w.now.Sub(wake)})
+	}
+}
+
+// trip is the time that something takes, one way.
+func (w *world) trip() time.Duration {
+	if w.spread == 0 {
+		return w.latency
+	}
+	return w.latency + time.Duration(w.rnd.Int64N(int64(w.spread)))
 }
 
 func (w *world) do(s *side, o Output) {
@@ -182,13 +227,20 @@ func (w *world) do(s *side, o Output) {
 	case Send:
 		s.sent[o.Message.Kind]++
 		if !w.signals {
-			w.input(s.index, Unroutable{Kind: o.Message.Kind, Text: "no anchor session"})
+			w.step(s.index, Unroutable{Kind: o.Message.Kind, Text: "no anchor session"})
 			return
 		}
 		if w.rnd.Float64() < w.loss {
 			return
 		}
 		o.Message.NAT = natkind.Self{UDPBlocked: w.noUDP[s.index]}.Pack()
+		if w.light {
+			w.after(w.trip(), func() { w.input(other.index, Received{o.Message}) })
+			if w.rnd.Float64() < w.twice {
+				w.after(2*w.trip(), func() { w.input(other.index, Received{o.Message}) })
+			}
+			return
+		}
 		raw, err := o.Message.Encode()
 		if err != nil {
 			w.t.Fatal(err)
@@ -245,6 +297,9 @@ func (w *world) tryICE() {
 }
 
 func (w *world) check(s, other *side, c Check) {
+	if w.lost > 0 && w.rnd.Float64() < w.lost {
+		return
+	}
 	from := s.addr
 	if IsVirtual(c.To.Addr()) {
 		if !w.forwards(c.To) {
@@ -254,16 +309,18 @@ func (w *world) check(s, other *side, c Check) {
 	} else if !w.direct || c.To != other.addr {
 		return
 	}
-	w.after(w.latency, func() {
+	w.after(w.trip(), func() {
 		if other.m == nil || !slices.Contains(other.trusted, c.Remote) || other.ice != nil && !IsVirtual(from.Addr()) {
 			return
 		}
 		m := s.m
-		w.after(w.latency, func() {
-			if s.m == m {
-				w.input(s.index, CheckAnswered{ID: c.ID})
-			}
-		})
+		if w.lost == 0 || w.rnd.Float64() >= w.lost {
+			w.after(w.trip(), func() {
+				if s.m == m {
+					w.input(s.index, CheckAnswered{ID: c.ID})
+				}
+			})
+		}
 		w.input(other.index, PeerChecked{From: from})
 	})
 }

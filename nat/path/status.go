@@ -15,7 +15,7 @@ type View struct {
 	controlling   bool
 	because       Reason // of the last change of path
 	changes       []Change
-	failure       string    // of the last attempt, in words
+	failure       string    // of the last attempt, in words; unless a path has come and gone since
 	next          time.Time // of the next introduction made unasked; zero for never
 	trying        time.Time // since when ICE runs; zero: it does not
 	relays        []beside
@@ -50,6 +50,9 @@ func (m *Machine) View() *View {
 		local: m.intro.local.Candidates, remote: m.intro.try.remote, controlling: m.core.controlling, because: m.route.reason,
 		changes: m.route.history.changes, failure: m.intro.try.failure, next: m.intro.retry.at, noRelay: m.route.relays.why,
 		signalled: signalled{sig.waiting, sig.sent, sig.begun, sig.last, sig.noRoute, sig.refused},
+	}
+	if v.plain.Path.Kind == None && m.route.since.After(m.intro.try.failed) {
+		v.failure = "" // the path has ended since, and why is what there is to say
 	}
 	for _, r := range m.route.relays.list {
 		v.relays = append(v.relays, beside{r.anchor, r.phase})

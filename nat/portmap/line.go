@@ -110,6 +110,7 @@ func (l *line) run(ctx context.Context) {
 			return
 		case <-l.wake:
 			timer.Stop()
+			l.failures = 0 // it may be another router by now, or one that has just started
 		case <-timer.C:
 		}
 	}

@@ -379,6 +379,24 @@ func TestRouterRestarts(t *testing.T) {
 	})
 }
 
+// TestAskedSoonAgainAfterAChange begins the ladder anew with each change: a router that is just starting is not asked again ten minutes
+// later because another one did not answer for hours.
+func TestAskedSoonAgainAfterAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := home4(func(*portmaptest.Options) {})
+		a := run(t, r, "")
+		after(3 * time.Hour)
+		a.Changed()
+		after(15 * time.Second) // nobody answers yet
+		r.Set(func(o *portmaptest.Options) { o.PCP = true })
+		after(30 * time.Second)
+		if got := a.Mappings(); len(got) != 1 {
+			t.Errorf("got %+v 45 s after the change, want the mapping; %+v", got, a.Snapshot())
+		}
+		a.end()
+	})
+}
+
 // TestRouterFallsSilent keeps the mapping until it must be over, and finds another protocol when there is one.
 func TestRouterFallsSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

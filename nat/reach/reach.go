@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 	"warren/nat/ranges"
 )
 
@@ -203,19 +204,18 @@ func (m *Machine) Step(now time.Time) (asks []Ask, wake time.Time) {
 		if c.test == nil && !now.Before(c.next) {
 			helper, ok := m.helper(now, c)
 			if !ok {
-				continue // a new helper calls Step
+				wake = due.Sooner(wake, m.ableAgain(now, c)) // a new helper calls Step
+				continue
 			}
 			c.test, c.by = &Ask{Helper: helper.ID, Addr: c.Addr, ID: m.newID()}, helper
 			c.deadline = now.Add(answerTime)
 			asks = append(asks, *c.test)
 		}
-		due := c.next
+		next := c.next
 		if c.test != nil {
-			due = c.deadline
+			next = c.deadline
 		}
-		if wake.IsZero() || due.Before(wake) {
-			wake = due
-		}
+		wake = due.Sooner(wake, next)
 	}
 	return asks, wake
 }
@@ -320,6 +320,16 @@ func (m *Machine) able(now time.Time, c *candidate) (out []Helper) {
 		}
 	}
 	return out
+}
+
+// ableAgain is when the first of the helpers may be asked about an address that has said that it cannot be; zero: there is none.
+func (m *Machine) ableAgain(now time.Time, c *candidate) (first time.Time) {
+	for l, until := range m.unable {
+		if l.v4 == c.Addr.Addr().Is4() && until.After(now) {
+			first = due.Sooner(first, until)
+		}
+	}
+	return first
 }
 
 // helper returns whom to ask about an address.

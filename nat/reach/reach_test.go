@@ -165,6 +165,34 @@ func TestHelperWithoutTheFamilyIsNoEvidence(t *testing.T) {
 	state(t, m, Reachable)
 }
 
+// Helpers that have said to be unable are asked again some minutes later, if nothing else happens: an address is not left untested, or with
+// what was once known of it, for as long as nobody new comes.
+func TestUnableHelpersAreAskedAgain(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		m, now := newMachine(here)
+		one6 := Helper{ID: identity.NodeID{6}, Addr: netip.MustParseAddr("2001:db8:1::1")}
+		m.SetHelpers([]Helper{one6})
+		if known {
+			m.Seen(now, one(t, m, now).ID)
+			now = now.Add(Recheck)
+		}
+		m.Unable(now, one6.ID, one(t, m, now).ID)
+		asks, wake := m.Step(now)
+		if len(asks) != 0 || !wake.Equal(now.Add(retest)) {
+			t.Fatalf("known %t: got %v and to be woken at %v, want nothing before %v", known, asks, wake, now.Add(retest))
+		}
+		if ask := one(t, m, wake); ask.Helper != one6.ID {
+			t.Errorf("known %t: got helper %v", known, ask.Helper)
+		}
+		// One that can never help is not waited for.
+		m.SetHelpers([]Helper{{ID: identity.NodeID{7}, Addr: netip.MustParseAddr("192.168.1.7")}})
+		m.NetworkChanged()
+		if _, wake := m.Step(wake.Add(time.Hour)); !wake.IsZero() {
+			t.Errorf("known %t: got to be woken at %v for helpers on the LAN", known, wake)
+		}
+	}
+}
+
 // An address that was reachable before its line was cut is announced soon after the line is mended; one that never was is left
 // alone for minutes.
 func TestLostAddressIsTriedSoon(t *testing.T) {

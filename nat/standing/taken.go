@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"warren/nat/due"
 	"warren/nat/reach"
 )
 
@@ -37,18 +38,20 @@ func (l *loop) readTaken(now time.Time, d *Desired) (next time.Time) {
 	if now.Before(settled) {
 		return settled
 	}
-	l.snap.Taken = taken(l.snap.Hosts, d.Port, l.sightingsSince(settled))
-	return time.Time{}
+	seen, until := l.seenLately(settled, now)
+	l.snap.Taken = taken(l.snap.Hosts, d.Port, seen)
+	return until
 }
 
-// sightingsSince are where servers have seen the shared socket since then.
-func (l *loop) sightingsSince(since time.Time) (out []netip.AddrPort) {
+// seenLately are where servers have seen the shared socket since then, and until when that is so of all of them: what one has said that
+// does not answer any more is not so for ever.
+func (l *loop) seenLately(since, now time.Time) (out []netip.AddrPort, until time.Time) {
 	for _, one := range l.o.STUN.Sightings() {
-		if one.At.After(since) {
-			out = append(out, one.Mapped)
+		if end := one.At.Add(sightingFor); one.At.After(since) && now.Before(end) {
+			out, until = append(out, one.Mapped), due.Sooner(until, end)
 		}
 	}
-	return out
+	return out, until
 }
 
 // taken judges what was seen.

@@ -3,6 +3,11 @@ package standing
 import (
 	"net/netip"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"warren/nat/natkind"
+	"warren/nat/natprobe/natprobetest"
 )
 
 func TestTaken(t *testing.T) {
@@ -30,4 +35,28 @@ func TestTaken(t *testing.T) {
 			t.Errorf("%s: got %+v, want %q", name, got, test.want)
 		}
 	}
+}
+
+// What an anchor has said that does not answer any more is not so for ever: the port is not taken once nobody says so.
+func TestTakenIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, natprobetest.Options{})
+		w.home.run()
+		w.home.Set(Desired{Port: port})
+		time.Sleep(2 * portSettles)
+		host := w.home.hosts[0]
+		w.mu.Lock()
+		w.home.sights = []natkind.Sighting{{Server: netip.MustParseAddrPort("198.51.100.9:9277"), Mapped: netip.AddrPortFrom(host, 31131), At: time.Now()}}
+		w.mu.Unlock()
+		w.home.Set(Desired{Port: port, Mode: Never}) // any news has it looked at
+		time.Sleep(time.Second)
+		if got := w.home.Snapshot().Taken; got.Port != port {
+			t.Fatalf("seen as another port: got %+v, want it taken", got)
+		}
+		time.Sleep(sightingFor)
+		if got := w.home.Snapshot().Taken; got.Port != 0 {
+			t.Errorf("not seen for %v: got %+v, want it free", sightingFor, got)
+		}
+		w.end()
+	})
 }

@@ -76,6 +76,12 @@ func (l *loop) follow(ctx context.Context, d Desired) {
 	if !slices.Equal(ids, anchorIDs(before.Anchors)) || d.Private != before.Private {
 		l.step(ctx, Anchors{IDs: ids})
 	}
+	for _, a := range d.Anchors {
+		i := slices.IndexFunc(before.Anchors, func(b Anchor) bool { return b.ID == a.ID })
+		if i >= 0 && (!slices.Equal(before.Anchors[i].UDP, a.UDP) || !slices.Equal(before.Anchors[i].TCP, a.TCP)) {
+			l.step(ctx, Moved{ID: a.ID})
+		}
+	}
 	for id, r := range l.tally.refusals {
 		if e, up := d.Sessions[id]; up && e.Since.After(r.At) || !slices.Contains(ids, id) {
 			delete(l.tally.refusals, id)

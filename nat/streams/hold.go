@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,8 +27,10 @@ const (
 
 // held are the streams that there are.
 type held struct {
-	dialled  map[identity.NodeID]*dialled
-	accepted map[identity.NodeID]end
+	dialled map[identity.NodeID]*dialled
+	// accepted are those that each member has opened, oldest first: whoever races addresses has several for a moment, and hangs up on all
+	// but one, in any order. Each goes when it has ended itself, and with no other. Bounded by what the server lets a member have.
+	accepted map[identity.NodeID][]end
 	// gone are the streams that ended lately, by virtual address, which are never used again. That a session went by one of
 	// them may be told after its end. Bounded by what the server accepts within endedFor.
 	gone map[netip.AddrPort]time.Time
@@ -57,7 +60,7 @@ type news struct {
 
 func newHeld() held {
 	return held{
-		dialled: make(map[identity.NodeID]*dialled), accepted: make(map[identity.NodeID]end), gone: make(map[netip.AddrPort]time.Time),
+		dialled: make(map[identity.NodeID]*dialled), accepted: make(map[identity.NodeID][]end), gone: make(map[netip.AddrPort]time.Time),
 	}
 }
 
@@ -87,11 +90,30 @@ func (h *held) ended(virtual netip.AddrPort) bool {
 	return gone
 }
 
-// ends returns all streams that are up; of two with one member the one that was dialled.
-func (h *held) ends() map[identity.NodeID]End {
+// accept notes that a member has opened a stream.
+func (h *held) accept(id identity.NodeID, e end) { h.accepted[id] = append(h.accepted[id], e) }
+
+// hungUp notes that a stream which a member had opened has ended.
+func (h *held) hungUp(now time.Time, id identity.NodeID, e end) {
+	h.accepted[id] = slices.DeleteFunc(h.accepted[id], func(other end) bool { return other.Virtual == e.Virtual })
+	if len(h.accepted[id]) == 0 {
+		delete(h.accepted, id)
+	}
+	h.end(now, e)
+}
+
+// ends returns one stream for each member with which one is up: that which was dialled; of those that the member has opened that by
+// which its session goes, else the newest, since what it has left behind may never be told to have ended.
+func (h *held) ends(sessions map[identity.NodeID]Session) map[identity.NodeID]End {
 	out := make(map[identity.NodeID]End, len(h.accepted)+len(h.dialled))
-	for id, e := range h.accepted {
-		out[id] = e.End
+	for id, list := range h.accepted {
+		best := list[len(list)-1]
+		for _, e := range list {
+			if e.Virtual == sessions[id].Remote {
+				best = e
+			}
+		}
+		out[id] = best.End
 	}
 	for id, d := range h.dialled {
 		if d.end.Virtual.IsValid() {
@@ -215,13 +237,10 @@ func (l *loop) streamAccepted(n news) {
 		if skipped, due := l.accepted.Due(time.Now(), limit.Host(n.end.Remote.Addr())); due { // strangers can cause it
 			l.log.Info("stream accepted", "id", n.ID.Short(), "address", n.end.Remote.String(), "skipped", skipped)
 		}
-		l.held.accepted[n.ID] = n.end
+		l.held.accept(n.ID, n.end)
 		return
 	}
-	if l.held.accepted[n.ID] == n.end { // else a newer one has taken its place
-		delete(l.held.accepted, n.ID)
-	}
-	l.held.end(time.Now(), n.end)
+	l.held.hungUp(time.Now(), n.ID, n.end)
 }
 
 func (l *loop) streamDialled(ctx context.Context, n news) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"warren/nat/stream"
 	"warren/tunnel/bind"
@@ -186,5 +187,18 @@ func TestNewAndRunTwice(t *testing.T) {
 		if err := w.Streams.Run(context.Background()); err == nil {
 			t.Error("got no error for a second run")
 		}
+	})
+}
+
+// An anchor that says where else it is has a stream dialled there at once, whatever rung the failures had led to.
+func TestAnchorElsewhere(t *testing.T) {
+	inWorld(t, false, []byte{1}, func(w *world) {
+		w.setStreams(1, errors.New("refused"), true)
+		w.until(2 * time.Minute)
+		w.expectState(Blocked, "", "dial stream to "+anchor(1).Short()+": refused", true)
+		w.setStreams(1, nil, true)
+		w.change(func() { w.log = nil; w.want.Anchors[0].UDP = []netip.AddrPort{public(9)} })
+		w.until(2*time.Minute + 20*ms)
+		w.expect("2m0.005s dial 1 at [203.0.113.9:9277 203.0.113.9:443]")
 	})
 }

@@ -92,7 +92,8 @@ func (l *loop) turn(ctx context.Context, now time.Time, late time.Duration) {
 	l.publish()
 }
 
-// wakeAt returns when the loop is to turn next by itself; zero: not at all.
+// wakeAt returns when the loop is to turn next by itself; zero: not at all. It is never earlier than now, or what is due at once would be
+// taken to be late.
 func (l *loop) wakeAt(now time.Time) time.Time {
 	wake := l.wake
 	soonest := func(t time.Time) {
@@ -105,6 +106,9 @@ func (l *loop) wakeAt(now time.Time) time.Time {
 	}
 	if state, _, _ := l.machine.State(); state == Blocked {
 		soonest(now.Add(blockedLookEvery))
+	}
+	if !wake.IsZero() && wake.Before(now) {
+		return now
 	}
 	return wake
 }

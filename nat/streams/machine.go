@@ -59,32 +59,33 @@ type sessions struct {
 	distrust bool                    // answers to probes prove nothing
 
 	// While they prove nothing, anchors are knocked at: no session that would prove more is dialled by UDP beside one by a stream.
-	serial    uint64 // of the last knock
-	knocking  bool   // it is under way
+	serial    uint64 // of the last knock, and of the times that there was no need for one any more: what came of an older one means nothing
 	knockAt   time.Time
-	knockWait time.Duration
+	knockWait time.Duration // at least twice as long as a knock takes
 }
 
 // forgive forgets the failures: a session came up, or could have, or the network is another one.
 func (s *sessions) forgive() {
-	s.distrust, s.knocking = false, false
+	s.distrust = false
+	s.serial++
 	clear(s.failures)
 }
 
 // doubt has answers to probes prove nothing any more.
 func (s *sessions) doubt(now time.Time) {
-	s.distrust, s.knocking = true, false
+	s.distrust = true
+	s.serial++
 	s.knockAt, s.knockWait = now.Add(knockFirst), knockFirst
 }
 
 // knock reports whether to knock now that a probe was answered, and counts it.
 func (s *sessions) knock(now time.Time) bool {
-	if !s.distrust || s.knocking || now.Before(s.knockAt) {
+	if !s.distrust || now.Before(s.knockAt) {
 		return false
 	}
 	s.serial++
 	s.knockWait = min(2*s.knockWait, knockMost)
-	s.knocking, s.knockAt = true, now.Add(s.knockWait)
+	s.knockAt = now.Add(s.knockWait) // whether or not anything is heard of this one
 	return true
 }
 
@@ -122,6 +123,9 @@ func (m *Machine) take(now time.Time, in Input) {
 			m.sessions.forgive()
 			m.try(now, "start")
 		}
+	case Moved:
+		delete(m.sessions.failures, in.ID)
+		m.pool.moved(now, in.ID)
 	case NetworkChanged:
 		m.left = time.Time{}
 		m.sessions.forgive()
@@ -187,11 +191,7 @@ func (m *Machine) dialFailed(now time.Time, id identity.NodeID) {
 
 // knocked takes what came of the last knock; of an older one it means nothing.
 func (m *Machine) knocked(now time.Time, in Knocked) {
-	if !m.sessions.knocking || in.Serial != m.sessions.serial {
-		return
-	}
-	m.sessions.knocking = false
-	if in.Open {
+	if m.sessions.distrust && in.Serial == m.sessions.serial && in.Open {
 		m.sessions.forgive()
 		m.evidence(now, true, "an anchor can be dialled by UDP again")
 	}

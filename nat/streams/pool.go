@@ -73,7 +73,14 @@ func (p *pool) setAnchors(ids []identity.NodeID) {
 
 // forgive has the streams that failed opened again at once: the network is another one.
 func (p *pool) forgive(now time.Time) {
-	for _, s := range p.streams {
+	for id := range p.streams {
+		p.moved(now, id)
+	}
+}
+
+// moved has the stream to an anchor that failed opened again at once: it was somewhere else.
+func (p *pool) moved(now time.Time, id identity.NodeID) {
+	if s := p.streams[id]; s != nil {
 		if s.failures = 0; s.phase == streamDown {
 			s.at = now
 		}

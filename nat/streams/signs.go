@@ -90,7 +90,9 @@ func (b *inbox) answer(now time.Time, server netip.AddrPort) {
 
 func (b *inbox) knock(k Knocked) {
 	b.mu.Lock()
-	b.waiting.knocked = &k
+	if b.waiting.knocked == nil || b.waiting.knocked.Serial < k.Serial { // an older one means nothing
+		b.waiting.knocked = &k
+	}
 	b.mu.Unlock()
 	b.poke()
 }

@@ -22,7 +22,8 @@ type Snapshot struct {
 	Since  time.Time
 	Reason string
 
-	// Ends are the streams that are up, by member; of two with one member the one that this node has dialled. One that was
+	// Ends are the streams that are up, by member; of several with one member the one that this node has dialled, else that by which
+	// the member's session goes, else the newest. One that was
 	// accepted says nothing of this node's own UDP: whoever opened it may take his to be blocked, and is the one to know. His
 	// session tells: he uses the stream while it goes by it, or while there is none. The end of such a stream may be told late
 	// or never, since a host that left its network cannot close what it had there. When one appears, the path to
@@ -112,7 +113,7 @@ func (b *board) put(next *Snapshot) {
 func (l *loop) publish() {
 	state, since, reason := l.machine.State()
 	next := Snapshot{
-		State: state, Since: since, Reason: reason, Ends: l.held.ends(), Targets: l.held.targets(), Trouble: l.tally.trouble,
+		State: state, Since: since, Reason: reason, Ends: l.held.ends(l.want.Sessions), Targets: l.held.targets(), Trouble: l.tally.trouble,
 		Refusals: maps.Clone(l.tally.refusals), Blocks: l.tally.blocks, Returned: l.tally.returned, Ports: l.o.Server.Ports(),
 	}
 	next.Forlorn = state == Blocked || state == Trying && len(l.udp) == 0 && len(next.Targets) > 0

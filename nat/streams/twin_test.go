@@ -151,6 +151,9 @@ func inWorld(t *testing.T, udp bool, anchors []byte, test func(w *world)) {
 	})
 }
 
+// since is the time of the world.
+func (w *world) since() time.Duration { return time.Since(w.begin) }
+
 func (w *world) note(format string, args ...any) {
 	w.log = append(w.log, line{time.Since(w.begin), fmt.Sprintf(format, args...)})
 }

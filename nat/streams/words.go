@@ -38,6 +38,8 @@ type Input interface{ input() }
 type (
 	// Anchors replaces the anchors that streams may be opened to, best first.
 	Anchors struct{ IDs []identity.NodeID }
+	// Moved says that an anchor is at other addresses now, by its own word.
+	Moved struct{ ID identity.NodeID }
 	// NetworkChanged says that addresses or routes of this machine are others now.
 	NetworkChanged struct{}
 	// Doubt says that something which went by UDP is not answered: a session that ended so, a path that died.
@@ -70,6 +72,7 @@ type (
 )
 
 func (Anchors) input()        {}
+func (Moved) input()          {}
 func (NetworkChanged) input() {}
 func (Doubt) input()          {}
 func (DialFailed) input()     {}
