@@ -23,7 +23,7 @@ import (
  * Where the packets to a member go is chosen above this package (SetWay). What follows from that is seen to here, by one
  * goroutine that owns all of it:
  *
- *	SetWay, Agreed ─▶ inbox ─▶ loop ─▶ the member's endpoint (its path), handshakes of the device
+ *	SetWay, Agreed, Conclude ─▶ inbox ─▶ loop ─▶ the member's endpoint (its path), handshakes of the device
  *	bind.Strays ─▶ findRoamers ─▶ loop ─▶ Roamed      (roam.go)
  *	bind.Stirs ──────────────────▶ loop ─▶ Stirred
  *	timers ──────────────────────▶ loop ─▶ Stale, the next try of a handshake (handshake.go)
@@ -134,6 +134,7 @@ type followed struct {
 	instance [8]byte // that answered last
 	shake    awaited
 	strayed  time.Time // when its packets began to go where nobody chose; zero: they do not
+	keyed    bool      // introductions have carried the last handshake, and no way has been there since
 }
 
 // inbox is what the loop has still to follow. Of each member the latest counts.
@@ -141,6 +142,7 @@ type inbox struct {
 	members bool // the table is another one
 	ways    map[identity.NodeID]Way
 	agreed  map[identity.NodeID][8]byte
+	keyed   map[identity.NodeID][8]byte // a handshake was carried
 }
 
 // newsKey tells apart what does not replace each other.
@@ -209,7 +211,7 @@ func set[V any](m *map[identity.NodeID]V, id identity.NodeID, v V) {
 // member returns one, or nil.
 func (w *ways) member(id identity.NodeID) *member { return (*w.members.Load())[id] }
 
-// putWay and putAgreed add to the inbox what concerns a member, if it is one, and wake the loop.
+// putWay, putAgreed and putKeyed add to the inbox what concerns a member, if it is one, and wake the loop.
 func (w *ways) putWay(id identity.NodeID, way Way) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -225,6 +227,15 @@ func (w *ways) putAgreed(id identity.NodeID, instance [8]byte) {
 	defer w.mu.Unlock()
 	if w.member(id) != nil {
 		set(&w.inbox.agreed, id, instance)
+		w.poke()
+	}
+}
+
+func (w *ways) putKeyed(id identity.NodeID, instance [8]byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.member(id) != nil {
+		set(&w.inbox.keyed, id, instance)
 		w.poke()
 	}
 }
@@ -334,6 +345,11 @@ func (w *ways) take(now time.Time) {
 	if in.members {
 		w.follow(table, now)
 	}
+	for id, instance := range in.keyed { // before the ways: these need no handshake then
+		if p := w.peers[id]; p != nil {
+			w.keyed(p, instance, now)
+		}
+	}
 	for id, way := range in.ways {
 		if p := w.peers[id]; p != nil {
 			w.move(p, way, now)
@@ -370,6 +386,8 @@ func (w *ways) moveTo(p *followed, before netip.AddrPort, now time.Time) {
 	case !p.way.Addr.IsValid():
 		p.way.Restarted = restarted // a handshake is due when there is one
 		p.shake = awaited{}
+	case p.keyed && w.keysAreGood(p, now):
+		w.confirm(p, now)
 	case flushed:
 		p.await(p.controlling, now)
 	case restarted || p.way.Addr != before && !w.keysAreGood(p, now):

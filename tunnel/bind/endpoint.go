@@ -27,7 +27,7 @@ const (
 // implements conn.Endpoint. All methods may be called at any time by anyone.
 //
 // Without a path, WireGuard's newest handshake initiation is held if this side is controlling, and leaves the
-// moment a path comes: WireGuard would repeat it only after five seconds.
+// moment a path comes: WireGuard would repeat it only after five seconds. Meanwhile introductions can carry the handshake (carried.go).
 type Endpoint struct {
 	// constant after Bind.NewEndpoint
 	bind        *Bind
@@ -54,6 +54,8 @@ type Endpoint struct {
 	removed     bool
 	holding     bool
 	held        [device.MessageInitiationSize]byte
+	heldAt      time.Time
+	carried     carried
 }
 
 var _ conn.Endpoint = (*Endpoint)(nil)
@@ -127,9 +129,18 @@ func (e *Endpoint) SetPath(addr netip.AddrPort) (flushed bool) {
 		flush = slices.Clone(e.held[:])
 		e.holding = false
 	}
+	var kept [][]byte
+	if next != nil {
+		kept = e.carried.take(time.Now())
+	}
 	e.mu.Unlock()
 	if flush != nil {
 		e.transmit([][]byte{flush})
+	}
+	if kept != nil {
+		for batch := range slices.Chunk(kept, e.bind.BatchSize()) {
+			e.transmit(batch)
+		}
 	}
 	return flush != nil
 }
@@ -235,6 +246,12 @@ func (e *Endpoint) send(bufs [][]byte) error {
 // transmit sends by the path, or keeps what is worth keeping. Errors of the system are counted and not returned, since
 // WireGuard would only log them, once per packet for as long as the network is away.
 func (e *Endpoint) transmit(bufs [][]byte) error {
+	if e.carried.keyed.Load() != nil && isTransport(bufs) {
+		defer e.carried.sentUnderKeys() // once they have left, or wait
+	}
+	if len(bufs) == 1 && isResponse(bufs[0]) && e.capture(bufs[0]) && e.path.Load() == nil && e.heard.Load() == nil {
+		return nil // it is carried, and needs no path
+	}
 	p := e.path.Load()
 	if p == nil {
 		if p = e.keep(bufs); p == nil {
@@ -278,7 +295,7 @@ func (e *Endpoint) keep(bufs [][]byte) *path {
 	}
 	if len(bufs) == 1 && isInitiation(bufs[0]) {
 		if e.controlling && !e.removed {
-			e.holding = true
+			e.holding, e.heldAt = true, time.Now()
 			copy(e.held[:], bufs[0])
 		} else {
 			e.bind.drops.add(DropNotOurTurn, 1)
@@ -287,6 +304,12 @@ func (e *Endpoint) keep(bufs [][]byte) *path {
 	}
 	if heard := e.heard.Load(); heard != nil && !e.removed {
 		return e.bind.resolve(*heard)
+	}
+	if isTransport(bufs) && !e.removed {
+		if kept, lost := e.carried.keep(bufs, time.Now()); kept {
+			e.bind.drops.add(DropNoPath, lost)
+			return nil
+		}
 	}
 	e.bind.drops.add(DropNoPath, len(bufs))
 	return nil
@@ -321,6 +344,7 @@ func (e *Endpoint) remove() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.removed, e.holding = true, false
+	e.carried.forget()
 	e.path.Store(nil)
 	e.heard.Store(nil)
 	e.bind.sources.set(e, nil)
@@ -354,8 +378,12 @@ func (e *Endpoint) DstIP() netip.Addr { return e.handle.Addr() }
 
 // isHandshake reports whether p is a WireGuard initiation or response: the messages whose MAC1 names their addressee.
 func isHandshake(p []byte) bool {
-	return isInitiation(p) ||
-		len(p) == device.MessageResponseSize && p[0] == device.MessageResponseType
+	return isInitiation(p) || isResponse(p)
+}
+
+// isTransport reports whether a batch is of WireGuard's data messages.
+func isTransport(bufs [][]byte) bool {
+	return len(bufs) > 0 && len(bufs[0]) > 0 && bufs[0][0] == device.MessageTransportType
 }
 
 func isInitiation(p []byte) bool {
