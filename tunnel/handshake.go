@@ -107,7 +107,7 @@ func (w *ways) agreed(p *followed, instance [8]byte, now time.Time) {
 }
 
 // keyed is told that introductions have carried a handshake with an instance of the member, and that it is done. The first packet by a
-// way confirms it to the other side; it has left already when there is one.
+// way confirms it to the other side.
 func (w *ways) keyed(p *followed, instance [8]byte, now time.Time) {
 	w.log.Debug("handshake done by introduction", "id", p.id.Short())
 	p.instance, p.keyed, p.shake = instance, true, awaited{}
@@ -117,11 +117,12 @@ func (w *ways) keyed(p *followed, instance [8]byte, now time.Time) {
 	}
 }
 
-// confirm has a handshake that was carried confirmed again by the way that there is, as lookAgain does with one that went by it.
+// confirm has a handshake that was carried confirmed by the way that there is, and again, as lookAgain does with one that went by it.
 func (w *ways) confirm(p *followed, now time.Time) {
 	p.keyed = false
 	p.await(true, now)
-	p.shake.since = w.device.LastHandshake(p.member).Add(-1) // it has been done since
+	p.shake.since, p.shake.confirms = w.device.LastHandshake(p.member).Add(-1), 1 // it has been done since
+	w.device.Confirm(p.member)
 }
 
 // findStale tells of the members whose way works and carries packets one way, while WireGuard agrees on no keys: the two ends

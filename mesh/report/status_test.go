@@ -66,6 +66,10 @@ func TestPeers(t *testing.T) {
 			m.Streams.Ends = map[identity.NodeID]netip.AddrPort{idB: atStream}
 		}, api.PeerUp, direct, 12.5, "", verdict.Path{Kind: verdict.DirectPath}},
 		{"no path yet", without, api.PeerConnecting, api.Path{Kind: api.PathNone}, 0, "peer has not answered", verdict.Path{}},
+		{"no path yet, and keys", func(m *Mesh) {
+			without(m)
+			m.Traffic[idB] = Traffic{LastHandshake: ago(time.Second)}
+		}, api.PeerConnecting, api.Path{Kind: api.PathNone}, 0, "peer has not answered; the WireGuard handshake is done", verdict.Path{}},
 		{"no path, and tried", func(m *Mesh) {
 			m.Paths[idB] = path.Status{Reason: through, Attempts: 3, RTT: time.Second}
 		}, api.PeerDown, api.Path{Kind: api.PathNone}, 0, "relay through gate is dead", verdict.Path{}},
