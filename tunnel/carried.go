@@ -45,11 +45,11 @@ func (t *Tunnel) Initiation(id identity.NodeID) []byte {
 	if time.Since(a.LastHandshake(m)) < goodKeys {
 		return nil
 	}
-	if held := m.endpoint.Initiation(time.Now()); held != nil {
+	if held := m.endpoint.Carried().Initiation(time.Now()); held != nil {
 		return held
 	}
 	a.Initiate(m, true)
-	return m.endpoint.Initiation(time.Now())
+	return m.endpoint.Carried().Initiation(time.Now())
 }
 
 // Respond takes the initiation that a member's offer has carried, and returns the response (92 bytes) for the answer to carry: nil when the device has
@@ -63,7 +63,7 @@ func (t *Tunnel) Respond(id identity.NodeID, initiation []byte) ([]byte, error) 
 	if by, ok := initiator(t.opts.PrivateKey, initiation); !ok || by != m.key {
 		return nil, fmt.Errorf("handshake of %s: %w", id.Short(), ErrForeign)
 	}
-	return m.endpoint.Respond(initiation, deviceTime), nil
+	return m.endpoint.Carried().Respond(initiation, deviceTime), nil
 }
 
 // Conclude takes the response that the answer of a member, of this instance (process), has carried, and reports whether the handshake is done: then
@@ -74,12 +74,13 @@ func (t *Tunnel) Conclude(id identity.NodeID, instance [8]byte, response []byte)
 		return false
 	}
 	a := attached{t}
-	since, first := m.endpoint.Conclude(response, a.LastHandshake(m), deviceTime)
+	since, first := m.endpoint.Carried().Conclude(response, a.LastHandshake(m), deviceTime)
 	if since.IsZero() || a.LastHandshake(m).Before(since) {
 		return false
 	}
 	if first {
-		t.ways.putKeyed(id, instance)
+		t.log.Debug("handshake done by introduction", "id", id.Short())
+		t.ways.putAgreed(id, agreement{instance: instance, keyed: true})
 	}
 	return true
 }

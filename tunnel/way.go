@@ -141,8 +141,13 @@ type followed struct {
 type inbox struct {
 	members bool // the table is another one
 	ways    map[identity.NodeID]Way
-	agreed  map[identity.NodeID][8]byte
-	keyed   map[identity.NodeID][8]byte // a handshake was carried
+	agreed  map[identity.NodeID]agreement
+}
+
+// agreement is a preshared key that this side, which is controlling, has agreed on.
+type agreement struct {
+	instance [8]byte // of the member
+	keyed    bool    // and the handshake is done
 }
 
 // newsKey tells apart what does not replace each other.
@@ -171,7 +176,7 @@ func (t *Tunnel) SetWay(id identity.NodeID, w Way) {
 // Agreed says that this side, which is controlling, has agreed on a preshared key with an instance (a process) of the member,
 // and has set it. It never waits. A member that is not set is ignored.
 func (t *Tunnel) Agreed(id identity.NodeID, instance [8]byte) {
-	t.ways.putAgreed(id, instance)
+	t.ways.putAgreed(id, agreement{instance: instance})
 }
 
 // LastHandshake returns when the last handshake with a member was done; zero: none, or the member is not set. It reads that
@@ -211,7 +216,7 @@ func set[V any](m *map[identity.NodeID]V, id identity.NodeID, v V) {
 // member returns one, or nil.
 func (w *ways) member(id identity.NodeID) *member { return (*w.members.Load())[id] }
 
-// putWay, putAgreed and putKeyed add to the inbox what concerns a member, if it is one, and wake the loop.
+// putWay and putAgreed add to the inbox what concerns a member, if it is one, and wake the loop.
 func (w *ways) putWay(id identity.NodeID, way Way) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -222,20 +227,13 @@ func (w *ways) putWay(id identity.NodeID, way Way) {
 	}
 }
 
-func (w *ways) putAgreed(id identity.NodeID, instance [8]byte) {
+func (w *ways) putAgreed(id identity.NodeID, a agreement) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.member(id) != nil {
-		set(&w.inbox.agreed, id, instance)
-		w.poke()
-	}
-}
-
-func (w *ways) putKeyed(id identity.NodeID, instance [8]byte) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.member(id) != nil {
-		set(&w.inbox.keyed, id, instance)
+		before := w.inbox.agreed[id]
+		a.keyed = a.keyed || before.keyed && before.instance == a.instance
+		set(&w.inbox.agreed, id, a)
 		w.poke()
 	}
 }
@@ -345,9 +343,9 @@ func (w *ways) take(now time.Time) {
 	if in.members {
 		w.follow(table, now)
 	}
-	for id, instance := range in.keyed { // before the ways: these need no handshake then
-		if p := w.peers[id]; p != nil {
-			w.keyed(p, instance, now)
+	for id, a := range in.agreed {
+		if p := w.peers[id]; p != nil && a.keyed {
+			p.instance, p.keyed, p.shake = a.instance, true, awaited{} // before the ways, which then need no handshake
 		}
 	}
 	for id, way := range in.ways {
@@ -355,9 +353,9 @@ func (w *ways) take(now time.Time) {
 			w.move(p, way, now)
 		}
 	}
-	for id, instance := range in.agreed {
+	for id, a := range in.agreed {
 		if p := w.peers[id]; p != nil {
-			w.agreed(p, instance, now)
+			w.agreed(p, a, now)
 		}
 	}
 }
@@ -387,7 +385,7 @@ func (w *ways) moveTo(p *followed, before netip.AddrPort, now time.Time) {
 		p.way.Restarted = restarted // a handshake is due when there is one
 		p.shake = awaited{}
 	case p.keyed && w.keysAreGood(p, now):
-		w.confirm(p, now)
+		p.confirm(w.device, now)
 	case flushed:
 		p.await(p.controlling, now)
 	case restarted || p.way.Addr != before && !w.keysAreGood(p, now):

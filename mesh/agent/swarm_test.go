@@ -333,7 +333,7 @@ func (o *other) SetPresharedKey(_ identity.NodeID, psk [32]byte) error {
 func (o *other) Initiation(identity.NodeID) []byte { return nil }
 
 func (o *other) Respond(_ identity.NodeID, initiation []byte) ([]byte, error) {
-	return o.endpoint.Respond(initiation, 20*time.Millisecond), nil
+	return o.endpoint.Carried().Respond(initiation, 20*time.Millisecond), nil
 }
 
 func (o *other) Conclude(identity.NodeID, [8]byte, []byte) bool { return false }

@@ -65,7 +65,7 @@ func (c *Courier) settle(to identity.NodeID, psk signal.PSK, initiation []byte) 
 	response, err := c.tunnel.Respond(to, initiation)
 	if err != nil {
 		c.count(foreignHandshake)
-		c.log.Warn("handshake refused", "id", to.Short(), "error", err)
+		c.log.Debug("handshake refused", "id", to.Short(), "error", err)
 		return nil, true
 	}
 	return response, true

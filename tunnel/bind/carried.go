@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,9 +34,22 @@ const (
 	handedQueue = 256
 )
 
-// carried is what an endpoint knows of handshakes that do not go by a path. Guarded by Endpoint.mu, but what is atomic.
-type carried struct {
-	offered   [device.MessageInitiationSize]byte // our last initiation that was given to be carried
+// Carried are the handshakes with one peer that need no path, and what waits for one. Its methods may be called at any time by anyone.
+type Carried struct {
+	// constant after peers.add
+	queue chan<- handed
+	peer  *Endpoint // whose object goes with what is handed to the device
+	drops *drops
+
+	// atomic
+	keyed atomic.Pointer[chan struct{}] // closed, and taken away, when the device sends under the keys of a response that was handed to it; nil: nobody waits
+
+	// guarded by mu
+	mu        sync.Mutex
+	removed   bool
+	held      [device.MessageInitiationSize]byte // our newest initiation for which there was no path
+	heldAt    time.Time                          // zero: none is held
+	offered   [device.MessageInitiationSize]byte // our last one that was given to be carried
 	offeredAt time.Time                          // zero: none
 	concluded bool                               // the response to it was handed to the device
 
@@ -46,9 +60,6 @@ type carried struct {
 
 	kept      [][]byte  // packets that wait for a path, the oldest first
 	keepUntil time.Time // zero: what has no path is dropped
-
-	// atomic
-	keyed atomic.Pointer[chan struct{}] // closed, and taken away, when the device sends under the keys of a response that was handed to it; nil: nobody waits
 }
 
 // handed is a message that did not come by a socket.
@@ -59,36 +70,35 @@ type handed struct {
 
 // Initiation returns a copy of the initiation that is held for a path, to be carried by other means beside it; nil when none is held, or
 // the device is about to make another one. It goes on being held.
-func (e *Endpoint) Initiation(now time.Time) []byte {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.holding || now.Sub(e.heldAt) >= carriedFor {
+func (c *Carried) Initiation(now time.Time) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.heldAt.IsZero() || now.Sub(c.heldAt) >= carriedFor {
 		return nil
 	}
-	if c := &e.carried; c.offered != e.held {
-		c.offered, c.offeredAt, c.concluded = e.held, e.heldAt, false
+	if c.offered != c.held {
+		c.offered, c.offeredAt, c.concluded = c.held, c.heldAt, false
 	}
-	return slices.Clone(e.held[:])
+	return slices.Clone(c.held[:])
 }
 
 // Respond hands the device an initiation of the peer that was carried, and waits for the response: nil when none comes in time, as from a device that is
 // under load. The caller has to know that the peer made it: the device will take the one who did to be where this object leads. The response to
 // an initiation that was handed before is returned again.
-func (e *Endpoint) Respond(initiation []byte, within time.Duration) (response []byte) {
+func (c *Carried) Respond(initiation []byte, within time.Duration) (response []byte) {
 	if !isInitiation(initiation) {
 		return nil
 	}
 	now := time.Now()
-	e.mu.Lock()
-	c := &e.carried
+	c.mu.Lock()
 	again := !c.handedAt.IsZero() && now.Sub(c.handedAt) < carriedFor && bytes.Equal(c.initiation[:], initiation)
 	if !again {
 		copy(c.initiation[:], initiation)
 		c.handedAt, c.response, c.responded = now, nil, make(chan struct{})
 	}
-	responded, removed := c.responded, e.removed
-	e.mu.Unlock()
-	if removed || !again && !e.hand(initiation) {
+	responded, removed := c.responded, c.removed
+	c.mu.Unlock()
+	if removed || !again && !c.hand(initiation) {
 		return nil
 	}
 	timer := time.NewTimer(within)
@@ -97,8 +107,8 @@ func (e *Endpoint) Respond(initiation []byte, within time.Duration) (response []
 	case <-responded:
 	case <-timer.C:
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.responded != responded {
 		return nil // another initiation has come meanwhile
 	}
@@ -109,30 +119,31 @@ func (e *Endpoint) Respond(initiation []byte, within time.Duration) (response []
 // longer than within. The first packets under these keys wait for a path, if there is none. It returns since when the initiation was held, zero
 // when the response is to none that is carried for this peer, and whether this was the first time: done is when the last handshake with the
 // peer was done, and one since then needs no response.
-func (e *Endpoint) Conclude(response []byte, done time.Time, within time.Duration) (since time.Time, first bool) {
+func (c *Carried) Conclude(response []byte, done time.Time, within time.Duration) (since time.Time, first bool) {
 	if !isResponse(response) {
 		return time.Time{}, false
 	}
-	e.mu.Lock()
-	c := &e.carried
+	c.mu.Lock()
 	// The index is this node's for the handshake. A response to another peer's handshake must not come with this peer's object.
-	if c.offeredAt.IsZero() || e.removed || !bytes.Equal(response[8:12], c.offered[4:8]) {
-		e.mu.Unlock()
+	if c.offeredAt.IsZero() || c.removed || !bytes.Equal(response[8:12], c.offered[4:8]) {
+		c.mu.Unlock()
 		return time.Time{}, false
 	}
 	since = c.offeredAt
 	if c.concluded || !done.Before(since) {
-		e.mu.Unlock()
+		c.mu.Unlock()
 		return since, false
 	}
 	// From here on the initiation is of no use: the device knows it no more.
 	c.concluded = true
-	e.holding = e.holding && e.held != c.offered
+	if c.held == c.offered {
+		c.heldAt = time.Time{}
+	}
 	c.keepUntil = time.Now().Add(carriedFor)
 	wait := make(chan struct{})
 	c.keyed.Store(&wait)
-	e.mu.Unlock()
-	if !e.hand(response) {
+	c.mu.Unlock()
+	if !c.hand(response) {
 		return since, true
 	}
 	timer := time.NewTimer(within)
@@ -145,38 +156,45 @@ func (e *Endpoint) Conclude(response []byte, done time.Time, within time.Duratio
 }
 
 // Void forgets all handshakes that are carried: the peer is another process than the one with which they were.
-func (e *Endpoint) Void() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.holding = false
-	e.carried.forget()
+func (c *Carried) Void() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget()
+}
+
+// remove has nothing handed to the device any more.
+func (c *Carried) remove() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.removed = true
+	c.forget()
 }
 
 // forget drops everything. The caller holds mu.
-func (c *carried) forget() {
+func (c *Carried) forget() {
+	c.heldAt = time.Time{}
 	c.offeredAt, c.concluded, c.handedAt, c.response = time.Time{}, false, time.Time{}, nil
 	c.kept, c.keepUntil = nil, time.Time{}
 }
 
 // hand gives the device a message of the peer; false: the queue is full. The device counts it as received, and so it is counted here, as what
 // did not come by the path.
-func (e *Endpoint) hand(message []byte) bool {
+func (c *Carried) hand(message []byte) bool {
 	select {
-	case e.bind.peers.handed <- handed{slices.Clone(message), e}:
-		e.elsewhere.Add(uint64(len(message)))
-		e.rx.add(1, len(message), 0)
+	case c.queue <- handed{slices.Clone(message), c.peer}:
+		c.peer.elsewhere.Add(uint64(len(message)))
+		c.peer.rx.add(1, len(message), 0)
 		return true
 	default:
-		e.bind.drops.add(DropCarried, 1)
+		c.drops.add(DropCarried, 1)
 		return false
 	}
 }
 
 // capture keeps a response for whoever carries it, if it is to the initiation that was handed to the device, and reports whether it is.
-func (e *Endpoint) capture(response []byte) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	c := &e.carried
+func (c *Carried) capture(response []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.handedAt.IsZero() || c.response != nil || !bytes.Equal(response[8:12], c.initiation[4:8]) {
 		return false
 	}
@@ -186,10 +204,9 @@ func (e *Endpoint) capture(response []byte) bool {
 }
 
 // again returns the response to an initiation that was carried before and now comes by a path too; nil for any other.
-func (e *Endpoint) again(initiation []byte, now int64) []byte {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	c := &e.carried
+func (c *Carried) again(initiation []byte, now int64) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.response == nil || now-c.handedAt.UnixNano() >= int64(carriedFor) || !bytes.Equal(c.initiation[:], initiation) {
 		return nil
 	}
@@ -197,14 +214,33 @@ func (e *Endpoint) again(initiation []byte, now int64) []byte {
 }
 
 // sentUnderKeys tells whoever waits for the keys of a response.
-func (c *carried) sentUnderKeys() {
+func (c *Carried) sentUnderKeys() {
 	if wait := c.keyed.Swap(nil); wait != nil {
 		close(*wait)
 	}
 }
 
-// keep has packets wait for a path, and reports whether they do. The caller holds mu.
-func (c *carried) keep(bufs [][]byte, now time.Time) (kept bool, lost int) {
+// hold keeps our newest initiation for a path.
+func (c *Carried) hold(initiation []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.removed {
+		c.heldAt = time.Now()
+		copy(c.held[:], initiation)
+	}
+}
+
+// drop holds no initiation any more: it is the peer's turn.
+func (c *Carried) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heldAt = time.Time{}
+}
+
+// keep has packets wait for a path, and reports whether they do.
+func (c *Carried) keep(bufs [][]byte, now time.Time) (kept bool, lost int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if now.After(c.keepUntil) {
 		c.kept = nil
 		return false, 0
@@ -217,13 +253,18 @@ func (c *carried) keep(bufs [][]byte, now time.Time) (kept bool, lost int) {
 	return true, lost
 }
 
-// take returns the packets that have waited for a path. The caller holds mu.
-func (c *carried) take(now time.Time) (kept [][]byte) {
+// take returns what has waited for a path: an initiation, nil for none, and packets.
+func (c *Carried) take(now time.Time) (initiation []byte, kept [][]byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.heldAt.IsZero() {
+		initiation = slices.Clone(c.held[:])
+	}
 	if !now.After(c.keepUntil) {
 		kept = c.kept
 	}
-	c.kept, c.keepUntil = nil, time.Time{}
-	return kept
+	c.heldAt, c.kept, c.keepUntil = time.Time{}, nil, time.Time{}
+	return initiation, kept
 }
 
 // besides is the receive function of what comes by no UDP socket: the streams, and what is handed over.

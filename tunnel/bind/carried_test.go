@@ -60,7 +60,7 @@ func (c *couple) share(n, other *node, psk byte) {
 func (c *couple) begin() []byte {
 	c.t.Helper()
 	peerOf(c.a, c.b).SendHandshakeInitiation(false)
-	initiation := c.ea.Initiation(time.Now())
+	initiation := c.ea.Carried().Initiation(time.Now())
 	if !isInitiation(initiation) {
 		c.t.Fatalf("got an initiation of %d bytes, want one", len(initiation))
 	}
@@ -75,10 +75,10 @@ func peerOf(n, other *node) *device.Peer {
 func (c *couple) introduce(initiation []byte) (done bool) {
 	time.Sleep(trip)
 	c.share(c.b, c.a, 7)
-	response := c.eb.Respond(initiation, within)
+	response := c.eb.Carried().Respond(initiation, within)
 	time.Sleep(trip)
 	c.share(c.a, c.b, 7)
-	since, _ := c.ea.Conclude(response, time.Time{}, within)
+	since, _ := c.ea.Carried().Conclude(response, time.Time{}, within)
 	return response != nil && !since.IsZero()
 }
 
@@ -147,26 +147,26 @@ func TestPathWithoutTheCarriedHandshake(t *testing.T) {
 		{"the offer is lost", 2 * trip, func(*couple, []byte) {}},
 		{"the answer is lost", 2 * trip, func(w *couple, initiation []byte) {
 			time.Sleep(trip)
-			w.eb.Respond(initiation, within)
+			w.eb.Carried().Respond(initiation, within)
 		}},
 		// The device has just consumed the initiation, and would take another one for a flood.
 		{"the path is there before the answer", trip + 5*time.Millisecond, func(w *couple, initiation []byte) {
 			time.Sleep(trip)
-			w.eb.Respond(initiation, within)
+			w.eb.Carried().Respond(initiation, within)
 		}},
 		{"the path is there before the offer", trip / 2, func(*couple, []byte) {}},
 		{"garbage is carried beside it", 2 * trip, func(w *couple, initiation []byte) {
 			garbage := append([]byte(nil), initiation...)
 			garbage[20]++
-			if got := w.eb.Respond(garbage, within); got != nil {
+			if got := w.eb.Carried().Respond(garbage, within); got != nil {
 				w.t.Errorf("got a response to garbage, want none")
 			}
 		}},
 		{"what is answered is garbage", 2 * trip, func(w *couple, initiation []byte) {
 			time.Sleep(trip)
-			response := w.eb.Respond(initiation, within)
+			response := w.eb.Carried().Respond(initiation, within)
 			response[20]++
-			w.ea.Conclude(response, time.Time{}, within)
+			w.ea.Carried().Conclude(response, time.Time{}, within)
 			peerOf(w.a, w.b).ExpireCurrentKeypairs() // as tunnel has the next handshake begin
 			peerOf(w.a, w.b).SendHandshakeInitiation(false)
 		}},
@@ -185,8 +185,8 @@ func TestPathWithoutTheCarriedHandshake(t *testing.T) {
 					t.Errorf("got ping %d, %v, after %v, want 1 after %v", got, ok, w.at(), want)
 				}
 				// An offer that is late has nothing to undo.
-				if response := w.eb.Respond(initiation, within); response != nil {
-					w.ea.Conclude(response, time.Time{}, within)
+				if response := w.eb.Carried().Respond(initiation, within); response != nil {
+					w.ea.Carried().Conclude(response, time.Time{}, within)
 				}
 				w.a.ping(w.b, 2)
 				if n, ok := w.b.number(time.Second); !ok || n != 2 {
@@ -204,15 +204,15 @@ func TestRepeatedOffers(t *testing.T) {
 		w.a.ping(w.b, 1)
 		synctest.Wait()
 		initiation := w.begin()
-		first := w.eb.Respond(initiation, within)
+		first := w.eb.Carried().Respond(initiation, within)
 		for range 3 {
 			began := time.Now()
-			if got := w.eb.Respond(initiation, within); string(got) != string(first) || time.Since(began) != 0 {
+			if got := w.eb.Carried().Respond(initiation, within); string(got) != string(first) || time.Since(began) != 0 {
 				t.Errorf("got %d bytes after %v, want the first response at once", len(got), time.Since(began))
 			}
 		}
 		for range 2 { // and so may the answer
-			if since, _ := w.ea.Conclude(first, time.Time{}, within); since != w.began {
+			if since, _ := w.ea.Carried().Conclude(first, time.Time{}, within); since != w.began {
 				t.Errorf("got a handshake since %v, want one since the beginning", since)
 			}
 		}
@@ -235,7 +235,7 @@ func TestCarriedHandshakeLeavesTheSessionAlone(t *testing.T) {
 		w.ea.SetPath(netip.AddrPort{})
 		peerOf(w.a, w.b).ExpireCurrentKeypairs()
 		initiation := w.begin()
-		if w.eb.Respond(initiation, within) == nil {
+		if w.eb.Carried().Respond(initiation, within) == nil {
 			t.Fatal("no response")
 		}
 		w.b.ping(w.a, 3)
@@ -252,16 +252,16 @@ func TestResponseOfAnotherPeer(t *testing.T) {
 		w := newCouple(t)
 		evil := w.a.bind.NewEndpoint([32]byte{9})
 		evil.SetControlling(true)
-		response := w.eb.Respond(w.begin(), within)
-		if since, _ := evil.Conclude(response, time.Time{}, within); !since.IsZero() {
+		response := w.eb.Carried().Respond(w.begin(), within)
+		if since, _ := evil.Carried().Conclude(response, time.Time{}, within); !since.IsZero() {
 			t.Error("a response was taken for that to another peer's handshake")
 		}
 		for _, wrong := range [][]byte{nil, {2}, make([]byte, 92), response[:91], append(response[:92:92], 0)} {
-			if since, _ := w.ea.Conclude(wrong, time.Time{}, within); !since.IsZero() {
+			if since, _ := w.ea.Carried().Conclude(wrong, time.Time{}, within); !since.IsZero() {
 				t.Errorf("%d bytes were taken for the response", len(wrong))
 			}
 		}
-		if since, _ := w.ea.Conclude(response, time.Time{}, within); since.IsZero() {
+		if since, _ := w.ea.Carried().Conclude(response, time.Time{}, within); since.IsZero() {
 			t.Error("the right one was not")
 		}
 	})
@@ -272,13 +272,13 @@ func TestForgottenPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newCouple(t)
 		initiation := w.begin()
-		response := w.eb.Respond(initiation, within)
-		w.ea.Void()
-		if since, _ := w.ea.Conclude(response, time.Time{}, within); !since.IsZero() || w.ea.Initiation(time.Now()) != nil {
+		response := w.eb.Carried().Respond(initiation, within)
+		w.ea.Carried().Void()
+		if since, _ := w.ea.Carried().Conclude(response, time.Time{}, within); !since.IsZero() || w.ea.Carried().Initiation(time.Now()) != nil {
 			t.Error("after Void there is a handshake still")
 		}
 		w.b.bind.RemoveEndpoint(w.eb)
-		if w.eb.Respond(initiation, within) != nil {
+		if w.eb.Carried().Respond(initiation, within) != nil {
 			t.Error("a peer that was removed has a response")
 		}
 	})

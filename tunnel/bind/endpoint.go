@@ -45,6 +45,7 @@ type Endpoint struct {
 	elsewhere atomic.Uint64
 
 	witness witness // has a lock of its own
+	carried Carried // the same, taken with mu held too
 
 	// guarded by mu
 	mu          sync.Mutex
@@ -52,10 +53,6 @@ type Endpoint struct {
 	sources     []netip.AddrPort
 	controlling bool
 	removed     bool
-	holding     bool
-	held        [device.MessageInitiationSize]byte
-	heldAt      time.Time
-	carried     carried
 }
 
 var _ conn.Endpoint = (*Endpoint)(nil)
@@ -92,6 +89,9 @@ type Activity struct {
 	LastRx time.Time
 }
 
+// Carried are the peer's handshakes that need no path. Every call returns the same.
+func (e *Endpoint) Carried() *Carried { return &e.carried }
+
 // Handle returns the address to give to WireGuard as the peer's endpoint: a virtual one by which the device finds
 // this object. It never changes.
 func (e *Endpoint) Handle() netip.AddrPort { return e.handle }
@@ -125,13 +125,9 @@ func (e *Endpoint) SetPath(addr netip.AddrPort) (flushed bool) {
 	e.heard.Store(nil)
 	e.claimLocked()
 	var flush []byte
-	if next != nil && e.holding {
-		flush = slices.Clone(e.held[:])
-		e.holding = false
-	}
 	var kept [][]byte
 	if next != nil {
-		kept = e.carried.take(time.Now())
+		flush, kept = e.carried.take(time.Now())
 	}
 	e.mu.Unlock()
 	if flush != nil {
@@ -205,7 +201,9 @@ func (e *Endpoint) SetControlling(controlling bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.controlling = controlling
-	e.holding = e.holding && controlling
+	if !controlling {
+		e.carried.drop()
+	}
 	e.began.Store(0)
 }
 
@@ -249,7 +247,7 @@ func (e *Endpoint) transmit(bufs [][]byte) error {
 	if e.carried.keyed.Load() != nil && isTransport(bufs) {
 		defer e.carried.sentUnderKeys() // once they have left, or wait
 	}
-	if len(bufs) == 1 && isResponse(bufs[0]) && e.capture(bufs[0]) && e.path.Load() == nil && e.heard.Load() == nil {
+	if len(bufs) == 1 && isResponse(bufs[0]) && e.carried.capture(bufs[0]) && e.path.Load() == nil && e.heard.Load() == nil {
 		return nil // it is carried, and needs no path
 	}
 	p := e.path.Load()
@@ -295,8 +293,7 @@ func (e *Endpoint) keep(bufs [][]byte) *path {
 	}
 	if len(bufs) == 1 && isInitiation(bufs[0]) {
 		if e.controlling && !e.removed {
-			e.holding, e.heldAt = true, time.Now()
-			copy(e.held[:], bufs[0])
+			e.carried.hold(bufs[0])
 		} else {
 			e.bind.drops.add(DropNotOurTurn, 1)
 		}
@@ -343,8 +340,8 @@ func (e *Endpoint) Removed() bool {
 func (e *Endpoint) remove() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.removed, e.holding = true, false
-	e.carried.forget()
+	e.removed = true
+	e.carried.remove()
 	e.path.Store(nil)
 	e.heard.Store(nil)
 	e.bind.sources.set(e, nil)

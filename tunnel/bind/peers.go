@@ -27,6 +27,7 @@ func (p *peers) add(b *Bind, key [32]byte) *Endpoint {
 	e := &Endpoint{bind: b, handle: virtualAddr(virtualHandle, p.serial)}
 	e.handleBytes, _ = e.handle.MarshalBinary() // cannot fail
 	e.checker.Init(key)
+	e.carried.queue, e.carried.peer, e.carried.drops = p.handed, e, &b.drops
 	p.handles[e.handle.Addr()] = e
 	return e
 }

@@ -126,7 +126,7 @@ func (r *receiver) wireGuard(p []byte, src netip.AddrPort, ep *conn.Endpoint, no
 		return 0
 	}
 	if isInitiation(p) {
-		if response := r.endpoint.again(p, now); response != nil {
+		if response := r.endpoint.carried.again(p, now); response != nil {
 			// Counted by nobody: the device does not know of it. Its error is a lost packet's.
 			_ = r.bind.out.sendBy(r.bind.resolve(src), [][]byte{response})
 			return 0
