@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,10 @@ import (
 
 // way is how long a packet takes, and an introduction.
 const way = 50 * time.Millisecond
+
+// immortal keeps the peers of devices that have run in virtual time: the device has their queues drained when they are collected, which is outside
+// of the bubble, and a panic.
+var immortal sync.Map
 
 // met is a tunnel over a real device, without an interface: in virtual time.
 type met struct {
@@ -94,6 +99,9 @@ func (m *met) know(others ...*met) {
 	}
 	for i, p := range want {
 		m.say(fmt.Sprintf("public_key=%s\nendpoint=%v\nallowed_ip=%v/32\n", hex.EncodeToString(p.PublicKey[:]), p.Endpoint, others[i].inside))
+	}
+	for _, o := range others {
+		immortal.Store(m.device.LookupPeer(device.NoisePublicKey(o.private.PublicKey())), m)
 	}
 	m.ways.publish(table)
 	synctest.Wait()

@@ -80,11 +80,13 @@ func TestForeignHandshake(t *testing.T) {
 // A tunnel that takes its time for a response holds up its peer alone, and no place where others are computed.
 func TestSlowResponseHoldsUpItsPeerAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		alice, bob := shaking(t)
-		carol := alice.world.add("carol")
-		carol.delay, carol.shakes = 50*time.Millisecond, true
-		carol.run()
+		w := newWorld(t)
+		alice, bob, carol := w.add("alice"), w.add("bob"), w.add("carol")
 		bob.courier.queue.slots = 1
+		for _, h := range []*host{alice, bob, carol} {
+			h.delay, h.shakes, h.answers = 50*time.Millisecond, true, true
+			h.run()
+		}
 		bob.responds = 20 * time.Millisecond
 		alice.say(bob.id, offer(1))
 		carol.say(bob.id, offer(1))
@@ -94,6 +96,8 @@ func TestSlowResponseHoldsUpItsPeerAlone(t *testing.T) {
 				t.Errorf("%s: got %q, want the handshake done after 120 ms", h.name, got)
 			}
 		}
+		bob.courier.queue.mu.Lock()
+		defer bob.courier.queue.mu.Unlock()
 		if n := bob.courier.queue.computing; n != 0 {
 			t.Errorf("got %d slots taken, want none", n)
 		}
