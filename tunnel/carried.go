@@ -75,12 +75,14 @@ func (t *Tunnel) Conclude(id identity.NodeID, instance [8]byte, response []byte)
 	}
 	a := attached{t}
 	since, first := m.endpoint.Carried().Conclude(response, a.LastHandshake(m), deviceTime)
+	if first { // also when the device is late: it may be in time for the way
+		t.ways.putAgreed(id, agreement{instance: instance, keyed: true})
+	}
 	if since.IsZero() || a.LastHandshake(m).Before(since) {
 		return false
 	}
 	if first {
 		t.log.Debug("handshake done by introduction", "id", id.Short())
-		t.ways.putAgreed(id, agreement{instance: instance, keyed: true})
 	}
 	return true
 }

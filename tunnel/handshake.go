@@ -100,7 +100,7 @@ func (w *ways) keysAreGood(p *followed, now time.Time) bool {
 func (w *ways) agreed(p *followed, a agreement, now time.Time) {
 	another := p.instance != a.instance
 	p.instance = a.instance
-	if a.keyed {
+	if a.keyed && w.keysAreGood(p, now) {
 		if p.keyed && p.way.Addr.IsValid() { // else the way that comes sees to it, or has
 			p.confirm(w.device, now)
 			w.attend(p)

@@ -134,7 +134,7 @@ type followed struct {
 	instance [8]byte // that answered last
 	shake    awaited
 	strayed  time.Time // when its packets began to go where nobody chose; zero: they do not
-	keyed    bool      // introductions have carried the last handshake, and no way has been there since
+	keyed    bool      // introductions have carried the last handshake, if it was done, and no way has been there since
 }
 
 // inbox is what the loop has still to follow. Of each member the latest counts.
@@ -147,7 +147,7 @@ type inbox struct {
 // agreement is a preshared key that this side, which is controlling, has agreed on.
 type agreement struct {
 	instance [8]byte // of the member
-	keyed    bool    // and the handshake is done
+	keyed    bool    // and the device was given the response of a handshake
 }
 
 // newsKey tells apart what does not replace each other.
@@ -345,7 +345,7 @@ func (w *ways) take(now time.Time) {
 	}
 	for id, a := range in.agreed {
 		if p := w.peers[id]; p != nil && a.keyed {
-			p.instance, p.keyed, p.shake = a.instance, true, awaited{} // before the ways, which then need no handshake
+			p.keyed = true // before the ways, which then need no handshake
 		}
 	}
 	for id, way := range in.ways {

@@ -19,7 +19,8 @@ func TestHandshakeBeforePath(t *testing.T) {
 	founder, x, y := bed.node("founder", nil), bed.node("x", nil), bed.node("y", nil)
 	// STUN by its cookie: to each other as it is, to the founder behind a header of ChannelData.
 	for _, pair := range [][2]*Node{{x, y}, {y, x}} {
-		bed.fence(pair[0], fmt.Sprintf("ip daddr %s udp length > 8 @th,96,32 0x2112a442 drop; meta l4proto udp @th,128,32 0x2112a442 drop", pair[1].Host.Addr4()))
+		bed.fence(pair[0], fmt.Sprintf("ip daddr %s meta l4proto udp @th,96,32 0x2112a442 drop; ip6 daddr %s meta l4proto udp @th,96,32 0x2112a442 drop; meta l4proto udp @th,128,32 0x2112a442 drop",
+			pair[1].Host.Addr4(), pair[1].Host.Addr6()))
 	}
 	bed.must(founder.Create(bed.ctx, "home"))
 	bed.must(founder.Start(bed.ctx))
@@ -27,7 +28,7 @@ func TestHandshakeBeforePath(t *testing.T) {
 		token, err := founder.Invite(bed.ctx)
 		bed.must(err)
 		bed.must(n.Join(bed.ctx, token))
-		bed.must(n.Start(bed.ctx, "--log-level", "debug"))
+		bed.must(n.Start(bed.ctx))
 	}
 	var said []string
 	keyed := func(n, peer *Node) bool {
@@ -49,8 +50,4 @@ func TestHandshakeBeforePath(t *testing.T) {
 	bed.must(x.WaitPing(bed.ctx, y))
 	bed.must(y.WaitPing(bed.ctx, x))
 	bed.step("packets pass")
-	log := x.Agent().Output() + y.Agent().Output()
-	if n := strings.Count(log, "handshake done by introduction"); n == 0 {
-		t.Errorf("the log says nothing of it: %s", lastLines(log))
-	}
 }
