@@ -96,14 +96,29 @@ func (w *ways) keysAreGood(p *followed, now time.Time) bool {
 
 // agreed is told that this side, which is controlling, and an instance of the member have agreed on a preshared key. A handshake
 // that was tried before could not succeed, and a new process has no session: both begin anew at once, by a way that there
-// is; one that comes will see to it by itself.
-func (w *ways) agreed(p *followed, instance [8]byte, now time.Time) {
-	another := p.instance != instance
-	p.instance = instance
+// is, but where the introduction has carried a handshake already; one that comes will see to it by itself.
+func (w *ways) agreed(p *followed, a agreement, now time.Time) {
+	another := p.instance != a.instance
+	p.instance = a.instance
+	if a.keyed && w.keysAreGood(p, now) {
+		if p.keyed && p.way.Addr.IsValid() { // else the way that comes sees to it, or has
+			p.confirm(w.device, now)
+			w.attend(p)
+		}
+		return
+	}
 	if p.way.Addr.IsValid() && (another || !p.shake.since.IsZero() || !w.keysAreGood(p, now)) {
 		w.handshake(p, true, now)
 		w.attend(p)
 	}
+}
+
+// confirm has a handshake that was carried confirmed by the way that there is, and again, as lookAgain does with one that went by it.
+func (p *followed) confirm(device wireGuard, now time.Time) {
+	p.keyed = false
+	p.await(true, now)
+	p.shake.since, p.shake.confirms = device.LastHandshake(p.member).Add(-1), 1 // it has been done since
+	device.Confirm(p.member)
 }
 
 // findStale tells of the members whose way works and carries packets one way, while WireGuard agrees on no keys: the two ends

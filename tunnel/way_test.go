@@ -551,3 +551,36 @@ func TestStaticPeersRoamByThemselves(t *testing.T) {
 		}
 	})
 }
+
+// A handshake that an introduction has carried is confirmed by the way that comes, twice; one that the device has not taken is begun by it, at once.
+func TestWayAfterACarriedHandshake(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		done bool
+		want []string
+	}{
+		{"done", true, []string{"1s confirm a", "1.7s confirm a"}},
+		{"not done", false, append([]string{"1s initiate afresh a"}, tries(handshakeRetry, 7*time.Second, "initiate afresh a")...)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.set(peerA)
+				if c.done {
+					w.radio.finish(key('a'))
+				}
+				w.ways.putAgreed(id('a'), agreement{instance: [8]byte{1}, keyed: true})
+				w.Agreed(id('a'), [8]byte{1}) // an answer that is repeated takes nothing back
+				time.Sleep(time.Second)
+				// Whoever opens a stream may have lost its keys; but not these.
+				w.SetWay(id('a'), Way{Addr: home, Restarted: c.done})
+				w.radio.forgetSizes()
+				if !c.done {
+					w.expect(w.at(), c.want[0])
+					return
+				}
+				w.expect(time.Minute, c.want...)
+			})
+		})
+	}
+}

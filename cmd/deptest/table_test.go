@@ -150,6 +150,7 @@ var signs = []sign{
 	{"who offers first", "nat/path/machine.go", "Controlling"},
 	{"what an offer says", "nat/path/message.go", "Message"},
 	{"when a preshared key is set", "mesh/courier/carry.go", "adopt"},
+	{"the handshake that an introduction carries", "tunnel/carried.go", "Initiation"},
 	{"who relays: which relay two peers agree on", "nat/path/choice.go", "chooseRelays"},
 	{"who relays: whom this node asks for channels", "nat/relay/follow.go", "Follow"},
 	{"who relays: for whom this node does, and how much", "nat/relay/server.go", "Serve"},

@@ -329,6 +329,15 @@ func (o *other) SetPresharedKey(_ identity.NodeID, psk [32]byte) error {
 	return o.device.IpcSet(fmt.Sprintf("public_key=%s\nupdate_only=true\npreshared_key=%s\n", o.nodeKey, hex.EncodeToString(psk[:])))
 }
 
+// Initiation, Respond and Conclude implement courier.Handshakes: for the plain device nothing looks whether one is due.
+func (o *other) Initiation(identity.NodeID) []byte { return nil }
+
+func (o *other) Respond(_ identity.NodeID, initiation []byte) ([]byte, error) {
+	return o.endpoint.Carried().Respond(initiation, 20*time.Millisecond), nil
+}
+
+func (o *other) Conclude(identity.NodeID, [8]byte, []byte) bool { return false }
+
 // Agreed implements courier.Tunnel.
 func (o *other) Anew(identity.NodeID)            {}
 func (o *other) Agreed(identity.NodeID, [8]byte) {}

@@ -27,8 +27,9 @@ import (
 
 /* An introduction, from the first word to the key
  *
- *	Send ─▶ lane of the peer ─▶ transmit: where this node stands → seal → key into the tunnel (answer) → Sessions.Send
- *	Take ─▶ lane of the peer ─▶ receive:  open → key into the tunnel (answer) → NAT.Deliver → Tunnel.Agreed (answer)
+ *	Send ─▶ lane of the peer ─▶ transmit: offer: Tunnel.Initiation · answer: key into the tunnel, Tunnel.Respond
+ *	                                      → where this node stands → seal → Sessions.Send
+ *	Take ─▶ lane of the peer ─▶ receive:  open → answer: key into the tunnel, Tunnel.Conclude → NAT.Deliver → answer: Tunnel.Agreed
  *
  * Each peer has a lane of its own (lane.go) while there is something to do for it: a tunnel that is slow with the key of one peer
  * holds up that peer alone. What is said by and to one peer keeps its order, but that offers and answers go first. Of all lanes
@@ -58,8 +59,20 @@ type Tunnel interface {
 	SetPresharedKey(id identity.NodeID, psk [32]byte) error
 	// Anew is told that a peer introduces itself from another process than before: the session with that one is gone.
 	Anew(id identity.NodeID)
-	// Agreed is told on the controlling side that the key was agreed on with this process of the peer.
+	// Agreed is told on the controlling side that the key was agreed on with this process of the peer, when Conclude did not do the handshake.
 	Agreed(id identity.NodeID, instance [8]byte)
+	Handshakes
+}
+
+// Handshakes are WireGuard's as introductions carry them. None of this may wait for more than some milliseconds.
+type Handshakes interface {
+	// Initiation is the first message, for an offer to carry; nil: no handshake is due.
+	Initiation(id identity.NodeID) []byte
+	// Respond takes it on the other side, where the key is set, and returns the second, for the answer; nil: none was made in time. An
+	// error says that the first was not made by the peer.
+	Respond(id identity.NodeID, initiation []byte) ([]byte, error)
+	// Conclude takes that, where the key is set, and reports whether the handshake is done.
+	Conclude(id identity.NodeID, instance [8]byte, response []byte) bool
 }
 
 // Standing tells where this node stands, as a natkind.Self packed. It is asked for every ask, offer and answer.

@@ -41,8 +41,9 @@ type job struct {
 
 // opened is a message whose sender is proven.
 type opened struct {
-	message path.Message
-	psk     *signal.PSK // of an answer
+	message   path.Message
+	psk       *signal.PSK // of an answer
+	handshake []byte      // of an answer: the response; nil: none
 }
 
 // The classes of jobs, the first one first. What an introduction that has begun waits for goes before what begins one: while it waits
@@ -395,6 +396,13 @@ func (q *queue) leave() {
 	q.computing--
 	q.mu.Unlock()
 	q.stir()
+}
+
+// rejoin takes the slot back that a job has left: it goes on before others begin, and so does not wait for one to be free.
+func (q *queue) rejoin() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.computing++
 }
 
 // done puts a lane whose job is done back into its row, if it has more to do.

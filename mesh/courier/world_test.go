@@ -1,8 +1,10 @@
 package courier
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -46,8 +48,12 @@ type host struct {
 	slow     map[identity.NodeID]time.Duration // how long the tunnel takes with a key
 	failing  bool                              // the tunnel knows no peer
 	psk      map[identity.NodeID][32]byte
-	captured [][]byte // what it sent
-	held     bool     // what it sends is captured only
+	captured [][]byte      // what it sent
+	held     bool          // what it sends is captured only
+	delay    time.Duration // of what it sends
+	shakes   bool          // its tunnel has handshakes to be carried
+	responds time.Duration // how long its tunnel takes for a response
+	spoils   bool          // what it offers is another's handshake
 }
 
 func newWorld(t testing.TB) *world {
@@ -177,8 +183,10 @@ func (h *host) Send(to identity.NodeID, p session.Proto, sealed []byte) error {
 	if p != session.ProtoSignal {
 		h.world.t.Errorf("got protocol %d, want %d", p, session.ProtoSignal)
 	}
-	if !held {
-		h.world.host(to).courier.Take(h.id, h.id, slices.Clone(sealed))
+	if sealed = slices.Clone(sealed); !held && h.delay > 0 {
+		time.AfterFunc(h.delay, func() { h.world.host(to).courier.Take(h.id, h.id, sealed) })
+	} else if !held {
+		h.world.host(to).courier.Take(h.id, h.id, sealed)
 	}
 	return nil
 }
@@ -223,6 +231,45 @@ func (h *host) Anew(id identity.NodeID) { h.note("%s begins anew", h.nameOf(id))
 // Agreed implements Tunnel.
 func (h *host) Agreed(id identity.NodeID, instance [8]byte) {
 	h.note("agreed with %s %x", h.nameOf(id), instance[:1])
+}
+
+// Initiation implements Handshakes. One names who made it, and for whom.
+func (h *host) Initiation(id identity.NodeID) []byte {
+	if !h.shakes {
+		return nil
+	}
+	h.note("handshake for %s", h.nameOf(id))
+	out := make([]byte, 148)
+	if !h.spoils {
+		copy(out, h.name+" "+h.nameOf(id))
+	}
+	return out
+}
+
+// Respond implements Handshakes.
+func (h *host) Respond(id identity.NodeID, initiation []byte) ([]byte, error) {
+	if !bytes.HasPrefix(initiation, []byte(h.nameOf(id)+" "+h.name)) {
+		return nil, errors.New("made by another")
+	}
+	h.mu.Lock()
+	psk := h.psk[id]
+	h.mu.Unlock()
+	time.Sleep(h.responds)
+	if !h.shakes {
+		return nil, nil
+	}
+	h.note("handshake of %s", h.nameOf(id))
+	return append(psk[:], make([]byte, 60)...), nil // which can be read with the right key only
+}
+
+// Conclude implements Handshakes.
+func (h *host) Conclude(id identity.NodeID, instance [8]byte, response []byte) bool {
+	h.mu.Lock()
+	psk := h.psk[id]
+	h.mu.Unlock()
+	done := bytes.HasPrefix(response, psk[:])
+	h.note("handshake with %s %x: %v", h.nameOf(id), instance[:1], done)
+	return done
 }
 
 // Deliver implements NAT.

@@ -92,7 +92,8 @@ func New(o Options) *Bind {
 	return b
 }
 
-// Open opens the sockets; port 0 means any. See conn.Bind. The last of the functions is that of the streams. The device
+// Open opens the sockets; port 0 means any. See conn.Bind. The last of the functions is that of the streams, and of what is handed
+// to the device. The device
 // calls it again after each Close, for instance on a change of port.
 func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	fns, actual, err := openPort(b.inner, port)
@@ -110,7 +111,7 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	b.mu.Lock()
 	b.forwarder, b.closing = f, closing
 	b.mu.Unlock()
-	fns = append(fns, (&streamReceiver{streams: b.streams, closed: closing}).receive)
+	fns = append(fns, (&besides{streamReceiver{streams: b.streams, closed: closing}, b.peers.handed}).receive)
 	for i, next := range fns {
 		r := &receiver{bind: b, next: next, forward: f, todo: make([]pending, 0, b.inner.BatchSize())}
 		fns[i] = r.receive

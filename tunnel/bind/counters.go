@@ -40,6 +40,8 @@ const (
 	DropNoPath
 	// DropNotOurTurn: a handshake initiation without a path, on the side that leaves the first word to the peer.
 	DropNotOurTurn
+	// DropCarried: a handshake message that an introduction has brought, more than the device takes at once.
+	DropCarried
 	// DropSendFailed: the system refused to send (no route, no socket, no buffer).
 	DropSendFailed
 
@@ -63,6 +65,7 @@ var dropNames = [dropReasons]string{
 	DropStreamGone:     "stream ended",
 	DropNoPath:         "no path",
 	DropNotOurTurn:     "not our turn",
+	DropCarried:        "carried handshakes queue full",
 	DropSendFailed:     "send failed",
 }
 

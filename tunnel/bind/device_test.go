@@ -119,9 +119,7 @@ func TestHandshakeLeavesWithThePath(t *testing.T) {
 	a.ping(b, 1)
 	b.ping(a, 2) // the other side has traffic too, and must not cross the handshake
 	held := func() bool {
-		ea.mu.Lock()
-		defer ea.mu.Unlock()
-		return ea.holding
+		return ea.Carried().Initiation(time.Now()) != nil
 	}
 	for deadline := time.Now().Add(5 * time.Second); !held() || b.bind.Counters()[DropNotOurTurn] == 0; {
 		if time.Now().After(deadline) {

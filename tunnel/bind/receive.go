@@ -70,6 +70,9 @@ func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int
 
 // sort deals with one packet and returns how many bytes of p are WireGuard's.
 func (r *receiver) sort(p []byte, ep *conn.Endpoint, now int64) int {
+	if _, handed := (*ep).(*Endpoint); handed {
+		return len(p) // of no socket: see carried.go
+	}
 	std, ok := (*ep).(*conn.StdNetEndpoint)
 	if !ok {
 		r.bind.drops.add(DropUnknown, 1)
@@ -114,9 +117,19 @@ func (r *receiver) wireGuard(p []byte, src netip.AddrPort, ep *conn.Endpoint, no
 	}
 	r.runPackets++
 	r.runSz += len(p)
-	if p[0] != device.MessageTransportType && r.endpoint.yields(p, now) {
+	if p[0] == device.MessageTransportType {
+		return len(p)
+	}
+	if r.endpoint.yields(p, now) {
 		r.bind.drops.add(DropCrossed, 1)
 		return 0
+	}
+	if isInitiation(p) {
+		if response := r.endpoint.carried.again(p, now); response != nil {
+			// Counted by nobody: the device does not know of it. Its error is a lost packet's.
+			_ = r.bind.out.sendBy(r.bind.resolve(src), [][]byte{response})
+			return 0
+		}
 	}
 	return len(p)
 }
