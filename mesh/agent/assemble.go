@@ -55,16 +55,16 @@ type parts struct {
 	network    *network
 }
 
-// assemble makes everything. Nothing runs yet. The order is that in which one needs the other; where two need each other, plug.go
-// stands between.
-func assemble(o Options, settings node.Settings, state *place.State) (*agent, error) {
-	a := &agent{
+// prepare makes the tunnel and what it stands on, and nothing that needs the state's records. Nothing runs yet. private is WireGuard's key of this node.
+func prepare(o Options, settings node.Settings, state *place.State) (a *agent, private wgtypes.Key, err error) {
+	a = &agent{
 		o: o, log: o.Logger.With("part", "agent"), started: time.Now(), ready: make(chan struct{}),
 	}
 	a.nat64 = dns64.New(dns64.Options{Way: &a.way, Logger: o.Logger})
 	a.names = resolve.New(resolve.Options{Plain: a.way.In, Logger: o.Logger})
 	a.socket = bind.New(guise(bind.Options{Inner: sockets.Translated{Bind: sockets.New(), Way: &a.way}, Logger: o.Logger}))
-	private, port, ifname := settings.Interface.PrivateKey, settings.Interface.Port, settings.Interface.Name
+	private = settings.Interface.PrivateKey
+	port, ifname := settings.Interface.Port, settings.Interface.Name
 	if state != nil {
 		if private == (wgtypes.Key{}) {
 			private = state.WireGuard
@@ -80,27 +80,30 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 		port = place.DefaultPort
 	}
 	a.public = private.PublicKey()
-	var err error
 	a.tunnel, err = tunnel.New(tunnel.Options{
 		Name: ifname, MTU: settings.Interface.MTU, PrivateKey: private, Port: port, Bind: a.socket,
 		Logger: o.Logger, LimitMemory: true,
 	})
-	if err != nil {
-		return nil, err
-	}
+	return a, private, err
+}
+
+// assemble makes everything else. Nothing runs yet but the tunnel. The order is that in which one needs the other; where two need each other, plug.go
+// stands between.
+func (a *agent) assemble(settings node.Settings, state *place.State, private wgtypes.Key) (err error) {
+	o := a.o
 	hub := node.Options{
 		Key: a.public, Settings: settings, Load: o.Load, Reload: o.Reload, Ready: a.ready, Tunnel: grounded{a.tunnel}, Names: a.names, Logger: o.Logger,
 	}
 	if state != nil {
 		if err := a.assembleMesh(state, private); err != nil {
-			return nil, err
+			return err
 		}
 		hub.Self, hub.Endpoints, hub.NoIPv4 = state.NodeID(), state.Settings.Endpoints, state.Settings.NoIPv4
 		hub.Owners, hub.Feeds = a.parts.owners(), a.parts.feeds(a.tunnel)
 	}
 	hub.Feeds.Names = a.names.Changes()
 	a.hub, err = node.New(guise(hub))
-	return a, err
+	return err
 }
 
 // foreign reports whether an interface is none of ours to offer as a way in.

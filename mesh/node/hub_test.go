@@ -121,8 +121,8 @@ func TestAnotherAddressAndName(t *testing.T) {
 		changed.Record.Endpoints = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.2:9277")}
 		a.learn(testMember(1), changed)
 		lines(t, "endpoint", a.take(),
-			"0s changed 2",
 			"0s targets 2[203.0.113.2:9277 192.0.2.2:9277]",
+			"0s changed 2",
 			"0s streams anchors [2] listen []",
 		)
 		changed.Record.Instance = [8]byte{22}
