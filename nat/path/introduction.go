@@ -1,6 +1,7 @@
 package path
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -32,6 +33,7 @@ type introduction struct {
 	sig    signalling
 	try    attempt
 	retry  ladder
+	memory memory
 	path   Path      // in use, as Machine last said
 	use    relayUse  // the same
 	news   introNews // for Machine
@@ -41,6 +43,9 @@ type introduction struct {
 type introNews struct {
 	started   bool // an attempt
 	restarted bool // the peer's process is another one
+	// An offer of the peer came straight from heard; an answer came straight from reached, trip after the offer went there.
+	heard, reached netip.AddrPort
+	trip           time.Duration
 }
 
 // remote is the peer's process as last heard.
@@ -66,7 +71,11 @@ func newIntroduction(c *core) introduction {
 
 // wake is the earliest time at which something is due.
 func (i *introduction) wake() time.Time {
-	return due.Sooner(due.Sooner(i.sig.wake(), i.try.wake()), i.retry.at)
+	next := due.Sooner(due.Sooner(i.sig.wake(), i.try.wake()), i.retry.at)
+	if i.sig.waiting {
+		next = due.Sooner(next, i.memory.wake())
+	}
+	return next
 }
 
 // repeat sends again what may have been lost.
@@ -74,6 +83,7 @@ func (i *introduction) repeat(now time.Time) {
 	if i.sig.waiting && isDue(now, i.sig.next) {
 		i.transmit(now)
 	}
+	i.remember(now)
 	if i.try.repeatDue(now) {
 		i.trickle()
 	}
@@ -150,6 +160,7 @@ func (i *introduction) received(now time.Time, msg Message) {
 	switch {
 	case msg.Kind == KindAsk && i.controlling:
 		i.asked(now, msg)
+		i.askedStraight(now, msg.Straight)
 	case msg.Kind == KindOffer && !i.controlling:
 		i.offered(now, msg)
 	case msg.Kind == KindAnswer && i.controlling:
@@ -223,10 +234,14 @@ func (i *introduction) offered(now time.Time, msg Message) {
 	i.retry.at = time.Time{}
 	own := i.newCredentials()
 	chosen := i.local.chooseRelays(&i.cfg, i.use, i.remote.noUDP, msg.Relays)
-	remote := ParseCandidates(msg.Candidates, i.overlay)
+	remote := i.candidatesOf(msg)
 	remote, _ = merge(remote, ParseCandidates(i.sig.overtaken(msg.Attempt), i.overlay))
 	i.start(now, msg.Attempt, exchange{own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, chosen)
-	i.send(i.try.answer(i.local.Candidates))
+	i.reply(msg)
+	if i.underlay(msg.Straight) {
+		i.news.heard = msg.Straight
+		i.tellRest(now)
+	}
 }
 
 // offeredAgain repeats a lost answer. If ICE has meanwhile failed here, the offer is of no use any more.
@@ -234,10 +249,10 @@ func (i *introduction) offeredAgain(now time.Time, msg Message) {
 	switch {
 	case i.try.on:
 		i.try.deadline = now.Add(i.retry.attemptLimit(i.path.Kind))
-		i.try.addRemote(ParseCandidates(msg.Candidates, i.overlay))
-		i.send(i.try.answer(i.local.Candidates))
+		i.try.addRemote(i.candidatesOf(msg))
+		i.reply(msg)
 	case i.try.won:
-		i.send(i.try.answer(i.local.Candidates))
+		i.reply(msg)
 	case !i.sig.waiting && now.Sub(i.sig.last) >= askSpacing:
 		i.begin(now)
 	}
@@ -248,13 +263,19 @@ func (i *introduction) answered(now time.Time, msg Message) {
 	if msg.Attempt != i.sig.number {
 		return
 	}
-	remote := ParseCandidates(msg.Candidates, i.overlay)
+	remote := i.candidatesOf(msg)
 	if !i.sig.waiting {
 		i.try.addRemote(remote)
 		return
 	}
 	i.sig.answered(msg.Attempt)
 	i.start(now, msg.Attempt, exchange{i.sig.own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, choice{msg.Relay, msg.Spare})
+	if trip, yes := i.memory.awaited(now, msg.Straight); yes && i.underlay(msg.Straight) {
+		i.news.reached, i.news.trip = msg.Straight, trip
+	}
+	if msg.Straight.IsValid() {
+		i.tellRest(now)
+	}
 	if anyNew(i.sig.told, i.local.Candidates) {
 		i.tellMore(now) // what was trickled since may have been lost, as when the peer was on its way to another network
 	}

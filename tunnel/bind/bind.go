@@ -40,6 +40,7 @@ type Bind struct {
 	unsent      *unsent
 	log         *slog.Logger
 	stun, quic  *lane
+	letters     *lane
 	peers       *peers
 	sources     *sources
 	routes      *routes
@@ -89,6 +90,7 @@ func New(o Options) *Bind {
 	b.out = newOutlet(b.inner, &b.drops)
 	b.stun = newLane(b, stunQueue, DropSTUNQueue, true)
 	b.quic = newLane(b, quicQueue, DropQUICQueue, false)
+	b.letters = newLane(b, letterQueue, DropLetterQueue, false)
 	return b
 }
 
@@ -237,6 +239,9 @@ func (b *Bind) STUN() net.PacketConn { return b.stun }
 
 // QUIC returns the lane of QUIC packets. Every call returns the same lane.
 func (b *Bind) QUIC() net.PacketConn { return b.quic }
+
+// Letters returns the lane of the datagrams of letters (package mesh/letter). Every call returns the same lane.
+func (b *Bind) Letters() net.PacketConn { return b.letters }
 
 // Channels are the channels that relays have allocated for us. Every call returns the same.
 func (b *Bind) Channels() *Channels { return b.channels }
