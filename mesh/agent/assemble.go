@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -13,6 +14,7 @@ import (
 	"warren/mesh"
 	"warren/mesh/courier"
 	"warren/mesh/identity"
+	"warren/mesh/letter"
 	"warren/mesh/neighbours"
 	"warren/mesh/node"
 	"warren/mesh/place"
@@ -51,6 +53,8 @@ type parts struct {
 	mapper     *portmap.Mapper
 	neighbours *neighbours.Neighbours
 	contacts   *place.Contacts
+	paths      *place.Paths
+	letters    *letter.Post
 	echo       *echo.Responder
 	network    *network
 }
@@ -128,6 +132,8 @@ func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err err
 		}
 	}()
 	p.contacts = a.openContacts(state)
+	p.paths = place.OpenPaths(state, traffic{a.tunnel}.last, a.o.Logger)
+	p.letters = letter.New(letter.Options{Conn: a.socket.Letters(), Take: func(sealed []byte, from netip.AddrPort) { p.courier.TakeStraight(sealed, from) }})
 	p.inbound = &inbound{log: a.log}
 	p.sessions, err = session.New(guise(session.Options{
 		Conn: a.socket.QUIC(), Self: self, Members: p.members, Roster: p.members, Inbound: p.inbound, Joins: true, Logger: logger,
@@ -204,14 +210,14 @@ func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (er
 	}
 	p.courier, err = courier.New(courier.Options{
 		Mesh: p.state.MeshID(), Self: self, Signing: p.state.Key, Sealing: p.state.Sealing, Instance: instance, Members: courier.NewKeyring(records{p.members}),
-		Sessions: p.sessions, Tunnel: a.tunnel, Standing: p.standing, Logger: logger,
+		Sessions: p.sessions, Tunnel: a.tunnel, Standing: p.standing, Letters: p.letters, Logger: logger,
 	})
 	if err != nil {
 		return err
 	}
 	p.nat, err = nat.New(nat.Options{
 		Self: self, Instance: instance, STUN: a.socket.STUN(), Signals: p.courier, Traffic: traffic{a.tunnel}, Relay: p.relays.client,
-		Sockets: udp4{&a.way}, Logger: logger,
+		Sockets: udp4{&a.way}, Met: p.paths.Lately(), Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -252,7 +258,7 @@ func (h lanHost) Links() []netwatch.Link { return netwatch.Links(h.foreign) }
 func (p *parts) owners() *node.Owners {
 	return &node.Owners{
 		Records: p.records, Sessions: p.sessions, NAT: p.nat, Standing: p.standing, Streams: p.streams, Courier: p.courier,
-		Relays: p.relays, Neighbours: p.neighbours, Contacts: p.contacts, Echo: p.echo,
+		Relays: p.relays, Neighbours: p.neighbours, Contacts: p.contacts, Paths: p.paths, Echo: p.echo,
 	}
 }
 
@@ -273,7 +279,7 @@ type owner struct {
 // running lists the owners in the order in which they are started.
 func (p *parts) running() []owner {
 	return []owner{
-		{"contacts", p.contacts.Run}, {"sessions", p.sessions.Run}, {"records", p.records.Run}, {"nat", p.nat.Run},
+		{"contacts", p.contacts.Run}, {"paths", p.paths.Run}, {"letters", p.letters.Run}, {"sessions", p.sessions.Run}, {"records", p.records.Run}, {"nat", p.nat.Run},
 		{"courier", func(ctx context.Context) error { return p.courier.Run(ctx, p.nat) }},
 		{"relay client", p.relays.client.Run}, {"relay", p.relays.server.Run}, {"port mapping", p.mapper.Run}, {"streams", p.streams.Run},
 		{"standing", p.standing.Run}, {"neighbours", p.neighbours.Run}, {"echo", p.echo.Run}, {"network", p.network.Run},

@@ -23,6 +23,9 @@ func (h *Hub) pathChanged(e nat.Event) bool {
 		h.log.Info("path changed", "peer", h.nameOf(e.Peer), "path", e.Path.Kind.String(), "address", e.Path.Addr, "reason", e.Reason)
 	}
 	p.path = e
+	if e.Path.Kind == nat.Direct {
+		h.o.Owners.Paths.Keep(e.Peer, e.Path.Addr, e.Path.RTT)
+	}
 	h.steer(e.Peer, p, planWay(e.Peer, e, h.last.facts.underlay()), e.PeerRestarted)
 	if e.Path.Kind == nat.Relayed {
 		h.o.Owners.Standing.Want() // a direct one could not be had, or not yet: what stands in the way is worth knowing

@@ -193,6 +193,7 @@ func (h *Hub) cutOff(now time.Time, id identity.NodeID) {
 	delete(h.peers, id)
 	o.Relays.Drop(id)
 	o.Courier.Forget(id)
+	o.Paths.Forget(id)
 	h.parting = append(h.parting, parting{id: id, at: now.Add(partAfter), reason: reason})
 }
 
