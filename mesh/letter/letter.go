@@ -25,14 +25,14 @@ import (
 
 /* The two datagrams of a letter
  *
- *	| a7 77 6c (3) | part: 0, 1 (1) | number, random (8) | size of the signal (2) | half of the signal, then zeros (1,086) |
+ *	| a7 77 6c (3) | part: 0, 1 (1) | number, random (8) | size of the signal (2) | half of the signal, then zeros (1,126) |
  *
- * An offer with its keys does not fit into one datagram of the least MTU of IPv6. Both have 1,100 bytes, 1,148 with the headers of IPv6.
+ * An offer with its keys does not fit into one datagram of the least MTU of IPv6. Both have 1,140 bytes, 1,188 with the headers of IPv6.
  */
 const (
 	headerSize = 3 + 1 + 8 + 2
 	// Size is that of each datagram, in bytes.
-	Size = 1100
+	Size = 1140
 	// Max is the size of the largest signal that a letter holds.
 	Max  = 2 * half
 	half = Size - headerSize

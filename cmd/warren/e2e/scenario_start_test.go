@@ -9,8 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -40,13 +40,15 @@ func TestMetBefore(t *testing.T) {
 	}
 	bed.step("start both, without the anchor")
 	begin := time.Now()
-	bed.must(a.Launch())
-	bed.must(b.Launch())
+	bed.must(a.Launch("--log-level", "debug"))
+	bed.must(b.Launch("--log-level", "debug"))
 	var first time.Time
 	bed.must(a.Host.Do(func() (err error) { first, err = firstEcho(to[0], 20*time.Second); return err }))
 	bed.step("first ping after %v", first.Sub(begin).Round(time.Millisecond))
-	if said := a.Agent().Output() + b.Agent().Output(); !strings.Contains(said, "answered where it was met before") {
-		t.Errorf("got\n%s\nwant a path by what was remembered", said)
+	for _, n := range []*Node{a, b} {
+		if !regexp.MustCompile(`msg="signal received".*signal\.address=203`).MatchString(n.Agent().Output()) {
+			t.Errorf("%s has got nothing straight", n.Name())
+		}
 	}
 	bed.connected(a, b, api.PathDirect)
 	bed.step("b moves while it is off")
