@@ -133,7 +133,7 @@ func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err err
 	}()
 	p.contacts = a.openContacts(state)
 	p.paths = place.OpenPaths(state, traffic{a.tunnel}.last, a.o.Logger)
-	p.letters = letter.New(letter.Options{Conn: a.socket.Letters(), Take: func(sealed []byte, from netip.AddrPort) { p.courier.TakeStraight(sealed, from) }})
+	p.letters = letter.New(letter.Options{Conn: bind.Letters(a.socket), Take: func(sealed []byte, from netip.AddrPort) { p.courier.TakeStraight(sealed, from) }})
 	p.inbound = &inbound{log: a.log}
 	p.sessions, err = session.New(guise(session.Options{
 		Conn: a.socket.QUIC(), Self: self, Members: p.members, Roster: p.members, Inbound: p.inbound, Joins: true, Logger: logger,

@@ -3,7 +3,6 @@ package place
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -184,6 +183,6 @@ func (p *Paths) save() {
 		err = p.write(append(raw, '\n'))
 	}
 	if err != nil {
-		p.log.Warn("remembered paths not kept", "error", fmt.Errorf("write %s: %w", filePaths, err))
+		p.log.Warn("remembered paths not kept", "file", filePaths, "error", err)
 	}
 }

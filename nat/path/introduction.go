@@ -33,7 +33,6 @@ type introduction struct {
 	sig    signalling
 	try    attempt
 	retry  ladder
-	memory memory
 	path   Path      // in use, as Machine last said
 	use    relayUse  // the same
 	news   introNews // for Machine
@@ -73,7 +72,7 @@ func newIntroduction(c *core) introduction {
 func (i *introduction) wake() time.Time {
 	next := due.Sooner(due.Sooner(i.sig.wake(), i.try.wake()), i.retry.at)
 	if i.sig.waiting {
-		next = due.Sooner(next, i.memory.wake())
+		next = due.Sooner(next, i.sig.memory.wake())
 	}
 	return next
 }
@@ -160,7 +159,7 @@ func (i *introduction) received(now time.Time, msg Message) {
 	switch {
 	case msg.Kind == KindAsk && i.controlling:
 		i.asked(now, msg)
-		i.askedStraight(now, msg.Straight)
+		i.sig.askedStraight(now, msg.Straight, i.local, i.use)
 	case msg.Kind == KindOffer && !i.controlling:
 		i.offered(now, msg)
 	case msg.Kind == KindAnswer && i.controlling:
@@ -237,10 +236,12 @@ func (i *introduction) offered(now time.Time, msg Message) {
 	remote := i.candidatesOf(msg)
 	remote, _ = merge(remote, ParseCandidates(i.sig.overtaken(msg.Attempt), i.overlay))
 	i.start(now, msg.Attempt, exchange{own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, chosen)
-	i.reply(msg)
+	i.try.reply(msg, i.local.Candidates)
 	if i.underlay(msg.Straight) {
 		i.news.heard = msg.Straight
-		i.tellRest(now)
+		if !i.local.fits() {
+			i.tellMore(now)
+		}
 	}
 }
 
@@ -250,9 +251,9 @@ func (i *introduction) offeredAgain(now time.Time, msg Message) {
 	case i.try.on:
 		i.try.deadline = now.Add(i.retry.attemptLimit(i.path.Kind))
 		i.try.addRemote(i.candidatesOf(msg))
-		i.reply(msg)
+		i.try.reply(msg, i.local.Candidates)
 	case i.try.won:
-		i.reply(msg)
+		i.try.reply(msg, i.local.Candidates)
 	case !i.sig.waiting && now.Sub(i.sig.last) >= askSpacing:
 		i.begin(now)
 	}
@@ -270,13 +271,10 @@ func (i *introduction) answered(now time.Time, msg Message) {
 	}
 	i.sig.answered(msg.Attempt)
 	i.start(now, msg.Attempt, exchange{i.sig.own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, choice{msg.Relay, msg.Spare})
-	if trip, yes := i.memory.awaited(now, msg.Straight); yes && i.underlay(msg.Straight) {
+	if trip, yes := i.sig.memory.awaited(now, msg.Straight); yes && i.underlay(msg.Straight) {
 		i.news.reached, i.news.trip = msg.Straight, trip
 	}
-	if msg.Straight.IsValid() {
-		i.tellRest(now)
-	}
-	if anyNew(i.sig.told, i.local.Candidates) {
+	if anyNew(i.sig.told, i.local.Candidates) || msg.Straight.IsValid() && !i.local.fits() {
 		i.tellMore(now) // what was trickled since may have been lost, as when the peer was on its way to another network
 	}
 }

@@ -104,7 +104,7 @@ func (i *introduction) meet(now time.Time, addr netip.AddrPort) {
 	if !i.underlay(addr) || i.path.Kind != None {
 		return
 	}
-	i.memory.met(now, addr)
+	i.sig.memory.met(now, addr)
 	if i.idle() {
 		i.begin(now)
 	}
@@ -115,55 +115,51 @@ func (i *introduction) meet(now time.Time, addr netip.AddrPort) {
 func (i *introduction) remember(now time.Time) {
 	switch {
 	case i.path.Kind == Direct, i.try.on:
-		i.memory.addr = netip.AddrPort{} // found, or about to be
+		i.sig.memory.addr = netip.AddrPort{} // found, or about to be
 	case !i.sig.waiting:
 	default:
-		if to, due := i.memory.due(now); due {
-			i.tellStraight(now, to)
+		if to, due := i.sig.memory.due(now); due {
+			i.sig.tellStraight(now, to, i.local, i.use)
 		}
 	}
 }
 
 // tellStraight sends what is out straight to an address.
-func (i *introduction) tellStraight(now time.Time, to netip.AddrPort) {
-	msg := i.sig.message(i.local, i.use)
-	i.memory.sent(now, to, msg.Kind)
-	i.send(msg.straight(to))
+func (s *signalling) tellStraight(now time.Time, to netip.AddrPort, local Local, use relayUse) {
+	msg := s.message(local, use)
+	s.memory.sent(now, to, msg.Kind)
+	s.send(msg.straight(to))
 }
 
 // askedStraight offers the way that the ask has come.
-func (i *introduction) askedStraight(now time.Time, from netip.AddrPort) {
-	if i.sig.waiting && i.underlay(from) && now.Sub(i.memory.last) >= straightSpacing {
-		i.tellStraight(now, from)
+func (s *signalling) askedStraight(now time.Time, from netip.AddrPort, local Local, use relayUse) {
+	if s.waiting && s.underlay(from) && now.Sub(s.memory.last) >= straightSpacing {
+		s.tellStraight(now, from, local, use)
 	}
 }
 
 // reply sends an answer the way that the offer has come.
-func (i *introduction) reply(offer Message) {
-	answer := i.try.answer(i.local.Candidates)
-	if i.underlay(offer.Straight) {
+func (a *attempt) reply(offer Message, own []Candidate) {
+	answer := a.answer(own)
+	if a.underlay(offer.Straight) {
 		answer = answer.straight(offer.Straight)
 	}
-	i.send(answer)
+	a.send(answer)
 }
 
-// tellRest tells the candidates that did not fit into a letter.
-func (i *introduction) tellRest(now time.Time) {
-	if len(i.local.Candidates) > straightCandidates {
-		i.tellMore(now)
-	}
-}
+// fits reports whether a letter tells all candidates.
+func (l Local) fits() bool { return len(l.Candidates) <= straightCandidates }
 
 // candidatesOf are those of an offer or answer, the address that it came from straight first.
-func (i *introduction) candidatesOf(msg Message) []Candidate {
-	list := ParseCandidates(msg.Candidates, i.overlay)
-	if !i.underlay(msg.Straight) {
+func (c *core) candidatesOf(msg Message) []Candidate {
+	list := ParseCandidates(msg.Candidates, c.overlay)
+	if !c.underlay(msg.Straight) {
 		return list
 	}
 	here := NewCandidate(ServerReflexive, msg.Straight, 0)
-	for _, c := range list {
-		if c.Addr == here.Addr {
-			here = c
+	for _, told := range list {
+		if told.Addr == here.Addr {
+			here = told
 		}
 	}
 	list, _ = merge([]Candidate{here}, list)
@@ -183,7 +179,7 @@ func (t *route) answeredFrom(now time.Time, addr netip.AddrPort, trip time.Durat
 }
 
 // tryThere checks the address from which an offer came straight: the path moves there when it answers.
-func (t *route) tryThere(now time.Time, addr netip.AddrPort) {
+func (t *current) tryThere(now time.Time, addr netip.AddrPort) {
 	if t.path.Kind == Direct {
 		return // it is checked anyway, and moves when it is overdue
 	}

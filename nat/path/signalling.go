@@ -37,7 +37,8 @@ type signalling struct {
 	next    time.Time
 	noRoute string
 	refused bool
-	early   Message     // candidates that overtook their offer
+	early   Message // candidates that overtook their offer
+	memory  memory
 	told    []Candidate // controlling: in the first offer of this number, perhaps the one that is answered
 }
 
