@@ -99,7 +99,8 @@ type twins struct {
 	udp      streams.Snapshot
 	contacts []place.Contact
 	heard    neighbours.Snapshot
-	failLink error // of the next SetLink
+	failLink error         // of the next SetLink
+	slowLink time.Duration // how long SetLink takes; constant
 	routes   []osnet.Route
 	failing  error // of every SetPeers while it is set
 	peerSets int   // how often the tunnel and nat were told of the peers
@@ -209,6 +210,7 @@ func (w twinTunnel) SetPort(port uint16) error {
 }
 
 func (w twinTunnel) SetLink(c osnet.Config) error {
+	time.Sleep(w.slowLink)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	err := w.failLink
