@@ -56,6 +56,7 @@ var table = []place{
 
 	{"mesh/disk", edges, "changes of files that survive a crash, step by step; a disk whose steps fail, for tests"},
 	{"mesh/join", edges, "the conversation in which a stranger with an invite becomes a member, both sides of it"},
+	{"mesh/letter", edges, "introductions straight from address to address, as two datagrams; what strangers may send of them"},
 	{"mesh/resolve", edges, "host names of endpoints, looked up in the background, again and again"},
 	{"mesh/session", edges, "control sessions: QUIC with mutual TLS, whom to dial, frames, forwarding for others, limits towards strangers"},
 	{"mesh/store", edges, "records on disk, crash-safe; a damaged file is set aside"},

@@ -260,6 +260,15 @@ func (t traffic) Activity(peer identity.NodeID) (lastTx, lastRx time.Time) {
 	return a.LastTx, a.LastRx
 }
 
+// last is when packets last went to a peer or came from it, by a path.
+func (t traffic) last(peer identity.NodeID) time.Time {
+	tx, rx := t.Activity(peer)
+	if tx.After(rx) {
+		return tx
+	}
+	return rx
+}
+
 // paths are told when nothing may go through a relay any more; *nat.NAT has them.
 type paths interface{ RelayGone(id identity.NodeID) }
 

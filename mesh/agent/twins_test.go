@@ -105,6 +105,11 @@ type twinNeighbours struct{}
 func (twinNeighbours) Set(neighbours.Desired)        {}
 func (twinNeighbours) Snapshot() neighbours.Snapshot { return neighbours.Snapshot{} }
 
+type twinPaths struct{}
+
+func (twinPaths) Keep(identity.NodeID, netip.AddrPort, time.Duration) {}
+func (twinPaths) Forget(identity.NodeID)                              {}
+
 type twinContacts struct{}
 
 func (twinContacts) Add(identity.NodeID, netip.AddrPort) {}

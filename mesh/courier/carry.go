@@ -1,6 +1,7 @@
 package courier
 
 import (
+	"net/netip"
 	"time"
 
 	"warren/mesh/identity"
@@ -48,7 +49,7 @@ func (c *Courier) transmit(to identity.NodeID, m path.Message) {
 	if !ok {
 		return
 	}
-	if err := c.sessions.Send(to, session.ProtoSignal, sealed); err != nil {
+	if err := c.send(to, m.Straight, sealed); err != nil {
 		c.count(noRoute)
 	}
 }
@@ -69,6 +70,17 @@ func (c *Courier) settle(to identity.NodeID, psk signal.PSK, initiation []byte) 
 		return nil, true
 	}
 	return response, true
+}
+
+// send sends a sealed message by a session, or straight to an address.
+func (c *Courier) send(to identity.NodeID, straight netip.AddrPort, sealed []byte) error {
+	switch {
+	case !straight.IsValid():
+		return c.sessions.Send(to, session.ProtoSignal, sealed)
+	case c.letters == nil:
+		return ErrNoSession
+	}
+	return c.letters.Send(straight, sealed)
 }
 
 func (c *Courier) seal(to identity.NodeID, m path.Message, handshake []byte) (sealed []byte, ok bool) {
@@ -120,6 +132,7 @@ func (c *Courier) serve(l *lane, j job, nat NAT) {
 func (c *Courier) receive(hint identity.NodeID, j job, nat NAT) {
 	from, got, ok := c.open(hint, j.sealed)
 	c.queue.leave()
+	got.message.Straight = j.straight
 	switch {
 	case !ok:
 	case from != hint:

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -46,6 +47,11 @@ type Sessions interface {
 	Send(to identity.NodeID, p session.Proto, payload []byte) error
 	// Preferred lists the members with a session: with none, nothing can be sent to anybody.
 	Preferred() []identity.NodeID
+}
+
+// Letters goes straight to an address, as a datagram or two, without a session. It does not block, and what it sends may get lost.
+type Letters interface {
+	Send(to netip.AddrPort, sealed []byte) error
 }
 
 // NAT acts on what peers say. It does not block.
@@ -91,6 +97,7 @@ type Options struct {
 	Sessions Sessions
 	Tunnel   Tunnel
 	Standing Standing
+	Letters  Letters      // nil: nothing goes straight
 	Logger   *slog.Logger // nil: none
 }
 
@@ -105,6 +112,7 @@ type Courier struct {
 	sessions Sessions
 	tunnel   Tunnel
 	standing Standing
+	letters  Letters
 	sealer   *signal.Sealer
 	queue    *queue
 
@@ -135,7 +143,7 @@ func New(o Options) (*Courier, error) {
 		return nil, fmt.Errorf("new courier: %w", err)
 	}
 	return &Courier{
-		log: o.Logger.With("part", "courier"), members: o.Members, sessions: o.Sessions, tunnel: o.Tunnel, standing: o.Standing, sealer: sealer,
+		log: o.Logger.With("part", "courier"), members: o.Members, sessions: o.Sessions, tunnel: o.Tunnel, standing: o.Standing, letters: o.Letters, sealer: sealer,
 		// At most half of the processors: a burst of introductions must not stand before the packets of the tunnels.
 		queue: newQueue(max(1, runtime.GOMAXPROCS(0)/2)), told: make(map[identity.NodeID]Told),
 	}, nil
@@ -161,11 +169,11 @@ func (c *Courier) Run(ctx context.Context, nat NAT) error {
 	return nil
 }
 
-// Send has a message of nat sealed and sent. It fails at once, with ErrNoSession, while there is no session at all. Nil means
+// Send has a message of nat sealed and sent. It fails at once, with ErrNoSession, while there is no session at all, unless it goes straight. Nil means
 // that the message waits in a bounded queue, where the oldest of its peer may be dropped and counted: nat repeats what gets no
 // answer.
 func (c *Courier) Send(to identity.NodeID, m path.Message) error {
-	if len(c.sessions.Preferred()) == 0 {
+	if len(c.sessions.Preferred()) == 0 && !(m.Straight.IsValid() && c.letters != nil) {
 		return ErrNoSession
 	}
 	c.put(to, out, job{message: m})
@@ -186,6 +194,19 @@ func (c *Courier) Take(from, by identity.NodeID, sealed []byte) {
 	}
 	c.put(from, in, job{sealed: sealed, by: by})
 }
+
+// TakeStraight takes a sealed message that came straight from an address, and owns its bytes from then on. Anybody may have sent it: until it
+// is opened all of them wait in one lane, of which the oldest are dropped.
+func (c *Courier) TakeStraight(sealed []byte, from netip.AddrPort) {
+	if len(sealed) > signal.MaxSealed {
+		c.count(malformedSignal)
+		return
+	}
+	c.put(nobody, in, job{sealed: sealed, by: nobody, straight: from})
+}
+
+// nobody is whose lane and account it is that straight messages are on before they are opened.
+var nobody identity.NodeID
 
 // Forget drops all that is remembered of a peer that is no member any more, and what waits for it. Members has to have
 // forgotten it before.

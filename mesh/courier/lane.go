@@ -1,6 +1,7 @@
 package courier
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -37,6 +38,8 @@ type job struct {
 	opened  *opened         // in, taken over from the lane that it came in on; nil: not yet opened
 	by      identity.NodeID // in: whose session brought it
 	round   uint64          // in: of the lane's; in each round every session that brings something has one turn
+	// straight is where it came from, when no session has brought it.
+	straight netip.AddrPort
 }
 
 // opened is a message whose sender is proven.
@@ -131,7 +134,7 @@ func replaces(next, waiting path.Message) bool {
 // replace puts a message in the place of the one that it makes superfluous, if there is one. The caller holds mu.
 func (l *lane) replace(m path.Message) bool {
 	for i, waiting := range l.jobs[out] {
-		if replaces(m, waiting.message) {
+		if waiting.message.Straight == m.Straight && replaces(m, waiting.message) {
 			l.jobs[out][i].message = m
 			return true
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +39,7 @@ type host struct {
 	id      identity.NodeID
 	courier *Courier
 	name    string
+	addr    netip.AddrPort
 	stands  natkind.Self
 
 	mu       sync.Mutex
@@ -74,7 +76,8 @@ func (w *world) add(name string) *host {
 		stands: natkind.Self{Mapping: natkind.MappedIndependent},
 	}
 	h.courier, err = New(Options{
-		Mesh: identity.MeshID{1}, Self: h.id, Signing: key, Sealing: sealing, Members: w, Sessions: h, Tunnel: h, Standing: h, Logger: slog.New(slog.DiscardHandler),
+		Mesh: identity.MeshID{1}, Self: h.id, Signing: key, Sealing: sealing, Members: w, Sessions: h, Tunnel: h, Standing: h, Letters: letters{h},
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -82,6 +85,7 @@ func (w *world) add(name string) *host {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.keys[h.id] = signal.Keys{Signing: signing, Sealing: public}
+	h.addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(len(w.all) + 1)}), 9277)
 	w.all[h.id] = h
 	return h
 }
@@ -191,6 +195,25 @@ func (h *host) Send(to identity.NodeID, p session.Proto, sealed []byte) error {
 	return nil
 }
 
+// letters are the host's Letters.
+type letters struct{ *host }
+
+// Send implements Letters.
+func (l letters) Send(to netip.AddrPort, sealed []byte) error {
+	l.note("writes to %v", to)
+	l.mu.Lock()
+	l.captured = append(l.captured, sealed)
+	l.mu.Unlock()
+	l.world.mu.Lock()
+	defer l.world.mu.Unlock()
+	for _, h := range l.world.all {
+		if h.addr == to {
+			h.courier.TakeStraight(slices.Clone(sealed), l.addr)
+		}
+	}
+	return nil
+}
+
 // last returns the last signal that the host sent.
 func (h *host) last() []byte {
 	synctest.Wait()
@@ -274,7 +297,11 @@ func (h *host) Conclude(id identity.NodeID, instance [8]byte, response []byte) b
 
 // Deliver implements NAT.
 func (h *host) Deliver(from identity.NodeID, m path.Message) {
-	h.note("%s %d of %s", m.Kind, m.Attempt, h.nameOf(from))
+	if m.Straight.IsValid() {
+		h.note("%s %d of %s from %v", m.Kind, m.Attempt, h.nameOf(from), m.Straight)
+	} else {
+		h.note("%s %d of %s", m.Kind, m.Attempt, h.nameOf(from))
+	}
 	h.mu.Lock()
 	answers := h.answers
 	h.mu.Unlock()

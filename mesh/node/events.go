@@ -26,6 +26,9 @@ func (h *Hub) pathChanged(e nat.Event) bool {
 		p.met = time.Now()
 	}
 	p.path = e
+	if e.Path.Kind == nat.Direct {
+		h.o.Owners.Paths.Keep(e.Peer, e.Path.Addr, e.Path.RTT)
+	}
 	h.steer(e.Peer, p, planWay(e.Peer, e, h.last.facts.underlay()), e.PeerRestarted)
 	if e.Path.Kind == nat.Relayed {
 		h.o.Owners.Standing.Want() // a direct one could not be had, or not yet: what stands in the way is worth knowing

@@ -197,6 +197,9 @@ func (h *Hub) Run(ctx context.Context) error {
 			c.free = time.Now() // somebody may have been put out: that waits for nothing
 		case <-h.o.Feeds.Standing:
 			dirty = true
+			if h.last.facts.standing != nil && h.last.facts.standing.Network == 0 {
+				c.free = time.Now() // nothing is offered to anybody before this host's addresses are known
+			}
 		case <-h.o.Feeds.Streams:
 			dirty = true
 		case <-h.o.Feeds.Relays:

@@ -123,6 +123,12 @@ type Contacts interface {
 	Snapshot() []place.Contact
 }
 
+// Paths remembers on which direct paths members were reached; package mesh/place.
+type Paths interface {
+	Keep(id identity.NodeID, addr netip.AddrPort, rtt time.Duration)
+	Forget(identity.NodeID)
+}
+
 // Echo answers pings on this node's overlay addresses; package tunnel/echo.
 type Echo interface {
 	Set([]netip.Addr)
@@ -139,6 +145,7 @@ type Owners struct {
 	Relays     Relays
 	Neighbours Neighbours
 	Contacts   Contacts
+	Paths      Paths
 	Echo       Echo
 }
 

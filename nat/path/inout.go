@@ -27,6 +27,8 @@ type (
 		// Dialable holds the anchors with which this node could get a session, as far as it has none; nil: all.
 		Dialable map[identity.NodeID]bool
 	}
+	// Met says where an earlier process has reached the peer last: it is tried there, beside everything else.
+	Met struct{ Addr netip.AddrPort }
 	// Received is a verified message from the peer.
 	Received struct{ Message Message }
 	// Stirred is Wake out of turn: the peer is sent to after a pause.
@@ -85,6 +87,7 @@ type (
 
 func (Wake) input()           {}
 func (Local) input()          {}
+func (Met) input()            {}
 func (Received) input()       {}
 func (Stirred) input()        {}
 func (Routable) input()       {}
@@ -106,7 +109,8 @@ func (Proven) input()         {}
 type Output interface{ output() }
 
 type (
-	// Send signals a message to the peer. If there is no route, Unroutable must be the next input.
+	// Send signals a message to the peer, by a session or, with Message.Straight, by a letter. If there is no route for one that goes by
+	// a session, Unroutable must be the next input.
 	Send struct{ Message Message }
 	// StartICE starts an agent of its own for this attempt. StopICE ends it; it may have ended already.
 	StartICE struct {

@@ -78,6 +78,8 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		case soon:
 			m.intro.hurry(now)
 		}
+	case Met:
+		m.intro.meet(now, in.Addr)
 	case Received:
 		m.intro.received(now, in.Message)
 	case Routable:
@@ -207,6 +209,12 @@ func (m *Machine) settle(now time.Time) {
 		if intro.started {
 			m.route.attempt(now, m.intro.try.exchange, m.intro.try.relays)
 			m.route.suspectDirect(now)
+			if intro.heard.IsValid() {
+				m.route.tryThere(now, intro.heard)
+			}
+			if intro.reached.IsValid() {
+				m.route.answeredFrom(now, intro.reached, intro.trip)
+			}
 		}
 		if route.moved {
 			m.intro.succeed()

@@ -113,7 +113,11 @@ func (t *route) direct(now time.Time, addr netip.AddrPort, reason Reason) {
 // moveElsewhere adopts the address that the peer's checks come from.
 func (t *route) moveElsewhere(now time.Time) {
 	t.news.moved = true
-	t.direct(now, t.elsewhere.addr, "the peer has moved")
+	reason := Reason("the peer has moved")
+	if t.path.Kind == None {
+		reason = "the peer answers where it has written from"
+	}
+	t.direct(now, t.elsewhere.addr, reason)
 }
 
 // watch looks for the signs of a dead path, and does what follows from them.

@@ -37,7 +37,8 @@ type signalling struct {
 	next    time.Time
 	noRoute string
 	refused bool
-	early   Message     // candidates that overtook their offer
+	early   Message // candidates that overtook their offer
+	memory  memory
 	told    []Candidate // controlling: in the first offer of this number, perhaps the one that is answered
 }
 
@@ -59,17 +60,22 @@ func (s *signalling) begin(now time.Time) {
 	}
 }
 
-// transmit sends the ask or offer (again), with what this node knows of itself now.
+// message is the ask or offer that is out, with what this node knows of itself now.
+func (s *signalling) message(local Local, use relayUse) Message {
+	if !s.controlling {
+		return Message{Kind: KindAsk, Attempt: s.number}
+	}
+	return Message{
+		Kind: KindOffer, Attempt: s.number, Ufrag: s.own.Ufrag, Pwd: s.own.Pwd,
+		Candidates: Lines(local.Candidates), Relays: use.offers(local.Relays),
+	}
+}
+
+// transmit sends the ask or offer (again).
 func (s *signalling) transmit(now time.Time, local Local, use relayUse) {
-	msg := Message{Kind: KindAsk, Attempt: s.number}
-	if s.controlling {
-		msg = Message{
-			Kind: KindOffer, Attempt: s.number, Ufrag: s.own.Ufrag, Pwd: s.own.Pwd,
-			Candidates: Lines(local.Candidates), Relays: use.offers(local.Relays),
-		}
-		if s.sent == 0 {
-			s.told = local.Candidates
-		}
+	msg := s.message(local, use)
+	if s.controlling && s.sent == 0 {
+		s.told = local.Candidates
 	}
 	s.next = now.Add(s.backoff(firstRepeat, lastRepeat, s.rung))
 	s.rung++

@@ -17,6 +17,8 @@ const (
 	DropSTUNQueue
 	// DropQUICQueue: the oldest packet of the full QUIC lane.
 	DropQUICQueue
+	// DropLetterQueue: received datagrams of letters, which nobody has read in time.
+	DropLetterQueue
 	// DropUnknownChannel: received ChannelData that is neither ours nor to be forwarded, or sent to a
 	// channel that is closed.
 	DropUnknownChannel
@@ -54,6 +56,7 @@ var dropNames = [dropReasons]string{
 	DropTooLarge:       "too large",
 	DropSTUNQueue:      "stun queue full",
 	DropQUICQueue:      "quic queue full",
+	DropLetterQueue:    "letter queue full",
 	DropUnknownChannel: "unknown channel",
 	DropNested:         "bad channel payload",
 	DropStreamBroken:   "broken stream",

@@ -12,7 +12,7 @@ import (
  * 1. The sockets' receive function, or that of the streams (streamin.go), fills a batch.
  * 2. Each packet is classified by its first bytes.
  * 3. ChannelData is unwrapped in place and classified again, or set aside for forwarding.
- * 4. STUN and QUIC are copied to their lanes.
+ * 4. STUN, QUIC and letters are copied to their lanes.
  * 5. WireGuard stays in the batch, with the endpoint object of its source; all else gets size 0, which the device skips.
  * 6. What is to be forwarded goes to the forwarder's batch (forward.go).
  *
@@ -89,6 +89,8 @@ func (r *receiver) sort(p []byte, ep *conn.Endpoint, now int64) int {
 		r.bind.stun.push(p, src)
 	case QUIC:
 		r.bind.quic.push(p, src)
+	case Letter:
+		r.bind.letters.push(p, src)
 	case ChannelData:
 		return r.channelData(p, src, ep, now)
 	case MalformedSTUN:
