@@ -33,6 +33,7 @@ func ownLab() {
 		os.Exit(1)
 	}
 	h := l.Host("a", l.Router("home", EIMAPDF))
+	l.Line(h, Line{Delay: time.Millisecond})
 	if _, err := h.Start("sleep", "600"); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
