@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,47 @@ func (d distance) bar(met bool) time.Duration {
 		trips++
 	}
 	return trips*d.trip + 150*time.Millisecond
+}
+
+// distanceOf reads "50ms", "50ms,5%" or "5%": the round trip between two homes, and what each of their lines loses in each direction.
+func distanceOf(text string) (distance, error) {
+	d := distance{name: text}
+	for word := range strings.SplitSeq(text, ",") {
+		var err error
+		if share, ok := strings.CutSuffix(word, "%"); ok {
+			d.loss, err = strconv.ParseFloat(share, 64)
+			d.loss /= 100
+		} else {
+			d.trip, err = time.ParseDuration(word)
+		}
+		if err != nil || d.loss < 0 || d.loss >= 1 || d.trip < 0 {
+			return d, fmt.Errorf("line %q: want a round trip, a loss, or both, as 50ms,5%%", text)
+		}
+	}
+	return d, nil
+}
+
+// given is the distance that an environment variable names, or none.
+func given(t testing.TB, variable string) distance {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return distance{}
+	}
+	d, err := distanceOf(text)
+	if err != nil {
+		t.Fatalf("%s: %v", variable, err)
+	}
+	return d
+}
+
+// apart gives these homes the line of the distance, each with draws of its own.
+func (b *bed) apart(d distance, homes ...*natlab.Router) {
+	for i, home := range homes {
+		if home != nil {
+			b.Line(home, d.line(uint64(i)))
+		}
+	}
 }
 
 // pairApart is a pair of homes with lines, and their anchor.
