@@ -35,6 +35,7 @@ func TestFarPairs(t *testing.T) {
 			p.routed(p.x, p.y, tt.pair.want)
 			p.step("first answer after %v", first)
 			p.must(p.y.WaitPing(p.ctx, p.x))
+			p.step("and back")
 		})
 	}
 }
