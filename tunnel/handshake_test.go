@@ -9,9 +9,8 @@ import (
 // TestAwaitedHandshake asserts when a handshake that is looked for is started again, on either side.
 func TestAwaitedHandshake(t *testing.T) {
 	began := time.Unix(1000, 0)
-	var seven []time.Duration // seconds of tries
-	for after := 700 * time.Millisecond; after <= 7*time.Second; after += 700 * time.Millisecond {
-		seven = append(seven, after)
+	backOff := []time.Duration{
+		700 * time.Millisecond, 1400 * time.Millisecond, 2800 * time.Millisecond, 5600 * time.Millisecond, 10500 * time.Millisecond, 15400 * time.Millisecond,
 	}
 	for _, c := range []struct {
 		name        string
@@ -19,9 +18,9 @@ func TestAwaitedHandshake(t *testing.T) {
 		done        time.Duration // of a handshake, from the beginning; 0: none ever is
 		want        []time.Duration
 	}{
-		{"no answer comes", true, 0, seven},
+		{"no answer comes", true, 0, backOff},
 		{"the second is answered", true, time.Second, []time.Duration{700 * time.Millisecond}},
-		{"the one before this path does not count", true, -time.Second, seven},
+		{"the one before this path does not count", true, -time.Second, backOff},
 		{"the peer's is never confirmed", false, 0, []time.Duration{6 * time.Second, 12 * time.Second, 18 * time.Second, 24 * time.Second}},
 		{"the peer's is confirmed", false, 3 * time.Second, nil},
 		{"the peer's was confirmed before the path was known", false, -time.Second, nil},

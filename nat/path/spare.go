@@ -110,9 +110,9 @@ func (s *relays) checked(now time.Time, from netip.AddrPort) (early bool) {
 	}
 	early = now.Sub(r.peerCheck) < spareEarly
 	r.peerCheck = now
-	if r.phase == relayChecking && now.Sub(r.lastCheck) >= relayEvery/10 {
+	if r.phase == relayChecking && now.Sub(r.lastCheck) >= r.pace(now)/10 {
 		// The peer has opened its half since our last check, which was lost.
-		r.at = now.Add(relayEvery)
+		r.at = now.Add(r.pace(now))
 		s.check(now, r)
 	}
 	if r.phase == relayReady && !s.controlling {
