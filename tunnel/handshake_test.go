@@ -60,3 +60,22 @@ func TestAwaitedHandshake(t *testing.T) {
 		})
 	}
 }
+
+// TestHandshakeOverLongLines: only the newest handshake's answer counts, so that one has to be left alone for a round trip, however long
+// that is; and not much later than there was need to.
+func TestHandshakeOverLongLines(t *testing.T) {
+	t.Parallel()
+	for _, trip := range []time.Duration{100 * time.Millisecond, 650 * time.Millisecond, time.Second, 1600 * time.Millisecond, 2600 * time.Millisecond, 4500 * time.Millisecond} {
+		begun, answered := time.Duration(0), time.Duration(0)
+		for n := 0; answered == 0 && n <= handshakeTries; n++ {
+			if next := retryAfter(n); begun+trip <= next {
+				answered = begun + trip
+			} else {
+				begun = next
+			}
+		}
+		if answered == 0 || answered > 3*trip {
+			t.Errorf("round trip %v: answered after %v, want it within three of them", trip, answered)
+		}
+	}
+}

@@ -51,6 +51,7 @@ type Lab struct {
 	publics  int   // public prefixes of LANs handed out so far
 	cuts     []cut
 	lines    map[int]*stretch // by the number of the link
+	share    []string         // words before each command in a host; see Share
 
 	// Guarded by mu.
 	mu        sync.Mutex

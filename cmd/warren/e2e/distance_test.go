@@ -268,3 +268,37 @@ func stepsRow(name string, rounds [][]int64) string {
 	}
 	return row
 }
+
+// BenchmarkShare measures the same on a line of 50 ms with agents that have one thread of Go and a share of a core, all three together.
+func BenchmarkShare(b *testing.B) {
+	var rows []string
+	for _, cores := range []float64{0, 0.5, 0.2} {
+		b.Run(fmt.Sprintf("cores=%v", cores), func(b *testing.B) {
+			bed, how := newBenchBed(b), "all of it, GOMAXPROCS=1"
+			if cores > 0 {
+				how = bed.Share(cores) + ", GOMAXPROCS=1"
+			}
+			b.Setenv("GOMAXPROCS", "1") // for the agents: this process has read its own
+			d := distances()[1]
+			p := newPairApart(bed, d.line)
+			var took [2][]time.Duration
+			for b.Loop() {
+				for range rounds(b) {
+					p.strangers(natlab.EIMAPDF, natlab.EIMAPDF)
+					for met := range took {
+						_, first := p.start()
+						p.routed(p.x, p.y, routeDirect)
+						took[met] = append(took[met], first)
+						p.stop()
+					}
+				}
+			}
+			for met, name := range []string{"strangers", "met before"} {
+				rows = append(rows, distanceRow(b, d, name, met == 1, took[met])+"   "+how)
+			}
+		})
+	}
+	if len(rows) > 0 {
+		fmt.Printf("\n%-24s %10s %10s %10s   [ms; load %s]\n%s\n\n", "start, a share of a core", "median", "worst", "bar", load(), strings.Join(rows, "\n"))
+	}
+}
