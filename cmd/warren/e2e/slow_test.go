@@ -40,6 +40,9 @@ type slowLine struct {
 // modemRate is the rate that shares are told of, in bytes a second; the lines without a limit have it as their measure, too.
 const modemRate = 64_000 / 8
 
+// slowLimit is when a meeting is given up.
+const slowLimit = 2 * time.Minute
+
 // slowHome is a mesh whose members are on good lines but one.
 type slowHome struct {
 	*bed
@@ -183,8 +186,12 @@ func slowRow(b *testing.B, l slowLine, size int) string {
 		var at time.Time
 		s.must(s.slow.Host.Do(func() (err error) { at, err = firstEchoEvery(to, 2*time.Minute, time.Second); return err }))
 		first = at.Sub(begin)
-		s.eventually("all are up", s.together)
-		all = time.Since(begin)
+		for all = time.Since(begin); !s.together(); all = time.Since(begin) {
+			if all > slowLimit {
+				b.Fatalf("%s: not all are up after %v", l.name, slowLimit)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
 	})
 	time.Sleep(30 * time.Second)
 	since := time.Now()
