@@ -76,6 +76,9 @@ func (r *reception) member(ctx context.Context, conn *quic.Conn) error {
 	return err
 }
 
+// longHello is how long a hello may take over the longest lines.
+const longHello = 10 * time.Second
+
 // helloWithin is how long a hello may take on a connection: four of its round trips when those are long. A handshake that is given up is
 // made once more, which on a slow line makes the round trip longer still.
 func helloWithin(conn *quic.Conn) time.Duration {

@@ -18,7 +18,6 @@ import (
 const (
 	stagger      = 50 * time.Millisecond // between the starts of two addresses of one target (RFC 8305, section 5, is slower)
 	helloTimeout = 3 * time.Second
-	longHello    = 10 * time.Second // over the longest lines
 	refusalDelay = 20 * time.Millisecond
 )
 
@@ -137,7 +136,7 @@ func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.Ad
 // greet says hello on a dialled connection. Only with the answer it is certain that the far side has accepted our
 // certificate, and only with our hello that we have chosen this connection among those raced.
 func (d *dialler) greet(ctx context.Context, conn *quic.Conn) (instance, error) {
-	ctx, cancel := context.WithTimeout(ctx, helloWithin(conn))
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
 	st, err := conn.OpenStreamSync(ctx)
 	if err != nil {

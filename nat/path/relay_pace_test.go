@@ -28,3 +28,35 @@ func TestRelayPace(t *testing.T) {
 		t.Errorf("got %d checks in 1.6 s, want 8 at most", early)
 	}
 }
+
+// TestPathsOfLongLines asserts that the times of a path follow the longest round trip lately: one quick answer among slow ones has nothing
+// called late, and a line that has become quick is watched closely again.
+func TestPathsOfLongLines(t *testing.T) {
+	t.Parallel()
+	p := Path{Kind: Direct}
+	for _, ms := range []int{600, 2500, 700, 600} {
+		p = p.measured(time.Duration(ms) * time.Millisecond)
+	}
+	if p.RTT != 600*time.Millisecond || p.checkInterval() < 2500*time.Millisecond || p.grace() < 7*time.Second {
+		t.Errorf("shaking: got RTT %v, a check each %v, dead after %v", p.RTT, p.checkInterval(), p.grace())
+	}
+	for range 40 {
+		p = p.measured(10 * time.Millisecond)
+	}
+	if p.checkInterval() != checkEvery || p.grace() != deadAfter {
+		t.Errorf("quick again: got a check each %v, dead after %v, want %v and %v", p.checkInterval(), p.grace(), checkEvery, deadAfter)
+	}
+	start := time.Unix(1000, 0)
+	for _, trip := range []time.Duration{10 * time.Millisecond, 600 * time.Millisecond} {
+		p := Path{Kind: Direct}.measured(trip)
+		l := life{heard: start}
+		sent := Wake{LastTx: start.Add(time.Second)}
+		before, after := max(silence, trip+trip/4), max(silence, trip+trip/2)
+		if l.silent(sent.LastTx.Add(before-1), sent, p.checkInterval()) {
+			t.Errorf("round trip %v: silence of %v counts", trip, before)
+		}
+		if !l.silent(sent.LastTx.Add(after), sent, p.checkInterval()) {
+			t.Errorf("round trip %v: silence of %v does not count", trip, after)
+		}
+	}
+}

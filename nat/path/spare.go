@@ -65,7 +65,7 @@ func (u used) doubt() (from time.Time, in bool) {
 	if u.path.Kind != Relayed || u.suspect.IsZero() {
 		return time.Time{}, false
 	}
-	return u.suspect.Add(max(doubtFirst, 3*u.path.RTT/2)), true
+	return u.suspect.Add(max(doubtFirst, 3*u.path.trip()/2)), true
 }
 
 // spareCheck is when an idle channel is to be checked: seldom, and often while the one in use is in doubt.
