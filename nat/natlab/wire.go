@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// maxHeld bounds the packets on their way in one direction: 50,000 packets a second over a second.
+// maxHeld bounds the packets on their way in one direction: full ones are 75 MB.
 const maxHeld = 50_000
 
 // wire decides when each packet of one direction arrives. It is a pure machine: packets go in with the time, and come out with the
