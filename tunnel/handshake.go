@@ -6,15 +6,16 @@ import (
 )
 
 // Handshakes. WireGuard repeats one that got no answer after five seconds, which suits a peer that may be away; here a
-// path has just been proved, so that an answer that is missing after handshakeRetry was lost. The other side knows of a
+// path has just been proved, so that an answer that is missing after handshakeRetry was lost, or has a long way: one that is
+// started anew has its answer taken and no other's, so that each wait is as long as all before it. The other side knows of a
 // handshake only when the first packet under the new keys comes. If that one is lost and there is nothing to say, it
 // would wait for ever: so that packet is sent twice more, and after handshakeTurn the other side starts a handshake
 // itself, later than WireGuard's own repetition.
 const (
 	handshakeRetry = 700 * time.Millisecond
 	handshakeTurn  = 6 * time.Second
-	handshakeTries = 10 // of the controlling side: a relay on a bad line may lose a third of all packets
-	handshakeTurns = 4  // of the other
+	handshakeTries = 6 // of the controlling side: a relay on a bad line may lose a third of all packets
+	handshakeTurns = 4 // of the other
 	confirmTries   = 2
 )
 
@@ -38,10 +39,11 @@ type awaited struct {
 // look says whether to start the handshake (again) now, or to confirm it once more, given the last one that was done. It
 // ends the wait when one was, and after the last try: WireGuard goes on by itself for 90 s from there.
 func (a *awaited) look(now, done time.Time) (start, confirm bool) {
-	every, early, most := handshakeRetry, time.Duration(0), handshakeTries
+	every, early, most, due := handshakeRetry, time.Duration(0), handshakeTries, retryAfter(a.tries)
 	if !a.controlling {
 		// The peer may have been told of the path, and have done it, before this side was.
 		every, early, most = handshakeTurn, handshakeTurn, handshakeTurns
+		due = time.Duration(a.tries+1) * every
 	}
 	if a.since.IsZero() {
 		return false, false
@@ -53,11 +55,21 @@ func (a *awaited) look(now, done time.Time) (start, confirm bool) {
 		return false, true
 	case a.tries == most || done.After(a.since.Add(-early)):
 		*a = awaited{}
-	case now.Sub(a.since) >= time.Duration(a.tries+1)*every:
+	case now.Sub(a.since) >= due:
 		a.tries++
 		return true, false
 	}
 	return false, false
+}
+
+// retryAfter is when, after the first, the controlling side tries again that has done so n times: 0.7, 1.4, 2.8, 5.6 s, and then
+// every 4.9 s, as WireGuard does.
+func retryAfter(n int) time.Duration {
+	const last = 3
+	if n <= last {
+		return handshakeRetry << n
+	}
+	return handshakeRetry<<last + time.Duration(n-last)*7*handshakeRetry
 }
 
 // await has the handshake that was started, or should be by the member, looked after.

@@ -266,7 +266,10 @@ func TestControllingSideInitiatesAndRetries(t *testing.T) {
 		w.SetWay(id('x'), Way{Addr: home}) // unknown: ignored
 		w.SetWay(id('a'), Way{Addr: home})
 		w.radio.forgetSizes()
-		want := append([]string{"0s initiate afresh a"}, tries(handshakeRetry, 7*time.Second, "initiate afresh a")...)
+		want := []string{"0s initiate afresh a"}
+		for _, at := range []string{"700ms", "1.4s", "2.8s", "5.6s", "10.5s", "15.4s"} {
+			want = append(want, at+" initiate afresh a")
+		}
 		w.expect(time.Minute-1, want...)
 		w.path(id('a'), home)
 		w.path(id('x'), netip.AddrPort{})

@@ -33,6 +33,8 @@ func ownLab() {
 		os.Exit(1)
 	}
 	h := l.Host("a", l.Router("home", EIMAPDF))
+	l.Line(h, Line{Delay: time.Millisecond})
+	l.Share(0.5)
 	if _, err := h.Start("sleep", "600"); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -96,7 +98,8 @@ func TestCloseLeavesNothing(t *testing.T) {
 // remains lists what there is on the machine of the lab id.
 func remains(id string) []string {
 	var all []string
-	for _, pattern := range []string{netnsDir + nsPrefix(id) + "*", filepath.Join(registry, id), filepath.Join(os.TempDir(), "warren-natlab-"+id)} {
+	for _, pattern := range []string{netnsDir + nsPrefix(id) + "*", filepath.Join(registry, id), filepath.Join(os.TempDir(), "warren-natlab-"+id),
+		"/sys/fs/cgroup/warren-natlab-" + id, "/sys/fs/cgroup/cpu/warren-natlab-" + id} {
 		found, _ := filepath.Glob(pattern)
 		all = append(all, found...)
 	}

@@ -13,7 +13,7 @@ import (
 const (
 	// relayDelay spares the anchors the channels of pairs that ICE connects at once.
 	relayDelay  = 150 * time.Millisecond
-	relayEvery  = 100 * time.Millisecond // between checks of a new channel
+	relayEvery  = 100 * time.Millisecond // between checks of a new channel at first; see relay.pace
 	relayTime   = 10 * time.Second       // until an unanswered channel is given up
 	relayLinger = 10 * time.Second       // after a better path came up: the peer may switch later, or the path may fail young
 	renewAfter  = time.Second            // of checks without an answer, at a new introduction
@@ -269,7 +269,7 @@ func (s *relays) watch(now time.Time, u used) (unspared bool) {
 			if now.Sub(r.since) >= relayTime {
 				unspared = s.lose(now, u, r, because("relay through %s: the peer did not answer", r.anchor)) || unspared
 			} else if isDue(now, r.at) {
-				r.at = now.Add(relayEvery)
+				r.at = now.Add(r.pace(now))
 				s.check(now, r)
 			}
 		case relayReady:
@@ -300,6 +300,10 @@ func (s *relays) renew(now time.Time, u used, local []RelayOffer) {
 		}
 	}
 }
+
+// pace is the time between two checks of a channel that nobody has answered yet: half as long as it has been checked. Over a long line
+// the first answers are on their way, and over a slow one it would be full of questions.
+func (r *relay) pace(now time.Time) time.Duration { return max(relayEvery, now.Sub(r.since)/2) }
 
 func (s *relays) check(now time.Time, r *relay) {
 	r.lastCheck = now

@@ -228,7 +228,7 @@ func (t *route) checkAnswered(now time.Time, id uint64) {
 	}
 	switch p.to {
 	case t.path.Addr:
-		t.path.RTT = p.trip(now)
+		t.path = t.path.measured(p.trip(now))
 		if t.restarted && t.path.Kind == Relayed && t.agreed == t.checks.newest {
 			t.set(now, t.path, "the peer has restarted")
 		}

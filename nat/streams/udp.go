@@ -8,9 +8,11 @@ import (
 // Times of the decision.
 const (
 	// trialTime is how long nobody may answer by UDP until it is taken to be blocked: twice the longest round trip that
-	// is usual on earth, by satellite. With two round trips for TLS and one for the session that makes two seconds.
+	// is usual on earth, by satellite. With two round trips for TLS and one for the session that makes two seconds. Where answers
+	// have taken longer, as over a modem whose queue is full, it is twice as long as they did.
 	trialTime  = time.Second
-	trialEvery = 100 * time.Millisecond // between probes in a trial: three lost in a row are rare
+	trialMost  = 8 * time.Second
+	trialEvery = 100 * time.Millisecond // between probes in a trial at first: three lost in a row are rare
 
 	// headStart is what the answers by UDP have until streams are dialled as well, so that a doubt without a cause
 	// costs no anchor a handshake unless it is far away.
@@ -44,6 +46,9 @@ type belief struct {
 	reason string
 	why    string // UDP was taken to be blocked, the last time
 
+	tried    time.Time     // when the last trial began
+	patience time.Duration // how long answers took in trials lately
+
 	probeAt   time.Time
 	probeWait time.Duration // Blocked: the rung of the ladder
 	answered  time.Time     // Returning: the last answer
@@ -53,6 +58,22 @@ type belief struct {
 
 func (b *belief) enter(now time.Time, s State, reason string) {
 	b.state, b.since, b.reason = s, now, reason
+}
+
+// trial is how long nobody may answer in one.
+func (b *belief) trial() time.Duration { return min(max(trialTime, 2*b.patience), trialMost) }
+
+// learn takes the time that an answer took since the trial began, if it belongs to that. What is shorter than before is believed slowly.
+func (b *belief) learn(now time.Time) {
+	took := now.Sub(b.tried)
+	switch {
+	case b.tried.IsZero() || took > trialMost || b.state != Trying && b.state != Blocked:
+	case took > b.patience:
+		b.patience = took
+	default:
+		b.patience -= (b.patience - took) / 4
+	}
+	b.tried = time.Time{}
 }
 
 // block enters the state in which UDP is asked seldom. The sooner after a return, the longer the next one takes.
@@ -76,6 +97,7 @@ func (b *belief) excuse(now time.Time, late time.Duration) {
 	switch b.state {
 	case Trying:
 		b.since = due.Sooner(now, b.since.Add(late))
+		b.tried = due.Sooner(now, b.tried.Add(late))
 	case Returning:
 		b.answered = due.Sooner(now, b.answered.Add(late))
 	}
@@ -125,7 +147,7 @@ func (b *belief) wake(now time.Time) time.Time {
 
 // dueInTrial names the next of the times that end a trial, or a part of it.
 func (b *belief) dueInTrial(now time.Time) time.Time {
-	for _, after := range []time.Duration{headStart, decisive, trialTime, spared} {
+	for _, after := range []time.Duration{headStart, decisive, b.trial(), spared} {
 		if at := b.since.Add(after); at.After(now) {
 			return at
 		}

@@ -1,0 +1,239 @@
+//go:build linux
+
+package natlab
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+// echoed sends n packets through the lab, one interval apart, to a socket that sends them back, and returns how long
+// each took that came back, in the order of their coming, with their numbers.
+func echoed(t *testing.T, a, b *Host, n int, interval time.Duration) (order []int, took []time.Duration) {
+	t.Helper()
+	from, err := a.ListenUDP(netip.AddrPortFrom(a.Addr4(), 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	to, err := b.ListenUDP(netip.AddrPortFrom(b.Addr4(), 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := to.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			to.WriteToUDPAddrPort(buf[:n], from)
+		}
+	}()
+	at := to.LocalAddr().(*net.UDPAddr).AddrPort()
+	start := time.Now()
+	go func() {
+		for i := range n {
+			time.Sleep(time.Until(start.Add(time.Duration(i) * interval)))
+			b := binary.BigEndian.AppendUint64(nil, uint64(i))
+			from.WriteToUDPAddrPort(binary.BigEndian.AppendUint64(b, uint64(time.Since(start))), at)
+		}
+	}()
+	buf := make([]byte, 1500)
+	for len(order) < n {
+		from.SetReadDeadline(start.Add(time.Duration(n)*interval + 2*time.Second))
+		if _, err := from.Read(buf); err != nil {
+			return order, took
+		}
+		order = append(order, int(binary.BigEndian.Uint64(buf)))
+		took = append(took, time.Since(start)-time.Duration(binary.BigEndian.Uint64(buf[8:])))
+	}
+	return order, took
+}
+
+// median of durations; a machine that is busy makes some late and none early.
+func median(all []time.Duration) time.Duration {
+	all = slices.Clone(all)
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// TestLine changes one line live: its length, what it loses, and that it is no line any more.
+func TestLine(t *testing.T) {
+	t.Parallel()
+	l := ForTest(t)
+	home := l.Router("home", EIMAPDF)
+	public, a := l.Host("public", nil), l.Host("a", home)
+	check := func(what string, want time.Duration, got []time.Duration, n int) {
+		t.Helper()
+		if len(got) != n {
+			t.Errorf("%s: got %d answers, want %d", what, len(got), n)
+			return
+		}
+		if fastest := slices.Min(got); fastest < want || fastest > want+100*time.Millisecond {
+			t.Errorf("%s: got round trips from %v, median %v, want from %v", what, fastest, median(got), want)
+		}
+	}
+	_, took := echoed(t, a, public, 50, 2*time.Millisecond)
+	check("no line", 0, took, 50)
+
+	l.Line(a, Line{Delay: 25 * time.Millisecond}) // that of its home
+	order, took := echoed(t, a, public, 200, 2*time.Millisecond)
+	check("25 ms each way", 50*time.Millisecond, took, 200)
+	if !slices.IsSorted(order) {
+		t.Errorf("without jitter: got %v, want order", order)
+	}
+	l.Line(public, Line{Delay: 10 * time.Millisecond})
+	_, took = echoed(t, a, public, 50, 2*time.Millisecond)
+	check("25 and 10 ms each way", 70*time.Millisecond, took, 50)
+
+	l.Line(public, Line{})
+	l.Line(home, Line{Delay: 5 * time.Millisecond, Jitter: 50 * time.Millisecond})
+	order, took = echoed(t, a, public, 200, 2*time.Millisecond)
+	if slices.IsSorted(order) || slices.Min(took) < 10*time.Millisecond {
+		t.Errorf("with jitter: got round trips from %v, in order %v", slices.Min(took), slices.IsSorted(order))
+	}
+	l.Line(home, Line{Loss: 0.2, Seed: 1})
+	up, _ := l.Carried(home)
+	order, _ = echoed(t, a, public, 500, time.Millisecond)
+	after, down := l.Carried(home)
+	if d := after.Minus(up); len(order) < 250 || len(order) > 390 || d.Packets+d.Lost != 500 || down.Packets == 0 {
+		t.Errorf("a fifth lost each way: got %d of 500 answers, carried %+v, want about 320", len(order), d)
+	}
+	l.Line(home, Line{})
+	_, took = echoed(t, a, public, 50, 2*time.Millisecond)
+	check("no line any more", 0, took, 50)
+}
+
+// TestLineRate has a TCP stream through a slow line: it gets the rate, and its bytes arrive as they were sent, though the cards
+// leave segments and checksums to others.
+func TestLineRate(t *testing.T) {
+	t.Parallel()
+	l := ForTest(t)
+	public, a := l.Host("public", nil), l.Host("a", l.Router("home", EIMAPDF))
+	l.Line(a, Line{Delay: 10 * time.Millisecond, Rate: 4_000_000})
+	var server net.Listener
+	if err := public.Do(func() (err error) { server, err = net.Listen("tcp", public.Addr4().String()+":1000"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	const size = 250_000
+	go func() {
+		var c net.Conn
+		if a.Do(func() (err error) { c, err = net.Dial("tcp", server.Addr().String()); return err }) != nil {
+			return
+		}
+		defer c.Close()
+		data := make([]byte, size)
+		for i := range data {
+			data[i] = byte(i % 251)
+		}
+		c.Write(data)
+	}()
+	c, err := server.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Minute))
+	start := time.Now()
+	got, err := io.ReadAll(c)
+	took := time.Since(start)
+	if err != nil || len(got) != size {
+		t.Fatalf("got %d bytes, %v, want %d", len(got), err, size)
+	}
+	for i := range got {
+		if got[i] != byte(i%251) {
+			t.Fatalf("byte %d: got %d, want %d", i, got[i], i%251)
+		}
+	}
+	if took < 400*time.Millisecond {
+		t.Errorf("a quarter of a megabyte at 4 Mbit/s took %v, want half a second and what the start of a stream costs", took)
+	}
+}
+
+// TestLineGoesWithItsCable moves a host with a line, and back.
+func TestLineGoesWithItsCable(t *testing.T) {
+	t.Parallel()
+	l := ForTest(t)
+	public, home := l.Host("public", nil), l.Router("home", EIMAPDF)
+	h := l.Host("laptop", nil)
+	l.Line(h, Line{Delay: 30 * time.Millisecond})
+	reach(t, h, public.Addr4())
+	reach(t, h, public.Addr6())
+	for _, to := range []*Router{home, nil} {
+		h.Move(to)
+		if _, took := echoed(t, h, public, 20, time.Millisecond); len(took) != 20 || median(took) > 30*time.Millisecond {
+			t.Errorf("after a move to %v: got %d answers, median %v, want no line", to, len(took), took)
+		}
+	}
+	l.Line(home, Line{Delay: 10 * time.Millisecond})
+	home.Rebind()
+	h.Move(home)
+	if _, took := echoed(t, h, public, 20, time.Millisecond); len(took) != 20 || median(took) < 20*time.Millisecond {
+		t.Errorf("after a rebind: got %v, want the line of the home", took)
+	}
+}
+
+// TestLineAndFaults: what a line holds is lost once by a Loss, and a Cut cuts.
+func TestLineAndFaults(t *testing.T) {
+	t.Parallel()
+	l := ForTest(t)
+	public, a := l.Host("public", nil), l.Host("a", nil)
+	l.Line(a, Line{Delay: time.Millisecond})
+	reach(t, a, public.Addr4()) // link addresses are known then
+	l.Loss(a, 300)
+	if order, _ := echoed(t, a, public, 1000, time.Millisecond); len(order) < 420 || len(order) > 560 {
+		t.Errorf("got %d of 1000 answers, want about 490", len(order))
+	}
+	l.Cut(a)
+	if ping(a, public.Addr4()) {
+		t.Error("a host that is cut off reaches others")
+	}
+	l.Mend(a)
+	reach(t, a, public.Addr4())
+}
+
+// BenchmarkLine tells what a line bears: packets that arrive of those that are sent as fast as it goes.
+func BenchmarkLine(b *testing.B) {
+	l := ForTest(b)
+	from, to := l.Host("from", nil), l.Host("to", nil)
+	l.Line(from, Line{Delay: 25 * time.Millisecond})
+	in, err := to.ListenUDP(netip.AddrPortFrom(to.Addr4(), 1000))
+	if err != nil {
+		b.Fatal(err)
+	}
+	in.SetReadBuffer(8 << 20)
+	out, err := from.ListenUDP(netip.AddrPortFrom(from.Addr4(), 0))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer in.Close()
+	defer out.Close()
+	got := make(chan int)
+	go func() {
+		buf, n := make([]byte, 1500), 0
+		for ; ; n++ {
+			if _, err := in.Read(buf); err != nil {
+				got <- n
+				return
+			}
+		}
+	}()
+	packet, start, sent := make([]byte, 1200), time.Now(), 0
+	for b.Loop() {
+		out.WriteToUDPAddrPort(packet, netip.AddrPortFrom(to.Addr4(), 1000))
+		sent++
+	}
+	took := time.Since(start)
+	time.Sleep(200 * time.Millisecond)
+	in.Close()
+	b.ReportMetric(float64(<-got)/took.Seconds(), "arrived/s")
+	b.ReportMetric(float64(sent)/took.Seconds(), "sent/s")
+}
