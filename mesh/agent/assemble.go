@@ -70,7 +70,7 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 			private = state.WireGuard
 		}
 		if port == 0 {
-			port = state.Settings.Port
+			port = state.StartPort()
 		}
 		if ifname == "" {
 			ifname = state.Settings.Interface
@@ -89,7 +89,7 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 		return nil, err
 	}
 	hub := node.Options{
-		Key: a.public, Settings: settings, Load: o.Load, Reload: o.Reload, Ready: a.ready, Tunnel: grounded{a.tunnel}, Names: a.names, Logger: o.Logger,
+		Key: a.public, Settings: settings, Load: o.Load, Reload: o.Reload, Ready: a.ready, Tunnel: grounded{a.tunnel, state, a.log}, Names: a.names, Logger: o.Logger,
 	}
 	if state != nil {
 		if err := a.assembleMesh(state, private); err != nil {
