@@ -206,7 +206,7 @@ func New(o Options) (*Sessions, error) {
 		members: o.Members, table: s.table, router: s.router, strangers: s.strangers, met: &gate.met, wait: &s.wait, log: log,
 	}
 	s.targets = &targets{
-		self: o.Self, table: s.table, credit: newCredit(&gate.met), places: make(chan struct{}, dialsAtOnce), keeper: s.keeper, events: s.events, wait: &s.wait,
+		self: o.Self, table: s.table, credit: newCredit(&gate.met), places: make(chan struct{}, dialsAtOnce), besides: besides.Limiter(), keeper: s.keeper, events: s.events, wait: &s.wait,
 		dialler: &dialler{o.Members, s.transport, s.lane, own, proofs, &s.wait},
 		changed: make(chan struct{}, 1), running: make(map[*target]context.CancelFunc), list: make(map[identity.NodeID]*target),
 	}

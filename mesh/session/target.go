@@ -22,20 +22,22 @@ const (
 // target is a node to keep a session with, and how dialling it goes.
 type target struct {
 	id   identity.NodeID // constant
-	wake chan struct{}   // constant; capacity 1: start over now
+	wake chan struct{}   // constant; capacity 1: do not wait, and start over unless somebody has answered
+	anew chan struct{}   // constant; capacity 1: start over, for the network is another one
 
 	mu       sync.Mutex // guards the rest
 	addrs    []netip.AddrPort
 	attempts int
 	lastErr  error
 	next     time.Time
+	doubts   doubts
 }
 
 func newTarget(id identity.NodeID) *target {
-	return &target{id: id, wake: make(chan struct{}, 1)}
+	return &target{id: id, wake: make(chan struct{}, 1), anew: make(chan struct{}, 1)}
 }
 
-// set takes new addresses and reports whether they differ from the old ones.
+// set takes other addresses and reports whether there are new ones among them: that old ones have gone is no reason to begin again.
 func (t *target) set(addrs []netip.AddrPort) bool {
 	clean := make([]netip.AddrPort, 0, len(addrs))
 	for _, a := range addrs {
@@ -46,20 +48,11 @@ func (t *target) set(addrs []netip.AddrPort) bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	// The order may differ: a good address moves to the front.
-	same := len(clean) == len(t.addrs) && !slices.ContainsFunc(clean, func(a netip.AddrPort) bool { return !slices.Contains(t.addrs, a) })
-	if !same {
+	fresh := slices.ContainsFunc(clean, func(a netip.AddrPort) bool { return !slices.Contains(t.addrs, a) })
+	if fresh || len(clean) != len(t.addrs) { // else the order may differ: a good address moves to the front
 		t.addrs = clean
 	}
-	return !same
-}
-
-// rouse makes the dial loop start over.
-func (t *target) rouse() {
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
+	return fresh
 }
 
 // good moves the address of a session to the front and forgets the failures.
@@ -100,6 +93,8 @@ func (t *target) pause(ctx context.Context, wait time.Duration) bool {
 	case <-timer.C:
 		return false
 	case <-t.wake:
+		return true
+	case <-t.anew:
 		return true
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/time/rate"
 
 	"warren/mesh/identity"
 )
@@ -22,8 +23,9 @@ const (
 	steadyAfter  = 5 * time.Second // a session that lived this long is redialled at once, with the ladder reset
 
 	// Of two anchors each dials the other. When there are many, the one with the smaller ID has a head start: two handshakes for each
-	// session are twice the work for all that start at once.
-	headStart = 150 * time.Millisecond
+	// session are twice the work for all that start at once. The far side may not know that it is to dial, so a node that has no session
+	// dials one target all the same.
+	headStart = 1500 * time.Millisecond
 	manyDials = 4
 
 	// So many dials go on at once; one that nobody answers for dialSilence makes room for another. A handshake is a millisecond or more
@@ -43,6 +45,7 @@ type targets struct {
 	dialler *dialler
 	credit  *credit
 	places  chan struct{} // of dialsAtOnce
+	besides *rate.Limiter // see replace
 	keeper  *keeper
 	events  *mailbox
 	wait    *sync.WaitGroup
@@ -68,7 +71,7 @@ func (t *targets) set(targets []Target) {
 			one = newTarget(want.ID)
 			one.set(want.Addrs)
 		} else if one.set(want.Addrs) {
-			one.rouse()
+			notify(one.wake)
 		}
 		wanted[want.ID] = one
 	}
@@ -81,7 +84,7 @@ func (t *targets) rouse() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, one := range t.list {
-		one.rouse()
+		notify(one.anew)
 	}
 }
 
@@ -156,7 +159,7 @@ func (t *targets) keep(ctx context.Context, one *target) {
 			case <-ctx.Done():
 				return
 			case <-l.pulse.overdue:
-				if err := t.dial(ctx, one, true); err != nil && !errors.Is(err, errWoken) && ctx.Err() == nil {
+				if err := t.replace(ctx, one, l); err != nil && !errors.Is(err, errWoken) && ctx.Err() == nil {
 					one.failed(err, false)
 				}
 				continue
@@ -168,7 +171,7 @@ func (t *targets) keep(ctx context.Context, one *target) {
 				continue
 			}
 		} else {
-			err := t.dial(ctx, one, false)
+			err := t.dial(ctx, ctx, one, false)
 			if err == nil || ctx.Err() != nil {
 				continue
 			}
@@ -187,17 +190,36 @@ func (t *targets) keep(ctx context.Context, one *target) {
 
 // yields reports whether the far side dials this node as well, and does so first.
 func (t *targets) yields(id identity.NodeID) bool {
-	roster := t.keeper.router.roster
-	return t.self.Compare(id) > 0 && roster.Anchor(t.self) && roster.Anchor(id) && len(t.now()) > manyDials
+	roster, all := t.keeper.router.roster, t.now()
+	if t.self.Compare(id) < 0 || !roster.Anchor(t.self) || !roster.Anchor(id) || len(all) <= manyDials {
+		return false
+	}
+	first := true
+	for other := range all {
+		first = first && id.Compare(other) <= 0
+	}
+	return !first || t.table.any()
+}
+
+// haste is how long the next dial of a target, after so many that failed, has. Without any session each second counts; else a far side that
+// is late with everything is not made later by beginning again.
+func (t *targets) haste(attempts int) haste {
+	switch {
+	case t.table.any():
+		return haste{longDial, stagger}
+	case attempts%longDialEach == longDialEach-1:
+		return haste{longDial, urgentStagger}
+	}
+	return haste{shortDial, urgentStagger}
 }
 
 // dial makes one session with the target, racing its addresses; beside the one that there is, or if there is still none when its turn
-// comes.
-func (t *targets) dial(ctx context.Context, one *target, beside bool) error {
+// comes. It is given up when racing ends.
+func (t *targets) dial(ctx, racing context.Context, one *target, beside bool) error {
 	select {
 	case t.places <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-racing.Done():
+		return racing.Err()
 	}
 	var heard atomic.Bool
 	leave := sync.OnceFunc(func() { <-t.places })
@@ -211,10 +233,7 @@ func (t *targets) dial(ctx context.Context, one *target, beside bool) error {
 		return nil
 	}
 	one.mu.Lock()
-	addrs, limit := slices.Clone(one.addrs), shortDial
-	if one.attempts%longDialEach == longDialEach-1 {
-		limit = longDial
-	}
+	addrs, hurry := slices.Clone(one.addrs), t.haste(one.attempts)
 	one.mu.Unlock()
 	if len(addrs) == 0 {
 		leave()
@@ -223,16 +242,22 @@ func (t *targets) dial(ctx context.Context, one *target, beside bool) error {
 			return ctx.Err()
 		case <-one.wake:
 			return errWoken
+		case <-one.anew:
+			return errWoken
 		}
 	}
 	if addrs = t.credit.affordable(time.Now(), one.id, addrs); len(addrs) == 0 {
 		return errNoCredit
 	}
-	won, err := t.dialler.race(ctx, one, addrs, limit, &heard)
+	won, err := t.dialler.race(racing, one, addrs, hurry, &heard)
 	if err != nil {
 		return err
 	}
-	far, err := t.dialler.greet(ctx, won.conn)
+	far, err := t.dialler.greet(racing, won.conn)
+	if errors.Is(context.Cause(racing), errAnswered) {
+		won.conn.CloseWithError(quic.ApplicationErrorCode(CodeDuplicate), errAnswered.Error())
+		return errAnswered
+	}
 	if err != nil {
 		t.dialler.proofs.heard(one.id, won.conn, err)
 		won.conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no hello")
