@@ -76,6 +76,8 @@ var (
 type Target struct {
 	ID    identity.NodeID
 	Addrs []netip.AddrPort
+	// Behind is another target in whose place this one is: it is dialled when that one has not answered. Zero: none.
+	Behind identity.NodeID
 }
 
 // Refusal is an error that Members.Verify may return (also wrapped) to choose the code and the text that the refused

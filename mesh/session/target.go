@@ -26,6 +26,7 @@ type target struct {
 	anew chan struct{}   // constant; capacity 1: start over, for the network is another one
 
 	mu       sync.Mutex // guards the rest
+	behind   identity.NodeID
 	addrs    []netip.AddrPort
 	attempts int
 	lastErr  error
@@ -53,6 +54,20 @@ func (t *target) set(addrs []netip.AddrPort) bool {
 		t.addrs = clean
 	}
 	return fresh
+}
+
+// follow says in whose place the target is.
+func (t *target) follow(behind identity.NodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.behind = behind
+}
+
+// place returns in whose place the target is, and how often dials of the target itself have failed.
+func (t *target) place() (behind identity.NodeID, attempts int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.behind, t.attempts
 }
 
 // good moves the address of a session to the front and forgets the failures.

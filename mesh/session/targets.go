@@ -28,6 +28,12 @@ const (
 	headStart = 1500 * time.Millisecond
 	manyDials = 4
 
+	// When a target that stands behind another one is dialled, and how often that is looked at.
+	reserveAfter = 2
+	reserveAlone = time.Second
+	reserveLook  = 500 * time.Millisecond
+	maxDepth     = 8
+
 	// So many dials go on at once; one that nobody answers for dialSilence makes room for another. A handshake is a millisecond or more
 	// of work at both ends: when all start at once, those begun first are done before they are given up.
 	dialsAtOnce = 6
@@ -73,6 +79,7 @@ func (t *targets) set(targets []Target) {
 		} else if one.set(want.Addrs) {
 			notify(one.wake)
 		}
+		one.follow(want.Behind)
 		wanted[want.ID] = one
 	}
 	t.list = wanted
@@ -171,6 +178,9 @@ func (t *targets) keep(ctx context.Context, one *target) {
 				continue
 			}
 		} else {
+			if !t.reserve(ctx, one) {
+				continue
+			}
 			err := t.dial(ctx, ctx, one, false)
 			if err == nil || ctx.Err() != nil {
 				continue
@@ -186,6 +196,39 @@ func (t *targets) keep(ctx context.Context, one *target) {
 			ladder.reset()
 		}
 	}
+}
+
+// reserve waits as long as the target that this one stands behind may still answer: until two dials of that have failed, or for a second
+// while there is no session at all. It reports whether the target may be dialled now.
+func (t *targets) reserve(ctx context.Context, one *target) bool {
+	for begun := time.Now(); ctx.Err() == nil; one.pause(ctx, reserveLook) {
+		behind, _ := one.place()
+		first := t.find(behind)
+		if first == nil {
+			return true
+		}
+		_, attempts := first.place()
+		switch {
+		case t.table.link(one.id) != nil:
+			return false
+		case t.table.link(behind) != nil:
+		case attempts >= reserveAfter, !t.table.any() && time.Since(begun) >= t.depth(one)*reserveAlone:
+			return true
+		}
+	}
+	return false
+}
+
+// depth is how many targets a target stands behind, one behind the other.
+func (t *targets) depth(one *target) (n time.Duration) {
+	all := t.now()
+	for one != nil && n < maxDepth {
+		behind, _ := one.place()
+		if one = all[behind]; one != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // yields reports whether the far side dials this node as well, and does so first.
