@@ -189,7 +189,7 @@ func planDetours(f facts) (out []identity.NodeID) {
 		if !all.Has(m.ID) {
 			return m.Record.Anchors
 		}
-		return append(all.Neighbours(m.ID), m.ID)
+		return append(slices.Clone(all.Neighbours(m.ID)), m.ID)
 	}
 	if len(f.sessions) == 0 {
 		return nil // what is nearer has to come first

@@ -26,6 +26,7 @@ const (
 type Rings struct {
 	members []identity.NodeID // by ID
 	orders  [Count][]placed
+	next    map[identity.NodeID][]identity.NodeID // of each member, if there are more than few
 }
 
 // placed is a member with what its place in one order follows from.
@@ -63,6 +64,17 @@ func New(ids []identity.NodeID) *Rings {
 		}
 		slices.SortFunc(r.orders[i], placed.compare)
 	}
+	next := make(map[identity.NodeID][]identity.NodeID, len(r.members))
+	for _, order := range r.orders {
+		for i, p := range order {
+			for _, other := range [...]identity.NodeID{order[(i+1)%len(order)].id, order[(i+len(order)-1)%len(order)].id} {
+				if !slices.Contains(next[p.id], other) {
+					next[p.id] = append(next[p.id], other)
+				}
+			}
+		}
+	}
+	r.next = next
 	return r
 }
 
@@ -103,8 +115,11 @@ func (r *Rings) Walks(from identity.NodeID, steps int) (walks [][]identity.NodeI
 	return walks
 }
 
-// Neighbours returns the members that a node belongs to, each once.
+// Neighbours returns the members that a node belongs to, each once. The list may not be changed.
 func (r *Rings) Neighbours(of identity.NodeID) (out []identity.NodeID) {
+	if list, ok := r.next[of]; ok {
+		return list
+	}
 	for _, walk := range r.Walks(of, 1) {
 		for _, id := range walk {
 			if !slices.Contains(out, id) {

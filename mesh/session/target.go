@@ -114,6 +114,20 @@ func (t *target) pause(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
+// yield leaves the far side time to dial; it reports true when the network has changed meanwhile. New addresses are no reason to be sooner.
+func (t *target) yield(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return false
+	case <-t.anew:
+		return true
+	}
+}
+
 func (t *target) status() Status {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -24,9 +24,10 @@ const (
 
 	// Of two anchors each dials the other. When there are many, the one with the smaller ID has a head start: two handshakes for each
 	// session are twice the work for all that start at once. The far side may not know that it is to dial, so a node that has no session
-	// dials one target all the same.
-	headStart = 1500 * time.Millisecond
-	manyDials = 4
+	// dials one target soon.
+	headStart  = 1500 * time.Millisecond
+	aloneStart = 150 * time.Millisecond
+	manyDials  = 4
 
 	// When a target that stands behind another one is dialled, and how often that is looked at.
 	reserveAfter = 2
@@ -157,8 +158,10 @@ func (t *targets) drop(wanted map[identity.NodeID]*target) {
 // keep is a target's goroutine: it sees to a session with the target until ctx is done.
 func (t *targets) keep(ctx context.Context, one *target) {
 	var ladder backOff
-	if t.yields(one.id) {
-		one.pause(ctx, headStart)
+	if first, yields := t.yields(one.id); yields {
+		if !first || !one.yield(ctx, aloneStart) && t.table.any() {
+			one.yield(ctx, headStart)
+		}
 	}
 	for ctx.Err() == nil {
 		if l := t.table.link(one.id); l != nil {
@@ -231,17 +234,18 @@ func (t *targets) depth(one *target) (n time.Duration) {
 	return n
 }
 
-// yields reports whether the far side dials this node as well, and does so first.
-func (t *targets) yields(id identity.NodeID) bool {
+// yields reports whether the far side dials this node as well, and does so first, and if so whether it is the first of those.
+func (t *targets) yields(id identity.NodeID) (first, yields bool) {
 	roster, all := t.keeper.router.roster, t.now()
 	if t.self.Compare(id) < 0 || !roster.Anchor(t.self) || !roster.Anchor(id) || len(all) <= manyDials {
-		return false
+		return false, false
 	}
-	first := true
 	for other := range all {
-		first = first && id.Compare(other) <= 0
+		if other.Compare(id) < 0 {
+			return false, true
+		}
 	}
-	return !first || t.table.any()
+	return true, true
 }
 
 // haste is how long the next dial of a target, after so many that failed, has. Without any session each second counts; else a far side that
