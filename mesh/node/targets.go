@@ -187,7 +187,7 @@ func planDetours(f facts) (out []identity.NodeID) {
 	all := f.view.Rings()
 	anchorsOf := func(m mesh.Member) []identity.NodeID {
 		if !all.Has(m.ID) {
-			return m.Record.Anchors
+			return slices.Clone(m.Record.Anchors)
 		}
 		return append(slices.Clone(all.Neighbours(m.ID)), m.ID)
 	}
@@ -202,7 +202,10 @@ func planDetours(f facts) (out []identity.NodeID) {
 			reached[next] = true
 		}
 	}
-	for _, m := range f.view.Members {
+	// Each begins elsewhere, so that not all dial the same.
+	start := max(0, slices.IndexFunc(f.view.Members, func(m mesh.Member) bool { return m.ID == f.self }))
+	for i := range f.view.Members {
+		m := f.view.Members[(start+i)%len(f.view.Members)]
 		if m.State != mesh.Active || f.self.Compare(m.ID) >= 0 || reached[m.ID] || f.peers[m.ID].path.Path.Kind != nat.None {
 			continue
 		}
@@ -210,6 +213,7 @@ func planDetours(f facts) (out []identity.NodeID) {
 		if slices.ContainsFunc(ends, func(id identity.NodeID) bool { return reached[id] }) {
 			continue
 		}
+		slices.Reverse(ends) // the peer itself, if it is an anchor
 		for _, id := range ends {
 			if all.Has(id) && id != f.self && len(out) < maxDetours {
 				out = append(out, id)

@@ -23,7 +23,7 @@ const maxCopies = 2
 
 // Of gossip less is copied: what is lost of it goes by other members too, or is found missing.
 var (
-	copiesOfSignals = limit.Rate{PerSecond: 8, Burst: 48}
+	copiesOfSignals = limit.Rate{PerSecond: 1, Burst: 48}
 	copiesOfGossip  = limit.Rate{PerSecond: 1, Burst: 16}
 )
 
