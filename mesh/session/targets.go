@@ -202,7 +202,7 @@ func (t *targets) keep(ctx context.Context, one *target) {
 }
 
 // reserve waits as long as the target that this one stands behind may still answer: until two dials of that have failed, or for a second
-// while there is no session at all. It reports whether the target may be dialled now.
+// while there is no session at all and nobody answers any dial. It reports whether the target may be dialled now.
 func (t *targets) reserve(ctx context.Context, one *target) bool {
 	for begun := time.Now(); ctx.Err() == nil; one.pause(ctx, reserveLook) {
 		behind, _ := one.place()
@@ -215,11 +215,19 @@ func (t *targets) reserve(ctx context.Context, one *target) bool {
 		case t.table.link(one.id) != nil:
 			return false
 		case t.table.link(behind) != nil:
-		case attempts >= reserveAfter, !t.table.any() && time.Since(begun) >= t.depth(one)*reserveAlone:
+		case attempts >= reserveAfter, !t.table.any() && t.silent(begun) >= t.depth(one)*reserveAlone:
 			return true
 		}
 	}
 	return false
+}
+
+// silent is how long nothing has come from any address that is dialled.
+func (t *targets) silent(since time.Time) time.Duration {
+	if last := time.Unix(0, t.table.lane.answered.Load()); last.After(since) {
+		since = last
+	}
+	return time.Since(since)
 }
 
 // depth is how many targets a target stands behind, one behind the other.
