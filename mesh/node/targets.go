@@ -22,7 +22,7 @@ const (
 	ringSteps        = 4 // in each of eight directions, while none there answers
 	maxDetours       = 8
 	wantedNeighbours = 3 // on each side of the ring of IDs
-	smallMesh        = 9 // up to so many members a session with each costs less than choosing
+	smallMesh        = 8 // up to so many direct peers a session to each costs less than choosing
 
 	// youngSession is how long a session stays wanted once it is up: it may just have been named as a relay, or be
 	// wanted again in a moment.
@@ -224,7 +224,7 @@ func planDetours(f facts) (out []identity.NodeID) {
 	return out
 }
 
-// planNeighbours returns the direct peers to keep a control session with: all of them while no anchor answers or the mesh is small, else
+// planNeighbours returns the direct peers to keep a control session with: all of them while no anchor answers or there are few, else
 // those that stand next to this node in the ring of IDs. Both ends of a pair agree. Between anchors the rings decide.
 func planNeighbours(f facts, anchorsUp int) []identity.NodeID {
 	var direct, ring []identity.NodeID
@@ -240,7 +240,7 @@ func planNeighbours(f facts, anchorsUp int) []identity.NodeID {
 		}
 	}
 	slices.SortFunc(direct, identity.NodeID.Compare)
-	if anchorsUp == 0 || len(ring) <= smallMesh {
+	if anchorsUp == 0 || len(direct) <= smallMesh {
 		return direct
 	}
 	slices.SortFunc(ring, identity.NodeID.Compare)
