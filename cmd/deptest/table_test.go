@@ -43,6 +43,7 @@ var table = []place{
 	{"packaging", values, "the systemd unit and the launchd plist, and handing them to the system"},
 
 	{"config", machines, "warren.toml: its keys, and the errors that name line and column"},
+	{"mesh/rings", machines, "which of many anchors keep sessions with each other: several orders in which all know their neighbours"},
 	{"mesh/roster", machines, "who is a member: admissions, uses of invites, revocations, granted names and addresses, as a function of the set of records"},
 	{"mesh/signal", machines, "sealing of introductions, refusal of replays, the hybrid key agreement that makes the preshared key"},
 	{"mesh/verdict", machines, "why two nodes are not connected directly, and what would help: causes and fixes of `warren why` and `warren netcheck`"},

@@ -73,10 +73,21 @@ func (m *members) Anchor(id identity.NodeID) bool {
 	return ok && member.State == mesh.Active && len(member.Record.Endpoints) > 0
 }
 
-// AnchorsOf returns the members through which a node says that it is reached.
+// AnchorsOf returns the members through which a node says that it is reached, and of an anchor those that it belongs to.
 func (m *members) AnchorsOf(id identity.NodeID) []identity.NodeID {
-	member, _ := m.Record(id)
-	return member.Record.Anchors
+	view := m.book.View()
+	member, _ := view.Member(id)
+	rings := view.Rings()
+	if !rings.Has(id) {
+		return member.Record.Anchors
+	}
+	out := slices.Clone(member.Record.Anchors)
+	for _, other := range rings.Neighbours(id) {
+		if !slices.Contains(out, other) {
+			out = append(out, other)
+		}
+	}
+	return out
 }
 
 // Spent reports whether all uses of an invite are taken, as far as the records tell.

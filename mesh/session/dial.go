@@ -17,9 +17,15 @@ import (
 )
 
 const (
-	stagger      = 50 * time.Millisecond // between the starts of two addresses of one target (RFC 8305, section 5, is slower)
-	helloTimeout = 3 * time.Second
-	refusalDelay = 20 * time.Millisecond
+	// Between the starts of two addresses of one target: soon while there is no session, as RFC 8305, section 5, has it once there is
+	// one, and late after somebody has answered, who may only be busy. Each start is a handshake at both ends.
+	urgentStagger = 50 * time.Millisecond
+	stagger       = 250 * time.Millisecond
+	heardStagger  = time.Second
+
+	helloTimeout  = 3 * time.Second
+	helloPatience = 10 * time.Second // of who dials: a far side that has shaken hands is there, however busy
+	refusalDelay  = 20 * time.Millisecond
 )
 
 var errWoken = errors.New("interrupted: addresses or network changed")
@@ -29,6 +35,12 @@ type dialled struct {
 	conn *quic.Conn
 	addr netip.AddrPort
 	err  error
+}
+
+// haste is how much there is in one dial.
+type haste struct {
+	limit   time.Duration // for any answer
+	stagger time.Duration // between addresses
 }
 
 // dialler makes connections. Its methods may be called concurrently.
@@ -42,8 +54,9 @@ type dialler struct {
 }
 
 // race dials all addresses, one after the other but not waiting for each, and returns the first connection. One of them has to answer
-// within the limit; then they have as long as handshakes may take. heard is set by the first packet that comes from any.
-func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, limit time.Duration, heard *atomic.Bool) (dialled, error) {
+// within the limit; then they have as long as handshakes may take, and new addresses are no reason to begin again. heard is set by the
+// first packet that comes from any.
+func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, h haste, heard *atomic.Bool) (dialled, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	results := make(chan dialled, len(addrs))
 	started, ended := 0, 0
@@ -67,8 +80,8 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 		})
 	}
 	begin := time.Now()
-	silence := time.AfterFunc(limit, func() {
-		late := time.Since(begin) - limit
+	silence := time.AfterFunc(h.limit, func() {
+		late := time.Since(begin) - h.limit
 		time.AfterFunc(late, func() { // the answer may lie unread for as long as this machine is busy
 			if !heard.Load() {
 				cancel(context.DeadlineExceeded)
@@ -77,10 +90,11 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 	})
 	defer silence.Stop()
 	start()
-	next, stall := time.NewTicker(stagger), time.NewTicker(shortDial)
+	next, stall := time.NewTimer(h.stagger), time.NewTicker(shortDial)
 	defer next.Stop()
 	defer stall.Stop()
 	defer t.stalled(true)
+	waited := false
 	var failures []error
 	for ended < started || started < len(addrs) {
 		select {
@@ -95,8 +109,13 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 				start()
 			}
 		case <-next.C:
-			if started < len(addrs) {
+			switch {
+			case heard.Load() && !waited:
+				waited = true
+				next.Reset(heardStagger)
+			case started < len(addrs):
 				start()
+				next.Reset(h.stagger)
 			}
 		case at := <-stall.C:
 			// Two round trips were due long ago. It goes on all the same.
@@ -104,6 +123,11 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 				t.stalled(false)
 			}
 		case <-t.wake:
+			if !heard.Load() {
+				finish(errWoken)
+				return dialled{}, errWoken
+			}
+		case <-t.anew:
 			finish(errWoken)
 			return dialled{}, errWoken
 		}
@@ -144,7 +168,7 @@ func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.Ad
 // greet says hello on a dialled connection. Only with the answer it is certain that the far side has accepted our
 // certificate, and only with our hello that we have chosen this connection among those raced.
 func (d *dialler) greet(ctx context.Context, conn *quic.Conn) (instance, error) {
-	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	ctx, cancel := context.WithTimeout(ctx, helloPatience)
 	defer cancel()
 	st, err := conn.OpenStreamSync(ctx)
 	if err != nil {

@@ -21,7 +21,11 @@ import (
 // what has just broken: when all is silent because all are busy, copies of everything would keep them so.
 const maxCopies = 2
 
-var copiesOfSignals = limit.Rate{PerSecond: 8, Burst: 48}
+// Of gossip less is copied: what is lost of it goes by other members too, or is found missing.
+var (
+	copiesOfSignals = limit.Rate{PerSecond: 1, Burst: 48}
+	copiesOfGossip  = limit.Rate{PerSecond: 1, Burst: 16}
+)
 
 // router carries messages and streams over the links of a table, and passes them on for others. Its methods may be called
 // concurrently.
@@ -35,6 +39,7 @@ type router struct {
 	counters *counters
 	ways     *ways
 	spare    *rate.Limiter // of copies
+	gossip   *rate.Limiter // of those of gossip
 
 	splices atomic.Int32
 }
@@ -75,7 +80,7 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 	}
 	copies := 0
 	for l := range r.hops(to, true) {
-		if copies++; copies > maxCopies || sent && !r.spare.Allow() {
+		if copies++; copies > maxCopies || sent && !r.mayCopy(p) {
 			break
 		}
 		pushed := by(l)
@@ -94,6 +99,11 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 		return fmt.Errorf("send to %s: %w", to.Short(), ErrNoRoute)
 	}
 	return nil
+}
+
+// mayCopy reports whether a message that is on its way may go another way too.
+func (r *router) mayCopy(p Proto) bool {
+	return (p != ProtoGossip || r.gossip.Allow()) && r.spare.Allow()
 }
 
 // readDatagrams is a link's main goroutine; it ends with the connection.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -38,6 +39,7 @@ type lane struct {
 	known atomic.Pointer[map[netip.AddrPort]bool] // addresses of sessions, copied on write
 
 	dialling atomic.Int32 // dials in the map
+	answered atomic.Int64 // when something last came from an address that is dialled, in Unix nanoseconds
 
 	mu    sync.Mutex
 	dials map[netip.AddrPort]map[*dialWatch]bool // guarded by mu
@@ -92,6 +94,7 @@ func (l *lane) hear(from netip.AddrPort) {
 	defer l.mu.Unlock()
 	for w := range l.dials[from] {
 		w.heard.Store(true)
+		l.answered.Store(time.Now().UnixNano())
 	}
 }
 

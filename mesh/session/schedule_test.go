@@ -26,7 +26,7 @@ import (
 
 // healBound is within which two have a session: a half whose far side is gone ends when nothing is heard (idleTimeout), the next dial
 // is on the last rung of the ladder, and of two that were dialled at the same time one goes after its grace.
-const healBound = idleTimeout + maxBackOff*5/4 + longDial + helloTimeout + checkTimeout + 2*duplicateGrace
+const healBound = idleTimeout + maxBackOff*5/4 + longDial + helloPatience + checkTimeout + 2*duplicateGrace
 
 // schedules returns how many are to be run, and until when: without having been asked for a number, a busy machine does fewer.
 func schedules(usual uint64) (n uint64, until time.Time) {
@@ -208,7 +208,7 @@ func (s *schedule) dial(i int, done func(came bool)) {
 		s.after(s.trip(), func() {
 			if !s.passes() || c.closed[i] || n.number != number || far.number != theirs {
 				s.end(i, c, nil) // no answer to the hello
-				s.after(helloTimeout, func() { ended(false) })
+				s.after(helloPatience, func() { ended(false) })
 				return
 			}
 			ended(true)
@@ -461,7 +461,7 @@ func (s *schedule) play() (trouble string, took time.Duration) {
 	}
 	took = s.untilRight()
 	// Whoever was dialling may have made another one, of which a close was lost before. When all that is over, nothing changes any more.
-	s.pass(longDial + helloTimeout + 2*duplicateGrace)
+	s.pass(longDial + helloPatience + 2*duplicateGrace)
 	s.untilRight()
 	s.pass(idleTimeout)
 	s.read(0, 9)

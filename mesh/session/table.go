@@ -184,6 +184,13 @@ func (t *table) refresh() {
 	}
 }
 
+// any reports whether there is a session.
+func (t *table) any() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.peers) > 0
+}
+
 // nextCame returns a channel that is closed when there is a session with another node.
 func (t *table) nextCame() <-chan struct{} {
 	t.mu.Lock()
