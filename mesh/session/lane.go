@@ -38,8 +38,8 @@ type lane struct {
 
 	known atomic.Pointer[map[netip.AddrPort]bool] // addresses of sessions, copied on write
 
-	dialling atomic.Int32 // dials in the map
-	answered atomic.Int64 // when something last came from an address that is dialled, in Unix nanoseconds
+	dialling atomic.Int32              // dials in the map
+	answered atomic.Pointer[time.Time] // when an address that is dialled answered last; nil: never
 
 	mu    sync.Mutex
 	dials map[netip.AddrPort]map[*dialWatch]bool // guarded by mu
@@ -94,7 +94,8 @@ func (l *lane) hear(from netip.AddrPort) {
 	defer l.mu.Unlock()
 	for w := range l.dials[from] {
 		w.heard.Store(true)
-		l.answered.Store(time.Now().UnixNano())
+		now := time.Now()
+		l.answered.Store(&now)
 	}
 }
 

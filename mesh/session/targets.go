@@ -224,8 +224,8 @@ func (t *targets) reserve(ctx context.Context, one *target) bool {
 
 // silent is how long nothing has come from any address that is dialled.
 func (t *targets) silent(since time.Time) time.Duration {
-	if last := time.Unix(0, t.table.lane.answered.Load()); last.After(since) {
-		since = last
+	if last := t.table.lane.answered.Load(); last != nil && last.After(since) {
+		since = *last
 	}
 	return time.Since(since)
 }
