@@ -177,6 +177,43 @@ func TestWakes(t *testing.T) {
 	}
 }
 
+// TestNoWakeIsLost has a loop send or receive the first data in a long while just as the control goroutine makes its plan: either the
+// plan has it, or the loop says Wake.
+func TestNoWakeIsLost(t *testing.T) {
+	s, a, _ := established(t)
+	traffic := &a.p.traffic
+	for _, receives := range []bool{true, false} {
+		for step := range 3 {
+			traffic.rest()
+			traffic.planned.Store(int64(s.now)) // something was planned, and is not due any more
+			var signal Signal
+			within := KeepaliveTimeout + RekeyTimeout + RekeyJitter
+			happens := func() { signal = traffic.sentSome(s.now, true) }
+			if receives {
+				within = KeepaliveTimeout
+				happens = func() { signal = traffic.heardSome(s.now, true, true) }
+			}
+			if step == 0 {
+				happens()
+			}
+			at := a.p.next()
+			if step == 1 {
+				happens()
+			}
+			at = a.p.plan(at)
+			if step == 2 {
+				happens()
+			}
+			if signal&Wake == 0 && at > s.now.Add(within+time.Microsecond) {
+				t.Errorf("receives %v, step %d: the plan is %v later, and nobody was woken", receives, step, at.Sub(s.now))
+			}
+			if planned := Instant(traffic.planned.Load()); planned > s.now.Add(within+time.Microsecond) {
+				t.Errorf("receives %v, step %d: the loops believe in a plan %v later", receives, step, planned.Sub(s.now))
+			}
+		}
+	}
+}
+
 // TestManyLoops seals and opens by several goroutines at once, while the control goroutine renews the session under them, again and
 // again: no packet is lost, none comes twice. The race detector looks on.
 func TestManyLoops(t *testing.T) {
