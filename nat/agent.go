@@ -61,6 +61,7 @@ type agentMux struct {
 	trial  *trial              // what comes of the attempt
 	poked  chan struct{}       // a value when checks may wait for their turn
 	first  chan netip.AddrPort // the first address that has answered; capacity 1
+	once   sync.Once
 
 	mu    sync.Mutex // guards the rest
 	pacer *pacer
@@ -132,10 +133,7 @@ func (a *agentMux) answered(from netip.AddrPort) {
 	spent := a.pacer.answered(from)
 	a.mu.Unlock()
 	a.mux.budget.answered(time.Now(), a.peer, from.Addr(), spent)
-	select {
-	case a.first <- from:
-	default: // it is not the first
-	}
+	a.once.Do(func() { a.first <- from })
 }
 
 func (a *agentMux) poke() {
@@ -368,12 +366,9 @@ func (a *attempt) run(ctx context.Context, report func(path.Input), log *slog.Lo
 		a.connect(ctx, agent, nominated)
 	}()
 	var gathered <-chan time.Time
-	first := a.mux.first
 	for ctx.Err() == nil {
 		select {
-		case addr := <-first:
-			first = nil // it stays full
-			a.mux.first <- addr
+		case addr := <-a.mux.first:
 			report(path.PairAnswered{Attempt: a.start.Attempt, Addr: addr})
 		case <-a.mux.poked:
 			if gathered == nil {
