@@ -132,8 +132,11 @@ func (s *sim) send(h *simHost, raw []byte, to netip.AddrPort) {
 	}
 	dst.last = at
 	time.AfterFunc(time.Until(at), func() {
+		s.mu.Lock()
+		in := dst.in // of whoever runs there then
+		s.mu.Unlock()
 		select {
-		case dst.in <- packet:
+		case in <- packet:
 		default:
 		}
 	})
@@ -255,7 +258,9 @@ func (s *sim) start(h *simHost, id identity.NodeID, anchors ...*simNode) *simNod
 
 // run is start for a node that knows nothing of itself yet.
 func (s *sim) run(h *simHost, id identity.NodeID, anchors ...*simNode) *simNode {
+	s.mu.Lock()
 	h.in, h.done, h.once = make(chan simPacket, 256), make(chan struct{}), sync.Once{}
+	s.mu.Unlock()
 	n := &simNode{sim: s, id: id, host: h, stopped: make(chan error, 1)}
 	instance := [8]byte{1}
 	if old := s.nodes[id]; old != nil {
