@@ -18,6 +18,9 @@ func TestFirstAnswerIsThePath(t *testing.T) {
 				meet(x, y)
 				offers, answers := since(s, 3*time.Second, is(x, Direct), is(y, Direct))
 				t.Logf("the path of the side that offers after %s, of the other after %s; a way takes %s", offers, answers, s.latency)
+				if trip := 2 * s.latency; offers > 3*trip+2*time.Millisecond || answers > 3*trip+2*time.Millisecond {
+					t.Errorf("got %s and %s, want three round trips: one of the ask, one of the offer, one of a check", offers, answers)
+				}
 				for _, n := range []*simNode{x, y, anchor} {
 					n.halt()
 				}
