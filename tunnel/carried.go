@@ -34,9 +34,10 @@ const (
 // ErrForeign is wrapped by the error of Respond for an initiation that the member did not make for this node.
 var ErrForeign = errors.New("handshake initiation not made by the member")
 
-// Initiation returns the initiation (148 bytes) of a handshake with a member, for an offer to carry. It is nil while none is due: this side is
+// Initiation returns the initiation (148 bytes) of a handshake with a member, for the offer of an attempt to carry: for each attempt another one, since
+// each has a preshared key of its own. It is nil while none is due: this side is
 // not controlling, a way is there or the session keys are good. It waits for nothing but the locks of the device.
-func (t *Tunnel) Initiation(id identity.NodeID) []byte {
+func (t *Tunnel) Initiation(id identity.NodeID, attempt uint64) []byte {
 	m := t.ways.member(id)
 	if m == nil || !m.controlling || m.endpoint.Path().IsValid() {
 		return nil
@@ -45,11 +46,11 @@ func (t *Tunnel) Initiation(id identity.NodeID) []byte {
 	if time.Since(a.LastHandshake(m)) < goodKeys {
 		return nil
 	}
-	if held := m.endpoint.Carried().Initiation(time.Now()); held != nil {
+	if held := m.endpoint.Carried().Initiation(time.Now(), attempt); held != nil {
 		return held
 	}
 	a.Initiate(m, true)
-	return m.endpoint.Carried().Initiation(time.Now())
+	return m.endpoint.Carried().Initiation(time.Now(), attempt)
 }
 
 // Respond takes the initiation that a member's offer has carried, and returns the response (92 bytes) for the answer to carry: nil when the device has

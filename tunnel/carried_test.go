@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -114,7 +115,7 @@ func (m *met) share(o *met, psk byte) {
 
 // introduce carries an offer and its answer, with what handshake there is, as courier does, and reports whether that is done.
 func introduce(a, b *met, psk byte) bool {
-	initiation := a.Initiation(b.id)
+	initiation := a.Initiation(b.id, uint64(psk))
 	time.Sleep(way)
 	b.share(a, psk)
 	var response []byte
@@ -131,6 +132,25 @@ func introduce(a, b *met, psk byte) bool {
 	}
 	a.Agreed(b.id, [8]byte{1})
 	return false
+}
+
+// Another attempt has another preshared key, and so another handshake: the response to the one before was made under the key of that one.
+func TestAnswerThatIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := acquainted(t)
+		first := a.Initiation(b.id, 7)
+		b.share(a, 7)
+		if response, err := b.Respond(a.id, first); err != nil || len(response) == 0 {
+			t.Fatalf("got %x, %v, want a response, which is lost", response, err)
+		}
+		if again := a.Initiation(b.id, 7); !bytes.Equal(again, first) {
+			t.Error("the offer of one attempt, repeated: got another initiation, want the same")
+		}
+		time.Sleep(300 * time.Millisecond)
+		if !introduce(a, b, 8) {
+			t.Error("the next attempt has not done the handshake")
+		}
+	})
 }
 
 func (m *met) ping(o *met, number byte) {
@@ -185,14 +205,14 @@ func TestKeysBeforeTheWay(t *testing.T) {
 			t.Errorf("got %d lines of the handshake, want one:\n%s", n, a.log)
 		}
 		// None is due any more.
-		if a.Initiation(b.id) != nil || introduce(a, b, 8) {
+		if a.Initiation(b.id, 1) != nil || introduce(a, b, 8) {
 			t.Error("a handshake is begun while the keys are good")
 		}
 		a.SetWay(b.id, Way{})
-		if synctest.Wait(); a.Initiation(b.id) != nil {
+		if synctest.Wait(); a.Initiation(b.id, 1) != nil {
 			t.Error("a handshake is begun while the keys are good, without a way")
 		}
-		if b.Initiation(a.id) != nil {
+		if b.Initiation(a.id, 1) != nil {
 			t.Error("the side that has not the first word begins one")
 		}
 	})
@@ -221,21 +241,21 @@ func TestWayAfterHalfAHandshake(t *testing.T) {
 		name  string
 		carry func(a, b *met)
 	}{
-		{"no offer came", func(a, b *met) { a.Initiation(b.id) }},
+		{"no offer came", func(a, b *met) { a.Initiation(b.id, 1) }},
 		{"no answer came", func(a, b *met) {
-			_, err := b.Respond(a.id, a.Initiation(b.id))
+			_, err := b.Respond(a.id, a.Initiation(b.id, 1))
 			if err != nil {
 				a.t.Error(err)
 			}
 		}},
 		{"an answer came without a response", func(a, b *met) {
-			if _, err := b.Respond(a.id, a.Initiation(b.id)); err != nil {
+			if _, err := b.Respond(a.id, a.Initiation(b.id, 1)); err != nil {
 				a.t.Error(err)
 			}
 			a.Agreed(b.id, [8]byte{1})
 		}},
 		{"the response is spoilt", func(a, b *met) {
-			response, _ := b.Respond(a.id, a.Initiation(b.id))
+			response, _ := b.Respond(a.id, a.Initiation(b.id, 1))
 			response[30]++
 			if a.Conclude(b.id, [8]byte{1}, response) {
 				a.t.Error("a spoilt response was taken")
@@ -246,7 +266,7 @@ func TestWayAfterHalfAHandshake(t *testing.T) {
 		{"the other side had begun too", func(a, b *met) {
 			b.ping(a, 3)
 			synctest.Wait()
-			a.Initiation(b.id)
+			a.Initiation(b.id, 1)
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -272,8 +292,8 @@ func TestHandshakeOfAnother(t *testing.T) {
 		network, a, b := acquainted(t)
 		evil := newMet(t, network, 3)
 		b.know(a, evil)
-		initiation := a.Initiation(b.id)
-		for _, wrong := range [][]byte{initiation, evil.Initiation(b.id), nil, make([]byte, 148), initiation[:147]} {
+		initiation := a.Initiation(b.id, 1)
+		for _, wrong := range [][]byte{initiation, evil.Initiation(b.id, 1), nil, make([]byte, 148), initiation[:147]} {
 			if response, err := b.Respond(evil.id, wrong); !errors.Is(err, ErrForeign) || response != nil {
 				t.Errorf("got a response of %d bytes, error %v, want ErrForeign", len(response), err)
 			}
@@ -291,7 +311,7 @@ func TestHandshakeOfAnother(t *testing.T) {
 func TestInitiator(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b := acquainted(t)
-		initiation := a.Initiation(b.id)
+		initiation := a.Initiation(b.id, 1)
 		if by, ok := initiator(b.private, initiation); !ok || by != a.private.PublicKey() {
 			t.Errorf("got %v, %v, want that a has made it", by, ok)
 		}
@@ -315,7 +335,7 @@ func TestInitiator(t *testing.T) {
 func TestCarriedHandshakeOfTheProcessBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b := acquainted(t)
-		response, err := b.Respond(a.id, a.Initiation(b.id))
+		response, err := b.Respond(a.id, a.Initiation(b.id, 1))
 		if err != nil || response == nil {
 			t.Fatalf("got %d bytes, %v, want a response", len(response), err)
 		}

@@ -330,7 +330,7 @@ func (o *other) SetPresharedKey(_ identity.NodeID, psk [32]byte) error {
 }
 
 // Initiation, Respond and Conclude implement courier.Handshakes: for the plain device nothing looks whether one is due.
-func (o *other) Initiation(identity.NodeID) []byte { return nil }
+func (o *other) Initiation(identity.NodeID, uint64) []byte { return nil }
 
 func (o *other) Respond(_ identity.NodeID, initiation []byte) ([]byte, error) {
 	return o.endpoint.Carried().Respond(initiation, 20*time.Millisecond), nil

@@ -28,7 +28,7 @@ func (c *Courier) transmit(to identity.NodeID, m path.Message) {
 	switch m.Kind {
 	case path.KindOffer:
 		if c.peers.mayBegin(to, c.Told(to).Heard, time.Now()) {
-			handshake = c.tunnel.Initiation(to)
+			handshake = c.tunnel.Initiation(to, m.Attempt)
 		}
 	case path.KindAnswer:
 		psk, initiation, err := c.sealer.Agree(time.Now(), to, m.Attempt)

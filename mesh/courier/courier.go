@@ -73,7 +73,7 @@ type Tunnel interface {
 // Handshakes are WireGuard's as introductions carry them. None of this may wait for more than some milliseconds.
 type Handshakes interface {
 	// Initiation is the first message, for an offer to carry; nil: no handshake is due.
-	Initiation(id identity.NodeID) []byte
+	Initiation(id identity.NodeID, attempt uint64) []byte
 	// Respond takes it on the other side, where the key is set, and returns the second, for the answer; nil: none was made in time. An
 	// error says that the first was not made by the peer.
 	Respond(id identity.NodeID, initiation []byte) ([]byte, error)

@@ -257,7 +257,7 @@ func (h *host) Agreed(id identity.NodeID, instance [8]byte) {
 }
 
 // Initiation implements Handshakes. One names who made it, and for whom.
-func (h *host) Initiation(id identity.NodeID) []byte {
+func (h *host) Initiation(id identity.NodeID, _ uint64) []byte {
 	if !h.shakes {
 		return nil
 	}

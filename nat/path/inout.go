@@ -56,6 +56,11 @@ type (
 	// Introduce asks for a new introduction although there is a path, which stays in use meanwhile. It does nothing
 	// while one is under way, or right after one.
 	Introduce struct{}
+	// PairAnswered says that a check of ICE to an address was answered, the first one of an attempt.
+	PairAnswered struct {
+		Attempt uint64
+		Addr    netip.AddrPort
+	}
 	// Nominated is ICE's success; Failed its end without one.
 	Nominated struct {
 		Attempt uint64
@@ -97,6 +102,7 @@ func (PeerChanged) input()    {}
 func (Suspect) input()        {}
 func (RelayGone) input()      {}
 func (Introduce) input()      {}
+func (PairAnswered) input()   {}
 func (Nominated) input()      {}
 func (Failed) input()         {}
 func (OwnPredicted) input()   {}

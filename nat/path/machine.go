@@ -113,7 +113,11 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		if m.intro.try.runs(in.Attempt) {
 			// The agent has done its work: from here on the peer's checks are answered, and the path watched, by our own.
 			m.intro.succeed()
-			m.route.direct(now, in.Addr, "nominated by ICE")
+			m.route.nominated(now, in.Addr)
+		}
+	case PairAnswered:
+		if m.intro.try.runs(in.Attempt) {
+			m.route.early(now, in.Addr)
 		}
 	case Failed:
 		m.failed(now, in)
@@ -173,6 +177,11 @@ func (m *Machine) wake(now time.Time, activity Wake) {
 // failed ends an attempt. What path there is stays in use.
 func (m *Machine) failed(now time.Time, in Failed) {
 	if !m.intro.try.runs(in.Attempt) {
+		return
+	}
+	if m.route.path.Kind == Direct && m.route.reason == firstAnswered {
+		m.intro.succeed() // by what has answered in it
+		m.route.relays.retireAll(now, m.route.used())
 		return
 	}
 	m.intro.fail(now, in.Text)

@@ -110,6 +110,30 @@ func (t *route) direct(now time.Time, addr netip.AddrPort, reason Reason) {
 	t.relays.retireAll(now, t.used())
 }
 
+// firstAnswered is the reason of a path that ICE has not chosen yet.
+const firstAnswered = Reason("the first that has answered ICE")
+
+// early uses an address that has answered a check of ICE while there is no path: what answers carries (RFC 8445, section 12.1), and to wait for
+// the nomination would cost one more round trip. ICE goes on, and has the last word; the relays stay until then.
+func (t *route) early(now time.Time, addr netip.AddrPort) {
+	if t.path.Kind == None && t.underlay(addr) {
+		t.checks.agree()
+		t.elsewhere.addr = netip.AddrPort{}
+		t.set(now, Path{Addr: addr, Kind: Direct}, firstAnswered)
+	}
+}
+
+// nominated moves to what ICE has chosen.
+func (t *route) nominated(now time.Time, addr netip.AddrPort) {
+	const reason = "nominated by ICE"
+	if t.path.Kind == Direct && t.path.Addr == addr && t.agreed == t.checks.newest && !t.restarted {
+		t.set(now, t.path, reason)
+		t.relays.retireAll(now, t.used())
+		return
+	}
+	t.direct(now, addr, reason)
+}
+
 // moveElsewhere adopts the address that the peer's checks come from.
 func (t *route) moveElsewhere(now time.Time) {
 	t.news.moved = true

@@ -290,6 +290,9 @@ func (w *world) tryICE() {
 		}
 		for i, s := range w.side {
 			w.input(i, Proven{From: w.side[1-s.index].addr})
+			if w.rnd.Float64() < 0.5 { // else the nomination is as quick
+				w.input(i, PairAnswered{Attempt: s.ice.Attempt, Addr: w.side[1-s.index].addr})
+			}
 		}
 		w.input(0, Nominated{Attempt: a.Attempt, Addr: w.side[1].addr})
 		w.after(w.latency, func() { w.input(1, Nominated{Attempt: b.Attempt, Addr: w.side[0].addr}) })

@@ -51,6 +51,7 @@ type Carried struct {
 	heldAt    time.Time                          // zero: none is held
 	offered   [device.MessageInitiationSize]byte // our last one that was given to be carried
 	offeredAt time.Time                          // zero: none
+	attempt   uint64                             // of the introduction that carries it
 	concluded bool                               // the response to it was handed to the device
 
 	initiation [device.MessageInitiationSize]byte // the peer's last one that was handed to the device
@@ -68,16 +69,20 @@ type handed struct {
 	endpoint *Endpoint
 }
 
-// Initiation returns a copy of the initiation that is held for a path, to be carried by other means beside it; nil when none is held, or
-// the device is about to make another one. It goes on being held.
-func (c *Carried) Initiation(now time.Time) []byte {
+// Initiation returns a copy of the initiation that is held for a path, for an attempt at an introduction to carry beside it; nil when none is held,
+// the device is about to make another one, or another attempt has carried it: the response to it may be made already, under the preshared
+// key of that one. It goes on being held.
+func (c *Carried) Initiation(now time.Time, attempt uint64) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.heldAt.IsZero() || now.Sub(c.heldAt) >= carriedFor {
 		return nil
 	}
-	if c.offered != c.held {
-		c.offered, c.offeredAt, c.concluded = c.held, c.heldAt, false
+	switch {
+	case c.offered != c.held:
+		c.offered, c.offeredAt, c.attempt, c.concluded = c.held, c.heldAt, attempt, false
+	case c.attempt != attempt:
+		return nil
 	}
 	return slices.Clone(c.held[:])
 }

@@ -66,7 +66,7 @@ func (c *couple) share(n, other *node, psk byte) {
 func (c *couple) begin() []byte {
 	c.t.Helper()
 	peerOf(c.a, c.b).SendHandshakeInitiation(false)
-	initiation := c.ea.Carried().Initiation(time.Now())
+	initiation := c.ea.Carried().Initiation(time.Now(), 1)
 	if !isInitiation(initiation) {
 		c.t.Fatalf("got an initiation of %d bytes, want one", len(initiation))
 	}
@@ -280,7 +280,7 @@ func TestForgottenPeers(t *testing.T) {
 		initiation := w.begin()
 		response := w.eb.Carried().Respond(initiation, within)
 		w.ea.Carried().Void()
-		if since, _ := w.ea.Carried().Conclude(response, time.Time{}, within); !since.IsZero() || w.ea.Carried().Initiation(time.Now()) != nil {
+		if since, _ := w.ea.Carried().Conclude(response, time.Time{}, within); !since.IsZero() || w.ea.Carried().Initiation(time.Now(), 1) != nil {
 			t.Error("after Void there is a handshake still")
 		}
 		w.b.bind.RemoveEndpoint(w.eb)

@@ -119,7 +119,7 @@ func TestHandshakeLeavesWithThePath(t *testing.T) {
 	a.ping(b, 1)
 	b.ping(a, 2) // the other side has traffic too, and must not cross the handshake
 	held := func() bool {
-		return ea.Carried().Initiation(time.Now()) != nil
+		return ea.Carried().Initiation(time.Now(), 1) != nil
 	}
 	for deadline := time.Now().Add(5 * time.Second); !held() || b.bind.Counters()[DropNotOurTurn] == 0; {
 		if time.Now().After(deadline) {
