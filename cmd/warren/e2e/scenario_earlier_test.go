@@ -32,7 +32,7 @@ func TestEarlierClock(t *testing.T) {
 	for _, n := range []*Node{a, b} {
 		others := []*Node{founder, a, b}
 		bed.must(n.Kill())
-		bed.clock(n, -4 * time.Minute)
+		bed.clock(n, -4*time.Minute)
 		began := time.Now()
 		bed.must(n.Start(bed.ctx))
 		ready := time.Since(began)
