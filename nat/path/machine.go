@@ -148,7 +148,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 // Stop ends what is running, for a peer that is no longer wanted.
 func (m *Machine) Stop() []Output {
 	m.intro.end()
-	m.route.closeRelays()
+	m.route.relays.closeAll()
 	m.core.emit(Trust{})
 	out := m.core.out
 	m.core.out = nil

@@ -232,7 +232,7 @@ func (t *route) dead(now time.Time) {
 	t.set(now, Path{}, reason)
 	t.checks.agree()
 	if r := t.relays.at(old.Addr); r != nil {
-		t.closeRelay(r)
+		t.relays.close(r)
 		t.relays.why = reason
 	}
 	t.useRelay(now)
@@ -355,7 +355,7 @@ func (t *route) replaceRelay(now time.Time, r *relay, reason Reason) {
 	t.relays.agreed = choice{first: r.anchor}
 	t.moveRelay(now, r, reason)
 	if old != nil {
-		t.closeRelay(old)
+		t.relays.close(old)
 	}
 	t.news.died = true
 }
@@ -387,10 +387,6 @@ func (t *route) moveRelay(now time.Time, r *relay, reason Reason) {
 	r.end = time.Time{}
 	t.set(now, Path{Addr: r.addr, Kind: Relayed, Via: r.anchor, RTT: r.rtt}, reason)
 }
-
-func (t *route) closeRelay(r *relay) { t.relays.close(r) }
-
-func (t *route) closeRelays() { t.relays.closeAll() }
 
 func (t *route) relayUse(now time.Time, local []RelayOffer) relayUse {
 	return t.relays.use(now, t.used(), local)
