@@ -56,6 +56,12 @@
 // Over a restart the agent should keep Stamp and give it as Options.After: else peers drop its initiations for as long as its calendar
 // was set back meanwhile (they count DropStale), as WireGuard everywhere.
 //
+// # What it costs
+//
+// Beside ChaCha20-Poly1305 itself (157 ns for 64 bytes, 0.66 µs for 1,420, where this was measured) sealing takes 10 ns a packet and
+// opening 30, and nothing is allocated. A handshake takes half a millisecond on each side, nearly all of it Curve25519. A peer takes
+// 0.7 KiB, with three sessions and two handshakes under way 7 KiB, no goroutine, and no step while it is at rest.
+//
 // # What differs from the module's device, on purpose
 //
 //   - An initiation of ours stays alive while one of the peer's is responded to. The device keeps one state for both, so that two that

@@ -177,11 +177,48 @@ func TestWakes(t *testing.T) {
 	}
 }
 
+// TestNoWakeIsLost has a loop send or receive the first data in a long while just as the control goroutine makes its plan: either the
+// plan has it, or the loop says Wake.
+func TestNoWakeIsLost(t *testing.T) {
+	s, a, _ := established(t)
+	traffic := &a.p.traffic
+	for _, receives := range []bool{true, false} {
+		for step := range 3 {
+			traffic.rest()
+			traffic.planned.Store(int64(s.now)) // something was planned, and is not due any more
+			var signal Signal
+			within := KeepaliveTimeout + RekeyTimeout + RekeyJitter
+			happens := func() { signal = traffic.sentSome(s.now, true) }
+			if receives {
+				within = KeepaliveTimeout
+				happens = func() { signal = traffic.heardSome(s.now, true, true) }
+			}
+			if step == 0 {
+				happens()
+			}
+			at := a.p.next()
+			if step == 1 {
+				happens()
+			}
+			at = a.p.plan(at)
+			if step == 2 {
+				happens()
+			}
+			if signal&Wake == 0 && at > s.now.Add(within+time.Microsecond) {
+				t.Errorf("receives %v, step %d: the plan is %v later, and nobody was woken", receives, step, at.Sub(s.now))
+			}
+			if planned := Instant(traffic.planned.Load()); planned > s.now.Add(within+time.Microsecond) {
+				t.Errorf("receives %v, step %d: the loops believe in a plan %v later", receives, step, planned.Sub(s.now))
+			}
+		}
+	}
+}
+
 // TestManyLoops seals and opens by several goroutines at once, while the control goroutine renews the session under them, again and
 // again: no packet is lost, none comes twice. The race detector looks on.
 func TestManyLoops(t *testing.T) {
 	s, a, b := established(t)
-	const loops, renewals = 4, 20
+	const loops, renewals = 4, 12
 	var now atomic.Int64
 	now.Store(int64(s.now))
 	var rounds [loops]atomic.Int64
@@ -206,10 +243,13 @@ func TestManyLoops(t *testing.T) {
 				msg, signal := from.p.Seal(buf, plain, at)
 				if signal&NoKey != 0 {
 					wrong.Add(1)
+					rounds[l].Add(1)
 					continue
 				}
 				again := bytes.Clone(msg)
-				if o := to.m.Open(msg[HeaderSize:HeaderSize], msg, at); o.Drop != Kept || !bytes.Equal(o.Plain, plain) {
+				o := to.m.Open(msg[HeaderSize:HeaderSize], msg, at)
+				late := o.Drop == DropReplay && behind(from.p, again) > 8000 // the others were quicker by a whole window
+				if !late && (o.Drop != Kept || !bytes.Equal(o.Plain, plain)) {
 					t.Errorf("round %d: got %v", i, o.Drop)
 				}
 				if o := to.m.Open(nil, again, at); o.Drop == Kept {
@@ -237,7 +277,7 @@ func TestManyLoops(t *testing.T) {
 			n.p.Next()
 		}
 		for l := range rounds { // what was sealed before the renewal is opened before the next one
-			for was := rounds[l].Load(); rounds[l].Load() < was+2 && !t.Failed(); {
+			for was := rounds[l].Load(); rounds[l].Load() < was+2; {
 				runtime.Gosched()
 			}
 		}
@@ -247,6 +287,17 @@ func TestManyLoops(t *testing.T) {
 	if wrong.Load() != 0 {
 		t.Errorf("got no key %d times", wrong.Load())
 	}
+}
+
+// behind returns how many messages were sealed after one, with the same session.
+func behind(p *Peer, msg []byte) uint64 {
+	all := p.keys.Load()
+	for _, k := range []*pair{all.previous, all.current, all.next} {
+		if k != nil && k.remote == binary.LittleEndian.Uint32(msg[4:]) {
+			return k.counter.Load() - binary.LittleEndian.Uint64(msg[8:])
+		}
+	}
+	return 0
 }
 
 // TestTable: indices are random, found while they are used and unknown afterwards, however the table grows.

@@ -87,16 +87,18 @@ func (t *traffic) rest() {
 }
 
 // Next returns when Step is to be called; an instant that is past means now. The loops report with Wake if it becomes earlier.
-func (p *Peer) Next() Instant {
+func (p *Peer) Next() Instant { return p.plan(p.next()) }
+
+// plan makes at known to the loops, or what is earlier by then. A loop writes what happened and then looks at the plan; here the plan
+// is written, then what happened is looked at again. So one of the two sees the other.
+func (p *Peer) plan(at Instant) Instant {
 	for {
-		at := p.next()
-		/* A loop writes what happened and then looks at the plan; here the plan is written, then what happened is looked at
-		 * again. So one of the two sees the other.
-		 */
 		p.traffic.planned.Store(int64(at))
-		if p.next() >= at {
+		again := p.next()
+		if again >= at {
 			return at
 		}
+		at = again
 	}
 }
 
