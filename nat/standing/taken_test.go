@@ -45,9 +45,9 @@ func TestTakenIsOver(t *testing.T) {
 		w.home.Set(Desired{Port: port})
 		time.Sleep(2 * portSettles)
 		host := w.home.hosts[0]
-		w.mu.Lock()
-		w.home.sights = []natkind.Sighting{{Server: netip.MustParseAddrPort("198.51.100.9:9277"), Mapped: netip.AddrPortFrom(host, 31131), At: time.Now()}}
-		w.mu.Unlock()
+		w.home.set(func() {
+			w.home.sights = []natkind.Sighting{{Server: netip.MustParseAddrPort("198.51.100.9:9277"), Mapped: netip.AddrPortFrom(host, 31131), At: time.Now()}}
+		})
 		w.home.Set(Desired{Port: port, Mode: Never}) // any news has it looked at
 		time.Sleep(time.Second)
 		if got := w.home.Snapshot().Taken; got.Port != port {
