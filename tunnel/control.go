@@ -94,7 +94,7 @@ func (c *control) serve(listener net.Listener) {
 			return
 		}
 		c.wg.Go(func() {
-			c.device.IpcHandle(conn) // closes conn
+			c.device.IpcHandle(&plain{Conn: conn}) // closes conn
 			c.remove(conn)
 		})
 	}

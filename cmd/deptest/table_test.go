@@ -60,7 +60,7 @@ var table = []place{
 	{"mesh/session", edges, "control sessions: QUIC with mutual TLS, whom to dial, frames, forwarding for others, limits towards strangers"},
 	{"mesh/store", edges, "records on disk, crash-safe; a damaged file is set aside"},
 	{"nat/beacon", edges, "encrypted multicast on the LAN: the packets, their keys, when one is sent"},
-	{"nat/dns64", edges, "whether this host reaches IPv4 by a NAT64 only, and by which prefix, as the system's resolver tells"},
+	{"nat/dns64", edges, "whether this host reaches IPv4 by a NAT64 only, and by which prefix, as a router or the system's resolver tells"},
 	{"nat/natprobe", edges, "measuring a NAT from sockets made for it: mapping, filtering, hairpin; sending for a member that measures"},
 	{"nat/netwatch", edges, "the host's own addresses and links, changes of the network, and sleep"},
 	{"nat/portal", edges, "looks at anchors by TCP and HTTP: a captive portal, a proxy that breaks TLS open"},

@@ -72,7 +72,7 @@ func (c adminCommand) list(s api.Status, asJSON bool) error {
 			}
 			t.add(a.Name, addressOf(a), short(a.ID), a.Since.UTC().Format("2006-01-02"), a.By, how)
 		}
-		t.print(c.con.out)
+		t.print(c.con.out, screenOf(c.con.out).listed(), true)
 	}
 	if s.RootKey == nil {
 		return nil

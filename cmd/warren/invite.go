@@ -147,7 +147,7 @@ func (c inviteCommand) list() *cobra.Command {
 				}
 				t.add(short(i.ID), fmt.Sprintf("%d of %d", i.Used, i.Uses), expires, role, strings.Join(i.Tags, ","), i.By)
 			}
-			t.print(c.con.out)
+			t.print(c.con.out, screenOf(c.con.out).listed(), true)
 			for _, i := range status.Invites {
 				if i.Used > i.Uses {
 					c.con.remark("invite %s let in %s, and allows %d: members that could not hear of each other admitted at once, or somebody cheats; "+

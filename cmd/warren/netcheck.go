@@ -47,7 +47,7 @@ func (c netcheckCommand) cobra() *cobra.Command {
 			case asJSON:
 				return c.con.printJSON(report)
 			}
-			printNetcheck(c.con.out, report)
+			printNetcheck(c.con.out, screenOf(c.con.out).width, report)
 			return nil
 		},
 	}
@@ -55,14 +55,10 @@ func (c netcheckCommand) cobra() *cobra.Command {
 	return cmd
 }
 
-func printNetcheck(w io.Writer, n api.Netcheck) {
-	var head facts
-	head.addText("", n.Conclusion)
-	for _, line := range head {
-		fmt.Fprintln(w, line[1])
-	}
+func printNetcheck(w io.Writer, width int, n api.Netcheck) {
+	printText(w, width, n.Conclusion)
 	var f facts
-	f.addText("advice", n.Advice)
+	f.add("advice", n.Advice)
 	f.add("UDP over IPv4", shownUDP(n.IPv4))
 	f.add("UDP over IPv6", shownUDP(n.IPv6))
 	if n.IPv4.UDP == api.UDPWorks || n.IPv6.UDP != api.UDPWorks {
@@ -81,7 +77,7 @@ func printNetcheck(w io.Writer, n api.Netcheck) {
 	}
 	f.add("captive portal", portal)
 	fmt.Fprintln(w)
-	f.print(w)
+	f.print(w, width)
 	if len(n.Anchors) == 0 {
 		return
 	}
@@ -102,7 +98,7 @@ func printNetcheck(w io.Writer, n api.Netcheck) {
 		}
 		t.add(a.Name, session, stun, a.TCP, a.Address.String())
 	}
-	t.print(w)
+	t.print(w, width, true)
 }
 
 func shownUDP(f api.Family) string {

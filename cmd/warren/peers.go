@@ -76,7 +76,7 @@ func (c peersCommand) list(s api.Status, all, asJSON bool) error {
 			t.add(r.Name, "", short(r.ID), "revoked", "", "", "")
 		}
 	}
-	t.print(c.con.out)
+	t.print(c.con.out, screenOf(c.con.out).listed(), true)
 	return nil
 }
 

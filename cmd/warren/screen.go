@@ -39,6 +39,17 @@ func screenOf(out io.Writer) screen {
 	return s
 }
 
+// endless is the width of what is not broken into lines.
+const endless = 1 << 16
+
+// listed is the width of a list: one that goes into another program is a line for each.
+func (s screen) listed() int {
+	if !s.live {
+		return endless
+	}
+	return s.width
+}
+
 // paint is a colour, by the number of SGR (ECMA-48).
 type paint string
 
@@ -117,7 +128,7 @@ func padded(text string, width int) string {
 	return text + strings.Repeat(" ", max(0, width-columns(text)))
 }
 
-// wrap breaks a text into lines of so many columns at spaces; a word that is longer is broken. Lines after the first are indented.
+// wrap breaks a text into lines of so many columns at spaces; a word that is longer is broken, after a hyphen if it has one. Lines after the first are indented.
 func wrap(text string, width, indent int) (lines []string) {
 	width = max(width, indent+8)
 	line, used := "", 0
@@ -136,6 +147,9 @@ func wrap(text string, width, indent int) (lines []string) {
 			part := start(word, width-used)
 			if part == "" {
 				break
+			}
+			if i := strings.LastIndexByte(part, '-'); i > 0 {
+				part = part[:i+1]
 			}
 			line += part
 			word = word[len(part):]

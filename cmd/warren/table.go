@@ -5,7 +5,6 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // table prints rows in columns of equal width, two spaces apart. Text from other machines is made harmless.
@@ -21,23 +20,90 @@ func (t *table) add(cells ...string) {
 	t.rows = append(t.rows, cells)
 }
 
-func (t *table) print(w io.Writer) {
-	var widths []int
+// print shows the table in so many columns. Where it is wider, cells are broken, those of the widest columns first; where even that is not
+// enough, each row is a sentence. titled says that the first row names the columns.
+func (t *table) print(w io.Writer, width int, titled bool) {
+	var widths, least []int
 	for _, row := range t.rows {
 		for i, cell := range row {
 			if i == len(widths) {
-				widths = append(widths, 0)
+				widths, least = append(widths, 0), append(least, leastCell)
 			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], columns(cell))
+			lead := len(cell) - len(strings.TrimLeft(cell, " "))
+			for _, piece := range strings.FieldsFunc(cell, func(c rune) bool { return c == ' ' || c == '-' }) {
+				least[i] = max(least[i], lead+columns(piece)+1) // with its hyphen
+			}
 		}
 	}
+	if !narrowed(widths, least, width) {
+		t.sentences(w, width, titled)
+		return
+	}
 	for _, row := range t.rows {
-		var line strings.Builder
+		var cells [][]string
+		high := 0
 		for i, cell := range row {
-			line.WriteString(cell)
-			line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+			lead := len(cell) - len(strings.TrimLeft(cell, " "))
+			lines := wrap(cell, widths[i]-lead, 0)
+			for j := range lines {
+				lines[j] = cell[:lead] + lines[j]
+			}
+			cells, high = append(cells, lines), max(high, len(lines))
 		}
-		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+		for n := range high {
+			var line strings.Builder
+			for i, lines := range cells {
+				part := ""
+				if n < len(lines) {
+					part = lines[n]
+				}
+				line.WriteString(padded(part, widths[i]+gap))
+			}
+			fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+		}
+	}
+}
+
+// leastCell is how far a column is narrowed: less would be one word below the other.
+const leastCell = 10
+
+// narrowed makes the widest columns narrower until a table fits, none below its least, and reports whether it does.
+func narrowed(widths, least []int, width int) bool {
+	for {
+		sum, widest := -gap, -1
+		for i, w := range widths {
+			if sum += w + gap; w > least[i] && (widest < 0 || w > widths[widest]) {
+				widest = i
+			}
+		}
+		if sum <= width {
+			return true
+		}
+		if widest < 0 {
+			return false
+		}
+		widths[widest]--
+	}
+}
+
+// sentences shows each row as one.
+func (t *table) sentences(w io.Writer, width int, titled bool) {
+	for n, row := range t.rows {
+		if titled && n == 0 {
+			continue
+		}
+		lead := row[0][:len(row[0])-len(strings.TrimLeft(row[0], " "))]
+		text := strings.TrimSpace(row[0])
+		for i, cell := range row[1:] {
+			if titled {
+				cell = t.rows[0][i+1] + " " + cell
+			}
+			text += map[bool]string{true: ": ", false: ", "}[i == 0] + cell
+		}
+		for _, line := range wrap(text, width-len(lead), 2) {
+			fmt.Fprintln(w, lead+line)
+		}
 	}
 }
 

@@ -207,7 +207,7 @@ func TestNoContradictions(t *testing.T) {
 		in := d.inquiry()
 		why := report.Why(in)
 		var out strings.Builder
-		printWhy(&out, why)
+		printWhy(&out, endless, why)
 		seen[why.Verdict]++
 		if found := contradiction(pairs, out.String()); found != "" {
 			t.Fatalf("%s: got both %q in\n%s", why.Verdict, found, out.String())
@@ -300,7 +300,7 @@ func TestNetcheckHasNoContradictions(t *testing.T) {
 			n.Page = "leads elsewhere"
 		}
 		var out strings.Builder
-		printNetcheck(&out, report.Netcheck(n))
+		printNetcheck(&out, endless, report.Netcheck(n))
 		if found := contradiction(pairs, out.String()); found != "" {
 			t.Fatalf("got both %q in\n%s", found, out.String())
 		}

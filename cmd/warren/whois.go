@@ -191,7 +191,7 @@ func (c *console) who(p party, asJSON bool) error {
 	if p.revoked != nil {
 		f.add("role", "revoked by "+p.revoked.By+" on "+p.revoked.Time.UTC().Format("2006-01-02 15:04 UTC")+comma(p.revoked.Reason))
 		f.add("ID", p.ID)
-		f.print(c.out)
+		f.print(c.out, screenOf(c.out).listed())
 		return nil
 	}
 	f.add("role", role(p.Peer))
@@ -206,7 +206,7 @@ func (c *console) who(p party, asJSON bool) error {
 	f.add("tags", strings.Join(p.Tags, ", "))
 	f.add("version", p.Version)
 	f.add("admitted by", p.AdmittedBy)
-	f.print(c.out)
+	f.print(c.out, screenOf(c.out).listed())
 	return nil
 }
 

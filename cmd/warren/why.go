@@ -15,7 +15,6 @@ import (
 const (
 	shownPairs   = 8
 	shownChanges = 5
-	textWidth    = 100 // at which sentences are broken
 )
 
 // whyCommand asks the agent about one peer.
@@ -47,7 +46,7 @@ func (c whyCommand) cobra() *cobra.Command {
 			if asJSON {
 				return c.con.printJSON(why)
 			}
-			printWhy(c.con.out, why)
+			printWhy(c.con.out, screenOf(c.con.out).width, why)
 			return nil
 		},
 	}
@@ -55,14 +54,21 @@ func (c whyCommand) cobra() *cobra.Command {
 	return cmd
 }
 
-func printWhy(w io.Writer, y api.Why) {
-	fmt.Fprintln(w, clean(y.Conclusion))
+// printText shows a sentence in so many columns.
+func printText(w io.Writer, width int, text string) {
+	for _, line := range wrap(clean(text), width, 2) {
+		fmt.Fprintln(w, line)
+	}
+}
+
+func printWhy(w io.Writer, width int, y api.Why) {
+	printText(w, width, y.Conclusion)
 	var verdict facts
-	verdict.addText("cause", y.Cause)
-	verdict.addText("fix", y.Fix)
+	verdict.add("cause", y.Cause)
+	verdict.add("fix", y.Fix)
 	if len(verdict) > 0 {
 		fmt.Fprintln(w)
-		verdict.print(w)
+		verdict.print(w, width)
 	}
 	if y.Revoked != nil || y.Peer.State == api.PeerLeft {
 		return
@@ -100,17 +106,17 @@ func printWhy(w io.Writer, y api.Why) {
 		}
 	}
 	fmt.Fprintln(w)
-	f.print(w)
+	f.print(w, width)
 	if !y.Peer.Static {
-		printStandings(w, y)
+		printStandings(w, width, y)
 	}
 	for i, attempt := range y.Attempts {
-		printAttempt(w, y.Time, attempt)
+		printAttempt(w, width, y.Time, attempt)
 		if i == 1 || attempt.Ended != nil { // what is concluded rests on one that has ended
 			break
 		}
 	}
-	printChanges(w, y)
+	printChanges(w, width, y)
 }
 
 // shownWay is the path with its round trip and age.
@@ -177,7 +183,7 @@ func shownSpares(relays []api.RelayCheck) string {
 }
 
 // printStandings shows the NATs at both ends, in the terms of RFC 4787.
-func printStandings(w io.Writer, y api.Why) {
+func printStandings(w io.Writer, width int, y api.Why) {
 	var t table
 	t.add("NODE", "NAT MAPPING", "NAT FILTERING", "PORT MAPPING", "SENDS BY", "VERSION")
 	for _, row := range []api.Standing{y.Here, y.There} {
@@ -195,7 +201,7 @@ func printStandings(w io.Writer, y api.Why) {
 		t.add(row.Name, mapping, row.Filtering, shownPortMapping(row.PortMapping), udp, row.Version)
 	}
 	fmt.Fprintln(w)
-	t.print(w)
+	t.print(w, width, true)
 }
 
 func shownPortMapping(state string) string {
@@ -212,12 +218,13 @@ func shownPortMapping(state string) string {
 	return state
 }
 
-func printAttempt(w io.Writer, now time.Time, a api.Attempt) {
+func printAttempt(w io.Writer, width int, now time.Time, a api.Attempt) {
 	how := "runs for " + span(now.Sub(a.Started))
 	if a.Ended != nil {
 		how = fmt.Sprintf("%s ago, in %.1fs: %s", span(now.Sub(a.Started)), a.Ended.Sub(a.Started).Seconds(), a.Result)
 	}
-	fmt.Fprintf(w, "\nlast try for a direct path: %s\n", clean(how))
+	fmt.Fprintln(w)
+	printText(w, width, "last try for a direct path: "+how)
 	var t table
 	for _, p := range a.Pairs[:min(shownPairs, len(a.Pairs))] {
 		t.add("  "+p.Remote.String(), shownType(p.Type), p.Result)
@@ -225,7 +232,7 @@ func printAttempt(w io.Writer, now time.Time, a api.Attempt) {
 	if more := len(a.Pairs) - shownPairs + a.More; more > 0 && len(a.Pairs) >= shownPairs {
 		t.add("  and more", fmt.Sprint(more), "see --json")
 	}
-	t.print(w)
+	t.print(w, width, false)
 }
 
 // shownType says in words how a candidate was learnt (RFC 8445, section 4).
@@ -241,7 +248,7 @@ func shownType(kind string) string {
 	return kind
 }
 
-func printChanges(w io.Writer, y api.Why) {
+func printChanges(w io.Writer, width int, y api.Why) {
 	if len(y.Changes) == 0 {
 		return
 	}
@@ -254,7 +261,7 @@ func printChanges(w io.Writer, y api.Why) {
 		}
 		t.add("  "+span(y.Time.Sub(c.Time))+" ago", way, c.Reason)
 	}
-	t.print(w)
+	t.print(w, width, false)
 }
 
 // facts are lines of a name and a value, the values below each other.
@@ -266,25 +273,19 @@ func (f *facts) add(name, value string) {
 	}
 }
 
-// addText adds a sentence, broken into lines that fit a terminal.
-func (f *facts) addText(name, text string) {
-	var line string
-	for word := range strings.FieldsSeq(clean(text)) {
-		if line != "" && len(line)+1+len(word) > textWidth {
-			f.add(name, line)
-			name, line = " ", ""
+// print shows them in so many columns.
+func (f facts) print(w io.Writer, width int) {
+	names := 0
+	for _, line := range f {
+		names = max(names, columns(line[0]))
+	}
+	for _, line := range f {
+		for i, part := range wrap(line[1], max(width-names-gap, 8), 0) {
+			name := ""
+			if i == 0 {
+				name = line[0]
+			}
+			fmt.Fprintln(w, strings.TrimRight(padded(name, names+gap)+part, " "))
 		}
-		line = strings.TrimSpace(line + " " + word)
-	}
-	f.add(name, line)
-}
-
-func (f facts) print(w io.Writer) {
-	width := 0
-	for _, line := range f {
-		width = max(width, len(line[0]))
-	}
-	for _, line := range f {
-		fmt.Fprintf(w, "%-*s  %s\n", width, line[0], line[1])
 	}
 }

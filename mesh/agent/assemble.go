@@ -25,6 +25,7 @@ import (
 	"warren/nat/netwatch"
 	"warren/nat/portmap"
 	"warren/nat/relay"
+	"warren/nat/rtnl"
 	"warren/nat/standing"
 	"warren/nat/stream"
 	"warren/nat/streams"
@@ -61,7 +62,7 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 	a := &agent{
 		o: o, log: o.Logger.With("part", "agent"), started: time.Now(), ready: make(chan struct{}),
 	}
-	a.nat64 = dns64.New(dns64.Options{Way: &a.way, Logger: o.Logger})
+	a.nat64 = dns64.New(dns64.Options{Way: &a.way, Logger: o.Logger, Advertised: rtnl.Advertised})
 	a.names = resolve.New(resolve.Options{Plain: a.way.In, Logger: o.Logger})
 	a.socket = bind.New(guise(bind.Options{Inner: sockets.Translated{Bind: sockets.New(), Way: &a.way}, Logger: o.Logger}))
 	private, port, ifname := settings.Interface.PrivateKey, settings.Interface.Port, settings.Interface.Name
@@ -70,7 +71,7 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 			private = state.WireGuard
 		}
 		if port == 0 {
-			port = state.Settings.Port
+			port = state.StartPort()
 		}
 		if ifname == "" {
 			ifname = state.Settings.Interface
@@ -89,7 +90,7 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 		return nil, err
 	}
 	hub := node.Options{
-		Key: a.public, Settings: settings, Load: o.Load, Reload: o.Reload, Ready: a.ready, Tunnel: grounded{a.tunnel}, Names: a.names, Logger: o.Logger,
+		Key: a.public, Settings: settings, Load: o.Load, Reload: o.Reload, Ready: a.ready, Tunnel: grounded{a.tunnel, state, a.log}, Names: a.names, Logger: o.Logger,
 	}
 	if state != nil {
 		if err := a.assembleMesh(state, private); err != nil {

@@ -25,6 +25,7 @@ import (
 	"warren/tunnel"
 	"warren/tunnel/bind"
 	"warren/tunnel/echo"
+	"warren/tunnel/osnet"
 )
 
 const (
@@ -51,7 +52,7 @@ func (a *agent) look() report.Agent {
 		PublicKey: a.public.String(), Warnings: slices.Concat(board.Warnings, a.remarks),
 		Dropped: map[string]map[string]uint64{"socket": socketDrops(a.socket), "tunnel": a.tunnel.Dropped()},
 	}
-	out.Unsent = verdict.UnsentNow(out.Now, unsentOf(a.socket))
+	out.Unsent = verdict.UnsentNow(out.Now, unsentOf(a.socket, nil))
 	stats, err := a.tunnel.Snapshot()
 	if err != nil {
 		out.Warnings = append(out.Warnings, err.Error())
@@ -122,12 +123,28 @@ func (a *agent) state(board *node.Board) string {
 }
 
 // unsentOf is what the system refuses to send by its own rules. That there is no way to an address is no refusal: members name addresses
-// of networks that this machine does not have.
-func unsentOf(socket *bind.Bind) (out []verdict.Unsent) {
+// of networks that this machine does not have. But a route or a rule may say so in as many words, which looks the same to a program: with
+// leaving, for who wants to know why, each address is asked for.
+func unsentOf(socket *bind.Bind, leaving func(netip.Addr) (osnet.Leaving, error)) (out []verdict.Unsent) {
 	by := map[bind.Refusal]verdict.Refuser{bind.Filtered: verdict.ByFirewall, bind.Prohibited: verdict.ByRouting, bind.Discarded: verdict.ByRouting}
+	asked := make(map[netip.Addr]string)
 	for _, u := range socket.Unsent() {
-		if who, ok := by[u.Reason]; ok {
-			out = append(out, verdict.Unsent{To: u.To, By: who, Count: u.Count, First: u.First, Last: u.Last, Sent: u.Sent})
+		who, refused := by[u.Reason]
+		why, addr := "", u.To.Addr().Unmap()
+		if leaving != nil && (u.Reason == bind.NoRoute || u.Reason == bind.NoHost || who == verdict.ByRouting) {
+			known := false
+			if why, known = asked[addr]; !known {
+				if way, err := leaving(addr); err == nil && way.Refusal != "" {
+					why = verdict.RoutedAway(way.Refusal, way.Table, way.Rule)
+				}
+				asked[addr] = why
+			}
+		}
+		if why != "" {
+			who, refused = verdict.ByRouting, true
+		}
+		if refused {
+			out = append(out, verdict.Unsent{To: u.To, By: who, Why: why, Count: u.Count, First: u.First, Last: u.Last, Sent: u.Sent})
 		}
 	}
 	return out
@@ -262,7 +279,7 @@ func (b *backend) Netcheck(ctx context.Context) (api.Netcheck, error) {
 		n.Bursts[n.Anchors[i].ID] = bursts[i]
 	}
 	found := p.standing.Snapshot()
-	n.Unsent = verdict.UnsentNow(time.Now(), unsentOf(b.socket))
+	n.Unsent = verdict.UnsentNow(time.Now(), unsentOf(b.socket, osnet.LeavingFor))
 	n.Hosts, n.Routers, n.Reach, n.Streams = found.Hosts, found.Routers, found.Reach, streamsOf(p.streams.Snapshot())
 	n.IPv4, n.IPv6 = p.measured(found, true), p.measured(found, false)
 	if at, worthwhile := n.PageAt(); worthwhile {
@@ -325,6 +342,7 @@ func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) 
 		// What was asked is evidence, and it is traffic too: all is judged as it is now, and nothing as it was before.
 		seen = b.look()
 	}
+	seen.Mesh.Unsent = verdict.UnsentNow(seen.Now, unsentOf(b.socket, osnet.LeavingFor))
 	return report.Why(p.inquire(seen, target.ID, got)), nil
 }
 

@@ -82,7 +82,7 @@ func (k kernel) find(ctx context.Context, peer mesh.Member, p *verdict.Passage, 
 	way, err := k.leaving(p.To)
 	switch {
 	case err == nil && way.Refusal != "":
-		p.Fault, p.Detail, p.Rule = verdict.RouteRefuses, way.Refusal, way.Rule
+		p.Fault, p.Detail, p.Table, p.Rule = verdict.RouteRefuses, way.Refusal, way.Table, way.Rule
 	case err == nil && way.Interface != k.ifname:
 		p.Fault, p.Interface, p.Table, p.Rule = verdict.RouteStolen, way.Interface, way.Table, way.Rule
 	case errors.Is(failure, syscall.EPERM), errors.Is(failure, syscall.EACCES):

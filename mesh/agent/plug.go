@@ -240,7 +240,25 @@ type carrier interface {
 }
 
 // grounded is the tunnel, and what it stands on.
-type grounded struct{ *tunnel.Tunnel }
+type grounded struct {
+	*tunnel.Tunnel
+	state *place.State // nil: there is none
+	log   *slog.Logger
+}
+
+// SetPort implements node.Tunnel. A port that could not be kept is found again after the next start.
+func (g grounded) SetPort(port uint16) error {
+	if err := g.Tunnel.SetPort(port); err != nil {
+		return err
+	}
+	if g.state == nil {
+		return nil
+	}
+	if err := g.state.KeepPort(port); err != nil {
+		g.log.Warn("port not kept for the next start", "port", port, "error", err)
+	}
+	return nil
+}
 
 // Gateways implements node.Tunnel.
 func (grounded) Gateways() []netip.Addr { return portmap.Gateways() }

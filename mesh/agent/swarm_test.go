@@ -193,7 +193,7 @@ func (s *swarm) makeNode(t testing.TB, name string) {
 	s.twins = newTwins(f)
 	s.equip(t, f, s.twins, s.tunnel, traffic{s.tunnel})
 	s.hub, err = node.New(node.Options{
-		Self: f.id, Load: func() (node.Settings, error) { return node.Settings{}, nil }, Ready: s.twins.ready, Tunnel: grounded{s.tunnel}, Names: twinNames{}, Logger: s.log,
+		Self: f.id, Load: func() (node.Settings, error) { return node.Settings{}, nil }, Ready: s.twins.ready, Tunnel: grounded{Tunnel: s.tunnel}, Names: twinNames{}, Logger: s.log,
 		Owners: &node.Owners{
 			Records: s.twins, Sessions: twinSessions{s.twins}, NAT: f.nat, Standing: twinStanding{s.twins}, Streams: twinStreams{}, Courier: f.courier,
 			Relays: twinRelays{}, Neighbours: twinNeighbours{}, Contacts: twinContacts{}, Echo: twinEcho{},

@@ -41,12 +41,9 @@ func Claims(root string) (out []Claim) {
 		if err != nil || json.Unmarshal(raw, &s.Settings) != nil {
 			continue
 		}
-		c := Claim{Mesh: e.Name(), Interface: s.Settings.Interface, Port: s.Settings.Port}
+		c := Claim{Mesh: e.Name(), Interface: s.Settings.Interface, Port: s.Settings.port()}
 		if c.Interface == "" {
 			c.Interface = defaultInterface(0)
-		}
-		if c.Port == 0 {
-			c.Port = DefaultPort
 		}
 		if s.readChain() == nil {
 			c.Prefixes = []netip.Prefix{s.MeshID().Prefix6()}

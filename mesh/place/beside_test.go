@@ -114,3 +114,45 @@ func TestDefault(t *testing.T) {
 		t.Errorf("got %v, %v, want nothing", list(t, root), err)
 	}
 }
+
+// The port that an agent found that it needs is the mesh's from then on, for others on this machine too, unless somebody has taken it.
+func TestKeepPort(t *testing.T) {
+	root := t.TempDir()
+	m, err := Create(CreateOptions{Mesh: "one", StateRoot: root, Name: "alpha", Port: 4242})
+	if err != nil {
+		t.Fatal(err)
+	}
+	probe, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := uint16(probe.LocalAddr().(*net.UDPAddr).Port)
+	load := func() *State {
+		t.Helper()
+		s, err := Load(m.StateDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if got := load().StartPort(); got != 4242 {
+		t.Errorf("before: got port %d, want 4242", got)
+	}
+	if err := load().KeepPort(free); err != nil {
+		t.Fatal(err)
+	}
+	if got := load().StartPort(); got != 4242 {
+		t.Errorf("while somebody has it: got port %d, want 4242", got)
+	}
+	probe.Close()
+	s := load()
+	if got, told, claimed := s.StartPort(), s.membership().Port, Claims(root)[0].Port; got != free || told != free || claimed != free {
+		t.Errorf("got port %d, told as %d, claimed as %d, want %d", got, told, claimed, free)
+	}
+	if err := s.KeepPort(free + 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := load().Settings; got.Moved != free+1 || got.Port != 4242 || got.Name != "alpha" {
+		t.Errorf("moved again: got %+v", got)
+	}
+}

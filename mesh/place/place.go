@@ -72,7 +72,7 @@ func (s *State) membership() Membership {
 	terms, _ := identity.RootTermsOf(s.Root())
 	out := Membership{
 		Mesh: s.Settings.Mesh, MeshID: s.MeshID(), StateDir: s.Dir, ID: s.NodeID(), Name: s.Settings.Name,
-		Interface: cmp.Or(s.Settings.Interface, defaultInterface(0)), Port: cmp.Or(s.Settings.Port, DefaultPort), Prefix4: terms.Prefix4, Prefix6: s.MeshID().Prefix6(), Addr6: identity.Addr6(s.MeshID(), s.NodeID()),
+		Interface: cmp.Or(s.Settings.Interface, defaultInterface(0)), Port: s.Settings.port(), Prefix4: terms.Prefix4, Prefix6: s.MeshID().Prefix6(), Addr6: identity.Addr6(s.MeshID(), s.NodeID()),
 	}
 	if terms.Prefix4.IsValid() && !s.Settings.NoIPv4 {
 		out.Addr4 = identity.Addr4(terms.Prefix4, s.NodeID(), 0)

@@ -34,6 +34,7 @@ type Settings struct {
 	Name      string            `json:"name"`                // wanted by this node, a ValidName
 	Interface string            `json:"interface,omitempty"` // name; "": warren0, or what the system chooses
 	Port      uint16            `json:"port"`                // UDP; 0: DefaultPort
+	Moved     uint16            `json:"moved,omitempty"`     // UDP: what the agent found that it needs instead of Port; 0: nothing
 	Endpoints []string          `json:"endpoints,omitempty"` // host:port of this node as others reach it
 	NoIPv4    bool              `json:"no_ipv4,omitempty"`   // the overlay has no IPv4 on this machine
 	Admission *record.Admission `json:"admission,omitempty"` // nil for the founder
@@ -120,11 +121,18 @@ func (s *State) writeKeys(d disk.Disk, dir string) error {
 
 // writePlace writes what its place is.
 func (s *State) writePlace(d disk.Disk, dir string) error {
-	settings, err := json.MarshalIndent(s.Settings, "", "  ")
+	if err := writeFiles(d, dir, []file{{fileLock, nil}, {fileChain, identity.EncodeCerts(s.Chain...)}}); err != nil {
+		return err
+	}
+	return s.Settings.write(d, dir)
+}
+
+func (s Settings) write(d disk.Disk, dir string) error {
+	raw, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", fileSettings, err)
 	}
-	return writeFiles(d, dir, []file{{fileLock, nil}, {fileChain, identity.EncodeCerts(s.Chain...)}, {fileSettings, append(settings, '\n')}})
+	return writeFiles(d, dir, []file{{fileSettings, append(raw, '\n')}})
 }
 
 // file is one to be written.

@@ -13,6 +13,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"warren/mesh/identity"
+	"warren/nat/due"
 )
 
 const (
@@ -76,8 +77,10 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 	})
 	defer silence.Stop()
 	start()
-	next := time.NewTicker(stagger)
+	next, stall := time.NewTicker(stagger), time.NewTicker(shortDial)
 	defer next.Stop()
+	defer stall.Stop()
+	defer t.stalled(true)
 	var failures []error
 	for ended < started || started < len(addrs) {
 		select {
@@ -94,6 +97,11 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 		case <-next.C:
 			if started < len(addrs) {
 				start()
+			}
+		case at := <-stall.C:
+			// Two round trips were due long ago. It goes on all the same.
+			if heard.Load() && time.Since(begin) >= 2*shortDial && time.Since(at) < due.Busy {
+				t.stalled(false)
 			}
 		case <-t.wake:
 			finish(errWoken)

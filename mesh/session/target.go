@@ -27,6 +27,7 @@ type target struct {
 	mu       sync.Mutex // guards the rest
 	addrs    []netip.AddrPort
 	attempts int
+	stalls   int // of the dial that is under way
 	lastErr  error
 	next     time.Time
 }
@@ -102,6 +103,23 @@ func (t *target) pause(ctx context.Context, wait time.Duration) bool {
 	case <-t.wake:
 		return true
 	}
+}
+
+// stalled notes that the dial under way has been answered, and does not get on; no more than that it has ended.
+func (t *target) stalled(ended bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stalls++; ended {
+		t.stalls = 0
+	}
+}
+
+// dials is Sessions.Dials.
+func (t *target) dials() (attempts int, silent bool) {
+	st := t.status()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return st.Attempts + t.stalls, st.Silent || t.stalls > 0
 }
 
 func (t *target) status() Status {

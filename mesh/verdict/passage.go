@@ -16,7 +16,7 @@ type Passage struct {
 	Answered bool
 	Fault    Fault
 	// Of RouteStolen: by which interface packets leave, and the table and priority of the rule that says so; 0: not known. Of RouteRefuses: Detail
-	// is in words, and Rule may be known.
+	// is the type of the route or rule, and both numbers are as before.
 	Interface   string
 	Table, Rule int
 	Detail      string

@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,6 +14,7 @@ import (
 type Unsent struct {
 	To    netip.AddrPort
 	By    Refuser
+	Why   string    // of ByRouting: the route or the rule; "": not known
 	Count uint64    // of sends that were refused
 	First time.Time // of them
 	Last  time.Time
@@ -56,6 +58,18 @@ func UnsentNow(now time.Time, all []Unsent) (out []Unsent) {
 		}
 	}
 	return out
+}
+
+// RoutedAway names what of this machine's routing refuses packets: a route of a type in a table, which a rule chose, or a rule by itself. It is
+// empty where neither is known: then there is just no way.
+func RoutedAway(kind string, table, rule int) string {
+	switch {
+	case table != 0:
+		return fmt.Sprintf("a route of type %s%s", kind, Passage{Table: table, Rule: rule}.by())
+	case rule != 0:
+		return fmt.Sprintf("a rule of type %s%s", kind, Passage{Rule: rule}.by())
+	}
+	return ""
 }
 
 // RefusedTo returns those that concern one of the addresses.
@@ -120,7 +134,7 @@ func (c Refuses) Words(Names) string {
 	u := c.Unsent[0]
 	who, why := "this machine's firewall", "operation not permitted"
 	if u.By == ByRouting {
-		who, why = "this machine's routing", "a rule or a route prohibits it"
+		who, why = "this machine's routing", cmp.Or(u.Why, "a rule or a route prohibits it")
 	}
 	what := "UDP to "
 	if u.Sent.After(u.First) {

@@ -92,6 +92,10 @@ func TestRefusesInWords(t *testing.T) {
 	first := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for want, list := range map[string][]Unsent{
 		"this machine's firewall refuses UDP to 203.0.113.1:1 (operation not permitted, 7 times since 03:04:05 UTC)": {{To: at(1), Count: 7, First: first}},
+		"this machine's routing refuses UDP to 203.0.113.1:1 (a route of type unreachable (ip rule of priority 98, routing table 52), 7 times since 03:04:05 UTC)": {
+			{To: at(1), By: ByRouting, Why: RoutedAway("unreachable", 52, 98), Count: 7, First: first}},
+		"this machine's routing refuses UDP to 203.0.113.1:2 (a rule of type prohibit (ip rule of priority 99), 7 times since 03:04:05 UTC)": {
+			{To: at(2), By: ByRouting, Why: RoutedAway("prohibit", 0, 99), Count: 7, First: first}},
 		"this machine's firewall refuses UDP to 203.0.113.1:1 and one more address (operation not permitted, 7 times since 03:04:05 UTC)": {
 			{To: at(1), Count: 7, First: first}, {To: at(2)}},
 		"this machine's firewall refuses some packets, perhaps large ones, to 203.0.113.1:1 and 2 more addresses (operation not permitted, 7 times since 03:04:05 UTC)": {

@@ -1,5 +1,5 @@
-// Package dns64 finds out whether this host reaches IPv4 by a NAT64 only, and by which prefix: it has no IPv4 of its own, and its
-// resolver tells (RFC 7050; the name is asked for as RFC 8880 wants it, by the system's resolver). A host with IPv4 of its own, be it
+// Package dns64 finds out whether this host reaches IPv4 by a NAT64 only, and by which prefix: it has no IPv4 of its own, and its router
+// says (RFC 8781, on Linux), or else its resolver (RFC 7050; the name is asked for as RFC 8880 wants it, by the system's resolver). A host with IPv4 of its own, be it
 // by a translator in the system (464XLAT), uses that.
 //
 // The prefix goes into a nat64.Way, which the sockets read. What else a change means is for whoever hears of it.
@@ -38,6 +38,9 @@ type Options struct {
 	Way    *nat64.Way // what is found; needed
 	DNS    DNS        // nil: the system's
 	Logger *slog.Logger
+	// Advertised hands on the options of router advertisements until ctx ends, in a goroutine of its own, each with the index of the link
+	// and its header of two bytes; nil: nobody hears them.
+	Advertised func(ctx context.Context, each func(link int, option []byte)) error
 }
 
 // Finder keeps a Way up to date. See New.
@@ -46,9 +49,13 @@ type Finder struct {
 	way     *nat64.Way
 	dns     DNS
 	log     *slog.Logger
-	has4    func() bool // for tests
+	has4    func() bool                                                         // for tests
+	adverts func(ctx context.Context, each func(link int, option []byte)) error // nil: not heard
+	solicit func()                                                              // for tests
 	changed chan struct{}
 	events  chan struct{}
+
+	told told
 }
 
 // New returns a finder that does nothing until Look or Run.
@@ -60,21 +67,28 @@ func New(o Options) *Finder {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Finder{
-		way: o.Way, dns: o.DNS, log: o.Logger.With("part", "dns64"), has4: has4,
+		way: o.Way, dns: o.DNS, log: o.Logger.With("part", "dns64"), has4: has4, adverts: o.Advertised, solicit: solicit,
 		changed: make(chan struct{}, 1), events: make(chan struct{}, 1),
 	}
 }
 
 // Changed says that the network may be another one. It never blocks.
-func (f *Finder) Changed() { notify(f.changed) }
+func (f *Finder) Changed() {
+	f.told.doubt(time.Now())
+	notify(f.changed)
+}
 
 // Events returns a channel that gets a value, coalesced, when the prefix is another one than before.
 func (f *Finder) Events() <-chan struct{} { return f.events }
 
 // Run keeps the way up to date until ctx ends; then it returns nil.
 func (f *Finder) Run(ctx context.Context) error {
+	f.listen(ctx)
 	retry := firstRetry
 	for {
+		if f.adverts != nil && !f.has4() && !f.told.known(time.Now()).IsValid() {
+			f.solicit() // the answer comes as a change
+		}
 		wait := lookEvery
 		if known := f.Look(ctx); known {
 			retry = firstRetry
@@ -101,6 +115,10 @@ func (f *Finder) Look(ctx context.Context) (known bool) {
 		f.set(nat64.Prefix{})
 		return true
 	}
+	if p := f.told.known(time.Now()); p.IsValid() {
+		f.set(p)
+		return true
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	answers, err := f.dns.LookupNetIP(ctx, "ip6", nat64.Name)
@@ -110,6 +128,50 @@ func (f *Finder) Look(ctx context.Context) (known bool) {
 	p, _ := nat64.Find(answers)
 	f.set(p)
 	return true
+}
+
+// Once finds out for a program that does not Run: the resolver and the routers are asked, and these have a second to answer where the resolver
+// knows nothing.
+func (f *Finder) Once(ctx context.Context) {
+	if f.has4() {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f.listen(ctx)
+	if f.adverts == nil {
+		f.Look(ctx)
+		return
+	}
+	f.solicit()
+	deadline := time.After(advertTime)
+	f.Look(ctx)
+	for !f.way.Prefix().IsValid() {
+		select {
+		case <-f.changed:
+			f.Look(ctx)
+		case <-deadline:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// listen takes what routers advertise, until ctx ends.
+func (f *Finder) listen(ctx context.Context) {
+	if f.adverts == nil {
+		return
+	}
+	err := f.adverts(ctx, func(link int, option []byte) {
+		p, life, ok := nat64.Advertised(option)
+		if ok && f.told.take(time.Now(), link, p, life) {
+			notify(f.changed)
+		}
+	})
+	if err != nil {
+		f.log.Debug("router advertisements not heard", "error", err)
+	}
 }
 
 func (f *Finder) set(p nat64.Prefix) {

@@ -36,6 +36,9 @@ func (d *dns) LookupNetIP(ctx context.Context, network, host string) ([]netip.Ad
 	}
 }
 
+// nobody advertises anything.
+func nobody(context.Context, func(int, []byte)) error { return nil }
+
 func (d *dns) says(addrs ...string) {
 	list := []netip.Addr{}
 	for _, a := range addrs {
@@ -168,4 +171,88 @@ func TestPackets(t *testing.T) {
 			t.Errorf("from %s: got %s, want %s", from, got, want)
 		}
 	}
+}
+
+// pref64 is the option of an advertisement: 64:ff9b::/96 or another prefix of 96 bits, for so many seconds.
+func pref64(seconds uint16, prefix string) []byte {
+	addr := netip.MustParseAddr(prefix).As16()
+	return append([]byte{38, 2, byte(seconds >> 8), byte(seconds &^ 7)}, addr[:12]...)
+}
+
+// What a router advertises goes before what the resolver says, for as long as it is good for, until the router takes it back, or until the
+// network is another one. Once waits for it where the resolver knows nothing.
+func TestAdvertised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		d, way := new(dns), new(nat64.Way)
+		d.says()
+		var each func(int, []byte)
+		asked := 0
+		f := New(Options{Way: way, DNS: d})
+		f.has4 = func() bool { return false }
+		f.adverts = func(_ context.Context, hand func(int, []byte)) error { each = hand; return nil }
+		f.solicit = func() { asked++ }
+		done := make(chan error)
+		go func() { done <- f.Run(ctx) }()
+		is := func(when, want string) {
+			t.Helper()
+			synctest.Wait()
+			got := ""
+			if p := way.Prefix(); p.IsValid() {
+				got = p.String()
+			}
+			if got != want {
+				t.Errorf("%s: got %q, want %q", when, got, want)
+			}
+		}
+		is("nobody knows", "")
+		if asked != 1 {
+			t.Errorf("routers were asked %d times, want once", asked)
+		}
+		each(2, []byte{25, 3, 0, 0, 0, 0, 0, 0}) // RDNSS, and cut short
+		each(2, pref64(1800, "2001:db8:64::"))
+		is("advertised", "2001:db8:64::/96")
+		d.says("64:ff9b::c000:aa")
+		time.Sleep(10 * time.Minute)
+		is("the resolver says another one", "2001:db8:64::/96")
+		time.Sleep(21 * time.Minute)
+		is("after its life", "64:ff9b::/96")
+		each(2, pref64(1800, "2001:db8:64::"))
+		is("again", "2001:db8:64::/96")
+		each(3, pref64(0, "2001:db8:64::"))
+		is("another link takes it back", "2001:db8:64::/96")
+		each(2, pref64(0, "2001:db8:64::"))
+		is("taken back", "64:ff9b::/96")
+		each(2, pref64(1800, "2001:db8:65::"))
+		f.Changed()
+		is("it came with the network", "2001:db8:65::/96")
+		time.Sleep(time.Minute)
+		f.Changed()
+		is("another network", "64:ff9b::/96")
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+
+		way = new(nat64.Way)
+		d.says()
+		f = New(Options{Way: way, DNS: d})
+		f.has4 = func() bool { return false }
+		f.adverts = func(_ context.Context, hand func(int, []byte)) error {
+			go func() { time.Sleep(500 * time.Millisecond); hand(2, pref64(1800, "2001:db8:66::")) }()
+			return nil
+		}
+		f.solicit = func() {}
+		f.Once(t.Context())
+		is("once", "2001:db8:66::/96")
+		f.adverts = nobody
+		way.Set(nat64.Prefix{})
+		f = New(Options{Way: way, DNS: d})
+		f.has4, f.adverts, f.solicit = func() bool { return false }, nobody, func() {}
+		begin := time.Now()
+		f.Once(t.Context())
+		if took := time.Since(begin); took > advertTime {
+			t.Errorf("nobody knows: waited %v, want %v", took, advertTime)
+		}
+	})
 }

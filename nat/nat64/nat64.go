@@ -9,11 +9,13 @@
 package nat64
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"warren/nat/ranges"
 )
@@ -120,6 +122,29 @@ func Find(answers []netip.Addr) (Prefix, bool) {
 		}
 	}
 	return Prefix{}, false
+}
+
+// advertised is the type of the option PREF64 in a router advertisement (RFC 8781, section 4).
+const advertised = 38
+
+// Advertised reads the option PREF64 of a router advertisement, with its header of two bytes: the prefix, and how long it is good for, zero
+// when it is no more. It returns false for all other options, and for what makes no sense.
+//
+//	type 38 | length 2 | lifetime in units of 8 s, 13 bits | code of the prefix's length, 3 bits | the first 96 bits of the prefix
+func Advertised(option []byte) (p Prefix, life time.Duration, ok bool) {
+	if len(option) != 16 || option[0] != advertised || option[1] != 2 {
+		return Prefix{}, 0, false
+	}
+	both := binary.BigEndian.Uint16(option[2:])
+	codes := [...]int{96, 64, 56, 48, 40, 32}
+	code := int(both & 7)
+	if code >= len(codes) {
+		return Prefix{}, 0, false
+	}
+	var addr [16]byte
+	copy(addr[:12], option[4:])
+	p, ok = NewPrefix(netip.PrefixFrom(netip.AddrFrom16(addr), codes[code]))
+	return p, time.Duration(both&^7) * time.Second, ok
 }
 
 // Way is how this host reaches IPv4 by a NAT64, if it does. The zero Way, and a nil one, is none.

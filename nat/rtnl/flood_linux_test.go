@@ -65,7 +65,7 @@ func ip(t *testing.T, lines ...string) {
 // More messages than the kernel keeps are no end: the overflow is a change, and so is what comes later.
 func TestOverflow(t *testing.T) {
 	lan := inSpace(t)
-	s, err := openRoute()
+	s, err := openRoute(groups)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,5 +5,5 @@
 // It leaves to others what a route or a change means. Links and addresses, of which there are few, are read by the packages that need
 // them.
 //
-// Its functions may be called concurrently. On other systems it is empty.
+// Its functions may be called concurrently. On other systems it tells nothing.
 package rtnl

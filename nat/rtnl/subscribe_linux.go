@@ -25,7 +25,11 @@ const (
 // something that counts; tells is asked of each, one after the other. It goes on until ctx ends: when the kernel had to
 // drop messages, that counts, and when the socket fails, another one is opened.
 func Subscribe(ctx context.Context, tells func(Message) bool) (<-chan struct{}, error) {
-	first, err := openRoute()
+	return subscribe(ctx, groups, tells)
+}
+
+func subscribe(ctx context.Context, groups uint32, tells func(Message) bool) (<-chan struct{}, error) {
+	first, err := openRoute(groups)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to network changes: %w", err)
 	}
@@ -41,14 +45,14 @@ func Subscribe(ctx context.Context, tells func(Message) bool) (<-chan struct{}, 
 				return
 			case <-time.After(reopen):
 			}
-			s, _ = openRoute()
+			s, _ = openRoute(groups)
 		}
 	}()
 	return notices, nil
 }
 
 // openRoute opens a socket on which the kernel tells of changes.
-func openRoute() (*os.File, error) {
+func openRoute(groups uint32) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err

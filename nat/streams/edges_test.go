@@ -214,9 +214,12 @@ func (s sessionsTwin) Knock(ctx context.Context, id identity.NodeID, addrs []net
 
 // redial keeps dialling a session, for a minute at most.
 func (w *world) redial(id identity.NodeID) {
-	for range 600 {
+	for try := range 600 {
 		time.Sleep(2 * rtt)
 		w.mu.Lock()
+		if w.failing && try%15 == 14 {
+			w.failed[id]++
+		}
 		remote, by := w.targets[id], "a stream"
 		if w.streams[remote] == nil {
 			remote, by = public(id[0]), "UDP"
@@ -226,6 +229,7 @@ func (w *world) redial(id identity.NodeID) {
 			continue
 		}
 		w.want.Sessions[id] = Session{Remote: remote, Since: time.Now()}
+		w.failed[id] = 0
 		w.note("session with %d by %s", id[0], by)
 		w.mu.Unlock()
 		w.poke()

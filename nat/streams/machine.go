@@ -9,9 +9,10 @@ import (
 	"warren/nat/due"
 )
 
-// distrustAfter is how many dials of one anchor may fail, while probes are answered, until UDP is taken to be
-// blocked for sessions: some networks let STUN pass and nothing else.
-const distrustAfter = 4
+// distrustAfter is how many dials of one anchor may fail in silence, one after the other, while probes are answered, until UDP is
+// taken to be blocked for sessions: some networks let STUN pass and nothing else. Each is a first flight sent three times, and
+// the three take 5 s.
+const distrustAfter = 3
 
 // Times of knocking, which costs more than a probe: a few packets of full size. The waits are doubled.
 const (

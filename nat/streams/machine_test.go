@@ -354,7 +354,7 @@ func TestSessionsPassAgain(t *testing.T) {
 			n.step(DialFailed{anchor(1)})
 		}
 		n.run(after)
-		n.expect(t, "before", Blocked, "4s open 1")
+		n.expect(t, "before", Blocked, "3s open 1")
 		n.dials = true
 		n.run(min(2*after, knockMost*3/2) + 15*time.Second)
 		if got, _, reason := n.m.State(); got != Open || len(n.up) != 0 {

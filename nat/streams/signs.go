@@ -21,8 +21,9 @@ const (
 	busyFor = 10 * time.Second
 	// underway is how long after the beginning of a trial packets may come in that were sent before it.
 	underway = 50 * time.Millisecond
-	// dialsSeenEvery is how often failed dials are looked for while nothing else says that UDP works.
-	dialsSeenEvery = 5 * time.Second
+	// dialsSeenEvery is how often failed dials are looked for while nothing else says that UDP works: often enough that each of them
+	// is seen, for the shortest takes three times as long.
+	dialsSeenEvery = 500 * time.Millisecond
 )
 
 // inbox is what other goroutines leave for the loop. Of Desired and of answers the last one counts, what is silent or lost
@@ -250,7 +251,7 @@ func (l *loop) knock(ctx context.Context, serial uint64) {
 
 // dials is what was seen of dialling anchors by UDP.
 type dials struct {
-	attempts map[identity.NodeID]int // that failed
+	attempts map[identity.NodeID]int // that failed, and that the machine knows of or need not know of
 	seen     time.Time               // when that was looked at
 }
 
@@ -260,21 +261,28 @@ func (l *loop) mayDoubtDials() bool {
 	return state == Open && len(l.want.Anchors) > 0 && len(l.udp) == 0
 }
 
-// seeDials tells the machine of rounds of dialling anchors that ended without an answer.
+// seeDials tells the machine of each dial of an anchor that ended without an answer, one in each look. Dials of a time in which they
+// are no evidence are passed over. Those that end during a trial wait for its end: they are the next question.
 func (l *loop) seeDials(ctx context.Context, now time.Time) {
-	if !l.mayDoubtDials() {
-		clear(l.dials.attempts)
+	state, _, _ := l.machine.State()
+	if state == Trying && len(l.udp) == 0 {
 		return
 	}
-	if now.Sub(l.dials.seen) < dialsSeenEvery {
+	may := l.mayDoubtDials()
+	if may && now.Sub(l.dials.seen) < dialsSeenEvery {
 		return
 	}
 	l.dials.seen = now
 	for _, a := range l.want.Anchors {
 		attempts, silent := l.o.Sessions.Dials(a.ID)
-		if attempts > l.dials.attempts[a.ID] && silent {
-			l.step(ctx, DialFailed{ID: a.ID})
-		}
+		before := l.dials.attempts[a.ID]
 		l.dials.attempts[a.ID] = attempts
+		if !may || attempts <= before || !silent {
+			continue
+		}
+		l.step(ctx, DialFailed{ID: a.ID})
+		if may = l.mayDoubtDials(); !may {
+			return // the others are asked about when that is decided
+		}
 	}
 }

@@ -185,8 +185,8 @@ func TestNobodyAnswers(t *testing.T) {
 	})
 }
 
-// Some networks let STUN pass and nothing else: four rounds of dials that fail in silence, five seconds apart, lead to
-// streams though each doubt is answered.
+// Some networks let STUN pass and nothing else: three dials that fail in silence, one after the other, lead to streams though each
+// doubt is answered.
 func TestDialsFailSilently(t *testing.T) {
 	inWorld(t, true, []byte{1}, func(w *world) {
 		w.mu.Lock()
@@ -195,27 +195,59 @@ func TestDialsFailSilently(t *testing.T) {
 		go w.redial(anchor(1))
 		w.until(12 * second)
 		w.expect("0s in doubt", "50ms open")
-		w.change(func() { w.failed[anchor(1)] = 1 })
+		w.change(func() { w.failing = true })
 		w.until(40 * second)
 		w.expect(
+			"13.55s in doubt", "13.6s open",
 			"15.05s in doubt", "15.1s open",
-			"20.05s in doubt", "20.1s open",
-			"25.05s in doubt", "25.1s open",
-			"30.05s blocked",
-			"30.05s dial 1 at [203.0.113.1:9277 203.0.113.1:443]",
-			"30.205s targets [1]",
-			"30.3s session with 1 by a stream",
-			"36.2s knock at 1: false",
+			"16.55s blocked",
+			"16.55s dial 1 at [203.0.113.1:9277 203.0.113.1:443]",
+			"16.705s targets [1]",
+			"16.8s session with 1 by a stream",
+			"22.7s knock at 1: false",
+			"30.7s knock at 1: false",
 		)
 		if got := w.Snapshot().Reason; got != "anchors answer probes by UDP, but no session comes up" {
 			t.Errorf("got reason %q", got)
 		}
 		w.until(50 * second) // answers are not believed any more, and ask for more; a session is
-		w.expect("44.2s knock at 1: false")
+		w.expect("46.7s knock at 1: false")
 		w.session(1, public(1))
 		w.until(60 * second)
 		w.expect("50.005s answering again", "51.005s open", "51.01s targets []", "54.005s stream of 1 ends")
 	})
+}
+
+// A failed dial counts once, however often it is looked at, and two of them are not three. Those that were broken off, or that somebody
+// refused, say nothing.
+func TestFailedDialCountsOnce(t *testing.T) {
+	for _, failed := range []int{1, 2} {
+		inWorld(t, true, []byte{1}, func(w *world) {
+			w.mu.Lock()
+			w.udp, w.stun = false, true
+			w.mu.Unlock()
+			w.until(12 * second)
+			w.mu.Lock()
+			w.log = nil
+			w.mu.Unlock()
+			for range failed {
+				w.change(func() { w.failed[anchor(1)]++ })
+				w.until(time.Since(w.begin) + 2*second)
+			}
+			w.until(120 * second)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			doubts := 0
+			for _, l := range w.log {
+				if l.text == "in doubt" {
+					doubts++
+				}
+			}
+			if got := w.Snapshot(); got.State != Open || doubts != failed {
+				t.Errorf("after %d failed dials: got %v, %d trials, want open, %d", failed, got.State, doubts, failed)
+			}
+		})
+	}
 }
 
 // And when they pass again, that is found out by dialling an anchor, though its session goes by a stream all the time.
@@ -226,17 +258,17 @@ func TestSessionsPassAgainUnderStreams(t *testing.T) {
 		w.mu.Unlock()
 		go w.redial(anchor(1))
 		w.until(12 * second)
-		w.change(func() { w.failed[anchor(1)] = 1 })
+		w.change(func() { w.failing = true })
 		w.until(40 * second)
 		w.mu.Lock()
-		w.log, w.failed[anchor(1)] = nil, 0
+		w.log, w.failing = nil, false
 		w.udp, w.stun = true, false
 		w.mu.Unlock()
 		w.until(60 * second)
 		w.expect(
-			"44.2s answering again", "44.2s knock at 1: true",
-			"45.2s open", "45.205s drop 1: UDP works again; target none", "45.205s targets []", "45.305s session with 1 by UDP",
-			"48.2s stream of 1 ends",
+			"46.7s answering again", "46.7s knock at 1: true",
+			"47.7s open", "47.705s drop 1: UDP works again; target none", "47.705s targets []", "47.805s session with 1 by UDP",
+			"50.7s stream of 1 ends",
 		)
 	})
 }

@@ -64,7 +64,8 @@ type Socket interface {
 type Sessions interface {
 	// Drop ends the session with a node. It does not wait for that.
 	Drop(id identity.NodeID, code uint64, reason string)
-	// Dials returns how often dialling a node has failed since the last session, and whether nobody answered the last time.
+	// Dials returns how often dialling a node has failed since the last session, and whether nobody answered the last time. A dial that
+	// stalls counts again and again while it does: something comes back, and never what it waits for.
 	Dials(id identity.NodeID) (attempts int, silent bool)
 	// Knock dials a node at these addresses, as for a session, and hangs up; nil: it has answered at one of them, and both sides
 	// have proved who they are. It waits until then, for some seconds, or until ctx ends.

@@ -57,7 +57,8 @@ type world struct {
 
 	want    Desired                            // what the user sets, but for the targets
 	targets map[identity.NodeID]netip.AddrPort // what the sessions were told
-	failed  map[identity.NodeID]int            // dials in silence
+	failed  map[identity.NodeID]int            // dials in silence, since the last session
+	failing bool                               // a dial in silence is told as one, 1.5 s after its beginning
 	traffic map[identity.NodeID]bind.Activity  // of peers
 	ways    map[identity.NodeID]netip.AddrPort // of peers
 	streams map[netip.AddrPort]*twinConn       // attached

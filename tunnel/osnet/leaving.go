@@ -5,7 +5,8 @@ import "net/netip"
 // Leaving is where the system sends packets to an address, and by which of its rules.
 type Leaving struct {
 	Interface string // by which they leave; "": they do not
-	// Refusal says what becomes of them where they do not leave: "unreachable", "blackhole", "prohibit".
+	// Refusal says what becomes of them where they do not leave: "unreachable", "blackhole", "prohibit", "throw". Table or Rule say whose word that
+	// is; where neither is known there is just no route.
 	Refusal string
 	Table   int // of the route; 0: not known
 	Rule    int // priority of the rule that chose the table; 0: not known

@@ -42,7 +42,7 @@ func leavingFor(to netip.Addr) (out Leaving, err error) {
 			return Leaving{}, fmt.Errorf("ask for the route to %s: %w", to, err)
 		}
 		out.Refusal = refusals[i].name
-		out.Rule = first(func(r netlink.Rule) bool { return r.Table <= 0 && r.Goto <= 0 }) // it says no by itself; the library does not tell how
+		out.refusedBy(rules, to)
 		return out, nil
 	}
 	if len(routes) == 0 {
@@ -55,9 +55,68 @@ func leavingFor(to netip.Addr) (out Leaving, err error) {
 	out.Interface, out.Table = link.Attrs().Name, routes[0].Table
 	out.Rule = first(func(r netlink.Rule) bool { return r.Table == out.Table })
 	if routes[0].Type == unix.RTN_UNREACHABLE || routes[0].Type == unix.RTN_BLACKHOLE || routes[0].Type == unix.RTN_PROHIBIT {
-		out.Interface, out.Refusal = "", "unreachable" // IPv6 names a loopback for them
+		out = Leaving{Refusal: "unreachable"} // IPv6 names a loopback for them
+		out.refusedBy(rules, to)
 	}
 	return out, nil
+}
+
+// refusedBy finds the rule or the route that refuses, as the kernel looks for it: rule by rule, and in each table the longest route. A route
+// that throws has the next rule asked.
+func (l *Leaving) refusedBy(rules []netlink.Rule, to netip.Addr) {
+	for _, r := range rules {
+		switch {
+		case !mayApply(r, to) || r.Goto > 0:
+			continue
+		case r.Table <= 0: // it says no by itself; the library does not tell how
+			l.Rule, l.Table = r.Priority, 0
+			return
+		}
+		switch kind := typeIn(r.Table, to); kind {
+		case "":
+		case "unicast":
+			return
+		default:
+			l.Refusal, l.Rule, l.Table = kind, r.Priority, r.Table
+			if kind != "throw" {
+				return
+			}
+		}
+	}
+}
+
+// types are the names of the types of routes.
+var types = map[int]string{
+	unix.RTN_UNREACHABLE: "unreachable", unix.RTN_BLACKHOLE: "blackhole", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
+}
+
+// lastResort is the metric of the route with which IPv6 of some kernels ends.
+const lastResort = 1<<32 - 1
+
+// typeIn returns the type of the longest route to an address in a table; "": there is none.
+func typeIn(table int, to netip.Addr) (kind string) {
+	family := netlink.FAMILY_V6
+	if to.Is4() {
+		family = netlink.FAMILY_V4
+	}
+	longest, metric := -1, 0
+	_ = netlink.RouteListFilteredIter(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+		bits := 0
+		if r.Dst != nil {
+			if bits, _ = r.Dst.Mask.Size(); !r.Dst.Contains(net.IP(to.AsSlice())) {
+				return true
+			}
+		}
+		if bits < longest || bits == longest && r.Priority >= metric || r.Priority == lastResort {
+			return true
+		}
+		longest, metric = bits, r.Priority
+		if kind = types[r.Type]; kind == "" {
+			kind = "unicast"
+		}
+		return true
+	})
+	return kind
 }
 
 // mayApply reports whether a rule is for packets of a plain program to an address, as far as can be told from the rule alone.

@@ -30,13 +30,19 @@ import (
 // Build builds the program, with build tags if any are named, into a directory and returns its path. With the
 // race detector a data race in an agent ends it with exit code 66.
 func Build(dir string, race bool, tags ...string) (string, error) {
+	flags := []string{"-tags", strings.Join(tags, ",")}
+	if race {
+		flags = append(flags, "-race")
+	}
+	return buildWith(dir, flags...)
+}
+
+// buildWith is Build with flags of the go tool.
+func buildWith(dir string, flags ...string) (string, error) {
 	path := filepath.Join(dir, "warren")
 	// Left to itself the go tool refuses to build in a checkout that another user owns.
-	argv := []string{"build", "-buildvcs=false", "-tags", strings.Join(tags, ","), "-o", path}
-	if race {
-		argv = append(argv, "-race")
-	}
-	if out, err := exec.Command("go", append(argv, "warren/cmd/warren")...).CombinedOutput(); err != nil {
+	argv := slices.Concat([]string{"build", "-buildvcs=false", "-o", path}, flags, []string{"warren/cmd/warren"})
+	if out, err := exec.Command("go", argv...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build warren: %w: %s", err, out)
 	}
 	return path, nil

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -43,6 +44,30 @@ func (b *bed) standby(x, y *Node, anchors ...*Node) (used, ready *Node) {
 		return used != nil && ready != nil && via == via2 && spare == spare2
 	})
 	return used, ready
+}
+
+// TestToolsOfWireGuard has wg(8) show, and write as its configuration, an agent with a peer that is relayed and peers that are reached
+// directly: the endpoints of these are those of the network, that one has none.
+func TestToolsOfWireGuard(t *testing.T) {
+	t.Parallel()
+	bed, one, _, x, y := relayed(t)
+	bed.connected(x, one, api.PathDirect)
+	for _, argv := range [][]string{{"wg"}, {"wg", "show", "warren0"}, {"wg", "showconf", "warren0"}, {"wg", "show", "all", "dump"}, {"wg", "show", "warren0", "endpoints"}} {
+		out, err := x.Host.Run(bed.ctx, argv...)
+		bed.must(err)
+		if strings.Contains(out, "100::") || !strings.Contains(out, one.Host.Addr4().String()+":9277") || !strings.Contains(out, bed.status(y).Self.PublicKey) {
+			t.Errorf("%v: got\n%s\nwant all peers, and endpoints of the network only", argv, out)
+		}
+	}
+	out, err := x.Host.Run(bed.ctx, "wg", "show", "warren0", "endpoints")
+	bed.must(err)
+	if want := bed.status(y).Self.PublicKey + "\t(none)"; !strings.Contains(out, want) {
+		t.Errorf("got endpoints\n%s\nwant none of the one that is relayed", out)
+	}
+	// A client that sets something still can.
+	_, err = x.Host.Run(bed.ctx, "wg", "set", "warren0", "peer", bed.status(y).Self.PublicKey, "persistent-keepalive", "0")
+	bed.must(err)
+	bed.step("\n%s", out)
 }
 
 // TestRelayKilled kills the relay in use as a power cut would: the one held ready takes over.

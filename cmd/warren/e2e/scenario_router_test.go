@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,10 +26,37 @@ func TestRouterIsAMember(t *testing.T) {
 	bed.step("the one behind is connected")
 	bed.must(Admit(bed.ctx, founder, router))
 	bed.step("the router has joined")
-	for _, other := range []*Node{founder, inner, far} {
-		_, err := router.WaitPath(bed.ctx, other, api.PathDirect)
-		bed.must(err)
-		bed.step("direct to %s", other.Name())
-		bed.must(router.WaitPing(bed.ctx, other))
+	reached := func() {
+		for _, other := range []*Node{founder, inner, far} {
+			_, err := router.WaitPath(bed.ctx, other, api.PathDirect)
+			bed.must(err)
+			bed.step("direct to %s", other.Name())
+			bed.must(router.WaitPing(bed.ctx, other))
+		}
 	}
+	reached()
+	port := bed.status(router).Self.Port
+	if port == bed.status(inner).Self.Port {
+		t.Errorf("got port %d on the router, which is that of the machine behind it", port)
+	}
+
+	// It begins with that port the next time, also after a power cut. Until it was found again, others would not reach it.
+	bed.must(router.Kill())
+	bed.must(router.Start(bed.ctx))
+	if got := bed.status(router).Self.Port; got != port {
+		t.Errorf("after a restart: got port %d, want %d as before", got, port)
+	}
+	bed.step("started again")
+	reached()
+	if log := router.Agent().Output(); strings.Contains(log, "port has another owner") {
+		t.Errorf("the port was lost and found again:\n%s", log)
+	}
+
+	// Somebody else may have that port by then: the agent starts all the same.
+	bed.must(router.Stop())
+	thief, err := router.Host.Start("python3", "-c", fmt.Sprintf("import socket,time\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('',%d))\nprint('have it',flush=True)\ntime.sleep(99)", port))
+	bed.must(err)
+	bed.eventually("the port is taken", func() bool { return strings.Contains(thief.Output(), "have it") })
+	bed.must(router.Start(bed.ctx))
+	bed.step("started beside a thief")
 }

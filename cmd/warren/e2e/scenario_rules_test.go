@@ -4,11 +4,13 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"warren/mesh/api"
+	"warren/nat/natlab"
 )
 
 // TestForeignRules has rules of others drop, or take away, what belongs to the mesh, at each end and in each direction: why and ping have to
@@ -71,4 +73,45 @@ func TestForeignRules(t *testing.T) {
 		t.Errorf("nothing is in the way any more: why says\n%s", out)
 	}
 	bed.step("all gone")
+}
+
+// TestForeignRefusals has routes and rules of each type that refuse packets stand in the way of the mesh's addresses, and of the underlay's.
+func TestForeignRefusals(t *testing.T) {
+	t.Parallel()
+	bed := newBed(t, 2*time.Minute)
+	a, b := bed.node("a", nil), bed.nodeOnly("b", nil, natlab.Only4)
+	bed.must(Found(bed.ctx, "home", a, b))
+	bed.connected(a, b, api.PathDirect)
+	far, err := b.Overlay(bed.ctx)
+	bed.must(err)
+	over, under := far[0].String(), b.Host.Addr4().String()
+	for _, test := range []struct {
+		to, do, undo string
+		says         []string
+	}{
+		{over, "ip route add unreachable TO", "ip route del unreachable TO", []string{"sends no packets to TO", "say unreachable", "routing table 254"}},
+		{over, "ip route add throw TO", "ip route del throw TO", []string{"sends no packets to TO", "say throw", "routing table 254"}},
+		{over, "ip rule add priority 99 to TO blackhole", "ip rule del priority 99", []string{"sends no packets to TO", "say blackhole", "ip rule of priority 99"}},
+		{under, "ip route add unreachable TO", "ip route del unreachable TO", []string{"this machine's routing refuses UDP to TO", "a route of type unreachable", "routing table 254"}},
+		{under, "ip route add prohibit TO table 52; ip rule add priority 98 lookup 52", "ip rule del priority 98", []string{"this machine's routing refuses UDP to TO", "a route of type prohibit", "ip rule of priority 98, routing table 52"}},
+	} {
+		fill := func(text string) string { return strings.ReplaceAll(text, "TO", test.to) }
+		_, err := a.Host.Run(bed.ctx, "sh", "-c", fill(test.do))
+		bed.must(err)
+		began, out := time.Now(), ""
+		bed.eventually(fill(test.do)+" is named", func() bool {
+			out, _ = a.Warren(bed.ctx, "", "why", "b")
+			said := strings.Join(strings.Fields(out), " ")
+			missing := slices.ContainsFunc(test.says, func(want string) bool { return !strings.Contains(said, fill(want)) })
+			if missing && time.Since(began) > 20*time.Second {
+				t.Fatalf("%s: why says\n%s", fill(test.do), out)
+			}
+			return !missing
+		})
+		bed.step("%s, after %.1f s:\n%s", fill(test.do), time.Since(began).Seconds(), out)
+		_, err = a.Host.Run(bed.ctx, "sh", "-c", fill(test.undo))
+		bed.must(err)
+	}
+	bed.must(a.WaitPing(bed.ctx, b))
+	bed.step("nothing is in the way any more")
 }

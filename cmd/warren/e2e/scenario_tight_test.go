@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -50,8 +51,28 @@ func TestTightPath(t *testing.T) {
 		}
 		bed.step("%s has joined", name)
 	}
-	cut := nodes["cut"]
-	bed.must(cut.Start(bed.ctx))
-	bed.connected(cut, founder, api.PathDirect)
-	bed.step("connected")
+	// Their agents have sessions in seconds as well, by UDP where packets may be cut up, else through a stream.
+	began := time.Now()
+	var agents sync.WaitGroup
+	for name, n := range nodes {
+		agents.Go(func() {
+			if err := n.Start(bed.ctx); err != nil {
+				t.Errorf("%s: %v", name, err)
+				return
+			}
+			s, err := n.Wait(bed.ctx, "the founder answers", func(s api.Status) bool {
+				p, ok := Peer(s, founder.Name())
+				return ok && p.Connected() && n.Ping(bed.ctx, p.Addresses[0], time.Second) == nil
+			})
+			took := time.Since(began)
+			if err != nil || took > 30*time.Second {
+				t.Errorf("%s: connected after %v: %v", name, took, err)
+				return
+			}
+			p, _ := Peer(s, founder.Name())
+			bed.step("%s is connected after %.1f s: %s", name, took.Seconds(), p.Path.Kind)
+		})
+	}
+	agents.Wait()
+	bed.connected(nodes["cut"], founder, api.PathDirect)
 }
