@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +29,6 @@ type linked struct {
 	over    chan error // of capacity 1: why the interface is no more
 
 	// atomic
-	facts   atomic.Pointer[linkFacts]
 	trouble atomic.Pointer[string] // why the interface is not what it should be, in words; "": it is
 
 	// owned by run
@@ -41,15 +39,8 @@ type linked struct {
 	last    string // what was mended last
 }
 
-// linkFacts are what the sizes of packets have to know of the link that was last asked for.
-type linkFacts struct {
-	self netip.Addr // this node's IPv6 address inside the tunnel
-	mtu  int        // as configured; 0: it is not
-}
-
 func newLinked(name string, link osnet.Link, p probes, resized func(), log *slog.Logger) *linked {
 	l := &linked{name: name, log: log, link: link, probes: p, resized: resized, over: make(chan error, 1), auto: DefaultMTU}
-	l.facts.Store(new(linkFacts))
 	l.trouble.Store(new(string))
 	return l
 }
@@ -90,13 +81,6 @@ func (l *linked) run(ctx context.Context, calls <-chan call[linked]) {
 // set is Tunnel.SetLink.
 func (l *linked) set(config osnet.Config) error {
 	l.config = config
-	facts := linkFacts{mtu: config.MTU}
-	for _, p := range config.Addrs {
-		if p.Addr().Is6() && !facts.self.IsValid() {
-			facts.self = p.Addr()
-		}
-	}
-	l.facts.Store(&facts)
 	err := l.without6(l.apply())
 	l.judge(err)
 	return err

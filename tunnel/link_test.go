@@ -60,7 +60,7 @@ func linkedTo(t *testing.T, m *osnettest.Machine, takes time.Duration, v *verifi
 func TestLinkTakesItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, v := osnettest.New(), &verified{grown: make(chan struct{}, 1)}
-		l, others := linkedTo(t, m, 3*time.Second, v)
+		_, others := linkedTo(t, m, 3*time.Second, v)
 		began := time.Now()
 		mtu := func(what string, at time.Duration, want int) {
 			t.Helper()
@@ -77,10 +77,6 @@ func TestLinkTakesItsTime(t *testing.T) {
 			synctest.Wait()
 		}
 		set(osnet.Config{Addrs: addrs, Up: true})
-		// The sizes of packets go by what was asked for, whenever the kernel has it.
-		if got, want := *l.facts.Load(), (linkFacts{self: addrs[1].Addr()}); got != want {
-			t.Errorf("asked for: got %+v, want %+v", got, want)
-		}
 		v.most = 1500 // no jumbo frame
 		v.grown <- struct{}{}
 		mtu("still setting", 3*time.Second-1, 1500) // the twin's own
@@ -95,9 +91,6 @@ func TestLinkTakesItsTime(t *testing.T) {
 
 		// What is configured holds.
 		set(osnet.Config{Addrs: prefixes("100.70.1.2/32"), MTU: 1420, Up: true})
-		if got, want := *l.facts.Load(), (linkFacts{mtu: 1420}); got != want {
-			t.Errorf("configured: got %+v, want %+v", got, want)
-		}
 		v.most = 9152
 		v.grown <- struct{}{}
 		if err := <-answers; err != nil {

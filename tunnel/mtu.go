@@ -3,7 +3,6 @@ package tunnel
 import (
 	"context"
 	"net/netip"
-	"sync/atomic"
 
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -11,6 +10,7 @@ import (
 	"warren/mesh/identity"
 	"warren/tunnel/bind"
 	"warren/tunnel/fit"
+	"warren/tunnel/osnet"
 	"warren/tunnel/pathmtu"
 )
 
@@ -95,16 +95,46 @@ type sized struct {
 	path path
 }
 
-// sizes is what an open interface knows about sizes. It belongs to the run loop.
+// linkFacts are what the sizes of packets have to know of the link that was last asked for.
+type linkFacts struct {
+	self netip.Addr // this node's IPv6 address inside the tunnel
+	mtu  int        // as configured; 0: it is not
+}
+
+func factsOf(config osnet.Config) linkFacts {
+	facts := linkFacts{mtu: config.MTU}
+	for _, p := range config.Addrs {
+		if p.Addr().Is6() && !facts.self.IsValid() {
+			facts.self = p.Addr()
+		}
+	}
+	return facts
+}
+
+// fitter holds packets to sizes. *fit.Device does.
+type fitter interface {
+	SetPeers(self netip.Addr, list []fit.Peer)
+	SetPath(key [32]byte, path pathmtu.Path)
+}
+
+// sizes is what an open interface knows about sizes. It belongs to the run loop. The link and the peers may be told in any order.
 type sizes struct {
-	fit   *fit.Device
-	link  *atomic.Pointer[linkFacts]
+	fit   fitter
+	link  linkFacts
+	peers []Peer
 	paths map[identity.NodeID]sized // of the members; others have none
+}
+
+// setLink tells what link there is to be.
+func (s *sizes) setLink(link linkFacts) {
+	if s.link != link {
+		s.link = link
+		s.setPeers(s.peers)
+	}
 }
 
 // setPeers tells what peers there are.
 func (s *sizes) setPeers(peers []Peer) {
-	link := s.link.Load()
 	list, paths := make([]fit.Peer, len(peers)), make(map[identity.NodeID]sized, len(peers))
 	for i, p := range peers {
 		way := sized{key: p.PublicKey}
@@ -114,16 +144,16 @@ func (s *sizes) setPeers(peers []Peer) {
 			}
 			paths[p.ID] = way
 		}
-		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: way.path.question(link.mtu)}
+		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: way.path.question(s.link.mtu)}
 	}
-	s.paths = paths
-	s.fit.SetPeers(link.self, list)
+	s.peers, s.paths = peers, paths
+	s.fit.SetPeers(s.link.self, list)
 }
 
 // setPath tells of another path of a member, if it still is one with this key.
 func (s *sizes) setPath(m *member, way path) {
 	if old, ok := s.paths[m.id]; ok && old.key == m.key {
 		s.paths[m.id] = sized{m.key, way}
-		s.fit.SetPath(m.key, way.question(s.link.Load().mtu))
+		s.fit.SetPath(m.key, way.question(s.link.mtu))
 	}
 }

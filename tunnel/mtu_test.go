@@ -4,6 +4,10 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"warren/tunnel/fit"
+	"warren/tunnel/osnet"
 	"warren/tunnel/pathmtu"
 )
 
@@ -31,6 +35,40 @@ func TestWhatIsAskedOfAPath(t *testing.T) {
 	for _, test := range tests {
 		if got := test.path.question(test.fixed); got != test.want {
 			t.Errorf("%s: got %+v, want %+v", test.name, got, test.want)
+		}
+	}
+}
+
+// lastFit is what was last told.
+type lastFit struct {
+	self  netip.Addr
+	peers []fit.Peer
+}
+
+func (l *lastFit) SetPeers(self netip.Addr, list []fit.Peer) { l.self, l.peers = self, list }
+func (l *lastFit) SetPath([32]byte, pathmtu.Path)            {}
+
+// Probes need an address of this node's to come from, and sizes a configured MTU: both count for peers that were told before the link.
+func TestLinkAndPeersInAnyOrder(t *testing.T) {
+	link := factsOf(osnet.Config{Addrs: prefixes("100.70.1.2/32 fd01::2/128 fd02::2/128"), MTU: 1400})
+	self := netip.MustParseAddr("fd01::2")
+	if want := (linkFacts{self: self, mtu: 1400}); link != want {
+		t.Fatalf("got %+v, want %+v", link, want)
+	}
+	tell := map[string]func(*sizes){
+		"link": func(s *sizes) { s.setLink(link) },
+		"peers": func(s *sizes) {
+			s.setPeers([]Peer{{PublicKey: wgtypes.Key{1}, Answers: netip.MustParseAddr("fd01::1")}})
+		},
+	}
+	for _, order := range [][]string{{"link", "peers"}, {"peers", "link"}, {"peers", "link", "peers"}, {"link", "peers", "link"}} {
+		var last lastFit
+		s := sizes{fit: &last}
+		for _, what := range order {
+			tell[what](&s)
+		}
+		if last.self != self || len(last.peers) != 1 || last.peers[0].Path.Default != 1400 {
+			t.Errorf("%v: got %+v, want a peer of 1400 bytes, probed from %v", order, last, self)
 		}
 	}
 }

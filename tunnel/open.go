@@ -34,6 +34,7 @@ type open struct {
 	control   *control
 	client    *wgctrl.Client
 	link      *linked // runs beside the run loop
+	fit       *fit.Device
 	sizes     sizes
 	peers     peerSet
 	memory    memory
@@ -57,9 +58,10 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 	o.peers.held = make(map[wgtypes.Key]holder)
 	o.memory = newMemory(t.opts.LimitMemory)
 	o.memory.limit(0)
-	o.sizes = sizes{fit: fit.New(fit.Options{Inner: &enduring{Device: dev, complaints: newComplaints(t.log)}, Sockets: t.bind})}
-	t.fit.Store(o.sizes.fit)
-	steady := newSteadyTUN(o.sizes.fit)
+	o.fit = fit.New(fit.Options{Inner: &enduring{Device: dev, complaints: newComplaints(t.log)}, Sockets: t.bind})
+	o.sizes.fit = o.fit
+	t.fit.Store(o.fit)
+	steady := newSteadyTUN(o.fit)
 	o.device = device.NewDevice(steady, o.bind, deviceLogger(t.log))
 	if err := o.up(t.opts, steady); err != nil {
 		o.close()
@@ -89,8 +91,7 @@ func (o *open) up(opts Options, steady *steadyTUN) error {
 	if err != nil {
 		return err
 	}
-	o.link = newLinked(o.name, link, o.sizes.fit, steady.resized, o.log)
-	o.sizes.link = &o.link.facts
+	o.link = newLinked(o.name, link, o.fit, steady.resized, o.log)
 	return nil
 }
 

@@ -97,7 +97,7 @@ func (t *Tunnel) Snapshot() (map[wgtypes.Key]PeerStats, error) {
 		if err != nil {
 			return err
 		}
-		verified := o.sizes.fit.Verified()
+		verified := o.fit.Verified()
 		stats = make(map[wgtypes.Key]PeerStats, len(have.Peers))
 		now, keys := time.Now(), make(map[wgtypes.Key]bool, len(have.Peers))
 		for _, p := range have.Peers {

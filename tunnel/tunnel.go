@@ -258,6 +258,12 @@ func (t *Tunnel) Name() string { return *t.name.Load() }
 // SetLink gives the interface its addresses and routes; see osnet.Link. It waits for the kernel, but nothing else of the tunnel
 // does meanwhile. That IPv6 is switched off in the kernel is logged once and is no error.
 func (t *Tunnel) SetLink(config osnet.Config) error {
+	if err := t.do(func(o *open) error {
+		o.sizes.setLink(factsOf(config))
+		return nil
+	}); err != nil {
+		return err
+	}
 	return t.link.do(func(l *linked) error { return l.set(config) })
 }
 

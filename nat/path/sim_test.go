@@ -235,9 +235,9 @@ func (w *world) do(s *side, o Output) {
 		}
 		o.Message.NAT = natkind.Self{UDPBlocked: w.noUDP[s.index]}.Pack()
 		if w.light {
-			w.after(w.trip(), func() { w.input(other.index, Received{o.Message}) })
+			w.after(w.trip(), func() { w.input(other.index, Received(o)) })
 			if w.rnd.Float64() < w.twice {
-				w.after(2*w.trip(), func() { w.input(other.index, Received{o.Message}) })
+				w.after(2*w.trip(), func() { w.input(other.index, Received(o)) })
 			}
 			return
 		}

@@ -17,7 +17,7 @@ type Peer struct {
 
 	// written by the control goroutine, read by all
 	keys       sessions
-	handshaken atomic.Int64 // Unix nanoseconds; 0: never
+	handshaken atomic.Pointer[time.Time] // nil: never
 
 	traffic traffic
 
@@ -63,8 +63,8 @@ func (p *Peer) SetPersistent(interval time.Duration, now Instant) {
 
 // LastHandshake returns when a handshake was last completed; zero: never.
 func (p *Peer) LastHandshake() time.Time {
-	if n := p.handshaken.Load(); n != 0 {
-		return time.Unix(0, n)
+	if at := p.handshaken.Load(); at != nil {
+		return *at
 	}
 	return time.Time{}
 }
@@ -128,7 +128,7 @@ func (p *Peer) settle(now Moment, out []Action) []Action {
 
 // complete notes that a handshake is done.
 func (p *Peer) complete(now Moment) {
-	p.handshaken.Store(now.Wall.UnixNano())
+	p.handshaken.Store(&now.Wall)
 	p.times.done()
 	p.traffic.wanted.Store(false)
 }

@@ -78,6 +78,7 @@ func (b *bed) misjudged(n, about *Node, verdicts []string) string {
 // call it up or idle, and why not reached. Two seconds are promised, and thrice that allowed.
 func (b *bed) gone(n, about *Node, since time.Time) {
 	b.t.Helper()
+	starving := b.starving()
 	_, err := n.Wait(b.ctx, about.Name()+" is missed", func(s api.Status) bool {
 		p, _ := Peer(s, about.Name())
 		return !p.Connected()
@@ -85,7 +86,7 @@ func (b *bed) gone(n, about *Node, since time.Time) {
 	b.must(err)
 	took := time.Since(since)
 	b.step("%s misses %s after %v", n.Name(), about.Name(), took.Round(10*time.Millisecond))
-	if took > 6*time.Second {
+	if took > 6*time.Second+starving() {
 		b.t.Errorf("%s misses %s after %v, want 2 s", n.Name(), about.Name(), took)
 	}
 	w, err := n.Why(b.ctx, about.Name())
@@ -115,7 +116,7 @@ func TestDeadPeersAreNotUp(t *testing.T) {
 	bed.step("all are there")
 	used, idle := bed.meter(a, founder), bed.meter(a, c)
 	bed.eventually("a hears the founder", func() bool { return used.silent(time.Now()) < hole })
-	since := time.Now()
+	since, starving := time.Now(), bed.starving()
 	bed.kill(founder)
 	bed.kill(second)
 	bed.step("both public nodes are dead")
@@ -125,7 +126,7 @@ func TestDeadPeersAreNotUp(t *testing.T) {
 		s := bed.status(a)
 		p, _ := Peer(s, "second")
 		age := s.Time.Sub(dead)
-		if p.State == api.PeerUp && age > 2*time.Second {
+		if p.State == api.PeerUp && age > 2*time.Second+starving() {
 			t.Fatalf("status calls second up %v after its death", age)
 		}
 		if p.State == api.PeerIdle && (p.LastHeard == nil || p.LastHeard.After(dead)) {
@@ -170,6 +171,7 @@ func (w *world) judged(e event, verdicts []string) {
 	for i, n := range []*Node{w.x, w.y} {
 		asked.Go(func() { w.whyAllAlong(e.name, n, []*Node{w.y, w.x}[i], meters[i], verdicts, over) })
 	}
+	starving := w.starving()
 	e.happen(w)
 	begin := time.Now()
 	var told [2]time.Time // since when each status says up; nothing need have come when it begins to: a path answers before the tunnel does
@@ -189,7 +191,7 @@ func (w *world) judged(e event, verdicts []string) {
 				told[i] = time.Time{}
 			} else if told[i].IsZero() {
 				told[i] = before
-			} else if up := before.Sub(told[i]); min(silent, up) > 4*time.Second && time.Since(before) < time.Second {
+			} else if up := before.Sub(told[i]); min(silent, up) > 4*time.Second+starving() && time.Since(before) < time.Second {
 				w.t.Fatalf("%s: %s calls %s up for %v, from which nothing came for %v", e.name, n.Name(), other.Name(), up, silent)
 			}
 			heals = heals && silent < hole && p.State == api.PeerUp
@@ -217,6 +219,7 @@ var passing = []string{"direct", "trying", "handshake", "silent", "lost", "no-ro
 
 // whyAllAlong asks one node again and again why the other is reached as it is, while an event goes on, and reports what is said wrongly.
 func (w *world) whyAllAlong(event string, n, about *Node, m *meter, verdicts []string, over <-chan struct{}) {
+	starving := w.starving()
 	var doubted time.Time // since when UDP is said to be blocked: of two anchors one is gone, and the other may be late on a machine that is busy
 	for {
 		before := time.Now()
@@ -232,12 +235,12 @@ func (w *world) whyAllAlong(event string, n, about *Node, m *meter, verdicts []s
 				doubted = now
 			}
 			switch {
-			case blocked && now.Sub(doubted) < 4*time.Second:
+			case blocked && now.Sub(doubted) < 4*time.Second+starving():
 			case !slices.Contains(passing, said.Verdict) && !slices.Contains(verdicts, said.Verdict):
 				w.t.Errorf("%s: want one of %v or %v", text, passing, verdicts)
 			case said.Verdict == "off" && m.silent(now) < time.Second:
 				w.t.Errorf("%s: want it not called off", text)
-			case said.PingMS > 0 && m.silent(now)-now.Sub(before) > 4*time.Second:
+			case said.PingMS > 0 && m.silent(now)-now.Sub(before) > 4*time.Second+starving():
 				w.t.Errorf("%s: want no answer", text)
 			case said.PingMS > 0 && strings.Contains(said.Conclusion, "not reached") && said.Verdict != "lost", said.PingMS == 0 && said.Verdict == "direct":
 				w.t.Errorf("%s: want the two to agree", text)

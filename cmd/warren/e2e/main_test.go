@@ -41,19 +41,6 @@ var buildHostile = sync.OnceValues(func() (string, error) {
 	return Build(dir, false, "hostile")
 })
 
-// buildShifted builds the one whose wall clock is off by WARREN_TEST_CLOCK seconds: see shiftedClock.
-var buildShifted = sync.OnceValues(func() (string, error) {
-	dir := filepath.Join(buildDir, "shifted")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	overlay, err := shiftedClock(dir)
-	if err != nil {
-		return "", err
-	}
-	return buildWith(dir, "-overlay", overlay)
-})
-
 func TestMain(m *testing.M) {
 	// A program with the race detector sleeps a second before it exits.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")

@@ -60,6 +60,7 @@ func (b *bed) startAll(what string, limit time.Duration) {
 		})
 	}
 	all.Wait()
+	starving := b.starving()
 	for _, n := range b.nodes {
 		_, err := n.Wait(b.ctx, "all others are connected", func(s api.Status) bool {
 			connected := 0
@@ -72,16 +73,17 @@ func (b *bed) startAll(what string, limit time.Duration) {
 		})
 		b.must(err)
 	}
-	took := time.Since(begin)
+	took, each := time.Since(begin), float64(len(b.nodes))
+	starved := time.Duration(float64(starving()) / each)
 	var cpu time.Duration
 	for _, n := range b.nodes {
 		u := b.use(n)
 		cpu += u.cpu
 		bytes += u.bytes
 	}
-	each := float64(len(b.nodes))
-	b.step("%s: %d agents complete after %.1f s, with %.2f s of CPU and %.2f MB each", what, len(b.nodes), took.Seconds(), cpu.Seconds()/each, (bytes-before)/1e6/each)
-	if took > limit {
-		b.t.Errorf("%s: %d agents complete after %v, want %v at most", what, len(b.nodes), took, limit)
+	b.step("%s: %d agents complete after %.1f s, starved for %.1f s each, with %.2f s of CPU and %.2f MB", what, len(b.nodes), took.Seconds(),
+		starved.Seconds(), cpu.Seconds()/each, (bytes-before)/1e6/each)
+	if took > limit+starved {
+		b.t.Errorf("%s: %d agents complete after %v, want %v at most, and the %v for which they were starved", what, len(b.nodes), took, limit, starved)
 	}
 }

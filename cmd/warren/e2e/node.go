@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"warren/mesh/api"
@@ -55,7 +56,7 @@ type Node struct {
 	Env  []string // NAME=VALUE, beside the environment of this process
 
 	binary string
-	agent  *natlab.Process // nil: not running
+	agent  atomic.Pointer[natlab.Process] // nil: not running
 }
 
 // NewNode returns the node of a host that has no mesh yet.
@@ -172,7 +173,7 @@ func (n *Node) Start(ctx context.Context, args ...string) error {
 
 // Launch starts the agent and does not wait for it. With WARREN_DEBUG in the environment it logs all that it can.
 func (n *Node) Launch(args ...string) error {
-	if n.agent != nil {
+	if n.Agent() != nil {
 		return fmt.Errorf("%s: start agent: it runs already", n.Name())
 	}
 	args = append([]string{"agent"}, args...)
@@ -181,32 +182,32 @@ func (n *Node) Launch(args ...string) error {
 	}
 	p, err := n.Host.Start(n.argv(args)...)
 	if err == nil {
-		n.agent = p
+		n.agent.Store(p)
 	}
 	return err
 }
 
 // Agent is the running agent, or nil.
-func (n *Node) Agent() *natlab.Process { return n.agent }
+func (n *Node) Agent() *natlab.Process { return n.agent.Load() }
 
 // Stop ends the agent in good order: an error when it does not end within ten
 // seconds, or not with exit code 0.
 func (n *Node) Stop() error {
-	if n.agent == nil {
+	if n.Agent() == nil {
 		return nil
 	}
-	err := n.agent.Stop(10 * time.Second)
-	n.agent = nil
+	err := n.Agent().Stop(10 * time.Second)
+	n.agent.Store(nil)
 	return err
 }
 
 // Kill ends the agent at once, with SIGKILL.
 func (n *Node) Kill() error {
-	if n.agent == nil {
+	if n.Agent() == nil {
 		return nil
 	}
-	err := n.agent.Kill()
-	n.agent = nil
+	err := n.Agent().Kill()
+	n.agent.Store(nil)
 	return err
 }
 
@@ -263,12 +264,12 @@ func (n *Node) Wait(ctx context.Context, what string, ok func(api.Status) bool) 
 			}
 		}
 		var ended <-chan struct{}
-		if n.agent != nil {
-			ended = n.agent.Done()
+		if n.Agent() != nil {
+			ended = n.Agent().Done()
 		}
 		select {
 		case <-ended:
-			return s, fmt.Errorf("%s: wait until %s: the agent has ended: %s", n.Name(), what, lastLines(n.agent.Output()))
+			return s, fmt.Errorf("%s: wait until %s: the agent has ended: %s", n.Name(), what, lastLines(n.Agent().Output()))
 		case <-ctx.Done():
 			return s, fmt.Errorf("%s: wait until %s: %w: %w", n.Name(), what, ctx.Err(), last)
 		case <-time.After(50 * time.Millisecond):

@@ -65,12 +65,7 @@ var buildSettable = sync.OnceValues(func() (string, error) {
 	if err := os.WriteFile(name, overlay, 0o644); err != nil {
 		return "", err
 	}
-	binary := filepath.Join(dir, "warren")
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-overlay", name, "-o", binary, "warren/cmd/warren").CombinedOutput()
-	if err != nil {
-		return "", errors.New(string(out))
-	}
-	return binary, nil
+	return buildWith(dir, "-overlay", name)
 })
 
 const settable = `package main
@@ -86,24 +81,35 @@ import (
 var wallStep int64
 
 func init() {
+	step()
 	go func() {
 		for ; ; time.Sleep(10 * time.Millisecond) {
-			if text, err := os.ReadFile("/run/wallstep"); err == nil {
-				if n, err := strconv.ParseInt(string(text), 10, 64); err == nil {
-					wallStep = n
-				}
-			}
+			step()
 		}
 	}()
 }
+
+func step() {
+	if text, err := os.ReadFile("/run/wallstep"); err == nil {
+		if n, err := strconv.ParseInt(string(text), 10, 64); err == nil {
+			wallStep = n
+		}
+	}
+}
 `
 
-// setClock puts the clock of a node that was built with buildSettable so far ahead of the machine's, and waits until its agent shows that.
-func (b *bed) setClock(n *Node, ahead time.Duration) {
+// clock puts the clock of a node that was built with buildSettable so far ahead of the machine's, be it up or not.
+func (b *bed) clock(n *Node, ahead time.Duration) {
 	b.t.Helper()
 	name := filepath.Join(n.Host.Dir(), "run", "wallstep")
 	b.must(os.WriteFile(name+".new", []byte(strconv.Itoa(int(ahead.Seconds()))), 0o644))
 	b.must(os.Rename(name+".new", name))
+}
+
+// setClock is clock for a node that is up; it waits until its agent shows that.
+func (b *bed) setClock(n *Node, ahead time.Duration) {
+	b.t.Helper()
+	b.clock(n, ahead)
 	_, err := n.Wait(b.ctx, "its clock is set", func(s api.Status) bool { return (time.Until(s.Time) - ahead).Abs() < time.Minute })
 	b.must(err)
 }

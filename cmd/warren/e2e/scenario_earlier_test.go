@@ -5,11 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -19,79 +15,12 @@ import (
 	"warren/nat/natlab"
 )
 
-// clockEnv is the variable of the program of buildShifted: by how many seconds its wall clock is off.
-const clockEnv = "WARREN_TEST_CLOCK"
-
-// shiftedClock makes an overlay for the go tool with which time.Now, and so every wall clock in a program, that of WireGuard's timestamps,
-// of TLS and of the logs, is off by clockEnv; the monotonic clock is not. Time namespaces do not cover the wall clock, and nothing that
-// is put before libc reaches Go. It returns the overlay's path.
-func shiftedClock(dir string) (string, error) {
-	out, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		return "", fmt.Errorf("find Go: %w", err)
-	}
-	source := filepath.Join(strings.TrimSpace(string(out)), "src", "time", "time.go")
-	text, err := os.ReadFile(source)
-	if err != nil {
-		return "", err
-	}
-	const reads = "	sec, nsec, mono := runtimeNow()\n"
-	if !bytes.Contains(text, []byte("func Now() Time {\n"+reads)) {
-		return "", fmt.Errorf("%s: this Go's time.Now is another one", source)
-	}
-	text = bytes.Replace(text, []byte("func Now() Time {\n"+reads), []byte("func Now() Time {\n"+reads+"	sec += shiftedBy()\n"), 1)
-	changed := filepath.Join(dir, "time.go")
-	added := filepath.Join(dir, "shifted.go")
-	overlay := filepath.Join(dir, "overlay.json")
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{
-		source: changed, filepath.Join(filepath.Dir(source), "shifted.go"): added,
-	}})
-	if err != nil {
-		return "", err
-	}
-	for path, text := range map[string][]byte{changed: text, overlay: replace, added: []byte(`package time
-
-import "syscall"
-
-var shifted, shiftedKnown int64
-
-func shiftedBy() int64 {
-	if shiftedKnown == 0 {
-		text, _ := syscall.Getenv("` + clockEnv + `")
-		by, sign := int64(0), int64(1)
-		for _, c := range []byte(text) {
-			if c == '-' {
-				sign = -1
-			} else {
-				by = 10*by + int64(c-'0')
-			}
-		}
-		shifted, shiftedKnown = sign*by, 1
-	}
-	return shifted
-}
-`)} {
-		if err := os.WriteFile(path, text, 0o644); err != nil {
-			return "", err
-		}
-	}
-	return overlay, nil
-}
-
-// clock sets by how much the node's clock is off from the next start of a program on.
-func (n *Node) clock(off time.Duration) {
-	n.Env = nil
-	if off != 0 {
-		n.Env = []string{fmt.Sprintf("%s=%d", clockEnv, int64(off.Seconds()))}
-	}
-}
-
 // TestEarlierClock has nodes start again with a clock that is four minutes behind what it was, as boards without a battery do. WireGuard
 // alone would refuse their handshakes until the clock is where it was. With an hour introductions are refused: status, the log and
 // join say so.
 func TestEarlierClock(t *testing.T) {
 	t.Parallel()
-	bed := bedWith(t, buildShifted, 3*time.Minute)
+	bed := bedWith(t, buildSettable, 3*time.Minute)
 	founder := bed.node("founder", nil)
 	a := bed.node("a", bed.Router("home-a", natlab.EIMAPDF))
 	b := bed.node("b", bed.Router("home-b", natlab.EIMAPDF))
@@ -103,7 +32,7 @@ func TestEarlierClock(t *testing.T) {
 	for _, n := range []*Node{a, b} {
 		others := []*Node{founder, a, b}
 		bed.must(n.Kill())
-		n.clock(-4 * time.Minute)
+		bed.clock(n, -4*time.Minute)
 		began := time.Now()
 		bed.must(n.Start(bed.ctx))
 		ready := time.Since(began)
@@ -130,13 +59,13 @@ func TestEarlierClock(t *testing.T) {
 		}
 		// Back where it was. The clock of WireGuard goes forward, which it bears.
 		bed.must(n.Kill())
-		n.clock(0)
+		bed.clock(n, 0)
 		bed.must(n.Start(bed.ctx))
 	}
 	bed.meshed(founder, a, b)
 
 	bed.must(a.Kill())
-	a.clock(-time.Hour)
+	bed.clock(a, -time.Hour)
 	bed.must(a.Start(bed.ctx))
 	bed.eventually("status says that the clock is an hour behind", func() bool {
 		return warned(bed.status(a), "this machine's clock is ", "behind those of", "no new tunnel")
@@ -147,7 +76,7 @@ func TestEarlierClock(t *testing.T) {
 	}
 	token, err := founder.Invite(bed.ctx)
 	bed.must(err)
-	late.clock(-time.Hour)
+	bed.clock(late, -time.Hour)
 	// The whole second before or after an hour, as it falls.
 	if told := joinNotes(bed.ctx, late, token); !regexp.MustCompile(`the clock of this machine is (59m5\ds|1h0m\ds) behind that of founder`).MatchString(told) {
 		t.Errorf("join said %q, want that the clock is an hour behind", told)

@@ -18,7 +18,7 @@ import (
 // schedstat, Documentation/scheduler/sched-stats.rst). What an agent must do within a time it can do only as far as it runs: on a machine that
 // is not busy this is next to nothing, and bounds in time hold as they stand.
 func starved(pids ...int) (sum time.Duration) {
-	for _, pid := range append(pids, os.Getpid()) {
+	for _, pid := range pids {
 		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 		for _, name := range threads {
 			raw, err := os.ReadFile(name)
@@ -32,6 +32,28 @@ func starved(pids ...int) (sum time.Duration) {
 		}
 	}
 	return sum
+}
+
+// starving returns how long the agents of the bed have been starved since it was called. A bound in time has as much added.
+func (b *bed) starving() func() time.Duration {
+	pids := func() (all []int) {
+		for _, n := range b.nodes {
+			if agent := n.Agent(); agent != nil {
+				all = append(all, agent.PID())
+			}
+		}
+		return all
+	}
+	before := make(map[int]time.Duration)
+	for _, pid := range pids() {
+		before[pid] = starved(pid)
+	}
+	return func() (sum time.Duration) {
+		for _, pid := range pids() {
+			sum += starved(pid) - before[pid]
+		}
+		return sum
+	}
 }
 
 // TestStarved has more processes run than there are processors.
