@@ -5,9 +5,9 @@ import (
 	"warren/mesh/roster"
 )
 
-// wanted returns the keys of those entries that are missing here, or older, and those entries that are here just so. Nothing is remembered of what was refused: a name of a record
-// (key and version) says nothing of its signature, so whoever gives a forged copy first would keep the true one out. Two members that refuse
-// what the other has are kept from trying again and again by timetable.
+// wanted returns the keys of those entries that are missing here, or older, and those entries that are here just so. Nothing is remembered of
+// what was refused: a name of a record (key and version) says nothing of its signature, so whoever gives a forged copy first would keep the
+// true one out. Two members that refuse what the other has are kept from trying again and again by timetable.
 func (b *book) wanted(entries []roster.Entry) (lacking []record.Key, same []roster.Entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -102,6 +102,7 @@ var table = []place{
 	{"mesh/meshtest", tests, "control sessions in memory, for tests of mesh"},
 	{"mesh/session/sessiontest", tests, "packet connections in memory with latency, loss, NATs"},
 	{"nat/beacon/beacontest", tests, "a LAN in memory"},
+	{"nat/due/duetest", tests, "what is to be done later in a time that no clock tells; how many schedules are run"},
 	{"nat/natlab", tests, "hosts, routers and NATs out of network namespaces and nftables"},
 	{"nat/natprobe/natprobetest", tests, "public hosts and one NAT in memory"},
 	{"nat/portmap/portmaptest", tests, "a router in memory that maps ports"},

@@ -38,12 +38,20 @@ func moment(t time.Time) *time.Time {
 	return &t
 }
 
+// wasSet is by how much a clock is off from what it was that somebody has set: time servers correct it by less, all the time.
+const wasSet = time.Second
+
 // shown is a time that this process has taken by its own clock, as the clock shows it now: somebody may have set that since, and the age is what counts.
+// Else it is the time that it was, so that the same event has the same time whenever it is asked for.
 func shown(t, now time.Time) time.Time {
 	if t.IsZero() {
 		return t
 	}
-	return now.Add(t.Sub(now)).Round(0)
+	was, is := t.Round(0), now.Add(t.Sub(now)).Round(0)
+	if is.Sub(was).Abs() < wasSet {
+		return was
+	}
+	return is
 }
 
 // seen is moment for such a time.

@@ -1,17 +1,15 @@
 package session
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due/duetest"
 )
 
 /* Schedules
@@ -27,14 +25,6 @@ import (
 // healBound is within which two have a session: a half whose far side is gone ends when nothing is heard (idleTimeout), the next dial
 // is on the last rung of the ladder, and of two that were dialled at the same time one goes after its grace.
 const healBound = idleTimeout + maxBackOff*5/4 + longDial + helloPatience + checkTimeout + 2*duplicateGrace
-
-// schedules returns how many are to be run, and until when: without having been asked for a number, a busy machine does fewer.
-func schedules(usual uint64) (n uint64, until time.Time) {
-	if n, err := strconv.ParseUint(os.Getenv("WARREN_SCHEDULES"), 10, 64); err == nil {
-		return n, time.Now().Add(time.Hour)
-	}
-	return usual, time.Now().Add(3 * time.Second)
-}
 
 // connection is one of QUIC: a half at each node. A half that is nil has not come up, or has ended.
 type connection struct {
@@ -60,8 +50,7 @@ type process struct {
 type schedule struct {
 	rnd      *rand.Rand
 	now      time.Time
-	queue    scheduled
-	seq      int
+	queue    duetest.Queue
 	nodes    [2]*process
 	conns    []*connection
 	ports    uint16
@@ -69,26 +58,6 @@ type schedule struct {
 	loss     float64
 	coverage map[reachedState]int
 	failed   string
-}
-
-type scheduled []todo
-
-type todo struct {
-	at  time.Time
-	seq int
-	do  func()
-}
-
-func (q scheduled) Len() int { return len(q) }
-func (q scheduled) Less(i, j int) bool {
-	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].seq < q[j].seq
-}
-func (q scheduled) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *scheduled) Push(x any)   { *q = append(*q, x.(todo)) }
-func (q *scheduled) Pop() any {
-	last := (*q)[len(*q)-1]
-	*q = (*q)[:len(*q)-1]
-	return last
 }
 
 // reachedState is what a table was with the other node when something happened, for coverage.
@@ -120,8 +89,7 @@ func (s *schedule) note(i int, event string) {
 }
 
 func (s *schedule) after(d time.Duration, do func()) {
-	s.seq++
-	heap.Push(&s.queue, todo{s.now.Add(d), s.seq, do})
+	s.queue.Put(s.now.Add(d), do)
 }
 
 func (s *schedule) trip() time.Duration { return time.Duration(5+s.rnd.IntN(150)) * time.Millisecond }
@@ -362,10 +330,10 @@ func (s *schedule) fail(format string, args ...any) {
 
 func (s *schedule) pass(d time.Duration) {
 	end := s.now.Add(d)
-	for len(s.queue) > 0 && !s.queue[0].at.After(end) && s.failed == "" {
-		next := heap.Pop(&s.queue).(todo)
-		s.now = next.at
-		next.do()
+	for at, ok := s.queue.Next(); ok && !at.After(end) && s.failed == ""; at, ok = s.queue.Next() {
+		_, do := s.queue.Pop()
+		s.now = at
+		do()
 	}
 	s.now = end
 }
@@ -489,7 +457,7 @@ func (s *schedule) untilRight() (took time.Duration) {
 // TestSchedules asserts that from every state that two tables come to, the nodes have one session and know of it within healBound once
 // the network is whole.
 func TestSchedules(t *testing.T) {
-	n, until := schedules(2000)
+	n, until := duetest.Schedules(2000)
 	coverage, kinds := make(map[reachedState]int), make(map[string]int)
 	var took []time.Duration
 	failed := 0

@@ -2,13 +2,12 @@ package path
 
 import (
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due/duetest"
 )
 
 /* Schedules
@@ -27,14 +26,6 @@ const healBound = idleEvery + settle + firstGrace + lopsided + 2*(lastRepeat+las
 
 // longestWait is above every time for which a machine without a path may do nothing: the last rung of the side that leaves the initiative to the other.
 const longestWait = (lastRepeat+lastRepeat*15/100)*5/2 + time.Second
-
-// schedules returns how many are to be run, and until when: without having been asked for a number, a busy machine does fewer.
-func schedules(usual uint64) (n uint64, until time.Time) {
-	if n, err := strconv.ParseUint(os.Getenv("WARREN_SCHEDULES"), 10, 64); err == nil {
-		return n, time.Now().Add(time.Hour)
-	}
-	return usual, time.Now().Add(3 * time.Second)
-}
 
 // reachedState is what a machine was, for coverage.
 type reachedState struct {
@@ -380,7 +371,7 @@ func (s *schedule) play() (trouble string, took time.Duration) {
 // TestSchedules asserts that from every state that two machines come to, on a network that does what it likes, they talk
 // within healBound once it is whole, and that no state is without a next time.
 func TestSchedules(t *testing.T) {
-	n, until := schedules(2000)
+	n, until := duetest.Schedules(2000)
 	coverage, kinds := make(map[reachedState]int), make(map[string]int)
 	var took []time.Duration
 	failed := 0

@@ -1,7 +1,6 @@
 package path
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -10,21 +9,21 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due/duetest"
 	"warren/nat/natkind"
 )
 
 // world runs two machines against each other in its own time. Everything that package nat does for a
 // machine is done here in its simplest form.
 type world struct {
-	t      *testing.T
-	rnd    *rand.Rand
-	now    time.Time
-	queue  eventQueue
-	serial int
-	side   [2]*side
-	tapes  []*tape
-	skew   [2]time.Duration // of the sides' clocks
-	noUDP  [2]bool          // the sides are where UDP is blocked
+	t     *testing.T
+	rnd   *rand.Rand
+	now   time.Time
+	queue duetest.Queue
+	side  [2]*side
+	tapes []*tape
+	skew  [2]time.Duration // of the sides' clocks
+	noUDP [2]bool          // the sides are where UDP is blocked
 
 	// The network, changed by tests.
 	direct   bool                     // do packets pass straight
@@ -68,27 +67,6 @@ type side struct {
 	events   []Event
 	sent     map[Kind]int
 	checks   int
-}
-
-type event struct {
-	at  time.Time
-	seq int
-	do  func()
-}
-
-type eventQueue []event
-
-func (q eventQueue) Len() int { return len(q) }
-func (q eventQueue) Less(i, j int) bool {
-	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].seq < q[j].seq
-}
-func (q eventQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *eventQueue) Push(x any)   { *q = append(*q, x.(event)) }
-func (q *eventQueue) Pop() any {
-	old := *q
-	last := old[len(old)-1]
-	*q = old[:len(old)-1]
-	return last
 }
 
 // anchorID is nearer than spareID.
@@ -151,8 +129,7 @@ func (w *world) begin(i int) {
 func (w *world) clock(i int) time.Time { return w.now.Add(w.skew[i]) }
 
 func (w *world) after(d time.Duration, do func()) {
-	w.serial++
-	heap.Push(&w.queue, event{at: w.now.Add(d), seq: w.serial, do: do})
+	w.queue.Put(w.now.Add(d), do)
 }
 
 // input steps the machine of a side and carries out what it says, as soon as the side has time.
@@ -340,13 +317,13 @@ func (s *side) holds(anchor identity.NodeID) bool { return s.opened[anchor] && !
 // run lets d pass; traffic says whether both sides have packets to send.
 func (w *world) run(d time.Duration, traffic bool) {
 	end := w.now.Add(d)
-	for len(w.queue) > 0 && !w.queue[0].at.After(end) {
-		e := heap.Pop(&w.queue).(event)
-		w.now = e.at
+	for at, ok := w.queue.Next(); ok && !at.After(end); at, ok = w.queue.Next() {
+		_, do := w.queue.Pop()
+		w.now = at
 		if traffic {
 			w.traffic()
 		}
-		e.do()
+		do()
 	}
 	w.now = end
 }

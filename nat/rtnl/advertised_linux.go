@@ -15,7 +15,7 @@ const (
 )
 
 // Advertised hands on the options of router advertisements (RFC 4861) that the kernel has taken, as far as it leaves them to others: PREF64
-// among them since Linux 5.10. Each comes with its header of two bytes, when an advertisement does; the kernel keeps none. each is called by
+// among them (seen with Linux 6.18). Each comes with its header of two bytes, when an advertisement does; the kernel keeps none. each is called by
 // one goroutine, which ends with ctx, and what it is given is its own.
 func Advertised(ctx context.Context, each func(link int, option []byte)) error {
 	_, err := subscribe(ctx, groupUserOption, func(m Message) bool {

@@ -1,16 +1,14 @@
 package streams
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
 	"warren/mesh/identity"
+	"warren/nat/due/duetest"
 )
 
 /* Schedules
@@ -28,14 +26,6 @@ import (
 // the longest time without one has it; or UDP is asked, or an anchor is knocked at, at the longest rung, and has to answer for the longest
 // time until that is believed.
 const healBound = (distrustAfter+1)*dialsSeenEvery + spared + 4*dialTime + 2*(knockMost+probeMost*5/4) + confirmMost + 2*lingerTime
-
-// schedules returns how many are to be run, and until when: without having been asked for a number, a busy machine does fewer.
-func schedules(usual uint64) (n uint64, until time.Time) {
-	if n, err := strconv.ParseUint(os.Getenv("WARREN_SCHEDULES"), 10, 64); err == nil {
-		return n, time.Now().Add(time.Hour)
-	}
-	return usual, time.Now().Add(3 * time.Second)
-}
 
 // how a session goes.
 type sessionWay uint8
@@ -63,8 +53,7 @@ type schedule struct {
 	m     *Machine
 	now   time.Time
 	wake  time.Time
-	queue scheduled
-	seq   int
+	queue duetest.Queue
 	sites []*site
 	known int // how many of the sites are the machine's anchors
 
@@ -78,26 +67,6 @@ type schedule struct {
 	failed    string
 }
 
-type scheduled []todo
-
-type todo struct {
-	at  time.Time
-	seq int
-	do  func()
-}
-
-func (q scheduled) Len() int { return len(q) }
-func (q scheduled) Less(i, j int) bool {
-	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].seq < q[j].seq
-}
-func (q scheduled) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *scheduled) Push(x any)   { *q = append(*q, x.(todo)) }
-func (q *scheduled) Pop() any {
-	last := (*q)[len(*q)-1]
-	*q = (*q)[:len(*q)-1]
-	return last
-}
-
 // reachedState is what the machine was, for coverage.
 type reachedState struct {
 	state           State
@@ -108,8 +77,7 @@ type reachedState struct {
 }
 
 func (s *schedule) after(d time.Duration, do func()) {
-	s.seq++
-	heap.Push(&s.queue, todo{s.now.Add(d), s.seq, do})
+	s.queue.Put(s.now.Add(d), do)
 }
 
 // tell gives an input to the machine, when the loop has time.
@@ -288,8 +256,8 @@ func (s *schedule) pass(d time.Duration) {
 	end := s.now.Add(d)
 	for s.failed == "" {
 		next, wakes := end, false
-		if len(s.queue) > 0 && s.queue[0].at.Before(next) {
-			next = s.queue[0].at
+		if at, ok := s.queue.Next(); ok && at.Before(next) {
+			next = at
 		}
 		if at := s.wake; !at.IsZero() && at.Before(next) {
 			if at.Before(s.busy) {
@@ -313,7 +281,8 @@ func (s *schedule) pass(d time.Duration) {
 			s.step(Tick{Busy: s.rnd.IntN(2) == 0, Late: s.now.Sub(s.wake)})
 			continue
 		}
-		heap.Pop(&s.queue).(todo).do()
+		_, do := s.queue.Pop()
+		do()
 	}
 }
 
@@ -431,7 +400,7 @@ func (s *schedule) play() (trouble string, took time.Duration) {
 // TestSchedules asserts that from every state that the machine comes to it finds within healBound to what is so, and that no state but Open
 // is without a next time.
 func TestSchedules(t *testing.T) {
-	n, until := schedules(2000)
+	n, until := duetest.Schedules(2000)
 	coverage, kinds, states := make(map[reachedState]int), make(map[string]int), make(map[State]int)
 	var took []time.Duration
 	failed := 0
