@@ -212,6 +212,39 @@ func TestFewRecordsCostNoRoundTripMore(t *testing.T) {
 	}
 }
 
+// A session that comes up while a sync still fails over what was there before is reason for one at once.
+func TestSessionUpDuringAFailingSync(t *testing.T) {
+	w := realWorld(t, 0)
+	a, b := w.founder("a"), w.founder("b")
+	if a.id.Compare(b.id) > 0 { // a is to be the one that goes first
+		a, b = b, a
+	}
+	for _, p := range []*peer{a, b} {
+		if err := p.load(); err != nil {
+			t.Fatal(err)
+		}
+		defer p.stop()
+		w.net.Port(p.id).Serve(p.Mesh)
+	}
+	w.net.Link(a.id, b.id)
+	now := time.Now()
+	table := &timetable{
+		self: a.id, sessions: w.net.Port(a.id), public: a.book.public, book: a.book, alive: a.alive, asks: a.asks, log: a.log,
+		jobs: map[identity.NodeID]*job{b.id: {run: &slot{}, direct: true}}, active: 1,
+	}
+	table.plan(map[identity.NodeID]ask{b.id: {up: true, must: true}}, now)
+	planned := table.jobs[b.id].at
+	table.finished(result{id: b.id, err: errSync}, now)
+	if got := table.jobs[b.id].at; !got.Equal(planned) {
+		t.Errorf("next sync: got %v after the failure, want %v as planned when the session came up", got.Sub(now), planned.Sub(now))
+	}
+	table.jobs[b.id] = &job{run: &slot{}}
+	table.finished(result{id: b.id, err: errSync}, now)
+	if got := table.jobs[b.id].at.Sub(now); got < time.Second || got > 3*time.Second {
+		t.Errorf("next sync after a failure alone: got %v, want 1 to 3 s", got)
+	}
+}
+
 func TestNewNodeFetchesAllRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 20*time.Millisecond)

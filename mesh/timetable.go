@@ -213,7 +213,7 @@ func (t *timetable) finished(r result, now time.Time) {
 		t.log.Debug("sync failed", "peer", t.public.nameOf(r.id), "error", r.err)
 		if j.failures++; j.failures <= maxRetries && slices.Contains(t.sessions.Neighbours(), r.id) {
 			delay := time.Second << j.failures
-			j.at, j.asked = now.Add(delay/2+rand.N(delay)), now
+			j.at, j.asked = due.Sooner(j.at, now.Add(delay/2+rand.N(delay))), now // what was asked for meanwhile is not put off
 			j.ask.up, j.ask.must = true, true
 		}
 		return

@@ -303,10 +303,13 @@ func (p *Port) open(ctx context.Context, to identity.NodeID, sync bool) (net.Con
 	return near, nil
 }
 
-// Neighbours returns the nodes with which this one has a session.
+// Neighbours returns the nodes with which this one has a session: none before Serve, and after Stop.
 func (p *Port) Neighbours() []identity.NodeID {
 	p.net.mu.Lock()
 	defer p.net.mu.Unlock()
+	if p.handler == nil {
+		return nil
+	}
 	var ids []identity.NodeID
 	for _, peer := range p.net.upWith(p.self) {
 		ids = append(ids, peer.id)
