@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"sync/atomic"
@@ -32,8 +33,12 @@ func (a attached) peer(m *member) *device.Peer {
 	return peer
 }
 
-// Initiate implements wireGuard.
-func (a attached) Initiate(m *member, fresh bool) { initiate(a.peer(m), fresh) }
+// Initiate implements wireGuard. The handshake goes by the member's own endpoint, wherever the device has roamed to: that way was chosen,
+// and where the device has heard the member last may be a stream that has ended.
+func (a attached) Initiate(m *member, fresh bool) {
+	a.SetEndpoint(m)
+	initiate(a.peer(m), fresh)
+}
 
 func initiate(peer *device.Peer, fresh bool) {
 	if peer == nil {
@@ -114,14 +119,18 @@ func inside[T any](peer *device.Peer, name string) *T {
 	return (*T)(field.Addr().UnsafePointer())
 }
 
-// Endpoints implements wireGuard.
+// Endpoints implements wireGuard. It asks the device itself: what the control socket tells has no virtual addresses (plain.go), and the
+// device may send to one.
 func (a attached) Endpoints() (map[wgtypes.Key]netip.AddrPort, error) {
-	stats, err := a.t.Snapshot()
-	out := make(map[wgtypes.Key]netip.AddrPort, len(stats))
-	for key, s := range stats {
-		out[key] = s.Endpoint
+	dev := a.t.running.Load()
+	if dev == nil {
+		return nil, ErrNotRunning
 	}
-	return out, err
+	said, err := dev.IpcGet()
+	if err != nil {
+		return nil, fmt.Errorf("read endpoints of the device: %w", err)
+	}
+	return endpointsIn(said), nil
 }
 
 // SetPath implements wireGuard.

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -44,6 +45,25 @@ func uapi(c wgtypes.Config) string {
 		}
 	}
 	return b.String()
+}
+
+// endpointsIn reads from what the device says of itself where it sends to, for each peer that has an endpoint.
+func endpointsIn(said string) map[wgtypes.Key]netip.AddrPort {
+	out := make(map[wgtypes.Key]netip.AddrPort)
+	var of wgtypes.Key
+	for line := range strings.Lines(said) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		switch name {
+		case "public_key":
+			key, _ := hex.DecodeString(value)
+			copy(of[:], key)
+		case "endpoint":
+			if addr, err := netip.ParseAddrPort(value); err == nil {
+				out[of] = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+			}
+		}
+	}
+	return out
 }
 
 func hexOf(k wgtypes.Key) string { return hex.EncodeToString(k[:]) }

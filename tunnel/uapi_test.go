@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -54,4 +55,27 @@ func TestUAPI(t *testing.T) {
 		{PublicKey: key('a'), UpdateOnly: true, PresharedKey: &other, ReplaceAllowedIPs: true, AllowedIPs: ipNets(prefixes("10.0.0.3/32"))},
 	}})
 	has("changes", "public_key="+a, "preshared_key="+hexOf(other), "endpoint=[2001:db8::2]:7", "allowed_ip=10.0.0.3/32", "not allowed_ip=fd01::/64", "not public_key="+b)
+}
+
+// TestEndpointsIn finds where the device sends to, virtual addresses too.
+func TestEndpointsIn(t *testing.T) {
+	d := device.NewDevice(tuntest.NewChannelTUN().TUN(), bindtest.NewNetwork().Host(netip.MustParseAddr("192.0.2.1")), device.NewLogger(device.LogLevelSilent, ""))
+	defer d.Close()
+	want := map[wgtypes.Key]netip.AddrPort{
+		key('4'): netip.MustParseAddrPort("192.0.2.7:9277"), key('6'): netip.MustParseAddrPort("[2001:db8::1]:1"), key('v'): netip.MustParseAddrPort("[100::200:0:0:7]:9"),
+	}
+	c := wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: key('n')}}}
+	for k, addr := range want {
+		c.Peers = append(c.Peers, wgtypes.PeerConfig{PublicKey: k, Endpoint: net.UDPAddrFromAddrPort(addr)})
+	}
+	if err := d.IpcSet(uapi(c)); err != nil {
+		t.Fatal(err)
+	}
+	said, err := d.IpcGet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := endpointsIn(said); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
 }
