@@ -91,8 +91,11 @@ func (w *ways) handshake(p *followed, controlling bool, now time.Time) {
 
 // lookAgain starts a handshake again that had no answer, or confirms it.
 func (w *ways) lookAgain(p *followed, now time.Time) {
-	start, confirm := p.shake.look(now, w.device.LastHandshake(p.member))
+	done := w.device.LastHandshake(p.member)
+	start, confirm := p.shake.look(now, done)
 	switch {
+	case p.shake.since.IsZero() && now.Sub(done) > staleKeys:
+		w.stale(p, now) // all tries by a way that works were in vain
 	case start:
 		// The session of the side that is not controlling may be good, though not confirmed: it is not given up.
 		w.device.Initiate(p.member, p.shake.controlling)
@@ -137,7 +140,7 @@ func (p *followed) confirm(device wireGuard, now time.Time) {
 // then have different preshared keys, because every answer of an introduction was lost. WireGuard gives up after 90 s
 // without traffic, so a handshake that was never done is started anew as well.
 func (w *ways) findStale(now time.Time) {
-	for id, p := range w.peers {
+	for _, p := range w.peers {
 		if !p.way.Addr.IsValid() {
 			continue
 		}
@@ -146,12 +149,21 @@ func (w *ways) findStale(now time.Time) {
 			continue
 		}
 		if now.Sub(p.endpoint.Activity().LastTx) < staleEvery {
-			w.log.Debug("no keys agreed", "id", id.Short())
-			w.tell(Stale, id, netip.AddrPort{})
+			w.stale(p, now)
 		}
 		if done.IsZero() && p.shake.since.IsZero() {
 			w.handshake(p, p.controlling, now)
 			w.attend(p)
 		}
 	}
+}
+
+// stale tells that no keys are agreed, once a minute at most.
+func (w *ways) stale(p *followed, now time.Time) {
+	if now.Sub(p.stale) < staleEvery {
+		return
+	}
+	p.stale = now
+	w.log.Debug("no keys agreed", "id", p.id.Short())
+	w.tell(Stale, p.id, netip.AddrPort{})
 }

@@ -50,7 +50,7 @@ const (
 	// Stirred: packets leave for the member after a pause of a second or more.
 	Stirred
 	// Stale: the member's way carries packets one way, while WireGuard agrees on no keys: a new introduction is due. It
-	// comes once a minute as long as that lasts.
+	// comes when all tries of a handshake were in vain, and again once a minute at most as long as that lasts.
 	Stale
 )
 
@@ -134,6 +134,7 @@ type followed struct {
 	instance [8]byte // that answered last
 	shake    awaited
 	strayed  time.Time // when its packets began to go where nobody chose; zero: they do not
+	stale    time.Time // when it was last told that no keys are agreed; zero: never
 	keyed    bool      // introductions have carried the last handshake, if it was done, and no way has been there since
 }
 

@@ -424,7 +424,7 @@ func TestStrayThatBecomesThePathCostsNoRead(t *testing.T) {
 		w.radio.roam(key('b'), third)
 		time.Sleep(strayPause - 1)
 		w.SetWay(id('b'), Way{Addr: third})
-		time.Sleep(time.Minute)
+		time.Sleep(5 * time.Second)
 		same(t, "events", w.events(), nil)
 		w.path(id('b'), third)
 		if w.radio.reads != 0 {
@@ -482,14 +482,32 @@ func TestStirsAndStaleKeysAreTold(t *testing.T) {
 		same(t, "events", w.events(), []string{"stirred a", "stirred b", "stale b"})
 		time.Sleep(59*time.Second - 1)
 		w.send(key('a'), packet)
-		same(t, "events", w.events(), []string{"stirred a"})
+		same(t, "events", w.events(), []string{"stale b", "stirred a"})
 		time.Sleep(time.Nanosecond)
 		same(t, "events", w.events(), []string{"stale a"})
 		time.Sleep(time.Minute - 2)
-		same(t, "events", w.events(), nil)
-		// Nothing was sent for a minute: nobody misses the keys.
+		same(t, "events", w.events(), []string{"stale b"})
+		// Nothing was sent for a minute: nobody misses the keys of a.
 		time.Sleep(2 * time.Nanosecond)
 		same(t, "events", w.events(), nil)
+	})
+}
+
+// Handshakes in vain by a way that works are told of after the last of them, on either side: another introduction is due, for the two may
+// have different preshared keys.
+func TestTriesInVainAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.set(peerA, peerB)
+		w.SetWay(id('a'), Way{Addr: home})
+		w.SetWay(id('b'), Way{Addr: away})
+		last := retryAfter(handshakeTries - 1)
+		time.Sleep(last)
+		same(t, "events", w.events(), nil)
+		time.Sleep(handshakeRetry + time.Millisecond)
+		same(t, "events", w.events(), []string{"stale a"})
+		time.Sleep((handshakeTurns+1)*handshakeTurn - last)
+		same(t, "events", w.events(), []string{"stale b"})
 	})
 }
 
