@@ -10,6 +10,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // echoed sends n packets through the lab, one interval apart, to a socket that sends them back, and returns how long
@@ -178,6 +180,43 @@ func TestLineGoesWithItsCable(t *testing.T) {
 	h.Move(home)
 	if _, took := echoed(t, h, public, 20, time.Millisecond); len(took) != 20 || median(took) < 20*time.Millisecond {
 		t.Errorf("after a rebind: got %v, want the line of the home", took)
+	}
+}
+
+// TestLineEndsOnce moves a host off its line and then closes the lab: what others have opened meanwhile under the numbers of the
+// line's files is theirs, and stays open. A file that was closed twice would stop the line of another lab, whose end is a file as well.
+func TestLineEndsOnce(t *testing.T) {
+	l := ForTest(t)
+	h := l.Host("laptop", nil)
+	l.Line(h, Line{Delay: time.Millisecond})
+	line := l.lines[h.plug().number]
+	old := []int{line.up.end, line.down.end}
+	h.Move(nil)
+	var others []int
+	for range 200 {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			t.Fatal(err)
+		}
+		others = append(others, fd)
+	}
+	defer func() {
+		for _, fd := range others {
+			unix.Close(fd)
+		}
+	}()
+	for _, fd := range old {
+		if !slices.Contains(others, fd) {
+			t.Fatalf("file %d of the line is not free again: the test tests nothing", fd)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, fd := range others {
+		if n, err := unix.Read(fd, make([]byte, 8)); err != unix.EAGAIN {
+			t.Errorf("file %d of somebody else: read %d bytes, %v, want it open and nobody to have written", fd, n, err)
+		}
 	}
 }
 
