@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -221,7 +220,6 @@ func TestPacketsOfDeath(t *testing.T) {
 	for _, controlling := range []bool{true, false} {
 		t.Run(fmt.Sprintf("controlling %v", controlling), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				before := runtime.NumGoroutine()
 				b := besiege(controlling)
 				var last []byte
 				n := 0
@@ -240,10 +238,7 @@ func TestPacketsOfDeath(t *testing.T) {
 				if want := b.won(); !slices.Equal(b.reports(), want) {
 					t.Errorf("got %#v after %d messages, want %#v", b.reports(), n, want)
 				}
-				b.end()
-				if now := runtime.NumGoroutine(); now > before {
-					t.Errorf("got %d goroutines at the end, want %d", now, before)
-				}
+				b.end() // a goroutine that is left fails the bubble; the runtime's own count is not exact while others end
 			})
 		})
 	}

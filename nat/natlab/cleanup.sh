@@ -27,8 +27,8 @@ for ns in $(spaces); do
 	ip netns del "$ns"
 done
 for group in /sys/fs/cgroup/cpu/warren-natlab-"$id" /sys/fs/cgroup/warren-natlab-"$id"; do
-	# Those that were killed may be there for a moment.
-	for wait in 1 2 3 4 5 6 7 8 9 10; do
+	# Those that were killed may be there for a moment, on a busy machine for seconds.
+	for wait in $(seq 100); do
 		if [ ! -d "$group" ] || rmdir "$group" 2>/dev/null; then break; fi
 		sleep 0.1
 	done

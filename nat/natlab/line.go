@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -162,6 +163,9 @@ type pump struct {
 	out   int // packet socket, bound to the interface that sends
 	end   int // an eventfd that wakes the goroutine for its end
 	ended chan struct{}
+
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // newPump makes the device in one namespace, and sends on out of an interface of another.
@@ -276,8 +280,14 @@ func (p *pump) wait(until time.Time) bool {
 
 func (p *pump) carried() Carried { return *p.seen.Load() }
 
-// Close ends the goroutine and the device.
+// Close ends the goroutine and the device. Once: a line that its cable has left is closed again with the lab, and by then the
+// number of its eventfd may be that of somebody else's file, such as the end of another line.
 func (p *pump) Close() error {
+	p.closeOnce.Do(func() { p.closeErr = p.close() })
+	return p.closeErr
+}
+
+func (p *pump) close() error {
 	if _, err := unix.Write(p.end, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
 		return fmt.Errorf("end line: %w", err)
 	}

@@ -4,27 +4,33 @@ package natlab
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // echoed sends n packets through the lab, one interval apart, to a socket that sends them back, and returns how long
-// each took that came back, in the order of their coming, with their numbers.
-func echoed(t *testing.T, a, b *Host, n int, interval time.Duration) (order []int, took []time.Duration) {
+// each took that came back, in the order of their coming, with their numbers. It ends when all are back, or when everything is
+// sent and nothing came for as long as silence.
+func echoed(t *testing.T, a, b *Host, n int, interval, silence time.Duration) (order []int, took []time.Duration) {
 	t.Helper()
-	from, err := a.ListenUDP(netip.AddrPortFrom(a.Addr4(), 0))
-	if err != nil {
-		t.Fatal(err)
+	open := func(h *Host) *net.UDPConn {
+		c, err := h.ListenUDP(netip.AddrPortFrom(h.Addr4(), 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		roomy(t, c)
+		return c
 	}
+	from, to := open(a), open(b)
 	defer from.Close()
-	to, err := b.ListenUDP(netip.AddrPortFrom(b.Addr4(), 0))
-	if err != nil {
-		t.Fatal(err)
-	}
 	defer to.Close()
 	go func() {
 		buf := make([]byte, 1500)
@@ -38,23 +44,85 @@ func echoed(t *testing.T, a, b *Host, n int, interval time.Duration) (order []in
 	}()
 	at := to.LocalAddr().(*net.UDPAddr).AddrPort()
 	start := time.Now()
+	sent := make(chan struct{})
 	go func() {
+		defer close(sent)
 		for i := range n {
 			time.Sleep(time.Until(start.Add(time.Duration(i) * interval)))
 			b := binary.BigEndian.AppendUint64(nil, uint64(i))
 			from.WriteToUDPAddrPort(binary.BigEndian.AppendUint64(b, uint64(time.Since(start))), at)
 		}
 	}()
+	defer func() { <-sent }() // the socket is closed after it
 	buf := make([]byte, 1500)
 	for len(order) < n {
-		from.SetReadDeadline(start.Add(time.Duration(n)*interval + 2*time.Second))
+		from.SetReadDeadline(time.Now().Add(silence))
 		if _, err := from.Read(buf); err != nil {
-			return order, took
+			select {
+			case <-sent:
+				return order, took
+			default: // a busy machine has not sent them all yet
+				continue
+			}
 		}
 		order = append(order, int(binary.BigEndian.Uint64(buf)))
 		took = append(took, time.Since(start)-time.Duration(binary.BigEndian.Uint64(buf[8:])))
 	}
 	return order, took
+}
+
+// roomy gives a socket room for all that a test sends: on a busy machine its reader comes late, and what the kernel drops then no
+// line has lost.
+func roomy(t *testing.T, c *net.UDPConn) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err == nil {
+		if control := raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
+		}); control != nil {
+			err = control
+		}
+	}
+	if err != nil {
+		t.Fatalf("make room: %v", err)
+	}
+}
+
+// The silences after which echoed gives up: where every packet has to come back, and where some are lost.
+const (
+	allBack  = 20 * time.Second
+	someLost = 3 * time.Second
+)
+
+// overtaken counts the neighbours in an order of coming of which the later was sent first.
+func overtaken(order []int) (n int) {
+	for i := range order[1:] {
+		if order[i] > order[i+1] {
+			n++
+		}
+	}
+	return n
+}
+
+// roundTrips sends n packets, all of which have to come back, none before the length of the line: that is wrong however busy the
+// machine is. Being late is wrong only if it lasts: the fastest has to come within slack of it, at one of the tries of half a minute.
+func roundTrips(t *testing.T, what string, a, b *Host, n int, want, slack time.Duration) (order []int) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		order, took := echoed(t, a, b, n, 2*time.Millisecond, allBack)
+		if len(took) != n {
+			t.Errorf("%s: got %d answers, want %d", what, len(took), n)
+			return order
+		}
+		fastest := slices.Min(took)
+		if fastest < want || fastest > want+slack && time.Now().After(deadline) {
+			t.Errorf("%s: got round trips from %v, median %v, want from %v", what, fastest, median(took), want)
+		} else if fastest > want+slack {
+			t.Logf("%s: a busy machine: got round trips from %v, again", what, fastest)
+			continue
+		}
+		return order
+	}
 }
 
 // median of durations; a machine that is busy makes some late and none early.
@@ -70,45 +138,32 @@ func TestLine(t *testing.T) {
 	l := ForTest(t)
 	home := l.Router("home", EIMAPDF)
 	public, a := l.Host("public", nil), l.Host("a", home)
-	check := func(what string, want time.Duration, got []time.Duration, n int) {
-		t.Helper()
-		if len(got) != n {
-			t.Errorf("%s: got %d answers, want %d", what, len(got), n)
-			return
-		}
-		if fastest := slices.Min(got); fastest < want || fastest > want+100*time.Millisecond {
-			t.Errorf("%s: got round trips from %v, median %v, want from %v", what, fastest, median(got), want)
-		}
-	}
-	_, took := echoed(t, a, public, 50, 2*time.Millisecond)
-	check("no line", 0, took, 50)
+	const slack = 40 * time.Millisecond // less than a line of the ones before is longer
+	roundTrips(t, "no line", a, public, 50, 0, slack)
 
 	l.Line(a, Line{Delay: 25 * time.Millisecond}) // that of its home
-	order, took := echoed(t, a, public, 200, 2*time.Millisecond)
-	check("25 ms each way", 50*time.Millisecond, took, 200)
-	if !slices.IsSorted(order) {
+	order := roundTrips(t, "25 ms each way", a, public, 200, 50*time.Millisecond, slack)
+	if n := overtaken(order); n > 10 { // the kernel's own queues, one a core, may change a few
 		t.Errorf("without jitter: got %v, want order", order)
 	}
 	l.Line(public, Line{Delay: 10 * time.Millisecond})
-	_, took = echoed(t, a, public, 50, 2*time.Millisecond)
-	check("25 and 10 ms each way", 70*time.Millisecond, took, 50)
+	roundTrips(t, "25 and 10 ms each way", a, public, 50, 70*time.Millisecond, slack)
 
 	l.Line(public, Line{})
 	l.Line(home, Line{Delay: 5 * time.Millisecond, Jitter: 50 * time.Millisecond})
-	order, took = echoed(t, a, public, 200, 2*time.Millisecond)
-	if slices.IsSorted(order) || slices.Min(took) < 10*time.Millisecond {
-		t.Errorf("with jitter: got round trips from %v, in order %v", slices.Min(took), slices.IsSorted(order))
+	order, took := echoed(t, a, public, 200, 2*time.Millisecond, allBack)
+	if len(order) != 200 || overtaken(order) < 20 || slices.Min(took) < 10*time.Millisecond {
+		t.Errorf("with jitter: got %d answers, round trips from %v, %d overtaken", len(order), slices.Min(took), overtaken(order))
 	}
 	l.Line(home, Line{Loss: 0.2, Seed: 1})
 	up, _ := l.Carried(home)
-	order, _ = echoed(t, a, public, 500, time.Millisecond)
+	order, _ = echoed(t, a, public, 500, time.Millisecond, someLost)
 	after, down := l.Carried(home)
 	if d := after.Minus(up); len(order) < 250 || len(order) > 390 || d.Packets+d.Lost != 500 || down.Packets == 0 {
 		t.Errorf("a fifth lost each way: got %d of 500 answers, carried %+v, want about 320", len(order), d)
 	}
 	l.Line(home, Line{})
-	_, took = echoed(t, a, public, 50, 2*time.Millisecond)
-	check("no line any more", 0, took, 50)
+	roundTrips(t, "no line any more", a, public, 50, 0, slack)
 }
 
 // TestLineRate has a TCP stream through a slow line: it gets the rate, and its bytes arrive as they were sent, though the cards
@@ -164,20 +219,54 @@ func TestLineGoesWithItsCable(t *testing.T) {
 	l := ForTest(t)
 	public, home := l.Host("public", nil), l.Router("home", EIMAPDF)
 	h := l.Host("laptop", nil)
+	const slack = 40 * time.Millisecond
 	l.Line(h, Line{Delay: 30 * time.Millisecond})
 	reach(t, h, public.Addr4())
 	reach(t, h, public.Addr6())
 	for _, to := range []*Router{home, nil} {
 		h.Move(to)
-		if _, took := echoed(t, h, public, 20, time.Millisecond); len(took) != 20 || median(took) > 30*time.Millisecond {
-			t.Errorf("after a move to %v: got %d answers, median %v, want no line", to, len(took), took)
-		}
+		roundTrips(t, fmt.Sprintf("after a move to %v", to), h, public, 20, 0, slack)
 	}
 	l.Line(home, Line{Delay: 10 * time.Millisecond})
 	home.Rebind()
 	h.Move(home)
-	if _, took := echoed(t, h, public, 20, time.Millisecond); len(took) != 20 || median(took) < 20*time.Millisecond {
-		t.Errorf("after a rebind: got %v, want the line of the home", took)
+	roundTrips(t, "after a rebind, the line of the home", h, public, 20, 20*time.Millisecond, slack)
+}
+
+// TestLineEndsOnce moves a host off its line and then closes the lab: what others have opened meanwhile under the numbers of the
+// line's files is theirs, and stays open. A file that was closed twice would stop the line of another lab, whose end is a file as well.
+func TestLineEndsOnce(t *testing.T) {
+	l := ForTest(t)
+	h := l.Host("laptop", nil)
+	l.Line(h, Line{Delay: time.Millisecond})
+	line := l.lines[h.plug().number]
+	old := []int{line.up.end, line.down.end}
+	h.Move(nil)
+	var others []int
+	for range 200 {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			t.Fatal(err)
+		}
+		others = append(others, fd)
+	}
+	defer func() {
+		for _, fd := range others {
+			unix.Close(fd)
+		}
+	}()
+	for _, fd := range old {
+		if !slices.Contains(others, fd) {
+			t.Fatalf("file %d of the line is not free again: the test tests nothing", fd)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, fd := range others {
+		if n, err := unix.Read(fd, make([]byte, 8)); err != unix.EAGAIN {
+			t.Errorf("file %d of somebody else: read %d bytes, %v, want it open and nobody to have written", fd, n, err)
+		}
 	}
 }
 
@@ -189,7 +278,7 @@ func TestLineAndFaults(t *testing.T) {
 	l.Line(a, Line{Delay: time.Millisecond})
 	reach(t, a, public.Addr4()) // link addresses are known then
 	l.Loss(a, 300)
-	if order, _ := echoed(t, a, public, 1000, time.Millisecond); len(order) < 420 || len(order) > 560 {
+	if order, _ := echoed(t, a, public, 1000, time.Millisecond, someLost); len(order) < 420 || len(order) > 560 {
 		t.Errorf("got %d of 1000 answers, want about 490", len(order))
 	}
 	l.Cut(a)

@@ -20,8 +20,10 @@ func TestShare(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	cmd := h.Command(ctx, "sh", "-c", "while :; do :; done")
-	cmd.Run() // it is killed
-	if used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(); used > 500*time.Millisecond {
-		t.Errorf("a loop used %v in a second, want 200 ms at most", used)
+	start := time.Now()
+	cmd.Run() // it is killed, on a busy machine later
+	lasted := time.Since(start)
+	if used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(); used > lasted/5+300*time.Millisecond {
+		t.Errorf("a loop used %v in %v, want a fifth at most", used, lasted)
 	}
 }

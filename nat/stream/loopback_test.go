@@ -234,7 +234,7 @@ func TestPortsAreRetried(t *testing.T) {
 	go func() { done <- s.Run(ctx, &attaching{}) }()
 	wait := func(what string, ok func([]Port) bool) {
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); !ok(s.Ports()); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); !ok(s.Ports()); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%s: got %v", what, s.Ports())
 			}
