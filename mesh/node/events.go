@@ -30,7 +30,7 @@ func (h *Hub) pathChanged(e nat.Event) bool {
 		h.o.Owners.Paths.Keep(e.Peer, e.Path.Addr, e.Path.RTT)
 	}
 	h.steer(e.Peer, p, planWay(e.Peer, e, h.last.facts.underlay()), e.PeerRestarted)
-	if e.Path.Kind == nat.Relayed {
+	if e.Path.Kind == nat.Relayed && e.Path.RTT != 0 { // else nobody has answered through it yet, and a direct one may be there first
 		h.o.Owners.Standing.Want() // a direct one could not be had, or not yet: what stands in the way is worth knowing
 	}
 	return true

@@ -51,6 +51,7 @@ type introNews struct {
 type remote struct {
 	instance, previous [8]byte
 	changed            time.Time // when it took the place of previous
+	heard              time.Time // when it last said something
 	noUDP              bool      // it uses what it offers as relays, and nothing else
 	demands            time.Time // until when the attempts that it has demanded would take, one each demandEvery
 }
@@ -151,7 +152,7 @@ func (i *introduction) received(now time.Time, msg Message) {
 	if msg.Instance != i.remote.instance {
 		i.newInstance(now, msg.Instance)
 	}
-	i.sig.rung = 0
+	i.sig.rung, i.remote.heard = 0, now
 	if msg.Kind == KindAsk || msg.Kind == KindOffer || msg.Kind == KindAnswer {
 		i.remote.noUDP = natkind.Unpack(msg.NAT).UDPBlocked
 	}
