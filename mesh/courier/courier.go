@@ -124,8 +124,9 @@ type Courier struct {
 	mu   sync.Mutex
 	told map[identity.NodeID]Told
 
-	// Guarded by itself.
+	// Guarded by themselves.
 	peers peers
+	early early
 }
 
 // New checks the options and allocates; nothing runs before Run.
@@ -181,7 +182,7 @@ func (c *Courier) Send(to identity.NodeID, m path.Message) error {
 }
 
 // Take takes a sealed message as a session brought it, and owns its bytes from then on. from is who is said to have sent it:
-// that has to be a member, and gives the order of what is done; who has sent it is proven by the message. by is the far side of the
+// that has to be a member, or to become one within 2 s (Met), and gives the order of what is done; who has sent it is proven by the message. by is the far side of the
 // session that brought it, from itself or a member that forwards: what waits is on its account. What does not fit into the queues is dropped and counted.
 func (c *Courier) Take(from, by identity.NodeID, sealed []byte) {
 	if len(sealed) > signal.MaxSealed {
@@ -189,7 +190,13 @@ func (c *Courier) Take(from, by identity.NodeID, sealed []byte) {
 		return
 	}
 	if _, ok := c.members.Keys(from); !ok { // costs less than to open it, and would end the same
-		c.count(fromStranger)
+		if !c.early.put(time.Now(), from, by, sealed) {
+			c.count(fromStranger)
+			return
+		}
+		if _, ok = c.members.Keys(from); ok {
+			c.Met(from) // it has become one meanwhile
+		}
 		return
 	}
 	c.put(from, in, job{sealed: sealed, by: by})

@@ -134,6 +134,13 @@ func (w *world) expel(h *host) {
 	delete(w.keys, h.id)
 }
 
+// admit undoes that.
+func (w *world) admit(h *host, keys signal.Keys) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.keys[h.id] = keys
+}
+
 func (h *host) note(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -98,6 +98,8 @@ type Streams interface {
 // Courier carries introductions; package mesh/courier.
 type Courier interface {
 	Forget(identity.NodeID)
+	// Met tells that a node is known as a member now: what it has said before can be opened.
+	Met(id identity.NodeID)
 }
 
 // Relays are this node's two parts in relaying, as a relay and as a user of others; package nat/relay.

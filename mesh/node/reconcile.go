@@ -122,6 +122,7 @@ func (h *Hub) setMembers(f facts, want desired) {
 		h.meet(m.ID)
 		if p == nil {
 			h.peers[m.ID] = &peer{where: now}
+			h.o.Owners.Courier.Met(m.ID)
 			continue
 		}
 		before := p.where

@@ -471,6 +471,8 @@ func (w twinStreams) Drop(other identity.NodeID) { w.happened("drop", "stream of
 
 type twinCourier struct{ *twins }
 
+func (w twinCourier) Met(identity.NodeID) {}
+
 func (w twinCourier) Forget(peer identity.NodeID) {
 	w.mu.Lock()
 	delete(w.keys, peer)
