@@ -45,8 +45,8 @@ type Members interface {
 // Sessions is the way to other members. Neither method blocks.
 type Sessions interface {
 	Send(to identity.NodeID, p session.Proto, payload []byte) error
-	// Preferred lists the members with a session: with none, nothing can be sent to anybody.
-	Preferred() []identity.NodeID
+	// Leads reports whether there is a session with anybody, or one in the making that takes messages already.
+	Leads() bool
 }
 
 // Letters goes straight to an address, as a datagram or two, without a session. It does not block, and what it sends may get lost.
@@ -174,7 +174,7 @@ func (c *Courier) Run(ctx context.Context, nat NAT) error {
 // that the message waits in a bounded queue, where the oldest of its peer may be dropped and counted: nat repeats what gets no
 // answer.
 func (c *Courier) Send(to identity.NodeID, m path.Message) error {
-	if len(c.sessions.Preferred()) == 0 && !(m.Straight.IsValid() && c.letters != nil) {
+	if !c.sessions.Leads() && !(m.Straight.IsValid() && c.letters != nil) {
 		return ErrNoSession
 	}
 	c.put(to, out, job{message: m})

@@ -229,14 +229,11 @@ func (h *host) last() []byte {
 	return slices.Clone(h.captured[len(h.captured)-1])
 }
 
-// Preferred implements Sessions.
-func (h *host) Preferred() []identity.NodeID {
+// Leads implements Sessions.
+func (h *host) Leads() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.alone {
-		return nil
-	}
-	return []identity.NodeID{{1}}
+	return !h.alone
 }
 
 // SetPresharedKey implements Tunnel.

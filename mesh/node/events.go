@@ -61,8 +61,14 @@ func (h *Hub) sessionChanged(e session.Event) bool {
 		return false
 	}
 	switch e.Kind {
+	case session.Greeted:
+		// First the record, by which others know whose offers they are.
+		o.Records.Greet(e.ID)
+		o.NAT.SignalReady(e.ID)
+		h.opened.early = true
+		return false
 	case session.Up:
-		h.opened.first = h.opened.first || len(h.sessions) == 0
+		h.opened.first = h.opened.first || len(h.sessions) == 0 && !(h.opened.early && e.Dialled)
 		h.opened.to = append(h.opened.to, e.ID)
 		h.sessions[e.ID] = sessionFacts{remote: e.Remote, since: time.Now(), met: e.Dialled && !bind.IsVirtual(e.Remote.Addr())}
 		delete(h.said.refusals, e.ID)

@@ -47,6 +47,8 @@ type Records interface {
 	Announce(mesh.Own) error
 	Standing(identity.NodeID) error
 	SessionUp(id identity.NodeID, dialled bool)
+	// Greet tells that a node was dialled that is to say whether it accepts this one, and takes messages meanwhile.
+	Greet(id identity.NodeID)
 	// HandleProof takes the records for which a node refuses this one. Only they can put it out: see Feeds.Fatal.
 	HandleProof(by identity.NodeID, records [][]byte)
 }

@@ -305,6 +305,7 @@ func (w twinRecords) Standing(other identity.NodeID) error {
 func (w twinRecords) SessionUp(other identity.NodeID, _ bool) {
 	w.happened("gossip", "with %d", other[0])
 }
+func (w twinRecords) Greet(other identity.NodeID) { w.happened("greet", "%d", other[0]) }
 func (w twinRecords) HandleProof(by identity.NodeID, records [][]byte) {
 	w.happened("proof", "by %d: %s", by[0], records)
 }

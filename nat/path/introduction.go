@@ -245,7 +245,8 @@ func (i *introduction) offered(now time.Time, msg Message) {
 	}
 }
 
-// offeredAgain repeats a lost answer. If ICE has meanwhile failed here, the offer is of no use any more.
+// offeredAgain repeats a lost answer. If ICE has meanwhile ended here, the offer is of no use any more: the peer is asked for another one, and
+// if that ask is out, it has not come to the peer, and goes again the way that the offer has come.
 func (i *introduction) offeredAgain(now time.Time, msg Message) {
 	switch {
 	case i.try.on:
@@ -256,6 +257,10 @@ func (i *introduction) offeredAgain(now time.Time, msg Message) {
 		i.try.reply(msg, i.local.Candidates)
 	case !i.sig.waiting && now.Sub(i.sig.last) >= askSpacing:
 		i.begin(now)
+	case i.sig.waiting && i.underlay(msg.Straight):
+		i.sig.askedStraight(now, msg.Straight, i.local, i.use)
+	case i.sig.waiting && now.Sub(i.sig.last) >= askSpacing:
+		i.transmit(now)
 	}
 }
 

@@ -99,6 +99,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 			m.intro.begin(now)
 		}
 	case PeerChanged:
+		m.intro.remote.heard = now // the record has just come
 		if m.route.path.Kind != Direct {
 			m.intro.retry.descend()
 			m.intro.hurry(now)
