@@ -183,8 +183,18 @@ func (m *Mesh) Run(ctx context.Context) error {
 // introduced. To one that is no member here the side that was dialled shows nothing, before that one has shown its own record.
 func (m *Mesh) SessionUp(id identity.NodeID, dialled bool) {
 	m.sides.up(id, dialled)
-	m.spread.greet(id, dialled)
+	if !m.sides.met(id, dialled, time.Now()) {
+		m.spread.greet(id, dialled)
+	}
 	m.asks.up(id)
+}
+
+// Greet tells that a hello is on its way to a node that has proved to be the one that was dialled: to a member goes this node's record with it.
+func (m *Mesh) Greet(id identity.NodeID) {
+	if m.book.public.isMember(id) {
+		m.sides.greets(id, time.Now())
+		m.spread.greet(id, true)
+	}
 }
 
 // HandleMessage takes a message that another member sent with SendGossip. by is from itself, or the member that has forwarded it: then

@@ -1,6 +1,8 @@
 package mesh
 
 import (
+	"time"
+
 	"github.com/hashicorp/memberlist"
 
 	"warren/mesh/identity"
@@ -36,6 +38,7 @@ type spreader struct {
 	public   *published
 	writer   *writer
 	notices  *notices
+	arrivals arrivals
 	queue    *memberlist.TransmitLimitedQueue
 }
 
@@ -79,8 +82,15 @@ func (s *spreader) pass(signed record.Signed, a arrival) {
 		if a.from != s.self {
 			hops--
 		}
+		var first [][]byte
+		if d.Node != nil && a.from == d.Node.ID && a.from != s.self {
+			first = s.arrivals.note(time.Now(), d.Node, encoded, func() [][]byte { return s.writer.book.basisOfNode(d.Node.ID) })
+		}
 		for _, id := range s.sessions.Neighbours() {
 			if id != a.from && (d.Node == nil || id != d.Node.ID) && s.public.isMember(id) {
+				for _, rests := range first {
+					s.sendEncoded(id, rests, 0)
+				}
 				_ = s.sessions.SendGossip(id, straightMessage(encoded, hops)) // gossip reaches whom this does not
 			}
 		}
@@ -98,6 +108,11 @@ func (s *spreader) pass(signed record.Signed, a arrival) {
 func (s *spreader) greet(id identity.NodeID, dialled bool) {
 	if s.public.isMember(id) || dialled && s.writer.ownNode().LANSecret == [16]byte{} {
 		s.send(id, s.writer.ownSigned(), maxHops)
+	}
+	if s.public.isMember(id) && !dialled && s.isAnchor() {
+		for _, encoded := range s.arrivals.others(time.Now(), id) {
+			s.sendEncoded(id, encoded, 0)
+		}
 	}
 }
 

@@ -45,8 +45,8 @@ type Members interface {
 // Sessions is the way to other members. Neither method blocks.
 type Sessions interface {
 	Send(to identity.NodeID, p session.Proto, payload []byte) error
-	// Preferred lists the members with a session: with none, nothing can be sent to anybody.
-	Preferred() []identity.NodeID
+	// Leads reports whether there is a session with anybody, or one in the making that takes messages already.
+	Leads() bool
 }
 
 // Letters goes straight to an address, as a datagram or two, without a session. It does not block, and what it sends may get lost.
@@ -124,8 +124,9 @@ type Courier struct {
 	mu   sync.Mutex
 	told map[identity.NodeID]Told
 
-	// Guarded by itself.
+	// Guarded by themselves.
 	peers peers
+	early early
 }
 
 // New checks the options and allocates; nothing runs before Run.
@@ -173,7 +174,7 @@ func (c *Courier) Run(ctx context.Context, nat NAT) error {
 // that the message waits in a bounded queue, where the oldest of its peer may be dropped and counted: nat repeats what gets no
 // answer.
 func (c *Courier) Send(to identity.NodeID, m path.Message) error {
-	if len(c.sessions.Preferred()) == 0 && !(m.Straight.IsValid() && c.letters != nil) {
+	if !c.sessions.Leads() && !(m.Straight.IsValid() && c.letters != nil) {
 		return ErrNoSession
 	}
 	c.put(to, out, job{message: m})
@@ -181,7 +182,7 @@ func (c *Courier) Send(to identity.NodeID, m path.Message) error {
 }
 
 // Take takes a sealed message as a session brought it, and owns its bytes from then on. from is who is said to have sent it:
-// that has to be a member, and gives the order of what is done; who has sent it is proven by the message. by is the far side of the
+// that has to be a member, or to become one within 2 s (Met), and gives the order of what is done; who has sent it is proven by the message. by is the far side of the
 // session that brought it, from itself or a member that forwards: what waits is on its account. What does not fit into the queues is dropped and counted.
 func (c *Courier) Take(from, by identity.NodeID, sealed []byte) {
 	if len(sealed) > signal.MaxSealed {
@@ -189,7 +190,13 @@ func (c *Courier) Take(from, by identity.NodeID, sealed []byte) {
 		return
 	}
 	if _, ok := c.members.Keys(from); !ok { // costs less than to open it, and would end the same
-		c.count(fromStranger)
+		if !c.early.put(time.Now(), from, by, sealed) {
+			c.count(fromStranger)
+			return
+		}
+		if _, ok = c.members.Keys(from); ok {
+			c.Met(from) // it has become one meanwhile
+		}
 		return
 	}
 	c.put(from, in, job{sealed: sealed, by: by})

@@ -2,6 +2,7 @@ package courier
 
 import (
 	"errors"
+	"time"
 
 	"warren/mesh/signal"
 )
@@ -67,7 +68,11 @@ func (c *Courier) count(r reason) { c.drops[r].Add(1) }
 func (c *Courier) Dropped() map[string]uint64 {
 	out := make(map[string]uint64)
 	for r := range c.drops {
-		if n := c.drops[r].Load(); n > 0 {
+		n := c.drops[r].Load()
+		if reason(r) == fromStranger {
+			n += c.early.dropped(time.Now())
+		}
+		if n > 0 {
 			out[names[r]] = n
 		}
 	}

@@ -134,6 +134,13 @@ func (w *world) expel(h *host) {
 	delete(w.keys, h.id)
 }
 
+// admit undoes that.
+func (w *world) admit(h *host, keys signal.Keys) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.keys[h.id] = keys
+}
+
 func (h *host) note(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -222,14 +229,11 @@ func (h *host) last() []byte {
 	return slices.Clone(h.captured[len(h.captured)-1])
 }
 
-// Preferred implements Sessions.
-func (h *host) Preferred() []identity.NodeID {
+// Leads implements Sessions.
+func (h *host) Leads() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.alone {
-		return nil
-	}
-	return []identity.NodeID{{1}}
+	return !h.alone
 }
 
 // SetPresharedKey implements Tunnel.

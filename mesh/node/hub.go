@@ -83,6 +83,7 @@ type Hub struct {
 type opened struct {
 	to    []identity.NodeID
 	first bool // there was none before: everything has waited
+	early bool // what waits goes with the hello of sessions that this node dials
 }
 
 // peer is what the loop keeps of another active member.

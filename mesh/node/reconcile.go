@@ -103,7 +103,7 @@ func (h *Hub) setMesh(before *round, r round) (failed error) {
 	case len(h.opened.to) > 0:
 		o.NAT.SignalReady(h.opened.to...)
 	}
-	h.opened = opened{}
+	h.opened = opened{early: h.opened.early}
 	if want.own != nil && (h.stale || !reflect.DeepEqual(want.own, before.want.own)) {
 		failed = o.Records.Announce(*want.own)
 	}
@@ -122,6 +122,7 @@ func (h *Hub) setMembers(f facts, want desired) {
 		h.meet(m.ID)
 		if p == nil {
 			h.peers[m.ID] = &peer{where: now}
+			h.o.Owners.Courier.Met(m.ID)
 			continue
 		}
 		before := p.where

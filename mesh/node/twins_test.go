@@ -305,6 +305,7 @@ func (w twinRecords) Standing(other identity.NodeID) error {
 func (w twinRecords) SessionUp(other identity.NodeID, _ bool) {
 	w.happened("gossip", "with %d", other[0])
 }
+func (w twinRecords) Greet(other identity.NodeID) { w.happened("greet", "%d", other[0]) }
 func (w twinRecords) HandleProof(by identity.NodeID, records [][]byte) {
 	w.happened("proof", "by %d: %s", by[0], records)
 }
@@ -470,6 +471,8 @@ func (w twinStreams) SessionLost(other identity.NodeID, remote netip.AddrPort) {
 func (w twinStreams) Drop(other identity.NodeID) { w.happened("drop", "stream of %d", other[0]) }
 
 type twinCourier struct{ *twins }
+
+func (w twinCourier) Met(identity.NodeID) {}
 
 func (w twinCourier) Forget(peer identity.NodeID) {
 	w.mu.Lock()

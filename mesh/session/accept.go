@@ -72,7 +72,7 @@ func (r *reception) member(ctx context.Context, conn *quic.Conn) error {
 		return fmt.Errorf("read hello: %w", err)
 	}
 	leaveHalfOpen(conn)
-	_, err = r.keeper.adopt(conn, id, far, false)
+	_, err = r.keeper.adopt(r.keeper.link(conn, id, false), far)
 	return err
 }
 

@@ -167,7 +167,10 @@ func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.Ad
 
 // greet says hello on a dialled connection. Only with the answer it is certain that the far side has accepted our
 // certificate, and only with our hello that we have chosen this connection among those raced.
-func (d *dialler) greet(ctx context.Context, conn *quic.Conn) (instance, error) {
+//
+// said is called when the hello is on its way: what follows it on the same connection comes to the far side together with it, once that has
+// taken the certificate, and else to nobody.
+func (d *dialler) greet(ctx context.Context, conn *quic.Conn, said func()) (instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloPatience)
 	defer cancel()
 	st, err := conn.OpenStreamSync(ctx)
@@ -182,5 +185,6 @@ func (d *dialler) greet(ctx context.Context, conn *quic.Conn) (instance, error) 
 		return instance{}, err
 	}
 	st.Close()
+	said()
 	return readHello(st)
 }

@@ -1,9 +1,11 @@
 package session
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -95,10 +97,34 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 	if back != nil && (!sent || r.spare.Allow()) && by(back) {
 		sent = true
 	}
-	if !sent {
+	if !sent && !r.sendEarly(to, p, payload) {
 		return fmt.Errorf("send to %s: %w", to.Short(), ErrNoRoute)
 	}
 	return nil
+}
+
+// sendEarly sends a message, for want of a session, on the heels of a hello that is not answered yet. The far side reads it when it has accepted this
+// node; should it not, nobody does, and the protocols bear that.
+func (r *router) sendEarly(to identity.NodeID, p Proto, payload []byte) bool {
+	for _, l := range r.table.greeted(to) {
+		return l.push(append(header{kind: frameDirect, proto: p}.appendTo(nil), payload...))
+	}
+	if p != ProtoSignal {
+		return false
+	}
+	best := r.table.greeted(identity.NodeID{})
+	slices.SortFunc(best, func(a, b *link) int { return cmp.Or(cmp.Compare(a.near, b.near), a.id.Compare(b.id)) })
+	for _, l := range best {
+		if r.roster.Member(l.id) {
+			return l.push(append(header{kind: frameEnvelope, hops: maxHops, to: to, from: r.self, proto: p}.appendTo(nil), payload...))
+		}
+	}
+	return false
+}
+
+// Leads reports whether there is a session, or one in the making on which messages can go already.
+func (s *Sessions) Leads() bool {
+	return len(s.router.preferred()) > 0 || len(s.table.greeted(identity.NodeID{})) > 0
 }
 
 // mayCopy reports whether a message that is on its way may go another way too.

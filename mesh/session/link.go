@@ -51,7 +51,7 @@ const overdueAt = 3
 type link struct {
 	// constant
 	id       identity.NodeID
-	instance instance
+	instance instance // set before the link is in the table
 	dialled  bool
 	conn     *quic.Conn
 	chain    []*x509.Certificate
@@ -74,10 +74,10 @@ type link struct {
 	ended bool
 }
 
-func newLink(conn *quic.Conn, id identity.NodeID, far instance, dialled bool, wait *sync.WaitGroup, dropped func()) *link {
+func newLink(conn *quic.Conn, id identity.NodeID, dialled bool, wait *sync.WaitGroup, dropped func()) *link {
 	now := time.Now()
 	l := &link{
-		id: id, instance: far, dialled: dialled, conn: conn, chain: conn.ConnectionState().TLS.PeerCertificates,
+		id: id, dialled: dialled, conn: conn, chain: conn.ConnectionState().TLS.PeerCertificates,
 		since: now, near: conn.ConnectionStats().SmoothedRTT, wait: wait, gone: make(chan struct{}), remote: addrPortOf(conn.RemoteAddr()),
 		pulse: newPulse(now), favours: newFavours(), meter: newMeter(),
 	}

@@ -257,6 +257,9 @@ func TestOverUDP(t *testing.T) {
 	a.target(b)
 	select {
 	case e := <-a.Events():
+		if e.Kind == Greeted {
+			e = <-a.Events()
+		}
 		if e.Kind != Up || e.Remote != b.addr {
 			t.Fatalf("got %+v", e)
 		}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"warren/mesh/identity"
 )
 
@@ -62,6 +64,15 @@ func (t *target) follow(behind identity.NodeID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.behind = behind
+}
+
+// welcome reports whether nothing is known of the far side's refusing this one: then what cannot wait goes with the hello.
+func (t *target) welcome() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, refused := errors.AsType[*refusal](t.lastErr)
+	_, closed := errors.AsType[*quic.ApplicationError](t.lastErr)
+	return t.attempts == 0 || !refused && !closed
 }
 
 // place returns in whose place the target is, and how often dials of the target itself have failed.

@@ -308,7 +308,16 @@ func (t *targets) dial(ctx, racing context.Context, one *target, beside bool) er
 	if err != nil {
 		return err
 	}
-	far, err := t.dialler.greet(racing, won.conn)
+	l, given := t.keeper.link(won.conn, one.id, true), func() {}
+	far, err := t.dialler.greet(racing, won.conn, func() {
+		if one.welcome() {
+			given = t.keeper.greet(l)
+		}
+	})
+	given()
+	if err != nil {
+		defer l.end()
+	}
 	if errors.Is(context.Cause(racing), errAnswered) {
 		won.conn.CloseWithError(quic.ApplicationErrorCode(CodeDuplicate), errAnswered.Error())
 		return errAnswered
@@ -319,7 +328,7 @@ func (t *targets) dial(ctx, racing context.Context, one *target, beside bool) er
 		return fmt.Errorf("greet %v: %w", won.addr, err)
 	}
 	one.good(won.addr)
-	l, err := t.keeper.adopt(won.conn, one.id, far, true)
+	l, err = t.keeper.adopt(l, far)
 	if ctx.Err() != nil {
 		l.close(CodeUnneeded, unneeded)
 	}

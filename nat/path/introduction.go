@@ -51,6 +51,7 @@ type introNews struct {
 type remote struct {
 	instance, previous [8]byte
 	changed            time.Time // when it took the place of previous
+	heard              time.Time // when it last said something
 	noUDP              bool      // it uses what it offers as relays, and nothing else
 	demands            time.Time // until when the attempts that it has demanded would take, one each demandEvery
 }
@@ -151,7 +152,7 @@ func (i *introduction) received(now time.Time, msg Message) {
 	if msg.Instance != i.remote.instance {
 		i.newInstance(now, msg.Instance)
 	}
-	i.sig.rung = 0
+	i.sig.rung, i.remote.heard = 0, now
 	if msg.Kind == KindAsk || msg.Kind == KindOffer || msg.Kind == KindAnswer {
 		i.remote.noUDP = natkind.Unpack(msg.NAT).UDPBlocked
 	}
@@ -244,7 +245,8 @@ func (i *introduction) offered(now time.Time, msg Message) {
 	}
 }
 
-// offeredAgain repeats a lost answer. If ICE has meanwhile failed here, the offer is of no use any more.
+// offeredAgain repeats a lost answer. If ICE has meanwhile ended here, the offer is of no use any more: the peer is asked for another one, and
+// if that ask is out, it has not come to the peer, and goes again the way that the offer has come.
 func (i *introduction) offeredAgain(now time.Time, msg Message) {
 	switch {
 	case i.try.on:
@@ -255,6 +257,10 @@ func (i *introduction) offeredAgain(now time.Time, msg Message) {
 		i.try.reply(msg, i.local.Candidates)
 	case !i.sig.waiting && now.Sub(i.sig.last) >= askSpacing:
 		i.begin(now)
+	case i.sig.waiting && i.underlay(msg.Straight):
+		i.sig.askedStraight(now, msg.Straight, i.local, i.use)
+	case i.sig.waiting && now.Sub(i.sig.last) >= askSpacing:
+		i.transmit(now)
 	}
 }
 

@@ -99,6 +99,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 			m.intro.begin(now)
 		}
 	case PeerChanged:
+		m.intro.remote.heard = now // the record has just come
 		if m.route.path.Kind != Direct {
 			m.intro.retry.descend()
 			m.intro.hurry(now)
@@ -139,6 +140,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		m.route.prove(now, in.From)
 	}
 	m.settle(now)
+	m.prepare(now)
 	m.seekSpare(now)
 	m.goOn(now)
 	out, m.core.out = m.core.out, nil
@@ -203,7 +205,7 @@ func (m *Machine) settle(now time.Time) {
 	for {
 		m.route.trying = trying{
 			on: m.intro.try.on, started: m.intro.try.started, waiting: m.intro.sig.waiting, begun: m.intro.sig.begun,
-			forlorn: m.intro.local.NoUDP || m.intro.remote.noUDP,
+			forlorn: m.intro.local.NoUDP || m.intro.remote.noUDP, far: m.intro.local.far(m.intro.try.relays.first),
 		}
 		m.intro.path, m.intro.use = m.route.path, m.route.relayUse(now, m.intro.local.Relays)
 		intro, route := m.intro.news, m.route.news
@@ -249,6 +251,14 @@ func (m *Machine) settle(now time.Time) {
 		case route.failing:
 			m.intro.hurry(now)
 		}
+	}
+}
+
+// prepare has the relay opened while an answer is on its way, if the peer is there: it was heard a moment ago.
+func (m *Machine) prepare(now time.Time) {
+	sig := &m.intro.sig
+	if m.core.controlling && sig.waiting && sig.sent > 0 && sig.noRoute == "" && now.Sub(m.intro.remote.heard) < attemptTime {
+		m.route.relays.prepare(now, m.route.used(), sig.number, m.intro.use.offers(m.intro.local.Relays))
 	}
 }
 

@@ -131,7 +131,7 @@ func (s *signalling) tellStraight(now time.Time, to netip.AddrPort, local Local,
 	s.send(msg.straight(to))
 }
 
-// askedStraight offers the way that the ask has come.
+// askedStraight says what is out the way that the peer's ask, or an offer of no use, has come.
 func (s *signalling) askedStraight(now time.Time, from netip.AddrPort, local Local, use relayUse) {
 	if s.waiting && s.underlay(from) && now.Sub(s.memory.last) >= straightSpacing {
 		s.tellStraight(now, from, local, use)

@@ -12,7 +12,10 @@ import (
 // Times of relays.
 const (
 	// relayDelay spares the anchors the channels of pairs that ICE connects at once.
-	relayDelay  = 150 * time.Millisecond
+	relayDelay = 150 * time.Millisecond
+	// farRelay is the round trip to an anchor from which on its channel waits for nothing: ICE needs two round trips to the peer, and one
+	// more before packets arrive, while a channel that both have opened carries the first packet.
+	farRelay    = 20 * time.Millisecond
 	relayEvery  = 100 * time.Millisecond // between checks of a new channel at first; see relay.pace
 	relayTime   = 10 * time.Second       // until an unanswered channel is given up
 	relayLinger = 10 * time.Second       // after a better path came up: the peer may switch later, or the path may fail young
@@ -56,6 +59,8 @@ type relays struct {
 	avoided avoidance
 	gone    []identity.NodeID // anchors that are no members any more, the latest last; at most maxRelays
 	why     Reason            // there is none
+	// prepared is the number of the last offer for which a channel was opened before its answer.
+	prepared uint64
 }
 
 // channels finds one of several.
@@ -149,7 +154,7 @@ func (s *relays) wake(u used) (first time.Time) {
 
 func (r *relay) wake(u used) time.Time {
 	switch {
-	case r.phase == relayPlanned || r.phase == relayChecking:
+	case r.phase == relayPlanned || r.phase == relayChecking && !u.by(r):
 		return r.at
 	case r.phase == relayReady && !u.by(r) && r.end.IsZero():
 		return r.wakeSpare(u)
@@ -193,8 +198,8 @@ func (s *relays) plan(now time.Time, u used, agreed choice) bool {
 		case r == nil:
 			s.why = ""
 			at := u.trying.started.Add(relayDelay + time.Duration(n)*spareDelay)
-			if u.path.Kind == Relayed || n == 0 && u.trying.forlorn {
-				at = now // it is wanted whatever becomes of the attempt
+			if u.path.Kind == Relayed || n == 0 && (u.trying.forlorn || u.trying.far) {
+				at = now // it is wanted whatever becomes of the attempt, or before anything can become of it
 			}
 			s.add(u, &relay{phase: relayPlanned, anchor: anchor, at: at})
 		default:
@@ -213,8 +218,32 @@ func (s *relays) renewAgreed(now time.Time, u used, r *relay) {
 		// It worked before, or should; whether the anchor still has it is not known.
 		s.open(now, r)
 	case r.phase == relayChecking:
-		r.since = now
+		r.since, r.at = now, now
 	}
+}
+
+// prepare opens the channel that is most likely agreed on, for an offer to a peer that is there: the answer finds it open.
+func (s *relays) prepare(now time.Time, u used, number uint64, offers []RelayOffer) {
+	if s.prepared == number || len(s.list) > 0 || u.path.Kind != None {
+		return
+	}
+	for _, o := range offers {
+		if !o.Private && o.far() && s.usable(o.Anchor) {
+			s.prepared = number
+			r := &relay{anchor: o.Anchor}
+			s.add(u, r)
+			s.open(now, r)
+			return
+		}
+	}
+}
+
+// fresh returns the channel agreed on first, if it is open and nobody has answered through it yet; nil for none.
+func (s *relays) fresh() *relay {
+	if r := s.by(s.agreed.first); r != nil && r.phase == relayChecking {
+		return r
+	}
+	return nil
 }
 
 // add makes room by closing the oldest channel that nobody wants.
@@ -266,6 +295,9 @@ func (s *relays) watch(now time.Time, u used) (unspared bool) {
 			}
 		case relayOpening:
 		case relayChecking:
+			if u.by(r) {
+				continue // it is watched as the path
+			}
 			if now.Sub(r.since) >= relayTime {
 				unspared = s.lose(now, u, r, because("relay through %s: the peer did not answer", r.anchor)) || unspared
 			} else if isDue(now, r.at) {

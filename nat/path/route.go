@@ -36,6 +36,7 @@ type trying struct {
 	waiting bool // an ask or offer is out
 	begun   time.Time
 	forlorn bool // one side has no UDP: a direct path, as on one LAN, would be a surprise
+	far     bool // the relay agreed on is a long line away: a direct path takes longer than its channel
 }
 
 // routeNews is what the introduction has to know.
@@ -79,7 +80,7 @@ func (t trying) headStart() time.Time {
 	switch {
 	case !t.on:
 		return time.Time{}
-	case t.forlorn:
+	case t.forlorn, t.far:
 		return t.started
 	}
 	return t.started.Add(preferDirect)
@@ -116,7 +117,7 @@ const firstAnswered = Reason("the first that has answered ICE")
 // early uses an address that has answered a check of ICE while there is no path: what answers carries (RFC 8445, section 12.1), and to wait for
 // the nomination would cost one more round trip. ICE goes on, and has the last word; the relays stay until then.
 func (t *route) early(now time.Time, addr netip.AddrPort) {
-	if t.path.Kind == None && t.underlay(addr) {
+	if (t.path.Kind == None || t.unproven()) && t.underlay(addr) {
 		t.checks.agree()
 		t.elsewhere.addr = netip.AddrPort{}
 		t.set(now, Path{Addr: addr, Kind: Direct}, firstAnswered)
@@ -245,6 +246,7 @@ func (t *route) checkAnswered(now time.Time, id uint64) {
 	if !ok {
 		return
 	}
+	proves := t.unproven() && p.to == t.path.Addr
 	if t.relays.answered(now, p) {
 		t.leaveRelay(now)
 		t.leaveDirect(now)
@@ -257,6 +259,10 @@ func (t *route) checkAnswered(now time.Time, id uint64) {
 			t.set(now, t.path, "the peer has restarted")
 		}
 		t.answered(now)
+		if proves {
+			t.news.relayed = true
+			t.report(false)
+		}
 	case t.elsewhere.addr:
 		t.elsewhere.heard = now
 		if t.overdue(now) || t.path.Kind != Direct {
@@ -309,8 +315,19 @@ func (t *route) relayOpened(now time.Time, in RelayOpened) {
 	t.news.unspared = t.news.unspared || unspared
 	if r != nil {
 		t.report(false) // one source more
-		t.relays.check(now, r)
+		if t.useRelay(now); !t.used().by(r) {
+			t.relays.check(now, r)
+		}
 	}
+}
+
+// freshFor is how long after its start an attempt may use a channel through which nobody has answered yet.
+const freshFor = 2 * time.Second
+
+// unproven reports whether the path is such a channel still.
+func (t *route) unproven() bool {
+	r := t.relays.at(t.path.Addr)
+	return r != nil && r.phase == relayChecking && t.used().by(r)
 }
 
 func (t *route) watchRelays(now time.Time) {
@@ -323,8 +340,15 @@ func (t *route) watchRelays(now time.Time) {
 
 // useRelay moves to a relay when one works, there is nothing better, and ICE has had its time; and from one relay to
 // another when both ends have agreed on that.
+//
+// Over a long line a channel is used as soon as it is open at this end: the answer says that the peer opens its own, and to wait for an answer
+// through both would cost one more round trip. What it carries is lost if there is none; it is watched as any path that has to answer first.
 func (t *route) useRelay(now time.Time) {
 	best := t.relays.ready()
+	if fresh := t.relays.fresh(); best == nil && fresh != nil && t.path.Kind == None && t.trying.on && t.trying.far && now.Sub(t.trying.started) < freshFor {
+		t.moveRelay(now, fresh, "no direct path yet")
+		return
+	}
 	switch {
 	case best == nil || t.used().by(best):
 	case t.path.Kind == None && !now.Before(t.trying.headStart()):
