@@ -149,7 +149,7 @@ func (s *relays) wake(u used) (first time.Time) {
 
 func (r *relay) wake(u used) time.Time {
 	switch {
-	case r.phase == relayPlanned || r.phase == relayChecking:
+	case r.phase == relayPlanned, r.phase == relayChecking && r.end.IsZero():
 		return r.at
 	case r.phase == relayReady && !u.by(r) && r.end.IsZero():
 		return r.wakeSpare(u)
@@ -268,7 +268,7 @@ func (s *relays) watch(now time.Time, u used) (unspared bool) {
 		case relayChecking:
 			if now.Sub(r.since) >= relayTime {
 				unspared = s.lose(now, u, r, because("relay through %s: the peer did not answer", r.anchor)) || unspared
-			} else if isDue(now, r.at) {
+			} else if isDue(now, r.at) && r.end.IsZero() { // nobody waits for one that was left
 				r.at = now.Add(r.pace(now))
 				s.check(now, r)
 			}
