@@ -22,6 +22,7 @@ const (
 	urgentStagger = 50 * time.Millisecond
 	stagger       = 250 * time.Millisecond
 	heardStagger  = time.Second
+	busyStagger   = 500 * time.Millisecond // on a machine that is late with its own dials
 
 	helloTimeout  = 3 * time.Second
 	helloPatience = 10 * time.Second // of who dials: a far side that has shaken hands is there, however busy
@@ -110,7 +111,8 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, h
 			if started < len(addrs) {
 				start()
 			}
-		case <-next.C:
+		case at := <-next.C:
+			d.lane.late(time.Now(), time.Since(at))
 			switch {
 			case heard.Load() && !waited:
 				waited = true
@@ -143,8 +145,13 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, h
 // stagger is the time between the starts of two addresses: at least as long as first answers take at present, and a quarter (RFC 8305, section 5,
 // has it follow what was measured). Most that do not answer sooner are far away or busy, and a second handshake keeps them so.
 func (d *dialler) stagger(h haste) time.Duration {
-	trip := d.lane.answers(time.Now())
-	return max(h.stagger, min(trip+trip/4, heardStagger))
+	now := time.Now()
+	least := h.stagger
+	if d.lane.isBusy(now) {
+		least = max(least, busyStagger)
+	}
+	trip := d.lane.answers(now)
+	return max(least, min(trip+trip/4, heardStagger))
 }
 
 // attempt dials one address and checks that it is the node id that answers, as a member.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"warren/nat/due"
 )
 
 // connectionIDPrefix begins every connection ID of ours. In a short header the ID stands right behind the first byte,
@@ -41,6 +43,7 @@ type lane struct {
 	dialling atomic.Int32              // dials in the map
 	answered atomic.Pointer[time.Time] // when an address that is dialled answered last; nil: never
 	trip     atomic.Pointer[trip]      // how long first answers take at present; nil: not known
+	busy     atomic.Pointer[time.Time] // when this machine was last late with dials; nil: never
 
 	mu    sync.Mutex
 	dials map[netip.AddrPort]map[*dialWatch]bool // guarded by mu
@@ -62,6 +65,9 @@ type trip struct {
 
 // tripLasts is how long what was measured holds: the machine may be busy no more, or in another network.
 const tripLasts = 5 * time.Second
+
+// busyLasts is how long a machine counts as busy that was late once.
+const busyLasts = time.Second
 
 func newLane(conn net.PacketConn, strange func()) *lane {
 	l := &lane{PacketConn: conn, strange: strange, dials: make(map[netip.AddrPort]map[*dialWatch]bool)}
@@ -126,6 +132,19 @@ func (l *lane) answers(now time.Time) time.Duration {
 		return t.took
 	}
 	return 0
+}
+
+// late notes how late this machine was for something of its dials. Answers lie unread for as long, here and most likely there.
+func (l *lane) late(now time.Time, late time.Duration) {
+	if late >= due.Busy {
+		l.busy.Store(&now)
+	}
+}
+
+// isBusy reports whether it was late within the last moment.
+func (l *lane) isBusy(now time.Time) bool {
+	at := l.busy.Load()
+	return at != nil && now.Sub(*at) < busyLasts
 }
 
 // WriteTo implements net.PacketConn. It reports an error only when the lane is closed.
