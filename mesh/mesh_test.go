@@ -261,3 +261,22 @@ func TestRecordOfAnAnchorIsPassedOnByFew(t *testing.T) {
 		}
 	})
 }
+
+// A record is in four packets of gossip of each of twenty members, not eight: it comes along the sessions.
+func TestRecordsAreGossipedFewTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10*time.Millisecond)
+		p := w.founder("n0").start()
+		s := p.intake.spread
+		s.queue.NumNodes = func() int { return 20 }
+		s.queue.Reset()
+		s.pass(p.writer.ownSigned(), arrival{from: p.id, hops: 1})
+		times := 0
+		for len(s.queue.GetBroadcasts(0, packetSize)) > 0 {
+			times++
+		}
+		if times != 4 {
+			t.Errorf("got %d times, want 4", times)
+		}
+	})
+}

@@ -45,13 +45,17 @@ type spreader struct {
 	queue    *memberlist.TransmitLimitedQueue
 }
 
-// retransmits is memberlist's default for a LAN: each record is gossiped 4·log10(n+1) times by each member.
-const retransmits = 4
+const (
+	// retransmits is memberlist's default for a LAN: who is alive is gossiped 4·log10(n+1) times by each member.
+	retransmits = 4
+	// retransmitsOfRecords is the same for records: these come along the sessions, and gossip only makes that faster where sessions are few.
+	retransmitsOfRecords = 2
+)
 
 func newSpreader(self identity.NodeID, s Sessions, w *writer, members func() int) *spreader {
 	return &spreader{
 		self: self, sessions: s, public: w.book.public, writer: w, notices: newNotices(s, w.book.public.isMember),
-		queue: &memberlist.TransmitLimitedQueue{NumNodes: members, RetransmitMult: retransmits},
+		queue: &memberlist.TransmitLimitedQueue{NumNodes: members, RetransmitMult: retransmitsOfRecords},
 	}
 }
 
