@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
 )
@@ -258,6 +259,21 @@ func TestRecordOfAnAnchorIsPassedOnByFew(t *testing.T) {
 		t.Logf("%d anchors with %d sessions: after %v, %d messages, %.1f copies for each", n, sessions, took, got.Messages, copies)
 		if took > 500*time.Millisecond || copies > 2.2 {
 			t.Errorf("got %v and %.1f copies for each, want half a second and 2.2 at most", took, copies)
+		}
+		// Invites and grants go the same way, revocations by all.
+		var messages []int
+		for _, do := range []func(){
+			func() { peers[0].invite(1) },
+			func() { _, _ = peers[0].Revoke(identity.KeyID(peers[1].id), "stolen", false) },
+		} {
+			time.Sleep(time.Minute)
+			w.net.ResetTraffic()
+			do()
+			time.Sleep(2*latency + latency/2)
+			messages = append(messages, w.net.Traffic().Messages)
+		}
+		if messages[0] > 2*n+n/4 || messages[1] <= messages[0] {
+			t.Errorf("got %d messages for an invite and %d for a revocation, want %d at most, and more", messages[0], messages[1], 2*n+n/4)
 		}
 	})
 }

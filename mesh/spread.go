@@ -11,7 +11,7 @@ import (
 )
 
 // How a fresh record travels. From its maker it goes straight to all neighbours; those of them that are anchors pass it straight
-// on to theirs, once; a node's own record, to an anchor, only if that has no session with the maker, and two of them. So in a mesh whose
+// on to theirs, once; all but revocations, to an anchor, only if that has no session with who sent it, and two of them. So in a mesh whose
 // members hang on a few anchors all have it after two hops. Whoever takes it in
 // otherwise tells its neighbours by a notice (see notices). It is in memberlist's gossip too, which reaches those that are further away, and
 // digests find what was lost.
@@ -28,7 +28,7 @@ const (
 
 	maxHops = 1
 
-	// passers is how many anchors pass a node's record on to one that its maker has no session with.
+	// passers is how many anchors pass a record on to one that its maker has no session with. Of revocations all do.
 	passers = 2
 )
 
@@ -95,7 +95,7 @@ func (s *spreader) pass(signed record.Signed, a arrival) {
 			switch {
 			case id == a.from || d.Node != nil && id == d.Node.ID || !s.public.isMember(id):
 				sent = append(sent, id)
-			case a.from != s.self && d.Node != nil && !s.between(a.from, id):
+			case a.from != s.self && d.Revocation == nil && !s.between(a.from, id):
 				left = append(left, id)
 			default:
 				sent = append(sent, id)

@@ -13,6 +13,8 @@ type Answers struct {
 const (
 	// answersLast is how long what was measured holds.
 	answersLast = 5 * time.Second
+	// slowAnswer is above what an introduction takes by an anchor over the longest lines.
+	slowAnswer = time.Second
 	// longestAnswer bounds what is waited for because others take long.
 	longestAnswer = 1500 * time.Millisecond
 	// lateTurns is how many times its own lateness a side waits for an answer beyond its time: what it waits for takes as many turns of machines
@@ -34,6 +36,9 @@ func (a *Answers) recent(now time.Time) time.Duration {
 	}
 	return a.took
 }
+
+// slow reports whether answers take longer than any line does: peers are busy.
+func (a *Answers) slow(now time.Time) bool { return a.recent(now) >= slowAnswer }
 
 // spacing is the time between two messages that ask for the same, at least.
 func (a *Answers) spacing(now time.Time, least time.Duration) time.Duration {

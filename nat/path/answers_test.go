@@ -81,3 +81,31 @@ func TestChannelThatWasLeftIsNotChecked(t *testing.T) {
 		t.Errorf("got %d checks in 8 s beside a direct path, want none", got)
 	}
 }
+
+// Where answers take long ICE does too: a channel is not opened for a pair that has a direct path a moment later. One that has none is relayed.
+func TestSlowPairsOpenNoChannels(t *testing.T) {
+	for _, tt := range []struct {
+		known  time.Duration
+		direct bool
+		want   PathKind
+		opened bool
+	}{
+		{0, true, Direct, true},
+		{2 * slowAnswer, true, Direct, false},
+		{2 * slowAnswer, false, Relayed, true},
+	} {
+		w := newWorld(t, 3)
+		w.direct, w.punching = tt.direct, 300*time.Millisecond
+		for i := range w.answers {
+			w.answers[i] = new(Answers)
+			w.answers[i].note(w.now, tt.known)
+		}
+		w.start(0)
+		w.start(1)
+		w.run(time.Second, true)
+		opened := len(w.side[0].m.route.relays.list) > 0
+		if w.kinds() != [2]PathKind{tt.want, tt.want} || opened != tt.opened {
+			t.Errorf("answers take %v, direct %v: got %v, a channel: %v; want %v, %v", tt.known, tt.direct, w.kinds(), opened, tt.want, tt.opened)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 const (
 	// relayDelay spares the anchors the channels of pairs that ICE connects at once.
 	relayDelay  = 150 * time.Millisecond
+	slowDelay   = 500 * time.Millisecond // the same where all takes long: checks too are answered late then
 	relayEvery  = 100 * time.Millisecond // between checks of a new channel at first; see relay.pace
 	relayTime   = 10 * time.Second       // until an unanswered channel is given up
 	relayLinger = 10 * time.Second       // after a better path came up: the peer may switch later, or the path may fail young
@@ -192,7 +193,11 @@ func (s *relays) plan(now time.Time, u used, agreed choice) bool {
 		case anchor.IsZero():
 		case r == nil:
 			s.why = ""
-			at := u.trying.started.Add(relayDelay + time.Duration(n)*spareDelay)
+			delay := relayDelay
+			if s.cfg.Answers.slow(now) {
+				delay = slowDelay
+			}
+			at := u.trying.started.Add(delay + time.Duration(n)*spareDelay)
 			if u.path.Kind == Relayed || n == 0 && u.trying.forlorn {
 				at = now // it is wanted whatever becomes of the attempt
 			}
