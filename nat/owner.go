@@ -38,6 +38,7 @@ type loop struct {
 	attempts   attempts
 	prediction prediction
 	parking    parking
+	answers    path.Answers                       // of the machines
 	met        map[identity.NodeID]netip.AddrPort // of Options, not yet tried
 	paths      outbox                             // for Events
 	untold     News                               // for News

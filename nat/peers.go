@@ -35,7 +35,7 @@ type peer struct {
 }
 
 func (l *loop) addPeer(now time.Time, id identity.NodeID) {
-	cfg := path.Config{Self: l.o.Self, Peer: id, Instance: l.o.Instance}
+	cfg := path.Config{Self: l.o.Self, Peer: id, Instance: l.o.Instance, Answers: &l.answers}
 	_, _ = rand.Read(cfg.Seed[:]) // never fails
 	p := &peer{id: id, relays: make(map[identity.NodeID]chan struct{}), machine: path.New(cfg, now)}
 	l.peers[id] = p

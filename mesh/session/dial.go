@@ -22,6 +22,7 @@ const (
 	urgentStagger = 50 * time.Millisecond
 	stagger       = 250 * time.Millisecond
 	heardStagger  = time.Second
+	busyStagger   = 500 * time.Millisecond // on a machine that is late with its own dials
 
 	helloTimeout  = 3 * time.Second
 	helloPatience = 10 * time.Second // of who dials: a far side that has shaken hands is there, however busy
@@ -60,9 +61,11 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, h
 	ctx, cancel := context.WithCancelCause(ctx)
 	results := make(chan dialled, len(addrs))
 	started, ended := 0, 0
+	var last time.Time
 	start := func() {
 		addr := addrs[started]
 		started++
+		last = time.Now()
 		d.wait.Go(func() {
 			conn, err := d.attempt(ctx, t.id, addr, heard)
 			results <- dialled{conn, addr, err}
@@ -90,7 +93,7 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, h
 	})
 	defer silence.Stop()
 	start()
-	next, stall := time.NewTimer(h.stagger), time.NewTicker(shortDial)
+	next, stall := time.NewTimer(d.stagger(h)), time.NewTicker(shortDial)
 	defer next.Stop()
 	defer stall.Stop()
 	defer t.stalled(true)
@@ -108,14 +111,17 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, h
 			if started < len(addrs) {
 				start()
 			}
-		case <-next.C:
+		case at := <-next.C:
+			d.lane.late(time.Now(), time.Since(at))
 			switch {
 			case heard.Load() && !waited:
 				waited = true
 				next.Reset(heardStagger)
+			case time.Since(last) < d.stagger(h):
+				next.Reset(d.stagger(h) - time.Since(last)) // answers take longer than was known
 			case started < len(addrs):
 				start()
-				next.Reset(h.stagger)
+				next.Reset(d.stagger(h))
 			}
 		case at := <-stall.C:
 			// Two round trips were due long ago. It goes on all the same.
@@ -134,6 +140,18 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, h
 	}
 	cancel(nil)
 	return dialled{}, errors.Join(failures...)
+}
+
+// stagger is the time between the starts of two addresses: at least as long as first answers take at present, and a quarter (RFC 8305, section 5,
+// has it follow what was measured). Most that do not answer sooner are far away or busy, and a second handshake keeps them so.
+func (d *dialler) stagger(h haste) time.Duration {
+	now := time.Now()
+	least := h.stagger
+	if d.lane.isBusy(now) {
+		least = max(least, busyStagger)
+	}
+	trip := d.lane.answers(now)
+	return max(least, min(trip+trip/4, heardStagger))
 }
 
 // attempt dials one address and checks that it is the node id that answers, as a member.

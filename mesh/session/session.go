@@ -200,7 +200,8 @@ func New(o Options) (*Sessions, error) {
 	}
 	s.router = &router{
 		self: o.Self, roster: o.Roster, inbound: o.Inbound,
-		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters, spare: copiesOfSignals.Limiter(), gossip: copiesOfGossip.Limiter(),
+		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters,
+		spare: copiesOf(copiesOfSignals, firstCopiesOfSignals), gossip: copiesOf(copiesOfGossip, firstCopiesOfGossip),
 	}
 	s.strangers = newStrangers(o.Roster)
 	proofs := &proofs{inbound: o.Inbound, wait: &s.wait}

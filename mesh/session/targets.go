@@ -27,6 +27,7 @@ const (
 	// dials one target soon.
 	headStart  = 1500 * time.Millisecond
 	aloneStart = 150 * time.Millisecond
+	headTrips  = 4 // first answers: a handshake, and what goes before it
 	manyDials  = 4
 
 	// When a target that stands behind another one is dialled, and how often that is looked at.
@@ -161,6 +162,8 @@ func (t *targets) keep(ctx context.Context, one *target) {
 	if first, yields := t.yields(one.id); yields {
 		if !first || !one.yield(ctx, aloneStart) && t.table.any() {
 			one.yield(ctx, headStart)
+			// A far side that answers late is late with its own dials too.
+			one.yield(ctx, min(headTrips*t.dialler.lane.answers(time.Now()), 2*headStart)-headStart)
 		}
 	}
 	for ctx.Err() == nil {

@@ -197,7 +197,9 @@ func (i *introduction) asked(now time.Time, msg Message) {
 	i.sig.refused = false
 	switch {
 	case i.sig.waiting && msg.Attempt < i.sig.number:
-		if i.sig.noRoute != "" || now.Sub(i.sig.last) >= askSpacing/2 {
+		switch {
+		case i.sig.noRoute == "" && now.Sub(i.sig.last) < askSpacing/2: // the two crossed
+		case i.sig.noRoute != "" || i.sig.overdue(now, askSpacing/2):
 			i.transmit(now)
 		}
 	case i.try.on && msg.Attempt < i.sig.number:
@@ -274,6 +276,7 @@ func (i *introduction) answered(now time.Time, msg Message) {
 		i.try.addRemote(remote)
 		return
 	}
+	i.cfg.Answers.note(now, now.Sub(i.sig.begun))
 	i.sig.answered(msg.Attempt)
 	i.start(now, msg.Attempt, exchange{i.sig.own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, choice{msg.Relay, msg.Spare})
 	if trip, yes := i.sig.memory.awaited(now, msg.Straight); yes && i.underlay(msg.Straight) {

@@ -15,6 +15,8 @@ type Config struct {
 	Instance   [8]byte // of this process
 	// Seed is where all chance comes from, ICE passwords included: nobody may know it, and no two machines share one.
 	Seed [32]byte
+	// Answers is shared by the machines of a node; nil: by none.
+	Answers *Answers
 }
 
 // Machine holds what is known about one peer. See Step.
@@ -51,6 +53,9 @@ func (e exchange) ok() bool { return e.own.Ufrag != "" }
 // New returns the machine of a peer with no path. The first Step should be Local, the second
 // Routable, which starts the introduction.
 func New(cfg Config, now time.Time) *Machine {
+	if cfg.Answers == nil {
+		cfg.Answers = new(Answers)
+	}
 	c := &core{cfg: cfg, controlling: cfg.Self.Compare(cfg.Peer) < 0, random: rand.New(rand.NewChaCha8(cfg.Seed))}
 	return &Machine{core: c, intro: newIntroduction(c), route: newRoute(c, now)}
 }
@@ -161,6 +166,7 @@ func (m *Machine) Stop() []Output {
 func (m *Machine) wake(now time.Time, activity Wake) {
 	if activity.Late >= due.Busy {
 		m.intro.try.excuse(activity.Late)
+		m.intro.sig.excuse(now, activity.Late)
 		m.route.life.excuse(now, activity.Late)
 	}
 	m.intro.repeat(now)

@@ -13,6 +13,7 @@ import (
 const (
 	// relayDelay spares the anchors the channels of pairs that ICE connects at once.
 	relayDelay = 150 * time.Millisecond
+	slowDelay  = 500 * time.Millisecond // the same where all takes long: checks too are answered late then
 	// farRelay is the round trip to an anchor from which on its channel waits for nothing: ICE needs two round trips to the peer, and one
 	// more before packets arrive, while a channel that both have opened carries the first packet.
 	farRelay    = 20 * time.Millisecond
@@ -154,7 +155,7 @@ func (s *relays) wake(u used) (first time.Time) {
 
 func (r *relay) wake(u used) time.Time {
 	switch {
-	case r.phase == relayPlanned || r.phase == relayChecking && !u.by(r):
+	case r.phase == relayPlanned, r.phase == relayChecking && r.end.IsZero() && !u.by(r):
 		return r.at
 	case r.phase == relayReady && !u.by(r) && r.end.IsZero():
 		return r.wakeSpare(u)
@@ -197,7 +198,11 @@ func (s *relays) plan(now time.Time, u used, agreed choice) bool {
 		case anchor.IsZero():
 		case r == nil:
 			s.why = ""
-			at := u.trying.started.Add(relayDelay + time.Duration(n)*spareDelay)
+			delay := relayDelay
+			if s.cfg.Answers.slow(now) {
+				delay = slowDelay
+			}
+			at := u.trying.started.Add(delay + time.Duration(n)*spareDelay)
 			if u.path.Kind == Relayed || n == 0 && (u.trying.forlorn || u.trying.far) {
 				at = now // it is wanted whatever becomes of the attempt, or before anything can become of it
 			}
@@ -300,7 +305,7 @@ func (s *relays) watch(now time.Time, u used) (unspared bool) {
 			}
 			if now.Sub(r.since) >= relayTime {
 				unspared = s.lose(now, u, r, because("relay through %s: the peer did not answer", r.anchor)) || unspared
-			} else if isDue(now, r.at) {
+			} else if isDue(now, r.at) && r.end.IsZero() { // nobody waits for one that was left
 				r.at = now.Add(r.pace(now))
 				s.check(now, r)
 			}

@@ -243,7 +243,7 @@ func (m *Machine) streaming(now time.Time) bool {
 	case Blocked, Returning:
 		return true
 	case Trying:
-		return now.Sub(m.since) >= headStart && !m.spares(now)
+		return now.Sub(m.since) >= headStart+m.room && !m.spares(now)
 	}
 	return false
 }

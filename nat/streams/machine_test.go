@@ -590,3 +590,29 @@ func TestMachineAtRandom(t *testing.T) {
 		}
 	}
 }
+
+// A side that wakes late dials no stream before the answers to what it has asked by UDP can have been read; where UDP is blocked it does so soon.
+func TestLateSideDialsNoStreamBesideUDP(t *testing.T) {
+	for _, tt := range []struct {
+		udp    bool
+		rtt    time.Duration
+		want   int
+		within time.Duration
+	}{{true, 250 * time.Millisecond, 0, 2 * time.Second}, {false, 250 * time.Millisecond, 2, time.Second}} {
+		n := newNetwork(tt.udp, 1, 2)
+		n.rtt = tt.rtt
+		n.step(Anchors{[]identity.NodeID{anchor(1), anchor(2)}})
+		n.now = n.now.Add(90 * time.Millisecond)
+		n.step(Tick{Late: 60 * time.Millisecond})
+		n.run(tt.within)
+		dials := 0
+		for _, line := range n.log {
+			if strings.Contains(line, " open ") {
+				dials++
+			}
+		}
+		if dials != tt.want {
+			t.Errorf("UDP passes %v: got %d streams dialled, want %d: %q", tt.udp, dials, tt.want, n.log)
+		}
+	}
+}

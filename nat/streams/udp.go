@@ -17,6 +17,10 @@ const (
 	// headStart is what the answers by UDP have until streams are dialled as well, so that a doubt without a cause
 	// costs no anchor a handshake unless it is far away.
 	headStart = 100 * time.Millisecond
+	// A side that is late itself waits for so many times its lateness more, and no more than lateStart: the answers lie unread here, and those who
+	// answer are most likely as busy; a handshake for each of all that start at once would keep them so.
+	lateTurns = 4
+	lateStart = 500 * time.Millisecond
 	// decisive is how old a trial has to be for a stream to end it. A stream takes three round trips and the head start, so that
 	// the answers to the first probes were due long before it is up; this leaves room for some that were lost.
 	decisive = 200 * time.Millisecond
@@ -48,6 +52,7 @@ type belief struct {
 
 	tried    time.Time     // when the last trial began
 	patience time.Duration // how long answers took in trials lately
+	room     time.Duration // beyond the head start, in this trial
 
 	probeAt   time.Time
 	probeWait time.Duration // Blocked: the rung of the ladder
@@ -57,7 +62,7 @@ type belief struct {
 }
 
 func (b *belief) enter(now time.Time, s State, reason string) {
-	b.state, b.since, b.reason = s, now, reason
+	b.state, b.since, b.reason, b.room = s, now, reason, 0
 }
 
 // trial is how long nobody may answer in one.
@@ -98,6 +103,7 @@ func (b *belief) excuse(now time.Time, late time.Duration) {
 	case Trying:
 		b.since = due.Sooner(now, b.since.Add(late))
 		b.tried = due.Sooner(now, b.tried.Add(late))
+		b.room = min(b.room+lateTurns*late, lateStart)
 	case Returning:
 		b.answered = due.Sooner(now, b.answered.Add(late))
 	}
@@ -146,11 +152,11 @@ func (b *belief) wake(now time.Time) time.Time {
 }
 
 // dueInTrial names the next of the times that end a trial, or a part of it.
-func (b *belief) dueInTrial(now time.Time) time.Time {
-	for _, after := range []time.Duration{headStart, decisive, b.trial(), spared} {
+func (b *belief) dueInTrial(now time.Time) (next time.Time) {
+	for _, after := range []time.Duration{headStart + b.room, decisive, b.trial(), spared} {
 		if at := b.since.Add(after); at.After(now) {
-			return at
+			next = due.Sooner(next, at)
 		}
 	}
-	return time.Time{}
+	return next
 }
