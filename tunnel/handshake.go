@@ -94,8 +94,8 @@ func (w *ways) lookAgain(p *followed, now time.Time) {
 	done := w.device.LastHandshake(p.member)
 	start, confirm := p.shake.look(now, done)
 	switch {
-	case p.shake.since.IsZero() && now.Sub(done) > staleKeys:
-		w.stale(p, now) // all tries by a way that works were in vain
+	case p.shake.since.IsZero() && now.Sub(done) > staleKeys && p.misses(now):
+		w.tell(Stale, p.id, netip.AddrPort{}) // all tries by a way that works were in vain
 	case start:
 		// The session of the side that is not controlling may be good, though not confirmed: it is not given up.
 		w.device.Initiate(p.member, p.shake.controlling)
@@ -148,8 +148,8 @@ func (w *ways) findStale(now time.Time) {
 		if now.Sub(done) <= staleKeys {
 			continue
 		}
-		if now.Sub(p.endpoint.Activity().LastTx) < staleEvery {
-			w.stale(p, now)
+		if now.Sub(p.endpoint.Activity().LastTx) < staleEvery && p.misses(now) {
+			w.tell(Stale, p.id, netip.AddrPort{})
 		}
 		if done.IsZero() && p.shake.since.IsZero() {
 			w.handshake(p, p.controlling, now)
@@ -158,12 +158,11 @@ func (w *ways) findStale(now time.Time) {
 	}
 }
 
-// stale tells that no keys are agreed, once a minute at most.
-func (w *ways) stale(p *followed, now time.Time) {
+// misses reports, once a minute at most, that no keys are agreed with the member.
+func (p *followed) misses(now time.Time) bool {
 	if now.Sub(p.stale) < staleEvery {
-		return
+		return false
 	}
 	p.stale = now
-	w.log.Debug("no keys agreed", "id", p.id.Short())
-	w.tell(Stale, p.id, netip.AddrPort{})
+	return true
 }
