@@ -1,6 +1,7 @@
 package courier
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -148,7 +149,9 @@ func (c *Courier) open(hint identity.NodeID, sealed []byte) (from identity.NodeI
 	if err != nil {
 		c.count(reasonOf(err))
 		c.refused(from, err)
-		c.skewed(from, err)
+		if skew := new(signal.SkewError); errors.As(err, &skew) {
+			c.clockOf(from, skew.Ahead)
+		}
 		c.log.Debug("signal not opened", "id", hint.Short(), "error", err)
 		return from, got, false
 	}

@@ -1,12 +1,10 @@
 package courier
 
 import (
-	"errors"
 	"sync"
 	"time"
 
 	"warren/mesh/identity"
-	"warren/mesh/signal"
 )
 
 const (
@@ -106,13 +104,6 @@ func (c *Courier) Clocks(now time.Time) map[identity.NodeID]time.Duration {
 func (c *Courier) clockOf(id identity.NodeID, ahead time.Duration) {
 	if c.peers.heard(id, ahead, time.Now()) {
 		c.log.Warn("clocks differ", "id", id.Short(), "reason", Ahead(ahead))
-	}
-}
-
-// skewed notes the clock of a sender whose signal was refused for it.
-func (c *Courier) skewed(id identity.NodeID, err error) {
-	if skew := new(signal.SkewError); errors.As(err, &skew) {
-		c.clockOf(id, skew.Ahead)
 	}
 }
 

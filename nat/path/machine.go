@@ -260,11 +260,23 @@ func (m *Machine) settle(now time.Time) {
 	}
 }
 
-// prepare has the relay opened while an answer is on its way, if the peer is there: it was heard a moment ago.
+// prepare opens the channel that is most likely agreed on while an answer is on its way, if the peer is there: it was heard a moment ago.
 func (m *Machine) prepare(now time.Time) {
-	sig := &m.intro.sig
-	if m.core.controlling && sig.waiting && sig.sent > 0 && sig.noRoute == "" && now.Sub(m.intro.remote.heard) < attemptTime {
-		m.route.relays.prepare(now, m.route.used(), sig.number, m.intro.use.offers(m.intro.local.Relays))
+	sig, relays := &m.intro.sig, m.route.relays
+	switch {
+	case !m.core.controlling || !sig.waiting || sig.sent == 0 || sig.noRoute != "" || now.Sub(m.intro.remote.heard) >= attemptTime:
+		return
+	case relays.prepared == sig.number || len(relays.list) > 0 || m.route.path.Kind != None:
+		return
+	}
+	for _, o := range m.intro.use.offers(m.intro.local.Relays) {
+		if !o.Private && o.far() && relays.usable(o.Anchor) {
+			relays.prepared = sig.number
+			r := &relay{anchor: o.Anchor}
+			relays.add(m.route.used(), r)
+			relays.open(now, r)
+			return
+		}
 	}
 }
 

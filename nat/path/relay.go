@@ -89,6 +89,14 @@ func (s *channels) by(anchor identity.NodeID) *relay {
 	return nil
 }
 
+// fresh returns the channel on an anchor if it is open and nobody has answered through it yet; nil for none.
+func (s *channels) fresh(anchor identity.NodeID) *relay {
+	if r := s.by(anchor); r != nil && r.phase == relayChecking {
+		return r
+	}
+	return nil
+}
+
 func (s *channels) at(addr netip.AddrPort) *relay {
 	for _, r := range s.list {
 		if r.addr == addr && addr.IsValid() {
@@ -225,30 +233,6 @@ func (s *relays) renewAgreed(now time.Time, u used, r *relay) {
 	case r.phase == relayChecking:
 		r.since, r.at = now, now
 	}
-}
-
-// prepare opens the channel that is most likely agreed on, for an offer to a peer that is there: the answer finds it open.
-func (s *relays) prepare(now time.Time, u used, number uint64, offers []RelayOffer) {
-	if s.prepared == number || len(s.list) > 0 || u.path.Kind != None {
-		return
-	}
-	for _, o := range offers {
-		if !o.Private && o.far() && s.usable(o.Anchor) {
-			s.prepared = number
-			r := &relay{anchor: o.Anchor}
-			s.add(u, r)
-			s.open(now, r)
-			return
-		}
-	}
-}
-
-// fresh returns the channel agreed on first, if it is open and nobody has answered through it yet; nil for none.
-func (s *relays) fresh() *relay {
-	if r := s.by(s.agreed.first); r != nil && r.phase == relayChecking {
-		return r
-	}
-	return nil
 }
 
 // add makes room by closing the oldest channel that nobody wants.

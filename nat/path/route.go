@@ -117,7 +117,7 @@ const firstAnswered = Reason("the first that has answered ICE")
 // early uses an address that has answered a check of ICE while there is no path: what answers carries (RFC 8445, section 12.1), and to wait for
 // the nomination would cost one more round trip. ICE goes on, and has the last word; the relays stay until then.
 func (t *route) early(now time.Time, addr netip.AddrPort) {
-	if (t.path.Kind == None || t.unproven()) && t.underlay(addr) {
+	if (t.path.Kind == None || t.used().unproven(&t.relays.channels)) && t.underlay(addr) {
 		t.checks.agree()
 		t.elsewhere.addr = netip.AddrPort{}
 		t.set(now, Path{Addr: addr, Kind: Direct}, firstAnswered)
@@ -246,7 +246,7 @@ func (t *route) checkAnswered(now time.Time, id uint64) {
 	if !ok {
 		return
 	}
-	proves := t.unproven() && p.to == t.path.Addr
+	proves := t.used().unproven(&t.relays.channels) && p.to == t.path.Addr
 	if t.relays.answered(now, p) {
 		t.leaveRelay(now)
 		t.leaveDirect(now)
@@ -325,9 +325,9 @@ func (t *route) relayOpened(now time.Time, in RelayOpened) {
 const freshFor = 2 * time.Second
 
 // unproven reports whether the path is such a channel still.
-func (t *route) unproven() bool {
-	r := t.relays.at(t.path.Addr)
-	return r != nil && r.phase == relayChecking && t.used().by(r)
+func (u used) unproven(list *channels) bool {
+	r := list.at(u.path.Addr)
+	return r != nil && r.phase == relayChecking && u.by(r)
 }
 
 func (t *route) watchRelays(now time.Time) {
@@ -345,7 +345,7 @@ func (t *route) watchRelays(now time.Time) {
 // through both would cost one more round trip. What it carries is lost if there is none; it is watched as any path that has to answer first.
 func (t *route) useRelay(now time.Time) {
 	best := t.relays.ready()
-	if fresh := t.relays.fresh(); best == nil && fresh != nil && t.path.Kind == None && t.trying.on && t.trying.far && now.Sub(t.trying.started) < freshFor {
+	if fresh := t.relays.fresh(t.relays.agreed.first); best == nil && fresh != nil && t.path.Kind == None && t.trying.on && t.trying.far && now.Sub(t.trying.started) < freshFor {
 		t.moveRelay(now, fresh, "no direct path yet")
 		return
 	}
