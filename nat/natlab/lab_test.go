@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -39,8 +40,12 @@ func ownLab() {
 		fmt.Println(err)
 		os.Exit(1)
 	}
+	// What a shell starts in the background inherits that interrupts are ignored; this one is to die of one.
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
 	fmt.Println(l.ID(), l.claim.janitor.Process.Pid)
-	select {}
+	<-interrupted
+	os.Exit(130)
 }
 
 // six builds the topology that the issue asks for, and returns its hosts.
