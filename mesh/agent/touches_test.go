@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"warren/nat"
 	"warren/tunnel/osnet/osnettest"
@@ -60,6 +61,13 @@ func (c *touches) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
+// answers is how many introductions nat has seen answered.
+func (c *touches) answers() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.answered)
+}
+
 // TestPeersUpTouchEachPeerOnceInNamespace has a hundred peers come up at once. Each one's preshared key is set once, and by that its
 // peer alone is touched; the device is not read for each. The node has the first word with all of them, for on a machine that is slow enough
 // a handshake of the others may overtake the word of the path that it takes, and then the device is asked whose it is.
@@ -73,6 +81,10 @@ func TestPeersUpTouchEachPeerOnceInNamespace(t *testing.T) {
 	s.meet(t)
 	if got := s.handshakes(); got != n {
 		t.Errorf("got %d handshakes, want %d", got, n)
+	}
+	// The handshake of an introduction is done before nat has its answer.
+	for until := time.Now().Add(30 * time.Second); log.answers() < n && time.Now().Before(until); {
+		time.Sleep(time.Millisecond)
 	}
 	s.end(t)
 	keys := 0
