@@ -27,6 +27,8 @@ type book struct {
 
 	unsaved atomic.Bool // the last write failed
 
+	dirty chan struct{} // of capacity 1, for keeper: something is to be written
+
 	// guarded by mu
 	mu       sync.Mutex
 	roster   *roster.Roster
@@ -42,7 +44,7 @@ func newBook(root *x509.Certificate, s *saver, log *slog.Logger) (*book, error) 
 	}
 	b := &book{
 		root: root, saver: s, public: public, log: log, verify: (*roster.Batch).Verify,
-		roster: roster.New(root),
+		roster: roster.New(root), dirty: make(chan struct{}, 1),
 	}
 	b.chains = b.roster.Chains()
 	b.public.publish(b.roster, "")
@@ -84,6 +86,27 @@ func (b *book) save() error {
 	err := b.saver.flush(context.Background(), b.encoded)
 	b.tell(err)
 	return err
+}
+
+// keep has what has changed written soon, and waits for no disk: for whoever has others waiting. What a crash loses in between the other
+// members have, and a later number of the own record too: see own.meet.
+func (b *book) keep() {
+	select {
+	case b.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// keeper writes what keep has asked for, until ctx ends.
+func (b *book) keeper(ctx context.Context) {
+	for {
+		select {
+		case <-b.dirty:
+			_ = b.save() // it is logged, and in the store's Trouble
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // retry writes once more when the last write has failed. It reports whether that one has too.

@@ -17,8 +17,8 @@ func (m *Mesh) Add(signed record.Signed) error {
 }
 
 // Update changes this node's own record with f, which must not keep its argument nor call a method of m. What identifies the node
-// and this run stays as it is. Nothing happens when f changes nothing; else the new record is on disk and on its way when Update
-// returns.
+// and this run stays as it is. Nothing happens when f changes nothing; else the new record is on its way when Update
+// returns, and on disk soon.
 func (m *Mesh) Update(f func(*record.Node)) error {
 	if err := m.intake.update(f); err != nil {
 		return fmt.Errorf("update own record: %w", err)

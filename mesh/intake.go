@@ -79,14 +79,14 @@ func (i *intake) put(signed ...record.Signed) error {
 	return errors.Join(refused...)
 }
 
-// update changes the own record with f; like put, it returns when the new one is on disk, if it can be written. Where it cannot, the node that starts anew
-// meets its later record at the others, and goes on from that: own.meet.
+// update changes the own record with f. It is written soon, and nobody waits for that: a node that starts anew without it meets its later
+// record at the others, and goes on from that: own.meet.
 func (i *intake) update(f func(*record.Node)) error {
 	signed, changed, err := i.writer.update(f, time.Now())
 	if err != nil || !changed {
 		return err
 	}
-	_ = i.book.save()
+	i.book.keep()
 	i.react(news{fresh: []record.Signed{signed}, own: true, changed: true}, arrival{from: i.writer.self, hops: 1})
 	return nil
 }
@@ -94,7 +94,7 @@ func (i *intake) update(f func(*record.Node)) error {
 // advance lets time pass.
 func (i *intake) advance(now time.Time) {
 	i.react(i.writer.advance(now), arrival{from: i.writer.self})
-	_ = i.book.save()
+	i.book.keep()
 }
 
 // fetched takes in a batch that a sync with a member has brought, which has brought so many before, and returns how many were
@@ -191,7 +191,7 @@ func (i *intake) judge(came []arrival, now time.Time) {
 		i.took(n)
 		i.react(n, looked[k])
 	}
-	_ = i.book.save()
+	i.book.keep()
 }
 
 // notice asks for a sync with a member that has what is not here.

@@ -138,7 +138,7 @@ func New(o Options) (*Mesh, error) {
 		return nil, fmt.Errorf("start mesh: %w", err)
 	}
 	m.log.Info("records loaded", "records", records)
-	_ = m.book.save() // it is logged, and in the store's Trouble
+	m.book.keep()
 	return m, nil
 }
 
@@ -153,6 +153,8 @@ func (m *Mesh) Run(ctx context.Context) error {
 		return err
 	}
 	m.running.begin(&run{ctx: ctx, transport: t, swim: s})
+	var keeper sync.WaitGroup
+	keeper.Go(func() { m.book.keeper(ctx) })
 	l := &loop{
 		intake: m.intake, asks: m.asks, notices: m.spread.notices, sides: m.sides, sessions: m.sessions, swim: s, log: m.log, timer: time.NewTimer(time.Hour),
 		grants: newGranter(m, time.Now()),
@@ -172,6 +174,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 		m.log.Debug("gossip not stopped", "error", err)
 	}
 	l.syncs.wait()
+	keeper.Wait()
 	_ = m.book.save()
 	return nil
 }
@@ -180,8 +183,18 @@ func (m *Mesh) Run(ctx context.Context) error {
 // introduced. To one that is no member here the side that was dialled shows nothing, before that one has shown its own record.
 func (m *Mesh) SessionUp(id identity.NodeID, dialled bool) {
 	m.sides.up(id, dialled)
-	m.spread.greet(id, dialled)
+	if !m.sides.met(id, dialled, time.Now()) {
+		m.spread.greet(id, dialled)
+	}
 	m.asks.up(id)
+}
+
+// Greet tells that a hello is on its way to a node that has proved to be the one that was dialled: to a member goes this node's record with it.
+func (m *Mesh) Greet(id identity.NodeID) {
+	if m.book.public.isMember(id) {
+		m.sides.greets(id, time.Now())
+		m.spread.greet(id, true)
+	}
 }
 
 // HandleMessage takes a message that another member sent with SendGossip. by is from itself, or the member that has forwarded it: then

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"warren/mesh/identity"
 	"warren/mesh/record"
 	"warren/mesh/roster"
 )
@@ -210,6 +212,87 @@ func TestUpdateKeepsWhatIdentifiesTheNode(t *testing.T) {
 		}
 		if err := a.Update(func(own *record.Node) { own.Name = "Not A Label" }); err == nil || a.Own().Name != "b" {
 			t.Errorf("bad update: got %v and name %q, want a refusal", err, a.Own().Name)
+		}
+	})
+}
+
+// Of anchors that keep sessions as the rings have it, each gets a node's record from its maker, or from one or two that stand between them, however
+// many could pass it on: within two ways all have it.
+func TestRecordOfAnAnchorIsPassedOnByFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, latency = 12, 10 * time.Millisecond
+		w := newWorld(t, latency)
+		peers := w.grow(n)
+		agree(t, 30*time.Second, peers...)
+		for i, p := range peers {
+			at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i + 1)}), 9277)
+			if err := p.Update(func(own *record.Node) { own.Endpoints = []netip.AddrPort{at} }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		agree(t, 30*time.Second, peers...)
+		all, sessions := peers[0].View().Rings(), 0
+		for i, a := range peers {
+			for _, b := range peers[:i] {
+				if slices.Contains(all.Neighbours(a.id), b.id) {
+					sessions++
+				} else {
+					w.net.Cut(a.id, b.id)
+				}
+			}
+		}
+		time.Sleep(5 * time.Minute)
+		w.net.ResetTraffic()
+		const version = "other"
+		if err := peers[0].Update(func(own *record.Node) { own.Version = version }); err != nil {
+			t.Fatal(err)
+		}
+		took := eventually(t, 5*time.Second, "the record everywhere", func() bool {
+			return !slices.ContainsFunc(peers, func(p *peer) bool {
+				m, _ := p.View().Member(peers[0].id)
+				return m.Record.Version != version
+			})
+		})
+		got := w.net.Traffic()
+		signed, _ := peers[0].writer.ownSigned().Marshal()
+		copies := float64(got.MessageBytes) / float64(len(signed)) / (n - 1)
+		t.Logf("%d anchors with %d sessions: after %v, %d messages, %.1f copies for each", n, sessions, took, got.Messages, copies)
+		if took > 500*time.Millisecond || copies > 2.2 {
+			t.Errorf("got %v and %.1f copies for each, want half a second and 2.2 at most", took, copies)
+		}
+		// Invites and grants go the same way, revocations by all.
+		var messages []int
+		for _, do := range []func(){
+			func() { peers[0].invite(1) },
+			func() { _, _ = peers[0].Revoke(identity.KeyID(peers[1].id), "stolen", false) },
+		} {
+			time.Sleep(time.Minute)
+			w.net.ResetTraffic()
+			do()
+			time.Sleep(2*latency + latency/2)
+			messages = append(messages, w.net.Traffic().Messages)
+		}
+		if messages[0] > 2*n+n/4 || messages[1] <= messages[0] {
+			t.Errorf("got %d messages for an invite and %d for a revocation, want %d at most, and more", messages[0], messages[1], 2*n+n/4)
+		}
+	})
+}
+
+// A record is in four packets of gossip of each of twenty members, not eight: it comes along the sessions.
+func TestRecordsAreGossipedFewTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10*time.Millisecond)
+		p := w.founder("n0").start()
+		s := p.intake.spread
+		s.queue.NumNodes = func() int { return 20 }
+		s.queue.Reset()
+		s.pass(p.writer.ownSigned(), arrival{from: p.id, hops: 1})
+		times := 0
+		for len(s.queue.GetBroadcasts(0, packetSize)) > 0 {
+			times++
+		}
+		if times != 4 {
+			t.Errorf("got %d times, want 4", times)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"sync"
+	"time"
 
 	"warren/mesh/identity"
 )
@@ -11,9 +12,31 @@ import (
 type sides struct {
 	mu      sync.Mutex
 	dialled map[identity.NodeID]bool // by this node
+	greeted map[identity.NodeID]time.Time
 }
 
-func newSides() *sides { return &sides{dialled: make(map[identity.NodeID]bool)} }
+// greetedFor is how long a hello may wait for its answer: what went with it is not sent again when that comes.
+const greetedFor = 10 * time.Second
+
+func newSides() *sides {
+	return &sides{dialled: make(map[identity.NodeID]bool), greeted: make(map[identity.NodeID]time.Time)}
+}
+
+// greets notes that this node's record has gone with its hello.
+func (s *sides) greets(id identity.NodeID, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.greeted[id] = now
+}
+
+// met reports whether it has, to the session that has come up, once.
+func (s *sides) met(id identity.NodeID, dialled bool, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, is := s.greeted[id]
+	delete(s.greeted, id)
+	return is && dialled && now.Sub(at) < greetedFor
+}
 
 // up notes a session.
 func (s *sides) up(id identity.NodeID, dialled bool) {
@@ -37,6 +60,7 @@ func (s *sides) begins(id identity.NodeID) bool {
 func (s *sides) keep(up []identity.NodeID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	clear(s.greeted)
 	before := s.dialled
 	s.dialled = make(map[identity.NodeID]bool)
 	for _, id := range up {

@@ -1,6 +1,9 @@
 package mesh
 
 import (
+	"slices"
+	"time"
+
 	"github.com/hashicorp/memberlist"
 
 	"warren/mesh/identity"
@@ -9,7 +12,8 @@ import (
 )
 
 // How a fresh record travels. From its maker it goes straight to all neighbours; those of them that are anchors pass it straight
-// on to theirs, once. So in a mesh whose members hang on a few anchors all have it after two hops. Whoever takes it in
+// on to theirs, once; all but revocations, to an anchor, only if that has no session with who sent it, and two of them. So in a mesh whose
+// members hang on a few anchors all have it after two hops. Whoever takes it in
 // otherwise tells its neighbours by a notice (see notices). It is in memberlist's gossip too, which reaches those that are further away, and
 // digests find what was lost.
 //
@@ -24,6 +28,9 @@ const (
 	gossipKey = 2
 
 	maxHops = 1
+
+	// passers is how many anchors pass a record on to one that its maker has no session with. Of revocations all do.
+	passers = 2
 )
 
 // maxGossiped is the largest record that is gossiped whole: two such fit in a packet.
@@ -36,16 +43,21 @@ type spreader struct {
 	public   *published
 	writer   *writer
 	notices  *notices
+	arrivals arrivals
 	queue    *memberlist.TransmitLimitedQueue
 }
 
-// retransmits is memberlist's default for a LAN: each record is gossiped 4·log10(n+1) times by each member.
-const retransmits = 4
+const (
+	// retransmits is memberlist's default for a LAN: who is alive is gossiped 4·log10(n+1) times by each member.
+	retransmits = 4
+	// retransmitsOfRecords is the same for records: these come along the sessions, and gossip only makes that faster where sessions are few.
+	retransmitsOfRecords = 2
+)
 
 func newSpreader(self identity.NodeID, s Sessions, w *writer, members func() int) *spreader {
 	return &spreader{
 		self: self, sessions: s, public: w.book.public, writer: w, notices: newNotices(s, w.book.public.isMember),
-		queue: &memberlist.TransmitLimitedQueue{NumNodes: members, RetransmitMult: retransmits},
+		queue: &memberlist.TransmitLimitedQueue{NumNodes: members, RetransmitMult: retransmitsOfRecords},
 	}
 }
 
@@ -74,30 +86,79 @@ func (s *spreader) pass(signed record.Signed, a arrival) {
 	if err != nil {
 		return
 	}
+	entry := roster.Entry{Key: d.Key, Version: d.Version}
 	if a.hops > 0 && (a.from == s.self || s.isAnchor()) {
 		hops := a.hops
 		if a.from != s.self {
 			hops--
 		}
+		var first [][]byte
+		if d.Node != nil && a.from == d.Node.ID && a.from != s.self {
+			first = s.arrivals.note(time.Now(), d.Node, encoded, func() [][]byte { return s.writer.book.basisOfNode(d.Node.ID) })
+		}
+		var sent, left []identity.NodeID
 		for _, id := range s.sessions.Neighbours() {
-			if id != a.from && (d.Node == nil || id != d.Node.ID) && s.public.isMember(id) {
+			switch {
+			case id == a.from || d.Node != nil && id == d.Node.ID || !s.public.isMember(id):
+				sent = append(sent, id)
+			case a.from != s.self && d.Revocation == nil && !s.between(a.from, id):
+				left = append(left, id)
+			default:
+				sent = append(sent, id)
+				for _, rests := range first {
+					s.sendEncoded(id, rests, 0)
+				}
 				_ = s.sessions.SendGossip(id, straightMessage(encoded, hops)) // gossip reaches whom this does not
 			}
 		}
+		if len(left) > 0 {
+			s.notices.add(entry, a.from)
+			for _, id := range sent {
+				s.notices.has(entry, id)
+			}
+		}
 	} else {
-		s.notices.add(roster.Entry{Key: d.Key, Version: d.Version}, a.from)
+		s.notices.add(entry, a.from)
 	}
 	message := append([]byte{gossipAll}, encoded...)
 	if len(message) > maxGossiped {
-		message = appendEntry([]byte{gossipKey}, roster.Entry{Key: d.Key, Version: d.Version})
+		message = appendEntry([]byte{gossipKey}, entry)
 	}
 	s.queue.QueueBroadcast(&broadcast{name: string(d.Key[:]), message: message})
+}
+
+// between reports whether this anchor is to pass on to another what a third has sent straight: not if those two keep a session, and else if it
+// is one of the first that stand between them. All anchors know who that is. The other ones name the record to it, should it not have come.
+func (s *spreader) between(from, to identity.NodeID) bool {
+	all := s.public.view.Load().Rings()
+	if !all.Has(s.self) || !all.Has(from) || !all.Has(to) {
+		return true
+	}
+	next := all.Neighbours(from)
+	if slices.Contains(next, to) {
+		return false
+	}
+	before := 0
+	for _, id := range all.Neighbours(to) {
+		switch {
+		case id == s.self:
+			return before < passers
+		case slices.Contains(next, id):
+			before++
+		}
+	}
+	return before < passers
 }
 
 // greet sends this node's own record to one with which there is a session now, as far as that one may see it: see sides.
 func (s *spreader) greet(id identity.NodeID, dialled bool) {
 	if s.public.isMember(id) || dialled && s.writer.ownNode().LANSecret == [16]byte{} {
 		s.send(id, s.writer.ownSigned(), maxHops)
+	}
+	if s.public.isMember(id) && !dialled && s.isAnchor() {
+		for _, encoded := range s.arrivals.others(time.Now(), id) {
+			s.sendEncoded(id, encoded, 0)
+		}
 	}
 }
 

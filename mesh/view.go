@@ -3,10 +3,12 @@ package mesh
 import (
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"warren/mesh/identity"
 	"warren/mesh/record"
+	"warren/mesh/rings"
 	"warren/mesh/roster"
 )
 
@@ -22,6 +24,7 @@ type View struct {
 	Records  int
 	Conflict string // in words: this node's key lives on another machine too; "" when it does not
 
+	rings   func() *rings.Rings // of the anchors, made when first asked for; nil: of nobody
 	members map[identity.NodeID]int
 	revoked map[identity.KeyID]int
 }
@@ -97,7 +100,26 @@ func NewView(prefix4, prefix6 netip.Prefix, members ...Member) *View {
 	for i, m := range members {
 		v.members[m.ID] = i
 	}
+	v.rings = sync.OnceValue(func() *rings.Rings { return ringsOf(v.Members) })
 	return v
+}
+
+// Rings returns the anchors as they keep sessions with each other.
+func (v *View) Rings() *rings.Rings {
+	if v.rings == nil {
+		return ringsOf(v.Members)
+	}
+	return v.rings()
+}
+
+func ringsOf(members []Member) *rings.Rings {
+	var anchors []identity.NodeID
+	for _, m := range members {
+		if m.State == roster.Active && len(m.Record.Endpoints) > 0 {
+			anchors = append(anchors, m.ID)
+		}
+	}
+	return rings.New(anchors)
 }
 
 // others returns the active members beside one.

@@ -58,8 +58,10 @@ type agentMux struct {
 
 	bases  []net.Addr
 	v4, v6 *agentConn
-	trial  *trial        // what comes of the attempt
-	poked  chan struct{} // a value when checks may wait for their turn
+	trial  *trial              // what comes of the attempt
+	poked  chan struct{}       // a value when checks may wait for their turn
+	first  chan netip.AddrPort // the first address that has answered; capacity 1
+	once   sync.Once
 
 	mu    sync.Mutex // guards the rest
 	pacer *pacer
@@ -69,7 +71,7 @@ var _ ice.UDPMux = (*agentMux)(nil)
 
 // newAgentMux needs the node's host addresses, of which the first of each family becomes the base, and its mapped ones.
 func newAgentMux(x *mux, peer identity.NodeID, s path.StartICE, hosts, mapped []netip.AddrPort) *agentMux {
-	a := &agentMux{mux: x, peer: peer, own: s.Local, remote: s.Remote, controlling: s.Controlling, poked: make(chan struct{}, 1)}
+	a := &agentMux{mux: x, peer: peer, own: s.Local, remote: s.Remote, controlling: s.Controlling, poked: make(chan struct{}, 1), first: make(chan netip.AddrPort, 1)}
 	a.pacer = newPacer(neighbourhood{hosts: addresses(hosts), mapped: addresses(mapped)})
 	for _, host := range hosts {
 		base := net.UDPAddrFromAddrPort(host)
@@ -131,6 +133,7 @@ func (a *agentMux) answered(from netip.AddrPort) {
 	spent := a.pacer.answered(from)
 	a.mu.Unlock()
 	a.mux.budget.answered(time.Now(), a.peer, from.Addr(), spent)
+	a.once.Do(func() { a.first <- from })
 }
 
 func (a *agentMux) poke() {
@@ -365,6 +368,8 @@ func (a *attempt) run(ctx context.Context, report func(path.Input), log *slog.Lo
 	var gathered <-chan time.Time
 	for ctx.Err() == nil {
 		select {
+		case addr := <-a.mux.first:
+			report(path.PairAnswered{Attempt: a.start.Attempt, Addr: addr})
 		case <-a.mux.poked:
 			if gathered == nil {
 				gathered = time.After(gatherTime)

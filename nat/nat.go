@@ -73,7 +73,8 @@ type Anchor struct {
 	Private bool
 }
 
-// Signals carries messages to peers. Send is called by Run's goroutine and must not block; an error means no route now.
+// Signals carries messages to peers, those that go straight (Message.Straight) as letters. Send is called by Run's goroutine and must not
+// block; an error means no route now.
 type Signals interface {
 	Send(to identity.NodeID, m Message) error
 }
@@ -98,7 +99,9 @@ type Options struct {
 	Traffic  Traffic      // nil: nothing is known of any
 	Relay    RelayControl // nil: no relaying
 	Sockets  Sockets      // nil: ports are not predicted
-	Logger   *slog.Logger // nil: none
+	// Met are the addresses at which an earlier process has reached peers: each is tried once, when the peer is first told of. nil: none.
+	Met    map[identity.NodeID]netip.AddrPort
+	Logger *slog.Logger // nil: none
 }
 
 // NAT is the owner. See New.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -36,8 +38,10 @@ type loop struct {
 	attempts   attempts
 	prediction prediction
 	parking    parking
-	paths      outbox // for Events
-	untold     News   // for News
+	answers    path.Answers                       // of the machines
+	met        map[identity.NodeID]netip.AddrPort // of Options, not yet tried
+	paths      outbox                             // for Events
+	untold     News                               // for News
 }
 
 func newLoop(ctx context.Context, n *NAT) *loop {
@@ -49,6 +53,7 @@ func newLoop(ctx context.Context, n *NAT) *loop {
 		place:    place{mux: n.mux},
 		attempts: newAttempts(w, n.mux, n.log),
 		parking:  parking{waiting: make(map[identity.NodeID]parked)},
+		met:      maps.Clone(n.o.Met),
 		paths:    outbox{pending: make(map[identity.NodeID]Event)},
 	}
 	l.prediction = prediction{work: w, mux: n.mux, log: n.log, sockets: n.o.Sockets, place: &l.place, puncher: newPuncher()}

@@ -35,13 +35,17 @@ type peer struct {
 }
 
 func (l *loop) addPeer(now time.Time, id identity.NodeID) {
-	cfg := path.Config{Self: l.o.Self, Peer: id, Instance: l.o.Instance}
+	cfg := path.Config{Self: l.o.Self, Peer: id, Instance: l.o.Instance, Answers: &l.answers}
 	_, _ = rand.Read(cfg.Seed[:]) // never fails
 	p := &peer{id: id, relays: make(map[identity.NodeID]chan struct{}), machine: path.New(cfg, now)}
 	l.peers[id] = p
 	l.step(now, p, path.Local(l.place.local))
 	if early, ok := l.parking.take(id); ok {
 		l.step(now, p, path.Received{Message: early})
+	}
+	if met, ok := l.met[id]; ok {
+		delete(l.met, id)
+		l.step(now, p, path.Met{Addr: met})
 	}
 	l.step(now, p, path.Routable{})
 }
@@ -94,7 +98,7 @@ func (l *loop) carryOut(p *peer, out []path.Output) {
 		case path.Send:
 			l.confirmMapped(o.Message.Kind)
 			l.log.Debug("signal sent", "id", p.id.Short(), "signal", o.Message)
-			if err := l.o.Signals.Send(p.id, o.Message); err != nil {
+			if err := l.o.Signals.Send(p.id, o.Message); err != nil && !o.Message.Straight.IsValid() {
 				l.step(time.Now(), p, path.Unroutable{Kind: o.Message.Kind, Text: err.Error()})
 			}
 		case path.StartICE:

@@ -60,11 +60,7 @@ func TestEarlierClockInNamespace(t *testing.T) {
 	}
 	b.Anew(id('x')) // unknown: ignored
 	b.Anew(id('a'))
-	told := time.Now()
 	wait(t, "handshake", func() bool { return !a.LastHandshake(id('b')).IsZero() })
-	if took := time.Since(told); took > 10*time.Second {
-		t.Errorf("took %s, want the next try of the controlling side", took)
-	}
 	carries(t, a, b, "10.0.0.1", "10.0.0.2")
 	carries(t, b, a, "10.0.0.2", "10.0.0.1")
 }

@@ -6,15 +6,16 @@ import (
 )
 
 // Handshakes. WireGuard repeats one that got no answer after five seconds, which suits a peer that may be away; here a
-// path has just been proved, so that an answer that is missing after handshakeRetry was lost. The other side knows of a
+// path has just been proved, so that an answer that is missing after handshakeRetry was lost, or has a long way: one that is
+// started anew has its answer taken and no other's, so that each wait is as long as all before it. The other side knows of a
 // handshake only when the first packet under the new keys comes. If that one is lost and there is nothing to say, it
 // would wait for ever: so that packet is sent twice more, and after handshakeTurn the other side starts a handshake
 // itself, later than WireGuard's own repetition.
 const (
 	handshakeRetry = 700 * time.Millisecond
 	handshakeTurn  = 6 * time.Second
-	handshakeTries = 10 // of the controlling side: a relay on a bad line may lose a third of all packets
-	handshakeTurns = 4  // of the other
+	handshakeTries = 6 // of the controlling side: a relay on a bad line may lose a third of all packets
+	handshakeTurns = 4 // of the other
 	confirmTries   = 2
 )
 
@@ -38,10 +39,11 @@ type awaited struct {
 // look says whether to start the handshake (again) now, or to confirm it once more, given the last one that was done. It
 // ends the wait when one was, and after the last try: WireGuard goes on by itself for 90 s from there.
 func (a *awaited) look(now, done time.Time) (start, confirm bool) {
-	every, early, most := handshakeRetry, time.Duration(0), handshakeTries
+	every, early, most, due := handshakeRetry, time.Duration(0), handshakeTries, retryAfter(a.tries)
 	if !a.controlling {
 		// The peer may have been told of the path, and have done it, before this side was.
 		every, early, most = handshakeTurn, handshakeTurn, handshakeTurns
+		due = time.Duration(a.tries+1) * every
 	}
 	if a.since.IsZero() {
 		return false, false
@@ -53,11 +55,21 @@ func (a *awaited) look(now, done time.Time) (start, confirm bool) {
 		return false, true
 	case a.tries == most || done.After(a.since.Add(-early)):
 		*a = awaited{}
-	case now.Sub(a.since) >= time.Duration(a.tries+1)*every:
+	case now.Sub(a.since) >= due:
 		a.tries++
 		return true, false
 	}
 	return false, false
+}
+
+// retryAfter is when, after the first, the controlling side tries again that has done so n times: 0.7, 1.4, 2.8, 5.6 s, and then
+// every 4.9 s, as WireGuard does.
+func retryAfter(n int) time.Duration {
+	const last = 3
+	if n <= last {
+		return handshakeRetry << n
+	}
+	return handshakeRetry<<last + time.Duration(n-last)*7*handshakeRetry
 }
 
 // await has the handshake that was started, or should be by the member, looked after.
@@ -79,8 +91,11 @@ func (w *ways) handshake(p *followed, controlling bool, now time.Time) {
 
 // lookAgain starts a handshake again that had no answer, or confirms it.
 func (w *ways) lookAgain(p *followed, now time.Time) {
-	start, confirm := p.shake.look(now, w.device.LastHandshake(p.member))
+	done := w.device.LastHandshake(p.member)
+	start, confirm := p.shake.look(now, done)
 	switch {
+	case p.shake.since.IsZero() && now.Sub(done) > staleKeys && p.misses(now):
+		w.tell(Stale, p.id, netip.AddrPort{}) // all tries by a way that works were in vain
 	case start:
 		// The session of the side that is not controlling may be good, though not confirmed: it is not given up.
 		w.device.Initiate(p.member, p.shake.controlling)
@@ -96,21 +111,36 @@ func (w *ways) keysAreGood(p *followed, now time.Time) bool {
 
 // agreed is told that this side, which is controlling, and an instance of the member have agreed on a preshared key. A handshake
 // that was tried before could not succeed, and a new process has no session: both begin anew at once, by a way that there
-// is; one that comes will see to it by itself.
-func (w *ways) agreed(p *followed, instance [8]byte, now time.Time) {
-	another := p.instance != instance
-	p.instance = instance
+// is, but where the introduction has carried a handshake already; one that comes will see to it by itself.
+func (w *ways) agreed(p *followed, a agreement, now time.Time) {
+	another := p.instance != a.instance
+	p.instance = a.instance
+	if a.keyed && w.keysAreGood(p, now) {
+		if p.keyed && p.way.Addr.IsValid() { // else the way that comes sees to it, or has
+			p.confirm(w.device, now)
+			w.attend(p)
+		}
+		return
+	}
 	if p.way.Addr.IsValid() && (another || !p.shake.since.IsZero() || !w.keysAreGood(p, now)) {
 		w.handshake(p, true, now)
 		w.attend(p)
 	}
 }
 
+// confirm has a handshake that was carried confirmed by the way that there is, and again, as lookAgain does with one that went by it.
+func (p *followed) confirm(device wireGuard, now time.Time) {
+	p.keyed = false
+	p.await(true, now)
+	p.shake.since, p.shake.confirms = device.LastHandshake(p.member).Add(-1), 1 // it has been done since
+	device.Confirm(p.member)
+}
+
 // findStale tells of the members whose way works and carries packets one way, while WireGuard agrees on no keys: the two ends
 // then have different preshared keys, because every answer of an introduction was lost. WireGuard gives up after 90 s
 // without traffic, so a handshake that was never done is started anew as well.
 func (w *ways) findStale(now time.Time) {
-	for id, p := range w.peers {
+	for _, p := range w.peers {
 		if !p.way.Addr.IsValid() {
 			continue
 		}
@@ -118,13 +148,21 @@ func (w *ways) findStale(now time.Time) {
 		if now.Sub(done) <= staleKeys {
 			continue
 		}
-		if now.Sub(p.endpoint.Activity().LastTx) < staleEvery {
-			w.log.Debug("no keys agreed", "id", id.Short())
-			w.tell(Stale, id, netip.AddrPort{})
+		if now.Sub(p.endpoint.Activity().LastTx) < staleEvery && p.misses(now) {
+			w.tell(Stale, p.id, netip.AddrPort{})
 		}
 		if done.IsZero() && p.shake.since.IsZero() {
 			w.handshake(p, p.controlling, now)
 			w.attend(p)
 		}
 	}
+}
+
+// misses reports, once a minute at most, that no keys are agreed with the member.
+func (p *followed) misses(now time.Time) bool {
+	if now.Sub(p.stale) < staleEvery {
+		return false
+	}
+	p.stale = now
+	return true
 }

@@ -37,7 +37,8 @@ func makeTUN(name string, mtu int) (tun.Device, error) {
 	}
 	dev, _, err := tun.CreateUnmonitoredTUNFromFD(fd) // it is non-blocking from here on
 	if err != nil {
-		return fail(fmt.Errorf("open TUN device: %w", err))
+		// The file that was made of fd closes it when it is collected. Closed here too, the number might be somebody else's by then.
+		return nil, fmt.Errorf("open TUN device: %w", err)
 	}
 	return dev, nil
 }

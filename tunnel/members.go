@@ -68,7 +68,7 @@ func (w *ways) publish(table map[identity.NodeID]*member) {
 	w.members.Store(&table)
 	w.inbox.members = true
 	maps.DeleteFunc(w.inbox.ways, func(id identity.NodeID, _ Way) bool { return table[id] == nil })
-	maps.DeleteFunc(w.inbox.agreed, func(id identity.NodeID, _ [8]byte) bool { return table[id] == nil })
+	maps.DeleteFunc(w.inbox.agreed, func(id identity.NodeID, _ agreement) bool { return table[id] == nil })
 	w.mu.Unlock()
 	w.poke()
 }

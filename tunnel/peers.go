@@ -70,6 +70,9 @@ func (t *Tunnel) SetPresharedKey(id identity.NodeID, psk [32]byte) error {
 // be an earlier one. Handshakes of the old process could be repeated once by who has recorded them, as after a restart of this one: they
 // bring about no session.
 func (t *Tunnel) Anew(id identity.NodeID) {
+	if m := t.ways.member(id); m != nil {
+		m.endpoint.Carried().Void()
+	}
 	// Its error is that of a tunnel that is ending, or of a device that is set anew within a minute.
 	_ = t.do(func(o *open) error { return o.anew(id) })
 }

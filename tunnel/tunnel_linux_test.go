@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds every wait of these tests.
-const patience = 20 * time.Second
+const patience = 40 * time.Second
 
 // wait polls until done returns true.
 func wait(t *testing.T, what string, done func() bool) {

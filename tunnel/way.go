@@ -23,7 +23,7 @@ import (
  * Where the packets to a member go is chosen above this package (SetWay). What follows from that is seen to here, by one
  * goroutine that owns all of it:
  *
- *	SetWay, Agreed ─▶ inbox ─▶ loop ─▶ the member's endpoint (its path), handshakes of the device
+ *	SetWay, Agreed, Conclude ─▶ inbox ─▶ loop ─▶ the member's endpoint (its path), handshakes of the device
  *	bind.Strays ─▶ findRoamers ─▶ loop ─▶ Roamed      (roam.go)
  *	bind.Stirs ──────────────────▶ loop ─▶ Stirred
  *	timers ──────────────────────▶ loop ─▶ Stale, the next try of a handshake (handshake.go)
@@ -50,7 +50,7 @@ const (
 	// Stirred: packets leave for the member after a pause of a second or more.
 	Stirred
 	// Stale: the member's way carries packets one way, while WireGuard agrees on no keys: a new introduction is due. It
-	// comes once a minute as long as that lasts.
+	// comes when all tries of a handshake were in vain, and again once a minute at most as long as that lasts.
 	Stale
 )
 
@@ -134,13 +134,21 @@ type followed struct {
 	instance [8]byte // that answered last
 	shake    awaited
 	strayed  time.Time // when its packets began to go where nobody chose; zero: they do not
+	stale    time.Time // when it was last told that no keys are agreed; zero: never
+	keyed    bool      // introductions have carried the last handshake, if it was done, and no way has been there since
 }
 
 // inbox is what the loop has still to follow. Of each member the latest counts.
 type inbox struct {
 	members bool // the table is another one
 	ways    map[identity.NodeID]Way
-	agreed  map[identity.NodeID][8]byte
+	agreed  map[identity.NodeID]agreement
+}
+
+// agreement is a preshared key that this side, which is controlling, has agreed on.
+type agreement struct {
+	instance [8]byte // of the member
+	keyed    bool    // and the device was given the response of a handshake
 }
 
 // newsKey tells apart what does not replace each other.
@@ -169,7 +177,7 @@ func (t *Tunnel) SetWay(id identity.NodeID, w Way) {
 // Agreed says that this side, which is controlling, has agreed on a preshared key with an instance (a process) of the member,
 // and has set it. It never waits. A member that is not set is ignored.
 func (t *Tunnel) Agreed(id identity.NodeID, instance [8]byte) {
-	t.ways.putAgreed(id, instance)
+	t.ways.putAgreed(id, agreement{instance: instance})
 }
 
 // LastHandshake returns when the last handshake with a member was done; zero: none, or the member is not set. It reads that
@@ -220,11 +228,13 @@ func (w *ways) putWay(id identity.NodeID, way Way) {
 	}
 }
 
-func (w *ways) putAgreed(id identity.NodeID, instance [8]byte) {
+func (w *ways) putAgreed(id identity.NodeID, a agreement) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.member(id) != nil {
-		set(&w.inbox.agreed, id, instance)
+		before := w.inbox.agreed[id]
+		a.keyed = a.keyed || before.keyed && before.instance == a.instance
+		set(&w.inbox.agreed, id, a)
 		w.poke()
 	}
 }
@@ -334,14 +344,19 @@ func (w *ways) take(now time.Time) {
 	if in.members {
 		w.follow(table, now)
 	}
+	for id, a := range in.agreed {
+		if p := w.peers[id]; p != nil && a.keyed {
+			p.keyed = true // before the ways, which then need no handshake
+		}
+	}
 	for id, way := range in.ways {
 		if p := w.peers[id]; p != nil {
 			w.move(p, way, now)
 		}
 	}
-	for id, instance := range in.agreed {
+	for id, a := range in.agreed {
 		if p := w.peers[id]; p != nil {
-			w.agreed(p, instance, now)
+			w.agreed(p, a, now)
 		}
 	}
 }
@@ -370,6 +385,8 @@ func (w *ways) moveTo(p *followed, before netip.AddrPort, now time.Time) {
 	case !p.way.Addr.IsValid():
 		p.way.Restarted = restarted // a handshake is due when there is one
 		p.shake = awaited{}
+	case p.keyed && w.keysAreGood(p, now):
+		p.confirm(w.device, now)
 	case flushed:
 		p.await(p.controlling, now)
 	case restarted || p.way.Addr != before && !w.keysAreGood(p, now):

@@ -266,7 +266,10 @@ func TestControllingSideInitiatesAndRetries(t *testing.T) {
 		w.SetWay(id('x'), Way{Addr: home}) // unknown: ignored
 		w.SetWay(id('a'), Way{Addr: home})
 		w.radio.forgetSizes()
-		want := append([]string{"0s initiate afresh a"}, tries(handshakeRetry, 7*time.Second, "initiate afresh a")...)
+		want := []string{"0s initiate afresh a"}
+		for _, at := range []string{"700ms", "1.4s", "2.8s", "5.6s", "10.5s", "15.4s"} {
+			want = append(want, at+" initiate afresh a")
+		}
 		w.expect(time.Minute-1, want...)
 		w.path(id('a'), home)
 		w.path(id('x'), netip.AddrPort{})
@@ -421,7 +424,7 @@ func TestStrayThatBecomesThePathCostsNoRead(t *testing.T) {
 		w.radio.roam(key('b'), third)
 		time.Sleep(strayPause - 1)
 		w.SetWay(id('b'), Way{Addr: third})
-		time.Sleep(time.Minute)
+		time.Sleep(5 * time.Second)
 		same(t, "events", w.events(), nil)
 		w.path(id('b'), third)
 		if w.radio.reads != 0 {
@@ -479,14 +482,32 @@ func TestStirsAndStaleKeysAreTold(t *testing.T) {
 		same(t, "events", w.events(), []string{"stirred a", "stirred b", "stale b"})
 		time.Sleep(59*time.Second - 1)
 		w.send(key('a'), packet)
-		same(t, "events", w.events(), []string{"stirred a"})
+		same(t, "events", w.events(), []string{"stale b", "stirred a"})
 		time.Sleep(time.Nanosecond)
 		same(t, "events", w.events(), []string{"stale a"})
 		time.Sleep(time.Minute - 2)
-		same(t, "events", w.events(), nil)
-		// Nothing was sent for a minute: nobody misses the keys.
+		same(t, "events", w.events(), []string{"stale b"})
+		// Nothing was sent for a minute: nobody misses the keys of a.
 		time.Sleep(2 * time.Nanosecond)
 		same(t, "events", w.events(), nil)
+	})
+}
+
+// Handshakes in vain by a way that works are told of after the last of them, on either side: another introduction is due, for the two may
+// have different preshared keys.
+func TestTriesInVainAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.set(peerA, peerB)
+		w.SetWay(id('a'), Way{Addr: home})
+		w.SetWay(id('b'), Way{Addr: away})
+		last := retryAfter(handshakeTries - 1)
+		time.Sleep(last)
+		same(t, "events", w.events(), nil)
+		time.Sleep(handshakeRetry + time.Millisecond)
+		same(t, "events", w.events(), []string{"stale a"})
+		time.Sleep((handshakeTurns+1)*handshakeTurn - last)
+		same(t, "events", w.events(), []string{"stale b"})
 	})
 }
 
@@ -550,4 +571,37 @@ func TestStaticPeersRoamByThemselves(t *testing.T) {
 			t.Errorf("got %d reads of the device, want none", w.radio.reads)
 		}
 	})
+}
+
+// A handshake that an introduction has carried is confirmed by the way that comes, twice; one that the device has not taken is begun by it, at once.
+func TestWayAfterACarriedHandshake(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		done bool
+		want []string
+	}{
+		{"done", true, []string{"1s confirm a", "1.7s confirm a"}},
+		{"not done", false, append([]string{"1s initiate afresh a"}, tries(handshakeRetry, 7*time.Second, "initiate afresh a")...)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.set(peerA)
+				if c.done {
+					w.radio.finish(key('a'))
+				}
+				w.ways.putAgreed(id('a'), agreement{instance: [8]byte{1}, keyed: true})
+				w.Agreed(id('a'), [8]byte{1}) // an answer that is repeated takes nothing back
+				time.Sleep(time.Second)
+				// Whoever opens a stream may have lost its keys; but not these.
+				w.SetWay(id('a'), Way{Addr: home, Restarted: c.done})
+				w.radio.forgetSizes()
+				if !c.done {
+					w.expect(w.at(), c.want[0])
+					return
+				}
+				w.expect(time.Minute, c.want...)
+			})
+		})
+	}
 }

@@ -43,6 +43,7 @@ var table = []place{
 	{"packaging", values, "the systemd unit and the launchd plist, and handing them to the system"},
 
 	{"config", machines, "warren.toml: its keys, and the errors that name line and column"},
+	{"mesh/rings", machines, "which of many anchors keep sessions with each other: several orders in which all know their neighbours"},
 	{"mesh/roster", machines, "who is a member: admissions, uses of invites, revocations, granted names and addresses, as a function of the set of records"},
 	{"mesh/signal", machines, "sealing of introductions, refusal of replays, the hybrid key agreement that makes the preshared key"},
 	{"mesh/verdict", machines, "why two nodes are not connected directly, and what would help: causes and fixes of `warren why` and `warren netcheck`"},
@@ -56,6 +57,7 @@ var table = []place{
 
 	{"mesh/disk", edges, "changes of files that survive a crash, step by step; a disk whose steps fail, for tests"},
 	{"mesh/join", edges, "the conversation in which a stranger with an invite becomes a member, both sides of it"},
+	{"mesh/letter", edges, "introductions straight from address to address, as two datagrams; what strangers may send of them"},
 	{"mesh/resolve", edges, "host names of endpoints, looked up in the background, again and again"},
 	{"mesh/session", edges, "control sessions: QUIC with mutual TLS, whom to dial, frames, forwarding for others, limits towards strangers"},
 	{"mesh/store", edges, "records on disk, crash-safe; a damaged file is set aside"},
@@ -151,6 +153,7 @@ var signs = []sign{
 	{"who offers first", "nat/path/machine.go", "Controlling"},
 	{"what an offer says", "nat/path/message.go", "Message"},
 	{"when a preshared key is set", "mesh/courier/carry.go", "adopt"},
+	{"the handshake that an introduction carries", "tunnel/carried.go", "Initiation"},
 	{"who relays: which relay two peers agree on", "nat/path/choice.go", "chooseRelays"},
 	{"who relays: whom this node asks for channels", "nat/relay/follow.go", "Follow"},
 	{"who relays: for whom this node does, and how much", "nat/relay/server.go", "Serve"},

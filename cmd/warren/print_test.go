@@ -79,7 +79,7 @@ func TestNotify(t *testing.T) {
 	}
 	defer l.Close()
 	notifier{socket: path}.send("READY=1")
-	if err := l.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := l.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 64)

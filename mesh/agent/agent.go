@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -85,41 +86,85 @@ func Run(ctx context.Context, o Options) error {
 		}
 		defer lock.Close()
 	}
-	a, err := assemble(o, settings, state)
+	a, private, err := prepare(o, settings, state)
 	if err != nil {
+		return err
+	}
+	// What the kernel makes, and what is read from the disk and verified, do not need each other.
+	ground := a.begin(ctx)
+	defer ground.end()
+	if err := a.assemble(settings, state, private); err != nil {
 		if out, ok := errors.AsType[*mesh.FatalError](err); ok && !out.Curable() {
 			return fmt.Errorf("%w: %w", node.ErrFinal, err)
 		}
 		return err
 	}
 	defer a.close()
-	return guise(a).run(ctx)
+	return guise(a).run(ctx, ground)
+}
+
+// ground is what an agent stands on, which comes up while the rest of it is made: the tunnel, and the socket of the local API.
+type ground struct {
+	stop   context.CancelFunc // ends the tunnel
+	tunnel chan error         // what came of it; holds one
+	api    chan listening     // holds one
+	ended  bool
+}
+
+// listening is what came of api.Listen.
+type listening struct {
+	net.Listener
+	err error
+}
+
+// begin has the ground come up.
+func (a *agent) begin(ctx context.Context) *ground {
+	bottom, stop := context.WithCancel(context.WithoutCancel(ctx))
+	g := &ground{stop: stop, tunnel: make(chan error, 1), api: make(chan listening, 1)}
+	go func() { g.tunnel <- a.tunnel.Run(bottom) }()
+	go func() {
+		l, err := api.Listen(a.o.Socket, a.o.Group)
+		g.api <- listening{l, err}
+	}()
+	return g
+}
+
+// end takes the tunnel down, and the socket unless somebody serves it, and waits until they are. It may be called again.
+func (g *ground) end() {
+	if g.ended {
+		return
+	}
+	g.ended = true
+	g.stop()
+	<-g.tunnel
+	if l := <-g.api; l.err == nil && l.Listener != nil {
+		l.Close()
+	}
 }
 
 // run starts the owners from the bottom up, and ends them from the top down: the tunnel goes last, so that
 // the others can say good-bye through its socket.
-func (a *agent) run(ctx context.Context) error {
-	bottom, stopBottom := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopBottom()
-	tunnelDone := make(chan error, 1)
-	go func() { tunnelDone <- a.tunnel.Run(bottom) }()
+func (a *agent) run(ctx context.Context, g *ground) error {
+	tunnelDone := g.tunnel
 	select {
 	case <-a.tunnel.Ready():
 	case err := <-tunnelDone:
+		tunnelDone <- nil
 		return err
 	case <-ctx.Done():
-		stopBottom()
-		return <-tunnelDone
-	}
-	listener, err := api.Listen(a.o.Socket, a.o.Group)
-	if err != nil {
-		stopBottom()
-		<-tunnelDone
+		g.stop()
+		err := <-tunnelDone
+		tunnelDone <- nil
 		return err
+	}
+	listener := <-g.api
+	g.api <- listening{}
+	if listener.err != nil {
+		return listener.err
 	}
 	group, upper := errgroup.WithContext(ctx)
 	a.start(upper, group)
-	group.Go(func() error { return api.NewServer(&backend{a}, a.o.Logger).Serve(upper, listener) })
+	group.Go(func() error { return api.NewServer(&backend{a}, a.o.Logger).Serve(upper, listener.Listener) })
 	group.Go(func() error {
 		select {
 		case err := <-tunnelDone:
@@ -129,10 +174,11 @@ func (a *agent) run(ctx context.Context) error {
 			return nil
 		}
 	})
-	err = group.Wait()
+	err := group.Wait()
 	a.stopping.Store(true)
-	stopBottom()
+	g.stop()
 	tunnelErr := <-tunnelDone
+	tunnelDone <- nil
 	switch {
 	case errors.Is(err, node.ErrLeft):
 		return nil // whoever asked removes the state

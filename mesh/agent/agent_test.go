@@ -122,7 +122,10 @@ func assembled(t *testing.T) *agent {
 		t.Fatal(err)
 	}
 	load := func() (node.Settings, error) { return node.Settings{}, nil }
-	a, err := assemble(Options{Mesh: "home", StateDir: made.StateDir, Version: "1", Load: load, Logger: slog.New(slog.DiscardHandler)}, node.Settings{}, state)
+	a, private, err := prepare(Options{Mesh: "home", StateDir: made.StateDir, Version: "1", Load: load, Logger: slog.New(slog.DiscardHandler)}, node.Settings{}, state)
+	if err == nil {
+		err = a.assemble(node.Settings{}, state, private)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -13,6 +14,7 @@ import (
 	"warren/mesh"
 	"warren/mesh/courier"
 	"warren/mesh/identity"
+	"warren/mesh/letter"
 	"warren/mesh/neighbours"
 	"warren/mesh/node"
 	"warren/mesh/place"
@@ -52,20 +54,22 @@ type parts struct {
 	mapper     *portmap.Mapper
 	neighbours *neighbours.Neighbours
 	contacts   *place.Contacts
+	paths      *place.Paths
+	letters    *letter.Post
 	echo       *echo.Responder
 	network    *network
 }
 
-// assemble makes everything. Nothing runs yet. The order is that in which one needs the other; where two need each other, plug.go
-// stands between.
-func assemble(o Options, settings node.Settings, state *place.State) (*agent, error) {
-	a := &agent{
+// prepare makes the tunnel and what it stands on, and nothing that needs the state's records. Nothing runs yet. private is WireGuard's key of this node.
+func prepare(o Options, settings node.Settings, state *place.State) (a *agent, private wgtypes.Key, err error) {
+	a = &agent{
 		o: o, log: o.Logger.With("part", "agent"), started: time.Now(), ready: make(chan struct{}),
 	}
 	a.nat64 = dns64.New(dns64.Options{Way: &a.way, Logger: o.Logger, Advertised: rtnl.Advertised})
 	a.names = resolve.New(resolve.Options{Plain: a.way.In, Logger: o.Logger})
 	a.socket = bind.New(guise(bind.Options{Inner: sockets.Translated{Bind: sockets.New(), Way: &a.way}, Logger: o.Logger}))
-	private, port, ifname := settings.Interface.PrivateKey, settings.Interface.Port, settings.Interface.Name
+	private = settings.Interface.PrivateKey
+	port, ifname := settings.Interface.Port, settings.Interface.Name
 	if state != nil {
 		if private == (wgtypes.Key{}) {
 			private = state.WireGuard
@@ -81,27 +85,30 @@ func assemble(o Options, settings node.Settings, state *place.State) (*agent, er
 		port = place.DefaultPort
 	}
 	a.public = private.PublicKey()
-	var err error
 	a.tunnel, err = tunnel.New(tunnel.Options{
 		Name: ifname, MTU: settings.Interface.MTU, PrivateKey: private, Port: port, Bind: a.socket,
 		Logger: o.Logger, LimitMemory: true,
 	})
-	if err != nil {
-		return nil, err
-	}
+	return a, private, err
+}
+
+// assemble makes everything else. Nothing runs yet but the tunnel. The order is that in which one needs the other; where two need each other, plug.go
+// stands between.
+func (a *agent) assemble(settings node.Settings, state *place.State, private wgtypes.Key) (err error) {
+	o := a.o
 	hub := node.Options{
 		Key: a.public, Settings: settings, Load: o.Load, Reload: o.Reload, Ready: a.ready, Tunnel: grounded{a.tunnel, state, a.log}, Names: a.names, Logger: o.Logger,
 	}
 	if state != nil {
 		if err := a.assembleMesh(state, private); err != nil {
-			return nil, err
+			return err
 		}
 		hub.Self, hub.Endpoints, hub.NoIPv4 = state.NodeID(), state.Settings.Endpoints, state.Settings.NoIPv4
 		hub.Owners, hub.Feeds = a.parts.owners(), a.parts.feeds(a.tunnel)
 	}
 	hub.Feeds.Names = a.names.Changes()
 	a.hub, err = node.New(guise(hub))
-	return a, err
+	return err
 }
 
 // foreign reports whether an interface is none of ours to offer as a way in.
@@ -126,6 +133,8 @@ func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err err
 		}
 	}()
 	p.contacts = a.openContacts(state)
+	p.paths = place.OpenPaths(state, traffic{a.tunnel}.last, a.o.Logger)
+	p.letters = letter.New(letter.Options{Conn: bind.Letters(a.socket), Take: func(sealed []byte, from netip.AddrPort) { p.courier.TakeStraight(sealed, from) }})
 	p.inbound = &inbound{log: a.log}
 	p.sessions, err = session.New(guise(session.Options{
 		Conn: a.socket.QUIC(), Self: self, Members: p.members, Roster: p.members, Inbound: p.inbound, Joins: true, Logger: logger,
@@ -202,14 +211,14 @@ func (p *parts) assembleNAT(a *agent, instance [8]byte, logger *slog.Logger) (er
 	}
 	p.courier, err = courier.New(courier.Options{
 		Mesh: p.state.MeshID(), Self: self, Signing: p.state.Key, Sealing: p.state.Sealing, Instance: instance, Members: courier.NewKeyring(records{p.members}),
-		Sessions: p.sessions, Tunnel: a.tunnel, Standing: p.standing, Logger: logger,
+		Sessions: p.sessions, Tunnel: a.tunnel, Standing: p.standing, Letters: p.letters, Logger: logger,
 	})
 	if err != nil {
 		return err
 	}
 	p.nat, err = nat.New(nat.Options{
 		Self: self, Instance: instance, STUN: a.socket.STUN(), Signals: p.courier, Traffic: traffic{a.tunnel}, Relay: p.relays.client,
-		Sockets: udp4{&a.way}, Logger: logger,
+		Sockets: udp4{&a.way}, Met: p.paths.Lately(), Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -250,7 +259,7 @@ func (h lanHost) Links() []netwatch.Link { return netwatch.Links(h.foreign) }
 func (p *parts) owners() *node.Owners {
 	return &node.Owners{
 		Records: p.records, Sessions: p.sessions, NAT: p.nat, Standing: p.standing, Streams: p.streams, Courier: p.courier,
-		Relays: p.relays, Neighbours: p.neighbours, Contacts: p.contacts, Echo: p.echo,
+		Relays: p.relays, Neighbours: p.neighbours, Contacts: p.contacts, Paths: p.paths, Echo: p.echo,
 	}
 }
 
@@ -271,7 +280,7 @@ type owner struct {
 // running lists the owners in the order in which they are started.
 func (p *parts) running() []owner {
 	return []owner{
-		{"contacts", p.contacts.Run}, {"sessions", p.sessions.Run}, {"records", p.records.Run}, {"nat", p.nat.Run},
+		{"contacts", p.contacts.Run}, {"paths", p.paths.Run}, {"letters", p.letters.Run}, {"sessions", p.sessions.Run}, {"records", p.records.Run}, {"nat", p.nat.Run},
 		{"courier", func(ctx context.Context) error { return p.courier.Run(ctx, p.nat) }},
 		{"relay client", p.relays.client.Run}, {"relay", p.relays.server.Run}, {"port mapping", p.mapper.Run}, {"streams", p.streams.Run},
 		{"standing", p.standing.Run}, {"neighbours", p.neighbours.Run}, {"echo", p.echo.Run}, {"network", p.network.Run},

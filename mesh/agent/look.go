@@ -161,7 +161,7 @@ func socketDrops(socket *bind.Bind) map[string]uint64 {
 // dropped are the counters of the owners, by the part whose they are.
 func (p *parts) dropped() map[string]map[string]uint64 {
 	named := make(map[string]uint64)
-	for _, counts := range []map[string]uint64{p.inbound.Dropped(), p.courier.Dropped(), p.standing.Dropped()} {
+	for _, counts := range []map[string]uint64{p.inbound.Dropped(), p.courier.Dropped(), p.letters.Dropped(), p.standing.Dropped()} {
 		for reason, n := range counts {
 			named[reason] += n
 		}

@@ -73,10 +73,21 @@ func (m *members) Anchor(id identity.NodeID) bool {
 	return ok && member.State == mesh.Active && len(member.Record.Endpoints) > 0
 }
 
-// AnchorsOf returns the members through which a node says that it is reached.
+// AnchorsOf returns the members through which a node says that it is reached, and of an anchor those that it belongs to.
 func (m *members) AnchorsOf(id identity.NodeID) []identity.NodeID {
-	member, _ := m.Record(id)
-	return member.Record.Anchors
+	view := m.book.View()
+	member, _ := view.Member(id)
+	rings := view.Rings()
+	if !rings.Has(id) {
+		return member.Record.Anchors
+	}
+	out := slices.Clone(member.Record.Anchors)
+	for _, other := range rings.Neighbours(id) {
+		if !slices.Contains(out, other) {
+			out = append(out, other)
+		}
+	}
+	return out
 }
 
 // Spent reports whether all uses of an invite are taken, as far as the records tell.
@@ -276,6 +287,15 @@ func (t traffic) Activity(peer identity.NodeID) (lastTx, lastRx time.Time) {
 		return lastTx, lastRx
 	}
 	return a.LastTx, a.LastRx
+}
+
+// last is when packets last went to a peer or came from it, by a path.
+func (t traffic) last(peer identity.NodeID) time.Time {
+	tx, rx := t.Activity(peer)
+	if tx.After(rx) {
+		return tx
+	}
+	return rx
 }
 
 // paths are told when nothing may go through a relay any more; *nat.NAT has them.

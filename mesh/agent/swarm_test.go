@@ -171,7 +171,7 @@ func (l line) Send(to identity.NodeID, _ session.Proto, sealed []byte) error {
 	return nil
 }
 
-func (l line) Preferred() []identity.NodeID { return []identity.NodeID{{1}} }
+func (l line) Leads() bool { return true }
 
 // outlook is where everybody stands.
 type outlook struct{}
@@ -196,7 +196,7 @@ func (s *swarm) makeNode(t testing.TB, name string) {
 		Self: f.id, Load: func() (node.Settings, error) { return node.Settings{}, nil }, Ready: s.twins.ready, Tunnel: grounded{Tunnel: s.tunnel}, Names: twinNames{}, Logger: s.log,
 		Owners: &node.Owners{
 			Records: s.twins, Sessions: twinSessions{s.twins}, NAT: f.nat, Standing: twinStanding{s.twins}, Streams: twinStreams{}, Courier: f.courier,
-			Relays: twinRelays{}, Neighbours: twinNeighbours{}, Contacts: twinContacts{}, Echo: twinEcho{},
+			Relays: twinRelays{}, Neighbours: twinNeighbours{}, Contacts: twinContacts{}, Paths: twinPaths{}, Echo: twinEcho{},
 		},
 		Feeds: node.Feeds{
 			Paths: f.nat.Events(), News: f.nat.News(), Tunnel: s.tunnel.Events(), Records: s.twins.changes, Sessions: s.twins.events,
@@ -328,6 +328,15 @@ func (a acquaintance) Keys(id identity.NodeID) (signal.Keys, bool) { return a.ke
 func (o *other) SetPresharedKey(_ identity.NodeID, psk [32]byte) error {
 	return o.device.IpcSet(fmt.Sprintf("public_key=%s\nupdate_only=true\npreshared_key=%s\n", o.nodeKey, hex.EncodeToString(psk[:])))
 }
+
+// Initiation, Respond and Conclude implement courier.Handshakes: for the plain device nothing looks whether one is due.
+func (o *other) Initiation(identity.NodeID, uint64) []byte { return nil }
+
+func (o *other) Respond(_ identity.NodeID, initiation []byte) ([]byte, error) {
+	return o.endpoint.Carried().Respond(initiation, 20*time.Millisecond), nil
+}
+
+func (o *other) Conclude(identity.NodeID, [8]byte, []byte) bool { return false }
 
 // Agreed implements courier.Tunnel.
 func (o *other) Anew(identity.NodeID)            {}

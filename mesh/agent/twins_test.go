@@ -58,6 +58,7 @@ func (w *twins) Keys(id identity.NodeID) (signal.Keys, bool) {
 func (w *twins) View() *mesh.View                      { return w.view.Load() }
 func (w *twins) Announce(mesh.Own) error               { return nil }
 func (w *twins) Standing(identity.NodeID) error        { return nil }
+func (w *twins) Greet(identity.NodeID)                 {}
 func (w *twins) SessionUp(identity.NodeID, bool)       {}
 func (w *twins) HandleProof(identity.NodeID, [][]byte) {}
 
@@ -104,6 +105,11 @@ type twinNeighbours struct{}
 
 func (twinNeighbours) Set(neighbours.Desired)        {}
 func (twinNeighbours) Snapshot() neighbours.Snapshot { return neighbours.Snapshot{} }
+
+type twinPaths struct{}
+
+func (twinPaths) Keep(identity.NodeID, netip.AddrPort, time.Duration) {}
+func (twinPaths) Forget(identity.NodeID)                              {}
 
 type twinContacts struct{}
 

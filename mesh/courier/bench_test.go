@@ -31,10 +31,13 @@ func (p port) Send(to identity.NodeID, _ session.Proto, sealed []byte) error {
 	return nil
 }
 
-func (p port) Preferred() []identity.NodeID                    { return []identity.NodeID{{1}} }
+func (p port) Leads() bool                                     { return true }
 func (p port) SetPresharedKey(identity.NodeID, [32]byte) error { return nil }
 func (p port) Anew(identity.NodeID)                            {}
 func (p port) Agreed(id identity.NodeID, instance [8]byte)     { p.board.left.Done() }
+func (p port) Initiation(identity.NodeID, uint64) []byte       { return nil }
+func (p port) Respond(identity.NodeID, []byte) ([]byte, error) { return nil, nil }
+func (p port) Conclude(identity.NodeID, [8]byte, []byte) bool  { return false }
 func (p port) Pack() uint32                                    { return 1 }
 
 func (p port) Deliver(from identity.NodeID, m path.Message) {

@@ -1,12 +1,10 @@
 package courier
 
 import (
-	"errors"
 	"sync"
 	"time"
 
 	"warren/mesh/identity"
-	"warren/mesh/signal"
 )
 
 const (
@@ -16,11 +14,13 @@ const (
 	clockLasts = time.Hour
 )
 
-// peers is what is remembered of the processes and clocks of peers, by their signals: those too that were refused over their time.
+// peers is what is remembered of the processes and clocks of peers, by their signals: those too that were refused over their time; and of the
+// handshakes that this node has begun with them.
 type peers struct {
-	mu   sync.Mutex
-	runs map[identity.NodeID][8]byte // the instance that introduced itself last
-	seen map[identity.NodeID]clock
+	mu    sync.Mutex
+	runs  map[identity.NodeID][8]byte // the instance that introduced itself last
+	seen  map[identity.NodeID]clock
+	begun map[identity.NodeID]time.Time // since when offers carry handshakes of which nothing was heard
 }
 
 // clock is how far a peer's clock was ahead of ours, and when that was, by both of our clocks.
@@ -47,6 +47,25 @@ func (p *peers) begunAnew(id identity.NodeID, instance [8]byte) bool {
 	return known && before != instance
 }
 
+// beginFor is how long WireGuard repeats a handshake once it has begun (section 6.1 of its paper).
+const beginFor = 90 * time.Second
+
+// mayBegin reports whether an offer may carry a handshake; heard is when the last introduction of the peer came. A peer that is away costs what WireGuard
+// spends on one handshake, and not that again for each offer to it.
+func (p *peers) mayBegin(id identity.NodeID, heard, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	since, begun := p.begun[id]
+	if begun && heard.Before(since) {
+		return now.Sub(since) < beginFor
+	}
+	if p.begun == nil {
+		p.begun = make(map[identity.NodeID]time.Time)
+	}
+	p.begun[id] = now
+	return true
+}
+
 // heard notes a peer's clock. It reports whether that is news: the first time that it differs by more than is borne.
 func (p *peers) heard(id identity.NodeID, ahead time.Duration, now time.Time) bool {
 	p.mu.Lock()
@@ -64,6 +83,7 @@ func (p *peers) forget(id identity.NodeID) {
 	defer p.mu.Unlock()
 	delete(p.runs, id)
 	delete(p.seen, id)
+	delete(p.begun, id)
 }
 
 // Clocks returns how far the clocks of peers are ahead of this machine's, less than zero for behind, by their introductions of the last hour. It is
@@ -84,13 +104,6 @@ func (c *Courier) Clocks(now time.Time) map[identity.NodeID]time.Duration {
 func (c *Courier) clockOf(id identity.NodeID, ahead time.Duration) {
 	if c.peers.heard(id, ahead, time.Now()) {
 		c.log.Warn("clocks differ", "id", id.Short(), "reason", Ahead(ahead))
-	}
-}
-
-// skewed notes the clock of a sender whose signal was refused for it.
-func (c *Courier) skewed(id identity.NodeID, err error) {
-	if skew := new(signal.SkewError); errors.As(err, &skew) {
-		c.clockOf(id, skew.Ahead)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -27,8 +28,9 @@ import (
 
 /* An introduction, from the first word to the key
  *
- *	Send ─▶ lane of the peer ─▶ transmit: where this node stands → seal → key into the tunnel (answer) → Sessions.Send
- *	Take ─▶ lane of the peer ─▶ receive:  open → key into the tunnel (answer) → NAT.Deliver → Tunnel.Agreed (answer)
+ *	Send ─▶ lane of the peer ─▶ transmit: offer: Tunnel.Initiation · answer: key into the tunnel, Tunnel.Respond
+ *	                                      → where this node stands → seal → Sessions.Send
+ *	Take ─▶ lane of the peer ─▶ receive:  open → answer: key into the tunnel, Tunnel.Conclude → NAT.Deliver → answer: Tunnel.Agreed
  *
  * Each peer has a lane of its own (lane.go) while there is something to do for it: a tunnel that is slow with the key of one peer
  * holds up that peer alone. What is said by and to one peer keeps its order, but that offers and answers go first. Of all lanes
@@ -43,8 +45,13 @@ type Members interface {
 // Sessions is the way to other members. Neither method blocks.
 type Sessions interface {
 	Send(to identity.NodeID, p session.Proto, payload []byte) error
-	// Preferred lists the members with a session: with none, nothing can be sent to anybody.
-	Preferred() []identity.NodeID
+	// Leads reports whether there is a session with anybody, or one in the making that takes messages already.
+	Leads() bool
+}
+
+// Letters goes straight to an address, as a datagram or two, without a session. It does not block, and what it sends may get lost.
+type Letters interface {
+	Send(to netip.AddrPort, sealed []byte) error
 }
 
 // NAT acts on what peers say. It does not block.
@@ -58,8 +65,20 @@ type Tunnel interface {
 	SetPresharedKey(id identity.NodeID, psk [32]byte) error
 	// Anew is told that a peer introduces itself from another process than before: the session with that one is gone.
 	Anew(id identity.NodeID)
-	// Agreed is told on the controlling side that the key was agreed on with this process of the peer.
+	// Agreed is told on the controlling side that the key was agreed on with this process of the peer, when Conclude did not do the handshake.
 	Agreed(id identity.NodeID, instance [8]byte)
+	Handshakes
+}
+
+// Handshakes are WireGuard's as introductions carry them. None of this may wait for more than some milliseconds.
+type Handshakes interface {
+	// Initiation is the first message, for an offer to carry; nil: no handshake is due.
+	Initiation(id identity.NodeID, attempt uint64) []byte
+	// Respond takes it on the other side, where the key is set, and returns the second, for the answer; nil: none was made in time. An
+	// error says that the first was not made by the peer.
+	Respond(id identity.NodeID, initiation []byte) ([]byte, error)
+	// Conclude takes that, where the key is set, and reports whether the handshake is done.
+	Conclude(id identity.NodeID, instance [8]byte, response []byte) bool
 }
 
 // Standing tells where this node stands, as a natkind.Self packed. It is asked for every ask, offer and answer.
@@ -78,6 +97,7 @@ type Options struct {
 	Sessions Sessions
 	Tunnel   Tunnel
 	Standing Standing
+	Letters  Letters      // nil: nothing goes straight
 	Logger   *slog.Logger // nil: none
 }
 
@@ -92,6 +112,7 @@ type Courier struct {
 	sessions Sessions
 	tunnel   Tunnel
 	standing Standing
+	letters  Letters
 	sealer   *signal.Sealer
 	queue    *queue
 
@@ -103,8 +124,9 @@ type Courier struct {
 	mu   sync.Mutex
 	told map[identity.NodeID]Told
 
-	// Guarded by itself.
+	// Guarded by themselves.
 	peers peers
+	early early
 }
 
 // New checks the options and allocates; nothing runs before Run.
@@ -122,7 +144,7 @@ func New(o Options) (*Courier, error) {
 		return nil, fmt.Errorf("new courier: %w", err)
 	}
 	return &Courier{
-		log: o.Logger.With("part", "courier"), members: o.Members, sessions: o.Sessions, tunnel: o.Tunnel, standing: o.Standing, sealer: sealer,
+		log: o.Logger.With("part", "courier"), members: o.Members, sessions: o.Sessions, tunnel: o.Tunnel, standing: o.Standing, letters: o.Letters, sealer: sealer,
 		// At most half of the processors: a burst of introductions must not stand before the packets of the tunnels.
 		queue: newQueue(max(1, runtime.GOMAXPROCS(0)/2)), told: make(map[identity.NodeID]Told),
 	}, nil
@@ -148,11 +170,11 @@ func (c *Courier) Run(ctx context.Context, nat NAT) error {
 	return nil
 }
 
-// Send has a message of nat sealed and sent. It fails at once, with ErrNoSession, while there is no session at all. Nil means
+// Send has a message of nat sealed and sent. It fails at once, with ErrNoSession, while there is no session at all, unless it goes straight. Nil means
 // that the message waits in a bounded queue, where the oldest of its peer may be dropped and counted: nat repeats what gets no
 // answer.
 func (c *Courier) Send(to identity.NodeID, m path.Message) error {
-	if len(c.sessions.Preferred()) == 0 {
+	if !c.sessions.Leads() && !(m.Straight.IsValid() && c.letters != nil) {
 		return ErrNoSession
 	}
 	c.put(to, out, job{message: m})
@@ -160,7 +182,7 @@ func (c *Courier) Send(to identity.NodeID, m path.Message) error {
 }
 
 // Take takes a sealed message as a session brought it, and owns its bytes from then on. from is who is said to have sent it:
-// that has to be a member, and gives the order of what is done; who has sent it is proven by the message. by is the far side of the
+// that has to be a member, or to become one within 2 s (Met), and gives the order of what is done; who has sent it is proven by the message. by is the far side of the
 // session that brought it, from itself or a member that forwards: what waits is on its account. What does not fit into the queues is dropped and counted.
 func (c *Courier) Take(from, by identity.NodeID, sealed []byte) {
 	if len(sealed) > signal.MaxSealed {
@@ -168,11 +190,30 @@ func (c *Courier) Take(from, by identity.NodeID, sealed []byte) {
 		return
 	}
 	if _, ok := c.members.Keys(from); !ok { // costs less than to open it, and would end the same
-		c.count(fromStranger)
+		if !c.early.put(time.Now(), from, by, sealed) {
+			c.count(fromStranger)
+			return
+		}
+		if _, ok = c.members.Keys(from); ok {
+			c.Met(from) // it has become one meanwhile
+		}
 		return
 	}
 	c.put(from, in, job{sealed: sealed, by: by})
 }
+
+// TakeStraight takes a sealed message that came straight from an address, and owns its bytes from then on. Anybody may have sent it: until it
+// is opened all of them wait in one lane, of which the oldest are dropped.
+func (c *Courier) TakeStraight(sealed []byte, from netip.AddrPort) {
+	if len(sealed) > signal.MaxSealed {
+		c.count(malformedSignal)
+		return
+	}
+	c.put(nobody, in, job{sealed: sealed, by: nobody, straight: from})
+}
+
+// nobody is whose lane and account it is that straight messages are on before they are opened.
+var nobody identity.NodeID
 
 // Forget drops all that is remembered of a peer that is no member any more, and what waits for it. Members has to have
 // forgotten it before.

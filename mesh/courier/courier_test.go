@@ -112,6 +112,7 @@ func TestRefusedSignalsAreCounted(t *testing.T) {
 		bob.courier.Take(alice.id, alice.id, []byte("noise"))
 		bob.courier.Take(identity.NodeID{9}, identity.NodeID{9}, sealed)
 		bob.courier.Take(alice.id, alice.id, make([]byte, signal.MaxSealed+1))
+		time.Sleep(earlyFor)
 		bob.wantDropped(map[string]uint64{
 			"signal: replayed": 1, "signal: not sealed to this node": 1, "signal: from a stranger": 1, "signal: malformed signal": 1,
 		})
@@ -427,6 +428,7 @@ func TestForget(t *testing.T) {
 		}
 		bob.say(alice.id, candidates(2))
 		alice.want()
+		time.Sleep(earlyFor)
 		alice.wantDropped(map[string]uint64{"signal: from a stranger": 1})
 	})
 }

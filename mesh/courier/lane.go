@@ -1,6 +1,7 @@
 package courier
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -37,12 +38,15 @@ type job struct {
 	opened  *opened         // in, taken over from the lane that it came in on; nil: not yet opened
 	by      identity.NodeID // in: whose session brought it
 	round   uint64          // in: of the lane's; in each round every session that brings something has one turn
+	// straight is where it came from, when no session has brought it.
+	straight netip.AddrPort
 }
 
 // opened is a message whose sender is proven.
 type opened struct {
-	message path.Message
-	psk     *signal.PSK // of an answer
+	message   path.Message
+	psk       *signal.PSK // of an answer
+	handshake []byte      // of an answer: the response; nil: none
 }
 
 // The classes of jobs, the first one first. What an introduction that has begun waits for goes before what begins one: while it waits
@@ -130,7 +134,7 @@ func replaces(next, waiting path.Message) bool {
 // replace puts a message in the place of the one that it makes superfluous, if there is one. The caller holds mu.
 func (l *lane) replace(m path.Message) bool {
 	for i, waiting := range l.jobs[out] {
-		if replaces(m, waiting.message) {
+		if waiting.message.Straight == m.Straight && replaces(m, waiting.message) {
 			l.jobs[out][i].message = m
 			return true
 		}
@@ -395,6 +399,13 @@ func (q *queue) leave() {
 	q.computing--
 	q.mu.Unlock()
 	q.stir()
+}
+
+// rejoin takes the slot back that a job has left: it goes on before others begin, and so does not wait for one to be free.
+func (q *queue) rejoin() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.computing++
 }
 
 // done puts a lane whose job is done back into its row, if it has more to do.

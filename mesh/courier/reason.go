@@ -2,6 +2,7 @@ package courier
 
 import (
 	"errors"
+	"time"
 
 	"warren/mesh/signal"
 )
@@ -16,7 +17,8 @@ const (
 	notSealed
 	noRoute
 	keyNotSet
-	malformed // opened, and then no message of nat's, or not in the role that it was sealed in
+	foreignHandshake // carried by an offer, and not made by who offers; the answer goes without one
+	malformed        // opened, and then no message of nat's, or not in the role that it was sealed in
 	malformedSignal
 	notForUs
 	fromStranger
@@ -33,7 +35,7 @@ const (
 // names are the reasons in status and metrics.
 var names = [reasons]string{
 	queueFull: "signal: queue full", notEncoded: "signal: not encoded", notSealed: "signal: not sealed", noRoute: "signal: no route",
-	keyNotSet: "signal: preshared key not set", malformed: "signal: malformed", malformedSignal: "signal: malformed signal",
+	keyNotSet: "signal: preshared key not set", foreignHandshake: "signal: handshake not made by its sender", malformed: "signal: malformed", malformedSignal: "signal: malformed signal",
 	notForUs: "signal: not sealed to this node", fromStranger: "signal: from a stranger", forged: "signal: with a wrong signature",
 	replayed: "signal: replayed", clockSkew: "signal: outside the time window",
 	noOffer: "signal: answer to an offer that was not made or is too old", tooMany: "signal: too many signals from one member",
@@ -66,7 +68,11 @@ func (c *Courier) count(r reason) { c.drops[r].Add(1) }
 func (c *Courier) Dropped() map[string]uint64 {
 	out := make(map[string]uint64)
 	for r := range c.drops {
-		if n := c.drops[r].Load(); n > 0 {
+		n := c.drops[r].Load()
+		if reason(r) == fromStranger {
+			n += c.early.dropped(time.Now())
+		}
+		if n > 0 {
 			out[names[r]] = n
 		}
 	}

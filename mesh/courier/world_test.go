@@ -1,10 +1,13 @@
 package courier
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +39,7 @@ type host struct {
 	id      identity.NodeID
 	courier *Courier
 	name    string
+	addr    netip.AddrPort
 	stands  natkind.Self
 
 	mu       sync.Mutex
@@ -46,8 +50,12 @@ type host struct {
 	slow     map[identity.NodeID]time.Duration // how long the tunnel takes with a key
 	failing  bool                              // the tunnel knows no peer
 	psk      map[identity.NodeID][32]byte
-	captured [][]byte // what it sent
-	held     bool     // what it sends is captured only
+	captured [][]byte      // what it sent
+	held     bool          // what it sends is captured only
+	delay    time.Duration // of what it sends
+	shakes   bool          // its tunnel has handshakes to be carried
+	responds time.Duration // how long its tunnel takes for a response
+	spoils   bool          // what it offers is another's handshake
 }
 
 func newWorld(t testing.TB) *world {
@@ -68,7 +76,8 @@ func (w *world) add(name string) *host {
 		stands: natkind.Self{Mapping: natkind.MappedIndependent},
 	}
 	h.courier, err = New(Options{
-		Mesh: identity.MeshID{1}, Self: h.id, Signing: key, Sealing: sealing, Members: w, Sessions: h, Tunnel: h, Standing: h, Logger: slog.New(slog.DiscardHandler),
+		Mesh: identity.MeshID{1}, Self: h.id, Signing: key, Sealing: sealing, Members: w, Sessions: h, Tunnel: h, Standing: h, Letters: letters{h},
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -76,6 +85,7 @@ func (w *world) add(name string) *host {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.keys[h.id] = signal.Keys{Signing: signing, Sealing: public}
+	h.addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(len(w.all) + 1)}), 9277)
 	w.all[h.id] = h
 	return h
 }
@@ -122,6 +132,13 @@ func (w *world) expel(h *host) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.keys, h.id)
+}
+
+// admit undoes that.
+func (w *world) admit(h *host, keys signal.Keys) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.keys[h.id] = keys
 }
 
 func (h *host) note(format string, args ...any) {
@@ -177,8 +194,29 @@ func (h *host) Send(to identity.NodeID, p session.Proto, sealed []byte) error {
 	if p != session.ProtoSignal {
 		h.world.t.Errorf("got protocol %d, want %d", p, session.ProtoSignal)
 	}
-	if !held {
-		h.world.host(to).courier.Take(h.id, h.id, slices.Clone(sealed))
+	if sealed = slices.Clone(sealed); !held && h.delay > 0 {
+		time.AfterFunc(h.delay, func() { h.world.host(to).courier.Take(h.id, h.id, sealed) })
+	} else if !held {
+		h.world.host(to).courier.Take(h.id, h.id, sealed)
+	}
+	return nil
+}
+
+// letters are the host's Letters.
+type letters struct{ *host }
+
+// Send implements Letters.
+func (l letters) Send(to netip.AddrPort, sealed []byte) error {
+	l.note("writes to %v", to)
+	l.mu.Lock()
+	l.captured = append(l.captured, sealed)
+	l.mu.Unlock()
+	l.world.mu.Lock()
+	defer l.world.mu.Unlock()
+	for _, h := range l.world.all {
+		if h.addr == to {
+			h.courier.TakeStraight(slices.Clone(sealed), l.addr)
+		}
 	}
 	return nil
 }
@@ -191,14 +229,11 @@ func (h *host) last() []byte {
 	return slices.Clone(h.captured[len(h.captured)-1])
 }
 
-// Preferred implements Sessions.
-func (h *host) Preferred() []identity.NodeID {
+// Leads implements Sessions.
+func (h *host) Leads() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.alone {
-		return nil
-	}
-	return []identity.NodeID{{1}}
+	return !h.alone
 }
 
 // SetPresharedKey implements Tunnel.
@@ -225,9 +260,52 @@ func (h *host) Agreed(id identity.NodeID, instance [8]byte) {
 	h.note("agreed with %s %x", h.nameOf(id), instance[:1])
 }
 
+// Initiation implements Handshakes. One names who made it, and for whom.
+func (h *host) Initiation(id identity.NodeID, _ uint64) []byte {
+	if !h.shakes {
+		return nil
+	}
+	h.note("handshake for %s", h.nameOf(id))
+	out := make([]byte, 148)
+	if !h.spoils {
+		copy(out, h.name+" "+h.nameOf(id))
+	}
+	return out
+}
+
+// Respond implements Handshakes.
+func (h *host) Respond(id identity.NodeID, initiation []byte) ([]byte, error) {
+	if !bytes.HasPrefix(initiation, []byte(h.nameOf(id)+" "+h.name)) {
+		return nil, errors.New("made by another")
+	}
+	h.mu.Lock()
+	psk := h.psk[id]
+	h.mu.Unlock()
+	time.Sleep(h.responds)
+	if !h.shakes {
+		return nil, nil
+	}
+	h.note("handshake of %s", h.nameOf(id))
+	return append(psk[:], make([]byte, 60)...), nil // which can be read with the right key only
+}
+
+// Conclude implements Handshakes.
+func (h *host) Conclude(id identity.NodeID, instance [8]byte, response []byte) bool {
+	h.mu.Lock()
+	psk := h.psk[id]
+	h.mu.Unlock()
+	done := bytes.HasPrefix(response, psk[:])
+	h.note("handshake with %s %x: %v", h.nameOf(id), instance[:1], done)
+	return done
+}
+
 // Deliver implements NAT.
 func (h *host) Deliver(from identity.NodeID, m path.Message) {
-	h.note("%s %d of %s", m.Kind, m.Attempt, h.nameOf(from))
+	if m.Straight.IsValid() {
+		h.note("%s %d of %s from %v", m.Kind, m.Attempt, h.nameOf(from), m.Straight)
+	} else {
+		h.note("%s %d of %s", m.Kind, m.Attempt, h.nameOf(from))
+	}
 	h.mu.Lock()
 	answers := h.answers
 	h.mu.Unlock()

@@ -26,7 +26,10 @@ func (s *strike) offerTo(p *puppet, sealer *signal.Sealer, m roster.Member, cand
 	if err != nil {
 		return nil, err
 	}
-	sealed, _, err := sealer.Seal(time.Now(), m.ID, signal.Message{Role: signal.Offer, Attempt: attempt, Payload: payload})
+	garbage := make([]byte, 148) // a handshake that nobody has made
+	garbage[0] = 1
+	binary.LittleEndian.PutUint64(garbage[8:], attempt)
+	sealed, _, err := sealer.Seal(time.Now(), m.ID, signal.Message{Role: signal.Offer, Attempt: attempt, Payload: payload, Handshake: garbage})
 	return sealed, err
 }
 

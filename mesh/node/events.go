@@ -26,8 +26,11 @@ func (h *Hub) pathChanged(e nat.Event) bool {
 		p.met = time.Now()
 	}
 	p.path = e
+	if e.Path.Kind == nat.Direct {
+		h.o.Owners.Paths.Keep(e.Peer, e.Path.Addr, e.Path.RTT)
+	}
 	h.steer(e.Peer, p, planWay(e.Peer, e, h.last.facts.underlay()), e.PeerRestarted)
-	if e.Path.Kind == nat.Relayed {
+	if e.Path.Kind == nat.Relayed && e.Path.RTT != 0 { // else nobody has answered through it yet, and a direct one may be there first
 		h.o.Owners.Standing.Want() // a direct one could not be had, or not yet: what stands in the way is worth knowing
 	}
 	return true
@@ -58,8 +61,14 @@ func (h *Hub) sessionChanged(e session.Event) bool {
 		return false
 	}
 	switch e.Kind {
+	case session.Greeted:
+		// First the record, by which others know whose offers they are.
+		o.Records.Greet(e.ID)
+		o.NAT.SignalReady(e.ID)
+		h.opened.early = true
+		return false
 	case session.Up:
-		h.opened.first = h.opened.first || len(h.sessions) == 0
+		h.opened.first = h.opened.first || len(h.sessions) == 0 && !(h.opened.early && e.Dialled)
 		h.opened.to = append(h.opened.to, e.ID)
 		h.sessions[e.ID] = sessionFacts{remote: e.Remote, since: time.Now(), met: e.Dialled && !bind.IsVirtual(e.Remote.Addr())}
 		delete(h.said.refusals, e.ID)

@@ -83,6 +83,7 @@ type Hub struct {
 type opened struct {
 	to    []identity.NodeID
 	first bool // there was none before: everything has waited
+	early bool // what waits goes with the hello of sessions that this node dials
 }
 
 // peer is what the loop keeps of another active member.
@@ -197,6 +198,9 @@ func (h *Hub) Run(ctx context.Context) error {
 			c.free = time.Now() // somebody may have been put out: that waits for nothing
 		case <-h.o.Feeds.Standing:
 			dirty = true
+			if h.last.facts.standing != nil && h.last.facts.standing.Network == 0 {
+				c.free = time.Now() // nothing is offered to anybody before this host's addresses are known
+			}
 		case <-h.o.Feeds.Streams:
 			dirty = true
 		case <-h.o.Feeds.Relays:

@@ -77,6 +77,7 @@ func TestTwoNodesMeet(t *testing.T) {
 			"0s reach [2]",
 			"0s offer to 2",
 			"20ms key for 2",
+			"30ms keep 2 at 192.0.2.2:9277",
 			"30ms way 2 192.0.2.2:9277",
 			"30ms handshake 2",
 		)
@@ -85,6 +86,7 @@ func TestTwoNodesMeet(t *testing.T) {
 			"0s reach [1]",
 			"10ms key for 1",
 			"10ms answer to 1",
+			"30ms keep 1 at 192.0.2.1:9277",
 			"30ms way 1 192.0.2.1:9277",
 		)
 		if got := a.hub.Board().Warnings; got != nil {
@@ -121,8 +123,8 @@ func TestAnotherAddressAndName(t *testing.T) {
 		changed.Record.Endpoints = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.2:9277")}
 		a.learn(testMember(1), changed)
 		lines(t, "endpoint", a.take(),
-			"0s changed 2",
 			"0s targets 2[203.0.113.2:9277 192.0.2.2:9277]",
+			"0s changed 2",
 			"0s streams anchors [2] listen []",
 		)
 		changed.Record.Instance = [8]byte{22}
@@ -150,6 +152,7 @@ func TestRevokedInTheMiddleOfAnIntroduction(t *testing.T) {
 			"0s peers",
 			"0s drop channels of 2",
 			"0s forget 2",
+			"0s forget path 2",
 			"0s reach []",
 			"5ms key for 2 refused: no such peer",
 			"200ms drop session with 2: 256 2 was revoked",
@@ -343,7 +346,7 @@ func TestAHundredPeersAtOnce(t *testing.T) {
 				counts[subject+" at "+at]++
 			}
 		}
-		want := map[string]int{"peers at 0s": 1, "reach at 0s": 1, "offer at 0s": n, "key at 20ms": n, "way at 30ms": n, "handshake at 30ms": n}
+		want := map[string]int{"peers at 0s": 1, "reach at 0s": 1, "offer at 0s": n, "key at 20ms": n, "keep at 30ms": n, "way at 30ms": n, "handshake at 30ms": n}
 		if fmt.Sprint(counts) != fmt.Sprint(want) {
 			t.Errorf("got %v, want %v", counts, want)
 		}

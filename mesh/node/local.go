@@ -57,9 +57,9 @@ func streamAnchors(f facts) (ids []identity.NodeID, private bool) {
 		known[m.ID] = true
 	}
 	list := func(private bool) (ids []identity.NodeID) {
-		for _, m := range anchors {
-			if slices.ContainsFunc(f.dialable(m.Record.Endpoints), func(a netip.AddrPort) bool { return streams.Counts(a.Addr(), private) }) {
-				ids = append(ids, m.ID)
+		for _, a := range anchors {
+			if slices.ContainsFunc(f.dialable(a.member.Record.Endpoints), func(a netip.AddrPort) bool { return streams.Counts(a.Addr(), private) }) {
+				ids = append(ids, a.member.ID)
 			}
 		}
 		if up > 0 {

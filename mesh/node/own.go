@@ -3,6 +3,7 @@ package node
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"warren/mesh"
 	"warren/mesh/identity"
@@ -23,6 +24,10 @@ func planOwn(self mesh.Member, f facts) *mesh.Own {
 	}
 }
 
+// anchorsSettle is how long no session may have come up until more anchors are named: sessions come up together, and each name that is added
+// by itself is another record for everybody.
+const anchorsSettle = 3 * time.Second
+
 // ownAnchors returns the members through which this node can be reached: those said before as far as their sessions
 // are up, then others, anchors first.
 func ownAnchors(before []identity.NodeID, f facts) []identity.NodeID {
@@ -31,6 +36,13 @@ func ownAnchors(before []identity.NodeID, f facts) []identity.NodeID {
 		if slices.Contains(f.preferred, id) {
 			out = append(out, id)
 		}
+	}
+	settling := slices.ContainsFunc(f.preferred, func(id identity.NodeID) bool {
+		s, up := f.sessions[id]
+		return up && f.now.Sub(s.since) < anchorsSettle
+	})
+	if len(out) > 0 && settling {
+		return before // one of them is enough to be reached by
 	}
 	for _, id := range f.preferred {
 		if len(out) < WantedAnchors && !slices.Contains(out, id) {

@@ -47,6 +47,8 @@ type Records interface {
 	Announce(mesh.Own) error
 	Standing(identity.NodeID) error
 	SessionUp(id identity.NodeID, dialled bool)
+	// Greet tells that a node was dialled that is to say whether it accepts this one, and takes messages meanwhile.
+	Greet(id identity.NodeID)
 	// HandleProof takes the records for which a node refuses this one. Only they can put it out: see Feeds.Fatal.
 	HandleProof(by identity.NodeID, records [][]byte)
 }
@@ -98,6 +100,8 @@ type Streams interface {
 // Courier carries introductions; package mesh/courier.
 type Courier interface {
 	Forget(identity.NodeID)
+	// Met tells that a node is known as a member now: what it has said before can be opened.
+	Met(id identity.NodeID)
 }
 
 // Relays are this node's two parts in relaying, as a relay and as a user of others; package nat/relay.
@@ -123,6 +127,12 @@ type Contacts interface {
 	Snapshot() []place.Contact
 }
 
+// Paths remembers on which direct paths members were reached; package mesh/place.
+type Paths interface {
+	Keep(id identity.NodeID, addr netip.AddrPort, rtt time.Duration)
+	Forget(identity.NodeID)
+}
+
 // Echo answers pings on this node's overlay addresses; package tunnel/echo.
 type Echo interface {
 	Set([]netip.Addr)
@@ -139,6 +149,7 @@ type Owners struct {
 	Relays     Relays
 	Neighbours Neighbours
 	Contacts   Contacts
+	Paths      Paths
 	Echo       Echo
 }
 

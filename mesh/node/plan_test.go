@@ -27,9 +27,12 @@ func testFacts(members ...mesh.Member) facts {
 
 // Where the only channel to a peer would be, a session has to be too.
 func TestPlanDialsTheRelaysThatAreNeeded(t *testing.T) {
-	f := testFacts(testMember(1))
+	members := []mesh.Member{testMember(1)}
 	for n := byte(2); n < 8; n++ {
-		f.view.Members = append(f.view.Members, testMember(n, "192.0.2."+string('0'+rune(n))+":9277"))
+		members = append(members, testMember(n, "192.0.2."+string('0'+rune(n))+":9277"))
+	}
+	f := testFacts(members...)
+	for n := byte(2); n < 8; n++ {
 		f.sessions[id(n)] = sessionFacts{rtt: time.Duration(n) * time.Millisecond}
 	}
 	f.relays = []identity.NodeID{id(7), id(99)}
@@ -168,7 +171,8 @@ func TestTargets(t *testing.T) {
 		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{2, 4}) {
 			t.Errorf("got %v, want 2 and the unknown 4, not 3, which has left", got)
 		}
-		f.view.Members = append(f.view.Members, testMember(5, "203.0.113.1:9277"))
+		view := testView(append(slices.Clone(f.view.Members), testMember(5, "203.0.113.1:9277"))...)
+		f.view = &view
 		f.sessions[id(5)] = sessionFacts{}
 		if got := targetIDs(plan(f).targets); !slices.Equal(got, []byte{5}) {
 			t.Errorf("got %v while an anchor answers, want it alone", got)

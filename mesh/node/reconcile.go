@@ -23,9 +23,21 @@ func (h *Hub) reconcile(now time.Time) {
 		before = &round{}
 	}
 	h.o.Names.Set(want.names)
-	failed := h.setTunnel(before.want, want)
+	if h.o.Owners != nil {
+		h.o.Owners.Sessions.SetTargets(want.targets) // needs nothing of the rest, and the dials take longest
+	}
+	// At the start the first dials and introductions do not wait for the kernel. Later they do: the interface may stand in their way.
+	anew, start := h.last == nil || h.stale, h.last == nil && h.o.Owners != nil
+	var failed error
+	if !start {
+		failed = setLink(h.o.Tunnel, anew, before.want, want)
+	}
+	failed = errors.Join(failed, setPeers(h.o.Tunnel, anew, before.want, want))
 	if h.o.Owners != nil {
 		failed = errors.Join(failed, h.setMesh(before, round{f, want}))
+	}
+	if start {
+		failed = errors.Join(failed, setLink(h.o.Tunnel, anew, before.want, want))
 	}
 	if want.move != f.here.move {
 		h.log.Info("port has another owner behind this host", "port", f.port, "wanted", want.move.to, "address", f.standing.Taken.Seen.String())
@@ -42,17 +54,21 @@ func (h *Hub) reconcile(now time.Time) {
 	h.publish(f, want, failed)
 }
 
-// setTunnel tells the tunnel, only when something ought to be different, or once a minute: the interface is netlink, and with the peers
-// the loop would wait until all preshared keys are set that were agreed before, while the news of new paths wait for the loop.
-func (h *Hub) setTunnel(before, want desired) (failed error) {
-	anew := h.last == nil || h.stale
-	if anew || !reflect.DeepEqual(before.link, want.link) {
-		failed = h.o.Tunnel.SetLink(want.link)
-	}
+// setPeers tells the tunnel its peers, only when something ought to be different, or once a minute (anew): the loop would wait until all preshared
+// keys are set that were agreed before, while the news of new paths wait for the loop.
+func setPeers(t Tunnel, anew bool, before, want desired) error {
 	if anew || !slices.EqualFunc(before.tunnel, want.tunnel, tunnel.Peer.Equal) {
-		failed = errors.Join(failed, h.o.Tunnel.SetPeers(want.tunnel))
+		return t.SetPeers(want.tunnel)
 	}
-	return failed
+	return nil
+}
+
+// setLink is the same for the interface, which is the kernel's.
+func setLink(t Tunnel, anew bool, before, want desired) error {
+	if anew || !reflect.DeepEqual(before.link, want.link) {
+		return t.SetLink(want.link)
+	}
+	return nil
 }
 
 // setMesh tells the owners of the mesh, in the order in which one relies on the other.
@@ -61,7 +77,6 @@ func (h *Hub) setMesh(before *round, r round) (failed error) {
 	h.setMembers(f, want)
 	o.Echo.Set(want.echo)
 	o.Relays.Set(want.relaying, want.relayLimit)
-	o.Sessions.SetTargets(want.targets)
 	o.Relays.Follow(want.follow)
 	if h.stale || h.last == nil || !slices.Equal(before.want.reach, want.reach) {
 		o.NAT.SetPeers(want.reach)
@@ -88,7 +103,7 @@ func (h *Hub) setMesh(before *round, r round) (failed error) {
 	case len(h.opened.to) > 0:
 		o.NAT.SignalReady(h.opened.to...)
 	}
-	h.opened = opened{}
+	h.opened = opened{early: h.opened.early}
 	if want.own != nil && (h.stale || !reflect.DeepEqual(want.own, before.want.own)) {
 		failed = o.Records.Announce(*want.own)
 	}
@@ -107,6 +122,7 @@ func (h *Hub) setMembers(f facts, want desired) {
 		h.meet(m.ID)
 		if p == nil {
 			h.peers[m.ID] = &peer{where: now}
+			h.o.Owners.Courier.Met(m.ID)
 			continue
 		}
 		before := p.where
@@ -178,6 +194,7 @@ func (h *Hub) cutOff(now time.Time, id identity.NodeID) {
 	delete(h.peers, id)
 	o.Relays.Drop(id)
 	o.Courier.Forget(id)
+	o.Paths.Forget(id)
 	h.parting = append(h.parting, parting{id: id, at: now.Add(partAfter), reason: reason})
 }
 

@@ -99,7 +99,8 @@ type twins struct {
 	udp      streams.Snapshot
 	contacts []place.Contact
 	heard    neighbours.Snapshot
-	failLink error // of the next SetLink
+	failLink error         // of the next SetLink
+	slowLink time.Duration // how long SetLink takes; constant
 	routes   []osnet.Route
 	failing  error // of every SetPeers while it is set
 	peerSets int   // how often the tunnel and nat were told of the peers
@@ -142,7 +143,7 @@ func (w *twins) run(t testing.TB) {
 		Self: w.self, Settings: w.setting, Key: wgtypes.Key(testMember(w.self[0]).Record.WireGuardKey), Load: w.load, Reload: w.reload, Logger: w.logger, Ready: w.ready, Tunnel: twinTunnel{w}, Names: twinNames{w},
 		Owners: &Owners{
 			Records: twinRecords{w}, Sessions: twinSessions{w}, NAT: twinNAT{w}, Standing: twinStanding{w}, Streams: twinStreams{w}, Courier: twinCourier{w},
-			Relays: twinRelays{w}, Neighbours: twinNeighbours{w}, Contacts: twinContacts{w}, Echo: twinEcho{w},
+			Relays: twinRelays{w}, Neighbours: twinNeighbours{w}, Contacts: twinContacts{w}, Paths: twinPaths{w}, Echo: twinEcho{w},
 		},
 		Feeds: Feeds{
 			Paths: w.paths, News: w.news, Sessions: w.sessions, Tunnel: w.tunnels, Records: w.records, Standing: w.standing, Streams: w.streams,
@@ -209,6 +210,7 @@ func (w twinTunnel) SetPort(port uint16) error {
 }
 
 func (w twinTunnel) SetLink(c osnet.Config) error {
+	time.Sleep(w.slowLink)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	err := w.failLink
@@ -303,6 +305,7 @@ func (w twinRecords) Standing(other identity.NodeID) error {
 func (w twinRecords) SessionUp(other identity.NodeID, _ bool) {
 	w.happened("gossip", "with %d", other[0])
 }
+func (w twinRecords) Greet(other identity.NodeID) { w.happened("greet", "%d", other[0]) }
 func (w twinRecords) HandleProof(by identity.NodeID, records [][]byte) {
 	w.happened("proof", "by %d: %s", by[0], records)
 }
@@ -469,6 +472,8 @@ func (w twinStreams) Drop(other identity.NodeID) { w.happened("drop", "stream of
 
 type twinCourier struct{ *twins }
 
+func (w twinCourier) Met(identity.NodeID) {}
+
 func (w twinCourier) Forget(peer identity.NodeID) {
 	w.mu.Lock()
 	delete(w.keys, peer)
@@ -495,6 +500,13 @@ func (w twinNeighbours) Snapshot() neighbours.Snapshot {
 	defer w.mu.Unlock()
 	return w.heard
 }
+
+type twinPaths struct{ *twins }
+
+func (w twinPaths) Keep(id identity.NodeID, addr netip.AddrPort, _ time.Duration) {
+	w.note("keep", "%d at %v", id[0], addr)
+}
+func (w twinPaths) Forget(id identity.NodeID) { w.happened("forget path", "%d", id[0]) }
 
 type twinContacts struct{ *twins }
 

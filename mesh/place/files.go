@@ -25,6 +25,7 @@ const (
 	fileSealing   = "sealing.key"   // X25519, to which signals are encrypted; base64, in the same form
 	fileRecords   = "records.db"    // what is known of the mesh: package store
 	fileContacts  = "contacts.json" // where members were met: Contacts. Not in records.db, so that a node that loses that finds the others
+	filePaths     = "paths.json"    // on which direct paths members were reached last: Paths
 	fileLock      = "lock"          // empty, there from the beginning; locked by the running agent (flock)
 )
 
@@ -41,6 +42,7 @@ var remedies = map[string]string{
 	// These the agent mends by itself. It keeps what it found as FILE.corrupt-TIME.
 	fileRecords:  "it is set aside, and fetched anew from other members",
 	fileContacts: "it is set aside, and begins anew",
+	filePaths:    "it begins anew",
 	fileLock:     "remove it while no agent runs",
 }
 

@@ -66,8 +66,15 @@ func TestNarrow(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	began := time.Now()
-	if got := withSize(ctx, failure, stunMember(t, 500, false), new(nat64.Way)); got != failure || time.Since(began) > narrowTime {
-		t.Errorf("ended: got %v after %s", got, time.Since(began))
+	for deadline := time.Now().Add(30 * time.Second); ; { // on a busy machine one try may take as long as the questions
+		began := time.Now()
+		got := withSize(ctx, failure, stunMember(t, 500, false), new(nat64.Way))
+		took := time.Since(began)
+		if got != failure || took > narrowTime && time.Now().After(deadline) {
+			t.Errorf("ended: got %v after %s", got, took)
+		}
+		if got != failure || took <= narrowTime || time.Now().After(deadline) {
+			break
+		}
 	}
 }

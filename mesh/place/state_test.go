@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
@@ -204,6 +205,9 @@ func TestEveryFileIsExplained(t *testing.T) {
 	if err := c.keep(nil); err != nil {
 		t.Fatal(err)
 	}
+	p := OpenPaths(s, func(identity.NodeID) time.Time { return time.Time{} }, nil)
+	p.Keep(identity.NodeID{1}, netip.MustParseAddrPort("192.0.2.1:9277"), 0)
+	p.save()
 	if err := ExportRootTo(m.StateDir, io.Discard); err != nil {
 		t.Fatal(err)
 	}

@@ -61,6 +61,9 @@ func (m *Mesh) peer(other roster.Member, names Names, now time.Time) (api.Peer, 
 	switch {
 	case p.State == api.PeerSilent:
 		reason = signs.Silence().Words(names.Of)
+	case at.Kind == verdict.NoPath && signs.Keyed.After(way.Since) && !way.Since.IsZero():
+		// Introductions have carried it; of one that was done by a path that is gone nothing is said.
+		reason += "; the WireGuard handshake is done"
 	case p.State == api.PeerConnecting && at.Kind != verdict.NoPath:
 		reason = "a path is there; the WireGuard handshake is not done yet"
 	}

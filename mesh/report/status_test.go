@@ -71,6 +71,13 @@ func TestPeers(t *testing.T) {
 			way.Since = now.Add(-time.Second)
 			m.Paths[idB] = way
 		}, api.PeerConnecting, api.Path{Kind: api.PathNone}, 0, "peer has not answered", verdict.Path{}},
+		{"no path yet, and keys", func(m *Mesh) {
+			without(m)
+			way := m.Paths[idB]
+			way.Since = now.Add(-2 * time.Second)
+			m.Paths[idB] = way
+			m.Traffic[idB] = Traffic{LastHandshake: ago(time.Second)}
+		}, api.PeerConnecting, api.Path{Kind: api.PathNone}, 0, "peer has not answered; the WireGuard handshake is done", verdict.Path{}},
 		{"no path, and tried", func(m *Mesh) {
 			m.Paths[idB] = path.Status{Reason: through, Since: now.Add(-time.Minute), RTT: time.Second}
 		}, api.PeerDown, api.Path{Kind: api.PathNone}, 0, "relay through gate is dead", verdict.Path{}},

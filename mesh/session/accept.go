@@ -72,19 +72,29 @@ func (r *reception) member(ctx context.Context, conn *quic.Conn) error {
 		return fmt.Errorf("read hello: %w", err)
 	}
 	leaveHalfOpen(conn)
-	_, err = r.keeper.adopt(conn, id, far, false)
+	_, err = r.keeper.adopt(r.keeper.link(conn, id, false), far)
 	return err
+}
+
+// longHello is how long a hello may take over the longest lines.
+const longHello = 10 * time.Second
+
+// helloWithin is how long a hello may take on a connection: four of its round trips when those are long. A handshake that is given up is
+// made once more, which on a slow line makes the round trip longer still.
+func helloWithin(conn *quic.Conn) time.Duration {
+	return min(max(helloTimeout, 4*conn.ConnectionStats().SmoothedRTT), longHello)
 }
 
 // answerHello waits for the dialling side's hello. A connection that lost the race between addresses never says it.
 func (r *reception) answerHello(ctx context.Context, conn *quic.Conn) (instance, error) {
-	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	limit := helloWithin(conn)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	st, err := conn.AcceptStream(ctx)
 	if err != nil {
 		return instance{}, err
 	}
-	st.SetDeadline(time.Now().Add(helloTimeout))
+	st.SetDeadline(time.Now().Add(limit))
 	far, err := readHello(st)
 	if err != nil {
 		return instance{}, err

@@ -17,9 +17,16 @@ import (
 )
 
 const (
-	stagger      = 50 * time.Millisecond // between the starts of two addresses of one target (RFC 8305, section 5, is slower)
-	helloTimeout = 3 * time.Second
-	refusalDelay = 20 * time.Millisecond
+	// Between the starts of two addresses of one target: soon while there is no session, as RFC 8305, section 5, has it once there is
+	// one, and late after somebody has answered, who may only be busy. Each start is a handshake at both ends.
+	urgentStagger = 50 * time.Millisecond
+	stagger       = 250 * time.Millisecond
+	heardStagger  = time.Second
+	busyStagger   = 500 * time.Millisecond // on a machine that is late with its own dials
+
+	helloTimeout  = 3 * time.Second
+	helloPatience = 10 * time.Second // of who dials: a far side that has shaken hands is there, however busy
+	refusalDelay  = 20 * time.Millisecond
 )
 
 var errWoken = errors.New("interrupted: addresses or network changed")
@@ -29,6 +36,12 @@ type dialled struct {
 	conn *quic.Conn
 	addr netip.AddrPort
 	err  error
+}
+
+// haste is how much there is in one dial.
+type haste struct {
+	limit   time.Duration // for any answer
+	stagger time.Duration // between addresses
 }
 
 // dialler makes connections. Its methods may be called concurrently.
@@ -42,14 +55,17 @@ type dialler struct {
 }
 
 // race dials all addresses, one after the other but not waiting for each, and returns the first connection. One of them has to answer
-// within the limit; then they have as long as handshakes may take. heard is set by the first packet that comes from any.
-func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, limit time.Duration, heard *atomic.Bool) (dialled, error) {
+// within the limit; then they have as long as handshakes may take, and new addresses are no reason to begin again. heard is set by the
+// first packet that comes from any.
+func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, h haste, heard *atomic.Bool) (dialled, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	results := make(chan dialled, len(addrs))
 	started, ended := 0, 0
+	var last time.Time
 	start := func() {
 		addr := addrs[started]
 		started++
+		last = time.Now()
 		d.wait.Go(func() {
 			conn, err := d.attempt(ctx, t.id, addr, heard)
 			results <- dialled{conn, addr, err}
@@ -67,8 +83,8 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 		})
 	}
 	begin := time.Now()
-	silence := time.AfterFunc(limit, func() {
-		late := time.Since(begin) - limit
+	silence := time.AfterFunc(h.limit, func() {
+		late := time.Since(begin) - h.limit
 		time.AfterFunc(late, func() { // the answer may lie unread for as long as this machine is busy
 			if !heard.Load() {
 				cancel(context.DeadlineExceeded)
@@ -77,10 +93,11 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 	})
 	defer silence.Stop()
 	start()
-	next, stall := time.NewTicker(stagger), time.NewTicker(shortDial)
+	next, stall := time.NewTimer(d.stagger(h)), time.NewTicker(shortDial)
 	defer next.Stop()
 	defer stall.Stop()
 	defer t.stalled(true)
+	waited := false
 	var failures []error
 	for ended < started || started < len(addrs) {
 		select {
@@ -94,9 +111,17 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 			if started < len(addrs) {
 				start()
 			}
-		case <-next.C:
-			if started < len(addrs) {
+		case at := <-next.C:
+			d.lane.late(time.Now(), time.Since(at))
+			switch {
+			case heard.Load() && !waited:
+				waited = true
+				next.Reset(heardStagger)
+			case time.Since(last) < d.stagger(h):
+				next.Reset(d.stagger(h) - time.Since(last)) // answers take longer than was known
+			case started < len(addrs):
 				start()
+				next.Reset(d.stagger(h))
 			}
 		case at := <-stall.C:
 			// Two round trips were due long ago. It goes on all the same.
@@ -104,12 +129,29 @@ func (d *dialler) race(ctx context.Context, t *target, addrs []netip.AddrPort, l
 				t.stalled(false)
 			}
 		case <-t.wake:
+			if !heard.Load() {
+				finish(errWoken)
+				return dialled{}, errWoken
+			}
+		case <-t.anew:
 			finish(errWoken)
 			return dialled{}, errWoken
 		}
 	}
 	cancel(nil)
 	return dialled{}, errors.Join(failures...)
+}
+
+// stagger is the time between the starts of two addresses: at least as long as first answers take at present, and a quarter (RFC 8305, section 5,
+// has it follow what was measured). Most that do not answer sooner are far away or busy, and a second handshake keeps them so.
+func (d *dialler) stagger(h haste) time.Duration {
+	now := time.Now()
+	least := h.stagger
+	if d.lane.isBusy(now) {
+		least = max(least, busyStagger)
+	}
+	trip := d.lane.answers(now)
+	return max(least, min(trip+trip/4, heardStagger))
 }
 
 // attempt dials one address and checks that it is the node id that answers, as a member.
@@ -143,8 +185,11 @@ func (d *dialler) attempt(ctx context.Context, id identity.NodeID, addr netip.Ad
 
 // greet says hello on a dialled connection. Only with the answer it is certain that the far side has accepted our
 // certificate, and only with our hello that we have chosen this connection among those raced.
-func (d *dialler) greet(ctx context.Context, conn *quic.Conn) (instance, error) {
-	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+//
+// said is called when the hello is on its way: what follows it on the same connection comes to the far side together with it, once that has
+// taken the certificate, and else to nobody.
+func (d *dialler) greet(ctx context.Context, conn *quic.Conn, said func()) (instance, error) {
+	ctx, cancel := context.WithTimeout(ctx, helloPatience)
 	defer cancel()
 	st, err := conn.OpenStreamSync(ctx)
 	if err != nil {
@@ -158,5 +203,6 @@ func (d *dialler) greet(ctx context.Context, conn *quic.Conn) (instance, error) 
 		return instance{}, err
 	}
 	st.Close()
+	said()
 	return readHello(st)
 }

@@ -20,6 +20,7 @@ const (
 	Down                         // it went down: Code, Reason, ByPeer
 	Moved                        // its far side's address changed, or another connection carries it now
 	Refused                      // ID refuses us with Code and Reason; told again only when they change or after an Up
+	Greeted                      // ID has proved itself and this side has said hello: what is sent goes with that, and counts if ID accepts us
 )
 
 // Event is a change of state of the session with one node.
@@ -39,7 +40,7 @@ type Event struct {
 const maxTold = 4096
 
 // mailbox hands events to a reader that may be slow. It is bounded by the number of nodes, because per node only the
-// newest state is kept: at most one Down, one Up, one Moved, one Refused, handed out in this order. A reader that
+// newest state is kept: at most one Greeted, one Down, one Up, one Moved, one Refused, handed out in this order. A reader that
 // sleeps through Up and Down sees the Down alone; one that sleeps through Down and Up sees both.
 type mailbox struct {
 	out  chan Event    // constant
@@ -57,7 +58,7 @@ type told struct {
 	reason string
 }
 
-type pendingEvents struct{ down, up, moved, refused *Event }
+type pendingEvents struct{ greeted, down, up, moved, refused *Event }
 
 func newMailbox() *mailbox {
 	return &mailbox{out: make(chan Event), news: make(chan struct{}, 1), pending: make(map[identity.NodeID]*pendingEvents), told: make(map[identity.NodeID]told)}
@@ -85,6 +86,8 @@ func (m *mailbox) put(e Event) {
 		m.order = append(m.order, e.ID)
 	}
 	switch e.Kind {
+	case Greeted:
+		p.greeted = &e
 	case Up:
 		p.up, p.moved = &e, nil
 	case Down:
@@ -132,6 +135,8 @@ func (m *mailbox) take() (Event, bool) {
 	p := m.pending[m.order[0]]
 	var e Event
 	switch {
+	case p.greeted != nil:
+		e, p.greeted = *p.greeted, nil
 	case p.down != nil:
 		e, p.down = *p.down, nil
 	case p.up != nil:

@@ -1,9 +1,11 @@
 package session
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +23,25 @@ import (
 // what has just broken: when all is silent because all are busy, copies of everything would keep them so.
 const maxCopies = 2
 
-var copiesOfSignals = limit.Rate{PerSecond: 8, Burst: 48}
+// Of gossip less is copied: what is lost of it goes by other members too, or is found missing.
+var (
+	copiesOfSignals = limit.Rate{PerSecond: 1, Burst: 48}
+	copiesOfGossip  = limit.Rate{PerSecond: 1, Burst: 16}
+)
+
+// A node that has just started has sessions that nothing has gone over yet, and introduces itself to everybody: nothing has broken. It
+// begins with a few copies, and has the others as it would have after a rest.
+const (
+	firstCopiesOfSignals = 8
+	firstCopiesOfGossip  = 2
+)
+
+// copiesOf is a limiter of that rate which has only so many yet.
+func copiesOf(r limit.Rate, first int) *rate.Limiter {
+	l := r.Limiter()
+	l.AllowN(time.Now(), r.Burst-first)
+	return l
+}
 
 // router carries messages and streams over the links of a table, and passes them on for others. Its methods may be called
 // concurrently.
@@ -35,6 +55,7 @@ type router struct {
 	counters *counters
 	ways     *ways
 	spare    *rate.Limiter // of copies
+	gossip   *rate.Limiter // of those of gossip
 
 	splices atomic.Int32
 }
@@ -75,7 +96,7 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 	}
 	copies := 0
 	for l := range r.hops(to, true) {
-		if copies++; copies > maxCopies || sent && !r.spare.Allow() {
+		if copies++; copies > maxCopies || sent && !r.mayCopy(p) {
 			break
 		}
 		pushed := by(l)
@@ -90,10 +111,39 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 	if back != nil && (!sent || r.spare.Allow()) && by(back) {
 		sent = true
 	}
-	if !sent {
+	if !sent && !r.sendEarly(to, p, payload) {
 		return fmt.Errorf("send to %s: %w", to.Short(), ErrNoRoute)
 	}
 	return nil
+}
+
+// sendEarly sends a message, for want of a session, on the heels of a hello that is not answered yet. The far side reads it when it has accepted this
+// node; should it not, nobody does, and the protocols bear that.
+func (r *router) sendEarly(to identity.NodeID, p Proto, payload []byte) bool {
+	for _, l := range r.table.greeted(to) {
+		return l.push(append(header{kind: frameDirect, proto: p}.appendTo(nil), payload...))
+	}
+	if p != ProtoSignal {
+		return false
+	}
+	best := r.table.greeted(identity.NodeID{})
+	slices.SortFunc(best, func(a, b *link) int { return cmp.Or(cmp.Compare(a.near, b.near), a.id.Compare(b.id)) })
+	for _, l := range best {
+		if r.roster.Member(l.id) {
+			return l.push(append(header{kind: frameEnvelope, hops: maxHops, to: to, from: r.self, proto: p}.appendTo(nil), payload...))
+		}
+	}
+	return false
+}
+
+// Leads reports whether there is a session, or one in the making on which messages can go already.
+func (s *Sessions) Leads() bool {
+	return len(s.router.preferred()) > 0 || len(s.table.greeted(identity.NodeID{})) > 0
+}
+
+// mayCopy reports whether a message that is on its way may go another way too.
+func (r *router) mayCopy(p Proto) bool {
+	return (p != ProtoGossip || r.gossip.Allow()) && r.spare.Allow()
 }
 
 // readDatagrams is a link's main goroutine; it ends with the connection.

@@ -19,7 +19,7 @@ type Roster interface {
 	Member(id identity.NodeID) bool
 	// Anchor reports whether strangers can reach a node: many others have sessions with it then.
 	Anchor(id identity.NodeID) bool
-	// AnchorsOf returns the members that dst says it keeps sessions with, best first.
+	// AnchorsOf returns the members that dst keeps sessions with, best first: those that it says, and those that it ought to.
 	AnchorsOf(dst identity.NodeID) []identity.NodeID
 	// Spent reports whether all uses of an invite are taken, as far as the records tell.
 	Spent(invite identity.KeyID) bool
@@ -81,8 +81,8 @@ func (r *router) preferred() []*link {
 	return links
 }
 
-// hops iterates over the links by which dst may be reached, best first: those to its own anchors, then to others as preferred says;
-// first those that no check is under way of. Those to dst itself and to the members in not are left out. They are taken from the live
+// hops iterates over the links by which dst may be reached, best first: those to its own anchors, then those to members that have
+// one of these among theirs, then to others as preferred says; first those that no check is under way of. Those to dst itself and to the members in not are left out. They are taken from the live
 // table, so that whoever has just come can be answered by the way on which it came.
 //
 // At the source of a message, where nobody else would find a way, the fastest session serves as a last resort, even with a node that
@@ -103,12 +103,22 @@ func (r *router) hops(dst identity.NodeID, source bool, not ...identity.NodeID) 
 			}
 			return yield(l)
 		}
-		for _, id := range r.roster.AnchorsOf(dst) {
+		near := r.roster.AnchorsOf(dst)
+		for _, id := range near {
 			if r.roster.Member(id) && !try(r.table.link(id)) {
 				return
 			}
 		}
-		for _, l := range r.preferred() {
+		links := r.preferred()
+		if source {
+			for _, l := range links {
+				leads := slices.ContainsFunc(r.roster.AnchorsOf(l.id), func(id identity.NodeID) bool { return slices.Contains(near, id) })
+				if leads && !try(l) {
+					return
+				}
+			}
+		}
+		for _, l := range links {
 			if !try(l) {
 				return
 			}

@@ -94,14 +94,14 @@ func (r *reception) join(ctx context.Context, conn *quic.Conn) {
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeShutdown), "took too long")
 	})
 	defer stop()
-	begun, stopBeginning := context.WithTimeout(ctx, helloTimeout)
+	begun, stopBeginning := context.WithTimeout(ctx, helloWithin(conn))
 	defer stopBeginning()
 	st, err := conn.AcceptStream(begun)
 	if err != nil {
 		conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no stream")
 		return
 	}
-	st.SetReadDeadline(time.Now().Add(helloTimeout))
+	st.SetReadDeadline(time.Now().Add(helloWithin(conn)))
 	var start [1]byte
 	if _, err := io.ReadFull(st, start[:]); err != nil || start[0] != joinStart {
 		r.counters.add(dropMalformed)

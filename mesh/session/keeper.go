@@ -27,9 +27,22 @@ type keeper struct {
 	log       *slog.Logger
 }
 
-// adopt makes a link of a connection, after the hellos, enters it into the table and starts serving it.
-func (k *keeper) adopt(conn *quic.Conn, id identity.NodeID, far instance, dialled bool) (*link, error) {
-	l := newLink(conn, id, far, dialled, k.wait, func() { k.router.counters.add(dropQueueFull) })
+// link makes a link of a connection.
+func (k *keeper) link(conn *quic.Conn, id identity.NodeID, dialled bool) *link {
+	return newLink(conn, id, dialled, k.wait, func() { k.router.counters.add(dropQueueFull) })
+}
+
+// greet has a link used for what cannot wait, from when this side has said hello; until adopt, or until the far side has refused (given).
+func (k *keeper) greet(l *link) (given func()) {
+	if !k.router.roster.Member(l.id) || !k.table.greet(l) {
+		return func() {}
+	}
+	return func() { k.table.ungreet(l) }
+}
+
+// adopt takes a link after the hellos, enters it into the table and starts serving it.
+func (k *keeper) adopt(l *link, far instance) (*link, error) {
+	l.instance = far
 	if err := k.strangers.enter(l); err != nil {
 		k.router.counters.add(dropNoPlace)
 		l.close(CodeStranger, err.Error())

@@ -24,7 +24,7 @@ func (s *Sessions) Knock(ctx context.Context, id identity.NodeID, addrs []netip.
 	d.wait = &ours
 	defer ours.Wait()
 	defer cancel()
-	won, err := d.race(ctx, one, one.addrs, longDial, new(atomic.Bool))
+	won, err := d.race(ctx, one, one.addrs, haste{longDial, urgentStagger}, new(atomic.Bool))
 	if err != nil {
 		return err
 	}

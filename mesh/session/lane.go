@@ -7,8 +7,11 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"warren/nat/due"
 )
 
 // connectionIDPrefix begins every connection ID of ours. In a short header the ID stands right behind the first byte,
@@ -37,7 +40,10 @@ type lane struct {
 
 	known atomic.Pointer[map[netip.AddrPort]bool] // addresses of sessions, copied on write
 
-	dialling atomic.Int32 // dials in the map
+	dialling atomic.Int32              // dials in the map
+	answered atomic.Pointer[time.Time] // when an address that is dialled answered last; nil: never
+	trip     atomic.Pointer[trip]      // how long first answers take at present; nil: not known
+	busy     atomic.Pointer[time.Time] // when this machine was last late with dials; nil: never
 
 	mu    sync.Mutex
 	dials map[netip.AddrPort]map[*dialWatch]bool // guarded by mu
@@ -47,7 +53,21 @@ type lane struct {
 type dialWatch struct {
 	failed func(error)
 	heard  *atomic.Bool
+	began  time.Time
+	first  atomic.Bool // something has come
 }
+
+// trip is how long a first answer took, and when that came.
+type trip struct {
+	took time.Duration
+	at   time.Time
+}
+
+// tripLasts is how long what was measured holds: the machine may be busy no more, or in another network.
+const tripLasts = 5 * time.Second
+
+// busyLasts is how long a machine counts as busy that was late once.
+const busyLasts = time.Second
 
 func newLane(conn net.PacketConn, strange func()) *lane {
 	l := &lane{PacketConn: conn, strange: strange, dials: make(map[netip.AddrPort]map[*dialWatch]bool)}
@@ -58,7 +78,7 @@ func newLane(conn net.PacketConn, strange func()) *lane {
 // watch calls failed, once or more, when writes to addr fail, and sets heard when a packet comes from there, until the returned function
 // is called.
 func (l *lane) watch(addr netip.AddrPort, failed func(error), heard *atomic.Bool) (stop func()) {
-	w := &dialWatch{failed, heard}
+	w := &dialWatch{failed: failed, heard: heard, began: time.Now()}
 	l.dialling.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,7 +112,39 @@ func (l *lane) hear(from netip.AddrPort) {
 	defer l.mu.Unlock()
 	for w := range l.dials[from] {
 		w.heard.Store(true)
+		now := time.Now()
+		if !w.first.Swap(true) {
+			l.first(now, now.Sub(w.began))
+		}
+		l.answered.Store(&now)
 	}
+}
+
+// first notes how long the first answer of an address took, from when the dial began: the network's part and that of two busy machines. It rises
+// at once, and falls by half with each answer that came sooner.
+func (l *lane) first(now time.Time, took time.Duration) {
+	l.trip.Store(&trip{max(took, l.answers(now)/2), now})
+}
+
+// answers is how long first answers take at present, as far as is known from the last seconds; zero: nothing is.
+func (l *lane) answers(now time.Time) time.Duration {
+	if t := l.trip.Load(); t != nil && now.Sub(t.at) < tripLasts {
+		return t.took
+	}
+	return 0
+}
+
+// late notes how late this machine was for something of its dials. Answers lie unread for as long, here and most likely there.
+func (l *lane) late(now time.Time, late time.Duration) {
+	if late >= due.Busy {
+		l.busy.Store(&now)
+	}
+}
+
+// isBusy reports whether it was late within the last moment.
+func (l *lane) isBusy(now time.Time) bool {
+	at := l.busy.Load()
+	return at != nil && now.Sub(*at) < busyLasts
 }
 
 // WriteTo implements net.PacketConn. It reports an error only when the lane is closed.

@@ -32,22 +32,26 @@ const (
 	checkPause   = 5 * time.Second  // between checks that incoming messages cause
 	doubtPause   = time.Second      // between checks that paths in doubt cause
 	doubtQuiet   = 100 * time.Millisecond
-	maxReason    = 256
+
+	// Of a far side that is late with its answers, checks that come often take a tenth of the time.
+	checkShare    = 10
+	maxCheckPause = 10 * time.Second
+	maxReason     = 256
 )
 
 // checkTimes is when an unanswered ping is repeated: a lost one costs little, and five lost in a row mean a dead path.
 // The second comes soon: a far side that sees the first come from a new address proves that before it answers there.
 var checkTimes = [...]time.Duration{0, 60 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1200 * time.Millisecond}
 
-// overdueAt is the ping at which whoever wants the session dials anew beside it: two round trips within a continent have
-// passed, and ending the session is not yet due.
+// overdueAt is the ping at which whoever wants the session dials anew beside it, when three round trips have passed and this machine is not
+// late itself: two round trips within a continent have passed, and ending the session is not yet due.
 const overdueAt = 3
 
 // link is one QUIC connection with a verified member, after its hello.
 type link struct {
 	// constant
 	id       identity.NodeID
-	instance instance
+	instance instance // set before the link is in the table
 	dialled  bool
 	conn     *quic.Conn
 	chain    []*x509.Certificate
@@ -70,10 +74,10 @@ type link struct {
 	ended bool
 }
 
-func newLink(conn *quic.Conn, id identity.NodeID, far instance, dialled bool, wait *sync.WaitGroup, dropped func()) *link {
+func newLink(conn *quic.Conn, id identity.NodeID, dialled bool, wait *sync.WaitGroup, dropped func()) *link {
 	now := time.Now()
 	l := &link{
-		id: id, instance: far, dialled: dialled, conn: conn, chain: conn.ConnectionState().TLS.PeerCertificates,
+		id: id, dialled: dialled, conn: conn, chain: conn.ConnectionState().TLS.PeerCertificates,
 		since: now, near: conn.ConnectionStats().SmoothedRTT, wait: wait, gone: make(chan struct{}), remote: addrPortOf(conn.RemoteAddr()),
 		pulse: newPulse(now), favours: newFavours(), meter: newMeter(),
 	}
@@ -184,12 +188,15 @@ func (l *link) ping() bool {
 	answered, forget := l.pulse.expect(h.nonce)
 	defer forget()
 	start, planned := time.Now(), time.Duration(0)
-	limit := max(checkTimeout, 4*l.rtt())
+	rtt := l.rtt()
+	limit, busy := max(checkTimeout, 4*rtt), false
 	timer := time.NewTimer(planned)
 	defer timer.Stop()
+	told := false
 	for next := 0; ; {
 		select {
 		case <-answered:
+			l.pulse.settled(time.Since(start))
 			return true
 		case <-l.conn.Context().Done():
 			return false
@@ -197,13 +204,15 @@ func (l *link) ping() bool {
 		}
 		// The answer may lie unread for as long as this machine is busy.
 		if late := time.Since(start) - planned; late >= due.Busy {
+			busy = true
 			limit = min(limit+2*late, busyTimeout)
 		}
 		if time.Since(start) >= limit {
 			return false
 		}
 		l.push(h.appendTo(nil))
-		if next == overdueAt {
+		if next >= overdueAt && !told && !busy && time.Since(start) >= 3*rtt {
+			told = true
 			notify(l.pulse.overdue)
 		}
 		next++

@@ -13,6 +13,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/mesh/session/sessiontest"
+	"warren/nat/due"
 )
 
 func FuzzParseFrame(f *testing.F) {
@@ -257,6 +258,9 @@ func TestOverUDP(t *testing.T) {
 	a.target(b)
 	select {
 	case e := <-a.Events():
+		if e.Kind == Greeted {
+			e = <-a.Events()
+		}
 		if e.Kind != Up || e.Remote != b.addr {
 			t.Fatalf("got %+v", e)
 		}
@@ -271,5 +275,37 @@ func TestOverUDP(t *testing.T) {
 		expect(t, "message", got, "hello")
 	case <-time.After(10 * time.Second):
 		t.Fatal("no message within 10 s")
+	}
+}
+
+// A machine that is late with its dials leaves first addresses half a second, and what was measured of answers counts if it is more; neither for long.
+func TestStagger(t *testing.T) {
+	l := newLane(nil, nil)
+	d := &dialler{lane: l}
+	for _, tt := range []struct {
+		name       string
+		late, took time.Duration
+		ago        time.Duration
+		want       time.Duration
+	}{
+		{"nothing is known", 0, 0, 0, urgentStagger},
+		{"on time", due.Busy - 1, 0, 0, urgentStagger},
+		{"late", due.Busy, 0, 0, busyStagger},
+		{"late before", due.Busy, 0, busyLasts, urgentStagger},
+		{"answers take long", 0, 400 * time.Millisecond, 0, 500 * time.Millisecond},
+		{"both, and longer", due.Busy, 700 * time.Millisecond, 0, 875 * time.Millisecond},
+		{"very long", 0, time.Minute, 0, heardStagger},
+		{"took long before", 0, time.Minute, tripLasts, urgentStagger},
+	} {
+		l.trip.Store(nil)
+		l.busy.Store(nil)
+		at := time.Now().Add(-tt.ago)
+		l.late(at, tt.late)
+		if tt.took > 0 {
+			l.first(at, tt.took)
+		}
+		if got := d.stagger(haste{shortDial, urgentStagger}); got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }

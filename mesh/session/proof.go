@@ -94,10 +94,11 @@ type proofs struct {
 // answer refuses a connection that the far side has dialled: the proof, if there is one, is the answer to its hello.
 func (p *proofs) answer(ctx context.Context, conn *quic.Conn, told Refusal) {
 	if len(told.Proof) > 0 {
-		ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+		limit := helloWithin(conn)
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		if st, err := conn.AcceptStream(ctx); err == nil {
-			st.SetDeadline(time.Now().Add(helloTimeout))
+			st.SetDeadline(time.Now().Add(limit))
 			if _, err := readHello(st); err == nil {
 				p.hand(conn, st, told)
 			}

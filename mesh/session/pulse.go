@@ -11,8 +11,9 @@ const recent = 300 * time.Millisecond
 
 // pulse is what is known about whether the far side of a link is there: what it sends, and how it answers checks.
 type pulse struct {
-	since   time.Time     // constant: when the link came up
-	overdue chan struct{} // constant; capacity 1: the answer to a check is
+	since    time.Time     // constant: when the link came up
+	overdue  chan struct{} // constant; capacity 1: the answer to a check is
+	answered chan struct{} // constant; capacity 1: it has come
 
 	// atomic
 	checks atomic.Int32 // under way: the link is doubtful
@@ -22,10 +23,11 @@ type pulse struct {
 	mu        sync.Mutex // guards the rest
 	pongs     map[uint64]chan struct{}
 	lastCheck time.Time
+	took      time.Duration // from the first ping of the last check to its answer
 }
 
 func newPulse(since time.Time) *pulse {
-	return &pulse{since: since, overdue: make(chan struct{}, 1), pongs: make(map[uint64]chan struct{})}
+	return &pulse{since: since, overdue: make(chan struct{}, 1), answered: make(chan struct{}, 1), pongs: make(map[uint64]chan struct{})}
 }
 
 // hear notes that a frame came in.
@@ -48,11 +50,21 @@ func (p *pulse) sure() bool {
 	return !p.doubtful() && p.quiet() < recent && p.heard.Load() >= p.evaded.Load()
 }
 
-// due reports whether the last check that was asked for often is longer ago than pause, and counts this one if so.
+// settled notes how long the answer to a check took.
+func (p *pulse) settled(took time.Duration) {
+	p.mu.Lock()
+	p.took = took
+	p.mu.Unlock()
+	notify(p.answered)
+}
+
+// due reports whether the last check that was asked for often is longer ago than pause, or than checkShare times what its answer took, and
+// counts this one if so.
 func (p *pulse) due(pause time.Duration) bool {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	pause = max(pause, min(checkShare*p.took, maxCheckPause))
 	due := now.Sub(p.lastCheck) >= pause
 	if due {
 		p.lastCheck = now

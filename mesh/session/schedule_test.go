@@ -24,7 +24,7 @@ import (
 
 // healBound is within which two have a session: a half whose far side is gone ends when nothing is heard (idleTimeout), the next dial
 // is on the last rung of the ladder, and of two that were dialled at the same time one goes after its grace.
-const healBound = idleTimeout + maxBackOff*5/4 + longDial + helloTimeout + checkTimeout + 2*duplicateGrace
+const healBound = idleTimeout + maxBackOff*5/4 + longDial + helloPatience + checkTimeout + 2*duplicateGrace
 
 // connection is one of QUIC: a half at each node. A half that is nil has not come up, or has ended.
 type connection struct {
@@ -176,7 +176,7 @@ func (s *schedule) dial(i int, done func(came bool)) {
 		s.after(s.trip(), func() {
 			if !s.passes() || c.closed[i] || n.number != number || far.number != theirs {
 				s.end(i, c, nil) // no answer to the hello
-				s.after(helloTimeout, func() { ended(false) })
+				s.after(helloPatience, func() { ended(false) })
 				return
 			}
 			ended(true)
@@ -429,7 +429,7 @@ func (s *schedule) play() (trouble string, took time.Duration) {
 	}
 	took = s.untilRight()
 	// Whoever was dialling may have made another one, of which a close was lost before. When all that is over, nothing changes any more.
-	s.pass(longDial + helloTimeout + 2*duplicateGrace)
+	s.pass(longDial + helloPatience + 2*duplicateGrace)
 	s.untilRight()
 	s.pass(idleTimeout)
 	s.read(0, 9)

@@ -76,6 +76,8 @@ var (
 type Target struct {
 	ID    identity.NodeID
 	Addrs []netip.AddrPort
+	// Behind is another target in whose place this one is: it is dialled when that one has not answered. Zero: none.
+	Behind identity.NodeID
 }
 
 // Refusal is an error that Members.Verify may return (also wrapped) to choose the code and the text that the refused
@@ -198,7 +200,8 @@ func New(o Options) (*Sessions, error) {
 	}
 	s.router = &router{
 		self: o.Self, roster: o.Roster, inbound: o.Inbound,
-		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters, spare: copiesOfSignals.Limiter(),
+		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters,
+		spare: copiesOf(copiesOfSignals, firstCopiesOfSignals), gossip: copiesOf(copiesOfGossip, firstCopiesOfGossip),
 	}
 	s.strangers = newStrangers(o.Roster)
 	proofs := &proofs{inbound: o.Inbound, wait: &s.wait}
@@ -206,7 +209,7 @@ func New(o Options) (*Sessions, error) {
 		members: o.Members, table: s.table, router: s.router, strangers: s.strangers, met: &gate.met, wait: &s.wait, log: log,
 	}
 	s.targets = &targets{
-		self: o.Self, table: s.table, credit: newCredit(&gate.met), places: make(chan struct{}, dialsAtOnce), keeper: s.keeper, events: s.events, wait: &s.wait,
+		self: o.Self, table: s.table, credit: newCredit(&gate.met), places: make(chan struct{}, dialsAtOnce), besides: besides.Limiter(), keeper: s.keeper, events: s.events, wait: &s.wait,
 		dialler: &dialler{o.Members, s.transport, s.lane, own, proofs, &s.wait},
 		changed: make(chan struct{}, 1), running: make(map[*target]context.CancelFunc), list: make(map[identity.NodeID]*target),
 	}

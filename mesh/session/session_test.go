@@ -494,3 +494,43 @@ func TestKnock(t *testing.T) {
 		}
 	})
 }
+
+// The second address of a target is dialled only when the first has had as long as answers take: a handshake that nobody needed costs both ends
+// as much as one that was needed.
+func TestSecondAddressesWaitAsAnswersTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 7, sessiontest.Options{Latency: 150 * time.Millisecond})
+		defer w.stop()
+		a := w.nodes[0]
+		var targets []Target
+		second := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}) }
+		for i, n := range w.nodes {
+			n.start(nil)
+			if i > 0 {
+				targets = append(targets, Target{ID: n.ID, Addrs: []netip.AddrPort{n.addr, netip.AddrPortFrom(second(i), 9277)}})
+			}
+		}
+		a.SetTargets(targets[:1])
+		w.until(3*time.Second, "a session", func() bool { return a.up(w.nodes[1]) })
+		a.SetTargets(targets)
+		took := w.until(3*time.Second, "all sessions", func() bool {
+			return !slices.ContainsFunc(w.nodes[1:], func(n *testNode) bool { return !a.up(n) })
+		})
+		time.Sleep(3 * time.Second)
+		for i := range w.nodes[2:] {
+			if got := w.net.SentTo(second(i + 2)); got != 0 {
+				t.Errorf("target %d: got %d packets to its second address, want none", i+2, got)
+			}
+		}
+		t.Logf("the others after %v", took)
+
+		// An address that does not answer holds up no more than that.
+		dead := netip.AddrPortFrom(second(99), 9277)
+		a.SetTargets(targets[:1])
+		time.Sleep(time.Second)
+		a.SetTargets(append(targets[:1:1], Target{ID: w.nodes[2].ID, Addrs: []netip.AddrPort{dead, w.nodes[2].addr}}))
+		if took := w.until(3*time.Second, "a session by the second address", func() bool { return a.up(w.nodes[2]) }); took > 1200*time.Millisecond {
+			t.Errorf("by the second address: got %v, want the stagger and a handshake", took)
+		}
+	})
+}

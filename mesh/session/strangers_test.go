@@ -68,7 +68,7 @@ func (i *intruder) barge(ctx context.Context, to *testNode) (*quic.Conn, error) 
 			i.told[fmt.Sprint(code, " ", reason)]++
 		}
 	})
-	if _, err := (&dialler{instance: instance(node.ID[:8])}).greet(ctx, c); err != nil {
+	if _, err := (&dialler{instance: instance(node.ID[:8])}).greet(ctx, c, func() {}); err != nil {
 		c.CloseWithError(0, "")
 		return nil, err
 	}

@@ -25,7 +25,8 @@ type table struct {
 
 	mu    sync.Mutex // guards the rest
 	peers map[identity.NodeID]*peer
-	came  chan struct{} // closed, and replaced, when there is a session with another node
+	early map[identity.NodeID]*link // greeted and not answered yet, of nodes without a session
+	came  chan struct{}             // closed, and replaced, when there is a session with another node
 }
 
 // peer is a node with at least one link.
@@ -42,7 +43,7 @@ type closing struct {
 }
 
 func newTable(self identity.NodeID, events *mailbox, lane *lane) *table {
-	return &table{self: self, events: events, lane: lane, peers: make(map[identity.NodeID]*peer), came: make(chan struct{})}
+	return &table{self: self, events: events, lane: lane, peers: make(map[identity.NodeID]*peer), early: make(map[identity.NodeID]*link), came: make(chan struct{})}
 }
 
 // add enters a new link. The caller closes those that are superfluous, and settles: of two links with one peer, the preferred
@@ -92,6 +93,39 @@ func (t *table) add(l *link) (superfluous []closing, settle *link) {
 		}
 	}
 	return superfluous, settle
+}
+
+// greet enters a link on which this side has said hello. It reports false if there is a session with the node, or another such link.
+func (t *table) greet(l *link) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.peers[l.id] != nil || t.early[l.id] != nil {
+		return false
+	}
+	t.early[l.id] = l
+	t.events.put(Event{Kind: Greeted, ID: l.id, Dialled: true})
+	return true
+}
+
+// ungreet takes it out again.
+func (t *table) ungreet(l *link) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.early[l.id] == l {
+		delete(t.early, l.id)
+	}
+}
+
+// greeted returns the links that wait for their hello; the one with a node if id is not zero.
+func (t *table) greeted(id identity.NodeID) (all []*link) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range t.early {
+		if id.IsZero() || l.id == id {
+			all = append(all, l)
+		}
+	}
+	return all
 }
 
 // keep makes l, which is alive, the current link of its peer and returns the other one, if there is one.
@@ -182,6 +216,13 @@ func (t *table) refresh() {
 			t.moved(p.current)
 		}
 	}
+}
+
+// any reports whether there is a session.
+func (t *table) any() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.peers) > 0
 }
 
 // nextCame returns a channel that is closed when there is a session with another node.

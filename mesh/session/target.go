@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"warren/mesh/identity"
 )
 
@@ -22,21 +24,24 @@ const (
 // target is a node to keep a session with, and how dialling it goes.
 type target struct {
 	id   identity.NodeID // constant
-	wake chan struct{}   // constant; capacity 1: start over now
+	wake chan struct{}   // constant; capacity 1: do not wait, and start over unless somebody has answered
+	anew chan struct{}   // constant; capacity 1: start over, for the network is another one
 
 	mu       sync.Mutex // guards the rest
+	behind   identity.NodeID
 	addrs    []netip.AddrPort
 	attempts int
 	stalls   int // of the dial that is under way
 	lastErr  error
 	next     time.Time
+	doubts   doubts
 }
 
 func newTarget(id identity.NodeID) *target {
-	return &target{id: id, wake: make(chan struct{}, 1)}
+	return &target{id: id, wake: make(chan struct{}, 1), anew: make(chan struct{}, 1)}
 }
 
-// set takes new addresses and reports whether they differ from the old ones.
+// set takes other addresses and reports whether there are new ones among them: that old ones have gone is no reason to begin again.
 func (t *target) set(addrs []netip.AddrPort) bool {
 	clean := make([]netip.AddrPort, 0, len(addrs))
 	for _, a := range addrs {
@@ -47,20 +52,34 @@ func (t *target) set(addrs []netip.AddrPort) bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	// The order may differ: a good address moves to the front.
-	same := len(clean) == len(t.addrs) && !slices.ContainsFunc(clean, func(a netip.AddrPort) bool { return !slices.Contains(t.addrs, a) })
-	if !same {
+	fresh := slices.ContainsFunc(clean, func(a netip.AddrPort) bool { return !slices.Contains(t.addrs, a) })
+	if fresh || len(clean) != len(t.addrs) { // else the order may differ: a good address moves to the front
 		t.addrs = clean
 	}
-	return !same
+	return fresh
 }
 
-// rouse makes the dial loop start over.
-func (t *target) rouse() {
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
+// follow says in whose place the target is.
+func (t *target) follow(behind identity.NodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.behind = behind
+}
+
+// welcome reports whether nothing is known of the far side's refusing this one: then what cannot wait goes with the hello.
+func (t *target) welcome() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, refused := errors.AsType[*refusal](t.lastErr)
+	_, closed := errors.AsType[*quic.ApplicationError](t.lastErr)
+	return t.attempts == 0 || !refused && !closed
+}
+
+// place returns in whose place the target is, and how often dials of the target itself have failed.
+func (t *target) place() (behind identity.NodeID, attempts int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.behind, t.attempts
 }
 
 // good moves the address of a session to the front and forgets the failures.
@@ -101,6 +120,22 @@ func (t *target) pause(ctx context.Context, wait time.Duration) bool {
 	case <-timer.C:
 		return false
 	case <-t.wake:
+		return true
+	case <-t.anew:
+		return true
+	}
+}
+
+// yield leaves the far side time to dial; it reports true when the network has changed meanwhile. New addresses are no reason to be sooner.
+func (t *target) yield(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return false
+	case <-t.anew:
 		return true
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/time/rate"
 
 	"warren/mesh/identity"
 )
@@ -22,9 +23,18 @@ const (
 	steadyAfter  = 5 * time.Second // a session that lived this long is redialled at once, with the ladder reset
 
 	// Of two anchors each dials the other. When there are many, the one with the smaller ID has a head start: two handshakes for each
-	// session are twice the work for all that start at once.
-	headStart = 150 * time.Millisecond
-	manyDials = 4
+	// session are twice the work for all that start at once. The far side may not know that it is to dial, so a node that has no session
+	// dials one target soon.
+	headStart  = 1500 * time.Millisecond
+	aloneStart = 150 * time.Millisecond
+	headTrips  = 4 // first answers: a handshake, and what goes before it
+	manyDials  = 4
+
+	// When a target that stands behind another one is dialled, and how often that is looked at.
+	reserveAfter = 2
+	reserveAlone = time.Second
+	reserveLook  = 500 * time.Millisecond
+	maxDepth     = 8
 
 	// So many dials go on at once; one that nobody answers for dialSilence makes room for another. A handshake is a millisecond or more
 	// of work at both ends: when all start at once, those begun first are done before they are given up.
@@ -43,6 +53,7 @@ type targets struct {
 	dialler *dialler
 	credit  *credit
 	places  chan struct{} // of dialsAtOnce
+	besides *rate.Limiter // see replace
 	keeper  *keeper
 	events  *mailbox
 	wait    *sync.WaitGroup
@@ -68,8 +79,9 @@ func (t *targets) set(targets []Target) {
 			one = newTarget(want.ID)
 			one.set(want.Addrs)
 		} else if one.set(want.Addrs) {
-			one.rouse()
+			notify(one.wake)
 		}
+		one.follow(want.Behind)
 		wanted[want.ID] = one
 	}
 	t.list = wanted
@@ -81,7 +93,7 @@ func (t *targets) rouse() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, one := range t.list {
-		one.rouse()
+		notify(one.anew)
 	}
 }
 
@@ -147,8 +159,12 @@ func (t *targets) drop(wanted map[identity.NodeID]*target) {
 // keep is a target's goroutine: it sees to a session with the target until ctx is done.
 func (t *targets) keep(ctx context.Context, one *target) {
 	var ladder backOff
-	if t.yields(one.id) {
-		one.pause(ctx, headStart)
+	if first, yields := t.yields(one.id); yields {
+		if !first || !one.yield(ctx, aloneStart) && t.table.any() {
+			one.yield(ctx, headStart)
+			// A far side that answers late is late with its own dials too.
+			one.yield(ctx, min(headTrips*t.dialler.lane.answers(time.Now()), 2*headStart)-headStart)
+		}
 	}
 	for ctx.Err() == nil {
 		if l := t.table.link(one.id); l != nil {
@@ -156,7 +172,7 @@ func (t *targets) keep(ctx context.Context, one *target) {
 			case <-ctx.Done():
 				return
 			case <-l.pulse.overdue:
-				if err := t.dial(ctx, one, true); err != nil && !errors.Is(err, errWoken) && ctx.Err() == nil {
+				if err := t.replace(ctx, one, l); err != nil && !errors.Is(err, errWoken) && ctx.Err() == nil {
 					one.failed(err, false)
 				}
 				continue
@@ -168,7 +184,10 @@ func (t *targets) keep(ctx context.Context, one *target) {
 				continue
 			}
 		} else {
-			err := t.dial(ctx, one, false)
+			if !t.reserve(ctx, one) {
+				continue
+			}
+			err := t.dial(ctx, ctx, one, false)
 			if err == nil || ctx.Err() != nil {
 				continue
 			}
@@ -185,19 +204,80 @@ func (t *targets) keep(ctx context.Context, one *target) {
 	}
 }
 
-// yields reports whether the far side dials this node as well, and does so first.
-func (t *targets) yields(id identity.NodeID) bool {
-	roster := t.keeper.router.roster
-	return t.self.Compare(id) > 0 && roster.Anchor(t.self) && roster.Anchor(id) && len(t.now()) > manyDials
+// reserve waits as long as the target that this one stands behind may still answer: until two dials of that have failed, or for a second
+// while there is no session at all and nobody answers any dial. It reports whether the target may be dialled now.
+func (t *targets) reserve(ctx context.Context, one *target) bool {
+	for begun := time.Now(); ctx.Err() == nil; one.pause(ctx, reserveLook) {
+		behind, _ := one.place()
+		first := t.find(behind)
+		if first == nil {
+			return true
+		}
+		_, attempts := first.place()
+		switch {
+		case t.table.link(one.id) != nil:
+			return false
+		case t.table.link(behind) != nil:
+		case attempts >= reserveAfter, !t.table.any() && t.silent(begun) >= t.depth(one)*reserveAlone:
+			return true
+		}
+	}
+	return false
+}
+
+// silent is how long nothing has come from any address that is dialled.
+func (t *targets) silent(since time.Time) time.Duration {
+	if last := t.table.lane.answered.Load(); last != nil && last.After(since) {
+		since = *last
+	}
+	return time.Since(since)
+}
+
+// depth is how many targets a target stands behind, one behind the other.
+func (t *targets) depth(one *target) (n time.Duration) {
+	all := t.now()
+	for one != nil && n < maxDepth {
+		behind, _ := one.place()
+		if one = all[behind]; one != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// yields reports whether the far side dials this node as well, and does so first, and if so whether it is the first of those.
+func (t *targets) yields(id identity.NodeID) (first, yields bool) {
+	roster, all := t.keeper.router.roster, t.now()
+	if t.self.Compare(id) < 0 || !roster.Anchor(t.self) || !roster.Anchor(id) || len(all) <= manyDials {
+		return false, false
+	}
+	for other := range all {
+		if other.Compare(id) < 0 {
+			return false, true
+		}
+	}
+	return true, true
+}
+
+// haste is how long the next dial of a target, after so many that failed, has. Without any session each second counts; else a far side that
+// is late with everything is not made later by beginning again.
+func (t *targets) haste(attempts int) haste {
+	switch {
+	case t.table.any():
+		return haste{longDial, stagger}
+	case attempts%longDialEach == longDialEach-1:
+		return haste{longDial, urgentStagger}
+	}
+	return haste{shortDial, urgentStagger}
 }
 
 // dial makes one session with the target, racing its addresses; beside the one that there is, or if there is still none when its turn
-// comes.
-func (t *targets) dial(ctx context.Context, one *target, beside bool) error {
+// comes. It is given up when racing ends.
+func (t *targets) dial(ctx, racing context.Context, one *target, beside bool) error {
 	select {
 	case t.places <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-racing.Done():
+		return racing.Err()
 	}
 	var heard atomic.Bool
 	leave := sync.OnceFunc(func() { <-t.places })
@@ -211,10 +291,7 @@ func (t *targets) dial(ctx context.Context, one *target, beside bool) error {
 		return nil
 	}
 	one.mu.Lock()
-	addrs, limit := slices.Clone(one.addrs), shortDial
-	if one.attempts%longDialEach == longDialEach-1 {
-		limit = longDial
-	}
+	addrs, hurry := slices.Clone(one.addrs), t.haste(one.attempts)
 	one.mu.Unlock()
 	if len(addrs) == 0 {
 		leave()
@@ -223,23 +300,38 @@ func (t *targets) dial(ctx context.Context, one *target, beside bool) error {
 			return ctx.Err()
 		case <-one.wake:
 			return errWoken
+		case <-one.anew:
+			return errWoken
 		}
 	}
 	if addrs = t.credit.affordable(time.Now(), one.id, addrs); len(addrs) == 0 {
 		return errNoCredit
 	}
-	won, err := t.dialler.race(ctx, one, addrs, limit, &heard)
+	won, err := t.dialler.race(racing, one, addrs, hurry, &heard)
 	if err != nil {
 		return err
 	}
-	far, err := t.dialler.greet(ctx, won.conn)
+	l, given := t.keeper.link(won.conn, one.id, true), func() {}
+	far, err := t.dialler.greet(racing, won.conn, func() {
+		if one.welcome() {
+			given = t.keeper.greet(l)
+		}
+	})
+	given()
+	if err != nil {
+		defer l.end()
+	}
+	if errors.Is(context.Cause(racing), errAnswered) {
+		won.conn.CloseWithError(quic.ApplicationErrorCode(CodeDuplicate), errAnswered.Error())
+		return errAnswered
+	}
 	if err != nil {
 		t.dialler.proofs.heard(one.id, won.conn, err)
 		won.conn.CloseWithError(quic.ApplicationErrorCode(CodeProtocol), "no hello")
 		return fmt.Errorf("greet %v: %w", won.addr, err)
 	}
 	one.good(won.addr)
-	l, err := t.keeper.adopt(won.conn, one.id, far, true)
+	l, err = t.keeper.adopt(l, far)
 	if ctx.Err() != nil {
 		l.close(CodeUnneeded, unneeded)
 	}

@@ -35,6 +35,7 @@ type testNode struct {
 
 	mu       sync.Mutex
 	events   []Event
+	greeted  []identity.NodeID
 	messages []string
 	book     book // its roster; the zero book knows everybody, and no anchors
 }
@@ -179,7 +180,11 @@ func (n *testNode) start(conn *sessiontest.PacketConn, edit ...func(*Options)) {
 			select {
 			case e := <-s.Events():
 				n.mu.Lock()
-				n.events = append(n.events, e)
+				if e.Kind == Greeted {
+					n.greeted = append(n.greeted, e.ID)
+				} else {
+					n.events = append(n.events, e)
+				}
 				n.mu.Unlock()
 			case <-ctx.Done():
 				return

@@ -114,38 +114,41 @@ func (s *Sealer) heardOffer(now time.Time, from identity.NodeID, in body) error 
 		if h.key != hash {
 			return fmt.Errorf("second key for attempt %d: %w", in.Attempt, ErrMalformed)
 		}
+		if in.Millis >= h.millis {
+			h.handshake, h.millis = in.Handshake, in.Millis
+		}
 		return nil
 	}
 	public, err := hpke.MLKEM768X25519().NewPublicKey(in.KEM)
 	if err != nil {
 		return fmt.Errorf("read offered key: %w", ErrMalformed)
 	}
-	p.heard[in.Attempt] = &heard{at: now, key: hash, public: public}
+	p.heard[in.Attempt] = &heard{at: now, key: hash, public: public, handshake: in.Handshake, millis: in.Millis}
 	return nil
 }
 
-// answer encapsulates a secret to the offered key, once for each attempt.
-func (s *Sealer) answer(now time.Time, to identity.NodeID, attempt uint64) ([]byte, *PSK, error) {
+// answer encapsulates a secret to the offered key, once for each attempt, and returns the initiation that came with the key.
+func (s *Sealer) answer(now time.Time, to identity.NodeID, attempt uint64) (enc []byte, psk *PSK, initiation []byte, err error) {
 	p := s.lock(now, to)
 	defer p.mu.Unlock()
 	h := p.heard[attempt]
 	if h == nil {
-		return nil, nil, ErrNoOffer
+		return nil, nil, nil, ErrNoOffer
 	}
 	if h.enc == nil {
 		context := s.agreementContext(to, s.options.Self, attempt, h.public.Bytes())
 		enc, sender, err := hpke.NewSender(h.public, hpke.HKDFSHA256(), hpke.ExportOnly(), context)
 		if err != nil {
-			return nil, nil, fmt.Errorf("encapsulate to the offered key: %w", err)
+			return nil, nil, nil, fmt.Errorf("encapsulate to the offered key: %w", err)
 		}
 		secret, err := sender.Export(pskInfo, len(PSK{}))
 		if err != nil {
-			return nil, nil, fmt.Errorf("derive preshared key: %w", err)
+			return nil, nil, nil, fmt.Errorf("derive preshared key: %w", err)
 		}
 		h.enc, h.psk = enc, PSK(secret)
 	}
-	psk := h.psk
-	return h.enc, &psk, nil
+	key := h.psk
+	return h.enc, &key, h.handshake, nil
 }
 
 // heardAnswer derives the preshared key from the encapsulated secret. The first answer to an attempt counts. One that was

@@ -54,7 +54,7 @@ func TestLaterVersionsAreBorne(t *testing.T) {
 	}
 	for i, change := range []func(inside, around map[int]any){
 		func(_, _ map[int]any) {},
-		func(inside, _ map[int]any) { inside[9] = []byte("more"); inside[99] = map[int]any{1: "x"} },
+		func(inside, _ map[int]any) { inside[98] = []byte("more"); inside[99] = map[int]any{1: "x"} },
 		func(_, around map[int]any) { around[3] = 5; around[40] = "x" },
 	} {
 		in := body{From: alice.options.Self[:], Millis: now.UnixMilli(), Nonce: append(make([]byte, 15), byte(i)), Role: Offer, Attempt: 7, Payload: []byte("p"), KEM: kem}

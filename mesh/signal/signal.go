@@ -55,6 +55,9 @@ const (
 	MaxSealed  = 12 << 10
 	// MinWithKey is the least size of an offer or an answer, which carry 1,216 and 1,120 bytes of the key agreement.
 	MinWithKey = 1120
+	// Sizes of WireGuard's messages of a handshake (WireGuard, section 5.4).
+	initiationSize = 148
+	responseSize   = 92
 	// Window is how far the clocks of two members may differ, and how long a nonce is remembered.
 	Window = 5 * time.Minute
 	// agreementLife bounds how long an unanswered offer's key is kept: longer than any attempt lasts.
@@ -83,6 +86,8 @@ type Message struct {
 	Attempt uint64
 	// Payload is passed through: at most MaxPayload bytes.
 	Payload []byte
+	// Handshake is passed through: of an offer WireGuard's initiation (148 bytes), of an answer the response (92 bytes); nil: none.
+	Handshake []byte
 	// At is when it was sealed, by the sender's clock; set by Open.
 	At time.Time
 }
@@ -153,6 +158,9 @@ type heard struct {
 	public hpke.PublicKey
 	enc    []byte
 	psk    PSK
+	// handshake is the initiation that the offer carried, made at millis by the sender's clock: of repeats the latest. nil: none.
+	handshake []byte
+	millis    int64
 }
 
 // clear is what is signed and then sealed. The signature covers the exact bytes of Body.
@@ -170,6 +178,8 @@ type body struct {
 	Payload []byte `cbor:"6,keyasint"`
 	KEM     []byte `cbor:"7,keyasint,omitempty"` // offer: public key; answer: encapsulated secret
 	To      []byte `cbor:"8,keyasint,omitempty"` // the receiver's instance; none: not known
+	// Handshake is the first (offer) or second (answer) message of WireGuard's.
+	Handshake []byte `cbor:"9,keyasint,omitempty"`
 }
 
 const (
@@ -210,6 +220,16 @@ func SealingPublic(private [32]byte) ([32]byte, error) {
 	return [32]byte(key.PublicKey().Bytes()), nil
 }
 
+// Agree makes the preshared key that the answer to an attempt will say, and returns the initiation that its offer has carried, nil for none: who
+// answers sets the key first, and then has the handshake's response for the answer. The error wraps ErrNoOffer when there is no offer to answer.
+func (s *Sealer) Agree(now time.Time, to identity.NodeID, attempt uint64) (psk *PSK, initiation []byte, err error) {
+	_, psk, initiation, err = s.answer(now, to, attempt)
+	if err != nil {
+		return nil, nil, fmt.Errorf("answer %s: %w", to.Short(), err)
+	}
+	return psk, initiation, nil
+}
+
 // Seal signs and seals m for a member. Sealing an answer yields the preshared key that the pair shares from now on;
 // it must be in place before the answer leaves. Sealing the same offer or answer again repeats the same key.
 // The error wraps ErrStranger when to is no member, and ErrNoOffer when an answer has no offer to answer.
@@ -223,7 +243,10 @@ func (s *Sealer) Seal(now time.Time, to identity.NodeID, m Message) (sealed []by
 	}
 	var nonce [16]byte
 	rand.Read(nonce[:])
-	in := body{From: s.options.Self[:], Millis: now.UnixMilli(), Nonce: nonce[:], Role: m.Role, Attempt: m.Attempt, Payload: m.Payload}
+	in := body{From: s.options.Self[:], Millis: now.UnixMilli(), Nonce: nonce[:], Role: m.Role, Attempt: m.Attempt, Payload: m.Payload, Handshake: m.Handshake}
+	if !in.handshakeFits() {
+		return nil, nil, fmt.Errorf("seal signal for %s: handshake of %d bytes: %w", to.Short(), len(m.Handshake), ErrMalformed)
+	}
 	if instance := s.instance(now, to, keys.Instance); instance != [8]byte{} {
 		in.To = instance[:]
 	}
@@ -231,7 +254,7 @@ func (s *Sealer) Seal(now time.Time, to identity.NodeID, m Message) (sealed []by
 	case Offer:
 		in.KEM, err = s.offer(now, to, m.Attempt)
 	case Answer:
-		in.KEM, psk, err = s.answer(now, to, m.Attempt)
+		in.KEM, psk, _, err = s.answer(now, to, m.Attempt)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("seal signal for %s: %w", to.Short(), err)
@@ -278,7 +301,7 @@ func (s *Sealer) Open(now time.Time, sealed []byte) (from identity.NodeID, m Mes
 	if err := s.fresh(now, sender, [16]byte(in.Nonce)); err != nil {
 		return sender, m, nil, fmt.Errorf("open signal of %s: %w", sender.Short(), err)
 	}
-	m = Message{Role: in.Role, Attempt: in.Attempt, Payload: in.Payload, At: time.UnixMilli(in.Millis)}
+	m = Message{Role: in.Role, Attempt: in.Attempt, Payload: in.Payload, Handshake: in.Handshake, At: time.UnixMilli(in.Millis)}
 	switch in.Role {
 	case Offer:
 		err = s.heardOffer(now, sender, in)
@@ -300,7 +323,7 @@ func (s *Sealer) verify(plain []byte) (in body, from identity.NodeID, err error)
 	if err := decoding.Unmarshal(outer.Body, &in); err != nil {
 		return in, from, fmt.Errorf("decode signal: %w", ErrMalformed)
 	}
-	if len(in.From) != len(from) || len(in.Nonce) != 16 || len(in.To) > 0 && len(in.To) != 8 || in.Role > Answer || len(in.Payload) > MaxPayload {
+	if len(in.From) != len(from) || len(in.Nonce) != 16 || len(in.To) > 0 && len(in.To) != 8 || in.Role > Answer || len(in.Payload) > MaxPayload || !in.handshakeFits() {
 		return in, from, fmt.Errorf("decode signal: %w", ErrMalformed)
 	}
 	sender := identity.NodeID(in.From)
@@ -312,6 +335,19 @@ func (s *Sealer) verify(plain []byte) (in body, from identity.NodeID, err error)
 		return in, from, fmt.Errorf("open signal of %s: %w", sender.Short(), ErrForged)
 	}
 	return in, sender, nil
+}
+
+// handshakeFits reports whether what is carried has the size that its role says.
+func (in *body) handshakeFits() bool {
+	switch len(in.Handshake) {
+	case 0:
+		return true
+	case initiationSize:
+		return in.Role == Offer
+	case responseSize:
+		return in.Role == Answer
+	}
+	return false
 }
 
 // toSign binds the body to this protocol, mesh and receiver, so that a signal cannot be sealed anew to another.

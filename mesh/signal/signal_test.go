@@ -303,3 +303,61 @@ func TestSignalsForAnEarlierRun(t *testing.T) {
 		t.Errorf("got instance %x, want that of the message", got)
 	}
 }
+
+// What an offer carries is given to who answers it: of repetitions the one that was made last, in whatever order they come.
+func TestHandshakeIsCarried(t *testing.T) {
+	alice, bob, _ := pair(t)
+	now := time.Unix(1_800_000_000, 0)
+	if _, _, err := bob.Agree(now, alice.options.Self, 7); !errors.Is(err, ErrNoOffer) {
+		t.Errorf("without an offer: got %v, want ErrNoOffer", err)
+	}
+	var sealed [3][]byte
+	for i := range sealed {
+		m := Message{Role: Offer, Attempt: 7}
+		if i > 0 {
+			m.Handshake = bytes.Repeat([]byte{byte(i)}, initiationSize)
+		}
+		sealed[i], _ = seal(t, alice, now.Add(time.Duration(i)*time.Second), bob, m)
+	}
+	for _, c := range []struct{ offer, want int }{{0, 0}, {2, 2}, {1, 2}} {
+		_, m, _, err := bob.Open(now, sealed[c.offer])
+		if err != nil || (len(m.Handshake) > 0) != (c.offer > 0) {
+			t.Fatalf("offer %d: got a handshake of %d bytes, %v", c.offer, len(m.Handshake), err)
+		}
+		psk, initiation, err := bob.Agree(now, alice.options.Self, 7)
+		if err != nil || psk == nil || (initiation == nil) != (c.want == 0) || c.want > 0 && initiation[0] != byte(c.want) {
+			t.Fatalf("after offer %d: got key %v, a handshake of %d bytes, %v, want that of offer %d", c.offer, psk, len(initiation), err, c.want)
+		}
+	}
+	psk, _, _ := bob.Agree(now, alice.options.Self, 7)
+	response := bytes.Repeat([]byte{9}, responseSize)
+	answer, sealedKey := seal(t, bob, now, alice, Message{Role: Answer, Attempt: 7, Handshake: response})
+	if _, m, got, err := alice.Open(now, answer); err != nil || *got != *psk || *sealedKey != *psk || !bytes.Equal(m.Handshake, response) {
+		t.Errorf("got key %v, a handshake of %d bytes, %v, want the key that was agreed on before, and the response", got, len(m.Handshake), err)
+	}
+}
+
+// A member seals what it likes: a handshake of another size than its role has is refused before anybody looks into it.
+func TestHandshakeOfWrongSizeIsMalformed(t *testing.T) {
+	alice, bob, _ := pair(t)
+	for _, c := range []struct {
+		role Role
+		size int
+		ok   bool
+	}{
+		{Plain, 0, true}, {Offer, 0, true}, {Answer, 0, true}, {Offer, 148, true}, {Answer, 92, true},
+		{Plain, 148, false}, {Plain, 92, false}, {Offer, 92, false}, {Answer, 148, false}, {Offer, 147, false}, {Answer, 4096, false}, {Offer, 1, false},
+	} {
+		raw, err := encoding.Marshal(body{From: alice.options.Self[:], Nonce: make([]byte, 16), Role: c.role, Handshake: make([]byte, c.size)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := encoding.Marshal(clear{Body: raw, Signature: ed25519.Sign(alice.options.Signing, alice.toSign(bob.options.Self, raw))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := bob.verify(plain); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrMalformed) {
+			t.Errorf("role %d, %d bytes: got %v, want taken: %v", c.role, c.size, err, c.ok)
+		}
+	}
+}

@@ -109,7 +109,7 @@ func TestSystemNetwork(t *testing.T) {
 		raw := make([]byte, Size)
 		raw[0] = mark
 		// The kernel notices a new carrier in a worker of its own, and an address is not usable before.
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			if err := conns[0].Send(Send{Link: links[0].Index, Group: family, Raw: raw}); err == nil {
 				break
 			} else if time.Now().After(deadline) {

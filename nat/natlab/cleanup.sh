@@ -26,6 +26,13 @@ done
 for ns in $(spaces); do
 	ip netns del "$ns"
 done
+for group in /sys/fs/cgroup/cpu/warren-natlab-"$id" /sys/fs/cgroup/warren-natlab-"$id"; do
+	# Those that were killed may be there for a moment, on a busy machine for seconds.
+	for wait in $(seq 100); do
+		if [ ! -d "$group" ] || rmdir "$group" 2>/dev/null; then break; fi
+		sleep 0.1
+	done
+done
 rm -rf "$dir"
 rm -rf "$entry"
 rmdir "${entry%/*}" 2>/dev/null # the registry, with the last lab in it

@@ -74,9 +74,10 @@ func (l *Lab) Heal() {
 }
 
 // Move takes a host to another network, as a laptop is carried: its card goes
-// down and comes up with other addresses. nil is the Internet. A Cut or Loss stays behind.
+// down and comes up with other addresses. nil is the Internet. A Cut or Loss stays behind, and its own Line.
 func (h *Host) Move(behind *Router) {
 	h.lab.Mend(h)
+	h.lab.unline(h.plug())
 	h.lab.must(h.space.ip("link del eth0"))
 	h.attach(behind)
 }

@@ -50,6 +50,8 @@ type Lab struct {
 	homes    int   // private prefixes handed out so far
 	publics  int   // public prefixes of LANs handed out so far
 	cuts     []cut
+	lines    map[int]*stretch // by the number of the link
+	share    []string         // words before each command in a host; see Share
 
 	// Guarded by mu.
 	mu        sync.Mutex
@@ -93,7 +95,7 @@ func New(o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{claim: c, log: o.Log, fatal: o.Fatal, names: map[string]bool{"net": true}}
+	l := &Lab{claim: c, log: o.Log, fatal: o.Fatal, names: map[string]bool{"net": true}, lines: map[int]*stretch{}}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}

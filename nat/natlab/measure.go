@@ -204,40 +204,83 @@ func (m *prober) filtering() (Dependence, error) {
 	return AddressPortDependent, nil
 }
 
-// ask sends one Binding request, three times at most, and returns the address
-// that the server has seen; false when no answer came. The lab's round trip is
-// far below the 150 ms that each of them waits.
+// The waits of ask. On a busy machine an answer has taken half a second, and one that is late must not pass for one that was filtered.
+const (
+	again     = 150 * time.Millisecond // the lab's round trip is far below it
+	patience  = 4 * time.Second        // until a server that does not answer at all is blocked
+	behindIt  = 100 * time.Millisecond // for the answer in question, after one that was asked for later has come
+	questions = 3                      // unanswered ones, each with a later one that was answered, until that is what the NAT does
+)
+
+// ask sends Binding requests and returns the address that the server has seen; false when no answer came. A plain one is repeated until its
+// answer comes, or for as long as patience says. One for an answer from elsewhere has a plain one sent after it: the server takes
+// both in their order, so the plain answer says that the other one has been sent.
 func (m *prober) ask(to netip.AddrPort, change byte) (netip.AddrPort, bool, error) {
-	setters := []stun.Setter{stun.TransactionID, stun.BindingRequest}
-	if change != 0 {
-		setters = append(setters, stun.RawAttribute{Type: changeRequest, Value: []byte{0, 0, 0, change}})
-	}
-	req, err := stun.Build(setters...)
-	if err != nil {
-		return netip.AddrPort{}, false, err
-	}
-	buf := make([]byte, 1500)
-	for range 3 {
-		if _, err := m.conn.WriteToUDPAddrPort(req.Raw, to); err != nil {
+	if change == 0 {
+		req, err := stun.Build(stun.TransactionID, stun.BindingRequest)
+		if err != nil {
 			return netip.AddrPort{}, false, err
 		}
-		m.conn.SetReadDeadline(time.Now().Add(150 * time.Millisecond))
-		for {
-			n, err := m.conn.Read(buf)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
+		for end := time.Now().Add(patience); time.Now().Before(end); {
+			if err := m.send(to, req); err != nil {
 				return netip.AddrPort{}, false, err
 			}
-			res := &stun.Message{Raw: buf[:n]}
-			var seen stun.XORMappedAddress
-			if res.Decode() != nil || res.TransactionID != req.TransactionID || seen.GetFrom(res) != nil {
-				continue
+			if _, seen, ok, err := m.answer(again, req); err != nil || ok {
+				return seen, ok, err
 			}
-			addr, _ := netip.AddrFromSlice(seen.IP)
-			return netip.AddrPortFrom(addr.Unmap(), uint16(seen.Port)), true, nil
+		}
+		return netip.AddrPort{}, false, nil
+	}
+	for range questions {
+		req, err := stun.Build(stun.TransactionID, stun.BindingRequest, stun.RawAttribute{Type: changeRequest, Value: []byte{0, 0, 0, change}})
+		if err != nil {
+			return netip.AddrPort{}, false, err
+		}
+		after, err := stun.Build(stun.TransactionID, stun.BindingRequest)
+		if err != nil {
+			return netip.AddrPort{}, false, err
+		}
+		if err := errors.Join(m.send(to, req), m.send(to, after)); err != nil {
+			return netip.AddrPort{}, false, err
+		}
+		which, seen, ok, err := m.answer(patience, req, after)
+		if err == nil && ok && which == 1 {
+			_, seen, ok, err = m.answer(behindIt, req)
+		}
+		if err != nil || ok {
+			return seen, ok, err
 		}
 	}
 	return netip.AddrPort{}, false, nil
+}
+
+func (m *prober) send(to netip.AddrPort, req *stun.Message) error {
+	_, err := m.conn.WriteToUDPAddrPort(req.Raw, to)
+	return err
+}
+
+// answer waits so long for an answer to one of the requests, and returns to which, and the address in it; false when none came.
+func (m *prober) answer(wait time.Duration, to ...*stun.Message) (which int, seen netip.AddrPort, ok bool, err error) {
+	buf := make([]byte, 1500)
+	m.conn.SetReadDeadline(time.Now().Add(wait))
+	for {
+		n, err := m.conn.Read(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, netip.AddrPort{}, false, nil
+		}
+		if err != nil {
+			return 0, netip.AddrPort{}, false, err
+		}
+		res := &stun.Message{Raw: buf[:n]}
+		var mapped stun.XORMappedAddress
+		if res.Decode() != nil || mapped.GetFrom(res) != nil {
+			continue
+		}
+		for i, req := range to {
+			if res.TransactionID == req.TransactionID {
+				addr, _ := netip.AddrFromSlice(mapped.IP)
+				return i, netip.AddrPortFrom(addr.Unmap(), uint16(mapped.Port)), true, nil
+			}
+		}
+	}
 }

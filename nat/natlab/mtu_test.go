@@ -3,6 +3,7 @@
 package natlab
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -18,29 +19,27 @@ func TestNarrowAndSilent(t *testing.T) {
 	sized := func(size, df string, to string) (string, error) {
 		return a.Run(t.Context(), "ping", "-n", "-c", "2", "-i", "0.05", "-W", "1", "-M", df, "-s", size, to)
 	}
+	passes := func(size, df string, to netip.Addr) func() bool {
+		return func() bool { _, err := sized(size, df, to.String()); return err == nil }
+	}
 
 	l.Silence(home)
 	l.MTU(home, 1280)
-	if out, err := sized("1252", "do", public.Addr4().String()); err != nil {
-		t.Errorf("1,280 bytes with DF: %v: %s", err, out)
-	}
-	if out, err := sized("1300", "dont", public.Addr4().String()); err != nil {
-		t.Errorf("1,328 bytes without DF: %v: %s", err, out)
-	}
+	eventually(t, "1,280 bytes with DF pass", passes("1252", "do", public.Addr4()))
+	eventually(t, "1,328 bytes without DF pass", passes("1300", "dont", public.Addr4()))
 	if out, err := sized("1300", "do", public.Addr4().String()); err == nil || strings.Contains(out, "mtu") {
 		t.Errorf("1,328 bytes with DF, silent: got %q, want silence", out)
 	}
 	home.Flush()
-	if out, err := sized("1300", "do", public.Addr4().String()); err == nil || !strings.Contains(out, "mtu = 1280") {
-		t.Errorf("1,328 bytes with DF: got %q, want to be told", out)
-	}
+	eventually(t, "1,328 bytes with DF: to be told", func() bool {
+		out, err := sized("1300", "do", public.Addr4().String())
+		return err != nil && strings.Contains(out, "mtu = 1280")
+	})
 
 	if out, err := sized("8000", "do", b.Addr4().String()); err == nil {
 		t.Errorf("8,028 bytes on an ordinary LAN: %s", out)
 	}
 	l.MTU(a, 9000)
 	l.MTU(b, 9000)
-	if out, err := sized("8000", "do", b.Addr4().String()); err != nil {
-		t.Errorf("8,028 bytes on a LAN with jumbo frames: %v: %s", err, out)
-	}
+	eventually(t, "8,028 bytes pass on a LAN with jumbo frames", passes("8000", "do", b.Addr4()))
 }

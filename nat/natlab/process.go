@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,7 +29,8 @@ const enter = `mount --bind "$1/run" /run && mount --bind "$1/lib" /var/lib &&
 
 // argv returns the words that run a command inside the host.
 func (h *Host) argv(argv []string) []string {
-	return append([]string{"ip", "netns", "exec", h.space.ns, "sh", "-c", enter, "sh", h.Dir()}, argv...)
+	// The control group first: ip netns exec mounts another /sys.
+	return append(append(slices.Clone(h.lab.share), "ip", "netns", "exec", h.space.ns, "sh", "-c", enter, "sh", h.Dir()), argv...)
 }
 
 // Dir is a directory of this host alone. Its commands see run in it as /run,

@@ -138,7 +138,8 @@ func faultRules(ifname string, perMille int) string {
 	}
 	verdict := "drop"
 	if perMille < 1000 {
-		verdict = fmt.Sprintf("numgen random mod 1000 < %d drop", perMille)
+		// What a Line held has passed here once.
+		verdict = fmt.Sprintf("ether saddr %s accept\n\t\tnumgen random mod 1000 < %d drop", linePassed, perMille)
 	}
 	return clear + fmt.Sprintf(`table netdev %s {
 	chain from {

@@ -3,6 +3,7 @@ package path
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"warren/mesh/identity"
 )
@@ -129,6 +130,14 @@ func (l Local) chooseRelays(cfg *Config, use relayUse, only bool, offers []Relay
 		c.spare = bids[1].anchor
 	}
 	return c
+}
+
+// far reports whether an anchor is a long line away.
+func (o RelayOffer) far() bool { return time.Duration(o.RTTms)*time.Millisecond >= farRelay }
+
+// far reports whether the session with an anchor, if there is one, goes over a long line.
+func (l Local) far(anchor identity.NodeID) bool {
+	return slices.ContainsFunc(l.Relays, func(o RelayOffer) bool { return o.Anchor == anchor && o.far() })
 }
 
 // reaches reports whether there is a session with one of the anchors.

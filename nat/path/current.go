@@ -109,7 +109,7 @@ func (c *current) look(now time.Time, activity Wake) {
 	l := &c.life
 	switch {
 	case c.path.Kind == None:
-	case l.silent(now, activity), isDue(now, l.idleAt):
+	case l.silent(now, activity, c.path.checkInterval()), isDue(now, l.idleAt):
 		c.suspect(now)
 	case isDue(now, l.poll) || l.poll.IsZero():
 		l.poll = nextPoll(now, activity)

@@ -36,7 +36,19 @@ type Path struct {
 	Kind PathKind
 	Via  identity.NodeID
 	RTT  time.Duration
+
+	slow time.Duration // the longest round trip lately: times that an answer has are measured by it
 }
+
+// measured is the path with a round trip that was measured just now. On a line that shakes the last one says little of the next.
+func (p Path) measured(trip time.Duration) Path {
+	p.RTT = trip
+	p.slow = max(trip, p.slow-p.slow/8)
+	return p
+}
+
+// trip is the round trip that an answer may take.
+func (p Path) trip() time.Duration { return max(p.RTT, p.slow) }
 
 // Event says that the path to a peer, or the set of its source addresses, is now another one.
 type Event struct {

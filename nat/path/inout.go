@@ -27,6 +27,8 @@ type (
 		// Dialable holds the anchors with which this node could get a session, as far as it has none; nil: all.
 		Dialable map[identity.NodeID]bool
 	}
+	// Met says where an earlier process has reached the peer last: it is tried there, beside everything else.
+	Met struct{ Addr netip.AddrPort }
 	// Received is a verified message from the peer.
 	Received struct{ Message Message }
 	// Stirred is Wake out of turn: the peer is sent to after a pause.
@@ -54,6 +56,11 @@ type (
 	// Introduce asks for a new introduction although there is a path, which stays in use meanwhile. It does nothing
 	// while one is under way, or right after one.
 	Introduce struct{}
+	// PairAnswered says that a check of ICE to an address was answered, the first one of an attempt.
+	PairAnswered struct {
+		Attempt uint64
+		Addr    netip.AddrPort
+	}
 	// Nominated is ICE's success; Failed its end without one.
 	Nominated struct {
 		Attempt uint64
@@ -85,6 +92,7 @@ type (
 
 func (Wake) input()           {}
 func (Local) input()          {}
+func (Met) input()            {}
 func (Received) input()       {}
 func (Stirred) input()        {}
 func (Routable) input()       {}
@@ -94,6 +102,7 @@ func (PeerChanged) input()    {}
 func (Suspect) input()        {}
 func (RelayGone) input()      {}
 func (Introduce) input()      {}
+func (PairAnswered) input()   {}
 func (Nominated) input()      {}
 func (Failed) input()         {}
 func (OwnPredicted) input()   {}
@@ -106,7 +115,8 @@ func (Proven) input()         {}
 type Output interface{ output() }
 
 type (
-	// Send signals a message to the peer. If there is no route, Unroutable must be the next input.
+	// Send signals a message to the peer, by a session or, with Message.Straight, by a letter. If there is no route for one that goes by
+	// a session, Unroutable must be the next input.
 	Send struct{ Message Message }
 	// StartICE starts an agent of its own for this attempt. StopICE ends it; it may have ended already.
 	StartICE struct {

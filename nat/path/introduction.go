@@ -1,6 +1,7 @@
 package path
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -41,12 +42,16 @@ type introduction struct {
 type introNews struct {
 	started   bool // an attempt
 	restarted bool // the peer's process is another one
+	// An offer of the peer came straight from heard; an answer came straight from reached, trip after the offer went there.
+	heard, reached netip.AddrPort
+	trip           time.Duration
 }
 
 // remote is the peer's process as last heard.
 type remote struct {
 	instance, previous [8]byte
 	changed            time.Time // when it took the place of previous
+	heard              time.Time // when it last said something
 	noUDP              bool      // it uses what it offers as relays, and nothing else
 	demands            time.Time // until when the attempts that it has demanded would take, one each demandEvery
 }
@@ -66,7 +71,11 @@ func newIntroduction(c *core) introduction {
 
 // wake is the earliest time at which something is due.
 func (i *introduction) wake() time.Time {
-	return due.Sooner(due.Sooner(i.sig.wake(), i.try.wake()), i.retry.at)
+	next := due.Sooner(due.Sooner(i.sig.wake(), i.try.wake()), i.retry.at)
+	if i.sig.waiting {
+		next = due.Sooner(next, i.sig.memory.wake())
+	}
+	return next
 }
 
 // repeat sends again what may have been lost.
@@ -74,6 +83,7 @@ func (i *introduction) repeat(now time.Time) {
 	if i.sig.waiting && isDue(now, i.sig.next) {
 		i.transmit(now)
 	}
+	i.remember(now)
 	if i.try.repeatDue(now) {
 		i.trickle()
 	}
@@ -142,13 +152,14 @@ func (i *introduction) received(now time.Time, msg Message) {
 	if msg.Instance != i.remote.instance {
 		i.newInstance(now, msg.Instance)
 	}
-	i.sig.rung = 0
+	i.sig.rung, i.remote.heard = 0, now
 	if msg.Kind == KindAsk || msg.Kind == KindOffer || msg.Kind == KindAnswer {
 		i.remote.noUDP = natkind.Unpack(msg.NAT).UDPBlocked
 	}
 	switch {
 	case msg.Kind == KindAsk && i.controlling:
 		i.asked(now, msg)
+		i.sig.askedStraight(now, msg.Straight, i.local, i.use)
 	case msg.Kind == KindOffer && !i.controlling:
 		i.offered(now, msg)
 	case msg.Kind == KindAnswer && i.controlling:
@@ -186,7 +197,9 @@ func (i *introduction) asked(now time.Time, msg Message) {
 	i.sig.refused = false
 	switch {
 	case i.sig.waiting && msg.Attempt < i.sig.number:
-		if i.sig.noRoute != "" || now.Sub(i.sig.last) >= askSpacing/2 {
+		switch {
+		case i.sig.noRoute == "" && now.Sub(i.sig.last) < askSpacing/2: // the two crossed
+		case i.sig.noRoute != "" || i.sig.overdue(now, askSpacing/2):
 			i.transmit(now)
 		}
 	case i.try.on && msg.Attempt < i.sig.number:
@@ -222,23 +235,34 @@ func (i *introduction) offered(now time.Time, msg Message) {
 	i.retry.at = time.Time{}
 	own := i.newCredentials()
 	chosen := i.local.chooseRelays(&i.cfg, i.use, i.remote.noUDP, msg.Relays)
-	remote := ParseCandidates(msg.Candidates, i.overlay)
+	remote := i.candidatesOf(msg)
 	remote, _ = merge(remote, ParseCandidates(i.sig.overtaken(msg.Attempt), i.overlay))
 	i.start(now, msg.Attempt, exchange{own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, chosen)
-	i.send(i.try.answer(i.local.Candidates))
+	i.try.reply(msg, i.local.Candidates)
+	if i.underlay(msg.Straight) {
+		i.news.heard = msg.Straight
+		if !i.local.fits() {
+			i.tellMore(now)
+		}
+	}
 }
 
-// offeredAgain repeats a lost answer. If ICE has meanwhile failed here, the offer is of no use any more.
+// offeredAgain repeats a lost answer. If ICE has meanwhile ended here, the offer is of no use any more: the peer is asked for another one, and
+// if that ask is out, it has not come to the peer, and goes again the way that the offer has come.
 func (i *introduction) offeredAgain(now time.Time, msg Message) {
 	switch {
 	case i.try.on:
 		i.try.deadline = now.Add(i.retry.attemptLimit(i.path.Kind))
-		i.try.addRemote(ParseCandidates(msg.Candidates, i.overlay))
-		i.send(i.try.answer(i.local.Candidates))
+		i.try.addRemote(i.candidatesOf(msg))
+		i.try.reply(msg, i.local.Candidates)
 	case i.try.won:
-		i.send(i.try.answer(i.local.Candidates))
+		i.try.reply(msg, i.local.Candidates)
 	case !i.sig.waiting && now.Sub(i.sig.last) >= askSpacing:
 		i.begin(now)
+	case i.sig.waiting && i.underlay(msg.Straight):
+		i.sig.askedStraight(now, msg.Straight, i.local, i.use)
+	case i.sig.waiting && now.Sub(i.sig.last) >= askSpacing:
+		i.transmit(now)
 	}
 }
 
@@ -247,14 +271,18 @@ func (i *introduction) answered(now time.Time, msg Message) {
 	if msg.Attempt != i.sig.number {
 		return
 	}
-	remote := ParseCandidates(msg.Candidates, i.overlay)
+	remote := i.candidatesOf(msg)
 	if !i.sig.waiting {
 		i.try.addRemote(remote)
 		return
 	}
+	i.cfg.Answers.note(now, now.Sub(i.sig.begun))
 	i.sig.answered(msg.Attempt)
 	i.start(now, msg.Attempt, exchange{i.sig.own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, choice{msg.Relay, msg.Spare})
-	if anyNew(i.sig.told, i.local.Candidates) {
+	if trip, yes := i.sig.memory.awaited(now, msg.Straight); yes && i.underlay(msg.Straight) {
+		i.news.reached, i.news.trip = msg.Straight, trip
+	}
+	if anyNew(i.sig.told, i.local.Candidates) || msg.Straight.IsValid() && !i.local.fits() {
 		i.tellMore(now) // what was trickled since may have been lost, as when the peer was on its way to another network
 	}
 }

@@ -9,7 +9,7 @@ import (
 // Times of the checks on the path in use, after RFC 7675 but at the pace that each path needs.
 const (
 	// silence makes a path suspect: packets out and none in for so long, or a flow that came in and stopped. A suspicion
-	// costs one small packet each way when it is wrong.
+	// costs one small packet each way when it is wrong. A path whose answers take longer has as long as they may take.
 	silence    = 400 * time.Millisecond
 	checkEvery = 200 * time.Millisecond // while suspect
 	deadAfter  = time.Second            // of unanswered checks
@@ -62,7 +62,7 @@ type life struct {
 }
 
 // checkInterval leaves an answer over the path the time to arrive.
-func (p Path) checkInterval() time.Duration { return max(checkEvery, p.RTT*3/2) }
+func (p Path) checkInterval() time.Duration { return max(checkEvery, p.trip()*3/2) }
 
 // grace is how long a path that is suspect has to answer. A relay that is moved to has been heard before: if that was long
 // ago it may not work any more.
@@ -70,7 +70,7 @@ func (p Path) grace() time.Duration {
 	if p.RTT == 0 {
 		return firstGrace
 	}
-	return max(deadAfter, 4*p.RTT)
+	return max(deadAfter, 4*p.trip())
 }
 
 // local reports whether an address may be reached without the Internet.
@@ -119,8 +119,9 @@ func (l *life) checked(now time.Time) {
 	l.failedChecks++
 }
 
-// silent reports whether the peer should have been heard by now.
-func (l *life) silent(now time.Time, activity Wake) bool {
+// silent reports whether the peer should have been heard by now, over a path whose answers have come after the interval at the latest.
+func (l *life) silent(now time.Time, activity Wake, interval time.Duration) bool {
+	long := max(silence, interval)
 	heard := later(l.heard, activity.LastRx)
 	switch {
 	case !activity.LastTx.After(heard):
@@ -132,12 +133,12 @@ func (l *life) silent(now time.Time, activity Wake) bool {
 	switch {
 	case activity.LastRx.After(l.lastRx):
 		l.flow++
-	case now.Sub(heard) >= silence:
+	case now.Sub(heard) >= long:
 		stopped = l.flow >= flowPolls
 		l.flow = 0
 	}
 	l.lastRx = activity.LastRx
-	return stopped || !l.unanswered.IsZero() && now.Sub(l.unanswered) >= silence
+	return stopped || !l.unanswered.IsZero() && now.Sub(l.unanswered) >= long
 }
 
 // hollow reports whether packets have gone out for long and none came in, whatever checks show.

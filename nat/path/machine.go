@@ -15,6 +15,8 @@ type Config struct {
 	Instance   [8]byte // of this process
 	// Seed is where all chance comes from, ICE passwords included: nobody may know it, and no two machines share one.
 	Seed [32]byte
+	// Answers is shared by the machines of a node; nil: by none.
+	Answers *Answers
 }
 
 // Machine holds what is known about one peer. See Step.
@@ -51,6 +53,9 @@ func (e exchange) ok() bool { return e.own.Ufrag != "" }
 // New returns the machine of a peer with no path. The first Step should be Local, the second
 // Routable, which starts the introduction.
 func New(cfg Config, now time.Time) *Machine {
+	if cfg.Answers == nil {
+		cfg.Answers = new(Answers)
+	}
 	c := &core{cfg: cfg, controlling: cfg.Self.Compare(cfg.Peer) < 0, random: rand.New(rand.NewChaCha8(cfg.Seed))}
 	return &Machine{core: c, intro: newIntroduction(c), route: newRoute(c, now)}
 }
@@ -78,6 +83,8 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		case soon:
 			m.intro.hurry(now)
 		}
+	case Met:
+		m.intro.meet(now, in.Addr)
 	case Received:
 		m.intro.received(now, in.Message)
 	case Routable:
@@ -97,6 +104,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 			m.intro.begin(now)
 		}
 	case PeerChanged:
+		m.intro.remote.heard = now // the record has just come
 		if m.route.path.Kind != Direct {
 			m.intro.retry.descend()
 			m.intro.hurry(now)
@@ -111,7 +119,11 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		if m.intro.try.runs(in.Attempt) {
 			// The agent has done its work: from here on the peer's checks are answered, and the path watched, by our own.
 			m.intro.succeed()
-			m.route.direct(now, in.Addr, "nominated by ICE")
+			m.route.nominated(now, in.Addr)
+		}
+	case PairAnswered:
+		if m.intro.try.runs(in.Attempt) {
+			m.route.early(now, in.Addr)
 		}
 	case Failed:
 		m.failed(now, in)
@@ -133,6 +145,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		m.route.prove(now, in.From)
 	}
 	m.settle(now)
+	m.prepare(now)
 	m.seekSpare(now)
 	m.goOn(now)
 	out, m.core.out = m.core.out, nil
@@ -142,7 +155,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 // Stop ends what is running, for a peer that is no longer wanted.
 func (m *Machine) Stop() []Output {
 	m.intro.end()
-	m.route.closeRelays()
+	m.route.relays.closeAll()
 	m.core.emit(Trust{})
 	out := m.core.out
 	m.core.out = nil
@@ -153,6 +166,7 @@ func (m *Machine) Stop() []Output {
 func (m *Machine) wake(now time.Time, activity Wake) {
 	if activity.Late >= due.Busy {
 		m.intro.try.excuse(activity.Late)
+		m.intro.sig.excuse(now, activity.Late)
 		m.route.life.excuse(now, activity.Late)
 	}
 	m.intro.repeat(now)
@@ -171,6 +185,11 @@ func (m *Machine) wake(now time.Time, activity Wake) {
 // failed ends an attempt. What path there is stays in use.
 func (m *Machine) failed(now time.Time, in Failed) {
 	if !m.intro.try.runs(in.Attempt) {
+		return
+	}
+	if m.route.path.Kind == Direct && m.route.reason == firstAnswered {
+		m.intro.succeed() // by what has answered in it
+		m.route.relays.retireAll(now, m.route.used())
 		return
 	}
 	m.intro.fail(now, in.Text)
@@ -192,7 +211,7 @@ func (m *Machine) settle(now time.Time) {
 	for {
 		m.route.trying = trying{
 			on: m.intro.try.on, started: m.intro.try.started, waiting: m.intro.sig.waiting, begun: m.intro.sig.begun,
-			forlorn: m.intro.local.NoUDP || m.intro.remote.noUDP,
+			forlorn: m.intro.local.NoUDP || m.intro.remote.noUDP, far: m.intro.local.far(m.intro.try.relays.first),
 		}
 		m.intro.path, m.intro.use = m.route.path, m.route.relayUse(now, m.intro.local.Relays)
 		intro, route := m.intro.news, m.route.news
@@ -207,6 +226,12 @@ func (m *Machine) settle(now time.Time) {
 		if intro.started {
 			m.route.attempt(now, m.intro.try.exchange, m.intro.try.relays)
 			m.route.suspectDirect(now)
+			if intro.heard.IsValid() {
+				m.route.tryThere(now, intro.heard)
+			}
+			if intro.reached.IsValid() {
+				m.route.answeredFrom(now, intro.reached, intro.trip)
+			}
 		}
 		if route.moved {
 			m.intro.succeed()
@@ -231,6 +256,26 @@ func (m *Machine) settle(now time.Time) {
 			m.search(now)
 		case route.failing:
 			m.intro.hurry(now)
+		}
+	}
+}
+
+// prepare opens the channel that is most likely agreed on while an answer is on its way, if the peer is there: it was heard a moment ago.
+func (m *Machine) prepare(now time.Time) {
+	sig, relays := &m.intro.sig, m.route.relays
+	switch {
+	case !m.core.controlling || !sig.waiting || sig.sent == 0 || sig.noRoute != "" || now.Sub(m.intro.remote.heard) >= attemptTime:
+		return
+	case relays.prepared == sig.number || len(relays.list) > 0 || m.route.path.Kind != None:
+		return
+	}
+	for _, o := range m.intro.use.offers(m.intro.local.Relays) {
+		if !o.Private && o.far() && relays.usable(o.Anchor) {
+			relays.prepared = sig.number
+			r := &relay{anchor: o.Anchor}
+			relays.add(m.route.used(), r)
+			relays.open(now, r)
+			return
 		}
 	}
 }

@@ -32,6 +32,44 @@ func TestDirectAtOnce(t *testing.T) {
 	}
 }
 
+// The first address that answers in ICE is the path until ICE has chosen, and stays it when ICE fails after all. Of another attempt, or where there is
+// a path, it changes nothing.
+func TestFirstAnsweredPair(t *testing.T) {
+	other := netip.MustParseAddrPort("192.0.2.77:1")
+	for _, ends := range []string{"chooses it", "chooses another", "fails"} {
+		w := newWorld(t, 5)
+		w.direct, w.punching = true, time.Second
+		w.start(0)
+		w.start(1)
+		w.run(150*time.Millisecond, false)
+		s, there := w.side[0], w.side[1].addr
+		attempt := s.ice.Attempt
+		path := func() Path { return s.m.Status(w.now).Path }
+		w.input(0, PairAnswered{Attempt: attempt - 1, Addr: there})
+		if path().Kind != None {
+			t.Fatalf("an answer in another attempt: got %+v, want no path", path())
+		}
+		w.input(0, PairAnswered{Attempt: attempt, Addr: there})
+		w.input(0, PairAnswered{Attempt: attempt, Addr: other})
+		if path().Kind != Direct || path().Addr != there || s.ice == nil {
+			t.Fatalf("answered: got %+v, want %v, with ICE still trying", path(), there)
+		}
+		want := there
+		switch ends {
+		case "chooses it":
+			w.input(0, Nominated{Attempt: attempt, Addr: there})
+		case "chooses another":
+			want = other
+			w.input(0, Nominated{Attempt: attempt, Addr: other})
+		case "fails":
+			w.input(0, Failed{Attempt: attempt, Text: "no more"})
+		}
+		if path().Kind != Direct || path().Addr != want || s.ice != nil {
+			t.Errorf("ICE %s: got %+v, want %v and the attempt over", ends, path(), want)
+		}
+	}
+}
+
 func TestConvergesUnderLoss(t *testing.T) {
 	for seed := range uint64(100) {
 		w := newWorld(t, seed)

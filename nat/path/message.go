@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"warren/mesh/identity"
@@ -70,11 +71,16 @@ type Message struct {
 	NAT        uint32          // Ask, Offer, Answer: where the sender stands, a natkind.Self packed; zero: unknown
 	Predicted  Predicted       // Candidates: where the sender's NAT may let the receiver in
 	Spare      identity.NodeID // Answer: the anchor to hold ready beside it, zero for none
+	// Straight is where it goes, or has come from, as a letter and not by sessions; zero: by sessions. It is not in the text.
+	Straight netip.AddrPort
 }
 
 // LogValue leaves out what is secret, and what would fill the line.
 func (m Message) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.String("kind", m.Kind.String()), slog.Uint64("attempt", m.Attempt)}
+	if m.Straight.IsValid() {
+		attrs = append(attrs, slog.Any("address", m.Straight))
+	}
 	if len(m.Candidates) > 0 {
 		attrs = append(attrs, slog.Int("candidates", len(m.Candidates)))
 	}

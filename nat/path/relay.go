@@ -12,8 +12,12 @@ import (
 // Times of relays.
 const (
 	// relayDelay spares the anchors the channels of pairs that ICE connects at once.
-	relayDelay  = 150 * time.Millisecond
-	relayEvery  = 100 * time.Millisecond // between checks of a new channel
+	relayDelay = 150 * time.Millisecond
+	slowDelay  = 500 * time.Millisecond // the same where all takes long: checks too are answered late then
+	// farRelay is the round trip to an anchor from which on its channel waits for nothing: ICE needs two round trips to the peer, and one
+	// more before packets arrive, while a channel that both have opened carries the first packet.
+	farRelay    = 20 * time.Millisecond
+	relayEvery  = 100 * time.Millisecond // between checks of a new channel at first; see relay.pace
 	relayTime   = 10 * time.Second       // until an unanswered channel is given up
 	relayLinger = 10 * time.Second       // after a better path came up: the peer may switch later, or the path may fail young
 	renewAfter  = time.Second            // of checks without an answer, at a new introduction
@@ -56,6 +60,8 @@ type relays struct {
 	avoided avoidance
 	gone    []identity.NodeID // anchors that are no members any more, the latest last; at most maxRelays
 	why     Reason            // there is none
+	// prepared is the number of the last offer for which a channel was opened before its answer.
+	prepared uint64
 }
 
 // channels finds one of several.
@@ -79,6 +85,14 @@ func (s *channels) by(anchor identity.NodeID) *relay {
 		if r.anchor == anchor {
 			return r
 		}
+	}
+	return nil
+}
+
+// fresh returns the channel on an anchor if it is open and nobody has answered through it yet; nil for none.
+func (s *channels) fresh(anchor identity.NodeID) *relay {
+	if r := s.by(anchor); r != nil && r.phase == relayChecking {
+		return r
 	}
 	return nil
 }
@@ -149,7 +163,7 @@ func (s *relays) wake(u used) (first time.Time) {
 
 func (r *relay) wake(u used) time.Time {
 	switch {
-	case r.phase == relayPlanned || r.phase == relayChecking:
+	case r.phase == relayPlanned, r.phase == relayChecking && r.end.IsZero() && !u.by(r):
 		return r.at
 	case r.phase == relayReady && !u.by(r) && r.end.IsZero():
 		return r.wakeSpare(u)
@@ -192,9 +206,13 @@ func (s *relays) plan(now time.Time, u used, agreed choice) bool {
 		case anchor.IsZero():
 		case r == nil:
 			s.why = ""
-			at := u.trying.started.Add(relayDelay + time.Duration(n)*spareDelay)
-			if u.path.Kind == Relayed || n == 0 && u.trying.forlorn {
-				at = now // it is wanted whatever becomes of the attempt
+			delay := relayDelay
+			if s.cfg.Answers.slow(now) {
+				delay = slowDelay
+			}
+			at := u.trying.started.Add(delay + time.Duration(n)*spareDelay)
+			if u.path.Kind == Relayed || n == 0 && (u.trying.forlorn || u.trying.far) {
+				at = now // it is wanted whatever becomes of the attempt, or before anything can become of it
 			}
 			s.add(u, &relay{phase: relayPlanned, anchor: anchor, at: at})
 		default:
@@ -213,7 +231,7 @@ func (s *relays) renewAgreed(now time.Time, u used, r *relay) {
 		// It worked before, or should; whether the anchor still has it is not known.
 		s.open(now, r)
 	case r.phase == relayChecking:
-		r.since = now
+		r.since, r.at = now, now
 	}
 }
 
@@ -266,10 +284,13 @@ func (s *relays) watch(now time.Time, u used) (unspared bool) {
 			}
 		case relayOpening:
 		case relayChecking:
+			if u.by(r) {
+				continue // it is watched as the path
+			}
 			if now.Sub(r.since) >= relayTime {
 				unspared = s.lose(now, u, r, because("relay through %s: the peer did not answer", r.anchor)) || unspared
-			} else if isDue(now, r.at) {
-				r.at = now.Add(relayEvery)
+			} else if isDue(now, r.at) && r.end.IsZero() { // nobody waits for one that was left
+				r.at = now.Add(r.pace(now))
 				s.check(now, r)
 			}
 		case relayReady:
@@ -300,6 +321,10 @@ func (s *relays) renew(now time.Time, u used, local []RelayOffer) {
 		}
 	}
 }
+
+// pace is the time between two checks of a channel that nobody has answered yet: half as long as it has been checked. Over a long line
+// the first answers are on their way, and over a slow one it would be full of questions.
+func (r *relay) pace(now time.Time) time.Duration { return max(relayEvery, now.Sub(r.since)/2) }
 
 func (s *relays) check(now time.Time, r *relay) {
 	r.lastCheck = now

@@ -175,7 +175,7 @@ func TestRelayThatWorkedOnceIsGivenUpSoon(t *testing.T) {
 	w := newRelayedWorld(t, 5)
 	w.relayed = false
 	m := w.side[0].m
-	m.route.closeRelay(m.route.relays.by(anchorID))
+	m.route.relays.close(m.route.relays.by(anchorID))
 	m.route.set(w.now, Path{}, "test")
 	m.route.useRelay(w.now)
 	w.input(0, Wake{})
@@ -217,7 +217,7 @@ func TestFullRelayIsLeftWithoutLoss(t *testing.T) {
 func TestRelayThatCannotBeOpened(t *testing.T) {
 	w := newRelayedWorld(t, 4)
 	m := w.side[0].m
-	m.route.closeRelays()
+	m.route.relays.closeAll()
 	m.route.set(w.now, Path{}, "test")
 	m.intro.try.started, m.route.trying.started = w.now, w.now
 	m.route.planRelay(w.now, choice{anchorID, spareID})

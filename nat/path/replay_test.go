@@ -39,7 +39,7 @@ func TestReplay(t *testing.T) {
 	}
 	for _, in := range []Input{
 		Wake{}, Local{}, Received{}, Stirred{}, Routable{}, Unroutable{}, NetworkChanged{}, PeerChanged{}, Suspect{}, Introduce{}, RelayGone{},
-		Nominated{}, Failed{}, OwnPredicted{}, RelayOpened{}, CheckAnswered{}, PeerChecked{}, Proven{},
+		PairAnswered{}, Nominated{}, Failed{}, OwnPredicted{}, RelayOpened{}, CheckAnswered{}, PeerChecked{}, Proven{},
 	} {
 		if inputs[reflect.TypeOf(in)] == 0 {
 			t.Errorf("got no %T replayed, want every kind of input", in)

@@ -36,6 +36,7 @@ type trying struct {
 	waiting bool // an ask or offer is out
 	begun   time.Time
 	forlorn bool // one side has no UDP: a direct path, as on one LAN, would be a surprise
+	far     bool // the relay agreed on is a long line away: a direct path takes longer than its channel
 }
 
 // routeNews is what the introduction has to know.
@@ -79,7 +80,7 @@ func (t trying) headStart() time.Time {
 	switch {
 	case !t.on:
 		return time.Time{}
-	case t.forlorn:
+	case t.forlorn, t.far:
 		return t.started
 	}
 	return t.started.Add(preferDirect)
@@ -110,10 +111,38 @@ func (t *route) direct(now time.Time, addr netip.AddrPort, reason Reason) {
 	t.relays.retireAll(now, t.used())
 }
 
+// firstAnswered is the reason of a path that ICE has not chosen yet.
+const firstAnswered = Reason("the first that has answered ICE")
+
+// early uses an address that has answered a check of ICE while there is no path: what answers carries (RFC 8445, section 12.1), and to wait for
+// the nomination would cost one more round trip. ICE goes on, and has the last word; the relays stay until then.
+func (t *route) early(now time.Time, addr netip.AddrPort) {
+	if (t.path.Kind == None || t.used().unproven(&t.relays.channels)) && t.underlay(addr) {
+		t.checks.agree()
+		t.elsewhere.addr = netip.AddrPort{}
+		t.set(now, Path{Addr: addr, Kind: Direct}, firstAnswered)
+	}
+}
+
+// nominated moves to what ICE has chosen.
+func (t *route) nominated(now time.Time, addr netip.AddrPort) {
+	const reason = "nominated by ICE"
+	if t.path.Kind == Direct && t.path.Addr == addr && t.agreed == t.checks.newest && !t.restarted {
+		t.set(now, t.path, reason)
+		t.relays.retireAll(now, t.used())
+		return
+	}
+	t.direct(now, addr, reason)
+}
+
 // moveElsewhere adopts the address that the peer's checks come from.
 func (t *route) moveElsewhere(now time.Time) {
 	t.news.moved = true
-	t.direct(now, t.elsewhere.addr, "the peer has moved")
+	reason := Reason("the peer has moved")
+	if t.path.Kind == None {
+		reason = "the peer answers where it has written from"
+	}
+	t.direct(now, t.elsewhere.addr, reason)
 }
 
 // watch looks for the signs of a dead path, and does what follows from them.
@@ -204,7 +233,7 @@ func (t *route) dead(now time.Time) {
 	t.set(now, Path{}, reason)
 	t.checks.agree()
 	if r := t.relays.at(old.Addr); r != nil {
-		t.closeRelay(r)
+		t.relays.close(r)
 		t.relays.why = reason
 	}
 	t.useRelay(now)
@@ -217,6 +246,7 @@ func (t *route) checkAnswered(now time.Time, id uint64) {
 	if !ok {
 		return
 	}
+	proves := t.used().unproven(&t.relays.channels) && p.to == t.path.Addr
 	if t.relays.answered(now, p) {
 		t.leaveRelay(now)
 		t.leaveDirect(now)
@@ -224,11 +254,15 @@ func (t *route) checkAnswered(now time.Time, id uint64) {
 	}
 	switch p.to {
 	case t.path.Addr:
-		t.path.RTT = p.trip(now)
+		t.path = t.path.measured(p.trip(now))
 		if t.restarted && t.path.Kind == Relayed && t.agreed == t.checks.newest {
 			t.set(now, t.path, "the peer has restarted")
 		}
 		t.answered(now)
+		if proves {
+			t.news.relayed = true
+			t.report(false)
+		}
 	case t.elsewhere.addr:
 		t.elsewhere.heard = now
 		if t.overdue(now) || t.path.Kind != Direct {
@@ -281,8 +315,19 @@ func (t *route) relayOpened(now time.Time, in RelayOpened) {
 	t.news.unspared = t.news.unspared || unspared
 	if r != nil {
 		t.report(false) // one source more
-		t.relays.check(now, r)
+		if t.useRelay(now); !t.used().by(r) {
+			t.relays.check(now, r)
+		}
 	}
+}
+
+// freshFor is how long after its start an attempt may use a channel through which nobody has answered yet.
+const freshFor = 2 * time.Second
+
+// unproven reports whether the path is such a channel still.
+func (u used) unproven(list *channels) bool {
+	r := list.at(u.path.Addr)
+	return r != nil && r.phase == relayChecking && u.by(r)
 }
 
 func (t *route) watchRelays(now time.Time) {
@@ -295,8 +340,15 @@ func (t *route) watchRelays(now time.Time) {
 
 // useRelay moves to a relay when one works, there is nothing better, and ICE has had its time; and from one relay to
 // another when both ends have agreed on that.
+//
+// Over a long line a channel is used as soon as it is open at this end: the answer says that the peer opens its own, and to wait for an answer
+// through both would cost one more round trip. What it carries is lost if there is none; it is watched as any path that has to answer first.
 func (t *route) useRelay(now time.Time) {
 	best := t.relays.ready()
+	if fresh := t.relays.fresh(t.relays.agreed.first); best == nil && fresh != nil && t.path.Kind == None && t.trying.on && t.trying.far && now.Sub(t.trying.started) < freshFor {
+		t.moveRelay(now, fresh, "no direct path yet")
+		return
+	}
 	switch {
 	case best == nil || t.used().by(best):
 	case t.path.Kind == None && !now.Before(t.trying.headStart()):
@@ -327,7 +379,7 @@ func (t *route) replaceRelay(now time.Time, r *relay, reason Reason) {
 	t.relays.agreed = choice{first: r.anchor}
 	t.moveRelay(now, r, reason)
 	if old != nil {
-		t.closeRelay(old)
+		t.relays.close(old)
 	}
 	t.news.died = true
 }
@@ -359,10 +411,6 @@ func (t *route) moveRelay(now time.Time, r *relay, reason Reason) {
 	r.end = time.Time{}
 	t.set(now, Path{Addr: r.addr, Kind: Relayed, Via: r.anchor, RTT: r.rtt}, reason)
 }
-
-func (t *route) closeRelay(r *relay) { t.relays.close(r) }
-
-func (t *route) closeRelays() { t.relays.closeAll() }
 
 func (t *route) relayUse(now time.Time, local []RelayOffer) relayUse {
 	return t.relays.use(now, t.used(), local)

@@ -87,6 +87,8 @@ func eventOf(in Input) string {
 		return "relay gone"
 	case Introduce:
 		return "introduce"
+	case PairAnswered:
+		return "pair answered"
 	case Nominated:
 		return "nominated"
 	case Failed:

@@ -30,14 +30,16 @@ type signalling struct {
 	own     Credentials // controlling: of attempt number
 	waiting bool
 	begun   time.Time
-	sent    int // messages since begin that had a route
-	tries   int // those that had none
-	rung    int // of the back-off; a peer that is heard from is worth trying sooner
+	sent    int  // messages since begin that had a route
+	tries   int  // those that had none
+	rung    int  // of the back-off; a peer that is heard from is worth trying sooner
+	excused bool // since last: this side was late itself
 	last    time.Time
 	next    time.Time
 	noRoute string
 	refused bool
-	early   Message     // candidates that overtook their offer
+	early   Message // candidates that overtook their offer
+	memory  memory
 	told    []Candidate // controlling: in the first offer of this number, perhaps the one that is answered
 }
 
@@ -59,24 +61,48 @@ func (s *signalling) begin(now time.Time) {
 	}
 }
 
-// transmit sends the ask or offer (again), with what this node knows of itself now.
-func (s *signalling) transmit(now time.Time, local Local, use relayUse) {
-	msg := Message{Kind: KindAsk, Attempt: s.number}
-	if s.controlling {
-		msg = Message{
-			Kind: KindOffer, Attempt: s.number, Ufrag: s.own.Ufrag, Pwd: s.own.Pwd,
-			Candidates: Lines(local.Candidates), Relays: use.offers(local.Relays),
-		}
-		if s.sent == 0 {
-			s.told = local.Candidates
-		}
+// message is the ask or offer that is out, with what this node knows of itself now.
+func (s *signalling) message(local Local, use relayUse) Message {
+	if !s.controlling {
+		return Message{Kind: KindAsk, Attempt: s.number}
 	}
-	s.next = now.Add(s.backoff(firstRepeat, lastRepeat, s.rung))
+	return Message{
+		Kind: KindOffer, Attempt: s.number, Ufrag: s.own.Ufrag, Pwd: s.own.Pwd,
+		Candidates: Lines(local.Candidates), Relays: use.offers(local.Relays),
+	}
+}
+
+// transmit sends the ask or offer (again).
+func (s *signalling) transmit(now time.Time, local Local, use relayUse) {
+	msg := s.message(local, use)
+	if s.controlling && s.sent == 0 {
+		s.told = local.Candidates
+	}
+	s.next = now.Add(max(s.backoff(firstRepeat, lastRepeat, s.rung), s.cfg.Answers.spacing(now, 0)))
 	s.rung++
+	s.excused = false
 	s.sent++
 	s.last = now
 	s.noRoute = ""
 	s.send(msg)
+}
+
+// excuse leaves an answer more time, once, when this side comes late to repeat what it asks for: the answer may lie unread, or be as late.
+func (s *signalling) excuse(now time.Time, late time.Duration) {
+	if s.waiting && s.noRoute == "" && !s.excused && isDue(now, s.next) {
+		s.excused = true
+		s.next = now.Add(min(lateTurns*late, longestAnswer))
+	}
+}
+
+// overdue reports whether what is out should have been answered by now, and plans its repetition for when it should, if not.
+func (s *signalling) overdue(now time.Time, least time.Duration) bool {
+	at := s.last.Add(s.cfg.Answers.spacing(now, least))
+	if now.Before(at) {
+		s.next = due.Sooner(s.next, at)
+		return false
+	}
+	return true
 }
 
 // trickle tells the whole candidate list again, after it grew.
@@ -97,9 +123,8 @@ func (s *signalling) unroutable(now time.Time, in Unroutable) {
 
 // routable reports whether what waits for a route or an answer is to be sent at once.
 func (s *signalling) routable(now time.Time) bool {
-	if s.noRoute == "" && now.Sub(s.last) < routeSpacing {
-		s.next = due.Sooner(s.next, s.last.Add(routeSpacing)) // what was sent may have gone the wrong way
-		return false
+	if s.noRoute == "" && !s.overdue(now, routeSpacing) {
+		return false // what was sent may have gone the wrong way
 	}
 	s.tries, s.rung = 0, 0
 	return true

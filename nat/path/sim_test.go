@@ -25,6 +25,8 @@ type world struct {
 	skew  [2]time.Duration // of the sides' clocks
 	noUDP [2]bool          // the sides are where UDP is blocked
 
+	answers [2]*Answers // that the sides know of; nil: nothing
+
 	// The network, changed by tests.
 	direct   bool                     // do packets pass straight
 	relayed  bool                     // do the anchors forward
@@ -111,7 +113,7 @@ func (w *world) start(i int) {
 func (w *world) begin(i int) {
 	s := w.side[i]
 	s.ice, s.opened, s.trusted, s.sent = nil, map[identity.NodeID]bool{}, nil, map[Kind]int{}
-	cfg := Config{Self: s.id, Peer: w.side[1-i].id, Instance: s.instance}
+	cfg := Config{Self: s.id, Peer: w.side[1-i].id, Instance: s.instance, Answers: w.answers[i]}
 	for k := range cfg.Seed {
 		cfg.Seed[k] = byte(w.rnd.Uint32())
 	}
@@ -267,6 +269,9 @@ func (w *world) tryICE() {
 		}
 		for i, s := range w.side {
 			w.input(i, Proven{From: w.side[1-s.index].addr})
+			if w.rnd.Float64() < 0.5 { // else the nomination is as quick
+				w.input(i, PairAnswered{Attempt: s.ice.Attempt, Addr: w.side[1-s.index].addr})
+			}
 		}
 		w.input(0, Nominated{Attempt: a.Attempt, Addr: w.side[1].addr})
 		w.after(w.latency, func() { w.input(1, Nominated{Attempt: b.Attempt, Addr: w.side[0].addr}) })

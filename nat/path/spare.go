@@ -65,7 +65,7 @@ func (u used) doubt() (from time.Time, in bool) {
 	if u.path.Kind != Relayed || u.suspect.IsZero() {
 		return time.Time{}, false
 	}
-	return u.suspect.Add(max(doubtFirst, 3*u.path.RTT/2)), true
+	return u.suspect.Add(max(doubtFirst, 3*u.path.trip()/2)), true
 }
 
 // spareCheck is when an idle channel is to be checked: seldom, and often while the one in use is in doubt.
@@ -110,9 +110,9 @@ func (s *relays) checked(now time.Time, from netip.AddrPort) (early bool) {
 	}
 	early = now.Sub(r.peerCheck) < spareEarly
 	r.peerCheck = now
-	if r.phase == relayChecking && now.Sub(r.lastCheck) >= relayEvery/10 {
+	if r.phase == relayChecking && now.Sub(r.lastCheck) >= r.pace(now)/10 {
 		// The peer has opened its half since our last check, which was lost.
-		r.at = now.Add(relayEvery)
+		r.at = now.Add(r.pace(now))
 		s.check(now, r)
 	}
 	if r.phase == relayReady && !s.controlling {

@@ -128,7 +128,7 @@ func (m *Machine) take(now time.Time, in Input) {
 		delete(m.sessions.failures, in.ID)
 		m.pool.moved(now, in.ID)
 	case NetworkChanged:
-		m.left = time.Time{}
+		m.left, m.patience = time.Time{}, 0
 		m.sessions.forgive()
 		m.pool.forgive(now)
 		m.try(now, "the network changed")
@@ -137,6 +137,7 @@ func (m *Machine) take(now time.Time, in Input) {
 	case DialFailed:
 		m.dialFailed(now, in.ID)
 	case Answered:
+		m.learn(now)
 		m.evidence(now, !m.sessions.distrust, "an anchor answers by UDP")
 		if m.state == Blocked && m.sessions.knock(now) {
 			m.emit(Knock{Serial: m.sessions.serial})
@@ -167,7 +168,7 @@ func (m *Machine) take(now time.Time, in Input) {
 func (m *Machine) try(now time.Time, reason string) {
 	if len(m.anchors) > 0 {
 		m.enter(now, Trying, reason)
-		m.probeAt = now
+		m.tried, m.probeAt = now, now
 	}
 }
 
@@ -242,7 +243,7 @@ func (m *Machine) streaming(now time.Time) bool {
 	case Blocked, Returning:
 		return true
 	case Trying:
-		return now.Sub(m.since) >= headStart && !m.spares(now)
+		return now.Sub(m.since) >= headStart+m.room && !m.spares(now)
 	}
 	return false
 }
@@ -275,13 +276,9 @@ func (m *Machine) decideTrial(now time.Time) {
 	age := now.Sub(m.since)
 	switch {
 	case m.spares(now):
-	case age >= trialTime, age >= decisive && m.streamSince(m.since):
+	case age >= m.trial(), age >= decisive && m.streamSince(m.since):
 		m.useStreams(now, fmt.Sprintf("%d anchors asked by UDP, no answer in %v", len(m.anchors), age.Round(10*time.Millisecond)))
 		return
 	}
-	every := trialEvery
-	if age >= trialTime {
-		every = trialTime
-	}
-	m.ask(now, every)
+	m.ask(now, min(max(trialEvery, age/4), trialTime))
 }

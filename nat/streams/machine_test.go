@@ -257,6 +257,43 @@ func TestOutage(t *testing.T) {
 	}
 }
 
+// Over a line whose answers take longer than any usual round trip, UDP is taken to be blocked once and not again; when it is blocked
+// indeed, that is found out, though later; and on another network nothing of it is left.
+func TestLongLineIsNotBlockedUDP(t *testing.T) {
+	for _, trip := range []time.Duration{1200 * time.Millisecond, 1600 * time.Millisecond, 2600 * time.Millisecond} {
+		n := newNetwork(true)
+		n.rtt = trip
+		n.step(Anchors{[]identity.NodeID{anchor(1)}})
+		n.run(10 * time.Second)
+		for round := range 5 {
+			n.probes = 0
+			n.step(Doubt{})
+			n.run(trip - 100*time.Millisecond)
+			if got, _, reason := n.m.State(); got != Trying {
+				t.Fatalf("%v, doubt %d: got %v (%s) before the answer is due", trip, round+1, got, reason)
+			}
+			if n.probes > 16 {
+				t.Errorf("%v, doubt %d: got %d probes, want 16 at most", trip, round+1, n.probes)
+			}
+			n.run(10 * time.Second)
+			if got, _, reason := n.m.State(); got != Open {
+				t.Fatalf("%v, doubt %d: got %v (%s), want it open", trip, round+1, got, reason)
+			}
+		}
+		n.udp = false
+		n.step(Doubt{})
+		n.run(2*trip + 100*time.Millisecond)
+		if got, _, _ := n.m.State(); got != Blocked {
+			t.Errorf("%v: got %v without answers, want it blocked after two of them", trip, got)
+		}
+		n.step(NetworkChanged{})
+		n.run(trialTime + 100*time.Millisecond)
+		if got, _, _ := n.m.State(); got != Blocked {
+			t.Errorf("%v: got %v on another network without answers, want it blocked after %v", trip, got, trialTime)
+		}
+	}
+}
+
 // Whoever has no stream waits a tenth of the time without one, whatever the ladder says.
 // A machine that was busy with other things for two seconds has not read what came meanwhile: nothing follows from that silence.
 func TestBusyMachineIsNotBlockedUDP(t *testing.T) {
@@ -550,6 +587,32 @@ func TestMachineAtRandom(t *testing.T) {
 		used := slices.ContainsFunc(slices.Collect(maps.Values(n.m.streams)), func(s *slot) bool { return s.phase != streamDown })
 		if got, since, reason := n.m.State(); got != Open || used {
 			t.Fatalf("seed %d: got %v for %v (%s), streams in use: %t, want UDP used again", seed, got, n.now.Sub(since), reason, used)
+		}
+	}
+}
+
+// A side that wakes late dials no stream before the answers to what it has asked by UDP can have been read; where UDP is blocked it does so soon.
+func TestLateSideDialsNoStreamBesideUDP(t *testing.T) {
+	for _, tt := range []struct {
+		udp    bool
+		rtt    time.Duration
+		want   int
+		within time.Duration
+	}{{true, 250 * time.Millisecond, 0, 2 * time.Second}, {false, 250 * time.Millisecond, 2, time.Second}} {
+		n := newNetwork(tt.udp, 1, 2)
+		n.rtt = tt.rtt
+		n.step(Anchors{[]identity.NodeID{anchor(1), anchor(2)}})
+		n.now = n.now.Add(90 * time.Millisecond)
+		n.step(Tick{Late: 60 * time.Millisecond})
+		n.run(tt.within)
+		dials := 0
+		for _, line := range n.log {
+			if strings.Contains(line, " open ") {
+				dials++
+			}
+		}
+		if dials != tt.want {
+			t.Errorf("UDP passes %v: got %d streams dialled, want %d: %q", tt.udp, dials, tt.want, n.log)
 		}
 	}
 }

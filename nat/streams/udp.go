@@ -8,13 +8,19 @@ import (
 // Times of the decision.
 const (
 	// trialTime is how long nobody may answer by UDP until it is taken to be blocked: twice the longest round trip that
-	// is usual on earth, by satellite. With two round trips for TLS and one for the session that makes two seconds.
+	// is usual on earth, by satellite. With two round trips for TLS and one for the session that makes two seconds. Where answers
+	// have taken longer, as over a modem whose queue is full, it is twice as long as they did.
 	trialTime  = time.Second
-	trialEvery = 100 * time.Millisecond // between probes in a trial: three lost in a row are rare
+	trialMost  = 8 * time.Second
+	trialEvery = 100 * time.Millisecond // between probes in a trial at first: three lost in a row are rare
 
 	// headStart is what the answers by UDP have until streams are dialled as well, so that a doubt without a cause
 	// costs no anchor a handshake unless it is far away.
 	headStart = 100 * time.Millisecond
+	// A side that is late itself waits for so many times its lateness more, and no more than lateStart: the answers lie unread here, and those who
+	// answer are most likely as busy; a handshake for each of all that start at once would keep them so.
+	lateTurns = 4
+	lateStart = 500 * time.Millisecond
 	// decisive is how old a trial has to be for a stream to end it. A stream takes three round trips and the head start, so that
 	// the answers to the first probes were due long before it is up; this leaves room for some that were lost.
 	decisive = 200 * time.Millisecond
@@ -44,6 +50,10 @@ type belief struct {
 	reason string
 	why    string // UDP was taken to be blocked, the last time
 
+	tried    time.Time     // when the last trial began
+	patience time.Duration // how long answers took in trials lately
+	room     time.Duration // beyond the head start, in this trial
+
 	probeAt   time.Time
 	probeWait time.Duration // Blocked: the rung of the ladder
 	answered  time.Time     // Returning: the last answer
@@ -52,7 +62,23 @@ type belief struct {
 }
 
 func (b *belief) enter(now time.Time, s State, reason string) {
-	b.state, b.since, b.reason = s, now, reason
+	b.state, b.since, b.reason, b.room = s, now, reason, 0
+}
+
+// trial is how long nobody may answer in one.
+func (b *belief) trial() time.Duration { return min(max(trialTime, 2*b.patience), trialMost) }
+
+// learn takes the time that an answer took since the trial began, if it belongs to that. What is shorter than before is believed slowly.
+func (b *belief) learn(now time.Time) {
+	took := now.Sub(b.tried)
+	switch {
+	case b.tried.IsZero() || took > trialMost || b.state != Trying && b.state != Blocked:
+	case took > b.patience:
+		b.patience = took
+	default:
+		b.patience -= (b.patience - took) / 4
+	}
+	b.tried = time.Time{}
 }
 
 // block enters the state in which UDP is asked seldom. The sooner after a return, the longer the next one takes.
@@ -76,6 +102,8 @@ func (b *belief) excuse(now time.Time, late time.Duration) {
 	switch b.state {
 	case Trying:
 		b.since = due.Sooner(now, b.since.Add(late))
+		b.tried = due.Sooner(now, b.tried.Add(late))
+		b.room = min(b.room+lateTurns*late, lateStart)
 	case Returning:
 		b.answered = due.Sooner(now, b.answered.Add(late))
 	}
@@ -124,11 +152,11 @@ func (b *belief) wake(now time.Time) time.Time {
 }
 
 // dueInTrial names the next of the times that end a trial, or a part of it.
-func (b *belief) dueInTrial(now time.Time) time.Time {
-	for _, after := range []time.Duration{headStart, decisive, trialTime, spared} {
+func (b *belief) dueInTrial(now time.Time) (next time.Time) {
+	for _, after := range []time.Duration{headStart + b.room, decisive, b.trial(), spared} {
 		if at := b.since.Add(after); at.After(now) {
-			return at
+			next = due.Sooner(next, at)
 		}
 	}
-	return time.Time{}
+	return next
 }

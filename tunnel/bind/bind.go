@@ -36,10 +36,10 @@ type Options struct {
 // Bind is a conn.Bind for a WireGuard device that shares its port.
 type Bind struct {
 	// constant after New
-	inner       conn.Bind
-	unsent      *unsent
-	log         *slog.Logger
-	stun, quic  *lane
+	inner  conn.Bind
+	unsent *unsent
+	log    *slog.Logger
+	lanes
 	peers       *peers
 	sources     *sources
 	routes      *routes
@@ -60,6 +60,9 @@ type Bind struct {
 	forwarder *forwarder // nil: closed
 	closing   chan struct{}
 }
+
+// lanes are for what is not WireGuard's.
+type lanes struct{ stun, quic, letters *lane }
 
 var _ conn.Bind = (*Bind)(nil)
 
@@ -89,10 +92,12 @@ func New(o Options) *Bind {
 	b.out = newOutlet(b.inner, &b.drops)
 	b.stun = newLane(b, stunQueue, DropSTUNQueue, true)
 	b.quic = newLane(b, quicQueue, DropQUICQueue, false)
+	b.letters = newLane(b, letterQueue, DropLetterQueue, false)
 	return b
 }
 
-// Open opens the sockets; port 0 means any. See conn.Bind. The last of the functions is that of the streams. The device
+// Open opens the sockets; port 0 means any. See conn.Bind. The last of the functions is that of the streams, and of what is handed
+// to the device. The device
 // calls it again after each Close, for instance on a change of port.
 func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	fns, actual, err := openPort(b.inner, port)
@@ -110,7 +115,7 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	b.mu.Lock()
 	b.forwarder, b.closing = f, closing
 	b.mu.Unlock()
-	fns = append(fns, (&streamReceiver{streams: b.streams, closed: closing}).receive)
+	fns = append(fns, (&besides{streamReceiver{streams: b.streams, closed: closing}, b.peers.handed}).receive)
 	for i, next := range fns {
 		r := &receiver{bind: b, next: next, forward: f, todo: make([]pending, 0, b.inner.BatchSize())}
 		fns[i] = r.receive
@@ -237,6 +242,9 @@ func (b *Bind) STUN() net.PacketConn { return b.stun }
 
 // QUIC returns the lane of QUIC packets. Every call returns the same lane.
 func (b *Bind) QUIC() net.PacketConn { return b.quic }
+
+// Letters returns a bind's lane of the datagrams of letters (package mesh/letter). Every call returns the same lane.
+func Letters(b *Bind) net.PacketConn { return b.letters }
 
 // Channels are the channels that relays have allocated for us. Every call returns the same.
 func (b *Bind) Channels() *Channels { return b.channels }

@@ -19,6 +19,7 @@ const (
 	MalformedSTUN
 	ChannelData
 	QUIC
+	Letter
 )
 
 // String returns the name of the class as in logs.
@@ -34,6 +35,8 @@ func (c Class) String() string {
 		return "channel data"
 	case QUIC:
 		return "quic"
+	case Letter:
+		return "letter"
 	default:
 		return "unknown"
 	}
@@ -44,6 +47,8 @@ const (
 	channelMin        = 0x4000
 	channelMax        = 0x4FFF
 	channelMaxPadding = 3 // RFC 8656, section 12.5: padding to four bytes is allowed over UDP
+
+	letterMark = 0xA7776C // the first three bytes of a letter, package mesh/letter
 
 	quicFixedBit = 0x40
 	quicLongBit  = 0x80
@@ -60,6 +65,7 @@ const (
 //	0100xxxx             ChannelData (RFC 8656, section 12.4): a length field that fits
 //	x1xxxxxx             QUIC (RFC 9000, section 17): the fixed bit. Our connection IDs start with ff ff ff, so
 //	                     that the bytes a ChannelData length would be in can never fit.
+//	a7 77 6c             a letter (mesh/letter)
 //
 // STUN that is not sound, as nat/stunwire says, is MalformedSTUN.
 func Classify(p []byte) Class {
@@ -74,6 +80,8 @@ func Classify(p []byte) Class {
 		return classifySTUN(p)
 	case p[0]&0xF0 == 0x40 && channelLength(p) >= 0:
 		return ChannelData
+	case uint32(p[0])<<16|uint32(p[1])<<8|uint32(p[2]) == letterMark:
+		return Letter
 	case p[0]&quicFixedBit != 0:
 		if p[0]&quicLongBit != 0 && len(p) >= quicLongMin || p[0]&quicLongBit == 0 && len(p) >= quicShortMin {
 			return QUIC

@@ -28,7 +28,7 @@ func realWireGuard(t testing.TB) map[string][]byte {
 	public := a.key.PublicKey()
 	b.set("public_key=" + hex.EncodeToString(public[:]) + "\npersistent_keepalive_interval=25\n") // sends one at once
 	isKeepalive := func(p []byte) bool { return len(p) == device.MessageKeepaliveSize }
-	for deadline := time.Now().Add(10 * time.Second); !slices.ContainsFunc(bt.packets(), isKeepalive); {
+	for deadline := time.Now().Add(30 * time.Second); !slices.ContainsFunc(bt.packets(), isKeepalive); {
 		if time.Now().After(deadline) {
 			t.Fatal("no keepalive")
 		}

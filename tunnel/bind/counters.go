@@ -17,6 +17,8 @@ const (
 	DropSTUNQueue
 	// DropQUICQueue: the oldest packet of the full QUIC lane.
 	DropQUICQueue
+	// DropLetterQueue: received datagrams of letters, which nobody has read in time.
+	DropLetterQueue
 	// DropUnknownChannel: received ChannelData that is neither ours nor to be forwarded, or sent to a
 	// channel that is closed.
 	DropUnknownChannel
@@ -40,6 +42,8 @@ const (
 	DropNoPath
 	// DropNotOurTurn: a handshake initiation without a path, on the side that leaves the first word to the peer.
 	DropNotOurTurn
+	// DropCarried: a handshake message that an introduction has brought, more than the device takes at once.
+	DropCarried
 	// DropSendFailed: the system refused to send (no route, no socket, no buffer).
 	DropSendFailed
 
@@ -52,6 +56,7 @@ var dropNames = [dropReasons]string{
 	DropTooLarge:       "too large",
 	DropSTUNQueue:      "stun queue full",
 	DropQUICQueue:      "quic queue full",
+	DropLetterQueue:    "letter queue full",
 	DropUnknownChannel: "unknown channel",
 	DropNested:         "bad channel payload",
 	DropStreamBroken:   "broken stream",
@@ -63,6 +68,7 @@ var dropNames = [dropReasons]string{
 	DropStreamGone:     "stream ended",
 	DropNoPath:         "no path",
 	DropNotOurTurn:     "not our turn",
+	DropCarried:        "carried handshakes queue full",
 	DropSendFailed:     "send failed",
 }
 

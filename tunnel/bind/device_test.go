@@ -119,24 +119,22 @@ func TestHandshakeLeavesWithThePath(t *testing.T) {
 	a.ping(b, 1)
 	b.ping(a, 2) // the other side has traffic too, and must not cross the handshake
 	held := func() bool {
-		ea.mu.Lock()
-		defer ea.mu.Unlock()
-		return ea.holding
+		return ea.Carried().Initiation(time.Now(), 1) != nil
 	}
-	for deadline := time.Now().Add(5 * time.Second); !held() || b.bind.Counters()[DropNotOurTurn] == 0; {
+	for deadline := time.Now().Add(30 * time.Second); !held() || b.bind.Counters()[DropNotOurTurn] == 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("no initiation was held")
 		}
 		time.Sleep(time.Millisecond)
 	}
 	eb.SetPath(a.addr)
-	start := time.Now()
+	soon := beforeRetry(t)
 	ea.SetPath(b.addr)
-	if n, ok := b.number(4 * time.Second); !ok || n != 1 {
-		t.Fatalf("got %d, %v, want ping 1 long before WireGuard's five seconds", n, ok)
+	if n, ok := b.number(30 * time.Second); !ok || n != 1 {
+		t.Fatalf("got %d, %v, want ping 1", n, ok)
 	}
-	t.Logf("path to first packet: %v", time.Since(start))
-	if n, ok := a.number(4 * time.Second); !ok || n != 2 {
+	soon("path to first packet")
+	if n, ok := a.number(30 * time.Second); !ok || n != 2 {
 		t.Fatalf("the way back: got %d, %v, want ping 2", n, ok)
 	}
 }
@@ -163,14 +161,16 @@ func TestCrossedHandshakes(t *testing.T) {
 	a, b := start("192.0.2.1", "10.0.0.1"), start("192.0.2.2", "10.0.0.2")
 	a.peer(b, true).SetPath(b.addr)
 	b.peer(a, false).SetPath(a.addr)
+	soon := beforeRetry(t)
 	a.ping(b, 1)
 	b.ping(a, 2)
-	if n, ok := b.number(4 * time.Second); !ok || n != 1 {
-		t.Errorf("got %d, %v, want ping 1 long before WireGuard's five seconds", n, ok)
+	if n, ok := b.number(30 * time.Second); !ok || n != 1 {
+		t.Errorf("got %d, %v, want ping 1", n, ok)
 	}
-	if n, ok := a.number(4 * time.Second); !ok || n != 2 {
-		t.Errorf("got %d, %v, want ping 2 long before WireGuard's five seconds", n, ok)
+	if n, ok := a.number(30 * time.Second); !ok || n != 2 {
+		t.Errorf("got %d, %v, want ping 2", n, ok)
 	}
+	soon("both directions")
 	if got := a.bind.Counters()[DropCrossed]; got != 1 {
 		t.Errorf("got %d crossed, want 1", got)
 	}
@@ -183,11 +183,11 @@ func TestRoamingComesBack(t *testing.T) {
 	a.peer(b, true).SetPath(b.addr)
 	eb := b.peer(a, false) // b has not heard of any path
 	a.ping(b, 1)
-	if n, ok := b.number(4 * time.Second); !ok || n != 1 {
+	if n, ok := b.number(30 * time.Second); !ok || n != 1 {
 		t.Fatalf("got %d, %v, want ping 1", n, ok)
 	}
 	b.ping(a, 2)
-	if n, ok := a.number(4 * time.Second); !ok || n != 2 {
+	if n, ok := a.number(30 * time.Second); !ok || n != 2 {
 		t.Fatalf("got %d, %v, want ping 2", n, ok)
 	}
 	if stray := <-b.bind.Strays(); stray != a.addr {
@@ -195,11 +195,11 @@ func TestRoamingComesBack(t *testing.T) {
 	}
 	eb.SetPath(a.addr)
 	a.ping(b, 3)
-	if n, ok := b.number(4 * time.Second); !ok || n != 3 {
+	if n, ok := b.number(30 * time.Second); !ok || n != 3 {
 		t.Fatalf("got %d, %v, want ping 3", n, ok)
 	}
 	b.ping(a, 4)
-	if n, ok := a.number(4 * time.Second); !ok || n != 4 {
+	if n, ok := a.number(30 * time.Second); !ok || n != 4 {
 		t.Fatalf("got %d, %v, want ping 4", n, ok)
 	}
 	if got := eb.Activity(); got.TxPackets == 0 || got.RxPackets == 0 {
@@ -215,11 +215,11 @@ func TestStaticPeer(t *testing.T) {
 	a.configure(b, b.addr)
 	b.configure(a, a.addr)
 	a.ping(b, 1)
-	if n, ok := b.number(4 * time.Second); !ok || n != 1 {
+	if n, ok := b.number(30 * time.Second); !ok || n != 1 {
 		t.Fatalf("got %d, %v, want ping 1", n, ok)
 	}
 	b.ping(a, 2)
-	if n, ok := a.number(4 * time.Second); !ok || n != 2 {
+	if n, ok := a.number(30 * time.Second); !ok || n != 2 {
 		t.Fatalf("got %d, %v, want ping 2", n, ok)
 	}
 	for _, n := range []*node{a, b} {

@@ -27,7 +27,7 @@ const (
 // implements conn.Endpoint. All methods may be called at any time by anyone.
 //
 // Without a path, WireGuard's newest handshake initiation is held if this side is controlling, and leaves the
-// moment a path comes: WireGuard would repeat it only after five seconds.
+// moment a path comes: WireGuard would repeat it only after five seconds. Meanwhile introductions can carry the handshake (carried.go).
 type Endpoint struct {
 	// constant after Bind.NewEndpoint
 	bind        *Bind
@@ -45,6 +45,7 @@ type Endpoint struct {
 	elsewhere atomic.Uint64
 
 	witness witness // has a lock of its own
+	carried Carried // the same, taken with mu held too
 
 	// guarded by mu
 	mu          sync.Mutex
@@ -52,8 +53,6 @@ type Endpoint struct {
 	sources     []netip.AddrPort
 	controlling bool
 	removed     bool
-	holding     bool
-	held        [device.MessageInitiationSize]byte
 }
 
 var _ conn.Endpoint = (*Endpoint)(nil)
@@ -90,6 +89,9 @@ type Activity struct {
 	LastRx time.Time
 }
 
+// Carried are the peer's handshakes that need no path. Every call returns the same.
+func (e *Endpoint) Carried() *Carried { return &e.carried }
+
 // Handle returns the address to give to WireGuard as the peer's endpoint: a virtual one by which the device finds
 // this object. It never changes.
 func (e *Endpoint) Handle() netip.AddrPort { return e.handle }
@@ -123,13 +125,18 @@ func (e *Endpoint) SetPath(addr netip.AddrPort) (flushed bool) {
 	e.heard.Store(nil)
 	e.claimLocked()
 	var flush []byte
-	if next != nil && e.holding {
-		flush = slices.Clone(e.held[:])
-		e.holding = false
+	var kept [][]byte
+	if next != nil {
+		flush, kept = e.carried.take(time.Now())
 	}
 	e.mu.Unlock()
 	if flush != nil {
 		e.transmit([][]byte{flush})
+	}
+	if kept != nil {
+		for batch := range slices.Chunk(kept, e.bind.BatchSize()) {
+			e.transmit(batch)
+		}
 	}
 	return flush != nil
 }
@@ -194,7 +201,9 @@ func (e *Endpoint) SetControlling(controlling bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.controlling = controlling
-	e.holding = e.holding && controlling
+	if !controlling {
+		e.carried.drop()
+	}
 	e.began.Store(0)
 }
 
@@ -228,6 +237,12 @@ func (e *Endpoint) send(bufs [][]byte) error {
 // transmit sends by the path, or keeps what is worth keeping. Errors of the system are counted and not returned, since
 // WireGuard would only log them, once per packet for as long as the network is away.
 func (e *Endpoint) transmit(bufs [][]byte) error {
+	if e.carried.keyed.Load() != nil && isTransport(bufs) {
+		defer e.carried.sentUnderKeys() // once they have left, or wait
+	}
+	if len(bufs) == 1 && isResponse(bufs[0]) && e.carried.capture(bufs[0]) && e.path.Load() == nil && e.heard.Load() == nil {
+		return nil // it is carried, and needs no path
+	}
 	p := e.path.Load()
 	if p == nil {
 		if p = e.keep(bufs); p == nil {
@@ -271,8 +286,7 @@ func (e *Endpoint) keep(bufs [][]byte) *path {
 	}
 	if len(bufs) == 1 && isInitiation(bufs[0]) {
 		if e.controlling && !e.removed {
-			e.holding = true
-			copy(e.held[:], bufs[0])
+			e.carried.hold(bufs[0])
 		} else {
 			e.bind.drops.add(DropNotOurTurn, 1)
 		}
@@ -280,6 +294,12 @@ func (e *Endpoint) keep(bufs [][]byte) *path {
 	}
 	if heard := e.heard.Load(); heard != nil && !e.removed {
 		return e.bind.resolve(*heard)
+	}
+	if isTransport(bufs) && !e.removed {
+		if kept, lost := e.carried.keep(bufs, time.Now()); kept {
+			e.bind.drops.add(DropNoPath, lost)
+			return nil
+		}
 	}
 	e.bind.drops.add(DropNoPath, len(bufs))
 	return nil
@@ -313,7 +333,8 @@ func (e *Endpoint) Removed() bool {
 func (e *Endpoint) remove() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.removed, e.holding = true, false
+	e.removed = true
+	e.carried.remove()
 	e.path.Store(nil)
 	e.heard.Store(nil)
 	e.bind.sources.set(e, nil)
@@ -347,8 +368,12 @@ func (e *Endpoint) DstIP() netip.Addr { return e.handle.Addr() }
 
 // isHandshake reports whether p is a WireGuard initiation or response: the messages whose MAC1 names their addressee.
 func isHandshake(p []byte) bool {
-	return isInitiation(p) ||
-		len(p) == device.MessageResponseSize && p[0] == device.MessageResponseType
+	return isInitiation(p) || isResponse(p)
+}
+
+// isTransport reports whether a batch is of WireGuard's data messages.
+func isTransport(bufs [][]byte) bool {
+	return len(bufs) > 0 && len(bufs[0]) > 0 && bufs[0][0] == device.MessageTransportType
 }
 
 func isInitiation(p []byte) bool {

@@ -246,12 +246,43 @@ func (n *node) number(wait time.Duration) (uint32, bool) {
 	}
 }
 
+// beforeRetry starts a clock, and returns what fails the test when WireGuard's repetition after five seconds may have been what
+// helped. What this process waited for processors meanwhile does not count.
+func beforeRetry(t *testing.T) (soon func(what string)) {
+	t.Helper()
+	start, stop, late := time.Now(), make(chan struct{}), make(chan time.Duration, 1)
+	go func() {
+		const tick = 5 * time.Millisecond
+		var sum time.Duration
+		for {
+			before := time.Now()
+			select {
+			case <-stop:
+				late <- sum
+				return
+			case <-time.After(tick):
+				sum += time.Since(before) - tick
+			}
+		}
+	}()
+	return func(what string) {
+		t.Helper()
+		took := time.Since(start)
+		close(stop)
+		starved := <-late
+		if took-starved > 4*time.Second {
+			t.Errorf("%s took %v, of which %v were waiting for processors, want it long before WireGuard's five seconds", what, took, starved)
+		}
+		t.Logf("%s: %v", what, took)
+	}
+}
+
 func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 // read returns the next packet of a lane, or fails.
 func read(t testing.TB, l net.PacketConn) ([]byte, netip.AddrPort) {
 	t.Helper()
-	l.SetReadDeadline(time.Now().Add(5 * time.Second))
+	l.SetReadDeadline(time.Now().Add(30 * time.Second))
 	p := make([]byte, 2048)
 	n, from, err := l.ReadFrom(p)
 	if err != nil {

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	stunQueue = 256
-	quicQueue = 512 // about half a megabyte: one congestion window of a long path
+	stunQueue   = 256
+	letterQueue = 64  // 32 letters
+	quicQueue   = 512 // about half a megabyte: one congestion window of a long path
 
 	// maxLanePacket is larger than any STUN or QUIC packet that fits an Ethernet frame.
 	maxLanePacket = 2048

@@ -7,13 +7,17 @@ import (
 
 // peers holds the endpoint objects of the mesh peers.
 type peers struct {
+	handed chan handed // constant: what others than sockets have brought of them, see carried.go
+
 	// guarded by mu
 	mu      sync.Mutex
 	serial  uint64
 	handles map[netip.Addr]*Endpoint
 }
 
-func newPeers() *peers { return &peers{handles: make(map[netip.Addr]*Endpoint)} }
+func newPeers() *peers {
+	return &peers{handed: make(chan handed, handedQueue), handles: make(map[netip.Addr]*Endpoint)}
+}
 
 // add makes the object of a peer.
 func (p *peers) add(b *Bind, key [32]byte) *Endpoint {
@@ -23,6 +27,7 @@ func (p *peers) add(b *Bind, key [32]byte) *Endpoint {
 	e := &Endpoint{bind: b, handle: virtualAddr(virtualHandle, p.serial)}
 	e.handleBytes, _ = e.handle.MarshalBinary() // cannot fail
 	e.checker.Init(key)
+	e.carried.queue, e.carried.peer, e.carried.drops = p.handed, e, &b.drops
 	p.handles[e.handle.Addr()] = e
 	return e
 }

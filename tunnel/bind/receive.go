@@ -12,7 +12,7 @@ import (
  * 1. The sockets' receive function, or that of the streams (streamin.go), fills a batch.
  * 2. Each packet is classified by its first bytes.
  * 3. ChannelData is unwrapped in place and classified again, or set aside for forwarding.
- * 4. STUN and QUIC are copied to their lanes.
+ * 4. STUN, QUIC and letters are copied to their lanes.
  * 5. WireGuard stays in the batch, with the endpoint object of its source; all else gets size 0, which the device skips.
  * 6. What is to be forwarded goes to the forwarder's batch (forward.go).
  *
@@ -70,6 +70,9 @@ func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int
 
 // sort deals with one packet and returns how many bytes of p are WireGuard's.
 func (r *receiver) sort(p []byte, ep *conn.Endpoint, now int64) int {
+	if _, handed := (*ep).(*Endpoint); handed {
+		return len(p) // of no socket: see carried.go
+	}
 	std, ok := (*ep).(*conn.StdNetEndpoint)
 	if !ok {
 		r.bind.drops.add(DropUnknown, 1)
@@ -86,6 +89,8 @@ func (r *receiver) sort(p []byte, ep *conn.Endpoint, now int64) int {
 		r.bind.stun.push(p, src)
 	case QUIC:
 		r.bind.quic.push(p, src)
+	case Letter:
+		r.bind.letters.push(p, src)
 	case ChannelData:
 		return r.channelData(p, src, ep, now)
 	case MalformedSTUN:
@@ -114,9 +119,19 @@ func (r *receiver) wireGuard(p []byte, src netip.AddrPort, ep *conn.Endpoint, no
 	}
 	r.runPackets++
 	r.runSz += len(p)
-	if p[0] != device.MessageTransportType && r.endpoint.yields(p, now) {
+	if p[0] == device.MessageTransportType {
+		return len(p)
+	}
+	if r.endpoint.yields(p, now) {
 		r.bind.drops.add(DropCrossed, 1)
 		return 0
+	}
+	if isInitiation(p) {
+		if response := r.endpoint.carried.again(p, now); response != nil {
+			// Counted by nobody: the device does not know of it. Its error is a lost packet's.
+			_ = r.bind.out.sendBy(r.bind.resolve(src), [][]byte{response})
+			return 0
+		}
 	}
 	return len(p)
 }

@@ -136,7 +136,7 @@ func TestDeviceVouches(t *testing.T) {
 	exchange := func(number uint32) {
 		t.Helper()
 		b.ping(a, number)
-		if n, ok := a.number(4 * time.Second); !ok || n != number {
+		if n, ok := a.number(30 * time.Second); !ok || n != number {
 			t.Fatalf("got %d, %v, want ping %d", n, ok, number)
 		}
 	}

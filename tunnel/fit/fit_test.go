@@ -212,7 +212,7 @@ func (n *node) receive(t *testing.T, limit time.Duration) []byte {
 }
 
 // patience bounds every wait of these tests.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 func (n *node) wait(t *testing.T, what string, done func(pathmtu.Limit) bool) {
 	t.Helper()

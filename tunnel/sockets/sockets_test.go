@@ -25,8 +25,8 @@ func prepare(t *testing.T) {
 	osnettest.Own(t, "fd00::1", "fd00::2")
 }
 
-// lost sends a packet to each of targets in turn, and counts those that did not arrive.
-func lost(t *testing.T, b conn.Bind) (n int) {
+// lost sends a packet to each of targets in turn, and counts those that did not arrive within wait.
+func lost(t *testing.T, b conn.Bind, wait time.Duration) (n int) {
 	t.Helper()
 	if _, _, err := b.Open(0); err != nil {
 		t.Fatal(err)
@@ -51,8 +51,7 @@ func lost(t *testing.T, b conn.Bind) (n int) {
 				n++ // the wrong address need not have a route
 				continue
 			}
-			// On loopback a packet is there when the send returns.
-			if err := l.SetReadDeadline(time.Now().Add(60 * time.Millisecond)); err != nil {
+			if err := l.SetReadDeadline(time.Now().Add(wait)); err != nil {
 				t.Fatal(err)
 			}
 			if size, _, err := l.ReadFrom(buffer); err != nil || size != 1 || buffer[0] != byte(round) {
@@ -70,7 +69,7 @@ func TestBothFamiliesInNamespace(t *testing.T) {
 	prepare(t)
 	b := New()
 	for range 2 { // it opens again after a close
-		if n := lost(t, b); n > 0 {
+		if n := lost(t, b, 10*time.Second); n > 0 {
 			t.Errorf("%d of %d packets went elsewhere, want none", n, 20*len(targets))
 		}
 	}
@@ -82,7 +81,8 @@ func TestStillNeededInNamespace(t *testing.T) {
 		return
 	}
 	prepare(t)
-	if n := lost(t, conn.NewStdNetBind()); n == 0 {
+	// On loopback a packet is there when the send returns, but on a busy machine.
+	if n := lost(t, conn.NewStdNetBind(), 60*time.Millisecond); n == 0 {
 		t.Error("conn.StdNetBind sends to the right addresses by itself: package sockets is not needed any more")
 	} else {
 		t.Logf("conn.StdNetBind: %d of %d packets went elsewhere", n, 20*len(targets))

@@ -92,6 +92,11 @@ func gridRow(b *testing.B, p pair, pings, routes []time.Duration) string {
 // firstEcho sends an echo request every 5 ms, from the namespace that it is called in, until one is answered. The first
 // ones find no interface yet.
 func firstEcho(to netip.Addr, limit time.Duration) (time.Time, error) {
+	return firstEchoEvery(to, limit, 5*time.Millisecond)
+}
+
+// firstEchoEvery is firstEcho with another time between two requests.
+func firstEchoEvery(to netip.Addr, limit, every time.Duration) (time.Time, error) {
 	c, err := icmp.ListenPacket("ip4:icmp", "0.0.0.0")
 	if err != nil {
 		return time.Time{}, err
@@ -102,7 +107,7 @@ func firstEcho(to netip.Addr, limit time.Duration) (time.Time, error) {
 	buf := make([]byte, 1500)
 	for seq := 0; time.Now().Before(deadline); seq++ {
 		sendEcho(c, to, id, seq) // fails until the interface is there
-		c.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+		c.SetReadDeadline(time.Now().Add(every))
 		for {
 			n, from, err := c.ReadFrom(buf)
 			if err != nil {

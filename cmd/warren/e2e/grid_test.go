@@ -84,8 +84,10 @@ func pairRoute(atX, atY api.Status, x, y *Node) string {
 
 // TestGrid has two nodes of each kind of network in one mesh with a public founder, and asserts for each pair of kinds
 // the route between one of either, and pings both ways.
+// WARREN_GRID_LINE has all homes but the founder's far away, as 200ms or 50ms,5%.
 func TestGrid(t *testing.T) {
 	t.Parallel()
+	far := given(t, "WARREN_GRID_LINE")
 	pairs := grid()
 	routes := make(map[string]int)
 	for _, p := range pairs {
@@ -102,7 +104,9 @@ func TestGrid(t *testing.T) {
 	first, second := make(map[string]*Node), make(map[string]*Node)
 	for _, k := range networks() {
 		for suffix, side := range map[string]map[string]*Node{"1": first, "2": second} {
-			side[k.name] = bed.node(k.name+suffix, bed.Router("r-"+k.name+suffix, k.kind))
+			home := bed.Router("r-"+k.name+suffix, k.kind)
+			bed.apart(far, home)
+			side[k.name] = bed.node(k.name+suffix, home)
 		}
 	}
 	for _, n := range bed.nodes[1:] {

@@ -22,7 +22,8 @@ import (
 //	WARREN_SOAK=30m WARREN_SEED=1234 go test ./cmd/warren/e2e -run TestSoak -v -timeout 60m
 //
 // WARREN_EVENTS is a regular expression for the events to choose from, as "roam udp-blocked|crash anchor2";
-// WARREN_DEBUG=1 has the agents log all that they can.
+// WARREN_DEBUG=1 has the agents log all that they can; WARREN_SOAK_LINE has the homes far away, as 50ms,5%: the round trip between
+// two of them, and the loss of each line in each direction.
 //
 // In `make test` it is short and always the same, and the limits are wide: other tests have the machine at the same time.
 
@@ -109,10 +110,12 @@ func newSoak(b *bed, limits soakLimits, seed uint64) *soak {
 	}
 	s.anchors = s.all[:2]
 	kinds := networks()[1:] // but public
+	far := given(b.t, "WARREN_SOAK_LINE")
 	for i, k := range kinds {
 		r := &resident{steadfast: k.kind == natlab.EIMAPDF || k.kind == natlab.Symmetric}
 		r.networks[0] = b.Router(k.name+"-home", k.kind)
 		r.networks[1] = b.Router(k.name+"-away", kinds[(i+1)%len(kinds)].kind)
+		b.apart(far, r.networks[:]...)
 		r.Node = b.node(k.name, r.networks[0])
 		s.all = append(s.all, r)
 	}

@@ -1,0 +1,111 @@
+package path
+
+import (
+	"testing"
+	"time"
+)
+
+// An offer is repeated when answers should have come, as those of other peers do at present: where all are slow, what is repeated sooner keeps them so.
+func TestRepeatedAsAnswersCome(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		known time.Duration
+		want  int
+	}{{"nothing is known", 0, 2}, {"others take longer", 700 * time.Millisecond, 1}} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, 3)
+			w.latency = 300 * time.Millisecond
+			if tt.known > 0 {
+				w.answers[0] = new(Answers)
+				w.answers[0].note(w.now, tt.known)
+			}
+			w.start(0)
+			w.start(1)
+			w.run(4*time.Second, true)
+			if got := w.side[0].sent[KindOffer]; got != tt.want || w.kinds() != [2]PathKind{Direct, Direct} {
+				t.Errorf("got %d offers and %v, want %d and direct paths", got, w.kinds(), tt.want)
+			}
+		})
+	}
+}
+
+// A side that comes late to repeat an offer gives the answer time once; then it repeats it.
+func TestLateSideIsInNoHurry(t *testing.T) {
+	w := newWorld(t, 3)
+	w.start(0)
+	w.run(300*time.Millisecond, false)
+	w.busy[0] = w.now.Add(300 * time.Millisecond) // beyond the first repetition
+	for _, tt := range []struct {
+		more time.Duration
+		want int
+	}{{700 * time.Millisecond, 1}, {time.Second, 2}} {
+		w.run(tt.more, false)
+		if got := w.side[0].sent[KindOffer]; got != tt.want {
+			t.Errorf("after %v more: got %d offers, want %d", tt.more, got, tt.want)
+		}
+	}
+}
+
+// What was measured holds for a while, follows what is slower at once, and knows nothing of peers that were not there.
+func TestAnswers(t *testing.T) {
+	var a Answers
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		after, took, want time.Duration
+	}{
+		{0, 800 * time.Millisecond, time.Second},
+		{time.Second, 100 * time.Millisecond, 500 * time.Millisecond},
+		{time.Second, attemptTime + 1, 500 * time.Millisecond},
+		{time.Second, 3 * time.Second, longestAnswer},
+		{answersLast, attemptTime + 1, 400 * time.Millisecond},
+	} {
+		now = now.Add(tt.after)
+		a.note(now, tt.took)
+		if got := a.spacing(now, 400*time.Millisecond); got != tt.want {
+			t.Errorf("an answer after %v: got a spacing of %v, want %v", tt.took, got, tt.want)
+		}
+	}
+}
+
+// A channel that nobody has answered is not checked any more once a direct path stands.
+func TestChannelThatWasLeftIsNotChecked(t *testing.T) {
+	w := newWorld(t, 3)
+	w.punching, w.relayed = 600*time.Millisecond, false // the channels are open before there is a path, and bring nothing
+	w.start(0)
+	w.start(1)
+	w.until(Direct, 2*time.Second, true)
+	w.run(400*time.Millisecond, true)
+	before := w.side[0].checks + w.side[1].checks
+	w.run(8*time.Second, true)
+	if got := w.side[0].checks + w.side[1].checks - before; got > 2 {
+		t.Errorf("got %d checks in 8 s beside a direct path, want none", got)
+	}
+}
+
+// Where answers take long ICE does too: a channel is not opened for a pair that has a direct path a moment later. One that has none is relayed.
+func TestSlowPairsOpenNoChannels(t *testing.T) {
+	for _, tt := range []struct {
+		known  time.Duration
+		direct bool
+		want   PathKind
+		opened bool
+	}{
+		{0, true, Direct, true},
+		{2 * slowAnswer, true, Direct, false},
+		{2 * slowAnswer, false, Relayed, true},
+	} {
+		w := newWorld(t, 3)
+		w.direct, w.punching = tt.direct, 300*time.Millisecond
+		for i := range w.answers {
+			w.answers[i] = new(Answers)
+			w.answers[i].note(w.now, tt.known)
+		}
+		w.start(0)
+		w.start(1)
+		w.run(time.Second, true)
+		opened := len(w.side[0].m.route.relays.list) > 0
+		if w.kinds() != [2]PathKind{tt.want, tt.want} || opened != tt.opened {
+			t.Errorf("answers take %v, direct %v: got %v, a channel: %v; want %v, %v", tt.known, tt.direct, w.kinds(), opened, tt.want, tt.opened)
+		}
+	}
+}
