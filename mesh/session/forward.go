@@ -29,20 +29,6 @@ var (
 	copiesOfGossip  = limit.Rate{PerSecond: 1, Burst: 16}
 )
 
-// A node that has just started has sessions that nothing has gone over yet, and introduces itself to everybody: nothing has broken. It
-// begins with a few copies, and has the others as it would have after a rest.
-const (
-	firstCopiesOfSignals = 8
-	firstCopiesOfGossip  = 2
-)
-
-// copiesOf is a limiter of that rate which has only so many yet.
-func copiesOf(r limit.Rate, first int) *rate.Limiter {
-	l := r.Limiter()
-	l.AllowN(time.Now(), r.Burst-first)
-	return l
-}
-
 // router carries messages and streams over the links of a table, and passes them on for others. Its methods may be called
 // concurrently.
 type router struct {

@@ -499,36 +499,3 @@ func initialPacket(t *testing.T) []byte {
 	}
 	return buf[:n]
 }
-
-// What goes another way too is for the few signals that mend what has just broken: a node that has just started, whose sessions have brought
-// nothing yet, sends each of many signals once but for some; after a minute it has all its copies.
-func TestFewCopiesAfterTheStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 4, sessiontest.Options{Latency: lan})
-		defer w.stop()
-		a, b, first, second := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
-		for _, n := range w.nodes {
-			n.start(nil)
-		}
-		a.target(first, second)
-		b.target(first, second)
-		w.until(time.Second, "sessions", func() bool { return a.up(first) && a.up(second) && b.up(first) && b.up(second) })
-		a.know(by(b, first, second))
-		const signals = 30
-		for _, tt := range []struct {
-			rest        time.Duration
-			least, most int
-		}{{2 * recent, signals, signals + firstCopiesOfSignals + 1}, {time.Minute, 2 * signals, 2 * signals}} {
-			time.Sleep(tt.rest)
-			for range signals {
-				if err := a.Send(b.ID, ProtoSignal, []byte("offer")); err != nil {
-					t.Fatal(err)
-				}
-			}
-			time.Sleep(10 * time.Millisecond)
-			if got := len(b.takeMessages()); got < tt.least || got > tt.most {
-				t.Errorf("after %v: got %d of %d signals, want %d to %d", tt.rest, got, signals, tt.least, tt.most)
-			}
-		}
-	})
-}

@@ -200,8 +200,7 @@ func New(o Options) (*Sessions, error) {
 	}
 	s.router = &router{
 		self: o.Self, roster: o.Roster, inbound: o.Inbound,
-		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters,
-		spare: copiesOf(copiesOfSignals, firstCopiesOfSignals), gossip: copiesOf(copiesOfGossip, firstCopiesOfGossip),
+		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters, spare: copiesOfSignals.Limiter(), gossip: copiesOfGossip.Limiter(),
 	}
 	s.strangers = newStrangers(o.Roster)
 	proofs := &proofs{inbound: o.Inbound, wait: &s.wait}
