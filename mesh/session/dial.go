@@ -150,8 +150,7 @@ func (d *dialler) stagger(h haste) time.Duration {
 	if d.lane.isBusy(now) {
 		least = max(least, busyStagger)
 	}
-	trip := d.lane.answers(now)
-	return max(least, min(trip+trip/4, heardStagger))
+	return d.lane.answers().Spacing(now, least, heardStagger)
 }
 
 // attempt dials one address and checks that it is the node id that answers, as a member.

@@ -40,10 +40,10 @@ type lane struct {
 
 	known atomic.Pointer[map[netip.AddrPort]bool] // addresses of sessions, copied on write
 
-	dialling atomic.Int32              // dials in the map
-	answered atomic.Pointer[time.Time] // when an address that is dialled answered last; nil: never
-	trip     atomic.Pointer[trip]      // how long first answers take at present; nil: not known
-	busy     atomic.Pointer[time.Time] // when this machine was last late with dials; nil: never
+	dialling atomic.Int32                // dials in the map
+	answered atomic.Pointer[time.Time]   // when an address that is dialled answered last; nil: never
+	trip     atomic.Pointer[due.Answers] // how long first answers take at present; nil: not known
+	busy     atomic.Pointer[time.Time]   // when this machine was last late with dials; nil: never
 
 	mu    sync.Mutex
 	dials map[netip.AddrPort]map[*dialWatch]bool // guarded by mu
@@ -56,15 +56,6 @@ type dialWatch struct {
 	began  time.Time
 	first  atomic.Bool // something has come
 }
-
-// trip is how long a first answer took, and when that came.
-type trip struct {
-	took time.Duration
-	at   time.Time
-}
-
-// tripLasts is how long what was measured holds: the machine may be busy no more, or in another network.
-const tripLasts = 5 * time.Second
 
 // busyLasts is how long a machine counts as busy that was late once.
 const busyLasts = time.Second
@@ -120,18 +111,18 @@ func (l *lane) hear(from netip.AddrPort) {
 	}
 }
 
-// first notes how long the first answer of an address took, from when the dial began: the network's part and that of two busy machines. It rises
-// at once, and falls by half with each answer that came sooner.
+// first notes how long the first answer of an address took, from when the dial began.
 func (l *lane) first(now time.Time, took time.Duration) {
-	l.trip.Store(&trip{max(took, l.answers(now)/2), now})
+	a := l.answers().Note(now, took)
+	l.trip.Store(&a)
 }
 
-// answers is how long first answers take at present, as far as is known from the last seconds; zero: nothing is.
-func (l *lane) answers(now time.Time) time.Duration {
-	if t := l.trip.Load(); t != nil && now.Sub(t.at) < tripLasts {
-		return t.took
+// answers is how long first answers take at present.
+func (l *lane) answers() due.Answers {
+	if a := l.trip.Load(); a != nil {
+		return *a
 	}
-	return 0
+	return due.Answers{}
 }
 
 // late notes how late this machine was for something of its dials. Answers lie unread for as long, here and most likely there.

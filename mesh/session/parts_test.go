@@ -295,7 +295,7 @@ func TestStagger(t *testing.T) {
 		{"answers take long", 0, 400 * time.Millisecond, 0, 500 * time.Millisecond},
 		{"both, and longer", due.Busy, 700 * time.Millisecond, 0, 875 * time.Millisecond},
 		{"very long", 0, time.Minute, 0, heardStagger},
-		{"took long before", 0, time.Minute, tripLasts, urgentStagger},
+		{"took long before", 0, time.Minute, due.AnswersLast, urgentStagger},
 	} {
 		l.trip.Store(nil)
 		l.busy.Store(nil)

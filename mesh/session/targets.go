@@ -163,7 +163,7 @@ func (t *targets) keep(ctx context.Context, one *target) {
 		if !first || !one.yield(ctx, aloneStart) && t.table.any() {
 			one.yield(ctx, headStart)
 			// A far side that answers late is late with its own dials too.
-			one.yield(ctx, min(headTrips*t.dialler.lane.answers(time.Now()), 2*headStart)-headStart)
+			one.yield(ctx, min(headTrips*t.dialler.lane.answers().Recent(time.Now()), 2*headStart)-headStart)
 		}
 	}
 	for ctx.Err() == nil {

@@ -3,6 +3,8 @@ package path
 import (
 	"testing"
 	"time"
+
+	"warren/nat/due"
 )
 
 // An offer is repeated when answers should have come, as those of other peers do at present: where all are slow, what is repeated sooner keeps them so.
@@ -57,7 +59,7 @@ func TestAnswers(t *testing.T) {
 		{time.Second, 100 * time.Millisecond, 500 * time.Millisecond},
 		{time.Second, attemptTime + 1, 500 * time.Millisecond},
 		{time.Second, 3 * time.Second, longestAnswer},
-		{answersLast, attemptTime + 1, 400 * time.Millisecond},
+		{due.AnswersLast, attemptTime + 1, 400 * time.Millisecond},
 	} {
 		now = now.Add(tt.after)
 		a.note(now, tt.took)

@@ -91,7 +91,7 @@ func (s *signalling) transmit(now time.Time, local Local, use relayUse) {
 func (s *signalling) excuse(now time.Time, late time.Duration) {
 	if s.waiting && s.noRoute == "" && !s.excused && isDue(now, s.next) {
 		s.excused = true
-		s.next = now.Add(min(lateTurns*late, longestAnswer))
+		s.next = now.Add(min(due.Turns*late, longestAnswer))
 	}
 }
 

@@ -17,9 +17,8 @@ const (
 	// headStart is what the answers by UDP have until streams are dialled as well, so that a doubt without a cause
 	// costs no anchor a handshake unless it is far away.
 	headStart = 100 * time.Millisecond
-	// A side that is late itself waits for so many times its lateness more, and no more than lateStart: the answers lie unread here, and those who
+	// A side that is late itself waits for due.Turns times its lateness more, and no more than lateStart: the answers lie unread here, and those who
 	// answer are most likely as busy; a handshake for each of all that start at once would keep them so.
-	lateTurns = 4
 	lateStart = 500 * time.Millisecond
 	// decisive is how old a trial has to be for a stream to end it. A stream takes three round trips and the head start, so that
 	// the answers to the first probes were due long before it is up; this leaves room for some that were lost.
@@ -103,7 +102,7 @@ func (b *belief) excuse(now time.Time, late time.Duration) {
 	case Trying:
 		b.since = due.Sooner(now, b.since.Add(late))
 		b.tried = due.Sooner(now, b.tried.Add(late))
-		b.room = min(b.room+lateTurns*late, lateStart)
+		b.room = min(b.room+due.Turns*late, lateStart)
 	case Returning:
 		b.answered = due.Sooner(now, b.answered.Add(late))
 	}
