@@ -125,7 +125,7 @@ func (l *line) round(ctx context.Context) time.Duration {
 			return 0
 		} else {
 			l.log.Info("mapping not renewed", "protocol", l.held.name(), "error", err)
-			l.note(l.held, Refused, err.Error())
+			l.note(l.held, stateOf(err), err.Error())
 		}
 	}
 	if wait, ok := l.establish(ctx); ok || ctx.Err() != nil {
@@ -168,15 +168,11 @@ func (l *line) establish(ctx context.Context) (next time.Duration, ok bool) {
 	defer all.Wait()
 	for range l.protocols {
 		a := <-answers
-		var no refusal
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return 0, false
-		case errors.As(a.err, &no):
-			l.note(a.p, Refused, no.Error())
-			continue
-		case a.err != nil:
-			l.note(a.p, Absent, a.err.Error())
+		}
+		if a.err != nil {
+			l.note(a.p, stateOf(a.err), a.err.Error())
 			continue
 		}
 		l.note(a.p, Present, "")
@@ -191,6 +187,15 @@ func (l *line) establish(ctx context.Context) (next time.Duration, ok bool) {
 		next, ok = l.accept(a.p, g), true
 	}
 	return next, ok
+}
+
+// stateOf is what a router's failure to do as it was asked says of the protocol: it refuses when it has answered.
+func stateOf(err error) State {
+	var no refusal
+	if errors.As(err, &no) {
+		return Refused
+	}
+	return Absent
 }
 
 // accept takes what the router has given, and returns the time of its renewal.
