@@ -135,7 +135,7 @@ func (o *open) configure(config wgtypes.Config) error {
 		return err
 	}
 	o.log.Debug("configure device", "count", len(config.Peers))
-	if err := o.device.IpcSet(uapi(config)); err != nil {
+	if err := setDevice(o.device, config); err != nil {
 		return fmt.Errorf("configure WireGuard device %s: %w", o.name, err)
 	}
 	return nil

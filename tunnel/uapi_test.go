@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun/tuntest"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -22,7 +23,7 @@ func TestUAPI(t *testing.T) {
 	private, psk, port, keepalive, other := key('s'), key('p'), 9277, 25*time.Second, key('q')
 	set := func(c wgtypes.Config) {
 		t.Helper()
-		if err := d.IpcSet(uapi(c)); err != nil {
+		if err := setDevice(d, c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -68,7 +69,7 @@ func TestEndpointsIn(t *testing.T) {
 	for k, addr := range want {
 		c.Peers = append(c.Peers, wgtypes.PeerConfig{PublicKey: k, Endpoint: net.UDPAddrFromAddrPort(addr)})
 	}
-	if err := d.IpcSet(uapi(c)); err != nil {
+	if err := setDevice(d, c); err != nil {
 		t.Fatal(err)
 	}
 	said, err := d.IpcGet()
@@ -77,5 +78,38 @@ func TestEndpointsIn(t *testing.T) {
 	}
 	if got := endpointsIn(said); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// TestPeerIsMadeWhileItIsUsed has the device send elsewhere to a peer that is just made, again and again. Where the device makes the peer itself, the
+// race detector tells of it (handlePostConfig).
+func TestPeerIsMadeWhileItIsUsed(t *testing.T) {
+	d := device.NewDevice(tuntest.NewChannelTUN().TUN(), bindtest.NewNetwork().Host(netip.MustParseAddr("192.0.2.1")), device.NewLogger(device.LogLevelSilent, ""))
+	defer d.Close()
+	ended, moved := make(chan struct{}), 0
+	stop := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if peer := d.LookupPeer(device.NoisePublicKey(key('a'))); peer != nil {
+				peer.SetEndpointFromPacket(&conn.StdNetEndpoint{AddrPort: netip.MustParseAddrPort("192.0.2.9:1")})
+				moved++
+			}
+		}
+	}()
+	anew := wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: key('a'), Remove: true}, {PublicKey: key('a')}}}
+	for range 500 {
+		if err := setDevice(d, anew); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	if <-ended; moved == 0 {
+		t.Error("the peer was never used")
 	}
 }
