@@ -19,6 +19,14 @@ const (
 	confirmTries   = 2
 )
 
+// A handshake is put off while the device works out the response to the one before (bind/answers.go): that takes it a third of a millisecond
+// when it gets its turn. So one look in time, after putOffFor, is enough to know that nothing will come of it; while looks are late, answerTime.
+const (
+	putOffFor  = 50 * time.Millisecond
+	lateLook   = 10 * time.Millisecond
+	answerTime = 600 * time.Millisecond
+)
+
 // WireGuard rekeys a session after two minutes and refuses one after three (WireGuard, section 6.1).
 const (
 	goodKeys  = 150 * time.Second // a session that will last for a while
@@ -34,6 +42,7 @@ type awaited struct {
 	tries       int       // made after the first
 	confirms    int       // sent
 	controlling bool
+	putOff      bool // it should have been started
 }
 
 // look says whether to start the handshake (again) now, or to confirm it once more, given the last one that was done. It
@@ -48,6 +57,11 @@ func (a *awaited) look(now, done time.Time) (start, confirm bool) {
 	if a.since.IsZero() {
 		return false, false
 	}
+	if a.putOff && !done.After(a.since) {
+		a.next = now.Add(putOffFor)
+		return true, false
+	}
+	a.putOff = false
 	a.next = now.Add(every)
 	switch {
 	case a.controlling && a.confirms < confirmTries && done.After(a.since):
@@ -83,14 +97,31 @@ func (p *followed) await(controlling bool, now time.Time) {
 // handshake starts one, unless one was started just now: two in a row cross, and the peer takes the second for a flood.
 // The side that is not controlling leaves that to the other, and looks whether it comes about.
 func (w *ways) handshake(p *followed, controlling bool, now time.Time) {
-	if controlling && now.Sub(p.shake.since) >= handshakeRetry {
-		w.device.Initiate(p.member, true)
-	}
+	start := controlling && now.Sub(p.shake.since) >= handshakeRetry
 	p.await(controlling, now)
+	if start {
+		w.initiate(p, true, now, answerTime)
+	}
+}
+
+// initiate starts it, or does so soon: while the device has a response for less time than it may take.
+func (w *ways) initiate(p *followed, fresh bool, now time.Time, mayTake time.Duration) {
+	began, was := w.device.Initiate(p.member, fresh, mayTake), p.shake.putOff
+	p.shake.putOff = !began
+	switch {
+	case !began:
+		p.shake.next = now.Add(putOffFor)
+	case was && p.shake.controlling && p.shake.tries == 0:
+		p.await(true, now) // the first has been put off
+	}
 }
 
 // lookAgain starts a handshake again that had no answer, or confirms it.
 func (w *ways) lookAgain(p *followed, now time.Time) {
+	mayTake := answerTime
+	if p.shake.putOff && now.Sub(p.shake.next) < lateLook {
+		mayTake = putOffFor
+	}
 	done := w.device.LastHandshake(p.member)
 	start, confirm := p.shake.look(now, done)
 	switch {
@@ -98,7 +129,7 @@ func (w *ways) lookAgain(p *followed, now time.Time) {
 		w.tell(Stale, p.id, netip.AddrPort{}) // all tries by a way that works were in vain
 	case start:
 		// The session of the side that is not controlling may be good, though not confirmed: it is not given up.
-		w.device.Initiate(p.member, p.shake.controlling)
+		w.initiate(p, p.shake.controlling, now, mayTake)
 	case confirm:
 		w.device.Confirm(p.member)
 	}

@@ -53,7 +53,8 @@ type radio struct {
 	done      map[wgtypes.Key]time.Time
 	endpoints map[wgtypes.Key]netip.AddrPort
 	reads     int
-	slow      time.Duration // what reading all of it takes
+	slow      time.Duration             // what reading all of it takes
+	working   map[wgtypes.Key]time.Time // since when it has a response of which nothing comes, but by finish
 }
 
 func (r *radio) note(format string, args ...any) {
@@ -62,12 +63,19 @@ func (r *radio) note(format string, args ...any) {
 	r.told = append(r.told, fmt.Sprintf("%v ", r.w.at())+fmt.Sprintf(format, args...))
 }
 
-func (r *radio) Initiate(m *member, fresh bool) {
+func (r *radio) Initiate(m *member, fresh bool, mayTake time.Duration) bool {
+	r.mu.Lock()
+	since, has := r.working[m.key]
+	r.mu.Unlock()
+	if has && time.Since(since) < mayTake {
+		return false
+	}
 	word := "initiate"
 	if fresh {
 		word = "initiate afresh"
 	}
 	r.note("%s %c", word, m.key[0])
+	return true
 }
 
 func (r *radio) Confirm(m *member) { r.note("confirm %c", m.key[0]) }
@@ -123,7 +131,7 @@ type world struct {
 // newWorld runs until the bubble's test ends.
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, began: time.Now()}
-	w.net, w.radio = &network{w: w}, &radio{w: w, done: make(map[wgtypes.Key]time.Time)}
+	w.net, w.radio = &network{w: w}, &radio{w: w, done: make(map[wgtypes.Key]time.Time), working: make(map[wgtypes.Key]time.Time)}
 	quiet := slog.New(slog.DiscardHandler)
 	w.bind = bind.New(bind.Options{Inner: w.net, Logger: quiet})
 	var err error
@@ -601,6 +609,37 @@ func TestWayAfterACarriedHandshake(t *testing.T) {
 					return
 				}
 				w.expect(time.Minute, c.want...)
+			})
+		})
+	}
+}
+
+// While the device works out a response, a way that comes up does not begin another handshake: when nothing has come of it by the next look, which is in
+// time, it does.
+func TestWayWhileTheDeviceHasAResponse(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		done time.Duration // the response, after the way has come; 0: never
+		want []string
+	}{
+		{"nothing comes of it", 0, []string{"1.05s initiate afresh a", "1.75s initiate afresh a"}},
+		{"the handshake is done", 30 * time.Millisecond, []string{"1.05s confirm a", "1.75s confirm a"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.set(peerA)
+				time.Sleep(time.Second)
+				w.radio.mu.Lock()
+				w.radio.working[key('a')] = time.Now()
+				w.radio.mu.Unlock()
+				w.SetWay(id('a'), Way{Addr: home})
+				w.radio.forgetSizes()
+				if c.done != 0 {
+					time.Sleep(c.done)
+					w.radio.finish(key('a'))
+				}
+				w.expect(2*time.Second, c.want...)
 			})
 		})
 	}

@@ -42,6 +42,7 @@ type Bind struct {
 	lanes
 	peers       *peers
 	sources     *sources
+	answers     answers
 	routes      *routes
 	channels    *Channels
 	forwards    *Forwards

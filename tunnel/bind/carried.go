@@ -164,6 +164,7 @@ func (c *Carried) Conclude(response []byte, done time.Time, within time.Duration
 func (c *Carried) Void() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.peer.bind.answers.forget(c.peer)
 	c.forget()
 }
 

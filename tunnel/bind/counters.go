@@ -28,7 +28,8 @@ const (
 	DropStreamBroken
 	// DropStreamRefused: received over a stream that may carry only QUIC.
 	DropStreamRefused
-	// DropCrossed: a handshake initiation received while our own, which goes first, was under way.
+	// DropCrossed: a handshake initiation received while our own, which goes first, was under way, or the response to one
+	// that was given up for another.
 	DropCrossed
 	// DropForwardQueue: to be relayed, but the uplink did not keep up.
 	DropForwardQueue

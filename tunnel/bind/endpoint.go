@@ -240,6 +240,9 @@ func (e *Endpoint) transmit(bufs [][]byte) error {
 	if e.carried.keyed.Load() != nil && isTransport(bufs) {
 		defer e.carried.sentUnderKeys() // once they have left, or wait
 	}
+	if len(bufs) == 1 && isInitiation(bufs[0]) {
+		e.bind.answers.begun(e, bufs[0])
+	}
 	if len(bufs) == 1 && isResponse(bufs[0]) && e.carried.capture(bufs[0]) && e.path.Load() == nil && e.heard.Load() == nil {
 		return nil // it is carried, and needs no path
 	}
@@ -334,6 +337,7 @@ func (e *Endpoint) remove() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.removed = true
+	e.bind.answers.forget(e)
 	e.carried.remove()
 	e.path.Store(nil)
 	e.heard.Store(nil)
