@@ -99,7 +99,7 @@ func (e *Evidence) refusedHere(v Verdict) Verdict {
 	switch v.Kind {
 	case UDPBlockedHere, Isolated:
 		list = e.Here.Unsent
-	case Unstable, FirewallThere, Unexplained, Firewall, Off, Silent, Trying, MapsByDestination, BothMapByDestination:
+	case UDPBlockedThere, Unstable, FirewallThere, Unexplained, Firewall, Off, Silent, Trying, MapsByDestination, BothMapByDestination:
 		trial, _ := e.lastTrial()
 		var at []netip.AddrPort
 		for _, p := range trial.Pairs {

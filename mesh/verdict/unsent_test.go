@@ -57,6 +57,7 @@ func TestRefusedHere(t *testing.T) {
 		e.Path, e.Way, e.Keyed, e.Heard = Path{Kind: DirectPath}, true, before(time.Minute), before(time.Second)
 	}
 	tcp := func(e *Evidence) { direct(e); e.Path.TCP, e.UDP.State = true, UDPBlocked }
+	tcpThere := func(e *Evidence) { direct(e); e.Path.TCP, e.There.NAT.UDPBlocked = true, true }
 	alone := func(e *Evidence) { e.Path, e.Sessions = Path{}, 0 }
 	says := []string{"this machine's firewall refuses UDP to", "operation not permitted, 849 times", "let UDP out to port 9277 in this machine's own firewall"}
 	for _, tt := range []struct {
@@ -68,6 +69,8 @@ func TestRefusedHere(t *testing.T) {
 		{"no session", []func(*Evidence){alone, refused(anchor)}, FirewallHere},
 		{"relayed, tried in vain", []func(*Evidence){viaRelay, func(e *Evidence) { tried(e, pair("host", 9, 0, 0)) }, atPeer, refused(there)}, FirewallHere},
 		{"another one is refused", []func(*Evidence){viaRelay, func(e *Evidence) { tried(e, pair("host", 9, 0, 0)) }, atPeer, refused(anchor)}, Unexplained},
+		{"by a stream of the peer, which hears nothing by UDP", []func(*Evidence){tcpThere, atPeer, refused(there)}, FirewallHere},
+		{"by a stream of the peer, and another one is refused", []func(*Evidence){tcpThere, atPeer, refused(anchor)}, UDPBlockedThere},
 		{"direct", []func(*Evidence){direct, atPeer, refused(there)}, Direct},
 	} {
 		e := evidenceOf(func(e *Evidence) {
