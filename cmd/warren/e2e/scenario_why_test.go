@@ -133,15 +133,24 @@ func (b *bed) netcheck(n *Node, words ...string) (report api.Netcheck) {
 	return report
 }
 
-// why asks one node about another until the verdict is the one wanted, and asserts that the report holds the words.
+// why asks one node about another until the verdict is the one wanted, and asserts that the report holds the words. Between the two questions things
+// may have changed for a moment: then both are asked again.
 func (b *bed) why(n, about *Node, verdict string, words ...string) (answer api.Why) {
 	b.t.Helper()
-	b.eventually("why "+about.Name()+" on "+n.Name()+" says "+verdict, func() bool {
-		answer = b.asked(n, about.Name())
-		return answer.Verdict == verdict
-	})
-	out, err := n.Warren(b.ctx, "", "why", about.Name())
-	b.must(err)
+	var out string
+	for again := range 5 {
+		b.eventually("why "+about.Name()+" on "+n.Name()+" says "+verdict, func() bool {
+			answer = b.asked(n, about.Name())
+			return answer.Verdict == verdict
+		})
+		var err error
+		out, err = n.Warren(b.ctx, "", "why", about.Name())
+		b.must(err)
+		if missing(out, words) == "" {
+			break
+		}
+		time.Sleep(time.Duration(again) * 500 * time.Millisecond)
+	}
 	b.said(n, "why "+about.Name(), out, words)
 	return answer
 }
@@ -158,8 +167,16 @@ func (b *bed) asked(n *Node, peer string) (answer api.Why) {
 func (b *bed) said(n *Node, command, out string, words []string) {
 	b.t.Helper()
 	b.t.Logf("%s: warren %s\n%s", n.Name(), command, out)
+	if w := missing(out, words); w != "" {
+		b.t.Errorf("%s: warren %s: got\n%s\nwant %q in it", n.Name(), command, out, w)
+	}
+}
+
+// missing returns the first of the words that an output does not hold, however it is broken into lines; "" for none.
+func missing(out string, words []string) string {
 	flat := strings.Join(strings.Fields(out), " ")
 	if i := slices.IndexFunc(words, func(w string) bool { return !strings.Contains(flat, w) }); i >= 0 {
-		b.t.Errorf("%s: warren %s: got\n%s\nwant %q in it", n.Name(), command, out, words[i])
+		return words[i]
 	}
+	return ""
 }
