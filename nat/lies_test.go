@@ -94,6 +94,29 @@ func TestServerThatLies(t *testing.T) {
 	}
 }
 
+// Two servers that agree are believed however often the address changes, and whichever of them is the first to say so.
+func TestAddressThatChangesOften(t *testing.T) {
+	p := &prober{}
+	now := time.Unix(1e9, 0)
+	one, two := netip.MustParseAddrPort("198.51.100.1:9277"), netip.MustParseAddrPort("198.51.100.2:9277")
+	p.set(now, []netip.AddrPort{one, two})
+	for round := range byte(20) {
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, round}), 9277)
+		moves := 0
+		for i, s := range []netip.AddrPort{one, two} {
+			id := stunwire.ID{round, byte(i)}
+			p.sent(s, id)
+			if _, _, moved := p.answered(now.Add(time.Duration(i)*30*time.Millisecond), mappedAnswer{server: s, id: id, addr: addr}); moved {
+				moves++
+			}
+		}
+		if got := p.mapped(); !slices.Equal(got, []netip.AddrPort{addr}) || round > 0 && moves == 0 {
+			t.Errorf("change %d: got %v, %d moves, want %v", round, got, moves, addr)
+		}
+		now = now.Add(5 * time.Second)
+	}
+}
+
 // The lies of one anchor cost nodes no path: neither that which it has, nor the next. It says that this node is at a third party's
 // address, another one each time; the other two anchors say the truth.
 func TestAnchorThatLies(t *testing.T) {

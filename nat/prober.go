@@ -25,7 +25,7 @@ const (
 	// probeDoubt is the same when a path answers no checks: many do at once.
 	probeDoubt = time.Second
 	// changeBurst and changeEvery bound how often one server may say that this node is elsewhere now, unless another one says so
-	// within changeAgreed: each time has all peers told, and looked at.
+	// within changeAgreed: each time has all peers told, and looked at. What it says beyond that is a claim, until another one agrees.
 	changeBurst  = 3
 	changeEvery  = 2 * time.Minute
 	changeAgreed = 2 * time.Second
@@ -52,6 +52,9 @@ type probe struct {
 
 	moved   time.Time // when it last saw this node elsewhere than before
 	changes time.Time // until when its changes would take, one each changeEvery
+
+	claim   netip.AddrPort // where it sees this node, when that is not believed
+	claimed time.Time
 }
 
 // mayChange reports whether the server may say once more that this node is elsewhere, and counts it.
@@ -155,7 +158,7 @@ func (p *prober) answered(now time.Time, a mappedAnswer) (genuine, changed, move
 	fresh := probe{mapped: a.addr, seen: now, at: now, next: now.Add(probeAgain), moved: q.moved, changes: q.changes}
 	if elsewhere {
 		if !agreed && !q.mayChange(now) {
-			fresh.mapped, fresh.seen, fresh.changes = q.mapped, q.seen, q.changes
+			fresh.mapped, fresh.seen, fresh.claim, fresh.claimed = q.mapped, q.seen, a.addr, now
 			*q = fresh
 			return true, false, false
 		}
@@ -166,7 +169,20 @@ func (p *prober) answered(now time.Time, a mappedAnswer) (genuine, changed, move
 	if elsewhere && !moved {
 		p.refresh(now, time.Nanosecond)
 	}
+	if moved {
+		p.believe(now)
+	}
 	return true, !slices.Equal(before, p.mapped()), moved
+}
+
+// believe takes the servers at their word that have claimed just now that this node is elsewhere.
+func (p *prober) believe(now time.Time) {
+	for _, q := range p.servers {
+		if q.claim.IsValid() && now.Sub(q.claimed) < changeAgreed {
+			q.mapped, q.seen, q.moved = q.claim, q.claimed, q.claimed
+		}
+		q.claim = netip.AddrPort{}
+	}
 }
 
 // others returns how many other servers have answered, and whether one of them has just seen this node elsewhere than before.
@@ -176,7 +192,7 @@ func (p *prober) others(now time.Time, server netip.AddrPort) (known int, moved 
 			continue
 		}
 		known++
-		moved = moved || !q.moved.IsZero() && now.Sub(q.moved) < changeAgreed
+		moved = moved || !q.moved.IsZero() && now.Sub(q.moved) < changeAgreed || q.claim.IsValid() && now.Sub(q.claimed) < changeAgreed
 	}
 	return known, moved
 }

@@ -50,7 +50,7 @@ func (b *bed) starving() func() time.Duration {
 	}
 	return func() (sum time.Duration) {
 		for _, pid := range pids() {
-			sum += starved(pid) - before[pid]
+			sum += max(0, starved(pid)-before[pid]) // of a process that has ended nothing is known
 		}
 		return sum
 	}
