@@ -37,7 +37,7 @@ func (a attached) peer(m *member) *device.Peer {
 // and where the device has heard the member last may be a stream that has ended.
 func (a attached) Initiate(m *member, fresh bool, mayTake time.Duration) bool {
 	a.SetEndpoint(m)
-	return m.endpoint.Anew(a.LastHandshake(m), mayTake, func() { initiate(a.peer(m), fresh) })
+	return m.endpoint.Carried().Anew(a.LastHandshake(m), mayTake, func() { initiate(a.peer(m), fresh) })
 }
 
 func initiate(peer *device.Peer, fresh bool) {

@@ -100,13 +100,13 @@ func (w *ways) handshake(p *followed, controlling bool, now time.Time) {
 	start := controlling && now.Sub(p.shake.since) >= handshakeRetry
 	p.await(controlling, now)
 	if start {
-		w.initiate(p, true, now, answerTime)
+		p.initiate(w.device, true, now, answerTime)
 	}
 }
 
 // initiate starts it, or does so soon: while the device has a response for less time than it may take.
-func (w *ways) initiate(p *followed, fresh bool, now time.Time, mayTake time.Duration) {
-	began, was := w.device.Initiate(p.member, fresh, mayTake), p.shake.putOff
+func (p *followed) initiate(device wireGuard, fresh bool, now time.Time, mayTake time.Duration) {
+	began, was := device.Initiate(p.member, fresh, mayTake), p.shake.putOff
 	p.shake.putOff = !began
 	switch {
 	case !began:
@@ -129,7 +129,7 @@ func (w *ways) lookAgain(p *followed, now time.Time) {
 		w.tell(Stale, p.id, netip.AddrPort{}) // all tries by a way that works were in vain
 	case start:
 		// The session of the side that is not controlling may be good, though not confirmed: it is not given up.
-		w.initiate(p, p.shake.controlling, now, mayTake)
+		p.initiate(w.device, p.shake.controlling, now, mayTake)
 	case confirm:
 		w.device.Confirm(p.member)
 	}

@@ -11,7 +11,7 @@ import (
  * with the peer by that time (ConsumeMessageResponse). When it is told to begin anew in between, the keys of the one get the index of the other,
  * or none: what this side sends is understood, and what the peer sends is dropped, for the 15 seconds after which WireGuard misses an answer.
  * It takes a third of a millisecond, but on a busy machine any time, and the moment is a likely one: a path comes up just when the introduction
- * does that has carried the response. So nobody begins anew while the device has a response (Endpoint.Anew), and whoever does has no response
+ * does that has carried the response. So nobody begins anew while the device has a response (Carried.Anew), and whoever does has no response
  * to the one before reach it any more.
  */
 
@@ -77,7 +77,8 @@ func (a *answers) forget(e *Endpoint) {
 // Anew has the device begin another handshake with the peer: begin does, and waits for nothing. The response to the one before does not reach the
 // device any more, unless there is no other then. done is when the last one was done. False says that the device has a response, for less time
 // than it may take, and nothing has come of it yet; then begin is not called.
-func (e *Endpoint) Anew(done time.Time, mayTake time.Duration, begin func()) bool {
+func (c *Carried) Anew(done time.Time, mayTake time.Duration, begin func()) bool {
+	e := c.peer
 	a := &e.bind.answers
 	a.mu.Lock()
 	before := a.of[e]
