@@ -240,8 +240,12 @@ func (e *Endpoint) transmit(bufs [][]byte) error {
 	if e.carried.keyed.Load() != nil && isTransport(bufs) {
 		defer e.carried.sentUnderKeys() // once they have left, or wait
 	}
-	if len(bufs) == 1 && isInitiation(bufs[0]) {
+	switch {
+	case len(bufs) != 1:
+	case isInitiation(bufs[0]):
 		e.bind.answers.begun(e, bufs[0])
+	case isResponse(bufs[0]):
+		e.bind.answers.forget(e) // the device knows one handshake of a peer: this is of the peer's
 	}
 	if len(bufs) == 1 && isResponse(bufs[0]) && e.carried.capture(bufs[0]) && e.path.Load() == nil && e.heard.Load() == nil {
 		return nil // it is carried, and needs no path

@@ -29,8 +29,12 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 		if len(bufs) > 0 && !isCookieReply(bufs[0]) {
 			b.checkStray(e.AddrPort)
 		}
-		if len(bufs) == 1 && isInitiation(bufs[0]) {
+		switch {
+		case len(bufs) != 1:
+		case isInitiation(bufs[0]):
 			b.strays.call(e.AddrPort)
+		case isResponse(bufs[0]):
+			b.answers.forget(b.peers.addressee(bufs[0], nil))
 		}
 		if IsVirtual(e.AddrPort.Addr()) {
 			return b.out.sendBy(b.resolve(e.AddrPort), bufs)
