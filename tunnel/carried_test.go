@@ -327,29 +327,31 @@ func TestWayWhileTheResponseIsWorkedOut(t *testing.T) {
 // Who is asked for a handshake by a path, while its own is carried, answers and has forgotten its own: the response that it gets is of no use, and a
 // way that comes begins another one at once.
 func TestWayAfterCrossedHandshakes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		_, a, b := acquainted(t)
-		a.share(b, 7)
-		b.share(a, 7)
-		initiation := a.Initiation(b.id, 1)
-		b.SetWay(a.id, Way{Addr: a.addr})
-		synctest.Wait()
-		b.ping(a, 2)
-		time.Sleep(way) // the initiation of b is answered
-		synctest.Wait()
-		response, err := b.Respond(a.id, initiation)
-		if err != nil || response == nil {
-			t.Fatalf("got %x, %v, want a response", response, err)
-		}
-		if a.Conclude(b.id, [8]byte{1}, response) {
-			t.Error("got the handshake done, want it crossed")
-		}
-		a.Agreed(b.id, [8]byte{1})
-		time.Sleep(way)
-		a.SetWay(b.id, Way{Addr: b.addr})
-		a.ping(b, 1)
-		b.hears(1, 3*way)
-	})
+	for _, answered := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			_, a, b := acquainted(t)
+			a.share(b, 7)
+			b.share(a, 7)
+			initiation := a.Initiation(b.id, 1)
+			b.SetWay(a.id, Way{Addr: a.addr})
+			synctest.Wait()
+			b.ping(a, 2)
+			time.Sleep(way) // the initiation of b is answered
+			synctest.Wait()
+			response, err := b.Respond(a.id, initiation)
+			if err != nil || response == nil {
+				t.Fatalf("got %x, %v, want a response", response, err)
+			}
+			if answered && a.Conclude(b.id, [8]byte{1}, response) {
+				t.Error("got the handshake done, want it crossed")
+			}
+			a.Agreed(b.id, [8]byte{1})
+			time.Sleep(way)
+			a.SetWay(b.id, Way{Addr: b.addr})
+			a.ping(b, 1)
+			b.hears(1, 3*way)
+		})
+	}
 }
 
 // A member that carries another one's handshake is found out before the device sees it: the device would send to the one where the other is.

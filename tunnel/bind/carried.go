@@ -243,6 +243,13 @@ func (c *Carried) drop() {
 	c.heldAt = time.Time{}
 }
 
+// crossed is told that the device answers a handshake of the peer: it knows one with each peer, so it has forgotten its own, which must not leave
+// any more, and whose response it does not take.
+func (c *Carried) crossed() {
+	c.peer.bind.answers.forget(c.peer)
+	c.drop()
+}
+
 // keep has packets wait for a path, and reports whether they do.
 func (c *Carried) keep(bufs [][]byte, now time.Time) (kept bool, lost int) {
 	c.mu.Lock()

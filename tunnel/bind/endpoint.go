@@ -245,7 +245,7 @@ func (e *Endpoint) transmit(bufs [][]byte) error {
 	case isInitiation(bufs[0]):
 		e.bind.answers.begun(e, bufs[0])
 	case isResponse(bufs[0]):
-		e.bind.answers.forget(e) // the device knows one handshake of a peer: this is of the peer's
+		e.carried.crossed()
 	}
 	if len(bufs) == 1 && isResponse(bufs[0]) && e.carried.capture(bufs[0]) && e.path.Load() == nil && e.heard.Load() == nil {
 		return nil // it is carried, and needs no path

@@ -34,7 +34,9 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 		case isInitiation(bufs[0]):
 			b.strays.call(e.AddrPort)
 		case isResponse(bufs[0]):
-			b.answers.forget(b.peers.addressee(bufs[0], nil))
+			if to := b.peers.addressee(bufs[0], nil); to != nil {
+				to.carried.crossed()
+			}
 		}
 		if IsVirtual(e.AddrPort.Addr()) {
 			return b.out.sendBy(b.resolve(e.AddrPort), bufs)
