@@ -20,10 +20,11 @@ const (
 )
 
 // A handshake is put off while the device works out the response to the one before (bind/answers.go): that takes it a third of a millisecond
-// when it gets its turn. So one look in time, after putOffFor, is enough to know that nothing will come of it; while looks are late, answerTime.
+// when it gets its turn, for which others that are late wait too. So nothing will come of one that was there for putOffFor, and lateTurns times the
+// lateness of who looks, and never longer than answerTime.
 const (
 	putOffFor  = 50 * time.Millisecond
-	lateLook   = 10 * time.Millisecond
+	lateTurns  = 8
 	answerTime = 600 * time.Millisecond
 )
 
@@ -97,7 +98,7 @@ func (p *followed) await(controlling bool, now time.Time) {
 // handshake starts one, unless one was started just now: two in a row cross, and the peer takes the second for a flood.
 // The side that is not controlling leaves that to the other, and looks whether it comes about.
 func (w *ways) handshake(p *followed, controlling bool, now time.Time) {
-	start := controlling && now.Sub(p.shake.since) >= handshakeRetry
+	start := controlling && (p.shake.putOff || now.Sub(p.shake.since) >= handshakeRetry)
 	p.await(controlling, now)
 	if start {
 		p.initiate(w.device, true, now, answerTime)
@@ -119,8 +120,8 @@ func (p *followed) initiate(device wireGuard, fresh bool, now time.Time, mayTake
 // lookAgain starts a handshake again that had no answer, or confirms it.
 func (w *ways) lookAgain(p *followed, now time.Time) {
 	mayTake := answerTime
-	if p.shake.putOff && now.Sub(p.shake.next) < lateLook {
-		mayTake = putOffFor
+	if p.shake.putOff {
+		mayTake = min(putOffFor+lateTurns*now.Sub(p.shake.next), answerTime)
 	}
 	done := w.device.LastHandshake(p.member)
 	start, confirm := p.shake.look(now, done)

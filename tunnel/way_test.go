@@ -634,6 +634,7 @@ func TestWayWhileTheDeviceHasAResponse(t *testing.T) {
 				w.radio.working[key('a')] = time.Now()
 				w.radio.mu.Unlock()
 				w.SetWay(id('a'), Way{Addr: home})
+				w.Agreed(id('a'), [8]byte{1}) // the two come together
 				w.radio.forgetSizes()
 				if c.done != 0 {
 					time.Sleep(c.done)
