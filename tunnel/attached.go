@@ -35,9 +35,9 @@ func (a attached) peer(m *member) *device.Peer {
 
 // Initiate implements wireGuard. The handshake goes by the member's own endpoint, wherever the device has roamed to: that way was chosen,
 // and where the device has heard the member last may be a stream that has ended.
-func (a attached) Initiate(m *member, fresh bool, mayTake time.Duration) bool {
+func (a attached) Initiate(m *member, fresh bool) bool {
 	a.SetEndpoint(m)
-	return m.endpoint.Carried().Anew(a.LastHandshake(m), mayTake, func() { initiate(a.peer(m), fresh) })
+	return m.endpoint.Carried().Anew(a.LastHandshake(m), func() { initiate(a.peer(m), fresh) })
 }
 
 func initiate(peer *device.Peer, fresh bool) {

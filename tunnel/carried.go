@@ -49,7 +49,7 @@ func (t *Tunnel) Initiation(id identity.NodeID, attempt uint64) []byte {
 	if held := m.endpoint.Carried().Initiation(time.Now(), attempt); held != nil {
 		return held
 	}
-	a.Initiate(m, true, answerTime)
+	a.Initiate(m, true)
 	return m.endpoint.Carried().Initiation(time.Now(), attempt)
 }
 

@@ -19,14 +19,9 @@ const (
 	confirmTries   = 2
 )
 
-// A handshake is put off while the device works out the response to the one before (bind/answers.go): that takes it a third of a millisecond
-// when it gets its turn, for which others that are late wait too. So nothing will come of one that was there for putOffFor, and lateTurns times the
-// lateness of who looks, and never longer than answerTime.
-const (
-	putOffFor  = 50 * time.Millisecond
-	lateTurns  = 8
-	answerTime = 600 * time.Millisecond
-)
+// putOffFor is how long a handshake is put off, and again, while the device works out the response to the one before (bind/answers.go): a third of a
+// millisecond when it gets its turn.
+const putOffFor = 20 * time.Millisecond
 
 // WireGuard rekeys a session after two minutes and refuses one after three (WireGuard, section 6.1).
 const (
@@ -101,13 +96,13 @@ func (w *ways) handshake(p *followed, controlling bool, now time.Time) {
 	start := controlling && (p.shake.putOff || now.Sub(p.shake.since) >= handshakeRetry)
 	p.await(controlling, now)
 	if start {
-		p.initiate(w.device, true, now, answerTime)
+		p.initiate(w.device, true, now)
 	}
 }
 
-// initiate starts it, or does so soon: while the device has a response for less time than it may take.
-func (p *followed) initiate(device wireGuard, fresh bool, now time.Time, mayTake time.Duration) {
-	began, was := device.Initiate(p.member, fresh, mayTake), p.shake.putOff
+// initiate starts it, or does so soon.
+func (p *followed) initiate(device wireGuard, fresh bool, now time.Time) {
+	began, was := device.Initiate(p.member, fresh), p.shake.putOff
 	p.shake.putOff = !began
 	switch {
 	case !began:
@@ -119,10 +114,6 @@ func (p *followed) initiate(device wireGuard, fresh bool, now time.Time, mayTake
 
 // lookAgain starts a handshake again that had no answer, or confirms it.
 func (w *ways) lookAgain(p *followed, now time.Time) {
-	mayTake := answerTime
-	if p.shake.putOff {
-		mayTake = min(putOffFor+lateTurns*now.Sub(p.shake.next), answerTime)
-	}
 	done := w.device.LastHandshake(p.member)
 	start, confirm := p.shake.look(now, done)
 	switch {
@@ -130,7 +121,7 @@ func (w *ways) lookAgain(p *followed, now time.Time) {
 		w.tell(Stale, p.id, netip.AddrPort{}) // all tries by a way that works were in vain
 	case start:
 		// The session of the side that is not controlling may be good, though not confirmed: it is not given up.
-		p.initiate(w.device, p.shake.controlling, now, mayTake)
+		p.initiate(w.device, p.shake.controlling, now)
 	case confirm:
 		w.device.Confirm(p.member)
 	}

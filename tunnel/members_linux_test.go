@@ -247,7 +247,7 @@ func TestKeyOfAnotherInNamespace(t *testing.T) {
 		t.Errorf("preshared key of the member: got %v, want ErrNoPeer", err)
 	}
 	attached{a.Tunnel}.SetEndpoint(old)
-	attached{a.Tunnel}.Initiate(old, true, 0)
+	attached{a.Tunnel}.Initiate(old, true)
 	attached{a.Tunnel}.SetPath(old, path{Addr: home})
 	stats, err := a.Snapshot()
 	if s := stats[v.key]; err != nil || !s.ID.IsZero() || s.Endpoint != v.at(t) || !s.LastHandshake.IsZero() {

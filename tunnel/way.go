@@ -78,8 +78,8 @@ type wireGuard interface {
 	// Initiate starts a handshake with a peer now, unless one was started within the last five seconds (WireGuard's
 	// RekeyTimeout). fresh says that the peer has restarted and lost its session: the session is then given up
 	// on this side too, packets wait for the new one, and the five seconds do not count. False says that the device has the
-	// response to the last one, for less time than it may take, so that it must not be told to start another (bind/answers.go).
-	Initiate(m *member, fresh bool, mayTake time.Duration) (began bool)
+	// response to the last one, so that it must not be told to start another (bind/answers.go).
+	Initiate(m *member, fresh bool) (began bool)
 	// Confirm sends an empty packet to a peer, if none waits to be sent: whoever answered a handshake uses the new keys
 	// only once a packet under them has come in (WireGuard, section 5.4.5).
 	Confirm(m *member)

@@ -3,6 +3,8 @@ package bind
 import (
 	"sync"
 	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
 )
 
 /* Responses in the device
@@ -13,7 +15,13 @@ import (
  * It takes a third of a millisecond, but on a busy machine any time, and the moment is a likely one: a path comes up just when the introduction
  * does that has carried the response. So nobody begins anew while the device has a response (Carried.Anew), and whoever does has no response
  * to the one before reach it any more.
+ *
+ * Of a response that it takes the device says so by the time of the last handshake. One that it does not take it mentions in its log, with the name
+ * of the endpoint that the response came with: so each comes with one of its own, which notes that it was asked.
  */
+
+// answerTime is how long a device may have a response of which nothing is heard: it was lost among too many.
+const answerTime = 2 * time.Second
 
 // answers are the handshakes of ours that wait for a response, the newest with each peer.
 type answers struct {
@@ -25,8 +33,24 @@ type answers struct {
 // awaited is one of them. It belongs to answers.
 type awaited struct {
 	index     [4]byte
-	answered  time.Time // when the response was given to the device; zero: not yet
+	inside    int       // responses that the device has, or has taken
+	answered  time.Time // when it was given the first of them
 	renounced bool
+}
+
+// answering is the endpoint of a response.
+type answering struct {
+	conn.Endpoint
+	answers *answers
+	to      *awaited
+}
+
+// DstToString implements conn.Endpoint. The device calls it when it does not take the response.
+func (r *answering) DstToString() string {
+	r.answers.mu.Lock()
+	r.to.inside--
+	r.answers.mu.Unlock()
+	return r.Endpoint.DstToString()
 }
 
 // begun notes that the device has made an initiation.
@@ -48,8 +72,8 @@ func (a *answers) begun(e *Endpoint, initiation []byte) {
 	a.of[e], a.ours[index] = now, now
 }
 
-// admit reports whether a response may reach the device, and notes that it has.
-func (a *answers) admit(response []byte) bool {
+// admit reports whether a response may reach the device. It is given the endpoint with which it comes.
+func (a *answers) admit(response []byte, ep *conn.Endpoint) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	h := a.ours[[4]byte(response[8:12])]
@@ -58,9 +82,12 @@ func (a *answers) admit(response []byte) bool {
 		return true // that of no peer which has an Endpoint
 	case h.renounced:
 		return false
-	case h.answered.IsZero():
+	}
+	if h.inside == 0 {
 		h.answered = time.Now()
 	}
+	h.inside++
+	*ep = &answering{*ep, a, h}
 	return true
 }
 
@@ -75,15 +102,15 @@ func (a *answers) forget(e *Endpoint) {
 }
 
 // Anew has the device begin another handshake with the peer: begin does, and waits for nothing. The response to the one before does not reach the
-// device any more, unless there is no other then. done is when the last one was done. False says that the device has a response, for less time
-// than it may take, and nothing has come of it yet; then begin is not called.
-func (c *Carried) Anew(done time.Time, mayTake time.Duration, begin func()) bool {
+// device any more, unless there is no other then. done is when the last one was done. False says that the device has a response of which
+// nothing has come yet; then begin is not called.
+func (c *Carried) Anew(done time.Time, begin func()) bool {
 	e := c.peer
 	a := &e.bind.answers
 	a.mu.Lock()
 	before := a.of[e]
 	if before != nil {
-		if !before.answered.IsZero() && done.Before(before.answered) && time.Since(before.answered) < mayTake {
+		if before.inside > 0 && done.Before(before.answered) && time.Since(before.answered) < answerTime {
 			a.mu.Unlock()
 			return false
 		}

@@ -71,7 +71,7 @@ func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int
 // sort deals with one packet and returns how many bytes of p are WireGuard's.
 func (r *receiver) sort(p []byte, ep *conn.Endpoint, now int64) int {
 	if _, handed := (*ep).(*Endpoint); handed {
-		return r.answer(p) // of no socket: see carried.go
+		return r.answer(p, ep) // of no socket: see carried.go
 	}
 	std, ok := (*ep).(*conn.StdNetEndpoint)
 	if !ok {
@@ -110,7 +110,7 @@ func (r *receiver) wireGuard(p []byte, src netip.AddrPort, ep *conn.Endpoint, no
 		r.endpoint, r.known = r.bind.sources.lookup(src)
 	}
 	if r.endpoint == nil {
-		return r.answer(p)
+		return r.answer(p, ep)
 	}
 	*ep = r.endpoint
 	if r.run != r.endpoint || r.runFrom != src {
@@ -133,12 +133,12 @@ func (r *receiver) wireGuard(p []byte, src netip.AddrPort, ep *conn.Endpoint, no
 			return 0
 		}
 	}
-	return r.answer(p)
+	return r.answer(p, ep)
 }
 
 // answer returns the length of p, or 0 if it is a response that must not reach the device any more.
-func (r *receiver) answer(p []byte) int {
-	if isResponse(p) && !r.bind.answers.admit(p) {
+func (r *receiver) answer(p []byte, ep *conn.Endpoint) int {
+	if isResponse(p) && !r.bind.answers.admit(p, ep) {
 		r.bind.drops.add(DropCrossed, 1)
 		return 0
 	}

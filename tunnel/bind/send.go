@@ -25,6 +25,8 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	switch e := ep.(type) {
 	case *Endpoint:
 		return e.send(bufs)
+	case *answering:
+		return b.Send(bufs, e.Endpoint)
 	case *conn.StdNetEndpoint:
 		if len(bufs) > 0 && !isCookieReply(bufs[0]) {
 			b.checkStray(e.AddrPort)
