@@ -101,9 +101,12 @@ func (k kernel) find(ctx context.Context, peer mesh.Member, p *verdict.Passage, 
 // the peer answers this time.
 func (k kernel) lost(ctx context.Context, peer mesh.Member, to netip.Addr) verdict.Fault {
 	key := wgtypes.Key(peer.Record.WireGuardKey)
+	// The path may have been away for a moment, with the question, while others of the peer's packets come now: so there is another one.
+	if _, err := k.ask(ctx, to, againTime); err == nil {
+		return verdict.NoFault
+	}
 	before, known := k.received(key)
-	_, err := k.ask(ctx, to, againTime)
-	if err == nil {
+	if _, err := k.ask(ctx, to, againTime); err == nil {
 		return verdict.NoFault
 	}
 	after, still := k.received(key)

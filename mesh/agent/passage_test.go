@@ -49,10 +49,10 @@ func TestPassages(t *testing.T) {
 			}
 			return nil
 		}, want4: verdict.FilteredOut},
-		"a filter on the way in":      {answers: silent(four), comes: answerSize, want4: verdict.FilteredIn, took: 2 * againTime},
-		"the same of IPv6":            {answers: silent(six), comes: answerSize, want6: verdict.FilteredIn, took: 2 * againTime},
-		"lost beyond":                 {answers: silent(four), want4: verdict.LostBeyond, took: 2 * againTime},
-		"a keepalive comes meanwhile": {answers: silent(four), comes: 32, want4: verdict.LostBeyond, took: 2 * againTime},
+		"a filter on the way in":      {answers: silent(four), comes: answerSize, want4: verdict.FilteredIn, took: 3 * againTime},
+		"the same of IPv6":            {answers: silent(six), comes: answerSize, want6: verdict.FilteredIn, took: 3 * againTime},
+		"lost beyond":                 {answers: silent(four), want4: verdict.LostBeyond, took: 3 * againTime},
+		"a keepalive comes meanwhile": {answers: silent(four), comes: 32, want4: verdict.LostBeyond, took: 3 * againTime},
 		"nobody listens": {answers: func(to netip.Addr, _ int) error {
 			if to == six {
 				return syscall.ECONNREFUSED
@@ -66,7 +66,13 @@ func TestPassages(t *testing.T) {
 			}
 			return nil
 		}, took: againTime},
-		"a kernel that says nothing": {answers: silent(four), broken: true, want4: verdict.LostBeyond, took: 2 * againTime},
+		"the path was away for a second, and other packets come": {answers: func(to netip.Addr, asked int) error {
+			if to == four && asked <= 2 {
+				return echo.ErrNoAnswer
+			}
+			return nil
+		}, comes: answerSize, took: 2 * againTime},
+		"a kernel that says nothing": {answers: silent(four), broken: true, want4: verdict.LostBeyond, took: 3 * againTime},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
