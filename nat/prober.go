@@ -69,6 +69,11 @@ func (q *probe) mayChange(now time.Time) bool {
 	return true
 }
 
+// claims reports whether the server has said just now that this node is elsewhere, and was not believed.
+func (q *probe) claims(now time.Time) bool {
+	return q.claim.IsValid() && now.Sub(q.claimed) < changeAgreed
+}
+
 // prober keeps this node's server-reflexive addresses, one cache for all attempts. It is pure: its
 // owner sends for it.
 type prober struct {
@@ -178,7 +183,7 @@ func (p *prober) answered(now time.Time, a mappedAnswer) (genuine, changed, move
 // believe takes the servers at their word that have claimed just now that this node is elsewhere.
 func (p *prober) believe(now time.Time) {
 	for _, q := range p.servers {
-		if q.claim.IsValid() && now.Sub(q.claimed) < changeAgreed {
+		if q.claims(now) {
 			q.mapped, q.seen, q.moved = q.claim, q.claimed, q.claimed
 		}
 		q.claim = netip.AddrPort{}
@@ -192,7 +197,7 @@ func (p *prober) others(now time.Time, server netip.AddrPort) (known int, moved 
 			continue
 		}
 		known++
-		moved = moved || !q.moved.IsZero() && now.Sub(q.moved) < changeAgreed || q.claim.IsValid() && now.Sub(q.claimed) < changeAgreed
+		moved = moved || !q.moved.IsZero() && now.Sub(q.moved) < changeAgreed || q.claims(now)
 	}
 	return known, moved
 }

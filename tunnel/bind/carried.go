@@ -164,7 +164,6 @@ func (c *Carried) Conclude(response []byte, done time.Time, within time.Duration
 func (c *Carried) Void() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.peer.bind.answers.forget(c.peer)
 	c.forget()
 }
 
@@ -178,6 +177,7 @@ func (c *Carried) remove() {
 
 // forget drops everything. The caller holds mu.
 func (c *Carried) forget() {
+	c.peer.bind.answers.forget(c.peer)
 	c.heldAt = time.Time{}
 	c.offeredAt, c.concluded, c.handedAt, c.response = time.Time{}, false, time.Time{}, nil
 	c.kept, c.keepUntil = nil, time.Time{}

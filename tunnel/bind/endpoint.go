@@ -246,9 +246,9 @@ func (e *Endpoint) transmit(bufs [][]byte) error {
 		e.bind.answers.begun(e, bufs[0])
 	case isResponse(bufs[0]):
 		e.carried.crossed()
-	}
-	if len(bufs) == 1 && isResponse(bufs[0]) && e.carried.capture(bufs[0]) && e.path.Load() == nil && e.heard.Load() == nil {
-		return nil // it is carried, and needs no path
+		if e.carried.capture(bufs[0]) && e.path.Load() == nil && e.heard.Load() == nil {
+			return nil // it is carried, and needs no path
+		}
 	}
 	p := e.path.Load()
 	if p == nil {
@@ -341,7 +341,6 @@ func (e *Endpoint) remove() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.removed = true
-	e.bind.answers.forget(e)
 	e.carried.remove()
 	e.path.Store(nil)
 	e.heard.Store(nil)
