@@ -43,12 +43,16 @@ type answering struct {
 	conn.Endpoint
 	answers *answers
 	to      *awaited
+	told    bool // guarded by answers.mu
 }
 
-// DstToString implements conn.Endpoint. The device calls it when it does not take the response.
+// DstToString implements conn.Endpoint. The device calls it when it does not take the response; once it has taken it, whoever reads its state does.
 func (r *answering) DstToString() string {
 	r.answers.mu.Lock()
-	r.to.inside--
+	if !r.told {
+		r.told = true
+		r.to.inside--
+	}
 	r.answers.mu.Unlock()
 	return r.Endpoint.DstToString()
 }
@@ -87,7 +91,7 @@ func (a *answers) admit(response []byte, ep *conn.Endpoint) bool {
 		h.answered = time.Now()
 	}
 	h.inside++
-	*ep = &answering{*ep, a, h}
+	*ep = &answering{Endpoint: *ep, answers: a, to: h}
 	return true
 }
 

@@ -102,14 +102,17 @@ func (r *receiver) sort(p []byte, ep *conn.Endpoint, now int64) int {
 }
 
 // wireGuard puts the endpoint object of the packet's source in place. A source that is nobody's keeps the plain
-// endpoint it came with: if the packet is authentic, the peer has roamed there. It returns the length of p, or 0 if
-// the device is not to see it.
+// endpoint it came with, and gets one if it came with none: if the packet is authentic, the peer has roamed there. It returns the length of p, or
+// 0 if the device is not to see it.
 func (r *receiver) wireGuard(p []byte, src netip.AddrPort, ep *conn.Endpoint, now int64) int {
 	if src != r.source {
 		r.source = src
 		r.endpoint, r.known = r.bind.sources.lookup(src)
 	}
 	if r.endpoint == nil {
+		if *ep == nil {
+			*ep = &conn.StdNetEndpoint{AddrPort: src}
+		}
 		return r.answer(p, ep)
 	}
 	*ep = r.endpoint
@@ -169,11 +172,7 @@ func (r *receiver) channelData(p []byte, src netip.AddrPort, ep *conn.Endpoint, 
 		case WireGuard:
 			size := copy(p, payload)
 			*ep = nil
-			size = r.wireGuard(p[:size], virtual, ep, now)
-			if *ep == nil {
-				*ep = &conn.StdNetEndpoint{AddrPort: virtual}
-			}
-			return size
+			return r.wireGuard(p[:size], virtual, ep, now)
 		case STUN:
 			r.bind.stun.push(payload, virtual)
 		case MalformedSTUN:
