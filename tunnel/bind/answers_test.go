@@ -54,3 +54,42 @@ func TestWaysOfAResponse(t *testing.T) {
 		}
 	}
 }
+
+// FuzzReceived: whatever comes from wherever, what the device is given has an endpoint that it can ask everything, and answer.
+func FuzzReceived(f *testing.F) {
+	for from := range byte(4) {
+		for kind := byte(1); kind <= 4; kind++ {
+			p := message(kind)
+			copy(p[8:12], "mine")
+			f.Add(from, p)
+			f.Add(from, channelData(0x4000, p))
+			f.Add(from, channelData(0x4001, p))
+		}
+	}
+	b, _, feed := scripted(f)
+	known, relay := addr("192.0.2.7:7"), addr("192.0.2.1:9277")
+	b.Channels().Open(relay, 0x4000)
+	other, _ := b.Channels().Open(relay, 0x4001)
+	e := b.NewEndpoint([32]byte{1})
+	e.SetPath(other)
+	e.SetPath(known)
+	initiation := message(1)
+	copy(initiation[4:8], "mine")
+	if err := b.Send([][]byte{initiation}, e); err != nil {
+		f.Fatal(err)
+	}
+	froms := []netip.AddrPort{known, relay, addr("192.0.2.8:8"), addr("[2001:db8::8]:8")}
+	f.Fuzz(func(t *testing.T, from byte, p []byte) {
+		for _, got := range feed(sent{froms[int(from)%len(froms)], p}) {
+			if place, err := netip.ParseAddrPort(got.ep.DstToString()); err != nil || place.Addr() != got.ep.DstIP() && got.ep.DstIP() != e.Handle().Addr() {
+				t.Errorf("an endpoint at %s (%v), its address %v", got.ep.DstToString(), err, got.ep.DstIP())
+			}
+			if len(got.ep.DstToBytes()) == 0 {
+				t.Error("cookies for it are bound to nothing")
+			}
+			if err := b.Send([][]byte{message(4)}, got.ep); err != nil {
+				t.Errorf("no answer: %v", err)
+			}
+		}
+	})
+}
