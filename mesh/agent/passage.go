@@ -88,13 +88,27 @@ func (k kernel) find(ctx context.Context, peer mesh.Member, p *verdict.Passage, 
 	case errors.Is(failure, syscall.EPERM), errors.Is(failure, syscall.EACCES):
 		p.Fault = verdict.FilteredOut
 	case errors.Is(failure, syscall.ECONNREFUSED):
-		p.Fault = verdict.NoListener
+		p.Fault = k.refused(ctx, p)
 	case passes:
 		p.Fault = k.lost(ctx, peer, p.To)
 	}
 	if p.Fault == verdict.NoFault && passes {
 		p.Answered = true // it was the one packet that was lost
 	}
+}
+
+// refused finds out whether nobody listens at the address. An agent that starts or stops has one of its addresses before the other.
+func (k kernel) refused(ctx context.Context, p *verdict.Passage) verdict.Fault {
+	select {
+	case <-time.After(againTime):
+	case <-ctx.Done():
+	}
+	_, err := k.ask(ctx, p.To, againTime)
+	p.Answered = err == nil
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return verdict.NoListener
+	}
+	return verdict.NoFault
 }
 
 // lost finds out on which side packets are lost of which nothing more is known, while the peer sends nothing else. It returns NoFault when

@@ -58,7 +58,13 @@ func TestPassages(t *testing.T) {
 				return syscall.ECONNREFUSED
 			}
 			return nil
-		}, want6: verdict.NoListener},
+		}, want6: verdict.NoListener, took: againTime},
+		"nobody listens yet": {answers: func(to netip.Addr, asked int) error {
+			if to == six && asked == 1 {
+				return syscall.ECONNREFUSED
+			}
+			return nil
+		}, took: againTime},
 		"nothing answers at all": {answers: silent(netip.Addr{}), took: pingTime},
 		"one packet was lost": {answers: func(to netip.Addr, asked int) error {
 			if to == four && asked == 1 {

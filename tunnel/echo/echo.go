@@ -21,8 +21,11 @@ import (
 // Port is where every node answers, on its overlay addresses only.
 const Port = 9278
 
-// retryEvery is how often an address that the interface does not have yet is tried again.
-const retryEvery = 5 * time.Second
+// An address that the interface does not have yet is tried again after retryFirst, and each time after twice as long, up to retryLast.
+const (
+	retryFirst = 50 * time.Millisecond
+	retryLast  = 5 * time.Second
+)
 
 // A ping is 24 bytes and so is its answer: the magic, a zero or one byte, three zero bytes, and 12 bytes that the
 // sender chose and gets back. A question may be longer, to see whether packets of a size get through (see Burst).
@@ -68,7 +71,8 @@ func (r *Responder) wanted() []netip.Addr {
 
 // Run answers until ctx ends, also when addresses come late, go, or change.
 func (r *Responder) Run(ctx context.Context) error {
-	retry := time.NewTicker(retryEvery)
+	pause := retryFirst
+	retry := time.NewTimer(pause)
 	defer retry.Stop()
 	listening := make(map[netip.Addr]net.PacketConn)
 	gone := make(chan netip.Addr)
@@ -99,8 +103,11 @@ func (r *Responder) Run(ctx context.Context) error {
 			listening[addr].Close()
 			delete(listening, addr)
 		case <-r.changed:
+			pause = retryFirst
 		case <-retry.C:
+			pause = min(2*pause, retryLast)
 		}
+		retry.Reset(pause)
 	}
 }
 

@@ -34,6 +34,34 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// An address that comes a moment later is soon answered at.
+func TestAddressThatComesLater(t *testing.T) {
+	here := netip.MustParseAddr("127.0.7.9")
+	taken, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(here, Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	r, done := New(), make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	r.Set([]netip.Addr{here})
+	time.Sleep(retryFirst)
+	taken.Close()
+	for free := time.Now(); ; {
+		if _, err := Ask(ctx, here, 100*time.Millisecond); err == nil {
+			break
+		}
+		if time.Since(free) > retryLast/2 {
+			t.Fatal("no answer, although the address is there")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Errorf("got %v, want nil at the end", err)
+	}
+}
+
 func TestNoAnswerFromAStranger(t *testing.T) {
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
