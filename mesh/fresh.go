@@ -34,7 +34,8 @@ type newcomer struct {
 	id       identity.NodeID
 	instance [8]byte
 	at       time.Time
-	records  [][]byte // what its record rests on, and that
+	basis    [][]byte // what its record rests on
+	record   []byte
 }
 
 // note keeps the record of a member that has come from itself, and reports whether it is the first one of its process: basis, which is asked for
@@ -46,7 +47,7 @@ func (a *arrivals) note(now time.Time, n *record.Node, encoded []byte, basis fun
 	first = basis()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.last = append(a.last, newcomer{n.ID, n.Instance, now, append(slices.Clone(first), encoded)})
+	a.last = append(a.last, newcomer{n.ID, n.Instance, now, first, encoded})
 	a.last = slices.Delete(a.last, 0, max(0, len(a.last)-maxFresh))
 	return first
 }
@@ -57,7 +58,7 @@ func (a *arrivals) renew(now time.Time, n *record.Node, encoded []byte) (none bo
 	defer a.mu.Unlock()
 	for i := range a.last {
 		if one := &a.last[i]; one.id == n.ID && one.instance == n.Instance {
-			one.records = append(slices.Clone(one.records[:len(one.records)-1]), encoded)
+			one.record = encoded
 			return false
 		}
 	}
@@ -65,13 +66,13 @@ func (a *arrivals) renew(now time.Time, n *record.Node, encoded []byte) (none bo
 	return true
 }
 
-// others lists what one that comes now is shown.
-func (a *arrivals) others(now time.Time, id identity.NodeID) (all [][]byte) {
+// others lists those whose records one that comes now is shown.
+func (a *arrivals) others(now time.Time, id identity.NodeID) (all []newcomer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, one := range a.last {
 		if one.id != id && now.Sub(one.at) < freshFor {
-			all = append(all, one.records...)
+			all = append(all, one)
 		}
 	}
 	return all

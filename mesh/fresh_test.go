@@ -71,11 +71,11 @@ func TestArrivals(t *testing.T) {
 	if first, again := note(1, 1, "a"), note(1, 1, "b"); first != 1 || again != 0 {
 		t.Errorf("got what it rests on %d and %d times, want it with the first record", first, again)
 	}
-	if got := fmt.Sprintf("%s", a.others(now, identity.NodeID{2})); got != "[of a b]" {
-		t.Errorf("got %s, want what it rests on and its last record", got)
+	if got := a.others(now, identity.NodeID{2}); len(got) != 1 || fmt.Sprintf("%s %s", got[0].basis, got[0].record) != "[of a] b" {
+		t.Errorf("got %v, want what it rests on and its last record", got)
 	}
 	if got := a.others(now, identity.NodeID{1}); len(got) > 0 {
-		t.Errorf("got %s for itself, want nothing", got)
+		t.Errorf("got %v for itself, want nothing", got)
 	}
 	if note(1, 2, "c") != 1 {
 		t.Error("got nothing for another process, want what its record rests on")
@@ -83,10 +83,41 @@ func TestArrivals(t *testing.T) {
 	for id := range byte(10) {
 		note(10+id, 1, "x")
 	}
-	if got := len(a.others(now, identity.NodeID{2})); got != 2*maxFresh {
-		t.Errorf("got %d records, want those of %d members", got, maxFresh)
+	if got := len(a.others(now, identity.NodeID{2})); got != maxFresh {
+		t.Errorf("got %d members, want %d", got, maxFresh)
 	}
 	if got := a.others(now.Add(freshFor), identity.NodeID{2}); len(got) > 0 {
-		t.Errorf("got %d records that are old, want none", len(got))
+		t.Errorf("got %d that are old, want none", len(got))
 	}
+}
+
+// Whoever came by the same invite has its certificate, and is shown the record of the other alone.
+func TestNoBasisForThoseWhoHaveIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Millisecond)
+		f := w.founder("f").start()
+		if err := f.Announce(Own{Endpoints: endpoints("203.0.113.1:9277")}); err != nil {
+			t.Fatal(err)
+		}
+		seed, _ := f.invite(2)
+		other, _ := f.invite(1)
+		x, y, z := w.mustJoin("x", f, seed), w.mustJoin("y", f, seed).start(), w.mustJoin("z", f, other).start()
+		w.net.Link(f.id, y.id)
+		w.net.Link(f.id, z.id)
+		time.Sleep(time.Minute)
+		basis := f.writer.book.basisOfNode(x.id)
+		if len(basis) != 1 {
+			t.Fatalf("x rests on %d certificates that are records, want its invite's", len(basis))
+		}
+		for _, c := range []struct {
+			to   *peer
+			want int
+		}{{y, 0}, {z, 1}} {
+			w.net.ResetTraffic()
+			f.spread.sendBasis(c.to.id, basis)
+			if got := w.net.Traffic().Messages; got != c.want {
+				t.Errorf("got %d certificates for %s, want %d", got, c.to.name, c.want)
+			}
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -105,9 +106,7 @@ func (s *spreader) pass(signed record.Signed, a arrival) {
 				left = append(left, id)
 			default:
 				sent = append(sent, id)
-				for _, rests := range first {
-					s.sendEncoded(id, rests, 0)
-				}
+				s.sendBasis(id, first)
 				_ = s.sessions.SendGossip(id, straightMessage(encoded, hops)) // gossip reaches whom this does not
 			}
 		}
@@ -156,8 +155,22 @@ func (s *spreader) greet(id identity.NodeID, dialled bool) {
 		s.send(id, s.writer.ownSigned(), maxHops)
 	}
 	if s.public.isMember(id) && !dialled && s.isAnchor() {
-		for _, encoded := range s.arrivals.others(time.Now(), id) {
-			s.sendEncoded(id, encoded, 0)
+		for _, one := range s.arrivals.others(time.Now(), id) {
+			s.sendBasis(id, one.basis)
+			s.sendEncoded(id, one.record, 0)
+		}
+	}
+}
+
+// sendBasis sends the certificates on which a record rests that comes next, but for those on which the receiver rests itself.
+func (s *spreader) sendBasis(to identity.NodeID, basis [][]byte) {
+	if len(basis) == 0 {
+		return
+	}
+	own := s.writer.book.basisOfNode(to)
+	for _, encoded := range basis {
+		if !slices.ContainsFunc(own, func(has []byte) bool { return bytes.Equal(has, encoded) }) {
+			s.sendEncoded(to, encoded, 0)
 		}
 	}
 }
