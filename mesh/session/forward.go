@@ -26,7 +26,7 @@ const maxCopies = 2
 // Of gossip less is copied: what is lost of it goes by other members too, or is found missing.
 var (
 	copiesOfSignals = limit.Rate{PerSecond: 1, Burst: 48}
-	copiesOfGossip  = limit.Rate{PerSecond: 1, Burst: 16}
+	copiesOfGossip  = limit.Rate{PerSecond: 0.25, Burst: 4}
 )
 
 // router carries messages and streams over the links of a table, and passes them on for others. Its methods may be called
@@ -235,7 +235,7 @@ func (r *router) receiveEnvelope(l *link, h header, frame, payload []byte) {
 	}
 	if h.proto != ProtoSignal {
 		r.counters.add(dropNoRoute)
-	} else if !r.parking.put(time.Now(), h.to, l.id, frame) {
+	} else if !r.parking.put(time.Now(), h.to, h.from, l.id, frame) {
 		r.counters.add(dropParkFull)
 	}
 }

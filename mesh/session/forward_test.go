@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -146,10 +147,12 @@ func TestParksSignalsUntilTheDestinationComes(t *testing.T) {
 		a.start(w.net.ListenNAT(a.addr))
 		a.target(anchor)
 		w.until(time.Second, "session", func() bool { return a.up(anchor) && anchor.up(a) })
-		for i := range maxParkedFor + 2 {
-			if err := a.Send(b.ID, ProtoSignal, fmt.Appendf(nil, "offer %d", i)); err != nil {
+		large := strings.Repeat("x", largeParked)
+		for _, payload := range []string{large + "1", "ask 1", large + "2", "ask 2"} {
+			if err := a.Send(b.ID, ProtoSignal, []byte(payload)); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(10 * time.Millisecond)
 		}
 		if err := a.Send(b.ID, ProtoGossip, []byte("not a signal")); err != nil {
 			t.Fatal(err)
@@ -158,11 +161,9 @@ func TestParksSignalsUntilTheDestinationComes(t *testing.T) {
 		b.start(w.net.ListenNAT(b.addr))
 		b.target(anchor)
 		time.Sleep(100 * time.Millisecond)
-		var want []string
-		for i := range maxParkedFor {
-			want = append(want, fmt.Sprintf("0 3 offer %d", i+2))
-		}
-		expectList(t, "messages", b.takeMessages(), want...)
+		got := b.takeMessages()
+		slices.Sort(got) // they are sent in order, but large ones on streams
+		expectList(t, "messages", got, "0 3 ask 2", "0 3 "+large+"2")
 
 		b.stop()
 		if err := a.Send(b.ID, ProtoSignal, []byte("too early")); err != nil {
@@ -282,6 +283,63 @@ func TestAnswerGoesBackTheWay(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		expectList(t, "at b", b.takeMessages(), "0 3 answer", "0 3 answer again")
 	})
+}
+
+// TestAcknowledgementsAreSignsOfLife has a side say much to a far side that says nothing: once that acknowledges, nothing is said twice.
+func TestAcknowledgementsAreSignsOfLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b, anchor := w.nodes[0], w.nodes[1], w.nodes[2]
+		for _, n := range w.nodes {
+			n.start(nil)
+		}
+		a.target(b, anchor)
+		b.target(anchor)
+		w.until(time.Second, "sessions", func() bool { return a.up(b) && b.up(a) && anchor.up(a) && anchor.up(b) })
+		a.know(by(b, anchor))
+		time.Sleep(10 * time.Second)
+		for i := range 5 {
+			if err := a.Send(b.ID, ProtoSignal, fmt.Appendf(nil, "signal %d", i)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(recent / 3)
+			want := []string{fmt.Sprintf("0 3 signal %d", i)}
+			if i == 0 { // it has been silent
+				want = append(want, want[0])
+			}
+			expectList(t, "at b", b.takeMessages(), want...)
+		}
+		// The far side is gone, and is not believed in for longer than before.
+		w.net.Cut(a.addr.Addr(), b.addr.Addr(), true)
+		time.Sleep(recent)
+		if err := a.Send(b.ID, ProtoSignal, []byte("by the anchor")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+		expectList(t, "at b", b.takeMessages(), "0 3 by the anchor")
+	})
+}
+
+// TestTrafficIsDatedBack has a packet be as old as it may be: it came after the last time that nothing had.
+func TestTrafficIsDatedBack(t *testing.T) {
+	var s traffic
+	now := time.Unix(1000, 0)
+	for i, c := range []struct {
+		after time.Duration
+		count uint64
+		want  bool
+	}{
+		{0, 7, false}, // it may have come an hour ago
+		{recent / 2, 8, true},
+		{recent / 4, 8, true},
+		{recent / 4, 8, false},
+		{2 * recent, 9, false},
+		{recent - 1, 10, true},
+	} {
+		now = now.Add(c.after)
+		expect(t, fmt.Sprint("look ", i), s.look(now, c.count), c.want)
+	}
 }
 
 // TestStrangersForwardNothing has a node whose chain is right, but which the others do not know as a member: it speaks

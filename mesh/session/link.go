@@ -79,7 +79,7 @@ func newLink(conn *quic.Conn, id identity.NodeID, dialled bool, wait *sync.WaitG
 	l := &link{
 		id: id, dialled: dialled, conn: conn, chain: conn.ConnectionState().TLS.PeerCertificates,
 		since: now, near: conn.ConnectionStats().SmoothedRTT, wait: wait, gone: make(chan struct{}), remote: addrPortOf(conn.RemoteAddr()),
-		pulse: newPulse(now), favours: newFavours(), meter: newMeter(),
+		pulse: newPulse(now, func() uint64 { return conn.ConnectionStats().PacketsReceived }), favours: newFavours(), meter: newMeter(),
 	}
 	l.small = outbox{limit: smallQueue, send: l.sendSmall, spawn: l.spawn, drop: dropped}
 	l.large = outbox{limit: largeQueue, send: l.sendLarge, spawn: l.spawn, drop: dropped}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,9 @@ const (
 	maxParkedFor   = 8  // per destination
 	maxParkedBy    = 64 // per member that handed them in
 	maxParkedFrame = 8 << 10
+	// largeParked is above an ask or candidates and below an offer or an answer: of either, what comes later from the same node makes what
+	// waits superfluous.
+	largeParked = 1400
 )
 
 // parking holds forwarded signals for destinations that have no session yet. It needs no timer: what is too old is
@@ -27,28 +31,38 @@ type parking struct {
 }
 
 type parked struct {
-	frame []byte
-	by    identity.NodeID
-	until time.Time
+	frame    []byte
+	from, by identity.NodeID
+	until    time.Time
+}
+
+// replaces reports whether f makes another one for the same destination superfluous. What is from whom is the word of who has handed it in.
+func (f parked) replaces(waiting parked) bool {
+	return f.from == waiting.from && f.by == waiting.by && len(f.frame) >= largeParked == (len(waiting.frame) >= largeParked)
 }
 
 func newParking() *parking {
 	return &parking{frames: make(map[identity.NodeID][]parked), by: make(map[identity.NodeID]int)}
 }
 
-// put keeps a frame for dst that the member by handed in. It reports false when there is no room.
-func (p *parking) put(now time.Time, dst, by identity.NodeID, frame []byte) bool {
+// put keeps a frame of from for dst that the member by handed in. It reports false when there is no room.
+func (p *parking) put(now time.Time, dst, from, by identity.NodeID, frame []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(frame) > maxParkedFrame {
 		return false
 	}
+	f := parked{frame, from, by, now.Add(parkTime)}
 	if p.count >= maxParked || p.by[by] >= maxParkedBy {
 		for id := range p.frames {
 			p.sweep(now, id)
 		}
 	}
 	p.sweep(now, dst)
+	if i := slices.IndexFunc(p.frames[dst], f.replaces); i >= 0 {
+		p.frames[dst] = append(slices.Delete(p.frames[dst], i, i+1), f)
+		return true
+	}
 	if p.count >= maxParked || p.by[by] >= maxParkedBy {
 		return false
 	}
@@ -56,7 +70,7 @@ func (p *parking) put(now time.Time, dst, by identity.NodeID, frame []byte) bool
 		p.forget(waiting[0]) // the newest signals are the ones that still count
 		p.frames[dst] = waiting[1:]
 	}
-	p.frames[dst] = append(p.frames[dst], parked{frame, by, now.Add(parkTime)})
+	p.frames[dst] = append(p.frames[dst], f)
 	p.by[by]++
 	p.count++
 	return true

@@ -119,7 +119,7 @@ func TestParkingIsBounded(t *testing.T) {
 	p := newParking()
 	now := time.Unix(1000, 0)
 	put := func(dst, by int) bool {
-		return p.put(now, identity.NodeID{1, byte(dst >> 8), byte(dst)}, identity.NodeID{2, byte(by >> 8), byte(by)}, []byte{byte(dst)})
+		return p.put(now, identity.NodeID{1, byte(dst >> 8), byte(dst)}, identity.NodeID{3}, identity.NodeID{2, byte(by >> 8), byte(by)}, []byte{byte(dst)})
 	}
 	for i := range maxParkedBy {
 		if !put(i, 0) {
@@ -140,7 +140,37 @@ func TestParkingIsBounded(t *testing.T) {
 	expect(t, "room when the old ones have expired", put(1, 0), true)
 	expect(t, "count", p.count, 1)
 	expect(t, "members", len(p.by), 1)
-	expect(t, "too large", p.put(now, identity.NodeID{1}, identity.NodeID{2}, make([]byte, maxParkedFrame+1)), false)
+	expect(t, "too large", p.put(now, identity.NodeID{1}, identity.NodeID{3}, identity.NodeID{2}, make([]byte, maxParkedFrame+1)), false)
+}
+
+// TestParkingKeepsTheNewest has each source of signals keep the newest large one and the newest small one for a destination, by each member
+// that hands them in, and the oldest of all go when there are too many.
+func TestParkingKeepsTheNewest(t *testing.T) {
+	p, now := newParking(), time.Unix(1000, 0)
+	dst := identity.NodeID{1}
+	put := func(number, from, by byte, size int) {
+		frame := make([]byte, size)
+		frame[0] = number
+		expect(t, "put", p.put(now, dst, identity.NodeID{2, from}, identity.NodeID{3, by}, frame), true)
+	}
+	put(1, 1, 1, largeParked)
+	put(2, 1, 1, 1)
+	put(3, 1, 2, largeParked) // another has handed it in
+	put(4, 2, 1, largeParked) // it is said to be of another one
+	put(5, 1, 1, largeParked)
+	put(6, 1, 1, 2)
+	got := ""
+	for _, frame := range p.take(now, dst) {
+		got += string('0' + rune(frame[0]))
+	}
+	expect(t, "kept", got, "3456")
+	for i := range byte(maxParkedFor + 2) {
+		put(i, i, 1, 1)
+	}
+	frames := p.take(now, dst)
+	expect(t, "frames", len(frames), maxParkedFor)
+	expect(t, "the first", frames[0][0], 2)
+	expect(t, "count", p.count, 0)
 }
 
 func TestOutboxDropsTheOldest(t *testing.T) {

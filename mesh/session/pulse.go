@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// recent is how lately a frame must have come in for a signal to rely on this one way.
+// recent is how lately a frame, or any packet of the session, must have come in for a signal to rely on this one way.
 const recent = 300 * time.Millisecond
 
 // pulse is what is known about whether the far side of a link is there: what it sends, and how it answers checks.
@@ -20,14 +20,33 @@ type pulse struct {
 	heard  atomic.Int64 // of the last frame, as nanoseconds after since
 	evaded atomic.Int64 // of the last message of the far side that came another way, likewise
 
+	received func() uint64 // constant: how many packets of the far side have come, acknowledgements too
+
 	mu        sync.Mutex // guards the rest
+	traffic   traffic
 	pongs     map[uint64]chan struct{}
 	lastCheck time.Time
 	took      time.Duration // from the first ping of the last check to its answer
 }
 
-func newPulse(since time.Time) *pulse {
-	return &pulse{since: since, overdue: make(chan struct{}, 1), answered: make(chan struct{}, 1), pongs: make(map[uint64]chan struct{})}
+// traffic is what was seen of the far side's packets when this side had something to send: no frame has to come for a far side to be there.
+type traffic struct {
+	count  uint64
+	looked time.Time
+	alive  time.Time // a packet has come at this time or later
+}
+
+// look takes the count of now, and reports whether a packet has come lately.
+func (t *traffic) look(now time.Time, count uint64) bool {
+	if count != t.count {
+		t.alive = t.looked
+	}
+	t.count, t.looked = count, now
+	return now.Sub(t.alive) < recent
+}
+
+func newPulse(since time.Time, received func() uint64) *pulse {
+	return &pulse{since: since, received: received, overdue: make(chan struct{}, 1), answered: make(chan struct{}, 1), pongs: make(map[uint64]chan struct{})}
 }
 
 // hear notes that a frame came in.
@@ -47,7 +66,16 @@ func (p *pulse) doubtful() bool { return p.checks.Load() > 0 }
 
 // sure reports whether what is sent now will most likely arrive.
 func (p *pulse) sure() bool {
-	return !p.doubtful() && p.quiet() < recent && p.heard.Load() >= p.evaded.Load()
+	stirs := p.stirs() // asked for in any case: it goes by what was there the last time
+	return !p.doubtful() && p.heard.Load() >= p.evaded.Load() && (stirs || p.quiet() < recent)
+}
+
+// stirs reports whether a packet of the far side has come lately, as far as is known.
+func (p *pulse) stirs() bool {
+	count := p.received()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.traffic.look(time.Now(), count)
 }
 
 // settled notes how long the answer to a check took.
