@@ -40,6 +40,7 @@ type router struct {
 	parking  *parking
 	counters *counters
 	ways     *ways
+	began    time.Time     // of this process
 	spare    *rate.Limiter // of copies
 	gossip   *rate.Limiter // of those of gossip
 
@@ -62,7 +63,9 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 	}
 	// A session that is being checked may be dead: the message goes another way too, and the protocols bear to get it
 	// twice. A signal is what mends dead paths, and seldom: it goes another way also when the session has been silent.
-	reliable := func(l *link) bool { return l.pulse.sure() || p != ProtoSignal && !l.pulse.doubtful() }
+	reliable := func(l *link) bool {
+		return l.pulse.sure() || !l.pulse.doubtful() && (p != ProtoSignal || r.young(l))
+	}
 	sent := false
 	if l := r.table.link(to); l != nil {
 		frame := header{kind: frameDirect, proto: p}.appendTo(make([]byte, 0, directSize+len(payload)))
@@ -101,6 +104,18 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 		return fmt.Errorf("send to %s: %w", to.Short(), ErrNoRoute)
 	}
 	return nil
+}
+
+// When many start at once, all is silent for longer than a dead session would be, and copies of what all have to say would keep it so. A
+// session that has just come up is most likely alive.
+const (
+	startTime = 10 * time.Second // of this process
+	youngTime = 2 * time.Second  // of a session
+)
+
+// young reports whether a link has just come up in a process that has just begun.
+func (r *router) young(l *link) bool {
+	return l.since.Sub(r.began) < startTime && time.Since(l.since) < youngTime
 }
 
 // sendEarly sends a message, for want of a session, on the heels of a hello that is not answered yet. The far side reads it when it has accepted this

@@ -199,7 +199,7 @@ func New(o Options) (*Sessions, error) {
 		ConnContext:                      gate.enter,
 	}
 	s.router = &router{
-		self: o.Self, roster: o.Roster, inbound: o.Inbound,
+		self: o.Self, roster: o.Roster, inbound: o.Inbound, began: time.Now(),
 		table: s.table, parking: newParking(), ways: newWays(), counters: &s.counters, spare: copiesOfSignals.Limiter(), gossip: copiesOfGossip.Limiter(),
 	}
 	s.strangers = newStrangers(o.Roster)
@@ -352,10 +352,11 @@ func (s *Sessions) Heard(id identity.NodeID) time.Time {
 	return time.Time{}
 }
 
-// RTT returns the smoothed round-trip time of the session with id, if there is one.
+// RTT returns the shortest round-trip time of the session with id on its present path, if there is one: what the line takes. Machines that are
+// busy, as when many start at once, make others longer.
 func (s *Sessions) RTT(id identity.NodeID) (time.Duration, bool) {
 	if l := s.table.link(id); l != nil {
-		return l.rtt(), true
+		return l.conn.ConnectionStats().MinRTT, true
 	}
 	return 0, false
 }

@@ -40,6 +40,7 @@ const (
 	// of work at both ends: when all start at once, those begun first are done before they are given up.
 	dialsAtOnce = 6
 	dialSilence = 250 * time.Millisecond
+	racesAtOnce = 2 // have their addresses raced soon
 )
 
 var errNoCredit = errors.New("addresses at which no member has ever answered are dialled less often")
@@ -59,6 +60,7 @@ type targets struct {
 	wait    *sync.WaitGroup
 	changed chan struct{} // capacity 1: the list is another one
 
+	racing  atomic.Int32                   // dials under way
 	running map[*target]context.CancelFunc // owned by the run loop
 
 	mu   sync.Mutex // guards list
@@ -260,8 +262,13 @@ func (t *targets) yields(id identity.NodeID) (first, yields bool) {
 }
 
 // haste is how long the next dial of a target, after so many that failed, has. Without any session each second counts; else a far side that
-// is late with everything is not made later by beginning again.
-func (t *targets) haste(attempts int) haste {
+// is late with everything is not made later by beginning again. Of the dials that are under way then, two race their addresses: one of their
+// sessions is enough.
+func (t *targets) haste(attempts int, racing int32) haste {
+	urgentStagger := urgentStagger
+	if racing > racesAtOnce {
+		urgentStagger = stagger
+	}
 	switch {
 	case t.table.any():
 		return haste{longDial, stagger}
@@ -291,7 +298,7 @@ func (t *targets) dial(ctx, racing context.Context, one *target, beside bool) er
 		return nil
 	}
 	one.mu.Lock()
-	addrs, hurry := slices.Clone(one.addrs), t.haste(one.attempts)
+	addrs, attempts := slices.Clone(one.addrs), one.attempts
 	one.mu.Unlock()
 	if len(addrs) == 0 {
 		leave()
@@ -307,7 +314,9 @@ func (t *targets) dial(ctx, racing context.Context, one *target, beside bool) er
 	if addrs = t.credit.affordable(time.Now(), one.id, addrs); len(addrs) == 0 {
 		return errNoCredit
 	}
+	hurry := t.haste(attempts, t.racing.Add(1))
 	won, err := t.dialler.race(racing, one, addrs, hurry, &heard)
+	t.racing.Add(-1)
 	if err != nil {
 		return err
 	}
