@@ -11,12 +11,8 @@ import (
 // machines that share one are stepped by one goroutine.
 type Answers struct{ lately due.Answers }
 
-const (
-	// slowAnswer is above what an introduction takes by an anchor over the longest lines.
-	slowAnswer = time.Second
-	// longestAnswer bounds what is waited for because others take long.
-	longestAnswer = 1500 * time.Millisecond
-)
+// longestAnswer bounds what is waited for because others take long.
+const longestAnswer = 1500 * time.Millisecond
 
 // note takes down that an answer took so long. One that took longer than an attempt is of a peer that was not there.
 func (a *Answers) note(now time.Time, took time.Duration) {
@@ -25,8 +21,10 @@ func (a *Answers) note(now time.Time, took time.Duration) {
 	}
 }
 
-// slow reports whether answers take longer than any line does: peers are busy.
-func (a *Answers) slow(now time.Time) bool { return a.lately.Recent(now) >= slowAnswer }
+// share is half of what answers take, between two bounds: what checks of the peer may take, which are answered once, and it does.
+func (a *Answers) share(now time.Time, least, most time.Duration) time.Duration {
+	return max(least, min(a.lately.Recent(now)/2, most))
+}
 
 // spacing is the time between two messages that ask for the same, at least.
 func (a *Answers) spacing(now time.Time, least time.Duration) time.Duration {

@@ -93,8 +93,10 @@ func TestSlowPairsOpenNoChannels(t *testing.T) {
 		opened bool
 	}{
 		{0, true, Direct, true},
-		{2 * slowAnswer, true, Direct, false},
-		{2 * slowAnswer, false, Relayed, true},
+		{2 * time.Second, true, Direct, false},
+		{1400 * time.Millisecond, true, Direct, false}, // half of it after an answer that came at once
+		{time.Second, true, Direct, true},
+		{2 * time.Second, false, Relayed, true},
 	} {
 		w := newWorld(t, 3)
 		w.direct, w.punching = tt.direct, 300*time.Millisecond
@@ -109,5 +111,22 @@ func TestSlowPairsOpenNoChannels(t *testing.T) {
 		if w.kinds() != [2]PathKind{tt.want, tt.want} || opened != tt.opened {
 			t.Errorf("answers take %v, direct %v: got %v, a channel: %v; want %v, %v", tt.known, tt.direct, w.kinds(), opened, tt.want, tt.opened)
 		}
+	}
+}
+
+// An offer that comes once more after its sender has chosen a path crossed the answer.
+func TestNoAnswerToWhoHasChosen(t *testing.T) {
+	w := newWorld(t, 1)
+	w.start(0)
+	w.start(1)
+	w.until(Direct, time.Second, false)
+	s := w.side[1]
+	before := s.sent[KindAnswer]
+	sig := &w.side[0].m.intro.sig
+	again := sig.message(w.side[0].m.intro.local, relayUse{})
+	again.Instance = w.side[0].instance
+	w.input(1, Received{Message: again})
+	if got := s.sent[KindAnswer]; got != before {
+		t.Errorf("got %d answers, want the %d of before", got, before)
 	}
 }

@@ -25,7 +25,8 @@ type attempt struct {
 	*core
 	number   uint64
 	on       bool // the agent runs
-	won      bool // it nominated
+	won      bool // there is a direct path
+	chosen   bool // the controlling side has nominated, so it has the answer
 	exchange exchange
 	started  time.Time
 	deadline time.Time

@@ -255,6 +255,7 @@ func (i *introduction) offeredAgain(now time.Time, msg Message) {
 		i.try.deadline = now.Add(i.retry.attemptLimit(i.path.Kind))
 		i.try.addRemote(i.candidatesOf(msg))
 		i.try.reply(msg, i.local.Candidates)
+	case i.try.chosen: // the two crossed
 	case i.try.won:
 		i.try.reply(msg, i.local.Candidates)
 	case !i.sig.waiting && now.Sub(i.sig.last) >= askSpacing:

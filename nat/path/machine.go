@@ -119,6 +119,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		if m.intro.try.runs(in.Attempt) {
 			// The agent has done its work: from here on the peer's checks are answered, and the path watched, by our own.
 			m.intro.succeed()
+			m.intro.try.chosen = true
 			m.route.nominated(now, in.Addr)
 		}
 	case PairAnswered:

@@ -13,7 +13,7 @@ import (
 const (
 	// relayDelay spares the anchors the channels of pairs that ICE connects at once.
 	relayDelay = 150 * time.Millisecond
-	slowDelay  = 500 * time.Millisecond // the same where all takes long: checks too are answered late then
+	slowDelay  = 500 * time.Millisecond // the same at most, where all takes long: checks too are answered late then
 	// farRelay is the round trip to an anchor from which on its channel waits for nothing: ICE needs two round trips to the peer, and one
 	// more before packets arrive, while a channel that both have opened carries the first packet.
 	farRelay    = 20 * time.Millisecond
@@ -206,11 +206,7 @@ func (s *relays) plan(now time.Time, u used, agreed choice) bool {
 		case anchor.IsZero():
 		case r == nil:
 			s.why = ""
-			delay := relayDelay
-			if s.cfg.Answers.slow(now) {
-				delay = slowDelay
-			}
-			at := u.trying.started.Add(delay + time.Duration(n)*spareDelay)
+			at := u.trying.started.Add(s.cfg.Answers.share(now, relayDelay, slowDelay) + time.Duration(n)*spareDelay)
 			if u.path.Kind == Relayed || n == 0 && (u.trying.forlorn || u.trying.far) {
 				at = now // it is wanted whatever becomes of the attempt, or before anything can become of it
 			}
