@@ -72,7 +72,7 @@ var _ ice.UDPMux = (*agentMux)(nil)
 // newAgentMux needs the node's host addresses, of which the first of each family becomes the base, and its mapped ones.
 func newAgentMux(x *mux, peer identity.NodeID, s path.StartICE, hosts, mapped []netip.AddrPort) *agentMux {
 	a := &agentMux{mux: x, peer: peer, own: s.Local, remote: s.Remote, controlling: s.Controlling, poked: make(chan struct{}, 1), first: make(chan netip.AddrPort, 1)}
-	a.pacer = newPacer(neighbourhood{hosts: addresses(hosts), mapped: addresses(mapped)})
+	a.pacer = newPacer(neighbourhood{hosts: addresses(hosts), mapped: addresses(mapped)}, s.Spacing)
 	for _, host := range hosts {
 		base := net.UDPAddrFromAddrPort(host)
 		switch {
@@ -145,8 +145,12 @@ func (a *agentMux) poke() {
 
 // check takes a check of the agent, which leaves when it is its turn.
 func (a *agentMux) check(raw []byte, to netip.AddrPort) {
+	p, ok := stunwire.Inspect(raw)
+	if !ok {
+		return
+	}
 	a.mu.Lock()
-	atOnce := a.pacer.hold(time.Now(), raw, to)
+	atOnce := a.pacer.hold(time.Now(), raw, to, p.Nominates)
 	a.mu.Unlock()
 	if atOnce {
 		a.send(raw, to)
@@ -173,7 +177,7 @@ func (a *agentMux) next(now time.Time) (raw []byte, to netip.AddrPort) {
 	for _, p := range a.pacer.due(now) {
 		switch a.mux.budget.check(now, a.peer, p.to.Addr(), p.sent > 0, p.checked) {
 		case granted:
-			return p.leave(now, !p.checked), p.to
+			return a.pacer.leave(p, now, !p.checked), p.to
 		case waits:
 			return nil, netip.AddrPort{}
 		case refused:

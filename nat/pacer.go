@@ -22,16 +22,19 @@ import (
  *	3. what is less likely
  *
  * Whichever side begins later has its first check let in by the one that the other has sent before, and that goes straight to 1.
- * To an address that has answered in this attempt all goes at once: it is the peer's.
+ * To an address that has answered in this attempt all goes at once, for it is the peer's; but no oftener than of use.
  */
 
-// repeats are the times between checks to an address that stays silent, the last one from there on.
+// repeats are the times between checks to an address that stays silent, the last one from there on. Where answers to introductions take long, a check
+// is not repeated sooner than an answer to it may be here: see path.StartICE.
 var repeats = [...]time.Duration{
 	50 * time.Millisecond, 50 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond,
 	200 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, time.Second,
 }
 
 const (
+	// echoes is the time between two checks of what has answered: the agent has one for each that comes from the peer, for as long as that nominates.
+	echoes = 4 * checkInterval
 	// heldFor is how long a check is held that the agent does not renew, which it does at each tick.
 	heldFor = 2*checkInterval + checkInterval/2
 	// gatherTime lets the checks that the agent makes in one go be there when the first is chosen.
@@ -40,8 +43,9 @@ const (
 
 // pacer holds the checks of one attempt. It is pure, and not safe for concurrent use: its owner sends for it.
 type pacer struct {
-	near  neighbourhood
-	pairs map[netip.AddrPort]*paced
+	near    neighbourhood
+	spacing time.Duration // between two checks of one address, at least
+	pairs   map[netip.AddrPort]*paced
 }
 
 // paced is one address of a peer, in one attempt.
@@ -57,10 +61,13 @@ type paced struct {
 	checked  bool // the peer's check has come from there since the last one went there
 	heard    bool // ever
 	answered bool
+
+	// Of what leaves at once, because it has answered, the last that nominates it and the last other one.
+	nominated, echoed time.Time
 }
 
-func newPacer(near neighbourhood) *pacer {
-	return &pacer{near: near, pairs: make(map[netip.AddrPort]*paced)}
+func newPacer(near neighbourhood, spacing time.Duration) *pacer {
+	return &pacer{near: near, spacing: spacing, pairs: make(map[netip.AddrPort]*paced)}
 }
 
 func (q *pacer) pair(addr netip.AddrPort) *paced {
@@ -80,10 +87,19 @@ func (q *pacer) named(candidates []path.Candidate) {
 	}
 }
 
-// hold takes a check of the agent, which keeps raw. It reports whether that is to leave at once.
-func (q *pacer) hold(now time.Time, raw []byte, to netip.AddrPort) (atOnce bool) {
+// hold takes a check of the agent, which keeps raw. It reports whether that is to leave at once. To what has answered nothing waits; what the agent
+// repeats sooner than an answer can be here is dropped.
+func (q *pacer) hold(now time.Time, raw []byte, to netip.AddrPort, nominates bool) (atOnce bool) {
 	p := q.pair(to)
 	if p.answered {
+		last, spacing := &p.echoed, max(q.spacing, echoes)
+		if nominates {
+			last, spacing = &p.nominated, q.spacing
+		}
+		if now.Sub(*last) < spacing {
+			return false
+		}
+		*last = now
 		return true
 	}
 	p.raw, p.made = slices.Clone(raw), now
@@ -143,13 +159,13 @@ func (q *pacer) turn(p *paced) int {
 }
 
 // leave takes the check that leaves now. paid says that it was taken from the budget.
-func (p *paced) leave(now time.Time, paid bool) (raw []byte) {
+func (q *pacer) leave(p *paced, now time.Time, paid bool) (raw []byte) {
 	raw, p.raw = p.raw, nil
 	wait := repeats[min(p.sent, len(repeats)-1)]
 	if p.heard {
 		wait = repeats[0]
 	}
-	p.next = now.Add(wait)
+	p.next = now.Add(max(wait, q.spacing))
 	p.sent++
 	p.checked = false
 	if paid {

@@ -43,10 +43,10 @@ func TestPacerOrder(t *testing.T) {
 			[]string{"10.0.0.7:1", "[2001:db8:9::7]:1", "203.0.113.7:1"},
 		},
 	} {
-		q := newPacer(test.near)
+		q := newPacer(test.near, 0)
 		q.named(test.candidates)
 		for _, c := range test.candidates {
-			if q.hold(now, []byte{1}, c.Addr) {
+			if q.hold(now, []byte{1}, c.Addr, false) {
 				t.Errorf("%s: got a first check to %s at once, want it to wait", test.name, c.Addr)
 			}
 		}
@@ -63,14 +63,14 @@ func TestPacerOrder(t *testing.T) {
 // Repetitions become rarer, a check of the peer is answered by one at once, and to what has answered all goes at once.
 func TestPacerTimes(t *testing.T) {
 	begin := time.Unix(1e9, 0)
-	q := newPacer(neighbourhood{})
+	q := newPacer(neighbourhood{}, 0)
 	silent, late := netip.MustParseAddrPort("203.0.113.7:1"), netip.MustParseAddrPort("203.0.113.7:2")
 	var left []time.Duration
 	for now := begin; now.Before(begin.Add(6 * time.Second)); now = now.Add(checkInterval) {
-		q.hold(now, []byte{1}, silent)
+		q.hold(now, []byte{1}, silent, false)
 		for _, p := range q.due(now) {
 			left = append(left, now.Sub(begin))
-			p.leave(now, true)
+			q.leave(p, now, true)
 		}
 	}
 	ms := func(list ...int) (out []time.Duration) {
@@ -83,8 +83,8 @@ func TestPacerTimes(t *testing.T) {
 		t.Errorf("got checks at %v, want %v", left, want)
 	}
 	now := begin.Add(6 * time.Second)
-	q.hold(now, []byte{1}, silent)
-	q.hold(now, []byte{1}, late)
+	q.hold(now, []byte{1}, silent, false)
+	q.hold(now, []byte{1}, late, false)
 	q.heard(silent)
 	if due := q.due(now); len(due) != 2 || due[0].to != silent {
 		t.Errorf("got %v due, want first what the peer's check came from", due)
@@ -92,11 +92,60 @@ func TestPacerTimes(t *testing.T) {
 	if spent := q.answered(silent); spent != 14 {
 		t.Errorf("got %d checks spent on what answered, want 14", spent)
 	}
-	if !q.hold(now, []byte{2}, silent) {
+	if !q.hold(now, []byte{2}, silent, false) {
 		t.Error("got a check to what has answered held, want it to leave at once")
 	}
 	if due := q.due(now.Add(heldFor + 1)); len(due) != 0 {
 		t.Errorf("got %v due that the agent has not renewed, want nothing", due)
+	}
+}
+
+// Of what has answered the agent's checks leave at once, but not one for each that comes from there; where answers take long, nothing is repeated sooner
+// than one to it may be here.
+func TestPacerSpacing(t *testing.T) {
+	begin, to := time.Unix(1e9, 0), netip.MustParseAddrPort("203.0.113.7:1")
+	run := func(q *pacer, nominates bool) (left []time.Duration) {
+		for now := begin; now.Before(begin.Add(time.Second)); now = now.Add(checkInterval) {
+			if q.hold(now, []byte{1}, to, nominates) {
+				left = append(left, now.Sub(begin)/time.Millisecond)
+			}
+			for _, p := range q.due(now) {
+				left = append(left, now.Sub(begin)/time.Millisecond)
+				q.leave(p, now, true)
+			}
+		}
+		return left
+	}
+	for _, test := range []struct {
+		name      string
+		spacing   time.Duration
+		answered  bool
+		heard     bool
+		nominates bool
+		want      []time.Duration
+	}{
+		{name: "silent", spacing: 0, want: []time.Duration{0, 50, 100, 150, 250, 350, 550, 750}},
+		{name: "silent, and answers take two seconds", spacing: 300 * time.Millisecond, want: []time.Duration{0, 300, 600, 900}},
+		{name: "heard, and answers take two seconds", spacing: 300 * time.Millisecond, heard: true, want: []time.Duration{0, 300, 600, 900}},
+		{name: "answered", answered: true, want: []time.Duration{0, 200, 400, 600, 800}},
+		{name: "answered after two seconds", spacing: 300 * time.Millisecond, answered: true, want: []time.Duration{0, 300, 600, 900}},
+		{name: "nominated after a second", spacing: 150 * time.Millisecond, answered: true, nominates: true, want: []time.Duration{0, 150, 300, 450, 600, 750, 900}},
+	} {
+		q := newPacer(neighbourhood{}, test.spacing)
+		if test.heard {
+			q.heard(to)
+		}
+		if test.answered {
+			q.answered(to)
+		}
+		if got := run(q, test.nominates); !slices.Equal(got, test.want) {
+			t.Errorf("%s: got checks after %v ms, want %v", test.name, got, test.want)
+		}
+	}
+	q := newPacer(neighbourhood{}, 0)
+	q.answered(to)
+	if !q.hold(begin, []byte{1}, to, false) || !q.hold(begin, []byte{1}, to, true) || !q.hold(begin.Add(checkInterval), []byte{1}, to, true) {
+		t.Error("a nomination waits for an echo, or for an answer of which nothing is known")
 	}
 }
 

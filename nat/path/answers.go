@@ -26,6 +26,12 @@ func (a *Answers) share(now time.Time, least, most time.Duration) time.Duration 
 	return max(least, min(a.lately.Recent(now)/2, most))
 }
 
+// ofChecks is the time between two checks of one address: a quarter of what answers take. An answer to an introduction goes twice by a third node, one to a
+// check does not.
+func (a *Answers) ofChecks(now time.Time) time.Duration {
+	return min(a.lately.Recent(now), longestAnswer) / 4
+}
+
 // spacing is the time between two messages that ask for the same, at least.
 func (a *Answers) spacing(now time.Time, least time.Duration) time.Duration {
 	return a.lately.Spacing(now, least, longestAnswer)

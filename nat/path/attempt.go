@@ -69,6 +69,7 @@ func (a *attempt) start(now time.Time, number uint64, keys exchange, remote []Ca
 	}
 	a.emit(StartICE{
 		Attempt: number, Controlling: a.controlling, Local: keys.own, Remote: keys.remote, Candidates: slices.Clone(remote),
+		Spacing: a.cfg.Answers.ofChecks(now),
 	})
 }
 

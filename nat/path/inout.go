@@ -124,6 +124,8 @@ type (
 		Controlling   bool
 		Local, Remote Credentials
 		Candidates    []Candidate
+		// Spacing is the time between two checks of one address, at least: it follows what answers take.
+		Spacing time.Duration
 	}
 	AddCandidates struct {
 		Attempt    uint64

@@ -277,9 +277,10 @@ func (i *introduction) answered(now time.Time, msg Message) {
 		i.try.addRemote(remote)
 		return
 	}
-	i.cfg.Answers.note(now, now.Sub(i.sig.begun))
+	took := now.Sub(i.sig.begun)
 	i.sig.answered(msg.Attempt)
 	i.start(now, msg.Attempt, exchange{i.sig.own, Credentials{Ufrag: msg.Ufrag, Pwd: msg.Pwd}}, remote, choice{msg.Relay, msg.Spare})
+	i.cfg.Answers.note(now, took) // from now on: this peer may have come only now
 	if trip, yes := i.sig.memory.awaited(now, msg.Straight); yes && i.underlay(msg.Straight) {
 		i.news.reached, i.news.trip = msg.Straight, trip
 	}

@@ -38,6 +38,7 @@ const (
 	attrXORPeer     = 0x0012
 	attrXORRelayed  = 0x0016
 	attrXORMapped   = 0x0020
+	attrNominate    = 0x0025
 	attrPadding     = 0x0026
 	attrPrint       = 0x8028
 	attrControlled  = 0x8029
@@ -71,6 +72,7 @@ type Packet struct {
 
 	// What a check of ICE says of its sender's role (RFC 8445, section 7.1.3).
 	Controlling, Controlled bool
+	Nominates               bool // USE-CANDIDATE
 
 	integrity bool
 	sealed    uint16 // the last of MESSAGE-INTEGRITY and FINGERPRINT seen: what follows is not covered
@@ -158,6 +160,8 @@ func (v *Packet) note(kind uint16, value []byte) bool {
 	case attrPrint:
 		v.sealed = kind
 		return len(value) == 4
+	case attrNominate:
+		v.Nominates = true
 	case attrControlled:
 		v.Controlled = true
 	case attrControlling:
