@@ -46,6 +46,7 @@ const (
 	KindAnswer     = path.KindAnswer
 	KindCandidates = path.KindCandidates
 	KindRefuse     = path.KindRefuse
+	KindRemind     = path.KindRemind
 
 	None    = path.None
 	Direct  = path.Direct

@@ -123,7 +123,9 @@ func replaces(next, waiting path.Message) bool {
 	case path.KindAsk, path.KindRefuse:
 		return waiting.Kind == next.Kind
 	case path.KindOffer:
-		return waiting.Kind == path.KindOffer && waiting.Attempt <= next.Attempt
+		return (waiting.Kind == path.KindOffer || waiting.Kind == path.KindRemind) && waiting.Attempt <= next.Attempt
+	case path.KindRemind:
+		return waiting.Kind == path.KindRemind && waiting.Attempt <= next.Attempt
 	case path.KindAnswer:
 		return waiting.Kind == path.KindAsk || waiting.Kind == path.KindAnswer && waiting.Attempt <= next.Attempt
 	default: // candidates add to each other
@@ -134,6 +136,9 @@ func replaces(next, waiting path.Message) bool {
 // replace puts a message in the place of the one that it makes superfluous, if there is one. The caller holds mu.
 func (l *lane) replace(m path.Message) bool {
 	for i, waiting := range l.jobs[out] {
+		if m.Kind == path.KindRemind && waiting.message.Kind == path.KindOffer && waiting.message.Attempt >= m.Attempt {
+			return true // of what has not left yet nobody has to be reminded
+		}
 		if waiting.message.Straight == m.Straight && replaces(m, waiting.message) {
 			l.jobs[out][i].message = m
 			return true
@@ -163,7 +168,7 @@ func (q *queue) settle(id identity.NodeID, number uint64, m path.Message) {
 	})
 	before := len(l.jobs[out])
 	l.jobs[out] = slices.DeleteFunc(l.jobs[out], func(j job) bool {
-		return m.Kind == path.KindAnswer && j.message.Kind == path.KindOffer && j.message.Attempt <= m.Attempt
+		return m.Kind == path.KindAnswer && replaces(path.Message{Kind: path.KindOffer, Attempt: m.Attempt}, j.message)
 	})
 	q.waiting[out] -= before - len(l.jobs[out])
 }

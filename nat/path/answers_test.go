@@ -130,3 +130,48 @@ func TestNoAnswerToWhoHasChosen(t *testing.T) {
 		t.Errorf("got %d answers, want the %d of before", got, before)
 	}
 }
+
+// When many offers are out, peers are reminded of them instead of sent them again: who has one answers again, who has not asks for it.
+func TestReminder(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		others         bool
+		lost           time.Duration // all signals, for so long
+		offers         int
+		reminders, ask int // of the peer
+	}{
+		{name: "one peer", offers: 2},
+		{name: "many peers", others: true, offers: 1, reminders: 1},
+		{name: "one peer, the offer was lost", lost: 100 * time.Millisecond, offers: 2},
+		{name: "many peers, the offer was lost", others: true, lost: 100 * time.Millisecond, offers: 2, reminders: 1, ask: 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, 3)
+			w.latency = 250 * time.Millisecond
+			w.answers[0] = new(Answers)
+			for tt.others && w.answers[0].mayRepeat(w.now) {
+			}
+			if tt.lost > 0 {
+				w.latency, w.loss = 20*time.Millisecond, 1
+				w.after(tt.lost, func() { w.loss = 0 })
+			}
+			w.start(0)
+			if tt.lost > 0 {
+				w.run(tt.lost, false)
+			}
+			w.start(1)
+			asked := w.side[1].sent[KindAsk]
+			if tt.lost > 0 { // the ask of who has just begun would do what the reminder is for
+				w.side[1].m.intro.sig.waiting, w.side[1].m.intro.sig.last = false, time.Time{}
+			}
+			w.run(3*time.Second, false)
+			sent := w.side[0].sent
+			if sent[KindOffer] != tt.offers || sent[KindRemind] != tt.reminders || w.kinds() != [2]PathKind{Direct, Direct} {
+				t.Errorf("got %d offers, %d reminders and %v, want %d, %d and direct paths", sent[KindOffer], sent[KindRemind], w.kinds(), tt.offers, tt.reminders)
+			}
+			if got := w.side[1].sent[KindAsk] - asked; got < tt.ask {
+				t.Errorf("got %d asks, want %d at least", got, tt.ask)
+			}
+		})
+	}
+}

@@ -160,7 +160,7 @@ func (i *introduction) received(now time.Time, msg Message) {
 	case msg.Kind == KindAsk && i.controlling:
 		i.asked(now, msg)
 		i.sig.askedStraight(now, msg.Straight, i.local, i.use)
-	case msg.Kind == KindOffer && !i.controlling:
+	case (msg.Kind == KindOffer || msg.Kind == KindRemind) && !i.controlling:
 		i.offered(now, msg)
 	case msg.Kind == KindAnswer && i.controlling:
 		i.answered(now, msg)
@@ -198,6 +198,9 @@ func (i *introduction) asked(now time.Time, msg Message) {
 	switch {
 	case i.sig.waiting && msg.Attempt < i.sig.number:
 		switch {
+		case i.sig.reminded && i.sig.noRoute == "": // it lacks the offer
+			i.sig.lacked = true
+			i.transmit(now)
 		case i.sig.noRoute == "" && now.Sub(i.sig.last) < askSpacing/2: // the two crossed
 		case i.sig.noRoute != "" || i.sig.overdue(now, askSpacing/2):
 			i.transmit(now)
@@ -217,13 +220,25 @@ func (i *introduction) asked(now time.Time, msg Message) {
 	}
 }
 
-// offered answers, the same to each repeat of one offer.
+// offered answers, the same to each repeat of one offer. The offer of which a reminder is and which has not come is asked for.
 func (i *introduction) offered(now time.Time, msg Message) {
 	if msg.Attempt < i.sig.number {
 		return
 	}
 	if msg.Attempt == i.sig.number && i.try.number == msg.Attempt {
 		i.offeredAgain(now, msg)
+		return
+	}
+	if msg.Kind == KindRemind {
+		_, yes := i.remote.mayDemand(now)
+		switch {
+		case !i.sig.mayAsk(now):
+		case i.sig.waiting:
+			i.transmit(now)
+		case yes:
+			i.remote.demand(now)
+			i.begin(now)
+		}
 		return
 	}
 	if _, yes := i.remote.mayDemand(now); !yes || now.Sub(i.try.started) < offerSpacing {

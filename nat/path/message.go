@@ -14,13 +14,14 @@ import (
 // Kind says what a Message asks of its receiver.
 type Kind uint8
 
-// The five messages of an introduction. The node with the smaller ID is controlling: it alone offers.
+// The messages of an introduction. The node with the smaller ID is controlling: it alone offers.
 const (
 	KindAsk        Kind = 1 // controlled → controlling: please offer
 	KindOffer      Kind = 2 // controlling → controlled: credentials, candidates, anchors
 	KindAnswer     Kind = 3 // controlled → controlling: credentials, candidates, the chosen relay
 	KindCandidates Kind = 4 // either way: the whole candidate list again, after it grew
 	KindRefuse     Kind = 5 // either way: the sender does not know this peer
+	KindRemind     Kind = 6 // controlling → controlled: answer the offer of that number again, or ask for it if it has not come
 )
 
 // String names the kind in logs.
@@ -36,6 +37,8 @@ func (k Kind) String() string {
 		return "candidates"
 	case KindRefuse:
 		return "refuse"
+	case KindRemind:
+		return "remind"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -228,7 +231,7 @@ func (m *Message) check() error {
 		if !(Credentials{Ufrag: m.Ufrag, Pwd: m.Pwd}).valid() {
 			return bad("unusable credentials")
 		}
-	case KindCandidates:
+	case KindCandidates, KindRemind:
 		if m.Attempt == 0 {
 			return bad("no attempt number")
 		}

@@ -70,7 +70,7 @@ func eventOf(in Input) string {
 	case Local:
 		return "local"
 	case Received:
-		return [...]string{"", "ask", "offer", "answer", "candidates", "refuse"}[in.Message.Kind]
+		return in.Message.Kind.String()
 	case Stirred:
 		return "stirred"
 	case Routable:

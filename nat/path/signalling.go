@@ -41,6 +41,10 @@ type signalling struct {
 	early   Message // candidates that overtook their offer
 	memory  memory
 	told    []Candidate // controlling: in the first offer of this number, perhaps the one that is answered
+	relays  int         // controlling: told in the last offer
+
+	reminded bool // what has left last is a reminder
+	lacked   bool // the peer has said that it lacks the offer
 }
 
 func (s *signalling) wake() time.Time {
@@ -53,6 +57,7 @@ func (s *signalling) wake() time.Time {
 // begin makes what is to be transmitted a new one.
 func (s *signalling) begin(now time.Time) {
 	s.waiting, s.begun, s.sent, s.tries, s.rung, s.refused = true, now, 0, 0, 0, false
+	s.reminded, s.lacked = false, false
 	if s.controlling {
 		// By the clock, for the peer may remember numbers of a process or a machine before this one: it takes no
 		// second key for one number.
@@ -78,6 +83,13 @@ func (s *signalling) transmit(now time.Time, local Local, use relayUse) {
 	if s.controlling && s.sent == 0 {
 		s.told = local.Candidates
 	}
+	if s.reminded = s.suffices(now, msg); s.reminded {
+		msg = Message{Kind: KindRemind, Attempt: s.number}
+	}
+	if !s.reminded {
+		s.relays = len(msg.Relays)
+	}
+	s.lacked = false
 	s.next = now.Add(max(s.backoff(firstRepeat, lastRepeat, s.rung), s.cfg.Answers.spacing(now, 0)))
 	s.rung++
 	s.excused = false
@@ -86,6 +98,14 @@ func (s *signalling) transmit(now time.Time, local Local, use relayUse) {
 	s.noRoute = ""
 	s.send(msg)
 }
+
+// suffices reports whether the peer need only be reminded of an offer. Candidates that have come since are told by themselves, relays are not.
+func (s *signalling) suffices(now time.Time, offer Message) bool {
+	return s.controlling && s.sent > 0 && !s.lacked && len(offer.Relays) <= s.relays && !s.cfg.Answers.mayRepeat(now)
+}
+
+// mayAsk reports that no ask has just left that may still be on its way.
+func (s *signalling) mayAsk(now time.Time) bool { return s.noRoute != "" || now.Sub(s.last) >= askSpacing }
 
 // excuse leaves an answer more time, once, when this side comes late to repeat what it asks for: the answer may lie unread, or be as late.
 func (s *signalling) excuse(now time.Time, late time.Duration) {
@@ -113,7 +133,7 @@ func (s *signalling) trickle(list []Candidate, p Predicted) {
 // unroutable takes back the message just sent: it is not one that the peer failed to answer.
 func (s *signalling) unroutable(now time.Time, in Unroutable) {
 	s.noRoute = in.Text
-	if !s.waiting || in.Kind != KindAsk && in.Kind != KindOffer {
+	if !s.waiting || in.Kind != KindAsk && in.Kind != KindOffer && in.Kind != KindRemind {
 		return
 	}
 	s.sent = max(0, s.sent-1)
