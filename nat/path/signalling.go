@@ -99,9 +99,10 @@ func (s *signalling) transmit(now time.Time, local Local, use relayUse) {
 	s.send(msg)
 }
 
-// suffices reports whether the peer need only be reminded of an offer. Candidates that have come since are told by themselves, relays are not.
+// suffices reports whether the peer need only be reminded of an offer. Candidates that have come since are told by themselves;
+// relays are not, but the first few are enough.
 func (s *signalling) suffices(now time.Time, offer Message) bool {
-	return s.controlling && s.sent > 0 && !s.lacked && len(offer.Relays) <= s.relays && !s.cfg.Answers.mayRepeat(now)
+	return s.controlling && s.sent > 0 && !s.lacked && (s.relays > 0 || len(offer.Relays) == 0) && !s.cfg.Answers.mayRepeat(now)
 }
 
 // mayAsk reports that no ask has just left that may still be on its way.
