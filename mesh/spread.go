@@ -31,7 +31,7 @@ const (
 	maxHops = 1
 
 	// passers is how many anchors pass a record on to one that its maker has no session with. Of revocations all do.
-	passers = 2
+	passers = 1
 )
 
 // maxGossiped is the largest record that is gossiped whole: two such fit in a packet.

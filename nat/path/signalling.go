@@ -106,7 +106,9 @@ func (s *signalling) suffices(now time.Time, offer Message) bool {
 }
 
 // mayAsk reports that no ask has just left that may still be on its way.
-func (s *signalling) mayAsk(now time.Time) bool { return s.noRoute != "" || now.Sub(s.last) >= askSpacing }
+func (s *signalling) mayAsk(now time.Time) bool {
+	return s.noRoute != "" || now.Sub(s.last) >= askSpacing
+}
 
 // excuse leaves an answer more time, once, when this side comes late to repeat what it asks for: the answer may lie unread, or be as late.
 func (s *signalling) excuse(now time.Time, late time.Duration) {
