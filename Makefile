@@ -40,7 +40,7 @@ demo:
 # that the go tool does not know of. As root they run in the lab; else they say why not.
 test:
 	@[ "$$(id -u)" != 0 ] || .ci/setup
-	.ci/test -race -count=1 -timeout 25m $(TESTFLAGS)
+	.ci/test -race -count=1 -timeout 60m $(TESTFLAGS)
 
 # Throughput beside a plain wireguard-go built from the module in go.mod, and through a relay beside pion's TURN; then the
 # benchmarks of the packages, those in the lab included. Needs root.
