@@ -338,9 +338,15 @@ func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) 
 	}
 	var got findings
 	if target.State == mesh.Active {
-		got = b.find(ctx, seen, target)
-		// What was asked is evidence, and it is traffic too: all is judged as it is now, and nothing as it was before.
-		seen = b.look()
+		// What was asked is evidence, and it is traffic too: all is judged as it is now, and nothing as it was before. By a path that has come
+		// meanwhile nobody was asked.
+		for range 2 {
+			got = b.find(ctx, seen, target)
+			seen = b.look()
+			if got.ping.Asked || seen.Mesh.Path(target.ID).Kind == verdict.NoPath {
+				break
+			}
+		}
 	}
 	seen.Mesh.Unsent = verdict.UnsentNow(seen.Now, unsentOf(b.socket, osnet.LeavingFor))
 	return report.Why(p.inquire(seen, target.ID, got)), nil
