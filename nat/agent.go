@@ -369,11 +369,12 @@ func (a *attempt) run(ctx context.Context, report func(path.Input), log *slog.Lo
 		defer close(connected)
 		a.connect(ctx, agent, nominated)
 	}()
+	answered := func(addr netip.AddrPort) { report(path.PairAnswered{Attempt: a.start.Attempt, Addr: addr}) }
 	var gathered <-chan time.Time
 	for ctx.Err() == nil {
 		select {
 		case addr := <-a.mux.first:
-			report(path.PairAnswered{Attempt: a.start.Attempt, Addr: addr})
+			answered(addr)
 		case <-a.mux.poked:
 			if gathered == nil {
 				gathered = time.After(gatherTime)
@@ -385,6 +386,11 @@ func (a *attempt) run(ctx context.Context, report func(path.Input), log *slog.Lo
 			a.mux.named(candidates)
 			addCandidates(agent, candidates)
 		case addr := <-nominated:
+			select {
+			case first := <-a.mux.first: // it was before
+				answered(first)
+			default:
+			}
 			a.mux.trial.nominated(addr)
 			report(path.Nominated{Attempt: a.start.Attempt, Addr: addr})
 		case <-a.stop:
