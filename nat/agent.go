@@ -144,16 +144,12 @@ func (a *agentMux) poke() {
 }
 
 // check takes a check of the agent, which leaves when it is its turn.
-func (a *agentMux) check(raw []byte, to netip.AddrPort) {
-	p, ok := stunwire.Inspect(raw)
-	if !ok {
-		return
-	}
+func (a *agentMux) check(p stunwire.Packet, to netip.AddrPort) {
 	a.mu.Lock()
-	atOnce := a.pacer.hold(time.Now(), raw, to, p.Nominates)
+	atOnce := a.pacer.hold(time.Now(), p.Raw, to, p.Nominates)
 	a.mu.Unlock()
 	if atOnce {
-		a.send(raw, to)
+		a.send(p, to)
 		return
 	}
 	a.poke()
@@ -166,7 +162,9 @@ func (a *agentMux) sendDue() {
 		if raw == nil {
 			return
 		}
-		a.send(raw, to)
+		if p, ok := stunwire.Inspect(raw); ok {
+			a.send(p, to)
+		}
 	}
 }
 
@@ -187,15 +185,14 @@ func (a *agentMux) next(now time.Time) (raw []byte, to netip.AddrPort) {
 }
 
 // send sends a check, whose answer will come back to the agent.
-func (a *agentMux) send(raw []byte, to netip.AddrPort) {
+func (a *agentMux) send(p stunwire.Packet, to netip.AddrPort) {
 	c := a.conn(to.Addr())
-	p, ok := stunwire.Inspect(raw)
-	if c == nil || !ok {
+	if c == nil {
 		return
 	}
 	a.mux.asks.expect(p.ID, waiter{to: to, agent: c, pwd: a.remote.Pwd})
 	a.trial.sent(to)
-	a.mux.write(raw, to)
+	a.mux.write(p.Raw, to)
 }
 
 // conn returns the connection for packets from that address, nil when there is none of its family.
@@ -291,7 +288,7 @@ func (c *agentConn) WriteTo(raw []byte, addr net.Addr) (int, error) {
 	to := udp.AddrPort()
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	if p, ok := stunwire.Inspect(raw); ok && p.Class == stunwire.Request {
-		c.owner.check(raw, to)
+		c.owner.check(p, to)
 	} else {
 		c.owner.mux.write(raw, to)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"warren/mesh/identity"
 	"warren/nat/path"
+	"warren/nat/stunwire"
 )
 
 // victim is a host that never answers, and has nothing to do with the mesh.
@@ -147,7 +148,7 @@ func TestReflectionOfManyMembers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				hit, all, bytes := 0, 0, 0
 				x, lane, _ := newTestMux()
-				check := mustCheck(t, ownCreds, theirCreds)
+				check, _ := stunwire.Inspect(mustCheck(t, ownCreds, theirCreds))
 				agents, targets := make([]*agentMux, members), make([][]path.Candidate, members)
 				begin := time.Now()
 				for attempt := 0; time.Since(begin) < test.lasts; attempt++ {
