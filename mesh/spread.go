@@ -29,9 +29,6 @@ const (
 	gossipKey = 2
 
 	maxHops = 1
-
-	// passers is how many anchors pass a record on to one that its maker has no session with. Of revocations all do.
-	passers = 1
 )
 
 // maxGossiped is the largest record that is gossiped whole: two such fit in a packet.
@@ -127,7 +124,7 @@ func (s *spreader) pass(signed record.Signed, a arrival) {
 }
 
 // between reports whether this anchor is to pass on to another what a third has sent straight: not if those two keep a session, and else if it
-// is one of the first that stand between them. All anchors know who that is. The other ones name the record to it, should it not have come.
+// is the first that stands between them. All anchors know who that is. The other ones name the record to it, should it not have come.
 func (s *spreader) between(from, to identity.NodeID) bool {
 	all := s.public.view.Load().Rings()
 	if !all.Has(s.self) || !all.Has(from) || !all.Has(to) {
@@ -137,16 +134,12 @@ func (s *spreader) between(from, to identity.NodeID) bool {
 	if slices.Contains(next, to) {
 		return false
 	}
-	before := 0
 	for _, id := range all.Neighbours(to) {
-		switch {
-		case id == s.self:
-			return before < passers
-		case slices.Contains(next, id):
-			before++
+		if id == s.self || slices.Contains(next, id) {
+			return id == s.self
 		}
 	}
-	return before < passers
+	return true
 }
 
 // greet sends this node's own record to one with which there is a session now, as far as that one may see it: see sides.

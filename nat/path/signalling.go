@@ -85,8 +85,7 @@ func (s *signalling) transmit(now time.Time, local Local, use relayUse) {
 	}
 	if s.reminded = s.suffices(now, msg); s.reminded {
 		msg = Message{Kind: KindRemind, Attempt: s.number}
-	}
-	if !s.reminded {
+	} else {
 		s.relays = len(msg.Relays)
 	}
 	s.lacked = false
