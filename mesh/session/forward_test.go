@@ -177,17 +177,24 @@ func TestParksSignalsUntilTheDestinationComes(t *testing.T) {
 	})
 }
 
+// newTriangle is a world of two nodes with an anchor, each of which has a session with each.
+func newTriangle(t *testing.T) (w *world, a, b, anchor *testNode) {
+	t.Helper()
+	w = newWorld(t, 3, sessiontest.Options{Latency: lan})
+	a, b, anchor = w.nodes[0], w.nodes[1], w.nodes[2]
+	for _, n := range w.nodes {
+		n.start(nil)
+	}
+	a.target(b, anchor)
+	b.target(anchor)
+	w.until(time.Second, "sessions", func() bool { return a.up(b) && b.up(a) && anchor.up(a) && anchor.up(b) })
+	return w, a, b, anchor
+}
+
 func TestDoubtfulSessionIsNotTrusted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 3, sessiontest.Options{Latency: lan})
+		w, a, b, _ := newTriangle(t)
 		defer w.stop()
-		a, b, anchor := w.nodes[0], w.nodes[1], w.nodes[2]
-		for _, n := range w.nodes {
-			n.start(nil)
-		}
-		a.target(b, anchor)
-		b.target(anchor)
-		w.until(time.Second, "sessions", func() bool { return a.up(b) && b.up(a) && anchor.up(a) && anchor.up(b) })
 		time.Sleep(10 * time.Second)
 		// The way between a and b breaks. b notices first, and sends by the anchor.
 		w.net.Cut(a.addr.Addr(), b.addr.Addr(), true)
@@ -288,15 +295,8 @@ func TestAnswerGoesBackTheWay(t *testing.T) {
 // TestAcknowledgementsAreSignsOfLife has a side say much to a far side that says nothing: once that acknowledges, nothing is said twice.
 func TestAcknowledgementsAreSignsOfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 3, sessiontest.Options{Latency: lan})
+		w, a, b, anchor := newTriangle(t)
 		defer w.stop()
-		a, b, anchor := w.nodes[0], w.nodes[1], w.nodes[2]
-		for _, n := range w.nodes {
-			n.start(nil)
-		}
-		a.target(b, anchor)
-		b.target(anchor)
-		w.until(time.Second, "sessions", func() bool { return a.up(b) && b.up(a) && anchor.up(a) && anchor.up(b) })
 		a.know(by(b, anchor))
 		time.Sleep(10 * time.Second)
 		for i := range 5 {
