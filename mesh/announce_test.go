@@ -37,6 +37,30 @@ func TestAnnounce(t *testing.T) {
 	})
 }
 
+// The first record of a process says where the node was reached before: until it knows better nobody else does either, and a second one right
+// after it would say the same to everybody.
+func TestFirstRecordSaysWhatWasTrue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Millisecond)
+		peers := w.grow(2)
+		a, b := peers[0], peers[1]
+		own := Own{Endpoints: endpoints("203.0.113.1:9277"), Streams: endpoints("203.0.113.1:443"), Anchors: []identity.NodeID{b.id}, Addr4: a.Own().Addr4}
+		if err := a.Announce(own); err != nil {
+			t.Fatal(err)
+		}
+		before := a.Own()
+		a.stop()
+		a.start()
+		now := a.Own()
+		if !slices.Equal(now.Endpoints, own.Endpoints) || !slices.Equal(now.Streams, own.Streams) || !slices.Equal(now.Anchors, own.Anchors) || now.Addr4 != own.Addr4 {
+			t.Errorf("got %v, %v, %v and %v after a restart, want what was said before it", now.Endpoints, now.Streams, now.Anchors, now.Addr4)
+		}
+		if err := a.Announce(own); err != nil || a.Own().Seq != now.Seq || now.Seq <= before.Seq {
+			t.Errorf("got sequence %d, %d after the start and %d after the same was announced (%v), want one more, once", before.Seq, now.Seq, a.Own().Seq, err)
+		}
+	})
+}
+
 func TestFatalErrorThatTimeMayCure(t *testing.T) {
 	if !(&FatalError{Reason: roster.ReasonExpired}).Curable() || (&FatalError{Text: "revoked"}).Curable() {
 		t.Error("got the wrong one curable, want the expired certificate alone")

@@ -94,7 +94,9 @@ func (w *writer) start() error {
 	if before, ok := w.book.roster.Member(w.self); ok {
 		w.own.node.Seq = max(w.own.node.Seq, before.Record.Seq)
 		w.own.adopt(before.Record)
-		w.own.node.Addr4, w.own.node.Routes = before.Record.Addr4, before.Record.Routes // for the moment: nobody else is to have them meanwhile
+		// For the moment: nobody else is to have its addresses and routes meanwhile, and the others go on looking for it where they would anyway.
+		w.own.node.Addr4, w.own.node.Routes = before.Record.Addr4, before.Record.Routes
+		w.own.node.Endpoints, w.own.node.Streams, w.own.node.Anchors = before.Record.Endpoints, before.Record.Streams, before.Record.Anchors
 	}
 	_, err := w.sign(time.Now())
 	if fatal := w.expelled(); fatal != nil {

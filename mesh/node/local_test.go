@@ -9,6 +9,7 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/place"
 	"warren/nat"
+	"warren/nat/standing"
 	"warren/nat/streams"
 )
 
@@ -126,6 +127,49 @@ func TestOwnAnchorsDoNotFlicker(t *testing.T) {
 	f.preferred = nil
 	if got := ownAnchors([]identity.NodeID{id(5)}, f); !slices.Equal(got, []identity.NodeID{id(5)}) {
 		t.Errorf("without a session: got %v, want what was said before", ids(got))
+	}
+}
+
+// While sessions come up nothing is named that is not needed: an anchor is reached by those that stand next to it.
+func TestOwnAnchorsSettle(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		anchor       bool
+		before, want []identity.NodeID
+	}{
+		{"one of them is up", false, []identity.NodeID{id(9), id(3)}, []identity.NodeID{id(9), id(3)}},
+		{"none is up", false, []identity.NodeID{id(9)}, []identity.NodeID{id(2), id(3)}},
+		{"an anchor, none is up", true, []identity.NodeID{id(9)}, []identity.NodeID{id(9)}},
+		{"an anchor that has named none", true, nil, nil},
+	} {
+		self := testMember(1)
+		if tt.anchor {
+			self = testMember(1, "203.0.113.1:9277")
+		}
+		f := testFacts(self, testMember(2, "203.0.113.2:9277"), testMember(3, "203.0.113.3:9277"))
+		f.self, f.preferred = id(1), []identity.NodeID{id(2), id(3)}
+		f.sessions = map[identity.NodeID]sessionFacts{id(2): {since: f.now}, id(3): {since: f.now}}
+		if got := ownAnchors(tt.before, f); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.name, ids(got), ids(tt.want))
+		}
+		f.now = f.now.Add(anchorsSettle)
+		if got := ownAnchors(tt.before, f); len(got) != 2 || slices.Contains(got, id(9)) {
+			t.Errorf("%s: got %v later, want the two with a session", tt.name, ids(got))
+		}
+	}
+}
+
+// Before it is known where this node stands, its record goes on saying what it said.
+func TestOwnEndpointsBeforeAnythingIsKnown(t *testing.T) {
+	self := testMember(1, "203.0.113.1:9277")
+	self.Record.Streams = []netip.AddrPort{netip.MustParseAddrPort("203.0.113.1:443")}
+	f := testFacts(self)
+	for _, settled := range []bool{false, true} {
+		f.standing = &standing.Snapshot{Settled: settled}
+		own := planOwn(self, f)
+		if kept := slices.Equal(own.Endpoints, self.Record.Endpoints) && slices.Equal(own.Streams, self.Record.Streams); kept == settled {
+			t.Errorf("settled %v: got %v and %v, want %v and %v only before", settled, own.Endpoints, own.Streams, self.Record.Endpoints, self.Record.Streams)
+		}
 	}
 }
 

@@ -16,12 +16,15 @@ const maxEndpoints = 6
 // planOwn is what this node says of itself. A change costs every member a record, so that what flickers (which sessions are
 // up) is only said when what was said before is no longer true.
 func planOwn(self mesh.Member, f facts) *mesh.Own {
-	endpoints := slices.Clone(f.standing.Usable)
-	endpoints = endpoints[:min(len(endpoints), maxEndpoints)]
-	return &mesh.Own{
-		Endpoints: endpoints, Anchors: ownAnchors(self.Record.Anchors, f), Routes: sharedRoutes(f), Addr4: ownAddr4(self, f),
-		Streams: streams.Endpoints(endpoints, f.standing.External, f.standing.TCPMapped, f.port, f.streams.Listening()),
+	own := &mesh.Own{
+		Endpoints: self.Record.Endpoints, Streams: self.Record.Streams, Anchors: ownAnchors(self.Record.Anchors, f), Routes: sharedRoutes(f), Addr4: ownAddr4(self, f),
 	}
+	if f.standing.Settled { // else what was said before it began stands: nobody knows better
+		endpoints := slices.Clone(f.standing.Usable)
+		own.Endpoints = endpoints[:min(len(endpoints), maxEndpoints)]
+		own.Streams = streams.Endpoints(own.Endpoints, f.standing.External, f.standing.TCPMapped, f.port, f.streams.Listening())
+	}
+	return own
 }
 
 // anchorsSettle is how long no session may have come up until more anchors are named: sessions come up together, and each name that is added
@@ -41,8 +44,8 @@ func ownAnchors(before []identity.NodeID, f facts) []identity.NodeID {
 		s, up := f.sessions[id]
 		return up && f.now.Sub(s.since) < anchorsSettle
 	})
-	if len(out) > 0 && settling {
-		return before // one of them is enough to be reached by
+	if settling && (len(out) > 0 || f.view.Rings().Has(f.self)) {
+		return before // one of them is enough to be reached by, and of an anchor all know whom it keeps sessions with
 	}
 	for _, id := range f.preferred {
 		if len(out) < WantedAnchors && !slices.Contains(out, id) {
