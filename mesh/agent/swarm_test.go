@@ -173,6 +173,8 @@ func (l line) Send(to identity.NodeID, _ session.Proto, sealed []byte) error {
 
 func (l line) Leads() bool { return true }
 
+func (l line) Came(identity.NodeID, identity.NodeID) {}
+
 // outlook is where everybody stands.
 type outlook struct{}
 

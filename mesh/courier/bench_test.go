@@ -32,6 +32,7 @@ func (p port) Send(to identity.NodeID, _ session.Proto, sealed []byte) error {
 }
 
 func (p port) Leads() bool                                     { return true }
+func (p port) Came(identity.NodeID, identity.NodeID)           {}
 func (p port) SetPresharedKey(identity.NodeID, [32]byte) error { return nil }
 func (p port) Anew(identity.NodeID)                            {}
 func (p port) Agreed(id identity.NodeID, instance [8]byte)     { p.board.left.Done() }

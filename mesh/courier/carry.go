@@ -134,6 +134,9 @@ func (c *Courier) receive(hint identity.NodeID, j job, nat NAT) {
 	from, got, ok := c.open(hint, j.sealed)
 	c.queue.leave()
 	got.message.Straight = j.straight
+	if ok && j.by != nobody && j.by != from {
+		c.sessions.Came(from, j.by)
+	}
 	switch {
 	case !ok:
 	case from != hint:

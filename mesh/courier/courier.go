@@ -47,6 +47,8 @@ type Sessions interface {
 	Send(to identity.NodeID, p session.Proto, payload []byte) error
 	// Leads reports whether there is a session with anybody, or one in the making that takes messages already.
 	Leads() bool
+	// Came says that a signal that was brought by the session with another member, by, was from's indeed. It does not block.
+	Came(from, by identity.NodeID)
 }
 
 // Letters goes straight to an address, as a datagram or two, without a session. It does not block, and what it sends may get lost.

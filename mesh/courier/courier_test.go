@@ -396,7 +396,7 @@ func TestWrongHintHarmsNobody(t *testing.T) {
 		alice.courier.Take(carol.id, carol.id, sealed)
 		synctest.Wait()
 		carol.say(alice.id, candidates(3)) // is not to wait for the tunnel to bob
-		alice.want("0s candidates 3 of carol")
+		alice.want("0s signal of bob came by carol", "0s candidates 3 of carol")
 		time.Sleep(time.Minute)
 		alice.want("1s key of bob", "1s answer 1 of bob", "1s agreed with bob 07")
 		if got := alice.courier.Told(carol.id).Heard; !got.Equal(w.start) {

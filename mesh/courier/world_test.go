@@ -229,6 +229,11 @@ func (h *host) last() []byte {
 	return slices.Clone(h.captured[len(h.captured)-1])
 }
 
+// Came implements Sessions.
+func (h *host) Came(from, by identity.NodeID) {
+	h.note("signal of %s came by %s", h.nameOf(from), h.nameOf(by))
+}
+
 // Leads implements Sessions.
 func (h *host) Leads() bool {
 	h.mu.Lock()

@@ -81,7 +81,12 @@ func (r *router) send(to identity.NodeID, p Proto, payload []byte) error {
 	}
 	var back *link // by which the node's own signal came
 	if p == ProtoSignal {
-		back = r.table.link(r.ways.back(time.Now(), to))
+		now := time.Now()
+		via, sole := r.ways.back(now, to)
+		if back = r.table.link(via); back != nil && sole && !sent && reliable(back) && by(back) {
+			r.ways.rely(now, to)
+			return nil
+		}
 	}
 	copies := 0
 	for l := range r.hops(to, true) {
@@ -232,9 +237,6 @@ func (r *router) receiveEnvelope(l *link, h header, frame, payload []byte) {
 		if direct := r.table.link(h.from); direct != nil {
 			direct.pulse.evade()
 			direct.checkSoon(checkPause)
-		}
-		if h.proto == ProtoSignal && r.roster.Member(h.from) {
-			r.ways.note(time.Now(), h.from, l.id)
 		}
 		r.deliver(h.from, l, h.proto, payload)
 		return

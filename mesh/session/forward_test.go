@@ -282,6 +282,7 @@ func TestAnswerGoesBackTheWay(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 		expectList(t, "at a", a.takeMessages(), "2 1 heard", "1 3 offer")
+		a.Came(b.ID, second.ID)
 		for _, payload := range []string{"answer", "answer again"} {
 			if err := a.Send(b.ID, ProtoSignal, []byte(payload)); err != nil {
 				t.Fatal(err)
@@ -289,6 +290,55 @@ func TestAnswerGoesBackTheWay(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 		expectList(t, "at b", b.takeMessages(), "0 3 answer", "0 3 answer again")
+	})
+}
+
+// TestAnswerNeedsOneWay has a signal proven to have come by a member: what answers it goes back by that one alone, what follows by both ways, and
+// nobody who names another as the source of what he brings changes the way of anything.
+func TestAnswerNeedsOneWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, sessiontest.Options{Latency: lan})
+		defer w.stop()
+		a, b, first, second := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
+		for _, n := range w.nodes {
+			n.start(nil)
+		}
+		a.target(first, second)
+		b.target(first, second)
+		w.until(time.Second, "sessions", func() bool { return a.up(first) && a.up(second) && b.up(first) && b.up(second) })
+		a.know(by(b, first, second))
+		b.know(by(a, second))
+		say := func(payload string, want ...string) {
+			t.Helper()
+			if err := a.Send(b.ID, ProtoSignal, []byte(payload)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+			expectList(t, payload, b.takeMessages(), want...)
+		}
+		if err := b.Send(a.ID, ProtoSignal, []byte("offer")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+		expectList(t, "at a", a.takeMessages(), "1 3 offer")
+		before := second.counters[countForwarded].Load()
+		say("not opened yet", "0 3 not opened yet") // by the first alone: that b has sent it is the forwarder's word
+		expect(t, "forwarded by the other", second.counters[countForwarded].Load()-before, 0)
+		a.Came(b.ID, second.ID)
+		say("answer", "0 3 answer")
+		expect(t, "forwarded by the way back", second.counters[countForwarded].Load()-before, 1)
+		say("answer again", "0 3 answer again", "0 3 answer again")
+		a.Came(b.ID, second.ID)
+		say("repeated", "0 3 repeated", "0 3 repeated") // b may not have got the first one
+		time.Sleep(trustTime)
+		for _, n := range []*testNode{first, second} { // a session that has been silent is not relied on
+			if err := n.Send(a.ID, ProtoGossip, []byte("heard")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+		a.Came(b.ID, second.ID)
+		say("later", "0 3 later")
 	})
 }
 

@@ -231,6 +231,7 @@ func TestStatelessResetEndsTheSessionOfADeadProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.until(20*time.Millisecond, "session with the new process", func() bool { return b.up(a) })
+		time.Sleep(10 * time.Millisecond) // b reads the answer to its hello before a tells that it has given it
 		expectList(t, "events of a", w.kinds(a.takeEvents()), "down 1", "up 1")
 	})
 }
