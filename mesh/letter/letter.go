@@ -1,9 +1,9 @@
-// Package letter carries sealed introductions straight from one address to another, where no session leads: as two datagrams of
+// Package letter carries sealed introductions straight from one address to another, where no session leads: as one datagram or two of
 // the shared port, with nothing around them that tells who writes to whom.
 //
 // What is in a letter, who may have sent it and whether it is new is decided by whoever opens it (mesh/signal, by way of mesh/courier). Nothing
-// is answered here. Letters are all of one size, so that one that answers another is not larger, and nobody can have this node send more
-// to an address than was sent to it from there.
+// is answered here. All datagrams are of one size, so that a letter that answers another is at most twice as large, and nobody can have this
+// node send more than that to an address (RFC 9000, section 8.1, allows three times).
 //
 // A Post's methods may be called concurrently.
 package letter
@@ -23,11 +23,12 @@ import (
 	"warren/nat/path"
 )
 
-/* The two datagrams of a letter
+/* A datagram of a letter
  *
- *	| a7 77 6c (3) | part: 0, 1 (1) | number, random (8) | size of the signal (2) | half of the signal, then zeros (1,126) |
+ *	| a7 77 6c (3) | part: 0, 1 (1) | number, random (8) | size of the signal (2) | part of the signal, then zeros (1,126) |
  *
- * An offer with its keys does not fit into one datagram of the least MTU of IPv6. Both have 1,140 bytes, 1,188 with the headers of IPv6.
+ * An ask fits into one. An offer with its keys does not fit into one of the least MTU of IPv6: it takes two. Each has 1,140 bytes, 1,188 with
+ * the headers of IPv6.
  */
 const (
 	headerSize = 3 + 1 + 8 + 2
@@ -79,7 +80,7 @@ type Post struct {
 	halves []piece
 }
 
-// piece is one half of a letter.
+// piece is a part of a letter.
 type piece struct {
 	from   netip.AddrPort
 	number [8]byte
@@ -94,14 +95,22 @@ func New(o Options) *Post {
 	return &Post{conn: o.Conn, take: o.Take, hosts: limit.NewSources[netip.Prefix](allRate, hostRate)}
 }
 
-// Send sends a signal to an address of the underlay. Both datagrams may get lost.
+// parts is how many datagrams carry a signal of that size.
+func parts(size int) int {
+	if size <= half {
+		return 1
+	}
+	return 2
+}
+
+// Send sends a signal to an address of the underlay. Each datagram may get lost.
 func (p *Post) Send(to netip.AddrPort, sealed []byte) error {
 	if len(sealed) > Max {
 		return fmt.Errorf("send letter of %d bytes: %w", len(sealed), ErrTooLarge)
 	}
 	var number [8]byte
 	rand.Read(number[:]) // never fails
-	for part := range 2 {
+	for part := range parts(len(sealed)) {
 		raw := make([]byte, Size)
 		copy(raw, mark[:])
 		raw[3] = byte(part)
@@ -145,7 +154,7 @@ func (p *Post) read(now time.Time, raw []byte, from netip.AddrPort) {
 		return
 	}
 	one := piece{from: from, number: [8]byte(raw[4:]), part: raw[3], size: int(binary.BigEndian.Uint16(raw[12:])), until: now.Add(halfLife)}
-	if one.size == 0 || one.size > Max {
+	if one.size == 0 || one.size > Max || int(one.part) >= parts(one.size) {
 		p.malformed.Add(1)
 		return
 	}
@@ -155,8 +164,11 @@ func (p *Post) read(now time.Time, raw []byte, from netip.AddrPort) {
 	}
 }
 
-// join returns the letter that a half makes whole; nil: the half waits for the other one.
+// join returns the letter that a part makes whole; nil: it is a half, and waits for the other one.
 func (p *Post) join(now time.Time, one piece) []byte {
+	if parts(one.size) == 1 {
+		return one.bytes[:one.size]
+	}
 	for len(p.halves) > 0 && (len(p.halves) >= maxHalves || now.After(p.halves[0].until)) {
 		p.halves = p.halves[1:]
 		p.torn.Add(1)

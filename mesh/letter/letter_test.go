@@ -47,8 +47,9 @@ func world(t *testing.T) (n *sessiontest.Network, from, to *Post, came *[]got) {
 
 func TestLetterOfAnySize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, from, _, came := world(t)
-		for _, size := range []int{1, 200, half - 1, half, half + 1, 1700, Max} {
+		n, from, _, came := world(t)
+		for size, datagrams := range map[int]int{1: 1, 200: 1, half - 1: 1, half: 1, half + 1: 2, 1700: 2, Max: 2} {
+			before := n.Sent()
 			sealed := bytes.Repeat([]byte{byte(size), 7}, size)[:size]
 			*came = nil
 			if err := from.Send(there, sealed); err != nil {
@@ -58,6 +59,9 @@ func TestLetterOfAnySize(t *testing.T) {
 			synctest.Wait()
 			if len(*came) != 1 || !bytes.Equal((*came)[0].sealed, sealed) || (*came)[0].from != here {
 				t.Errorf("%d bytes: got %v, want the letter once", size, *came)
+			}
+			if got := n.Sent() - before; got != datagrams {
+				t.Errorf("%d bytes: got %d datagrams, want %d", size, got, datagrams)
 			}
 		}
 		if err := from.Send(there, make([]byte, Max+1)); !errors.Is(err, ErrTooLarge) {
@@ -76,7 +80,7 @@ func TestStrangers(t *testing.T) {
 		for i := range 200 {
 			p := make([]byte, Size)
 			copy(p, mark[:])
-			p[4], p[5], p[13] = byte(i), byte(i>>8), 9
+			p[4], p[5], p[12] = byte(i), byte(i>>8), Max>>8
 			n.Listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i), 1}), 9)).WriteTo(p, udp(there))
 		}
 		raw.WriteTo(make([]byte, Size), udp(there))
@@ -101,8 +105,9 @@ func TestLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, from, to, came := world(t)
 		flood := New(Options{Conn: n.Listen(netip.MustParseAddrPort("198.51.100.9:1000"))})
+		again := make([]byte, half+1)
 		for range 100 {
-			if err := flood.Send(there, []byte("again")); err != nil {
+			if err := flood.Send(there, again); err != nil {
 				t.Fatal(err)
 			}
 		}
