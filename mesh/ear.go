@@ -72,13 +72,10 @@ func (e *ear) proof(from identity.NodeID, records [][]byte) {
 	}
 }
 
-// readGossiped reads a record or a notice that came by gossip.
+// readGossiped reads a notice that came by gossip.
 func readGossiped(message []byte, from identity.NodeID) (arrival, bool) {
-	switch {
-	case len(message) > 1 && message[0] == gossipAll:
-		return arrival{encoded: message[1:], from: from}, true
-	case len(message) == 1+entrySize && message[0] == gossipKey:
-		return arrival{notice: parseEntries(message[1:]), from: from}, true
+	if len(message) != 1+entrySize || message[0] != gossipKey {
+		return arrival{}, false
 	}
-	return arrival{}, false
+	return arrival{notice: parseEntries(message[1:]), from: from}, true
 }

@@ -340,13 +340,12 @@ func TestForgedRecordsCostLittle(t *testing.T) {
 				forged.Signature = bytes.Repeat([]byte{byte(copies), byte(copies >> 8), byte(copies >> 16), 1}, 16)
 				encoded, _ := forged.Marshal()
 				a.HandleMessage(b.id, b.id, straightMessage(encoded, 1))
-				a.HandleMessage(b.id, b.id, compound([][]byte{append([]byte{typeUser, gossipAll}, encoded...), {typePing, 0x80}}))
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
 		after := a.Dropped()
 		checked := after["record: signature"] - before["record: signature"]
-		t.Logf("of %d forged records %d were looked at in %d s", 2*copies, checked, seconds)
+		t.Logf("of %d forged records %d were looked at in %d s", copies, checked, seconds)
 		if most := uint64(500 + 50*seconds + 50); checked > most {
 			t.Errorf("signatures checked: got %d, want at most %d", checked, most)
 		}

@@ -49,7 +49,7 @@ func told(s *swim, member, stranger identity.NodeID) (known, unknown error) {
 	s.NotifyJoin(node(member))
 	s.NotifyUpdate(node(member))
 	s.NotifyLeave(node(member))
-	s.NotifyMsg([]byte{gossipAll, 1, 2, 3})
+	s.NotifyMsg(append([]byte{gossipKey}, make([]byte, entrySize)...))
 	s.MergeRemoteState(append(member[:], make([]byte, 16)...), false)
 	s.NotifyPingComplete(node(member), time.Second, make([]byte, 16))
 	_, _, _ = s.LocalState(true), s.NodeMeta(512), s.GetBroadcasts(2, 1000)

@@ -38,12 +38,10 @@ func (f *forger) forge(of record.Signed) []byte {
 	return encoded
 }
 
-// all sends copies of the records by themselves, in a packet of gossip, and by a sync that it opens; and takes part in what the other opens.
+// all sends copies of the records by themselves and by a sync that it opens; and takes part in what the other opens.
 func (f *forger) all(records []record.Signed) {
 	for _, signed := range records {
 		f.to.HandleMessage(f.as, f.as, straightMessage(f.forge(signed), 1))
-		f.to.HandleMessage(f.as, f.as, append([]byte{typeUser, gossipAll}, f.forge(signed)...))
-		f.to.HandleMessage(f.as, f.as, append([]byte{typeHasCRC, 1, 2, 3, 4}, compound([][]byte{append([]byte{typeUser, gossipAll}, f.forge(signed)...), {typePing, 0x80}})...))
 	}
 	near, far := net.Pipe()
 	f.give(near, records)

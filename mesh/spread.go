@@ -15,24 +15,19 @@ import (
 // How a fresh record travels. From its maker it goes straight to all neighbours; those of them that are anchors pass it straight
 // on to theirs, once; all but revocations, to an anchor, only if that has no session with who sent it, and two of them. So in a mesh whose
 // members hang on a few anchors all have it after two hops. Whoever takes it in
-// otherwise tells its neighbours by a notice (see notices). It is in memberlist's gossip too, which reaches those that are further away, and
+// otherwise tells its neighbours by a notice (see notices). Its name is in memberlist's gossip too, which reaches those that are further away, and
 // digests find what was lost.
 //
 //	straight:  0x80, hops left (1 byte), record
-//	gossiped:  1, record                 when it fits beside others in a packet
-//	           2, key (32), version (16) when it does not: whoever lacks it asks the sender
+//	gossiped:  2, key (32), version (16): whoever lacks it asks the sender
 //
 // memberlist's own packets start with a byte below 0x80 or with its label mark, which we do not use.
 const (
 	straight  = 0x80
-	gossipAll = 1
 	gossipKey = 2
 
 	maxHops = 1
 )
-
-// maxGossiped is the largest record that is gossiped whole: two such fit in a packet.
-const maxGossiped = packetSize/2 - 32
 
 // spreader is the way of records out: straight to the neighbours, and by memberlist's gossip, whose queue it keeps.
 type spreader struct {
@@ -116,11 +111,7 @@ func (s *spreader) pass(signed record.Signed, a arrival) {
 	} else {
 		s.notices.add(entry, a.from)
 	}
-	message := append([]byte{gossipAll}, encoded...)
-	if len(message) > maxGossiped {
-		message = appendEntry([]byte{gossipKey}, entry)
-	}
-	s.queue.QueueBroadcast(&broadcast{name: string(d.Key[:]), message: message})
+	s.queue.QueueBroadcast(&broadcast{name: string(d.Key[:]), message: appendEntry([]byte{gossipKey}, entry)})
 }
 
 // between reports whether this anchor is to pass on to another what a third has sent straight: not if those two keep a session, and else if it
