@@ -1,6 +1,7 @@
 package path
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -128,6 +129,91 @@ func TestNoAnswerToWhoHasChosen(t *testing.T) {
 	w.input(1, Received{Message: again})
 	if got := s.sent[KindAnswer]; got != before {
 		t.Errorf("got %d answers, want the %d of before", got, before)
+	}
+}
+
+// Whose checks are answered by the peer's agent has no need to answer the same offer again: that agent runs since the answer came.
+func TestNoAnswerToWhoRuns(t *testing.T) {
+	for _, runs := range []bool{false, true} {
+		m, now := lone(t, 3, 2)
+		offer := Message{Kind: KindOffer, Attempt: 7, Instance: [8]byte{9}, Ufrag: "abcdefgh", Pwd: "abcdefghijklmnopqrstuvwx"}
+		m.Step(now, Received{offer})
+		now = now.Add(10 * time.Millisecond)
+		if runs {
+			m.Step(now, PairAnswered{Attempt: 7, Addr: netip.MustParseAddrPort("198.51.100.7:9277")})
+		}
+		out, _ := m.Step(now.Add(10*time.Millisecond), Received{offer})
+		answers := 0
+		for _, o := range out {
+			if s, ok := o.(Send); ok && s.Message.Kind == KindAnswer {
+				answers++
+			}
+		}
+		if want := map[bool]int{false: 1, true: 0}[runs]; answers != want {
+			t.Errorf("its agent runs %v: got %d answers to the repeated offer, want %d", runs, answers, want)
+		}
+	}
+}
+
+// An offer that comes right behind the reminder of it is not asked for, and an ask that knows of no reminder does not bring it again.
+func TestOfferBehindItsReminder(t *testing.T) {
+	m, now := lone(t, 3, 2)
+	asks := func(out []Output) (list []Message) {
+		for _, o := range out {
+			if s, ok := o.(Send); ok && s.Message.Kind == KindAsk {
+				list = append(list, s.Message)
+			}
+		}
+		return list
+	}
+	m.Step(now, Routable{})
+	now = now.Add(askSpacing)
+	out, wake := m.Step(now, Received{Message{Kind: KindRemind, Attempt: 7, Instance: [8]byte{9}}})
+	if got := asks(out); len(got) > 0 {
+		t.Fatalf("got %v at once, want the offer given time", got)
+	}
+	if got := wake.Sub(now); got <= 0 || got > leastPatience {
+		t.Fatalf("looks again after %v, want %v at most", got, leastPatience)
+	}
+	out, _ = m.Step(wake, Wake{})
+	if got := asks(out); len(got) != 1 || got[0].Lacks != 7 {
+		t.Errorf("got %v when it has not come, want one ask that lacks offer 7", got)
+	}
+	m, now = lone(t, 3, 2)
+	m.Step(now, Routable{})
+	now = now.Add(askSpacing)
+	m.Step(now, Received{Message{Kind: KindRemind, Attempt: 7, Instance: [8]byte{9}}})
+	out, _ = m.Step(now.Add(time.Millisecond), Received{Message{Kind: KindOffer, Attempt: 7, Instance: [8]byte{9}, Ufrag: "abcdefgh", Pwd: "abcdefghijklmnopqrstuvwx"}})
+	for end := now.Add(askSpacing); !wake.IsZero() && wake.Before(end); {
+		var more []Output
+		more, wake = m.Step(wake, Wake{})
+		out = append(out, more...)
+	}
+	if got := asks(out); len(got) > 0 {
+		t.Errorf("got %v although the offer came, want none", got)
+	}
+
+	m, now = lone(t, 1, 2)
+	m.core.cfg.Answers = new(Answers)
+	for m.core.cfg.Answers.mayRepeat(now) {
+	}
+	m.Step(now, Routable{})
+	number := m.intro.sig.number
+	m.Step(now.Add(firstRepeat*2), Wake{})
+	if !m.intro.sig.reminded {
+		t.Fatal("got the offer repeated whole, want a reminder")
+	}
+	for _, lacks := range []uint64{0, number} {
+		out, _ := m.Step(now.Add(firstRepeat*2+askSpacing/4), Received{Message{Kind: KindAsk, Instance: [8]byte{9}, Lacks: lacks}})
+		offers := 0
+		for _, o := range out {
+			if s, ok := o.(Send); ok && s.Message.Kind == KindOffer {
+				offers++
+			}
+		}
+		if want := map[bool]int{false: 0, true: 1}[lacks == number]; offers != want {
+			t.Errorf("an ask that lacks %d: got %d offers, want %d", lacks, offers, want)
+		}
 	}
 }
 

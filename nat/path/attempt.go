@@ -27,6 +27,7 @@ type attempt struct {
 	on       bool // the agent runs
 	won      bool // there is a direct path
 	chosen   bool // the controlling side has nominated, so it has the answer
+	agreed   bool // the peer's agent has answered a check, so it runs: likewise
 	exchange exchange
 	started  time.Time
 	deadline time.Time

@@ -198,7 +198,7 @@ func (i *introduction) asked(now time.Time, msg Message) {
 	switch {
 	case i.sig.waiting && msg.Attempt < i.sig.number:
 		switch {
-		case i.sig.reminded && i.sig.noRoute == "": // it lacks the offer
+		case i.sig.reminded && msg.Lacks == i.sig.number && i.sig.noRoute == "":
 			i.sig.lacked = true
 			i.transmit(now)
 		case i.sig.noRoute == "" && now.Sub(i.sig.last) < askSpacing/2: // the two crossed
@@ -234,9 +234,10 @@ func (i *introduction) offered(now time.Time, msg Message) {
 		switch {
 		case !i.sig.mayAsk(now):
 		case i.sig.waiting:
-			i.transmit(now)
+			i.sig.miss(now, msg.Attempt)
 		case yes:
 			i.remote.demand(now)
+			i.sig.lacks = msg.Attempt
 			i.begin(now)
 		}
 		return
@@ -269,7 +270,9 @@ func (i *introduction) offeredAgain(now time.Time, msg Message) {
 	case i.try.on:
 		i.try.deadline = now.Add(i.retry.attemptLimit(i.path.Kind))
 		i.try.addRemote(i.candidatesOf(msg))
-		i.try.reply(msg, i.local.Candidates)
+		if !i.try.agreed {
+			i.try.reply(msg, i.local.Candidates)
+		}
 	case i.try.chosen: // the two crossed
 	case i.try.won:
 		i.try.reply(msg, i.local.Candidates)

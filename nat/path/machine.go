@@ -124,6 +124,7 @@ func (m *Machine) Step(now time.Time, in Input) (out []Output, wake time.Time) {
 		}
 	case PairAnswered:
 		if m.intro.try.runs(in.Attempt) {
+			m.intro.try.agreed = true
 			m.route.early(now, in.Addr)
 		}
 	case Failed:

@@ -41,32 +41,37 @@ const (
 // memory is where the peer was met by an earlier process, and what has gone straight to it.
 type memory struct {
 	addr    netip.AddrPort // as Met; zero: nothing to try, or no more
-	since   time.Time
 	tries   int
+	next    time.Time      // of the next try
 	offered netip.AddrPort // where the last offer went straight
 	last    time.Time      // when that, or an ask, did
 }
 
 // met begins to try an address.
-func (m *memory) met(now time.Time, addr netip.AddrPort) { m.addr, m.since, m.tries = addr, now, 0 }
+func (m *memory) met(now time.Time, addr netip.AddrPort) {
+	m.addr, m.tries, m.next = addr, 0, now
+}
 
 // wake is when the next try is due.
 func (m *memory) wake() time.Time {
 	if !m.addr.IsValid() {
 		return time.Time{}
 	}
-	return m.since.Add(straightAfter[m.tries])
+	return m.next
 }
 
-// due reports whether a try is due, and counts it.
-func (m *memory) due(now time.Time) (to netip.AddrPort, due bool) {
+// due reports whether a try is due, and counts it. The next one is never sooner after it than answers take at present, which is spacing; a
+// side that comes late to one comes as late to the others.
+func (m *memory) due(now time.Time, spacing time.Duration) (to netip.AddrPort, due bool) {
 	if !isDue(now, m.wake()) {
 		return to, false
 	}
 	to = m.addr
 	if m.tries++; m.tries == len(straightAfter) {
 		m.addr = netip.AddrPort{}
+		return to, true
 	}
+	m.next = now.Add(max(spacing, straightAfter[m.tries]-straightAfter[m.tries-1]))
 	return to, true
 }
 
@@ -118,7 +123,7 @@ func (i *introduction) remember(now time.Time) {
 		i.sig.memory.addr = netip.AddrPort{} // found, or about to be
 	case !i.sig.waiting:
 	default:
-		if to, due := i.sig.memory.due(now); due {
+		if to, due := i.sig.memory.due(now, i.cfg.Answers.spacing(now, 0)); due {
 			i.sig.tellStraight(now, to, i.local, i.use)
 		}
 	}

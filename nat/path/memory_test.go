@@ -59,6 +59,71 @@ func TestMetIsTriedFiveTimes(t *testing.T) {
 	}
 }
 
+// Who is late with one try is as late with the others, and where answers take long at present none is sooner than they come.
+func TestMetIsNotHurried(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		late, took time.Duration
+		want       []time.Duration // between two
+	}{
+		{"late with the first", time.Second, 0, []time.Duration{60 * time.Millisecond, 90 * time.Millisecond, 200 * time.Millisecond, 450 * time.Millisecond}},
+		{"answers take long", 0, 160 * time.Millisecond, []time.Duration{200 * time.Millisecond, 200 * time.Millisecond, 200 * time.Millisecond, 450 * time.Millisecond}},
+	} {
+		var m memory
+		now := time.Unix(1_800_000_000, 0)
+		m.met(now, netip.MustParseAddrPort("198.51.100.7:9277"))
+		var answers Answers
+		if tt.took > 0 {
+			answers.note(now, tt.took)
+		}
+		now = now.Add(tt.late)
+		for i, want := range tt.want {
+			if _, due := m.due(now, answers.spacing(now, 0)); !due {
+				t.Fatalf("%s: number %d is not due", tt.name, i+1)
+			}
+			if got := m.wake().Sub(now); got != want {
+				t.Errorf("%s: got %v until number %d, want %v", tt.name, got, i+2, want)
+			}
+			now = m.wake()
+		}
+	}
+}
+
+// What has gone straight may be answered yet when the first session comes up: the offer goes by that a moment later.
+func TestStraightComesBeforeTheSession(t *testing.T) {
+	for _, answered := range []bool{false, true} {
+		m, now := lone(t, 1, 2)
+		there := netip.MustParseAddrPort("198.51.100.7:9277")
+		out, _ := m.Step(now, Met{there})
+		offer := straightOf(out)[0]
+		m.Step(now, Unroutable{Kind: KindOffer, Text: "no session"})
+		now = now.Add(20 * time.Millisecond)
+		out, wake := m.Step(now, Routable{})
+		offers := func() (n int) {
+			for _, o := range out {
+				if s, ok := o.(Send); ok && s.Message.Kind == KindOffer && !s.Message.Straight.IsValid() {
+					n++
+				}
+			}
+			return n
+		}
+		if got := offers(); got != 0 {
+			t.Fatalf("got %d offers by the session at once, want none", got)
+		}
+		if answered {
+			out, wake = m.Step(now.Add(time.Millisecond), answerTo(offer, there))
+		}
+		sent := offers()
+		for end := now.Add(routeSpacing); !wake.IsZero() && !wake.After(end); {
+			out, wake = m.Step(wake, Wake{})
+			sent += offers()
+		}
+		if want := map[bool]int{false: 1, true: 0}[answered]; sent != want {
+			t.Errorf("answered %v: got %d offers by the session within %v, want %d", answered, sent, routeSpacing, want)
+		}
+	}
+}
+
 // An address that is no underlay's is never tried nor answered, whoever names it.
 func TestStraightKeepsToTheUnderlay(t *testing.T) {
 	for _, text := range []string{"100.70.0.9:9277", "127.0.0.1:9277", "224.0.0.1:9277", "255.255.255.255:9277", "[100::1]:9", "198.51.100.7:0"} {

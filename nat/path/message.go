@@ -74,6 +74,7 @@ type Message struct {
 	NAT        uint32          // Ask, Offer, Answer: where the sender stands, a natkind.Self packed; zero: unknown
 	Predicted  Predicted       // Candidates: where the sender's NAT may let the receiver in
 	Spare      identity.NodeID // Answer: the anchor to hold ready beside it, zero for none
+	Lacks      uint64          // Ask: the number of an offer of which a reminder has come, and the offer has not; zero for none
 	// Straight is where it goes, or has come from, as a letter and not by sessions; zero: by sessions. It is not in the text.
 	Straight netip.AddrPort
 }
@@ -121,6 +122,7 @@ type messageWire struct {
 	NAT        uint64         `cbor:"9,keyasint,omitempty"` // wider than today's, for later bits
 	Spare      []byte         `cbor:"11,keyasint,omitempty"`
 	Predicted  *predictedWire `cbor:"10,keyasint,omitempty"`
+	Lacks      uint64         `cbor:"12,keyasint,omitempty"`
 }
 
 type relayWire struct {
@@ -131,7 +133,7 @@ type relayWire struct {
 
 func (m Message) wire() messageWire {
 	w := messageWire{
-		Kind: m.Kind, Attempt: m.Attempt, Instance: m.Instance[:], Ufrag: m.Ufrag, Pwd: m.Pwd, Candidates: m.Candidates, NAT: uint64(m.NAT),
+		Kind: m.Kind, Attempt: m.Attempt, Instance: m.Instance[:], Ufrag: m.Ufrag, Pwd: m.Pwd, Candidates: m.Candidates, NAT: uint64(m.NAT), Lacks: m.Lacks,
 	}
 	for _, r := range m.Relays {
 		w.Relays = append(w.Relays, relayWire{Anchor: r.Anchor[:], RTTms: r.RTTms, Load: r.Load})
@@ -148,7 +150,7 @@ func (m Message) wire() messageWire {
 
 // message checks lengths; Message.check does the rest.
 func (w messageWire) message() (Message, error) {
-	m := Message{Kind: w.Kind, Attempt: w.Attempt, Ufrag: w.Ufrag, Pwd: w.Pwd, Candidates: w.Candidates, NAT: uint32(w.NAT)}
+	m := Message{Kind: w.Kind, Attempt: w.Attempt, Ufrag: w.Ufrag, Pwd: w.Pwd, Candidates: w.Candidates, NAT: uint32(w.NAT), Lacks: w.Lacks}
 	if len(w.Instance) != len(m.Instance) {
 		return Message{}, fmt.Errorf("%s: instance of %d bytes: %w", w.Kind, len(w.Instance), ErrMalformed)
 	}

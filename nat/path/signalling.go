@@ -16,6 +16,9 @@ const (
 	refusedFor   = 5 * time.Second
 	// spareRepeats is how often an offer is repeated while there is a path that it might improve.
 	spareRepeats = 4
+	// What a reminder is of may come behind it for so long.
+	leastPatience = 50 * time.Millisecond
+	mostPatience  = 400 * time.Millisecond
 )
 
 // signalling is the ask (controlled) or offer (controlling) that is out, and its repetition.
@@ -43,8 +46,9 @@ type signalling struct {
 	told    []Candidate // controlling: in the first offer of this number, perhaps the one that is answered
 	relays  int         // controlling: told in the last offer
 
-	reminded bool // what has left last is a reminder
-	lacked   bool // the peer has said that it lacks the offer
+	reminded bool   // controlling: what has left last is a reminder
+	lacked   bool   // controlling: the peer has said that it lacks the offer
+	lacks    uint64 // controlled: the number of an offer of which a reminder has come; zero: none
 }
 
 func (s *signalling) wake() time.Time {
@@ -69,7 +73,7 @@ func (s *signalling) begin(now time.Time) {
 // message is the ask or offer that is out, with what this node knows of itself now.
 func (s *signalling) message(local Local, use relayUse) Message {
 	if !s.controlling {
-		return Message{Kind: KindAsk, Attempt: s.number}
+		return Message{Kind: KindAsk, Attempt: s.number, Lacks: s.lacks}
 	}
 	return Message{
 		Kind: KindOffer, Attempt: s.number, Ufrag: s.own.Ufrag, Pwd: s.own.Pwd,
@@ -83,12 +87,10 @@ func (s *signalling) transmit(now time.Time, local Local, use relayUse) {
 	if s.controlling && s.sent == 0 {
 		s.told = local.Candidates
 	}
-	if s.reminded = s.suffices(now, msg); s.reminded {
+	if s.reminded = s.suffices(now); s.reminded {
 		msg = Message{Kind: KindRemind, Attempt: s.number}
-	} else {
-		s.relays = len(msg.Relays)
 	}
-	s.lacked = false
+	s.lacked, s.lacks = false, 0
 	s.next = now.Add(max(s.backoff(firstRepeat, lastRepeat, s.rung), s.cfg.Answers.spacing(now, 0)))
 	s.rung++
 	s.excused = false
@@ -98,15 +100,21 @@ func (s *signalling) transmit(now time.Time, local Local, use relayUse) {
 	s.send(msg)
 }
 
-// suffices reports whether the peer need only be reminded of an offer. Candidates that have come since are told by themselves;
-// relays are not, but the first few are enough.
-func (s *signalling) suffices(now time.Time, offer Message) bool {
-	return s.controlling && s.sent > 0 && !s.lacked && (s.relays > 0 || len(offer.Relays) == 0) && !s.cfg.Answers.mayRepeat(now)
+// suffices reports whether the peer need only be reminded of an offer. Candidates that have come since are told by themselves. Relays are not:
+// the peer takes one of its own, and what that comes to the next attempt mends.
+func (s *signalling) suffices(now time.Time) bool {
+	return s.controlling && s.sent > 0 && !s.lacked && !s.cfg.Answers.mayRepeat(now)
 }
 
 // mayAsk reports that no ask has just left that may still be on its way.
 func (s *signalling) mayAsk(now time.Time) bool {
 	return s.noRoute != "" || now.Sub(s.last) >= askSpacing
+}
+
+// miss notes a reminder of an offer that has not come, and plans to ask for it: most likely it is on its way, and larger.
+func (s *signalling) miss(now time.Time, number uint64) {
+	s.lacks = number
+	s.next = due.Sooner(s.next, now.Add(s.cfg.Answers.share(now, leastPatience, mostPatience)))
 }
 
 // excuse leaves an answer more time, once, when this side comes late to repeat what it asks for: the answer may lie unread, or be as late.
@@ -148,6 +156,10 @@ func (s *signalling) routable(now time.Time) bool {
 	if s.noRoute == "" && !s.overdue(now, routeSpacing) {
 		return false // what was sent may have gone the wrong way
 	}
+	if at := s.memory.last.Add(s.cfg.Answers.spacing(now, routeSpacing)); s.sent == 0 && !s.memory.last.IsZero() && now.Before(at) {
+		s.next = due.Sooner(s.next, at)
+		return false // what went straight may be answered yet
+	}
 	s.tries, s.rung = 0, 0
 	return true
 }
@@ -159,7 +171,9 @@ func (s *signalling) refuse(now time.Time) {
 }
 
 // answered ends the waiting: the peer runs the attempt of that number.
-func (s *signalling) answered(number uint64) { s.number, s.waiting, s.noRoute = number, false, "" }
+func (s *signalling) answered(number uint64) {
+	s.number, s.waiting, s.noRoute, s.lacks = number, false, "", 0
+}
 
 // overtaken returns the candidates that came before the offer of that number, and forgets what came early.
 func (s *signalling) overtaken(number uint64) (lines []string) {
