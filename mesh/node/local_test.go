@@ -173,6 +173,34 @@ func TestOwnEndpointsBeforeAnythingIsKnown(t *testing.T) {
 	}
 }
 
+// A session that comes up leads to its far side, and to those without a path which that one keeps sessions with, unless another session led there.
+func TestLed(t *testing.T) {
+	behind := func(n byte, anchors ...identity.NodeID) mesh.Member {
+		m := testMember(n)
+		m.Record.Anchors = anchors
+		return m
+	}
+	f := testFacts(testMember(1), behind(5, id(2)), behind(6, id(2), id(3)), behind(7, id(3)), behind(8, id(2)), testMember(2), testMember(3))
+	f.sessions = map[identity.NodeID]sessionFacts{id(2): {}, id(3): {}}
+	f.peers = make(map[identity.NodeID]peerFacts)
+	for n := byte(2); n <= 8; n++ {
+		f.peers[id(n)] = peerFacts{}
+	}
+	f.peers[id(8)] = peerFacts{path: nat.Event{Path: nat.Path{Kind: nat.Direct}}}
+	for _, tt := range []struct{ came, want []identity.NodeID }{
+		{nil, nil},
+		{[]identity.NodeID{id(2)}, []identity.NodeID{id(2), id(5)}},
+		{[]identity.NodeID{id(3)}, []identity.NodeID{id(3), id(7)}},
+		{[]identity.NodeID{id(2), id(3)}, []identity.NodeID{id(2), id(3), id(5), id(6), id(7)}},
+	} {
+		got := f.led(tt.came)
+		slices.SortFunc(got, identity.NodeID.Compare)
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%v came up: got %v, want %v", ids(tt.came), ids(got), ids(tt.want))
+		}
+	}
+}
+
 // TestOneVoice has members that let others in: what those say counts as theirs, but for admins and this node.
 func TestOneVoice(t *testing.T) {
 	by := func(n, admitter byte, admin bool) mesh.Member {

@@ -101,7 +101,7 @@ func (h *Hub) setMesh(before *round, r round) (failed error) {
 	case h.opened.first:
 		o.NAT.SignalReady()
 	case len(h.opened.to) > 0:
-		o.NAT.SignalReady(h.opened.to...)
+		o.NAT.SignalReady(f.led(h.opened.to)...)
 	}
 	h.opened = opened{early: h.opened.early}
 	if want.own != nil && (h.stale || !reflect.DeepEqual(want.own, before.want.own)) {

@@ -181,16 +181,43 @@ func planAnchors(f facts) (anchors []anchorTarget, up int) {
 	return anchors, len(answer)
 }
 
+// endsOf returns the anchors that keep a session with a member, as far as the records tell, and last the member itself if it is one.
+func (f facts) endsOf(m mesh.Member) []identity.NodeID {
+	all := f.view.Rings()
+	if !all.Has(m.ID) {
+		return slices.Clone(m.Record.Anchors)
+	}
+	return append(slices.Clone(all.Neighbours(m.ID)), m.ID)
+}
+
+// led returns the peers to which sessions that have just come up lead: their far sides, and the peers without a path that these keep sessions with,
+// if none that was there before does. What was said to those may lie with somebody who does not reach them.
+func (f facts) led(came []identity.NodeID) []identity.NodeID {
+	out := slices.Clone(came)
+	for id, p := range f.peers {
+		m, ok := f.view.Member(id)
+		if !ok || p.path.Path.Kind != nat.None || slices.Contains(came, id) {
+			continue
+		}
+		now, before := false, false
+		for _, end := range f.endsOf(m) {
+			if _, up := f.sessions[end]; slices.Contains(came, end) {
+				now = true
+			} else if up {
+				before = true
+			}
+		}
+		if now && !before {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
 // planDetours returns anchors to dial for peers that have no path, and to which no way of two forwarding members is known: each offers
 // first where this node has to, so it is this node that has to reach somebody who has a session with the peer.
 func planDetours(f facts) (out []identity.NodeID) {
 	all := f.view.Rings()
-	anchorsOf := func(m mesh.Member) []identity.NodeID {
-		if !all.Has(m.ID) {
-			return slices.Clone(m.Record.Anchors)
-		}
-		return append(slices.Clone(all.Neighbours(m.ID)), m.ID)
-	}
 	if len(f.sessions) == 0 {
 		return nil // what is nearer has to come first
 	}
@@ -198,7 +225,7 @@ func planDetours(f facts) (out []identity.NodeID) {
 	for id := range f.sessions {
 		m, _ := f.view.Member(id)
 		reached[id] = true
-		for _, next := range anchorsOf(m) {
+		for _, next := range f.endsOf(m) {
 			reached[next] = true
 		}
 	}
@@ -209,7 +236,7 @@ func planDetours(f facts) (out []identity.NodeID) {
 		if m.State != mesh.Active || f.self.Compare(m.ID) >= 0 || reached[m.ID] || f.peers[m.ID].path.Path.Kind != nat.None {
 			continue
 		}
-		ends := anchorsOf(m)
+		ends := f.endsOf(m)
 		if slices.ContainsFunc(ends, func(id identity.NodeID) bool { return reached[id] }) {
 			continue
 		}
