@@ -94,8 +94,9 @@ func TestPeersUpTouchEachPeerOnceInNamespace(t *testing.T) {
 	if len(log.keyed) != n {
 		t.Errorf("got preshared keys of %d peers, want %d", len(log.keyed), n)
 	}
-	// On a machine that takes seconds for this an introduction may have begun anew: then there is another key.
-	if keys > len(log.answered) || log.configured[1] != keys {
+	// On a machine that takes seconds for this an introduction may have begun anew: then there is another key. Of some that are under way at the end
+	// nat has not been told.
+	if keys > len(log.answered)+n/20 || log.configured[1] != keys {
 		t.Errorf("got %d preshared keys set in %d changes of one peer, want no more than introductions: %d", keys, log.configured[1], len(log.answered))
 	}
 	if log.configured[n] != 1 || len(log.configured) != 3 { // the third one is for the device itself, and names no peer
