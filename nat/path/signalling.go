@@ -44,7 +44,6 @@ type signalling struct {
 	early   Message // candidates that overtook their offer
 	memory  memory
 	told    []Candidate // controlling: in the first offer of this number, perhaps the one that is answered
-	relays  int         // controlling: told in the last offer
 
 	reminded bool   // controlling: what has left last is a reminder
 	lacked   bool   // controlling: the peer has said that it lacks the offer
