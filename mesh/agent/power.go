@@ -13,6 +13,7 @@ import (
 	"warren/mesh/place"
 	"warren/mesh/record"
 	"warren/mesh/report"
+	"warren/mesh/zone"
 )
 
 // power is what an admin, or whoever has the root key, can do to others: by the records alone, without a network.
@@ -29,6 +30,7 @@ func (b *backend) Consequences(_ context.Context, act api.Act) (api.Consequences
 	if err != nil {
 		return api.Consequences{}, err
 	}
+	act.Node = zone.Short(p.records.View().Domain, act.Node)
 	_, found, err := p.power().foresee(act)
 	return found, err
 }

@@ -209,6 +209,8 @@ func (h *Hub) Run(ctx context.Context) error {
 			dirty = true
 		case <-h.o.Feeds.Names:
 			dirty = true
+		case <-h.o.Feeds.DNS:
+			dirty = true
 		}
 		c.dirty = c.dirty || dirty
 	}

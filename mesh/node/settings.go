@@ -8,6 +8,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/nat/standing"
+	"warren/tunnel/osnames"
 )
 
 // ErrFinal is wrapped by those errors of Run that no restart can cure: this node was revoked, its invite was used
@@ -55,5 +56,6 @@ type Settings struct {
 
 	// StreamPorts are TCP ports on which streams are accepted too, beside that of the number of the UDP port.
 	StreamPorts []uint16
-	RelayLimit  int // what is forwarded for other members at most, in bytes a second; 0: no limit
+	Names       osnames.Mode // how this machine's resolver learns the mesh's names
+	RelayLimit  int          // what is forwarded for other members at most, in bytes a second; 0: no limit
 }

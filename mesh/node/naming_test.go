@@ -1,0 +1,57 @@
+package node
+
+import (
+	"net/netip"
+	"reflect"
+	"testing"
+
+	"warren/mesh"
+	"warren/mesh/identity"
+	"warren/mesh/zone"
+	"warren/tunnel/osnames"
+)
+
+// TestNaming asserts who has a name, whose it is when two want it, and to whom it is told.
+func TestNaming(t *testing.T) {
+	net4, net6 := netip.MustParsePrefix("100.70.0.0/16"), netip.MustParsePrefix("fd00:70::/48")
+	addr := netip.MustParseAddr
+	member := func(n byte, name string, state mesh.Member) mesh.Member {
+		state.ID, state.Name, state.Addr4, state.Addr6 = identity.NodeID{n}, name, netip.AddrFrom4([4]byte{100, 70, 0, n}), net6.Addr().Next()
+		for range n {
+			state.Addr6 = state.Addr6.Next()
+		}
+		return state
+	}
+	self := member(1, "nas", mesh.Member{})
+	view := mesh.NewView(net4, net6, self, member(2, "alice", mesh.Member{}), member(3, "gone", mesh.Member{State: mesh.Left}))
+	view.Domain = "home.internal"
+	f := facts{self: self.ID, view: view, here: hereFacts{link: "warren0", answering: []netip.Addr{self.Addr6}}, settings: Settings{Names: osnames.InHosts, Static: []StaticPeer{
+		{Name: "phone", AllowedIPs: []netip.Prefix{netip.MustParsePrefix("100.70.0.9/32")}},
+		{Name: "alice", AllowedIPs: []netip.Prefix{netip.MustParsePrefix("100.70.0.10/32")}}, // a member's
+		{Name: "office", AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/32"), netip.MustParsePrefix("10.1.0.0/16")}},
+	}}}
+	got := planNaming(self, f)
+	z := got.served.Zone
+	for name, want := range map[string][]netip.Addr{
+		"nas.home.internal": {self.Addr4, self.Addr6}, "alice.home.internal": {addr("100.70.0.2"), view.Members[1].Addr6}, "phone.home.internal": {addr("100.70.0.9")},
+		"gone.home.internal": nil, "office.home.internal": nil,
+	} {
+		if found := z.Find(name); !reflect.DeepEqual(found.Addrs, want) {
+			t.Errorf("%s: got %v, want %v", name, found.Addrs, want)
+		}
+	}
+	if found := z.Find(zone.ReverseName(addr("100.70.0.10"))); found.Kind != zone.Unknown {
+		t.Errorf("the address of a static peer that lost its name: got %+v", found)
+	}
+	if want := []netip.Addr{self.Addr4, self.Addr6}; !reflect.DeepEqual(got.served.Addrs, want) {
+		t.Errorf("served on %v, want %v", got.served.Addrs, want)
+	}
+	if want := []netip.Prefix{net4, net6, netip.MustParsePrefix("100.70.0.9/32"), netip.MustParsePrefix("100.70.0.10/32"), netip.MustParsePrefix("10.1.0.1/32")}; !reflect.DeepEqual(got.served.From, want) {
+		t.Errorf("served to %v, want %v", got.served.From, want)
+	}
+	told := got.told
+	if told.Mode != osnames.InHosts || told.Link != "warren0" || told.Domain != "home.internal" || !reflect.DeepEqual(told.Servers, f.here.answering) || len(told.Hosts) != 5 ||
+		!reflect.DeepEqual(told.Hosts[0].Names, []string{"alice.home.internal", "alice"}) {
+		t.Errorf("told %+v", told)
+	}
+}
