@@ -23,7 +23,7 @@ type leaveCommand struct {
 	con    *console
 	start  *starter
 	remove func(place.LeaveOptions) error // what the agent leaves behind
-	names  func(mesh, runDir string) error
+	names  func(mesh string) error
 	down   func(stateDir string) agent.Down
 }
 
@@ -102,7 +102,7 @@ func (c leaveCommand) clear(ctx context.Context, mesh string, o place.LeaveOptio
 
 // forgetNames takes back what an agent that was killed may have left where this machine looks names up.
 func (c leaveCommand) forgetNames(mesh string) {
-	if err := c.names(mesh, c.dirs.runDir); err != nil {
+	if err := c.names(mesh); err != nil {
 		fmt.Fprintf(c.con.err, "names of the mesh may be left on this machine: %v\n", err)
 	}
 }

@@ -51,7 +51,7 @@ type app struct {
 	join       func(context.Context, place.JoinOptions, func(place.JoinProgress)) (place.Membership, error)
 	leave      func(place.LeaveOptions) error
 	asks       asks
-	names      func(mesh, runDir string) error                // takes back what an agent has left where this machine looks names up
+	names      func(mesh string) error                        // takes back what an agent has left where this machine looks names up
 	attach     func(ctx context.Context, argv []string) error // runs another program in the place of this one
 	agent      func(context.Context, agent.Options) error
 	offline    func(stateDir string) (offline, error)

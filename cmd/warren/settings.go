@@ -8,7 +8,6 @@ import (
 
 	"warren/config"
 	"warren/mesh/node"
-	"warren/tunnel/osnames"
 )
 
 // loadConfig reads the config file of a mesh. That there is none is fine, unless it was asked for.
@@ -51,7 +50,7 @@ func settingsOf(c config.Config) (node.Settings, error) {
 
 		StreamPorts: c.Mesh.StreamPorts,
 		RelayLimit:  c.Mesh.RelayLimit,
-		Names:       osnames.Mode(c.Mesh.Names),
+		Names:       c.Mesh.Names,
 	}
 	if c.Interface.PrivateKeyFile != "" {
 		key, err := config.ReadKey(c.Interface.PrivateKeyFile)

@@ -132,7 +132,7 @@ func (w *world) with(con *console) *app {
 	}
 	a.down = func(string) agent.Down { return w.down }
 	a.asks = asks{exchange: w.exchange, hosts: w.hosts, addrs: func(context.Context, string) ([]string, error) { return []string{"beta.home.internal."}, nil }}
-	a.names = func(string, string) error { return nil }
+	a.names = func(string) error { return nil }
 	a.create, a.join, a.leave, a.agent = w.create, w.join, w.leave, w.agent
 	return a
 }

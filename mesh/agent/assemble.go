@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -60,8 +59,7 @@ type parts struct {
 	paths      *place.Paths
 	letters    *letter.Post
 	echo       *echo.Responder
-	dns        *dns.Server
-	resolver   *osnames.Names
+	naming     *naming
 	network    *network
 }
 
@@ -127,7 +125,7 @@ func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err err
 		return err
 	}
 	rand.Read(own.Instance[:])
-	p := &parts{state: state, members: &members{state: state}, echo: echo.New(), dns: dns.New(), network: newNetwork(a)}
+	p := &parts{state: state, members: &members{state: state}, echo: echo.New(), network: newNetwork(a)}
 	if err := a.openStore(p); err != nil {
 		return err
 	}
@@ -137,7 +135,7 @@ func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err err
 			a.close()
 		}
 	}()
-	p.resolver = osnames.New(osnames.Options{Mesh: a.o.Mesh, RunDir: filepath.Dir(a.o.Socket), Logger: logger})
+	p.naming = &naming{a: a, self: self, dns: dns.New(), resolver: osnames.New(osnames.Options{Mesh: a.o.Mesh, Logger: logger})}
 	p.contacts = a.openContacts(state)
 	p.paths = place.OpenPaths(state, traffic{a.tunnel}.last, a.o.Logger)
 	p.letters = letter.New(letter.Options{Conn: bind.Letters(a.socket), Take: func(sealed []byte, from netip.AddrPort) { p.courier.TakeStraight(sealed, from) }})
@@ -265,7 +263,7 @@ func (h lanHost) Links() []netwatch.Link { return netwatch.Links(h.foreign) }
 func (p *parts) owners() *node.Owners {
 	return &node.Owners{
 		Records: p.records, Sessions: p.sessions, NAT: p.nat, Standing: p.standing, Streams: p.streams, Courier: p.courier,
-		Relays: p.relays, Neighbours: p.neighbours, Contacts: p.contacts, Paths: p.paths, Echo: p.echo, DNS: p.dns, Resolver: p.resolver,
+		Relays: p.relays, Neighbours: p.neighbours, Contacts: p.contacts, Paths: p.paths, Echo: p.echo,
 	}
 }
 
@@ -273,7 +271,7 @@ func (p *parts) owners() *node.Owners {
 func (p *parts) feeds(t *tunnel.Tunnel) node.Feeds {
 	return node.Feeds{
 		Paths: p.nat.Events(), News: p.nat.News(), Sessions: p.sessions.Events(), Tunnel: t.Events(), Records: p.records.Changes(),
-		Standing: p.standing.Events(), Streams: p.streams.Events(), Relays: p.relays.client.News(), Neighbours: p.neighbours.Events(), DNS: p.dns.Events(), Fatal: p.records.Fatal(),
+		Standing: p.standing.Events(), Streams: p.streams.Events(), Relays: p.relays.client.News(), Neighbours: p.neighbours.Events(), Fatal: p.records.Fatal(),
 	}
 }
 
@@ -289,6 +287,6 @@ func (p *parts) running() []owner {
 		{"contacts", p.contacts.Run}, {"paths", p.paths.Run}, {"letters", p.letters.Run}, {"sessions", p.sessions.Run}, {"records", p.records.Run}, {"nat", p.nat.Run},
 		{"courier", func(ctx context.Context) error { return p.courier.Run(ctx, p.nat) }},
 		{"relay client", p.relays.client.Run}, {"relay", p.relays.server.Run}, {"port mapping", p.mapper.Run}, {"streams", p.streams.Run},
-		{"standing", p.standing.Run}, {"neighbours", p.neighbours.Run}, {"echo", p.echo.Run}, {"dns", p.dns.Run}, {"resolver", p.resolver.Run}, {"network", p.network.Run},
+		{"standing", p.standing.Run}, {"neighbours", p.neighbours.Run}, {"echo", p.echo.Run}, {"dns", p.naming.dns.Run}, {"resolver", p.naming.resolver.Run}, {"naming", p.naming.Run}, {"network", p.network.Run},
 	}
 }

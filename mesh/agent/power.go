@@ -30,7 +30,6 @@ func (b *backend) Consequences(_ context.Context, act api.Act) (api.Consequences
 	if err != nil {
 		return api.Consequences{}, err
 	}
-	act.Node = zone.Short(p.records.View().Domain, act.Node)
 	_, found, err := p.power().foresee(act)
 	return found, err
 }
@@ -79,6 +78,7 @@ func (p power) foresee(act api.Act) (aim report.Aim, found api.Consequences, err
 		}
 	}
 	self, view := p.state.NodeID(), p.records.View()
+	act.Node = zone.Short(view.Domain, act.Node)
 	seen := &report.Mesh{Self: self, Records: recordsOf(view, p)}
 	if aim, err = seen.Records.Take(act, self); err != nil {
 		return aim, found, err

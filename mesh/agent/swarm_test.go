@@ -198,7 +198,7 @@ func (s *swarm) makeNode(t testing.TB, name string) {
 		Self: f.id, Load: func() (node.Settings, error) { return node.Settings{}, nil }, Ready: s.twins.ready, Tunnel: grounded{Tunnel: s.tunnel}, Names: twinNames{}, Logger: s.log,
 		Owners: &node.Owners{
 			Records: s.twins, Sessions: twinSessions{s.twins}, NAT: f.nat, Standing: twinStanding{s.twins}, Streams: twinStreams{}, Courier: f.courier,
-			Relays: twinRelays{}, Neighbours: twinNeighbours{}, Contacts: twinContacts{}, Paths: twinPaths{}, Echo: twinEcho{}, DNS: twinDNS{}, Resolver: twinResolver{},
+			Relays: twinRelays{}, Neighbours: twinNeighbours{}, Contacts: twinContacts{}, Paths: twinPaths{}, Echo: twinEcho{},
 		},
 		Feeds: node.Feeds{
 			Paths: f.nat.Events(), News: f.nat.News(), Tunnel: s.tunnel.Events(), Records: s.twins.changes, Sessions: s.twins.events,

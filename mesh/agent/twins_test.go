@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"warren/mesh"
-	"warren/mesh/dns"
 	"warren/mesh/identity"
 	"warren/mesh/neighbours"
 	"warren/mesh/place"
@@ -14,7 +13,6 @@ import (
 	"warren/mesh/signal"
 	"warren/nat/standing"
 	"warren/nat/streams"
-	"warren/tunnel/osnames"
 )
 
 // twins are in memory what surrounds the owners that a swarm measures. They do nothing and know what they were told.
@@ -121,12 +119,3 @@ func (twinContacts) Snapshot() []place.Contact           { return nil }
 type twinEcho struct{}
 
 func (twinEcho) Set([]netip.Addr) {}
-
-type twinDNS struct{}
-
-func (twinDNS) Set(dns.Desired)        {}
-func (twinDNS) Snapshot() dns.Snapshot { return dns.Snapshot{} }
-
-type twinResolver struct{}
-
-func (twinResolver) Set(osnames.Desired) {}

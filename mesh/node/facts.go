@@ -52,8 +52,6 @@ type hereFacts struct {
 	gateways  []netip.Addr
 	held      map[wgtypes.Key]identity.NodeID // members that had a tunnel in the last round, by their keys
 	move      move                            // as the last round had it
-	link      string                          // name of the interface
-	answering []netip.Addr                    // where questions about names are taken
 }
 
 // peerFacts is what is known of the way to one member.
@@ -71,10 +69,10 @@ type sessionFacts struct {
 
 // gather reads what the owners have to say.
 func (h *Hub) gather(now time.Time) facts {
-	link, port := h.o.Tunnel.Running()
+	_, port := h.o.Tunnel.Running()
 	f := facts{
 		now: now, self: h.o.Self, view: &mesh.View{}, settings: h.settings, stateEndpoints: h.o.Endpoints, port: port,
-		names: make(map[string]netip.AddrPort), standing: &standing.Snapshot{}, here: hereFacts{key: h.o.Key, noIPv4: h.o.NoIPv4, link: link},
+		names: make(map[string]netip.AddrPort), standing: &standing.Snapshot{}, here: hereFacts{key: h.o.Key, noIPv4: h.o.NoIPv4},
 	}
 	if h.last != nil {
 		f.here.held, f.here.move = h.last.want.held, h.last.want.move
@@ -91,7 +89,6 @@ func (h *Hub) gather(now time.Time) facts {
 	}
 	f.view, f.preferred = o.Records.View(), o.Sessions.Preferred()
 	f.standing, f.streams, f.neighbours, f.contacts = o.Standing.Snapshot(), o.Streams.Snapshot(), o.Neighbours.Snapshot(), o.Contacts.Snapshot()
-	f.here.answering = o.DNS.Snapshot().Addrs
 	f.sessions = maps.Clone(h.sessions)
 	for id, s := range f.sessions {
 		if rtt, ok := o.Sessions.RTT(id); ok {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"warren/mesh"
-	"warren/mesh/dns"
 	"warren/mesh/identity"
 	"warren/mesh/neighbours"
 	"warren/mesh/place"
@@ -14,7 +13,6 @@ import (
 	"warren/nat/standing"
 	"warren/nat/streams"
 	"warren/tunnel"
-	"warren/tunnel/osnames"
 	"warren/tunnel/osnet"
 )
 
@@ -140,17 +138,6 @@ type Echo interface {
 	Set([]netip.Addr)
 }
 
-// DNS answers the mesh's names on this node's overlay addresses; package mesh/dns.
-type DNS interface {
-	Set(dns.Desired)
-	Snapshot() dns.Snapshot
-}
-
-// Resolver has this machine's own resolver ask there; package tunnel/osnames.
-type Resolver interface {
-	Set(osnames.Desired)
-}
-
 // Owners are all that a hub plugs together in a mesh.
 type Owners struct {
 	Records    Records
@@ -164,8 +151,6 @@ type Owners struct {
 	Contacts   Contacts
 	Paths      Paths
 	Echo       Echo
-	DNS        DNS
-	Resolver   Resolver
 }
 
 // Feeds are where the owners speak up. A nil channel is one that never does.
@@ -180,6 +165,5 @@ type Feeds struct {
 	Relays     <-chan struct{}
 	Neighbours <-chan struct{}
 	Names      <-chan struct{}
-	DNS        <-chan struct{} // it listens elsewhere
-	Fatal      <-chan error    // of the records: this node is out
+	Fatal      <-chan error // of the records: this node is out
 }

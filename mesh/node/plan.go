@@ -25,7 +25,6 @@ type desired struct {
 	tunnel []tunnel.Peer
 	ways   map[identity.NodeID]way
 
-	naming     naming
 	echo       []netip.Addr      // on which pings are answered
 	targets    []session.Target  // control sessions to keep
 	reach      []identity.NodeID // peers that nat should find a path to
@@ -68,7 +67,6 @@ func plan(f facts) desired {
 	for _, prefix := range ownPrefixes(self) {
 		out.echo = append(out.echo, prefix.Addr())
 	}
-	out.naming = planNaming(self, f)
 	out.targets = planTargets(f)
 	out.local, out.follow = planLocal(f)
 	if out.move = planMove(f); out.move == f.here.move && f.standing.Taken.Port != 0 && f.standing.Taken.Port == f.port {

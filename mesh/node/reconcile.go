@@ -76,8 +76,6 @@ func (h *Hub) setMesh(before *round, r round) (failed error) {
 	o, f, want := h.o.Owners, r.facts, r.want
 	h.setMembers(f, want)
 	o.Echo.Set(want.echo)
-	o.DNS.Set(want.naming.served)
-	o.Resolver.Set(want.naming.told)
 	o.Relays.Set(want.relaying, want.relayLimit)
 	o.Relays.Follow(want.follow)
 	if h.stale || h.last == nil || !slices.Equal(before.want.reach, want.reach) {

@@ -8,7 +8,6 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/nat/standing"
-	"warren/tunnel/osnames"
 )
 
 // ErrFinal is wrapped by those errors of Run that no restart can cure: this node was revoked, its invite was used
@@ -56,6 +55,6 @@ type Settings struct {
 
 	// StreamPorts are TCP ports on which streams are accepted too, beside that of the number of the UDP port.
 	StreamPorts []uint16
-	Names       osnames.Mode // how this machine's resolver learns the mesh's names
-	RelayLimit  int          // what is forwarded for other members at most, in bytes a second; 0: no limit
+	Names       string // how this machine's resolver learns the mesh's names: a mode of tunnel/osnames
+	RelayLimit  int    // what is forwarded for other members at most, in bytes a second; 0: no limit
 }

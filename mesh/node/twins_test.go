@@ -16,7 +16,6 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/mesh"
-	"warren/mesh/dns"
 	"warren/mesh/identity"
 	"warren/mesh/neighbours"
 	"warren/mesh/place"
@@ -25,7 +24,6 @@ import (
 	"warren/nat/standing"
 	"warren/nat/streams"
 	"warren/tunnel"
-	"warren/tunnel/osnames"
 	"warren/tunnel/osnet"
 )
 
@@ -145,7 +143,7 @@ func (w *twins) run(t testing.TB) {
 		Self: w.self, Settings: w.setting, Key: wgtypes.Key(testMember(w.self[0]).Record.WireGuardKey), Load: w.load, Reload: w.reload, Logger: w.logger, Ready: w.ready, Tunnel: twinTunnel{w}, Names: twinNames{w},
 		Owners: &Owners{
 			Records: twinRecords{w}, Sessions: twinSessions{w}, NAT: twinNAT{w}, Standing: twinStanding{w}, Streams: twinStreams{w}, Courier: twinCourier{w},
-			Relays: twinRelays{w}, Neighbours: twinNeighbours{w}, Contacts: twinContacts{w}, Paths: twinPaths{w}, Echo: twinEcho{w}, DNS: twinDNS{w}, Resolver: twinResolver{w},
+			Relays: twinRelays{w}, Neighbours: twinNeighbours{w}, Contacts: twinContacts{w}, Paths: twinPaths{w}, Echo: twinEcho{w},
 		},
 		Feeds: Feeds{
 			Paths: w.paths, News: w.news, Sessions: w.sessions, Tunnel: w.tunnels, Records: w.records, Standing: w.standing, Streams: w.streams,
@@ -527,15 +525,6 @@ func (w twinContacts) Snapshot() []place.Contact {
 type twinEcho struct{ *twins }
 
 func (w twinEcho) Set([]netip.Addr) {}
-
-type twinDNS struct{ *twins }
-
-func (w twinDNS) Set(dns.Desired)        {}
-func (w twinDNS) Snapshot() dns.Snapshot { return dns.Snapshot{} }
-
-type twinResolver struct{ *twins }
-
-func (w twinResolver) Set(osnames.Desired) {}
 
 func id(n byte) identity.NodeID { return identity.NodeID{n} }
 

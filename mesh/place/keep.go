@@ -3,18 +3,18 @@ package place
 import (
 	"encoding/json"
 	"fmt"
-	"sync"
 
 	"warren/mesh/disk"
 )
 
-// keeping is held while the settings of a state are changed: what one change has written, the other must not undo.
-var keeping sync.Mutex
+// turn is taken while the settings of a state are changed: what one change has written, the other must not undo. It is no mutex, for it is kept while
+// the disk is waited for; nobody takes it who must not wait.
+var turn = make(chan struct{}, 1)
 
 // keep changes the settings on disk, as they are there. Those in memory stay as they are.
 func (s *State) keep(change func(*Settings)) error {
-	keeping.Lock()
-	defer keeping.Unlock()
+	turn <- struct{}{}
+	defer func() { <-turn }()
 	raw, err := s.read(fileSettings)
 	if err != nil {
 		return err

@@ -38,7 +38,6 @@ const tries = 5
 type File struct {
 	Path string // "": Path
 	Mesh string // whose lines are ours
-	Lock string // a file to lock while the other one is changed, in a directory of all agents; "": none
 }
 
 // Set has the file hold just these lines of the mesh. Without any it is Clear.
@@ -61,7 +60,7 @@ func (f File) change(lines []Line) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	unlock, err := lock(f.Lock)
+	unlock, err := lock(path)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -180,20 +179,27 @@ func overwrite(path string, old, now []byte) error {
 	return f.Sync()
 }
 
-// lock waits for the others that change the file.
+// lock waits for the other agents that change the file. It is the file itself that is locked: when another one stands in its place by then, that.
 func lock(path string) (unlock func(), err error) {
-	if path == "" {
-		return func() {}, nil
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+	for {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+			f.Close()
+			return nil, err
+		}
+		locked, err := f.Stat()
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		if now, err := os.Stat(path); err == nil && os.SameFile(locked, now) {
+			return func() { f.Close() }, nil
+		}
 		f.Close()
-		return nil, err
 	}
-	return func() { f.Close() }, nil
 }
 
 // mark ends each line of a mesh.

@@ -139,11 +139,10 @@ func TestOverwritten(t *testing.T) {
 // TestSeveralMeshes has many agents change the file at once, and another program beside them: nobody's lines get lost.
 func TestSeveralMeshes(t *testing.T) {
 	path := write(t, "127.0.0.1 localhost\n")
-	lockfile := filepath.Join(t.TempDir(), "lock")
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
-			f := File{Path: path, Mesh: fmt.Sprint("m", i), Lock: lockfile}
+			f := File{Path: path, Mesh: fmt.Sprint("m", i)}
 			for round := range 20 {
 				if err := f.Set([]Line{{netip.AddrFrom4([4]byte{100, 64, byte(i), byte(round)}), []string{fmt.Sprintf("x.m%d.internal", i)}}}); err != nil {
 					t.Error(err)
@@ -157,7 +156,7 @@ func TestSeveralMeshes(t *testing.T) {
 		if want := fmt.Sprintf("100.64.%d.19\tx.m%d.internal\t# warren m%d\n", i, i, i); strings.Count(got, want) != 1 {
 			t.Errorf("got\n%s\nwant %q once", got, want)
 		}
-		if err := (File{Path: path, Mesh: fmt.Sprint("m", i), Lock: lockfile}).Clear(); err != nil {
+		if err := (File{Path: path, Mesh: fmt.Sprint("m", i)}).Clear(); err != nil {
 			t.Error(err)
 		}
 	}

@@ -60,7 +60,6 @@ const (
 // Options are what an owner works with.
 type Options struct {
 	Mesh   string // whose names they are: what is left in files is found by it
-	RunDir string // of all agents: a lock for the files that they share; "": none
 	Logger *slog.Logger
 
 	ways []way // tests
@@ -125,7 +124,7 @@ func (n *Names) Run(ctx context.Context) error {
 	}()
 	for _, w := range n.ways {
 		if err := w.sweep(ctx); err != nil {
-			n.log.Debug("nothing swept", "reason", err)
+			n.log.Debug("nothing swept", "error", err)
 		}
 	}
 	timer := time.NewTimer(0)

@@ -2,7 +2,6 @@ package osnames
 
 import (
 	"context"
-	"path/filepath"
 
 	"warren/tunnel/hostsfile"
 )
@@ -27,11 +26,7 @@ const notAnswering = "the agent does not answer on port 53"
 type file struct{ hostsfile.File }
 
 func inFile(o Options) *file {
-	f := &file{File: hostsfile.File{Mesh: o.Mesh}}
-	if o.RunDir != "" {
-		f.Lock = filepath.Join(o.RunDir, "hosts.lock")
-	}
-	return f
+	return &file{hostsfile.File{Mesh: o.Mesh}}
 }
 
 func (f *file) name() string                          { return string(InHosts) }
@@ -53,9 +48,9 @@ func linesOf(hosts []Host) (out []hostsfile.Line) {
 }
 
 // TakeBack takes back what an agent of a mesh has left on this machine, and that no agent will: after leave. It waits for nothing but the disk.
-func TakeBack(mesh, runDir string) error {
+func TakeBack(mesh string) error {
 	var first error
-	for _, w := range ways(Options{Mesh: mesh, RunDir: runDir}) {
+	for _, w := range ways(Options{Mesh: mesh}) {
 		if err := w.sweep(context.Background()); err != nil && first == nil {
 			first = err
 		}
