@@ -44,7 +44,9 @@ type Peer struct {
 	// Addr is the peer's own IPv6 address inside the tunnel, at which it answers probes. Zero: it answers none, and
 	// packets up to Path.Default are taken to pass.
 	Addr netip.Addr
-	Path pathmtu.Path // Addr is zero while there is none
+	// Hosted says that the peer is a device that reaches the other peers through this node, and they it.
+	Hosted bool
+	Path   pathmtu.Path // Addr is zero while there is none
 }
 
 // Device is a tun.Device that keeps packets within the path MTU of their peer.
@@ -53,10 +55,11 @@ type Device struct {
 	sockets Sockets
 	grown   chan struct{} // of capacity 1
 
-	table  atomic.Pointer[table]
-	drops  [drops]atomic.Uint64
-	inject injected
-	read   reader // belongs to Read
+	table   atomic.Pointer[table]
+	drops   [drops]atomic.Uint64
+	inject  injected
+	through transit
+	read    reader // belongs to Read
 
 	// guarded by mu
 	mu     sync.Mutex
@@ -77,8 +80,11 @@ type peer struct {
 	limit  atomic.Uint64 // pathmtu.Limit, packed
 	report atomic.Int32  // pathmtu.Output.Report
 
+	// constant
+	addr   netip.Addr
+	hosted bool
+
 	// guarded by Device.mu
-	addr     netip.Addr
 	machine  *pathmtu.Machine // nil: it answers no probes
 	exact    bool
 	wake     time.Time
@@ -130,8 +136,8 @@ func (d *Device) SetPeers(self netip.Addr, list []Peer) {
 	d.peers = make(map[[32]byte]*peer, len(list))
 	for _, want := range list {
 		p, probed := before[want.Key], want.Addr.Is6() && self.Is6()
-		if p == nil || p.addr != want.Addr || (p.machine != nil) != probed {
-			p = &peer{addr: want.Addr}
+		if p == nil || p.addr != want.Addr || p.hosted != want.Hosted || (p.machine != nil) != probed {
+			p = &peer{addr: want.Addr, hosted: want.Hosted}
 			if probed {
 				p.machine = pathmtu.New(nonce)
 			}
@@ -143,6 +149,7 @@ func (d *Device) SetPeers(self netip.Addr, list []Peer) {
 		} else {
 			todo = append(todo, d.applyLocked(p, p.machine.Move(now, want.Path)))
 		}
+		t.hosts = t.hosts || want.Hosted
 		for _, prefix := range want.AllowedIPs {
 			t.add(prefix, p)
 		}
@@ -366,6 +373,11 @@ func (d *Device) push(n note) {
 		d.drops[DropProbeQueue].Add(1)
 		return
 	}
+	d.wake()
+}
+
+// wake has a Read that waits for the kernel return.
+func (d *Device) wake() {
 	if file := d.File(); file != nil {
 		// Without deadlines it waits for the kernel's next packet.
 		_ = file.SetReadDeadline(past)
