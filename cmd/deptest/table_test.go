@@ -57,6 +57,7 @@ var table = []place{
 	{"tunnel/pathmtu", machines, "the size of packet that a path carries (RFC 8899): when to probe, and what follows"},
 
 	{"mesh/disk", edges, "changes of files that survive a crash, step by step; a disk whose steps fail, for tests"},
+	{"mesh/hosting", edges, "an admin has another member host a device: the two messages, and their exchange"},
 	{"mesh/join", edges, "the conversation in which a stranger with an invite becomes a member, both sides of it"},
 	{"mesh/letter", edges, "introductions straight from address to address, as two datagrams; what strangers may send of them"},
 	{"mesh/resolve", edges, "host names of endpoints, looked up in the background, again and again"},

@@ -32,7 +32,7 @@ func (c deviceCommand) cobra() *cobra.Command {
 		Args:    subcommandOnly,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(changes(completing(c.add(), nothing)), c.list(), c.show(), destroys(c.remove()))
+	cmd.AddCommand(changes(completing(c.add(), nothing)), c.list(), c.show(), changes(c.move()), destroys(c.remove()))
 	return cmd
 }
 
@@ -69,7 +69,7 @@ func (f *deviceFlags) check() error {
 func (c deviceCommand) add() *cobra.Command {
 	var flags deviceFlags
 	var tags []string
-	var public string
+	var public, via string
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Let a device in: prints its WireGuard configuration, and a QR code for the phone's app",
@@ -85,11 +85,12 @@ func (c deviceCommand) add() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.run(cmd.Context(), agent, api.DeviceRequest{Name: args[0], PublicKey: public, Tags: tags, Endpoint: flags.endpoint}, flags)
+			return c.run(cmd.Context(), agent, api.DeviceRequest{Name: args[0], PublicKey: public, Tags: tags, Endpoint: flags.endpoint, Via: via}, flags)
 		},
 	}
 	flags.add(cmd)
 	cmd.Flags().StringSliceVar(&tags, "tag", nil, "tag of the device; may be repeated")
+	cmd.Flags().StringVar(&via, "via", "", "the member that is to host it (default: this one); for admins")
 	cmd.Flags().StringVar(&public, "public-key", "", "the device's own public key, in base64")
 	return cmd
 }
@@ -112,6 +113,12 @@ func (c deviceCommand) run(ctx context.Context, agent *api.Client, req api.Devic
 	}
 	// A device whose private key nobody has seen is of no use to anybody.
 	if err := c.handOver(setup, private, flags); err != nil {
+		switch {
+		case req.Via != "" && errors.Is(err, errOutput):
+			return err // the console says so
+		case req.Via != "":
+			return hinted(err, fmt.Sprintf("on %s say: sudo warren device remove %s", req.Via, req.Name))
+		}
 		return errors.Join(err, agent.RemoveDevice(ctx, api.DeviceName{Name: req.Name}))
 	}
 	return nil
@@ -179,6 +186,49 @@ func deviceConfig(s api.DeviceSetup, private string, withDNS bool) string {
 	fmt.Fprintf(&b, "\n[Peer]\nPublicKey = %s\nPresharedKey = %s\nAllowedIPs = %s\nEndpoint = %s\nPersistentKeepalive = 25\n",
 		s.PublicKey, s.PresharedKey, strings.Join(allowed, ", "), s.Endpoint)
 	return b.String()
+}
+
+func (c deviceCommand) move() *cobra.Command {
+	var flags deviceFlags
+	var via string
+	cmd := &cobra.Command{
+		Use:   "move NAME --via MEMBER",
+		Short: "Have another member host a device: prints its new configuration",
+		Long: "Have another member host a device that this one hosts. Its name and tags stay; keys and addresses are new, and so is its\n" +
+			"configuration. Once the other member hosts it, it is cut off here. For admins.",
+		Example: "  sudo warren device move phone --via nas",
+		Args:    exactly(1, "NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if via == "" {
+				return &usageError{message: "device move: want --via MEMBER", hint: "see: warren peers"}
+			}
+			if err := flags.check(); err != nil {
+				return err
+			}
+			_, agent, err := c.dirs.agent()
+			if err != nil {
+				return err
+			}
+			list, err := agent.Devices(cmd.Context())
+			if err != nil {
+				return err
+			}
+			for _, d := range list.Devices {
+				if d.Name != args[0] {
+					continue
+				}
+				if err := c.run(cmd.Context(), agent, api.DeviceRequest{Name: d.Name, Tags: d.Tags, Endpoint: flags.endpoint, Via: via}, flags); err != nil {
+					return err
+				}
+				return agent.RemoveDevice(cmd.Context(), api.DeviceName{Name: d.Name})
+			}
+			return hinted(fmt.Errorf("this machine hosts no device called %q", args[0]), "see: warren device list")
+		},
+		ValidArgsFunction: c.names(),
+	}
+	flags.add(cmd)
+	cmd.Flags().StringVar(&via, "via", "", "the member that is to host it")
+	return cmd
 }
 
 func (c deviceCommand) show() *cobra.Command {

@@ -45,6 +45,7 @@ var verbs = map[string]verb{
 	"device add":        {args: []string{"device", "add", "phone"}, set: running},
 	"device list":       {args: []string{"device", "list"}, set: running},
 	"device show":       {args: []string{"device", "show", "phone"}, set: running},
+	"device move":       {args: []string{"device", "move", "phone", "--via", "beta"}, set: running},
 	"device remove":     {args: []string{"device", "remove", "phone"}, set: running},
 	"dns":               {args: []string{"dns"}, set: running},
 	"dns query":         {args: []string{"dns", "query", "beta"}, set: running},

@@ -158,6 +158,7 @@ func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err err
 	if err := p.assembleNAT(a, own.Instance, logger); err != nil {
 		return err
 	}
+	p.inbound.hosts = (&backend{a}).hostFor
 	p.inbound.mesh, p.inbound.courier, p.inbound.standing, p.inbound.relay = p.records, p.courier, p.standing, p.relays.server
 	p.neighbours, err = neighbours.New(neighbours.Options{Self: self, Mesh: state.MeshID(), Host: lanHost{a}, Logger: logger})
 	return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -13,9 +14,13 @@ import (
 
 	"warren/mesh"
 	"warren/mesh/api"
+	"warren/mesh/hosting"
 	"warren/mesh/identity"
 	"warren/mesh/node"
 	"warren/mesh/place"
+	"warren/mesh/report"
+	"warren/mesh/session"
+	"warren/mesh/zone"
 )
 
 // withDevices reads the settings, and has the devices of the state directory among the static peers. What the file says of a key or a name comes
@@ -112,6 +117,15 @@ func (b *backend) AddDevice(ctx context.Context, req api.DeviceRequest) (out api
 	if err != nil {
 		return out, bad(fmt.Errorf("public key: %w", err))
 	}
+	if req.Via != "" {
+		via, err := report.Find(p.records.View().Members, p.state.NodeID(), zone.Short(p.records.View().Domain, req.Via))
+		if err != nil {
+			return out, err
+		}
+		if via.ID != p.state.NodeID() {
+			return b.hostedBy(ctx, p, via, req, public)
+		}
+	}
 	board, view := b.hub.Board(), p.records.View()
 	if slices.ContainsFunc(view.Members, func(m mesh.Member) bool { return m.Name == req.Name && m.State == mesh.Active }) {
 		return out, refused("%s is a member already: choose another name for the device", req.Name)
@@ -185,6 +199,49 @@ func (b *backend) Device(_ context.Context, req api.DeviceName) (out api.DeviceS
 func noDevice(name string) error {
 	return &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("this node hosts no device called %q", name), Hint: "see: warren device list"}
 }
+
+// hostedBy has another member host a device. It is asked over the session with it and by no other way: the answer holds the preshared key, and it has
+// to know for sure that an admin asks.
+func (b *backend) hostedBy(ctx context.Context, p *parts, via mesh.Member, req api.DeviceRequest, public wgtypes.Key) (out api.DeviceSetup, err error) {
+	if err := p.power().mayNot("have another member host a device"); err != nil {
+		return out, err
+	}
+	c, err := p.sessions.OpenDirect(ctx, via.ID, session.ProtoHost)
+	if err != nil {
+		return out, &api.Error{Code: api.CodeRefused, Message: fmt.Sprintf("this node has no session with %s just now, to ask it by", via.Name), Hint: fmt.Sprintf("on %s say: sudo warren device add %s", via.Name, req.Name)}
+	}
+	a, err := hosting.Ask(c, hosting.Request{Name: req.Name, PublicKey: public, Tags: req.Tags, Endpoint: req.Endpoint})
+	switch {
+	case err != nil:
+		return out, refused("%s does not answer: %v; it may be of a version that hosts nothing for others", via.Name, err)
+	case a.Refusal != "":
+		return out, refused("%s refuses: %s", via.Name, a.Refusal)
+	}
+	out = b.setup(p, place.Device{Name: req.Name, Addrs: a.Addrs, PresharedKey: wgtypes.Key(a.PresharedKey).String()}, a.Endpoint, a.Public)
+	out.PublicKey, out.DNS = wgtypes.Key(a.PublicKey).String(), a.DNS
+	return out, nil
+}
+
+// hostFor answers an admin that has this node host a device. session calls it, in a goroutine of the stream's own; from is proven.
+func (b *backend) hostFor(from identity.NodeID, c net.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), hostTime)
+	defer cancel()
+	err := hosting.Serve(c, func(r hosting.Request) (hosting.Answer, error) {
+		if m, ok := b.parts.members.Record(from); !ok || m.State != mesh.Active || !m.Admin {
+			return hosting.Answer{}, errors.New("only admins have others host devices")
+		}
+		setup, err := b.AddDevice(ctx, api.DeviceRequest{Name: r.Name, PublicKey: wgtypes.Key(r.PublicKey).String(), Tags: r.Tags, Endpoint: r.Endpoint})
+		if err != nil {
+			return hosting.Answer{}, err
+		}
+		preshared, err := wgtypes.ParseKey(setup.PresharedKey)
+		return hosting.Answer{Addrs: setup.Addresses, PublicKey: b.public, PresharedKey: preshared, Endpoint: setup.Endpoint, Public: setup.Public, DNS: setup.DNS}, err
+	})
+	b.log.Info("device asked for", "peer", from.Short(), "error", err)
+}
+
+// hostTime bounds what an admin's request may take here.
+const hostTime = 10 * time.Second
 
 // endpointFor is where a device reaches this node: what was asked for, what the settings name, where strangers reach it, else an address of the LAN.
 func (b *backend) endpointFor(p *parts, asked string) (endpoint string, strangers bool, err error) {

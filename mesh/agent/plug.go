@@ -152,8 +152,9 @@ type inbound struct {
 	courier  *courier.Courier
 	standing *standing.Standing
 	relay    *relay.Server
-	unknown  atomic.Uint64             // messages and streams of no known kind
-	indirect atomic.Uint64             // relay requests that did not come from the member itself
+	unknown  atomic.Uint64 // messages and streams of no known kind
+	hosts    func(from identity.NodeID, c net.Conn)
+	indirect atomic.Uint64             // requests for a relay, or a host, that did not come from the member itself
 	refused  atomic.Uint64             // joiners
 	lines    limit.Lines[netip.Prefix] // of joins that came to nothing, by where they came from
 }
@@ -186,6 +187,13 @@ func (in *inbound) Stream(from identity.NodeID, p session.Proto, c net.Conn) {
 			return
 		}
 		in.relay.Serve(context.Background(), from, c) // ends with the session
+	case session.ProtoHost:
+		if session.Bringer(c) != from || in.hosts == nil {
+			c.Close()
+			in.indirect.Add(1)
+			return
+		}
+		in.hosts(from, c)
 	default:
 		c.Close()
 		in.unknown.Add(1)
@@ -222,7 +230,7 @@ func (in *inbound) Proof(from identity.NodeID, records [][]byte) { in.mesh.Handl
 // Dropped counts what was dropped here, by reason.
 func (in *inbound) Dropped() map[string]uint64 {
 	return map[string]uint64{
-		"session: unknown message or stream": in.unknown.Load(), "relay: request not from the member itself": in.indirect.Load(), "join: refused": in.refused.Load(),
+		"session: unknown message or stream": in.unknown.Load(), "request not from the member itself": in.indirect.Load(), "join: refused": in.refused.Load(),
 	}
 }
 

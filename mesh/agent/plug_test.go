@@ -112,7 +112,7 @@ func TestInboundCountsWhatItDoesNotTake(t *testing.T) {
 				t.Errorf("stream of kind %d: got %v, want it closed", p, err)
 			}
 		}
-		want := map[string]uint64{"session: unknown message or stream": 6, "relay: request not from the member itself": 1, "join: refused": 0}
+		want := map[string]uint64{"session: unknown message or stream": 6, "request not from the member itself": 1, "join: refused": 0}
 		if got := in.Dropped(); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("got %v, want %v", got, want)
 		}

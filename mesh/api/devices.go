@@ -24,7 +24,8 @@ type DeviceRequest struct {
 	Name      string   `json:"name"`       // a DNS label in lower case
 	PublicKey string   `json:"public_key"` // WireGuard's, base64
 	Tags      []string `json:"tags,omitempty"`
-	Endpoint  string   `json:"endpoint,omitempty"` // host:port at which the device is to reach this node; "": one that is known
+	Endpoint  string   `json:"endpoint,omitempty"` // host:port at which the device is to reach its host; "": one that is known
+	Via       string   `json:"via,omitempty"`      // the member that is to host it; "": this node
 }
 
 // DeviceName is the body of POST /v1/devices/show and remove.
@@ -67,7 +68,7 @@ func (r *DeviceRequest) check() error {
 	switch {
 	case r.Name == "" || len(r.Name) > MaxTagLength:
 		return refuse("device: name %.80q: want 1 to %d characters", r.Name, MaxTagLength)
-	case len(r.PublicKey) > 64 || len(r.Endpoint) > 300:
+	case len(r.PublicKey) > 64 || len(r.Endpoint) > 300 || len(r.Via) > 255:
 		return refuse("device: a key or an endpoint of that length is none")
 	case len(r.Tags) > MaxTags:
 		return refuse("device: %d tags: want at most %d", len(r.Tags), MaxTags)

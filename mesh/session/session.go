@@ -45,6 +45,7 @@ const (
 	ProtoSync         Proto = 4 // stream: anti-entropy of records
 	ProtoRelay        Proto = 5 // stream: relay control
 	ProtoAsk          Proto = 6 // message: asks a member to dial back, or to help measure the NAT, and what it answers
+	ProtoHost         Proto = 7 // stream: an admin has a member host a plain WireGuard device
 )
 
 // MaxMessage is the largest payload, in bytes, that Send takes. Up to about 1,100 bytes travel as one QUIC datagram

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -27,25 +29,34 @@ type phone struct {
 func (b *bed) newPhone(host *Node, name string, behind *natlab.Router) *phone {
 	b.t.Helper()
 	p := &phone{Node: &Node{Host: b.Host(name, behind)}}
-	p.file = filepath.Join(p.Host.Dir(), name+".conf")
-	_, err := host.Warren(b.ctx, "", "device", "add", name, "--no-dns", "--tag", "lab", "-o", p.file)
-	b.must(err)
-	list := b.devices(host)
-	for _, d := range list.Devices {
-		if d.Name == name {
-			p.addrs = d.Addresses
-		}
-	}
-	if len(p.addrs) != 2 {
-		b.t.Fatalf("device %s: got addresses %v of %+v", name, p.addrs, list)
-	}
-	b.must(p.quick(b.ctx, "up"))
+	b.must(p.setUp(b.ctx, host, host, "device", "add", name))
 	b.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		_ = p.quick(ctx, "down") // it may be down already
 	})
 	return p
+}
+
+// setUp says something of the device on one node, by which another one hosts it, and has it come up with what that prints.
+func (p *phone) setUp(ctx context.Context, on, host *Node, words ...string) error {
+	p.file = filepath.Join(p.Host.Dir(), host.Name()+".conf") // wg-quick names the interface after it
+	if _, err := on.Warren(ctx, "", append(words, "--no-dns", "-o", p.file)...); err != nil {
+		return err
+	}
+	list, err := devicesOf(ctx, host)
+	if err != nil {
+		return err
+	}
+	for _, d := range list.Devices {
+		if d.Name == p.Host.Name {
+			p.addrs = d.Addresses
+		}
+	}
+	if len(p.addrs) != 2 {
+		return fmt.Errorf("device %s: got addresses %v of %+v", p.Host.Name, p.addrs, list)
+	}
+	return p.quick(ctx, "up")
 }
 
 func (p *phone) quick(ctx context.Context, verb string) error {
@@ -56,9 +67,17 @@ func (p *phone) quick(ctx context.Context, verb string) error {
 // devices are what a node hosts.
 func (b *bed) devices(n *Node) api.DeviceList {
 	b.t.Helper()
-	list, err := api.NewClient(filepath.Join(n.Host.Dir(), "run", "warren", "home.sock")).Devices(b.ctx)
+	list, err := devicesOf(b.ctx, n)
 	b.must(err)
 	return list
+}
+
+func devicesOf(ctx context.Context, n *Node) (list api.DeviceList, err error) {
+	out, err := n.Warren(ctx, "", "device", "list", "--json")
+	if err != nil {
+		return list, err
+	}
+	return list, json.Unmarshal([]byte(out), &list)
 }
 
 // TestDevices has phones reach the mesh through a member that hosts them, with nothing but WireGuard's own tools: that member, another one behind a
@@ -68,8 +87,9 @@ func TestDevices(t *testing.T) {
 	t.Parallel()
 	bed := newBed(t, 3*time.Minute)
 	founder, a := bed.node("founder", nil), bed.node("a", bed.Router("home-a", natlab.EIMAPDF))
-	bed.must(Found(bed.ctx, "home", founder, a))
-	bed.meshed(founder, a)
+	gate := bed.node("gate", nil)
+	bed.must(Found(bed.ctx, "home", founder, a, gate))
+	bed.meshed(founder, a, gate)
 	host, far := bed.named(founder, "hosts").Self.Addresses, bed.named(a, "hosts").Self.Addresses
 	if out, err := founder.Host.Run(bed.ctx, "sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"); err != nil || strings.Join(strings.Fields(out), "") != "00" {
 		t.Fatalf("the host forwards by itself: %q, %v", out, err)
@@ -102,7 +122,7 @@ func TestDevices(t *testing.T) {
 	if out, err := founder.Warren(bed.ctx, "", "device", "show", "phone"); err != nil || !strings.Contains(out, "AllowedIPs = ") || strings.Contains(out, "PrivateKey = \n") {
 		t.Errorf("show: got %q, %v", out, err)
 	}
-	if list := bed.devices(founder); list.Devices[0].LastHandshake == nil || list.Devices[0].Tags[0] != "lab" {
+	if list := bed.devices(founder); list.Devices[0].LastHandshake == nil {
 		t.Errorf("list: got %+v", list)
 	}
 	if _, err := founder.Warren(bed.ctx, "", "device", "add", "a"); err == nil || !strings.Contains(err.Error(), "a is a member already") {
@@ -119,6 +139,21 @@ func TestDevices(t *testing.T) {
 				bed.step("TCP to %s %v: %.0f Mbit/s", to, more, mbits)
 			}
 		}
+	}
+
+	bed.step("another member hosts one")
+	bed.must(second.quick(bed.ctx, "down"))
+	bed.must(second.setUp(bed.ctx, founder, gate, "device", "move", "tablet", "--via", "gate"))
+	bed.must(second.pingAll(bed.ctx, texts(host, far, first.addrs)))
+	bed.must(a.pingAll(bed.ctx, texts(second.addrs)))
+	if list := bed.devices(founder); len(list.Devices) != 1 || list.Devices[0].Name != "phone" {
+		t.Errorf("the founder hosts %+v, want the phone alone", list.Devices)
+	}
+	if _, err := a.Warren(bed.ctx, "", "device", "add", "watch", "--via", "gate"); err == nil || !strings.Contains(err.Error(), "admin") {
+		t.Errorf("a member that is no admin: got %v", err)
+	}
+	if _, err := founder.Warren(bed.ctx, "", "device", "add", "tablet", "--via", "gate", "--json"); err == nil || !strings.Contains(err.Error(), "gate refuses") {
+		t.Errorf("a name that the other one hosts: got %v", err)
 	}
 
 	bed.step("the host starts anew")
