@@ -52,6 +52,7 @@ var table = []place{
 	{"nat/path", machines, "the path to one peer: who offers when, ICE, relay and spare, when a path is in doubt or dead; messages of introductions"},
 	{"nat/reach", machines, "which of this node's addresses strangers reach: whom to ask, and what to believe"},
 	{"nat/stunwire", machines, "STUN messages: the check before any library sees them, reading and writing"},
+	{"tunnel/filter", machines, "which packets may pass: packets read, the table of flows, rules, fragments, errors; what was stopped lately"},
 	{"tunnel/noise", machines, "WireGuard's protocol: handshakes, cookies, sessions, timers; packets sealed and opened where they lie"},
 	{"tunnel/pathmtu", machines, "the size of packet that a path carries (RFC 8899): when to probe, and what follows"},
 
@@ -73,6 +74,7 @@ var table = []place{
 	{"tunnel/bind", edges, "the one UDP port: telling packets apart, endpoints of peers, relay channels, streams as sockets, forwarding"},
 	{"tunnel/echo", edges, "pings through the tunnel: asking and answering on overlay addresses"},
 	{"tunnel/fit", edges, "between TUN and WireGuard: probes of the path MTU, packets cut or refused, the segment size of TCP"},
+	{"tunnel/gate", edges, "between TUN and WireGuard: what tunnel/filter stops goes no further, and its sender is told"},
 	{"tunnel/osnet", edges, "addresses, routes and MTU of the interface: netlink on Linux, tools on macOS"},
 	{"tunnel/sockets", edges, "WireGuard's UDP sockets, mended for hosts that speak IPv4 and IPv6 at once; DF"},
 
@@ -144,6 +146,8 @@ var signs = []sign{
 	{"where a packet goes: allowed IPs of a member", "mesh/node/plan.go", "planPeers"},
 	{"two want the same key or address", "mesh/node/claims.go", "newClaims"},
 	{"the overlay has no IPv4 on this machine", "mesh/node/claims.go", "ipv4"},
+	{"a packet that the policy stops", "tunnel/filter/filter.go", "Decide"},
+	{"what the sender of a refused packet is told", "tunnel/gate/refusal.go", "refuse4"},
 	{"a packet that is too large", "tunnel/fit/toobig.go", "tooBig"},
 	{"who starts the WireGuard handshake, and how often", "tunnel/handshake.go", "awaited"},
 	{"WireGuard: what a message is answered with", "tunnel/noise/receive.go", "Receive"},
@@ -193,6 +197,7 @@ var signs = []sign{
 	{"names of what is dropped: records", "mesh/roster/reason.go", "Reason"},
 	{"names of what is dropped: control messages", "mesh/session/counters.go", "reason"},
 	{"names of what is dropped: inside the tunnel", "tunnel/fit/drop.go", "Drop"},
+	{"names of what is dropped: by the policy, and as no honest packet", "tunnel/filter/reason.go", "Reason"},
 	{"names of what is dropped: as status shows all of them", "mesh/report/status.go", "dropped"},
 	{"a line of `warren status`", "cmd/warren/status.go", "shownPath"},
 	{"a warning in `warren status`", "mesh/report/warnings.go", "warnings"},
