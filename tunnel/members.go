@@ -110,6 +110,9 @@ func (w *ways) forget(p *followed) {
 	}
 }
 
+// Rules are those of package filter, whose Filter enforces them in the data path (see Options).
+type Rules = filter.Rules
+
 // filterPeers are the peers as package filter has to know them.
 func filterPeers(want []Peer) []filter.Peer {
 	out := make([]filter.Peer, len(want))

@@ -197,6 +197,7 @@ var signs = []sign{
 	{"names of what is dropped: records", "mesh/roster/reason.go", "Reason"},
 	{"names of what is dropped: control messages", "mesh/session/counters.go", "reason"},
 	{"names of what is dropped: inside the tunnel", "tunnel/fit/drop.go", "Drop"},
+	{"what this machine lets others begin", "mesh/node/rules.go", "planRules"},
 	{"names of what is dropped: by the policy, and as no honest packet", "tunnel/filter/reason.go", "Reason"},
 	{"names of what is dropped: as status shows all of them", "mesh/report/status.go", "dropped"},
 	{"a line of `warren status`", "cmd/warren/status.go", "shownPath"},
