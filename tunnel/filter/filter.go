@@ -94,25 +94,64 @@ func (f *Filter) Permits(from, to netip.Addr) bool {
 // Decide judges a packet, an IP packet with all its bytes, and says why when it does not pass. now is the time since Born. It
 // keeps nothing of the packet.
 func (f *Filter) Decide(dir Direction, raw []byte, now time.Duration) (Verdict, Reason) {
-	r := f.rules.Load()
+	b := f.Batch(dir, now)
+	return b.Decide(raw)
+}
+
+// Batch judges packets that come together, as Decide does each of them. Most are of one flow, which is looked for once. It belongs to one
+// goroutine.
+type Batch struct {
+	f     *Filter
+	dir   Direction
+	now   time.Duration
+	rules *compiled // by which the last flow was found; nil: none was
+	last  key
+}
+
+// Batch begins one.
+func (f *Filter) Batch(dir Direction, now time.Duration) Batch {
+	return Batch{f: f, dir: dir, now: now}
+}
+
+// Decide judges the next packet.
+func (b *Batch) Decide(raw []byte) (Verdict, Reason) {
+	r := b.f.rules.Load()
 	var p packet
 	if why := p.parse(raw); why != None {
-		return f.refuse(r, dir, &p, why, now)
+		return b.f.refuse(r, b.dir, &p, why, b.now)
 	}
+	plain := p.kind == whole && p.flags&(flagSYN|flagFIN|flagRST) == 0
+	if !plain {
+		b.rules = nil
+		return b.f.decide(r, b.dir, &p, b.now)
+	}
+	k := p.key(b.dir)
+	if b.rules == r && b.last == k {
+		return Pass, None // nothing about the flow has changed since
+	}
+	verdict, why := b.f.decide(r, b.dir, &p, b.now)
+	if b.rules = nil; verdict == Pass {
+		b.rules, b.last = r, k
+	}
+	return verdict, why
+}
+
+// decide judges a packet that was read.
+func (f *Filter) decide(r *compiled, dir Direction, p *packet, now time.Duration) (Verdict, Reason) {
 	switch p.kind {
 	case quoting:
-		return f.decideError(r, dir, &p, now)
+		return f.decideError(r, dir, p, now)
 	case laterFragment:
-		if !f.ownerOf(dir, p.src).fragments.follows(dir, &p, now) {
-			return f.refuse(r, dir, &p, FragmentAlone, now)
+		if !f.ownerOf(dir, p.src).fragments.follows(dir, p, now) {
+			return f.refuse(r, dir, p, FragmentAlone, now)
 		}
 		return Pass, None
 	}
-	if why := f.decideFlow(r, dir, &p, now); why != None {
-		return f.refuse(r, dir, &p, why, now)
+	if why := f.decideFlow(r, dir, p, now); why != None {
+		return f.refuse(r, dir, p, why, now)
 	}
 	if p.kind == firstFragment {
-		f.ownerOf(dir, p.src).fragments.first(dir, &p, now)
+		f.ownerOf(dir, p.src).fragments.first(dir, p, now)
 	}
 	return Pass, None
 }

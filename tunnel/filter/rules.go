@@ -106,6 +106,9 @@ func (c *compiled) mayBegin(k key, dir Direction) Reason {
 	if k.protocol == protoUDP && port == pingPort && (dir == Out || c.own[dst]) {
 		return None
 	}
+	if dir == In && c.own[src] {
+		return NotAllowed // WireGuard has stopped it before: it is no peer's
+	}
 	if dir == In && !c.Incoming && !c.through.longest(dst) {
 		return IncomingOff
 	}

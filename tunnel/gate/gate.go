@@ -40,9 +40,10 @@ func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		return n, err
 	}
 	now := time.Since(d.filter.Born())
+	batch := d.filter.Batch(filter.Out, now)
 	for i := range n {
 		packet := bufs[i][offset:][:sizes[i]]
-		verdict, _ := d.filter.Decide(filter.Out, packet, now)
+		verdict, _ := batch.Decide(packet)
 		if verdict == filter.Pass {
 			continue
 		}
@@ -66,9 +67,9 @@ func (d *Device) tell(packet []byte, now time.Duration) {
 
 // Write implements tun.Device.
 func (d *Device) Write(bufs [][]byte, offset int) (int, error) {
-	now, kept := time.Since(d.filter.Born()), 0
+	batch, kept := d.filter.Batch(filter.In, time.Since(d.filter.Born())), 0
 	for i, buf := range bufs {
-		if verdict, _ := d.filter.Decide(filter.In, buf[offset:], now); verdict != filter.Pass {
+		if verdict, _ := batch.Decide(buf[offset:]); verdict != filter.Pass {
 			continue
 		}
 		bufs[kept], bufs[i] = bufs[i], bufs[kept]
