@@ -204,7 +204,7 @@ func (f *Filter) decideFlow(r *compiled, dir Direction, p *packet, now time.Dura
 	if began == In {
 		o = f.ownerOf(In, k.far)
 	}
-	if !f.flows.begin(r, k, began, o, p, now) {
+	if !f.flows.begin(r, k, began, dir, o, p, now) {
 		return TableFull
 	}
 	return None

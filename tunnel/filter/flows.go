@@ -155,12 +155,12 @@ func (f *flow) lasts(protocol uint16) time.Duration {
 }
 
 // begin enters a flow; false: there is no room. A connection that was there before this process is as good as answered.
-func (t *flows) begin(r *compiled, k key, began Direction, o *owner, p *packet, now time.Duration) bool {
+func (t *flows) begin(r *compiled, k key, began, dir Direction, o *owner, p *packet, now time.Duration) bool {
 	s := t.of(k)
 	if !t.reserve(s, o, now) {
 		return false
 	}
-	f := &flow{generation: r.generation, owner: o, began: began}
+	f := &flow{generation: r.generation, owner: o, began: began, answered: began != dir}
 	f.closing = p.flags&(flagFIN|flagRST) != 0
 	f.expires = now + f.lasts(p.protocol)
 	s.mu.Lock()

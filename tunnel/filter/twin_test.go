@@ -133,6 +133,7 @@ func (w *twin) flow(p said, now time.Duration) bool {
 			return false
 		}
 		f.from, f.to, f.fromPort, f.toPort, f.farBegan = p.to, p.from, p.toPort, p.fromPort, true
+		f.answered = true
 	}
 	f.until = now + f.lasts()
 	w.flows = append(w.flows, f)
