@@ -51,6 +51,8 @@ type Mesh struct {
 	StreamPorts []uint16 `toml:"stream_ports"`
 	// RelayLimit is what this machine forwards for other members at most, in bytes a second; 0: as much as its uplink carries.
 	RelayLimit int `toml:"relay_limit"`
+	// Names says how this machine's resolver learns the mesh's names: "auto", "resolved", "hosts" or "off"; never empty.
+	Names string `toml:"names"`
 }
 
 // Peer is one table [[peer]]: a plain WireGuard peer.

@@ -33,6 +33,7 @@ endpoint = ["vpn.example.org:9277", "[2001:db8::1]:9277"]
 ipv4 = false
 incoming = false
 lan = false
+names = "hosts"
 stream_ports = [443, 8443]
 
 [[peer]]
@@ -66,7 +67,7 @@ func TestParse(t *testing.T) {
 	want := Config{
 		Interface: Interface{Name: "wg7", Port: 51820, MTU: 1280, PrivateKeyFile: "/etc/warren/key",
 			Addresses: []netip.Prefix{netip.MustParsePrefix("100.70.0.1/24"), netip.MustParsePrefix("fd00::1/64")}},
-		Mesh: Mesh{Anchor: "never", IPv4: new(bool), RelayLimit: 312_500, Endpoints: []string{"vpn.example.org:9277", "[2001:db8::1]:9277"}, StreamPorts: []uint16{443, 8443}},
+		Mesh: Mesh{Anchor: "never", Names: "hosts", IPv4: new(bool), RelayLimit: 312_500, Endpoints: []string{"vpn.example.org:9277", "[2001:db8::1]:9277"}, StreamPorts: []uint16{443, 8443}},
 		Peers: []Peer{
 			{Name: "phone", PublicKey: key(t, keyA), AllowedIPs: []netip.Prefix{netip.MustParsePrefix("100.70.0.9/32")},
 				Endpoint: "host:51820", PresharedKeyFile: "/etc/warren/psk", Keepalive: 25 * time.Second, Share: true},
@@ -92,7 +93,7 @@ func TestParseForms(t *testing.T) {
 		}
 	}
 	empty, err := Parse("f", nil)
-	if want := (Config{Mesh: Mesh{Anchor: "auto", Incoming: true, LAN: true}}); err != nil || !reflect.DeepEqual(empty, want) {
+	if want := (Config{Mesh: Mesh{Anchor: "auto", Incoming: true, LAN: true, Names: "auto"}}); err != nil || !reflect.DeepEqual(empty, want) {
 		t.Errorf("empty file: got %+v, %v, want %+v", empty, err, want)
 	}
 	one, err := Parse("f", []byte(`mesh.endpoint = "a.example:1"`))
@@ -149,6 +150,7 @@ func TestMistakes(t *testing.T) {
 		{"[mesh]\nrelay_limit = \"10\"", `f:2:15: relay_limit "10": want a number and a unit`},
 		{"[mesh]\nrelay_limit = \"NaN Mbit/s\"", `f:2:15: relay_limit "NaN Mbit/s": want a number and a unit`},
 		{"[mesh]\nrelay_limit = \"0 Mbit/s\"", `f:2:15: relay_limit "0 Mbit/s": want a number and a unit`},
+		{"[mesh]\nnames = \"dns\"", `f:2:9: names "dns": want "auto", "resolved", "hosts" or "off"`},
 		{"[mesh]\nrelay_limit = 10", `f:2:15: relay_limit: want a string in quotes, got an integer`},
 		{"[mesh]\nendpoint = \"host\"", `f:2:12: endpoint "host": want HOST:PORT`},
 		{"[mesh]\nendpoint = [\"host:0\"]", `f:2:13: endpoint "host:0": want a port`},

@@ -42,7 +42,7 @@ func ParseAt(name string, text []byte) (Config, Places, error) {
 		err.File = name
 		return Config{}, Places{}, Errors{err}
 	}
-	config := Config{Mesh: Mesh{Anchor: "auto", Incoming: true, LAN: true}}
+	config := Config{Mesh: Mesh{Anchor: "auto", Incoming: true, LAN: true, Names: "auto"}}
 	r.table(root, "the file", map[string]func(*value){
 		"interface": func(v *value) { r.interfaceTable(v, &config.Interface) },
 		"mesh":      func(v *value) { r.meshTable(v, &config.Mesh) },
@@ -158,6 +158,15 @@ func (r *reader) meshTable(v *value, m *Mesh) {
 		"lan":            func(v *value) { r.truth(v, "lan", &m.LAN) },
 		"stream_ports":   func(v *value) { m.StreamPorts = r.ports(v, "stream_ports") },
 		"fallback_ports": func(v *value) { m.StreamPorts = r.ports(v, "fallback_ports") }, // its name before 1.0
+		"names": func(v *value) {
+			r.text(v, "names", func(s string) error {
+				if s != "auto" && s != "resolved" && s != "hosts" && s != "off" {
+					return fmt.Errorf("want \"auto\", \"resolved\", \"hosts\" or \"off\"")
+				}
+				m.Names = s
+				return nil
+			})
+		},
 		"relay_limit": func(v *value) {
 			r.text(v, "relay_limit", func(s string) (err error) {
 				m.RelayLimit, err = parseRate(s)

@@ -17,6 +17,7 @@ type published struct {
 	// constant
 	rootID  identity.KeyID
 	prefix4 netip.Prefix
+	domain  string
 
 	names map[identity.KeyID]string // guarded by the book's lock: last names of nodes, those that are gone included
 
@@ -30,7 +31,7 @@ func newPublished(root *x509.Certificate) (*published, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &published{rootID: identity.KeyIDOfCert(root), prefix4: terms.Prefix4, names: make(map[identity.KeyID]string)}, nil
+	return &published{rootID: identity.KeyIDOfCert(root), prefix4: terms.Prefix4, domain: terms.Zone(), names: make(map[identity.KeyID]string)}, nil
 }
 
 // publish makes digest and view anew. The book's lock is held, or nobody else knows the book yet.
@@ -57,7 +58,7 @@ func (p *published) nameOf(id identity.NodeID) string {
 // newView reads the roster.
 func (p *published) newView(r *roster.Roster, conflict string) *View {
 	v := NewView(p.prefix4, r.Mesh().Prefix6(), r.Members()...)
-	v.Records, v.Conflict = r.Len(), conflict
+	v.Records, v.Conflict, v.Domain = r.Len(), conflict, p.domain
 	for _, member := range v.Members {
 		p.names[identity.KeyID(member.ID)] = member.Name
 	}

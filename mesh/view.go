@@ -21,6 +21,7 @@ type View struct {
 	Admins   []Admin      // by the time since which they are
 	Prefix4  netip.Prefix // overlay network; zero: none
 	Prefix6  netip.Prefix
+	Domain   string // under which the members have names; "": not known
 	Records  int
 	Conflict string // in words: this node's key lives on another machine too; "" when it does not
 

@@ -47,6 +47,7 @@ var table = []place{
 	{"mesh/roster", machines, "who is a member: admissions, uses of invites, revocations, granted names and addresses, as a function of the set of records"},
 	{"mesh/signal", machines, "sealing of introductions, refusal of replays, the hybrid key agreement that makes the preshared key"},
 	{"mesh/verdict", machines, "why two nodes are not connected directly, and what would help: causes and fixes of `warren why` and `warren netcheck`"},
+	{"mesh/zone", machines, "what the names of a mesh mean: addresses of a name, the name of an address, which questions are the mesh's"},
 	{"nat/limit", machines, "rates for each of many sources and for all of them together"},
 	{"nat/nat64", machines, "IPv4 addresses in the prefix of a NAT64, and the prefix in the answers of a DNS64"},
 	{"nat/path", machines, "the path to one peer: who offers when, ICE, relay and spare, when a path is in doubt or dead; messages of introductions"},
@@ -75,11 +76,15 @@ var table = []place{
 	{"tunnel/echo", edges, "pings through the tunnel: asking and answering on overlay addresses"},
 	{"tunnel/fit", edges, "between TUN and WireGuard: probes of the path MTU, packets cut or refused, the segment size of TCP"},
 	{"tunnel/gate", edges, "between TUN and WireGuard: what tunnel/filter stops goes no further, and its sender is told"},
+	{"tunnel/hostsfile", edges, "lines of a mesh in /etc/hosts, among those of others"},
+	{"tunnel/resolved", edges, "systemd-resolved told about one link, by D-Bus"},
 	{"tunnel/osnet", edges, "addresses, routes and MTU of the interface: netlink on Linux, tools on macOS"},
 	{"tunnel/sockets", edges, "WireGuard's UDP sockets, mended for hosts that speak IPv4 and IPv6 at once; DF"},
 
 	{"mesh", owners, "the set of records in step with the other members': gossip, sync, who seems alive, admitting, expelling"},
 	{"mesh/courier", owners, "introductions on their way: sealed, opened, one lane for each peer, the preshared key set in time"},
+	{"mesh/dns", owners, "the names of the mesh answered over DNS: whose questions are taken, and what is said"},
+	{"tunnel/osnames", owners, "this machine's own resolver told of the names: by systemd-resolved, /etc/resolver or /etc/hosts, and taken back"},
 	{"mesh/neighbours", owners, "what is said and heard on local networks, and which members are there"},
 	// Contacts is an owner, and Join takes edges of its own: sessions, the store, beacons and streams, before an agent runs.
 	{"mesh/place", owners, "the state directory, file by file; create, join and leave; addresses at which members were met"},

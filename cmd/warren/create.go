@@ -58,7 +58,7 @@ type createCommand struct {
 
 func (c createCommand) cobra() *cobra.Command {
 	var flags nodeFlags
-	var ipv4 string
+	var ipv4, domain string
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a new mesh with this machine as its founder",
@@ -74,11 +74,18 @@ func (c createCommand) cobra() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if domain != "" {
+				if err := identity.CheckDomain(domain); err != nil {
+					return &usageError{message: "--domain: " + err.Error()}
+				}
+				options.Domain = domain
+			}
 			return c.run(cmd.Context(), options, flags.noStart)
 		},
 	}
 	flags.add(cmd)
 	cmd.Flags().StringVar(&ipv4, "ipv4", "auto", "IPv4 prefix of the mesh as CIDR, auto or none")
+	cmd.Flags().StringVar(&domain, "domain", "", "domain under which members have names (default: NAME.internal)")
 	return cmd
 }
 

@@ -23,6 +23,7 @@ type leaveCommand struct {
 	con    *console
 	start  *starter
 	remove func(place.LeaveOptions) error // what the agent leaves behind
+	names  func(mesh string) error
 	down   func(stateDir string) agent.Down
 }
 
@@ -77,6 +78,7 @@ func (c leaveCommand) run(ctx context.Context, mesh string, client *api.Client, 
 	if err := c.removeState(ctx, mesh, told); err != nil {
 		return err
 	}
+	c.forgetNames(mesh)
 	if told {
 		fmt.Fprintf(c.con.out, "left mesh %s\n", mesh)
 	} else {
@@ -93,8 +95,16 @@ func (c leaveCommand) clear(ctx context.Context, mesh string, o place.LeaveOptio
 	if err := c.start.forget(ctx, mesh); err != nil {
 		return err
 	}
+	c.forgetNames(mesh)
 	fmt.Fprintf(c.con.out, "this machine was in mesh %s no more; its state here is removed\n", mesh)
 	return nil
+}
+
+// forgetNames takes back what an agent that was killed may have left where this machine looks names up.
+func (c leaveCommand) forgetNames(mesh string) {
+	if err := c.names(mesh); err != nil {
+		fmt.Fprintf(c.con.err, "names of the mesh may be left on this machine: %v\n", err)
+	}
 }
 
 // removeState removes the state directory. An agent that is ending closes its socket first and lets go of the lock on

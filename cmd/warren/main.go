@@ -22,6 +22,7 @@ import (
 	"warren/mesh/node"
 	"warren/mesh/place"
 	"warren/packaging"
+	"warren/tunnel/osnames"
 )
 
 func main() {
@@ -49,6 +50,8 @@ type app struct {
 	create     func(place.CreateOptions) (place.Membership, error)
 	join       func(context.Context, place.JoinOptions, func(place.JoinProgress)) (place.Membership, error)
 	leave      func(place.LeaveOptions) error
+	asks       asks
+	names      func(mesh string) error                        // takes back what an agent has left where this machine looks names up
 	attach     func(ctx context.Context, argv []string) error // runs another program in the place of this one
 	agent      func(context.Context, agent.Options) error
 	offline    func(stateDir string) (offline, error)
@@ -67,6 +70,8 @@ func newApp() *app {
 		create:     place.Create,
 		join:       place.Join,
 		leave:      place.LeaveOffline,
+		asks:       usualAsks(),
+		names:      osnames.TakeBack,
 		attach:     attach,
 		agent:      agent.Run,
 		offline:    func(stateDir string) (offline, error) { return agent.OpenOffline(stateDir) },
@@ -158,13 +163,15 @@ func (a *app) rootCommand() *cobra.Command {
 		changes(completing(joinCommand{d, con, start, a.join}.cobra(), files)),
 		destroys(revokeCommand{d, con, a.now, a.offline}.cobra()),
 		adminCommand{d, con, a.now, a.offline}.cobra(),
-		destroys(leaveCommand{d, con, start, a.leave, a.down}.cobra()),
+		changes(completing(renameCommand{d, con}.cobra(), nothing)),
+		destroys(leaveCommand{d, con, start, a.leave, a.names, a.down}.cobra()),
 	)...)
 	root.AddCommand(grouped(groupLook,
 		statusCommand{d, con, a.now}.cobra(),
 		peersCommand{d, con}.cobra(),
 		ipCommand{d, con}.cobra(),
 		whoisCommand{d, con}.cobra(),
+		dnsCommand{d, con, a.asks}.cobra(),
 		pingCommand{d, con}.cobra(),
 		whyCommand{d, con}.cobra(),
 		netcheckCommand{d, con}.cobra(),

@@ -51,6 +51,7 @@ func settingsOf(c config.Config) (node.Settings, error) {
 
 		StreamPorts: c.Mesh.StreamPorts,
 		RelayLimit:  c.Mesh.RelayLimit,
+		Names:       c.Mesh.Names,
 	}
 	if c.Interface.PrivateKeyFile != "" {
 		key, err := config.ReadKey(c.Interface.PrivateKeyFile)

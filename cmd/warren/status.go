@@ -208,6 +208,9 @@ func (p statusPage) head(s api.Status) (out []string) {
 	out = wrap(clean(headline(p.mesh, s, p.verbose)), p.width, 2)
 	out[0] = p.paint(bold, out[0])
 	out = append(out, wrap(clean(summary(p.now(), s)), p.width, 2)...)
+	if s.Names != nil && s.Mesh != nil {
+		out = append(out, wrap("names: "+clean(shownNames(s)), p.width, 2)...)
+	}
 	for _, warning := range s.Warnings {
 		for _, line := range wrap("warning: "+clean(warning), p.width, 2) {
 			out = append(out, p.paint(yellow, line))

@@ -45,6 +45,9 @@ const minID = 4
 func find(s api.Status, text string) (party, error) {
 	all := parties(s)
 	word := strings.ToLower(strings.TrimSuffix(strings.TrimSpace(text), "."))
+	if s.Mesh != nil && s.Mesh.Domain != "" {
+		word = strings.TrimSuffix(word, "."+s.Mesh.Domain)
+	}
 	if addr, at := addressIn(word); addr.IsValid() {
 		return owner(all, text, addr, at)
 	}

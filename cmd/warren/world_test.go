@@ -21,6 +21,11 @@ import (
 	"warren/mesh/identity"
 	"warren/mesh/place"
 	"warren/packaging"
+
+	"github.com/miekg/dns"
+
+	ours "warren/mesh/dns"
+	"warren/mesh/zone"
 )
 
 // world is a machine on which conversations with warren take place: directories, a service manager, and an agent
@@ -73,8 +78,9 @@ func exampleStatus() api.Status {
 	expires := exampleTime.Add(23*time.Hour + 30*time.Minute)
 	return api.Status{
 		Schema: api.Schema, Time: exampleTime, Version: "1.0.0", State: api.StateReady, Since: exampleTime.Add(-25 * time.Hour),
-		Mesh: &api.Mesh{Name: "home", ID: "00112233445566778899aabbccddeeff", Members: 5, Records: 9,
+		Mesh: &api.Mesh{Name: "home", Domain: "home.internal", ID: "00112233445566778899aabbccddeeff", Members: 5, Records: 9,
 			Prefix4: prefix("100.71.0.0/16"), Prefix6: prefix("fd00:1122:3344::/48")},
+		Names: &api.Names{Using: "resolved", Why: "systemd-resolved asks the agent", Served: []netip.Addr{addr("100.71.0.1"), addr("fd00:1122:3344::1")}},
 		Self: api.Self{ID: "aaaaaaaaaabbbbbbbbbb", Name: "alpha", Admin: true, Interface: "warren0", Port: 9277, PublicKey: "k0=", Anchor: true,
 			Addresses: []netip.Addr{addr("100.71.0.1"), addr("fd00:1122:3344::1")}},
 		Peers: []api.Peer{
@@ -125,8 +131,35 @@ func (w *world) with(con *console) *app {
 		return (*fakeService)(w), nil
 	}
 	a.down = func(string) agent.Down { return w.down }
+	a.asks = asks{exchange: w.exchange, hosts: w.hosts, addrs: func(context.Context, string) ([]string, error) { return []string{"beta.home.internal."}, nil }}
+	a.names = func(string) error { return nil }
 	a.create, a.join, a.leave, a.agent = w.create, w.join, w.leave, w.agent
 	return a
+}
+
+// exchange answers as an agent does.
+func (w *world) exchange(_ context.Context, q *dns.Msg, _ netip.AddrPort) (*dns.Msg, error) {
+	o := zone.Options{Domain: "home.internal", Self: "alpha", Networks: []netip.Prefix{w.status.Mesh.Prefix4, w.status.Mesh.Prefix6}}
+	for _, p := range parties(w.status) {
+		o.Hosts = append(o.Hosts, zone.Host{Name: p.Name, Addrs: p.Addresses})
+	}
+	raw, err := q.Pack()
+	if err != nil {
+		return nil, err
+	}
+	if raw, err = ours.Answer(zone.New(o), raw, true); err != nil {
+		return nil, err
+	}
+	reply := &dns.Msg{}
+	return reply, reply.Unpack(raw)
+}
+
+// hosts is a resolver that knows one name of the mesh.
+func (w *world) hosts(_ context.Context, name string) ([]string, error) {
+	if name == "beta.home.internal" {
+		return []string{"100.71.0.2", "fd00:1122:3344::2"}, nil
+	}
+	return nil, errors.New("no such host")
 }
 
 func (w *world) membership(mesh, name string) (place.Membership, error) {
@@ -327,6 +360,14 @@ func (f *fakeAgent) Leave(_ context.Context, req api.LeaveRequest) error {
 		return err
 	}
 	go (*world)(f).agentDown() // as the real one, it ends after it has answered
+	return nil
+}
+
+func (f *fakeAgent) Rename(_ context.Context, req api.RenameRequest) error {
+	if err := f.change(); err != nil {
+		return err
+	}
+	f.status.Self.Name = req.Name
 	return nil
 }
 

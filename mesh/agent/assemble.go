@@ -13,6 +13,7 @@ import (
 
 	"warren/mesh"
 	"warren/mesh/courier"
+	"warren/mesh/dns"
 	"warren/mesh/identity"
 	"warren/mesh/letter"
 	"warren/mesh/neighbours"
@@ -35,6 +36,7 @@ import (
 	"warren/tunnel/bind"
 	"warren/tunnel/echo"
 	"warren/tunnel/filter"
+	"warren/tunnel/osnames"
 	"warren/tunnel/sockets"
 )
 
@@ -58,6 +60,7 @@ type parts struct {
 	paths      *place.Paths
 	letters    *letter.Post
 	echo       *echo.Responder
+	naming     *naming
 	network    *network
 }
 
@@ -134,6 +137,7 @@ func (a *agent) assembleMesh(state *place.State, wireGuard wgtypes.Key) (err err
 			a.close()
 		}
 	}()
+	p.naming = &naming{a: a, self: self, dns: dns.New(), resolver: osnames.New(osnames.Options{Mesh: a.o.Mesh, Logger: logger})}
 	p.contacts = a.openContacts(state)
 	p.paths = place.OpenPaths(state, traffic{a.tunnel}.last, a.o.Logger)
 	p.letters = letter.New(letter.Options{Conn: bind.Letters(a.socket), Take: func(sealed []byte, from netip.AddrPort) { p.courier.TakeStraight(sealed, from) }})
@@ -285,6 +289,6 @@ func (p *parts) running() []owner {
 		{"contacts", p.contacts.Run}, {"paths", p.paths.Run}, {"letters", p.letters.Run}, {"sessions", p.sessions.Run}, {"records", p.records.Run}, {"nat", p.nat.Run},
 		{"courier", func(ctx context.Context) error { return p.courier.Run(ctx, p.nat) }},
 		{"relay client", p.relays.client.Run}, {"relay", p.relays.server.Run}, {"port mapping", p.mapper.Run}, {"streams", p.streams.Run},
-		{"standing", p.standing.Run}, {"neighbours", p.neighbours.Run}, {"echo", p.echo.Run}, {"network", p.network.Run},
+		{"standing", p.standing.Run}, {"neighbours", p.neighbours.Run}, {"echo", p.echo.Run}, {"dns", p.naming.dns.Run}, {"resolver", p.naming.resolver.Run}, {"naming", p.naming.Run}, {"network", p.network.Run},
 	}
 }

@@ -11,7 +11,9 @@ import (
 	"warren/mesh/api"
 	"warren/mesh/identity"
 	"warren/mesh/place"
+	"warren/mesh/record"
 	"warren/mesh/report"
+	"warren/mesh/zone"
 	"warren/tunnel/echo"
 )
 
@@ -39,7 +41,9 @@ func (b *backend) Ping(ctx context.Context, req api.PingRequest, reply func(api.
 	if err != nil {
 		return err
 	}
-	target, err := report.Find(p.records.View().Members, p.state.NodeID(), req.Peer)
+	view := p.records.View()
+	req.Peer = zone.Short(view.Domain, req.Peer)
+	target, err := report.Find(view.Members, p.state.NodeID(), req.Peer)
 	if err != nil {
 		return err
 	}
@@ -162,6 +166,21 @@ func (b *backend) Leave(ctx context.Context, req api.LeaveRequest) error {
 	}
 	b.hub.Leave()
 	return nil
+}
+
+// Rename has this node's record say another name. What it is granted follows.
+func (b *backend) Rename(_ context.Context, req api.RenameRequest) error {
+	p, err := b.inMesh()
+	if err != nil {
+		return err
+	}
+	if err := place.ValidName(req.Name); err != nil {
+		return &api.Error{Code: api.CodeBadRequest, Message: err.Error()}
+	}
+	if err := p.state.KeepName(req.Name); err != nil {
+		return err
+	}
+	return p.records.Update(func(own *record.Node) { own.Name = req.Name })
 }
 
 // Reload has the settings read again.

@@ -17,6 +17,7 @@ import (
 	"warren/mesh/place"
 	"warren/mesh/report"
 	"warren/mesh/verdict"
+	"warren/mesh/zone"
 	"warren/nat"
 	"warren/nat/portal"
 	"warren/nat/standing"
@@ -161,7 +162,7 @@ func socketDrops(socket *bind.Bind) map[string]uint64 {
 // dropped are the counters of the owners, by the part whose they are.
 func (p *parts) dropped() map[string]map[string]uint64 {
 	named := make(map[string]uint64)
-	for _, counts := range []map[string]uint64{p.inbound.Dropped(), p.courier.Dropped(), p.letters.Dropped(), p.standing.Dropped()} {
+	for _, counts := range []map[string]uint64{p.inbound.Dropped(), p.courier.Dropped(), p.letters.Dropped(), p.standing.Dropped(), p.naming.dns.Dropped()} {
 		for reason, n := range counts {
 			named[reason] += n
 		}
@@ -192,6 +193,8 @@ func (p *parts) look(board *node.Board) *report.Mesh {
 	for _, id := range slices.SortedFunc(maps.Keys(board.Refusals), identity.NodeID.Compare) {
 		out.Refusals = append(out.Refusals, verdict.Refusal{By: id, Reason: board.Refusals[id].Reason, Since: board.Refusals[id].Since})
 	}
+	served, told := p.naming.dns.Snapshot(), p.naming.resolver.Snapshot()
+	out.Naming = report.Naming{Domain: view.Domain, Using: told.Using, Why: told.Why, Served: served.Addrs, Trouble: served.Trouble}
 	out.Relay.Pairs, out.Relay.Members = p.relays.server.Snapshot()
 	out.Relay.Load, out.Relay.Limit = p.relays.server.Load(), board.Settings.RelayLimit
 	return out
@@ -308,6 +311,9 @@ func lookOf(l portal.Look) verdict.Look {
 // measured lately, that is done first.
 func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) {
 	seen := b.look()
+	if seen.Mesh != nil {
+		req.Peer = zone.Short(seen.Mesh.Naming.Domain, req.Peer)
+	}
 	static, err := seen.FindStatic(req.Peer)
 	switch {
 	case err != nil:

@@ -13,6 +13,7 @@ import (
 	"warren/mesh/place"
 	"warren/mesh/record"
 	"warren/mesh/report"
+	"warren/mesh/zone"
 )
 
 // power is what an admin, or whoever has the root key, can do to others: by the records alone, without a network.
@@ -77,6 +78,7 @@ func (p power) foresee(act api.Act) (aim report.Aim, found api.Consequences, err
 		}
 	}
 	self, view := p.state.NodeID(), p.records.View()
+	act.Node = zone.Short(view.Domain, act.Node)
 	seen := &report.Mesh{Self: self, Records: recordsOf(view, p)}
 	if aim, err = seen.Records.Take(act, self); err != nil {
 		return aim, found, err

@@ -76,6 +76,11 @@ func (b *fakeBackend) Leave(_ context.Context, req LeaveRequest) error {
 	return b.err
 }
 
+func (b *fakeBackend) Rename(_ context.Context, req RenameRequest) error {
+	b.asked = append(b.asked, req)
+	return b.err
+}
+
 func (b *fakeBackend) Reload(context.Context) (Reloaded, error) {
 	return Reloaded{Schema: Schema, Pending: []string{}}, b.err
 }

@@ -88,6 +88,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/consequences", s.reading(s.consequences))
 	mux.HandleFunc("POST /v1/commit", s.changing(s.commit))
 	mux.HandleFunc("POST /v1/leave", s.changing(s.leave))
+	mux.HandleFunc("POST /v1/rename", s.changing(s.rename))
 	mux.HandleFunc("POST /v1/reload", s.changing(s.reload))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, &Error{Code: CodeNotFound, Message: fmt.Sprintf("no such call: %s %.100s", r.Method, r.URL.Path),

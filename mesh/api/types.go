@@ -23,6 +23,7 @@ const Schema = 4
 type Backend interface {
 	Diagnosis
 	Power
+	Naming
 	// Status returns a snapshot. It never waits for the network.
 	Status(ctx context.Context) (Status, error)
 	// Ping sends req.Count pings and calls reply from the calling goroutine for each answer or loss.
@@ -87,8 +88,18 @@ type Status struct {
 	// Streams counts what has become of connections to the TCP ports on which this node takes streams, for members whose networks
 	// drop UDP; absent when there was none.
 	Streams *Streams `json:"streams,omitempty"`
+	// Names says how the mesh's names are known on this machine; absent without a mesh.
+	Names *Names `json:"names,omitempty"`
 	// Dropped counts what was refused or dropped since the start, under named reasons.
 	Dropped map[string]uint64 `json:"dropped"`
+}
+
+// Names says where questions about names are answered, and whether this machine's own resolver asks there.
+type Names struct {
+	Using   string       `json:"using"`             // "resolved", "resolver", "hosts"; "": the resolver was told nothing
+	Why     string       `json:"why"`               // this way, or none, in words
+	Served  []netip.Addr `json:"served"`            // this node answers here, port 53
+	Trouble []string     `json:"trouble,omitempty"` // why it does not at an address of its own, in words
 }
 
 // Streams counts connections since the start of the agent. Whoever connects is counted once.
@@ -135,6 +146,7 @@ type Relayed struct {
 // Mesh describes the mesh as a whole.
 type Mesh struct {
 	Name    string       `json:"name"`
+	Domain  string       `json:"domain"`  // under which members have names
 	ID      string       `json:"id"`      // 32 hexadecimal digits
 	Prefix4 netip.Prefix `json:"prefix4"` // "" in JSON when the mesh has no IPv4
 	Prefix6 netip.Prefix `json:"prefix6"`

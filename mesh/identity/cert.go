@@ -36,6 +36,7 @@ type Authority struct {
 type RootTerms struct {
 	Name    string       // of the mesh, at most 63 bytes
 	Prefix4 netip.Prefix // IPv4 overlay network, the zero Prefix for IPv6 only
+	Domain  string       // under which its members have names, see CheckDomain; "": the one that follows from Name, see Zone
 }
 
 // InviteTerms is what an invite certificate grants.

@@ -45,10 +45,11 @@ type inviteTermsDER struct {
 	Tags     []string
 }
 
-// rootTermsDER is the root extension: SEQUENCE { prefix4 UTF8String }, "" for none. The mesh's name is
-// the root's common name.
+// rootTermsDER is the root extension: SEQUENCE { prefix4 UTF8String, domain UTF8String OPTIONAL }, prefix4 "" for none. The mesh's name is
+// the root's common name, and the domain follows from it where none is given. Versions that know of no domain skip it.
 type rootTermsDER struct {
 	Prefix4 string `asn1:"utf8"`
+	Domain  string `asn1:"utf8,optional"`
 }
 
 // TermsOf reads the terms of an invite certificate. The error wraps ErrCertificate.
@@ -97,14 +98,16 @@ func parseRootTerms(value []byte) (RootTerms, error) {
 	if rest, err := asn1.Unmarshal(value, &der); err != nil || len(rest) > 0 {
 		return RootTerms{}, formError("terms of a root")
 	}
+	terms := RootTerms{Domain: der.Domain}
 	if der.Prefix4 == "" {
-		return RootTerms{}, nil
+		return terms, nil
 	}
 	prefix, err := netip.ParsePrefix(der.Prefix4)
 	if err != nil || prefix.String() != der.Prefix4 {
 		return RootTerms{}, formError("terms of a root")
 	}
-	return RootTerms{Prefix4: prefix}, nil
+	terms.Prefix4 = prefix
+	return terms, nil
 }
 
 func (t InviteTerms) extension() (pkix.Extension, error) {
@@ -136,7 +139,7 @@ func (t RootTerms) extension() (pkix.Extension, error) {
 	if err := t.check(); err != nil {
 		return pkix.Extension{}, err
 	}
-	der := rootTermsDER{}
+	der := rootTermsDER{Domain: t.Domain}
 	if t.Prefix4.IsValid() {
 		der.Prefix4 = t.Prefix4.String()
 	}
@@ -150,6 +153,11 @@ func (t RootTerms) extension() (pkix.Extension, error) {
 func (t RootTerms) check() error {
 	if t.Name == "" || len(t.Name) > maxMeshName || !IsText(t.Name) {
 		return fmt.Errorf("mesh name %q: want 1 to %d bytes of printable text", t.Name, maxMeshName)
+	}
+	if t.Domain != "" {
+		if err := CheckDomain(t.Domain); err != nil {
+			return err
+		}
 	}
 	if t.Prefix4.IsValid() {
 		return CheckPrefix4(t.Prefix4)

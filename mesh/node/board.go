@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"warren/mesh/identity"
@@ -21,6 +22,12 @@ type Board struct {
 	NoIPv4   bool // the overlay has no IPv4 on this machine
 }
 
+// posted is the latest board, and whether there is another one.
+type posted struct {
+	atomic.Pointer[Board]
+	changed chan struct{}
+}
+
 // Refusal is what a member says that wants no session with this node.
 type Refusal struct {
 	Reason string // in its words
@@ -37,6 +44,9 @@ type remarks struct {
 
 // Board returns the latest one. It is shared: nothing in it may be changed.
 func (h *Hub) Board() *Board { return h.board.Load() }
+
+// Boards has a value when there is another board. What the records say may have changed as well.
+func (h *Hub) Boards() <-chan struct{} { return h.board.changed }
 
 // publish makes the board anew.
 func (h *Hub) publish(f facts, want desired, failed error) {
@@ -70,6 +80,10 @@ func (h *Hub) publish(f facts, want desired, failed error) {
 	}
 	h.said.see(want.conflicts, h.log)
 	h.board.Store(b)
+	select {
+	case h.board.changed <- struct{}{}:
+	default:
+	}
 }
 
 // see logs the conflicts that are new, and those that are over.

@@ -36,6 +36,7 @@ var Effects = map[string]Effect{
 	"mesh.lan":                   AtReload,
 	"mesh.stream_ports":          AtReload,
 	"mesh.relay_limit":           AtReload,
+	"mesh.names":                 AtReload,
 	"peer.name":                  AtReload,
 	"peer.public_key":            AtReload,
 	"peer.allowed_ips":           AtReload,

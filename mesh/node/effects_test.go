@@ -38,6 +38,7 @@ var changes = map[string]struct {
 	"Static.Keepalive":     {"peer.persistent_keepalive", func(s *Settings) { s.Static[0].Keepalive = time.Minute }},
 	"Static.Share":         {"peer.share", func(s *Settings) { s.Static[0].Share = true }},
 	"StreamPorts":          {"mesh.stream_ports", func(s *Settings) { s.StreamPorts = []uint16{443} }},
+	"Names":                {"mesh.names", nil}, // of mesh/agent, by the board
 	"RelayLimit":           {"mesh.relay_limit", func(s *Settings) { s.RelayLimit = 1e6 }},
 }
 

@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -66,7 +65,7 @@ type Hub struct {
 	leaving sync.Once
 
 	// atomic
-	board atomic.Pointer[Board]
+	board posted
 
 	// owned by the loop
 	settings Settings
@@ -117,7 +116,7 @@ func New(o Options) (*Hub, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &Hub{
-		o: o, log: o.Logger.With("part", "node"), reloads: make(chan chan reloaded), leave: make(chan struct{}),
+		o: o, log: o.Logger.With("part", "node"), reloads: make(chan chan reloaded), board: posted{changed: make(chan struct{}, 1)}, leave: make(chan struct{}),
 		settings: o.Settings, peers: make(map[identity.NodeID]*peer), sessions: make(map[identity.NodeID]sessionFacts),
 		said: remarks{refusals: make(map[identity.NodeID]Refusal)},
 	}

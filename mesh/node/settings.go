@@ -56,5 +56,6 @@ type Settings struct {
 
 	// StreamPorts are TCP ports on which streams are accepted too, beside that of the number of the UDP port.
 	StreamPorts []uint16
-	RelayLimit  int // what is forwarded for other members at most, in bytes a second; 0: no limit
+	Names       string // how this machine's resolver learns the mesh's names: a mode of tunnel/osnames
+	RelayLimit  int    // what is forwarded for other members at most, in bytes a second; 0: no limit
 }

@@ -26,6 +26,7 @@ type CreateOptions struct {
 	Name      string       // of this node, a ValidName
 	IPv4      netip.Prefix // zero: chosen from the mesh ID, clear of local routes
 	NoIPv4    bool
+	Domain    string   // see identity.CheckDomain; "": the mesh's name below .internal
 	Endpoints []string // host:port, kept in the state directory
 	Port      uint16   // 0: the first free one from DefaultPort on; kept in the state directory, as is the name of the interface
 	Claims    []Claim  // what is taken on this machine beside what Claims finds: by config files
@@ -69,7 +70,7 @@ func Create(o CreateOptions) (Membership, error) {
 		return Membership{}, err
 	}
 	now := time.Now()
-	root, err := identity.NewRoot(rootKey, identity.RootTerms{Name: o.Mesh, Prefix4: prefix4}, now)
+	root, err := identity.NewRoot(rootKey, identity.RootTerms{Name: o.Mesh, Prefix4: prefix4, Domain: o.Domain}, now)
 	if err != nil {
 		return Membership{}, err
 	}

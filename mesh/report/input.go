@@ -83,7 +83,17 @@ type Mesh struct {
 	Refusals    []verdict.Refusal
 	Relay       Relay
 	Streams     Streams
+	Naming      Naming
 	Unsent      []verdict.Unsent // as Agent's
+}
+
+// Naming is how the mesh's names are known on this machine.
+type Naming struct {
+	Domain  string
+	Using   string                // how the machine's resolver knows them; "": it does not
+	Why     string                // so, in words
+	Served  []netip.Addr          // where this node answers
+	Trouble map[netip.Addr]string // why not there, in words
 }
 
 // Records is what the records say.

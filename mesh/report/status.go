@@ -48,6 +48,7 @@ func dropped(parts map[string]map[string]uint64) map[string]uint64 {
 func (m *Mesh) fill(out *api.Status, a Agent) {
 	r, names, powers := &m.Records, NamesOf(m.Records.Members), m.Records.powers()
 	out.Mesh = &api.Mesh{Name: m.Name, ID: m.ID.String(), Prefix4: r.Prefix4, Prefix6: r.Prefix6, Records: r.Count, Syncing: r.Missing}
+	out.Mesh.Domain, out.Names = m.Naming.Domain, m.Naming.show()
 	for _, other := range r.Members {
 		if other.State == roster.Active {
 			out.Mesh.Members++

@@ -91,7 +91,7 @@ func (m *Mesh) onlyAdmin(names Names) string {
 func portTrouble(err error) string {
 	switch {
 	case errors.Is(err, syscall.EACCES):
-		return "ports below 1024 need CAP_NET_BIND_SERVICE; the comments in the systemd unit say how to add it"
+		return "ports below 1024 need CAP_NET_BIND_SERVICE, which the systemd unit has; sudo warren service install writes it anew"
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "another program has it"
 	}

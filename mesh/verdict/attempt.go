@@ -129,6 +129,14 @@ func (a Attempt) sums() (sent, answered, heard, able int) {
 	return sent, answered, heard, able
 }
 
+// cutShort reports whether the attempt ended before silence could show anything: it was given up after fewer checks than a STUN request is repeated
+// until nobody answers (Rc, RFC 8489, 6.2.1), as when the peer begins anew.
+func (a Attempt) cutShort() bool {
+	const requests = 7
+	sent, answered, heard, _ := a.sums()
+	return !a.Nominated.IsValid() && answered+heard == 0 && sent > 0 && sent < requests
+}
+
 // mappedTo reports whether the peer's NAT shows one of these addresses.
 func (a Attempt) mappedTo(addrs []netip.Addr) bool {
 	return slices.ContainsFunc(a.Pairs, func(p Pair) bool { return p.Type == serverReflexive && slices.Contains(addrs, p.Remote.Addr()) })

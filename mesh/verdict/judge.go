@@ -210,12 +210,22 @@ func (e *Evidence) deaf() Verdict {
 	return Verdict{Kind: Deaf, Cause: AnswersNoIntroduction{peer}, Fix: SeeThere{e.Here.ID}}
 }
 
-// lastTrial is the newest attempt that has ended; false when none has.
+// lastTrial is the newest attempt that has ended and shows something; false when there is none. One that was cut short shows nothing by itself: but
+// when there are as many as make a pattern, the newest counts.
 func (e *Evidence) lastTrial() (Attempt, bool) {
+	const pattern = 3
+	var short []Attempt
 	for _, a := range e.Attempts {
-		if !a.Ended.IsZero() {
+		switch {
+		case a.Ended.IsZero():
+		case a.cutShort():
+			short = append(short, a)
+		default:
 			return a, true
 		}
+	}
+	if len(short) >= pattern {
+		return short[0], true
 	}
 	return Attempt{}, false
 }

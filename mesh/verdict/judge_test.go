@@ -123,6 +123,24 @@ func TestVerdicts(t *testing.T) {
 			asked(true)(e)
 			e.Path, e.Sessions = Path{}, 0
 		}, Lost, []string{"b has just stopped answering"}},
+		{"an attempt ended after two checks, as the peer began anew", func(e *Evidence) {
+			e.Path, e.Keyed = Path{}, time.Time{}
+			e.Here.NAT, e.There.NAT = kindsOf(eim, strict, absent), kindsOf(eim, strict, absent)
+			tried(e, pair("host", 1, 0, 0), pair("srflx", 1, 0, 0))
+		}, Trying, []string{"b is not reached"}},
+		{"such a one after one that was whole", func(e *Evidence) {
+			viaRelay(e)
+			e.Here.NAT, e.There.NAT = kindsOf(eim, strict, absent), kindsOf(eim, strict, absent)
+			tried(e, pair("srflx", 2, 0, 0))
+			unanswered(e)
+		}, Firewall, []string{"none of 50 checks was answered"}},
+		{"each attempt ends after two checks", func(e *Evidence) {
+			viaRelay(e)
+			e.Here.NAT, e.There.NAT = kindsOf(eim, strict, absent), kindsOf(eim, strict, absent)
+			for range 3 {
+				tried(e, pair("srflx", 2, 0, 0))
+			}
+		}, Firewall, []string{"none of 2 checks was answered"}},
 		{"handshakes fail after a good time", func(e *Evidence) {
 			asked(false)(e)
 			viaRelay(e)

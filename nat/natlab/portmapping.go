@@ -64,9 +64,7 @@ func (r *Router) OfferMapping(o MappingProtocols) *Process {
 	l := r.lab
 	// Only its LAN's host is missing for a router to run programs as hosts do.
 	h := &Host{Name: r.Name, lab: l, space: r.space}
-	for _, own := range []string{"run", "lib", "etc"} {
-		l.must(os.MkdirAll(filepath.Join(h.Dir(), own), 0o755))
-	}
+	h.furnish()
 	l.must(r.space.nft(mappingTables))
 	conf := []string{
 		"ext_ifname=wan", "listening_ip=lan", "http_port=0", "secure_mode=yes", "system_uptime=no",

@@ -25,6 +25,7 @@ import (
 // Settings of this machine's own warren are hidden, and so is its resolver where the host has one of its own.
 const enter = `mount --bind "$1/run" /run && mount --bind "$1/lib" /var/lib &&
 { [ ! -d /etc/warren ] || mount --bind "$1/etc" /etc/warren; } &&
+{ [ ! -e "$1/hosts" ] || mount --bind "$1/hosts" /etc/hosts; } &&
 { [ ! -e "$1/resolv.conf" ] || mount --bind "$1/resolv.conf" /etc/resolv.conf; } && shift && exec "$@"`
 
 // argv returns the words that run a command inside the host.
@@ -38,7 +39,7 @@ func (h *Host) argv(argv []string) []string {
 func (h *Host) Dir() string { return filepath.Join(h.lab.claim.dir, h.Name) }
 
 // Command prepares a command that runs inside the host: in its network, and
-// with a /run and a /var/lib of its own. The started process has the pid of the command itself.
+// with a /run, a /var/lib and an /etc/hosts of its own. The started process has the pid of the command itself.
 func (h *Host) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	words := h.argv(argv)
 	return exec.CommandContext(ctx, words[0], words[1:]...)

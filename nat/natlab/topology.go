@@ -320,11 +320,20 @@ func (l *Lab) Host(name string, behind *Router) *Host {
 func (l *Lab) AddHost(o HostOptions) *Host {
 	h := &Host{Name: o.Name, lab: l, only: o.Only, space: l.space(o.Name, false)}
 	h.attach(o.Behind)
-	for _, own := range []string{"run", "lib", "etc"} {
-		l.must(os.MkdirAll(filepath.Join(h.Dir(), own), 0o755))
-	}
+	h.furnish()
 	return h
 }
+
+// furnish gives the host what its programs find as their own: see Command.
+func (h *Host) furnish() {
+	for _, own := range []string{"run", "lib", "etc"} {
+		h.lab.must(os.MkdirAll(filepath.Join(h.Dir(), own), 0o755))
+	}
+	h.lab.must(os.WriteFile(h.HostsFile(), []byte("127.0.0.1\tlocalhost\n"), 0o644))
+}
+
+// HostsFile is what the host's programs have as /etc/hosts: mounted by itself, as in a container.
+func (h *Host) HostsFile() string { return filepath.Join(h.Dir(), "hosts") }
 
 func (h *Host) attach(behind *Router) {
 	h.route = behind
@@ -391,8 +400,6 @@ func (h *Host) Alias() (v4, v6 netip.Addr) {
 // HostOn is a router as a host: programs can run on it. It has no name of its own in the network, and no other card.
 func (l *Lab) HostOn(r *Router) *Host {
 	h := &Host{Name: r.Name, lab: l, space: r.space, card: r.wan}
-	for _, own := range []string{"run", "lib", "etc"} {
-		l.must(os.MkdirAll(filepath.Join(h.Dir(), own), 0o755))
-	}
+	h.furnish()
 	return h
 }

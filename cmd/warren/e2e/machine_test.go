@@ -41,6 +41,15 @@ type machine struct {
 // machine boots a host.
 func (b *bed) machine(name string, behind *natlab.Router) *machine {
 	b.t.Helper()
+	return b.machineWith(name, behind, "")
+}
+
+// resolvedFiles is where .ci/setup has unpacked the package of systemd's resolver: installed, it would take this machine's own /etc/resolv.conf.
+const resolvedFiles = "/var/cache/warren-lab/systemd-resolved"
+
+// machineWith boots a host; with the files of systemd's resolver that runs there, too.
+func (b *bed) machineWith(name string, behind *natlab.Router, resolved string) *machine {
+	b.t.Helper()
 	for tool, pkg := range machineTools {
 		if _, err := exec.LookPath(tool); err != nil {
 			if os.Getenv("CI") != "" {
@@ -54,7 +63,7 @@ func (b *bed) machine(name string, behind *natlab.Router) *machine {
 	console, err := os.Create(m.said)
 	b.must(err)
 	defer console.Close()
-	cmd := exec.Command("sh", "-c", machineScript, "machine", "wl"+b.ID()+"-"+name, host.Dir(), b.binary)
+	cmd := exec.Command("sh", "-c", machineScript, "machine", "wl"+b.ID()+"-"+name, host.Dir(), b.binary, resolved)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = console, console, "/"
 	// A session of its own: ^C reaches only the owner, whose end the script then sees.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

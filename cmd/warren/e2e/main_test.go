@@ -65,7 +65,7 @@ type bed struct {
 }
 
 // newBed makes a lab for one test, which may run beside others and has the
-// time limit. Afterwards all agents are stopped, and have to end well.
+// time limit, more of it on a crowded machine (patience). Afterwards all agents are stopped, and have to end well.
 func newBed(t *testing.T, limit time.Duration) *bed {
 	t.Helper()
 	return bedWith(t, build, limit)
@@ -85,7 +85,7 @@ func bedWith(t testing.TB, build func() (string, error), limit time.Duration) *b
 		t.Fatal(err)
 	}
 	// Not the test's own context: that ends before the clean-up.
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := patience(limit)
 	b := &bed{Lab: l, t: t, ctx: ctx, binary: binary, since: time.Now()}
 	t.Cleanup(func() {
 		defer cancel()

@@ -63,13 +63,15 @@ func (b *bed) meshed(nodes ...*Node) {
 
 // pingAll pings the addresses in turn, each until it has answered.
 func (n *Node) pingAll(ctx context.Context, to []string) error {
-	const script = `for to in "$@"; do
+	const script = `most=$1; shift
+	for to in "$@"; do
 		n=0
 		until ping -n -q -c 1 -W 1 "$to" >/dev/null; do
-			n=$((n+1)); [ $n -lt 20 ] || { echo "no answer from $to"; exit 1; }
+			n=$((n+1)); [ $n -lt $most ] || { echo "no answer from $to"; exit 1; }
 		done
 	done`
-	_, err := n.Host.Run(ctx, append([]string{"sh", "-c", script, "sh"}, to...)...)
+	most := fmt.Sprint(int(20 * crowd()))
+	_, err := n.Host.Run(ctx, append([]string{"sh", "-c", script, "sh", most}, to...)...)
 	return err
 }
 

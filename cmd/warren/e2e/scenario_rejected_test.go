@@ -37,7 +37,7 @@ func TestFirewallRejects(t *testing.T) {
 	})
 	bed.must(err)
 	bed.why(x, founder, "firewall-here", says, "this machine's own firewall")
-	bed.netcheck(x, says, "let UDP out to port 9277")
+	bed.netcheck(x, nil, says, "let UDP out to port 9277")
 	bed.must(x.WaitPing(bed.ctx, founder))
 
 	bed.step("and lets it out again")

@@ -59,7 +59,7 @@ func (b *bed) promptStop(n *Node) {
 	b.must(n.Stop())
 	took := time.Since(begin)
 	b.t.Logf("%s stopped in %v", n.Name(), took.Round(time.Millisecond))
-	if took > stopWithin {
+	if took > stretch(stopWithin) {
 		b.t.Errorf("%s took %v to stop, want less than %v", n.Name(), took, stopWithin)
 	}
 }

@@ -65,7 +65,7 @@ func TestTightPath(t *testing.T) {
 				return ok && p.Connected() && n.Ping(bed.ctx, p.Addresses[0], time.Second) == nil
 			})
 			took := time.Since(began)
-			if err != nil || took > 30*time.Second {
+			if err != nil || took > stretch(30*time.Second) {
 				t.Errorf("%s: connected after %v: %v", name, took, err)
 				return
 			}

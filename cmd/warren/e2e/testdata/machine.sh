@@ -1,8 +1,9 @@
-# machine.sh NAMESPACE DIR BINARY - boot systemd in a network namespace, and hold it until standard input ends.
+# machine.sh NAMESPACE DIR BINARY [RESOLVED] - boot systemd in a network namespace, and hold it until standard input ends.
 #
+# With RESOLVED, a directory with the files of systemd's own resolver, that runs and is asked.
 # What it sees is this machine's root directory beneath a layer in memory, without this machine's services, jobs and meshes.
 # All of it is inside namespaces of mounts and processes that end with it; of the control groups, which do not, it takes away its own.
-ns=$1 dir=$2 binary=$3
+ns=$1 dir=$2 binary=$3 resolved=$4
 exec 3<&0 # a command in the background has no standard input of its own
 groups=""
 for g in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
@@ -11,7 +12,7 @@ done
 
 boot=$(cat <<'SCRIPT'
 set -e
-ns=$1 dir=$2 binary=$3
+ns=$1 dir=$2 binary=$3 resolved=$4
 mount --make-rprivate /
 # nspawn keeps notes there, of machines of which nobody else shall know.
 mkdir -p /run/systemd && mount -t tmpfs none /run/systemd
@@ -26,6 +27,15 @@ mkdir etc/systemd/system etc/init.d
 : >etc/machine-id
 : >etc/fstab
 install -m 0755 "$binary" usr/local/bin/warren
+if [ -n "$resolved" ]; then
+	tar -C "$resolved" -cf - . | tar -xf - --keep-directory-symlink
+	chroot . systemd-sysusers
+	mkdir -p etc/systemd/system/multi-user.target.wants
+	ln -s /lib/systemd/system/systemd-resolved.service etc/systemd/system/multi-user.target.wants/
+	ln -s /lib/systemd/system/systemd-resolved.service etc/systemd/system/dbus-org.freedesktop.resolve1.service
+	rm -f etc/resolv.conf
+	ln -s /run/systemd/resolve/stub-resolv.conf etc/resolv.conf
+fi
 cd ..
 while :; do
 	status=0
@@ -39,8 +49,8 @@ SCRIPT
 
 sh -c '
 	for g in $5; do mkdir -p "$g" && echo $$ >"$g/cgroup.procs"; done
-	exec unshare --mount --pid --fork --kill-child --mount-proc sh -c "$4" sh "$1" "$2" "$3"
-' sh "$ns" "$dir" "$binary" "$boot" "$groups" </dev/null 3<&- &
+	exec unshare --mount --pid --fork --kill-child --mount-proc sh -c "$4" sh "$1" "$2" "$3" "$6"
+' sh "$ns" "$dir" "$binary" "$boot" "$groups" "$resolved" </dev/null 3<&- &
 pid=$!
 # The end of the machine ends the wait for the owner, too.
 { cat <&3 >/dev/null; kill -9 $pid 2>/dev/null; } &
