@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Bounds of the table. A flow takes about 150 bytes.
+// Bounds of the table. A flow takes about 150 bytes, all of them 10 MB.
 const (
-	maxFlows = 1 << 17
+	maxFlows = 1 << 16
 	maxPeer  = 1 << 14 // that one peer has begun
-	maxOwn   = 1 << 16 // that were begun here, whatever peers do
+	maxOwn   = 1 << 15 // that were begun here, whatever peers do
 	shards   = 64      // so that the directions, and several peers, do not wait for each other
 	sampled  = 64      // flows of which one may have to go for another
 	sweeping = time.Second
