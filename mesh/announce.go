@@ -11,6 +11,9 @@ import (
 // Member is a member as the records have it.
 type Member = roster.Member
 
+// Device is a plain WireGuard device that a node hosts.
+type Device = record.Device
+
 // The states of a member.
 const (
 	Active = roster.Active
@@ -27,6 +30,7 @@ type Own struct {
 	Anchors   []identity.NodeID
 	Routes    []netip.Prefix // a record holds record.MaxRoutes of them; the others are left out
 	Addr4     netip.Addr
+	Devices   []Device // hosted here; a record holds record.MaxDevices of them
 }
 
 // Announce has the own record say this. When it says so already nothing happens.
@@ -34,6 +38,7 @@ func (m *Mesh) Announce(own Own) error {
 	routes := own.Routes[:min(len(own.Routes), record.MaxRoutes)]
 	return m.Update(func(r *record.Node) {
 		r.Endpoints, r.Streams, r.Anchors, r.Routes, r.Addr4 = own.Endpoints, own.Streams, own.Anchors, routes, own.Addr4
+		r.Devices = own.Devices[:min(len(own.Devices), record.MaxDevices)]
 	})
 }
 

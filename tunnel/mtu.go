@@ -144,7 +144,7 @@ func (s *sizes) setPeers(peers []Peer) {
 			}
 			paths[p.ID] = way
 		}
-		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Path: way.path.question(s.link.mtu)}
+		list[i] = fit.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs, Addr: p.Answers, Hosted: p.Hosted, Path: way.path.question(s.link.mtu)}
 	}
 	s.peers, s.paths = peers, paths
 	s.fit.SetPeers(s.link.self, list)

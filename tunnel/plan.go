@@ -106,7 +106,7 @@ func added(p Peer) wgtypes.PeerConfig {
 // Equal reports whether two peers are to be set alike; prefixes in another order are another peer.
 func (p Peer) Equal(o Peer) bool {
 	return p.ID == o.ID && p.PublicKey == o.PublicKey && p.PresharedKey == o.PresharedKey && slices.Equal(p.AllowedIPs, o.AllowedIPs) &&
-		p.Endpoint == o.Endpoint && p.Keepalive == o.Keepalive && p.Answers == o.Answers && p.Controlling == o.Controlling
+		p.Endpoint == o.Endpoint && p.Keepalive == o.Keepalive && p.Answers == o.Answers && p.Hosted == o.Hosted && p.Controlling == o.Controlling
 }
 
 // changed is the difference between a peer that is there and the wanted one. Prefixes are only added where that is enough: to

@@ -106,6 +106,8 @@ type Peer struct {
 	// Answers is the peer's own IPv6 address inside the tunnel, where it answers probes of the path MTU. Zero: it answers
 	// none, as plain WireGuard, and packets to it are held to the MTU of the interface or DefaultMTU.
 	Answers netip.Addr
+	// Hosted says that a static peer reaches the members through this node, and they it, whatever the system's own forwarding is set to.
+	Hosted bool
 	// Controlling says that this side has the first word in the handshake with a member. The two sides differ in it.
 	Controlling bool
 }

@@ -162,6 +162,7 @@ func (a *app) rootCommand() *cobra.Command {
 		changes(inviteCommand{d, con, a.now}.cobra()),
 		changes(completing(joinCommand{d, con, start, a.join}.cobra(), files)),
 		destroys(revokeCommand{d, con, a.now, a.offline}.cobra()),
+		deviceCommand{d, con}.cobra(),
 		adminCommand{d, con, a.now, a.offline}.cobra(),
 		changes(completing(renameCommand{d, con}.cobra(), nothing)),
 		destroys(leaveCommand{d, con, start, a.leave, a.names, a.down}.cobra()),

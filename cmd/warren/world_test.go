@@ -363,6 +363,24 @@ func (f *fakeAgent) Leave(_ context.Context, req api.LeaveRequest) error {
 	return nil
 }
 
+func (f *fakeAgent) Devices(context.Context) (api.DeviceList, error) {
+	return api.DeviceList{Devices: []api.Device{{Name: "phone", Addresses: []netip.Addr{netip.MustParseAddr("100.71.0.99")}, Tags: []string{"lan"}}}}, nil
+}
+
+func (f *fakeAgent) Device(_ context.Context, req api.DeviceName) (api.DeviceSetup, error) {
+	return f.AddDevice(nil, api.DeviceRequest{Name: req.Name, Endpoint: req.Endpoint})
+}
+
+func (f *fakeAgent) AddDevice(_ context.Context, req api.DeviceRequest) (api.DeviceSetup, error) {
+	if err := f.change(); err != nil {
+		return api.DeviceSetup{}, err
+	}
+	return api.DeviceSetup{Name: req.Name, Addresses: []netip.Addr{netip.MustParseAddr("100.71.0.99")}, PublicKey: "k0=", PresharedKey: "p0=", Endpoint: "vpn.example.org:9277", Public: true,
+		AllowedIPs: []netip.Prefix{f.status.Mesh.Prefix4}, DNS: []netip.Addr{f.status.Self.Addresses[0]}, Domain: "home.internal"}, nil
+}
+
+func (f *fakeAgent) RemoveDevice(context.Context, api.DeviceName) error { return f.change() }
+
 func (f *fakeAgent) Rename(_ context.Context, req api.RenameRequest) error {
 	if err := f.change(); err != nil {
 		return err

@@ -73,11 +73,8 @@ func Run(ctx context.Context, o Options) error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	settings, err := o.Load()
-	if err != nil {
-		return err
-	}
 	var state *place.State
+	var err error
 	if o.Mesh != "" {
 		if state, err = place.Load(o.StateDir); err != nil {
 			return err
@@ -87,6 +84,11 @@ func Run(ctx context.Context, o Options) error {
 			return err
 		}
 		defer lock.Close()
+		o.Load = withDevices(o.Load, state)
+	}
+	settings, err := o.Load()
+	if err != nil {
+		return err
 	}
 	a, private, err := prepare(o, settings, state)
 	if err != nil {

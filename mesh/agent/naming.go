@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"warren/mesh"
 	"warren/mesh/dns"
@@ -37,7 +38,7 @@ func (n *naming) Run(ctx context.Context) error {
 	}
 }
 
-// namesOf names the active members first, then static peers that have addresses in the overlay: a member's name is granted, that of a static peer is
+// namesOf names the active members first, then the devices that they host, then static peers that have addresses in the overlay: a member's name is granted, that of a static peer is
 // this machine's word alone.
 func namesOf(view *mesh.View, self identity.NodeID, board *node.Board) (served dns.Desired, told osnames.Desired) {
 	own, _ := view.Member(self)
@@ -58,6 +59,20 @@ func namesOf(view *mesh.View, self identity.NodeID, board *node.Board) (served d
 	for _, m := range view.Members {
 		if m.State == mesh.Active {
 			names.Hosts = append(names.Hosts, zone.Host{Name: m.Name, Addrs: addrsOf(m)})
+		}
+	}
+	for _, m := range view.Members {
+		if m.State != mesh.Active {
+			continue
+		}
+		for _, d := range m.Record.Devices { // only what is routed to their host is theirs
+			h := zone.Host{Name: d.Name}
+			for _, addr := range d.Addrs {
+				if slices.ContainsFunc(m.Routes, func(p netip.Prefix) bool { return p.IsSingleIP() && p.Addr() == addr }) {
+					h.Addrs = append(h.Addrs, addr)
+				}
+			}
+			names.Hosts = append(names.Hosts, h)
 		}
 	}
 	served.From = append(served.From, names.Networks...)

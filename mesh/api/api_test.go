@@ -76,6 +76,23 @@ func (b *fakeBackend) Leave(_ context.Context, req LeaveRequest) error {
 	return b.err
 }
 
+func (b *fakeBackend) Devices(context.Context) (DeviceList, error) { return DeviceList{}, b.err }
+
+func (b *fakeBackend) Device(_ context.Context, req DeviceName) (DeviceSetup, error) {
+	b.asked = append(b.asked, req)
+	return DeviceSetup{Name: req.Name}, b.err
+}
+
+func (b *fakeBackend) AddDevice(_ context.Context, req DeviceRequest) (DeviceSetup, error) {
+	b.asked = append(b.asked, req)
+	return DeviceSetup{Name: req.Name}, b.err
+}
+
+func (b *fakeBackend) RemoveDevice(_ context.Context, req DeviceName) error {
+	b.asked = append(b.asked, req)
+	return b.err
+}
+
 func (b *fakeBackend) Rename(_ context.Context, req RenameRequest) error {
 	b.asked = append(b.asked, req)
 	return b.err

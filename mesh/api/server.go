@@ -88,6 +88,10 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/consequences", s.reading(s.consequences))
 	mux.HandleFunc("POST /v1/commit", s.changing(s.commit))
 	mux.HandleFunc("POST /v1/leave", s.changing(s.leave))
+	mux.HandleFunc("GET /v1/devices", s.reading(s.devices))
+	mux.HandleFunc("POST /v1/devices/add", s.changing(s.addDevice))
+	mux.HandleFunc("POST /v1/devices/show", s.changing(s.device))
+	mux.HandleFunc("POST /v1/devices/remove", s.changing(s.removeDevice))
 	mux.HandleFunc("POST /v1/rename", s.changing(s.rename))
 	mux.HandleFunc("POST /v1/reload", s.changing(s.reload))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

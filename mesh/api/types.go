@@ -24,6 +24,7 @@ type Backend interface {
 	Diagnosis
 	Power
 	Naming
+	Devices
 	// Status returns a snapshot. It never waits for the network.
 	Status(ctx context.Context) (Status, error)
 	// Ping sends req.Count pings and calls reply from the calling goroutine for each answer or loss.

@@ -117,16 +117,8 @@ func (t InviteTerms) extension() (pkix.Extension, error) {
 	if t.NodeLife < 0 || t.NodeLife > NodeLife || t.NodeLife%time.Second != 0 {
 		return pkix.Extension{}, fmt.Errorf("node life %s: want whole seconds, at most %s", t.NodeLife, NodeLife)
 	}
-	if len(t.Tags) > maxTags {
-		return pkix.Extension{}, fmt.Errorf("%d tags: at most %d", len(t.Tags), maxTags)
-	}
-	for i, tag := range t.Tags {
-		if !isTag(tag) {
-			return pkix.Extension{}, fmt.Errorf("tag %q: want 1 to %d letters a-z, digits, hyphens, underscores, dots and colons", tag, maxTagSize)
-		}
-		if slices.Contains(t.Tags[:i], tag) {
-			return pkix.Extension{}, fmt.Errorf("tag %q: given twice", tag)
-		}
+	if err := CheckTags(t.Tags); err != nil {
+		return pkix.Extension{}, err
 	}
 	value, err := asn1.Marshal(inviteTermsDER{Uses: t.Uses, Admin: t.Admin, NodeLife: int64(t.NodeLife / time.Second), Tags: t.Tags})
 	if err != nil {
@@ -174,6 +166,23 @@ func CheckPrefix4(p netip.Prefix) error {
 		return nil
 	}
 	return fmt.Errorf("overlay network %s: want an IPv4 network of at most 29 bits in 100.64.0.0/10, 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16", p)
+}
+
+// CheckTags says what is wrong with a list of tags: at most 16 of them, none twice, each of 1 to 32 letters a-z, digits, hyphens, underscores, dots and
+// colons.
+func CheckTags(tags []string) error {
+	if len(tags) > maxTags {
+		return fmt.Errorf("%d tags: at most %d", len(tags), maxTags)
+	}
+	for i, tag := range tags {
+		if !isTag(tag) {
+			return fmt.Errorf("tag %q: want 1 to %d letters a-z, digits, hyphens, underscores, dots and colons", tag, maxTagSize)
+		}
+		if slices.Contains(tags[:i], tag) {
+			return fmt.Errorf("tag %q: given twice", tag)
+		}
+	}
+	return nil
 }
 
 func isTag(tag string) bool {

@@ -17,7 +17,7 @@ const maxEndpoints = 6
 // up) is only said when what was said before is no longer true.
 func planOwn(self mesh.Member, f facts) *mesh.Own {
 	own := &mesh.Own{
-		Endpoints: self.Record.Endpoints, Streams: self.Record.Streams, Anchors: ownAnchors(self.Record.Anchors, f), Routes: sharedRoutes(f), Addr4: ownAddr4(self, f),
+		Endpoints: self.Record.Endpoints, Streams: self.Record.Streams, Anchors: ownAnchors(self.Record.Anchors, f), Routes: sharedRoutes(f), Addr4: ownAddr4(self, f), Devices: ownDevices(f),
 	}
 	if f.standing.Settled { // else what was said before it began stands: nobody knows better
 		endpoints := slices.Clone(f.standing.Usable)
@@ -73,6 +73,25 @@ func sharedRoutes(f facts) (out []netip.Prefix) {
 	}
 	slices.SortFunc(out, func(a, b netip.Prefix) int { return a.Compare(b) })
 	return slices.Compact(out)
+}
+
+// ownDevices are the devices that this node hosts.
+func ownDevices(f facts) (out []mesh.Device) {
+	for _, s := range f.settings.Static {
+		if !s.Device {
+			continue
+		}
+		d := mesh.Device{Name: s.Name, Tags: s.Tags}
+		for _, prefix := range s.AllowedIPs {
+			if f.view.Routable(prefix) {
+				d.Addrs = append(d.Addrs, prefix.Addr())
+			}
+		}
+		if len(d.Addrs) > 0 {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // ownAddr4 returns the IPv4 address to claim: the one that this node has, else the first of its own that no other member has, nor a

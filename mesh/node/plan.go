@@ -90,7 +90,7 @@ func (d *desired) planPeers(self mesh.Member, f facts) {
 		if c.staticPeer(s) {
 			d.tunnel = append(d.tunnel, tunnel.Peer{
 				PublicKey: s.PublicKey, PresharedKey: s.PresharedKey, AllowedIPs: s.AllowedIPs,
-				Endpoint: f.names[s.Endpoint], Keepalive: s.Keepalive,
+				Endpoint: f.names[s.Endpoint], Keepalive: s.Keepalive, Hosted: s.Device,
 			})
 		}
 	}

@@ -17,7 +17,7 @@ func planRules(self mesh.Member, f facts) tunnel.Rules {
 		out.Own = append(out.Own, prefix.Addr())
 	}
 	for _, s := range f.settings.Static {
-		if s.Share {
+		if s.Share || s.Device {
 			out.Through = append(out.Through, s.AllowedIPs...)
 		}
 	}

@@ -42,6 +42,8 @@ type StaticPeer struct {
 	Endpoint     string        // host:port, the host a name or an address; "": the peer calls us
 	Keepalive    time.Duration // 0: none
 	Share        bool          // the other members may reach AllowedIPs through this node
+	Device       bool          // it is hosted: kept in the state directory, with a name for all members
+	Tags         []string      // of a device
 }
 
 // Settings are what a reload may change. They are already checked; names and public keys of Static are unique.

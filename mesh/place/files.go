@@ -25,6 +25,7 @@ const (
 	fileSealing   = "sealing.key"   // X25519, to which signals are encrypted; base64, in the same form
 	fileRecords   = "records.db"    // what is known of the mesh: package store
 	fileContacts  = "contacts.json" // where members were met: Contacts. Not in records.db, so that a node that loses that finds the others
+	fileDevices   = "devices.json"  // plain WireGuard devices that this node hosts: a list of Device, with preshared keys
 	filePaths     = "paths.json"    // on which direct paths members were reached last: Paths
 	fileLock      = "lock"          // empty, there from the beginning; locked by the running agent (flock)
 )
@@ -43,6 +44,7 @@ var remedies = map[string]string{
 	fileRecords:  "it is set aside, and fetched anew from other members",
 	fileContacts: "it is set aside, and begins anew",
 	filePaths:    "it begins anew",
+	fileDevices:  "restore it from a backup, or remove it and add the devices anew",
 	fileLock:     "remove it while no agent runs",
 }
 

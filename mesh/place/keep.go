@@ -11,8 +11,8 @@ import (
 // the disk is waited for; nobody takes it who must not wait.
 var turn = make(chan struct{}, 1)
 
-// keep changes the settings on disk, as they are there. Those in memory stay as they are.
-func (s *State) keep(change func(*Settings)) error {
+// keepSettings changes the settings on disk, as they are there. Those in memory stay as they are.
+func keepSettings(s *State, change func(*Settings)) error {
 	turn <- struct{}{}
 	defer func() { <-turn }()
 	raw, err := s.read(fileSettings)
@@ -32,5 +32,5 @@ func (s *State) KeepName(name string) error {
 	if err := ValidName(name); err != nil {
 		return fmt.Errorf("rename node: %w", err)
 	}
-	return s.keep(func(kept *Settings) { kept.Name = name })
+	return keepSettings(s, func(kept *Settings) { kept.Name = name })
 }

@@ -10,7 +10,7 @@ func (s Settings) port() uint16 { return cmp.Or(s.Moved, s.Port, DefaultPort) }
 // KeepPort notes in the state directory that the agent needs this UDP port instead of the one that was chosen, so that it begins with it
 // the next time. The state in memory stays as it is.
 func (s *State) KeepPort(port uint16) error {
-	return s.keep(func(kept *Settings) { kept.Moved = port })
+	return keepSettings(s, func(kept *Settings) { kept.Moved = port })
 }
 
 // StartPort is the UDP port with which the agent begins: the one that was kept, unless somebody else has it now, else the one that

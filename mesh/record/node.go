@@ -20,6 +20,7 @@ const (
 	MaxEndpoints = 8 // also of streams
 	MaxAnchors   = 4
 	MaxVersion   = 32 // bytes
+	MaxDevices   = 16 // each has two routes
 )
 
 // Node is what a node says of itself, with the proof of its membership.
@@ -41,12 +42,18 @@ type Node struct {
 	Epoch        uint64 // counts starts, to tell a clone from a restart
 	Started      int64  // Unix seconds
 	Updated      int64  // Unix seconds
+	Given
+	Streams []netip.AddrPort // where strangers reach it by TCP, for networks that drop UDP: set by anchors only
+	// WireGuardProof is identity.ProveKey of the WireGuard key. That it is right is for whoever takes the record in to check.
+	WireGuardProof [64]byte
+}
+
+// Given is what a node gives to the others.
+type Given struct {
 	// LANSecret is what admins give the members to find each other by on a local network; zero: none. Members know it,
 	// as they know all records; strangers do not, unlike the mesh ID, which stands in every certificate chain.
 	LANSecret [16]byte
-	Streams   []netip.AddrPort // where strangers reach it by TCP, for networks that drop UDP: set by anchors only
-	// WireGuardProof is identity.ProveKey of the WireGuard key. That it is right is for whoever takes the record in to check.
-	WireGuardProof [64]byte
+	Devices   []Device // plain WireGuard devices that reach the mesh through it; their addresses stand in Routes as well
 }
 
 // Admission is the countersignature of the member that let a node in.
@@ -78,6 +85,7 @@ type nodeWire struct {
 	LANSecret    []byte         `cbor:"17,keyasint,omitempty"`
 	Streams      [][]byte       `cbor:"18,keyasint,omitempty"`
 	KeyProof     []byte         `cbor:"19,keyasint"`
+	Devices      []deviceWire   `cbor:"20,keyasint,omitempty"`
 }
 
 type admissionWire struct {
@@ -179,7 +187,7 @@ func (n Node) wire() nodeWire {
 	w := nodeWire{
 		Seq: n.Seq, Certificate: n.Certificate, Name: n.Name, WireGuardKey: n.WireGuardKey[:], SealingKey: n.SealingKey[:],
 		Version: n.Version, Left: n.Left, Instance: n.Instance[:], Epoch: n.Epoch, Started: n.Started, Updated: n.Updated,
-		Routes: joinRoutes(n.Routes), KeyProof: n.WireGuardProof[:],
+		Routes: joinRoutes(n.Routes), KeyProof: n.WireGuardProof[:], Devices: joinDevices(n.Devices),
 	}
 	if !n.Admission.IsZero() {
 		w.Admission = &admissionWire{Time: n.Admission.Time, Signer: n.Admission.Signer[:], Signature: n.Admission.Signature}
@@ -253,8 +261,8 @@ func (d Decoded) Admitted() time.Time {
 }
 
 // node checks the bounds and turns w into a Node without its ID.
-func (w nodeWire) node() (Node, error) {
-	n := Node{
+func (w nodeWire) node() (n Node, err error) {
+	n = Node{
 		Seq: w.Seq, Certificate: w.Certificate, Name: w.Name, Version: w.Version, Left: w.Left, Epoch: w.Epoch,
 		Started: w.Started, Updated: w.Updated,
 	}
@@ -289,6 +297,9 @@ func (w nodeWire) node() (Node, error) {
 			return Node{}, malformed("node with a malformed admission")
 		}
 		n.Admission = Admission{Time: w.Admission.Time, Signer: identity.NodeID(w.Admission.Signer), Signature: w.Admission.Signature}
+	}
+	if n.Devices, err = splitDevices(w.Devices); err != nil {
+		return Node{}, err
 	}
 	return n, w.addresses(&n)
 }

@@ -10,11 +10,13 @@ const (
 	DropProbeQueue             // a probe or an answer, because too many wait
 	DropProbe                  // a probe that is damaged, or an answer to none
 	DropForged                 // a probe that another program of this machine has made
+	DropHops                   // on its way through this node, with no hop left
+	DropTransit                // on its way through this node, because too many wait
 	drops
 )
 
 var dropNames = [drops]string{
-	"too large for the path", "not to be fragmented", "probe queue full", "bad probe", "forged probe",
+	"too large for the path", "not to be fragmented", "probe queue full", "bad probe", "forged probe", "no hop left", "transit queue full",
 }
 
 // String returns the reason in words.

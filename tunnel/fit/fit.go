@@ -28,6 +28,7 @@ import (
 type Options struct {
 	Inner   tun.Device // packets have room for a header before them, as WireGuard's device gives it
 	Sockets Sockets    // which what is written here leaves by; nil: they cannot be told
+	Judge   Judge      // of what goes through this node; nil: all of it may
 }
 
 // Sockets can be told that probes are under way.
@@ -37,6 +38,12 @@ type Sockets interface {
 	Exact(on bool)
 }
 
+// Judge says what may go through this node, to a peer that it hosts or from it. What goes to this host and comes from it is the inner
+// device's to judge.
+type Judge interface {
+	Through(packet []byte) bool
+}
+
 // Peer is what Device has to know of a peer.
 type Peer struct {
 	Key        [32]byte
@@ -44,19 +51,23 @@ type Peer struct {
 	// Addr is the peer's own IPv6 address inside the tunnel, at which it answers probes. Zero: it answers none, and
 	// packets up to Path.Default are taken to pass.
 	Addr netip.Addr
-	Path pathmtu.Path // Addr is zero while there is none
+	// Hosted says that the peer is a device that reaches the other peers through this node, and they it.
+	Hosted bool
+	Path   pathmtu.Path // Addr is zero while there is none
 }
 
 // Device is a tun.Device that keeps packets within the path MTU of their peer.
 type Device struct {
 	tun.Device
 	sockets Sockets
+	judge   Judge
 	grown   chan struct{} // of capacity 1
 
-	table  atomic.Pointer[table]
-	drops  [drops]atomic.Uint64
-	inject injected
-	read   reader // belongs to Read
+	table   atomic.Pointer[table]
+	drops   [drops]atomic.Uint64
+	inject  injected
+	through transit
+	read    reader // belongs to Read
 
 	// guarded by mu
 	mu     sync.Mutex
@@ -77,8 +88,11 @@ type peer struct {
 	limit  atomic.Uint64 // pathmtu.Limit, packed
 	report atomic.Int32  // pathmtu.Output.Report
 
+	// constant
+	addr   netip.Addr
+	hosted bool
+
 	// guarded by Device.mu
-	addr     netip.Addr
 	machine  *pathmtu.Machine // nil: it answers no probes
 	exact    bool
 	wake     time.Time
@@ -102,7 +116,7 @@ func (p *peer) getLimit() pathmtu.Limit {
 
 // New returns a device without peers: packets pass as they are.
 func New(o Options) *Device {
-	d := &Device{Device: o.Inner, sockets: o.Sockets, grown: make(chan struct{}, 1), peers: make(map[[32]byte]*peer)}
+	d := &Device{Device: o.Inner, sockets: o.Sockets, judge: o.Judge, grown: make(chan struct{}, 1), peers: make(map[[32]byte]*peer)}
 	d.table.Store(&table{})
 	d.read.setup()
 	d.timer = time.AfterFunc(time.Hour, d.tick)
@@ -130,8 +144,8 @@ func (d *Device) SetPeers(self netip.Addr, list []Peer) {
 	d.peers = make(map[[32]byte]*peer, len(list))
 	for _, want := range list {
 		p, probed := before[want.Key], want.Addr.Is6() && self.Is6()
-		if p == nil || p.addr != want.Addr || (p.machine != nil) != probed {
-			p = &peer{addr: want.Addr}
+		if p == nil || p.addr != want.Addr || p.hosted != want.Hosted || (p.machine != nil) != probed {
+			p = &peer{addr: want.Addr, hosted: want.Hosted}
 			if probed {
 				p.machine = pathmtu.New(nonce)
 			}
@@ -143,6 +157,7 @@ func (d *Device) SetPeers(self netip.Addr, list []Peer) {
 		} else {
 			todo = append(todo, d.applyLocked(p, p.machine.Move(now, want.Path)))
 		}
+		t.hosts = t.hosts || want.Hosted
 		for _, prefix := range want.AllowedIPs {
 			t.add(prefix, p)
 		}
@@ -366,6 +381,11 @@ func (d *Device) push(n note) {
 		d.drops[DropProbeQueue].Add(1)
 		return
 	}
+	d.wake()
+}
+
+// wake has a Read that waits for the kernel return.
+func (d *Device) wake() {
 	if file := d.File(); file != nil {
 		// Without deadlines it waits for the kernel's next packet.
 		_ = file.SetReadDeadline(past)

@@ -10,7 +10,7 @@ import (
 
 /* A packet's way out
  *
- * 1. Read takes probes and answers of ours that wait, then fragments that found no room in the last batch, then the
+ * 1. Read takes probes and answers of ours that wait, then what goes through this node (transit.go), then fragments that found no room in the last batch, then the
  *    kernel's packets, which the TUN device has already cut into segments of their own.
  * 2. Each finds its peer by its destination; runs of packets have the same one.
  * 3. A TCP SYN has its segment size lowered.
@@ -29,6 +29,7 @@ type reader struct {
 	waiting [][]byte // fragments that found no room, oldest first
 	spare   [][]byte
 	tooBig  bucket
+	through bool   // what is being read goes through this node
 	id      uint32 // of the fragments that need one
 	scratch []byte // of ICMP, with room for a header before it
 }
@@ -49,6 +50,16 @@ func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		if d.inject.some.Load() {
 			if n := d.readNotes(bufs, sizes, offset); n > 0 {
 				return n, nil
+			}
+		}
+		if d.through.some.Load() {
+			if b := (batch{bufs: bufs, sizes: sizes, offset: offset, n: d.through.take(bufs, sizes, offset)}); b.n > 0 {
+				d.read.through = true
+				for i := range b.n {
+					d.out(&b, i)
+				}
+				d.read.through = false
+				return b.n, nil
 			}
 		}
 		if len(d.read.waiting) > 0 {
@@ -175,6 +186,10 @@ func (d *Device) reduce(b *batch, i int, limit pathmtu.Limit) {
 		return
 	}
 	if size := tooBig(d.read.scratch[headroom:], packet, limit.Whole); size > 0 {
+		if d.read.through {
+			d.through.push(d.read.scratch[headroom : headroom+size])
+			return
+		}
 		// The kernel refuses it only when the interface goes away.
 		_, _ = d.Device.Write([][]byte{d.read.scratch[:headroom+size]}, headroom)
 	}

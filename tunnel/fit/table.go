@@ -8,6 +8,7 @@ import (
 // table finds the peer of an address, as WireGuard does: by the longest of the allowed IPs. It is immutable once stored.
 type table struct {
 	self    netip.Addr
+	hosts   bool // some peer is hosted
 	routes  map[netip.Prefix]*peer
 	lengths [2][]int // of the prefixes, for IPv4 and IPv6, longest first
 }

@@ -8,24 +8,35 @@ import "net/netip"
  *
  * 1. Probes and answers are taken out of the batch; a probe is answered by the next Read.
  * 2. A TCP SYN has its segment size lowered to what the path to its sender carries.
- * 3. The rest goes to the kernel.
+ * 3. What is for another peer, and goes through this node to it or from it, is set aside (transit.go).
+ * 4. The rest goes to the kernel.
  */
 
 // Write implements tun.Device.
 func (d *Device) Write(bufs [][]byte, offset int) (int, error) {
-	kept := 0
+	kept, passed, t := 0, false, d.table.Load()
 	for i, buf := range bufs {
 		packet := buf[offset:]
 		if isProbe(packet) && d.probe(packet) {
 			continue
 		}
 		if tcp := tcpSYN(packet); tcp > 0 {
-			if p := d.table.Load().lookup(source(packet)); p != nil {
+			if p := t.lookup(source(packet)); p != nil {
 				clampMSS(packet, tcp, p.getLimit().Clamp)
 			}
 		}
+		if t.passes(packet) {
+			if d.judge == nil || d.judge.Through(packet) {
+				d.pass(packet)
+				passed = true
+			}
+			continue
+		}
 		bufs[kept], bufs[i] = bufs[i], bufs[kept]
 		kept++
+	}
+	if passed {
+		d.wake()
 	}
 	if kept == 0 {
 		return 0, nil

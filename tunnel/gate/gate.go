@@ -29,6 +29,18 @@ func New(inner tun.Device, f *filter.Filter) *Device {
 	return d
 }
 
+// Through reports whether a packet may go through this node from one peer to another: it comes in, and it leaves, so that what answers it may
+// come in and leave as well. It implements fit.Judge.
+func (d *Device) Through(packet []byte) bool {
+	now := time.Since(d.filter.Born())
+	for _, dir := range []filter.Direction{filter.In, filter.Out} {
+		if verdict, _ := d.filter.Decide(dir, packet, now); verdict != filter.Pass {
+			return false
+		}
+	}
+	return true
+}
+
 /* A packet's way out: the kernel's packets, as segments of their own, are judged one by one. One that does not pass becomes an empty one, which
  * the WireGuard device passes over.
  */

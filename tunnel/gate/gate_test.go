@@ -201,6 +201,21 @@ func TestWhatPasses(t *testing.T) {
 	}
 }
 
+// What goes through to a hosted peer is judged as what comes in, and its answers pass both ways.
+func TestThrough(t *testing.T) {
+	d, _ := gated()
+	open, closed := packet(peer4, me4, protoTCP, segment(4000, 22, 1, 0, flagSYN, 0)), packet(peer4, me4, protoTCP, segment(4000, 23, 1, 0, flagSYN, 0))
+	answer, other := packet(me4, peer4, protoTCP, segment(22, 4000, 1, 2, flagSYN|flagACK, 0)), packet(me4, peer4, protoTCP, segment(22, 4001, 1, 2, flagSYN|flagACK, 0))
+	for i, c := range []struct {
+		packet []byte
+		want   bool
+	}{{answer, false}, {closed, false}, {open, true}, {answer, true}, {other, false}} {
+		if got := d.Through(c.packet); got != c.want {
+			t.Errorf("packet %d goes through: %t, want %t", i+1, got, c.want)
+		}
+	}
+}
+
 func TestRefusalsAreRationed(t *testing.T) {
 	d, k := gated()
 	told := 0
