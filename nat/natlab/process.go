@@ -26,6 +26,7 @@ import (
 const enter = `mount --bind "$1/run" /run && mount --bind "$1/lib" /var/lib &&
 { [ ! -d /etc/warren ] || mount --bind "$1/etc" /etc/warren; } &&
 { [ ! -e "$1/hosts" ] || mount --bind "$1/hosts" /etc/hosts; } &&
+{ [ ! -e "$1/hosts.sealed" ] || mount -o remount,bind,ro /etc/hosts; } &&
 { [ ! -e "$1/resolv.conf" ] || mount --bind "$1/resolv.conf" /etc/resolv.conf; } && shift && exec "$@"`
 
 // argv returns the words that run a command inside the host.

@@ -335,6 +335,9 @@ func (h *Host) furnish() {
 // HostsFile is what the host's programs have as /etc/hosts: mounted by itself, as in a container.
 func (h *Host) HostsFile() string { return filepath.Join(h.Dir(), "hosts") }
 
+// SealHosts has programs that start from now on find /etc/hosts read-only, as on a root that is.
+func (h *Host) SealHosts() { h.lab.must(os.WriteFile(h.HostsFile()+".sealed", nil, 0o644)) }
+
 func (h *Host) attach(behind *Router) {
 	h.route = behind
 	if behind != nil {

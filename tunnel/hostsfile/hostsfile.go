@@ -74,7 +74,10 @@ func (f File) change(lines []Line) error {
 		if bytes.Equal(old, now) {
 			return nil
 		}
-		done, err := replace(path, at, now)
+		done, err := false, errCannotReplace
+		if !mounted(path) {
+			done, err = replace(path, at, now)
+		}
 		if errors.Is(err, errCannotReplace) {
 			done, err = true, overwrite(path, old, now)
 		}
@@ -114,6 +117,21 @@ func read(path string) ([]byte, os.FileInfo, error) {
 // errCannotReplace says that the file has to be written where it is: it is mounted by itself, as containers and units have it, or its directory
 // may not be written.
 var errCannotReplace = errors.New("the file cannot be replaced")
+
+// mounted reports whether a file is mounted by itself (proc_pid_mountinfo(5)): then nothing can take its place. Where that is not told, the attempt
+// will tell.
+func mounted(path string) bool {
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false
+	}
+	for line := range bytes.Lines(raw) {
+		if fields := bytes.Fields(line); len(fields) > 4 && string(fields[4]) == path {
+			return true
+		}
+	}
+	return false
+}
 
 // replace puts a new file in the place of the one that was read; false: that one is another by now.
 func replace(path string, was os.FileInfo, content []byte) (done bool, err error) {
