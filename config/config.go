@@ -43,6 +43,7 @@ type Interface struct {
 type Mesh struct {
 	Anchor    string   `toml:"anchor"`   // "auto", "always" or "never"; never empty
 	Endpoints []string `toml:"endpoint"` // host:port of this machine as others reach it
+	Incoming  bool     `toml:"incoming"` // take new flows of others, as the policy has it; true unless the file says false
 	IPv4      *bool    `toml:"ipv4"`     // the overlay has IPv4 on this machine, where its network is free; nil: as chosen at create or join
 	LAN       bool     `toml:"lan"`      // find members on the local network; true unless the file says false
 	// StreamPorts are TCP ports on which this node, as an anchor, serves members whose networks drop UDP, beside that of the

@@ -31,6 +31,7 @@ anchor = "never"
 relay_limit = "2.5 Mbit/s"
 endpoint = ["vpn.example.org:9277", "[2001:db8::1]:9277"]
 ipv4 = false
+incoming = false
 lan = false
 names = "hosts"
 stream_ports = [443, 8443]
@@ -92,7 +93,7 @@ func TestParseForms(t *testing.T) {
 		}
 	}
 	empty, err := Parse("f", nil)
-	if want := (Config{Mesh: Mesh{Anchor: "auto", LAN: true, Names: "auto"}}); err != nil || !reflect.DeepEqual(empty, want) {
+	if want := (Config{Mesh: Mesh{Anchor: "auto", Incoming: true, LAN: true, Names: "auto"}}); err != nil || !reflect.DeepEqual(empty, want) {
 		t.Errorf("empty file: got %+v, %v, want %+v", empty, err, want)
 	}
 	one, err := Parse("f", []byte(`mesh.endpoint = "a.example:1"`))

@@ -42,7 +42,7 @@ func ParseAt(name string, text []byte) (Config, Places, error) {
 		err.File = name
 		return Config{}, Places{}, Errors{err}
 	}
-	config := Config{Mesh: Mesh{Anchor: "auto", LAN: true, Names: "auto"}}
+	config := Config{Mesh: Mesh{Anchor: "auto", Incoming: true, LAN: true, Names: "auto"}}
 	r.table(root, "the file", map[string]func(*value){
 		"interface": func(v *value) { r.interfaceTable(v, &config.Interface) },
 		"mesh":      func(v *value) { r.meshTable(v, &config.Mesh) },
@@ -154,6 +154,7 @@ func (r *reader) meshTable(v *value, m *Mesh) {
 				r.fail(v.at, "ipv4: want true or false without quotes, got %s", article(v.kind))
 			}
 		},
+		"incoming":       func(v *value) { r.truth(v, "incoming", &m.Incoming) },
 		"lan":            func(v *value) { r.truth(v, "lan", &m.LAN) },
 		"stream_ports":   func(v *value) { m.StreamPorts = r.ports(v, "stream_ports") },
 		"fallback_ports": func(v *value) { m.StreamPorts = r.ports(v, "fallback_ports") }, // its name before 1.0

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"warren/mesh/identity"
+	"warren/tunnel/filter"
 )
 
 // prepare makes the endpoints of the members among the peers, and gives each peer the handle of its own; those of members that
@@ -107,6 +108,18 @@ func (w *ways) forget(p *followed) {
 	for _, kind := range []EventKind{Roamed, Stirred, Stale} {
 		w.news.drop(newsKey{kind, p.id})
 	}
+}
+
+// Rules are those of package filter, whose Filter enforces them in the data path (see Options).
+type Rules = filter.Rules
+
+// filterPeers are the peers as package filter has to know them.
+func filterPeers(want []Peer) []filter.Peer {
+	out := make([]filter.Peer, len(want))
+	for i, p := range want {
+		out[i] = filter.Peer{Key: p.PublicKey, AllowedIPs: p.AllowedIPs}
+	}
+	return out
 }
 
 // latest holds what waits to be taken: of each key the latest value, in the order in which the keys came.

@@ -14,6 +14,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/tunnel/fit"
+	"warren/tunnel/gate"
 	"warren/tunnel/osnet"
 )
 
@@ -58,7 +59,8 @@ func (t *Tunnel) open(ctx context.Context) (*open, error) {
 	o.peers.held = make(map[wgtypes.Key]holder)
 	o.memory = newMemory(t.opts.LimitMemory)
 	o.memory.limit(0)
-	o.fit = fit.New(fit.Options{Inner: &enduring{Device: dev, complaints: newComplaints(t.log)}, Sockets: t.bind})
+	guarded := gate.New(&enduring{Device: dev, complaints: newComplaints(t.log)}, t.opts.Filter)
+	o.fit = fit.New(fit.Options{Inner: guarded, Sockets: t.bind, Judge: guarded})
 	o.sizes.fit = o.fit
 	t.fit.Store(o.fit)
 	steady := newSteadyTUN(o.fit)

@@ -48,6 +48,7 @@ func (t *Tunnel) SetPeers(peers []Peer) error {
 		want, members, without := t.ways.prepare(want)
 		o.memory.limit(len(want))
 		o.sizes.setPeers(want)
+		t.opts.Filter.SetPeers(filterPeers(want))
 		o.setWanted(want)
 		changes, err := o.converge(false)
 		t.ways.publish(members)

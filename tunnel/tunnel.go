@@ -31,6 +31,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"warren/mesh/identity"
+	"warren/tunnel/filter"
 	"warren/tunnel/fit"
 	"warren/tunnel/osnet"
 	"warren/tunnel/sockets"
@@ -56,14 +57,15 @@ var (
 
 // Options of a Tunnel. Only PrivateKey must be set.
 type Options struct {
-	Name       string       // of the interface; "" for osnet.DefaultName
-	MTU        int          // of the interface when it is made; 0 for DefaultMTU
-	PrivateKey wgtypes.Key  // of this node
-	Port       uint16       // UDP; 0 lets the kernel choose
-	Bind       Bind         // nil for sockets.New, which know no members
-	TUN        tun.Device   // closed when Run returns; nil to make one
-	Links      Links        // nil for those of the system
-	Logger     *slog.Logger // nil for slog.Default
+	Name       string         // of the interface; "" for osnet.DefaultName
+	MTU        int            // of the interface when it is made; 0 for DefaultMTU
+	PrivateKey wgtypes.Key    // of this node
+	Port       uint16         // UDP; 0 lets the kernel choose
+	Bind       Bind           // nil for sockets.New, which know no members
+	TUN        tun.Device     // closed when Run returns; nil to make one
+	Links      Links          // nil for those of the system
+	Filter     *filter.Filter // what passes; nil: everything. Its peers are set here, its rules elsewhere
+	Logger     *slog.Logger   // nil for slog.Default
 	// LimitMemory has Run set the soft memory limit of the process, which grows with the peers, unless GOMEMLIMIT is
 	// set. It is the program's choice because it is for the whole process.
 	LimitMemory bool
@@ -164,6 +166,9 @@ func New(opts Options) (*Tunnel, error) {
 	}
 	if opts.Links == nil {
 		opts.Links = systemLinks{}
+	}
+	if opts.Filter == nil {
+		opts.Filter = filter.New(time.Now())
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()

@@ -105,6 +105,7 @@ type shownInterface struct {
 type shownMesh struct {
 	Anchor   string   `json:"anchor"`
 	Endpoint []string `json:"endpoint"`
+	Incoming bool     `json:"incoming"`
 	IPv4     *bool    `json:"ipv4"` // null: as chosen at create or join
 	LAN      bool     `json:"lan"`
 	Ports    []uint16 `json:"stream_ports"`
@@ -125,7 +126,7 @@ func shown(path string, c config.Config) shownConfig {
 		Schema: api.Schema, File: path,
 		Interface: shownInterface{c.Interface.Name, c.Interface.Port, c.Interface.MTU, c.Interface.PrivateKeyFile,
 			append([]netip.Prefix{}, c.Interface.Addresses...)},
-		Mesh:  shownMesh{c.Mesh.Anchor, append([]string{}, c.Mesh.Endpoints...), c.Mesh.IPv4, c.Mesh.LAN, append([]uint16{}, c.Mesh.StreamPorts...)},
+		Mesh:  shownMesh{c.Mesh.Anchor, append([]string{}, c.Mesh.Endpoints...), c.Mesh.Incoming, c.Mesh.IPv4, c.Mesh.LAN, append([]uint16{}, c.Mesh.StreamPorts...)},
 		Peers: []shownPeer{},
 	}
 	for _, p := range c.Peers {
@@ -163,6 +164,7 @@ func (c configCommand) show(asJSON bool) error {
 	text.setting("endpoint", quoted(s.Mesh.Endpoint), len(s.Mesh.Endpoint) > 0, "found out by asking others")
 	ipv4 := s.Mesh.IPv4 != nil && *s.Mesh.IPv4
 	text.setting("ipv4", fmt.Sprint(ipv4), s.Mesh.IPv4 != nil, "as chosen at create or join")
+	text.line("incoming = %t", s.Mesh.Incoming)
 	text.line("lan = %t", s.Mesh.LAN)
 	ports := strings.ReplaceAll(fmt.Sprint(s.Mesh.Ports), " ", ", ")
 	text.setting("stream_ports", ports, len(s.Mesh.Ports) > 0, "none beside the number of the UDP port")

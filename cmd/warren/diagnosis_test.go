@@ -62,6 +62,17 @@ func (f *fakeAgent) Netcheck(context.Context) (api.Netcheck, error) {
 	return n, nil
 }
 
+// Denials is what was stopped of exampleStatus's peers.
+func (f *fakeAgent) Denials(context.Context) (api.Denials, error) {
+	at := exampleTime.Add(-90 * time.Second)
+	return api.Denials{Schema: api.Schema, Time: exampleTime, Dropped: map[string]uint64{"malformed": 1}, Denied: []api.Denied{
+		{From: "beta", To: "alpha", Source: netip.MustParseAddr("100.71.0.2"), Target: netip.MustParseAddr("100.71.0.1"), Protocol: "tcp", Port: 22,
+			Direction: api.DeniedIn, Reason: "not allowed by the policy", Count: 3, First: at, Last: at},
+		{From: "alpha", To: "10.9.0.1", Source: netip.MustParseAddr("100.71.0.1"), Target: netip.MustParseAddr("10.9.0.1"), Protocol: "icmp",
+			Direction: api.DeniedOut, Reason: "not allowed by the policy", Count: 1, First: at, Last: at},
+	}}, nil
+}
+
 // Why has a verdict for each peer of exampleStatus.
 func (f *fakeAgent) Why(_ context.Context, req api.WhyRequest) (api.Why, error) {
 	f.mu.Lock()

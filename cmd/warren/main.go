@@ -176,6 +176,7 @@ func (a *app) rootCommand() *cobra.Command {
 		pingCommand{d, con}.cobra(),
 		whyCommand{d, con}.cobra(),
 		netcheckCommand{d, con}.cobra(),
+		policyCommand{d, con}.cobra(),
 	)...)
 	root.AddCommand(grouped(groupMachine,
 		changes(upCommand{d, con, start, a.down}.cobra()),

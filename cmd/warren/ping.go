@@ -73,7 +73,7 @@ var (
 func (c pingCommand) run(ctx context.Context, agent *api.Client, req api.PingRequest, untilDirect bool, shown *pinged) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	direct := false
+	direct, forbidden := false, ""
 	err := agent.Ping(ctx, req, func(r api.PingReply) {
 		if direct && untilDirect {
 			return
@@ -85,6 +85,7 @@ func (c pingCommand) run(ctx context.Context, agent *api.Client, req api.PingReq
 			return
 		}
 		shown.Answered++
+		forbidden = r.Forbidden
 		fmt.Fprintf(c.con.out, "pong from %s (%s) via %s in %s\n", clean(r.Name), r.Address, clean(pongPath(r.Path)), latency(max(r.LatencyMS, 0.01)))
 		if r.Path.Kind == api.PathDirect {
 			direct, shown.Direct = true, true
@@ -93,6 +94,9 @@ func (c pingCommand) run(ctx context.Context, agent *api.Client, req api.PingReq
 			}
 		}
 	})
+	if forbidden != "" {
+		fmt.Fprintln(c.con.out, "but "+clean(forbidden))
+	}
 	switch {
 	case untilDirect && direct:
 		return nil

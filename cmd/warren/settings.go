@@ -42,11 +42,12 @@ var anchorModes = map[string]node.AnchorMode{"auto": node.AnchorAuto, "always": 
 
 func settingsOf(c config.Config) (node.Settings, error) {
 	s := node.Settings{
-		Interface: node.Interface{Name: c.Interface.Name, Port: c.Interface.Port, MTU: c.Interface.MTU, Addresses: c.Interface.Addresses},
-		Anchor:    anchorModes[c.Mesh.Anchor],
-		Endpoints: c.Mesh.Endpoints,
-		IPv4:      c.Mesh.IPv4,
-		NoLAN:     !c.Mesh.LAN,
+		Interface:  node.Interface{Name: c.Interface.Name, Port: c.Interface.Port, MTU: c.Interface.MTU, Addresses: c.Interface.Addresses},
+		Anchor:     anchorModes[c.Mesh.Anchor],
+		Endpoints:  c.Mesh.Endpoints,
+		IPv4:       c.Mesh.IPv4,
+		NoIncoming: !c.Mesh.Incoming,
+		NoLAN:      !c.Mesh.LAN,
 
 		StreamPorts: c.Mesh.StreamPorts,
 		RelayLimit:  c.Mesh.RelayLimit,

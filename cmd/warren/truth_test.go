@@ -182,6 +182,9 @@ func (d dice) inquiry() report.Inquiry {
 			}
 		}
 	}
+	if d.IntN(16) == 0 {
+		in.Policy = verdict.Policy{Bars: true, BarsBack: d.yes()}
+	}
 	in.Evidence = path.Evidence{Status: in.Mesh.Paths[truthB], Refused: d.IntN(8) == 0}
 	if d.yes() {
 		in.Evidence.Unanswered, in.Evidence.Begun = d.IntN(9), d.moment()

@@ -54,6 +54,7 @@ var verbs = map[string]verb{
 	"ping":              {args: []string{"ping", "beta", "-c", "2"}, set: running},
 	"why":               {args: []string{"why", "beta"}, set: running},
 	"netcheck":          {args: []string{"netcheck"}, set: running},
+	"policy log":        {args: []string{"policy", "log"}, set: running},
 	"up":                {args: []string{"up"}, set: state},
 	"down":              {args: []string{"down"}, set: state},
 	"restart":           {args: []string{"restart"}, set: state},
@@ -108,7 +109,7 @@ func eachVerb(t *testing.T, do func(path string, c *cobra.Command)) {
 		c := queue[0]
 		queue = append(queue[1:], c.Commands()...)
 		path := strings.TrimPrefix(c.CommandPath(), "warren ")
-		if c.Name() == "help" || c.Name() == "__complete" || path == "service" || path == "config" || path == "device" {
+		if c.Name() == "help" || c.Name() == "__complete" || path == "service" || path == "config" || path == "device" || path == "policy" {
 			continue
 		}
 		seen++

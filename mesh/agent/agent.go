@@ -29,6 +29,7 @@ import (
 	"warren/nat/nat64"
 	"warren/tunnel"
 	"warren/tunnel/bind"
+	"warren/tunnel/filter"
 )
 
 // Options are what the agent runs on.
@@ -53,6 +54,7 @@ type agent struct {
 	way     nat64.Way   // to IPv4, where the host has none of its own
 	nat64   *dns64.Finder
 	socket  *bind.Bind
+	filter  *filter.Filter
 	tunnel  *tunnel.Tunnel
 	names   *resolve.Resolver
 	hub     *node.Hub

@@ -35,6 +35,7 @@ import (
 	"warren/tunnel"
 	"warren/tunnel/bind"
 	"warren/tunnel/echo"
+	"warren/tunnel/filter"
 	"warren/tunnel/osnames"
 	"warren/tunnel/sockets"
 )
@@ -88,9 +89,10 @@ func prepare(o Options, settings node.Settings, state *place.State) (a *agent, p
 		port = place.DefaultPort
 	}
 	a.public = private.PublicKey()
+	a.filter = filter.New(a.started)
 	a.tunnel, err = tunnel.New(tunnel.Options{
 		Name: ifname, MTU: settings.Interface.MTU, PrivateKey: private, Port: port, Bind: a.socket,
-		Logger: o.Logger, LimitMemory: true,
+		Filter: a.filter, Logger: o.Logger, LimitMemory: true,
 	})
 	return a, private, err
 }
@@ -100,7 +102,7 @@ func prepare(o Options, settings node.Settings, state *place.State) (a *agent, p
 func (a *agent) assemble(settings node.Settings, state *place.State, private wgtypes.Key) (err error) {
 	o := a.o
 	hub := node.Options{
-		Key: a.public, Settings: settings, Load: o.Load, Reload: o.Reload, Ready: a.ready, Tunnel: grounded{a.tunnel, state, a.log}, Names: a.names, Logger: o.Logger,
+		Key: a.public, Settings: settings, Load: o.Load, Reload: o.Reload, Ready: a.ready, Tunnel: grounded{a.tunnel, state, a.log}, Filter: a.filter, Names: a.names, Logger: o.Logger,
 	}
 	if state != nil {
 		if err := a.assembleMesh(state, private); err != nil {

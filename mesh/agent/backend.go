@@ -68,7 +68,7 @@ func (b *backend) Ping(ctx context.Context, req api.PingRequest, reply func(api.
 			if peer.ID != target.ID.String() {
 				continue
 			}
-			answer.Path = peer.Path
+			answer.Path, answer.Forbidden = peer.Path, b.forbids(target)
 			switch {
 			case answer.Error == "":
 			case peer.Path.Kind != api.PathNone && barred() != "":

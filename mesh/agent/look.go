@@ -355,7 +355,11 @@ func (b *backend) Why(ctx context.Context, req api.WhyRequest) (api.Why, error) 
 		}
 	}
 	seen.Mesh.Unsent = verdict.UnsentNow(seen.Now, unsentOf(b.socket, osnet.LeavingFor))
-	return report.Why(p.inquire(seen, target.ID, got)), nil
+	in := p.inquire(seen, target.ID, got)
+	if target.State == mesh.Active {
+		in.Policy = b.policy(target)
+	}
+	return report.Why(in), nil
 }
 
 // findings are what came of asking a peer.

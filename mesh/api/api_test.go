@@ -28,6 +28,7 @@ type fakeBackend struct {
 	status   Status
 	netcheck Netcheck
 	why      Why
+	denials  Denials
 
 	consequences Consequences
 

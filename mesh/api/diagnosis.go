@@ -12,6 +12,8 @@ type Diagnosis interface {
 	Netcheck(ctx context.Context) (Netcheck, error)
 	// Why gathers the evidence about one peer and judges it. It may take as long as Netcheck.
 	Why(ctx context.Context, req WhyRequest) (Why, error)
+	// Denials returns what was stopped lately.
+	Denials(ctx context.Context) (Denials, error)
 }
 
 // Netcheck is the answer to POST /v1/netcheck and the output of `warren netcheck --json`.

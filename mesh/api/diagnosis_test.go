@@ -19,6 +19,15 @@ func (b *fakeBackend) Why(_ context.Context, req WhyRequest) (Why, error) {
 	return b.why, b.err
 }
 
+func (b *fakeBackend) Denials(context.Context) (Denials, error) { return b.denials, b.err }
+
+func exampleDenials() Denials {
+	at, from, to := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), netip.MustParseAddr("100.71.0.2"), netip.MustParseAddr("100.71.0.1")
+	return Denials{Time: at, Dropped: map[string]uint64{"malformed": 1}, Denied: []Denied{{
+		From: "beta", To: "alpha", Source: from, Target: to, Protocol: "tcp", Port: 22, Direction: DeniedIn, Reason: "not allowed by the policy", Count: 3, First: at, Last: at,
+	}}}
+}
+
 func exampleNetcheck() Netcheck {
 	at, yes, no := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), true, false
 	return Netcheck{
@@ -70,7 +79,7 @@ func TestDiagnosisGolden(t *testing.T) {
 }
 
 func TestDiagnosisRoundTrip(t *testing.T) {
-	backend := &fakeBackend{netcheck: exampleNetcheck(), why: exampleWhy()}
+	backend := &fakeBackend{netcheck: exampleNetcheck(), why: exampleWhy(), denials: exampleDenials()}
 	client, _ := start(t, backend, nil)
 	report, err := client.Netcheck(t.Context())
 	if err != nil {
@@ -80,7 +89,13 @@ func TestDiagnosisRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, pair := range [][2]any{{report, exampleNetcheck().complete()}, {why, exampleWhy().complete()}} {
+	denied, err := client.Denials(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	denials := exampleDenials()
+	denials.Schema = Schema
+	for _, pair := range [][2]any{{denied, denials}, {report, exampleNetcheck().complete()}, {why, exampleWhy().complete()}} {
 		got, _ := json.Marshal(pair[0])
 		want, _ := json.Marshal(pair[1])
 		if !bytes.Equal(got, want) {

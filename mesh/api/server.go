@@ -83,6 +83,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/ping", s.reading(s.ping))
 	mux.HandleFunc("POST /v1/netcheck", s.reading(s.netcheck))
 	mux.HandleFunc("POST /v1/why", s.reading(s.why))
+	mux.HandleFunc("GET /v1/policy/log", s.reading(s.denials))
 	mux.HandleFunc("POST /v1/invite", s.changing(s.invite))
 	mux.HandleFunc("POST /v1/consequences", s.reading(s.consequences))
 	mux.HandleFunc("POST /v1/commit", s.changing(s.commit))

@@ -289,7 +289,8 @@ type PingReply struct {
 	Address   netip.Addr `json:"address"` // overlay address
 	Path      Path       `json:"path"`
 	LatencyMS float64    `json:"latency_ms"`
-	Error     string     `json:"error"` // why there was no answer, in words; "" when there was one
+	Forbidden string     `json:"forbidden,omitempty"` // that the policy lets nothing else from here to the peer, in words
+	Error     string     `json:"error"`               // why there was no answer, in words; "" when there was one
 }
 
 // InviteRequest is the body of POST /v1/invite.

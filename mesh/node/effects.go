@@ -31,6 +31,7 @@ var Effects = map[string]Effect{
 	"interface.addresses":        AtReload,
 	"mesh.anchor":                AtReload,
 	"mesh.endpoint":              AtReload,
+	"mesh.incoming":              AtReload,
 	"mesh.ipv4":                  AtReload,
 	"mesh.lan":                   AtReload,
 	"mesh.stream_ports":          AtReload,

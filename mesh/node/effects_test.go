@@ -27,6 +27,7 @@ var changes = map[string]struct {
 	"Interface.PrivateKey": {"interface.private_key_file", func(s *Settings) { s.Interface.PrivateKey = wgtypes.Key{9} }},
 	"Anchor":               {"mesh.anchor", func(s *Settings) { s.Anchor = AnchorNever }},
 	"IPv4":                 {"mesh.ipv4", func(s *Settings) { s.IPv4 = new(bool) }},
+	"NoIncoming":           {"mesh.incoming", func(s *Settings) { s.NoIncoming = true }},
 	"NoLAN":                {"mesh.lan", func(s *Settings) { s.NoLAN = true }},
 	"Endpoints":            {"mesh.endpoint", func(s *Settings) { s.Endpoints = []string{"vpn.example:1"} }},
 	"Static.Name":          {"peer.name", nil}, // of messages only

@@ -48,6 +48,7 @@ type Options struct {
 	Reload    <-chan struct{}          // each value asks for a reload; may be nil
 	Ready     chan<- struct{}          // closed once everything is in place; may be nil
 	Tunnel    Tunnel
+	Filter    Filter // nil: nothing is filtered
 	Names     Names
 	Owners    *Owners // nil: no mesh, static peers only
 	Feeds     Feeds

@@ -22,6 +22,7 @@ type desired struct {
 	names []string // to be resolved
 
 	link   osnet.Config
+	rules  tunnel.Rules
 	tunnel []tunnel.Peer
 	ways   map[identity.NodeID]way
 
@@ -60,6 +61,7 @@ func plan(f facts) desired {
 	if overlap != "" {
 		out.conflicts = append(out.conflicts, Conflict{Text: overlap})
 	}
+	out.rules = planRules(self, f)
 	out.link = planLink(self, f, out.tunnel)
 	if !f.view.Prefix6.IsValid() {
 		return out // no mesh

@@ -23,6 +23,10 @@ func (h *Hub) reconcile(now time.Time) {
 		before = &round{}
 	}
 	h.o.Names.Set(want.names)
+	// Before there are peers, so that none slips through.
+	if h.o.Filter != nil && (h.last == nil || !reflect.DeepEqual(before.want.rules, want.rules)) {
+		h.o.Filter.SetRules(want.rules)
+	}
 	if h.o.Owners != nil {
 		h.o.Owners.Sessions.SetTargets(want.targets) // needs nothing of the rest, and the dials take longest
 	}

@@ -48,12 +48,13 @@ type StaticPeer struct {
 
 // Settings are what a reload may change. They are already checked; names and public keys of Static are unique.
 type Settings struct {
-	Interface Interface
-	Anchor    AnchorMode
-	IPv4      *bool    // whether the overlay has IPv4 on this machine; nil: as create or join settled
-	NoLAN     bool     // neither speak nor listen to members on the local network
-	Endpoints []string // host:port of this node as others reach it; empty: those kept in the state directory
-	Static    []StaticPeer
+	Interface  Interface
+	Anchor     AnchorMode
+	IPv4       *bool    // whether the overlay has IPv4 on this machine; nil: as create or join settled
+	NoIncoming bool     // no new flows of others, whatever the policy says
+	NoLAN      bool     // neither speak nor listen to members on the local network
+	Endpoints  []string // host:port of this node as others reach it; empty: those kept in the state directory
+	Static     []StaticPeer
 
 	// StreamPorts are TCP ports on which streams are accepted too, beside that of the number of the UDP port.
 	StreamPorts []uint16

@@ -27,6 +27,7 @@ type Inquiry struct {
 	There    Told
 	Ping     Ping
 	Bursts   verdict.Bursts
+	Policy   verdict.Policy
 	Evidence path.Evidence
 	Attempts []verdict.Attempt // the latest, oldest first
 }
@@ -99,7 +100,7 @@ func (in *Inquiry) evidence(at verdict.Path) verdict.Evidence {
 		Here:  verdict.Node{ID: m.Self, Port: in.Port, NAT: in.Here, Version: self.Record.Version, Unsent: m.Unsent},
 		There: verdict.Node{ID: in.Target, NAT: in.There.NAT, Version: target.Record.Version, At: target.Record.Endpoints},
 		Left:  target.State == roster.Left, NoTunnel: m.NoTunnel[in.Target], UDP: m.Streams.belief(),
-		Ping: verdict.Ping{Asked: in.Ping.Asked, Answered: in.Ping.RTT > 0, Passages: in.Ping.Passages}, Bursts: in.Bursts,
+		Ping: verdict.Ping{Asked: in.Ping.Asked, Answered: in.Ping.RTT > 0, Passages: in.Ping.Passages}, Bursts: in.Bursts, Policy: in.Policy,
 		Signals: verdict.Signals{
 			Unanswered: found.Unanswered, Since: found.Begun, NoRoute: found.NoRoute, Refused: found.Refused, Heard: in.There.Heard,
 			Skewed: !never(in.There.Skewed) && in.Now.Sub(in.There.Skewed) < skewedFor,

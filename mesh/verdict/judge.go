@@ -48,6 +48,9 @@ func Judge(e Evidence) Verdict {
 		return v
 	}
 	v := e.refusedHere(e.reached())
+	if e.Policy.Bars { // whatever else there is to say of the path, nothing may go by it
+		v = Verdict{Kind: PolicyBars, Cause: Forbidden{e.There.ID, e.Policy.BarsBack}, Fix: ChangePolicy}
+	}
 	v.Conclusion = How{e.There.ID, e.Path, Answered}
 	if !e.Ping.Answered && e.Contact() != Up {
 		v.Conclusion = How{e.There.ID, e.Path, NotAsked}

@@ -223,6 +223,19 @@ func TestVerdicts(t *testing.T) {
 			e.Here.NAT, e.There.NAT = kindsOf(sym, strict, absent), kindsOf(sym, strict, absent)
 			e.Here.NAT.PortTaken, e.Here.Port = true, 9300
 		}, PortTaken, []string{"a is a router", "UDP port 9300", "give a another port"}},
+		{"the policy bars, by a relay", func(e *Evidence) {
+			viaRelay(e)
+			e.Policy = Policy{Bars: true, BarsBack: true}
+		}, PolicyBars, []string{"through the relay gate", "policy of the mesh allows nothing between this node and b, in either direction", "warren policy log"}},
+		{"the policy bars one way", func(e *Evidence) {
+			viaRelay(e)
+			e.Policy.Bars = true
+		}, PolicyBars, []string{"allows nothing from this node to b", "and what b begins"}},
+		{"the policy bars the other way", func(e *Evidence) {
+			viaRelay(e)
+			unanswered(e)
+			e.Policy.BarsBack = true
+		}, Unexplained, nil},
 		{"nothing is known", func(e *Evidence) {
 			viaRelay(e)
 			unanswered(e)

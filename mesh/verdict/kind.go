@@ -37,6 +37,7 @@ const (
 	Unstable
 	Unexplained
 	KernelBars // a rule of one of the two machines keeps packets of programs out of the tunnel, or from coming out of it
+	PolicyBars // the policy lets nothing of this machine reach it
 	PortTaken  // a machine behind one of the two, which is a router, has its port
 
 	// The kinds of a static peer that is not up.
@@ -59,7 +60,7 @@ func (k Kind) String() string {
 		NoWay: "no-route", HasLeft: "left", Revoked: "revoked", Untied: "no-tunnel", BatchesLost: "batches-lost",
 		FirewallHere: "firewall-here", UDPBlockedHere: "udp-blocked-here", UDPBlockedThere: "udp-blocked-there", BothMapByDestination: "both-map-by-destination",
 		MapsByDestination: "maps-by-destination", SameRouter: "same-router", NoCommonFamily: "no-common-family", NoCandidates: "no-candidates",
-		Firewall: "firewall", FirewallThere: "firewall-there", Unstable: "unstable", Unexplained: "unexplained", KernelBars: "local-rule", PortTaken: "port-taken",
+		Firewall: "firewall", FirewallThere: "firewall-there", Unstable: "unstable", Unexplained: "unexplained", KernelBars: "local-rule", PolicyBars: "policy", PortTaken: "port-taken",
 		StaticName: "static-name", StaticSilent: "static-silent", StaticUnused: "static-unused", StaticUnanswered: "static-unanswered",
 		StaticHandshake: "static-handshake", StaticIdle: "static-idle", StaticMute: "static-mute",
 	}[k]

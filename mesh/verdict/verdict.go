@@ -56,7 +56,8 @@ type Evidence struct {
 	Signs
 	Here     Node
 	There    Node
-	Left     bool   // it has left the mesh by itself
+	Left     bool // it has left the mesh by itself
+	Policy   Policy
 	NoTunnel string // why this node has no tunnel with it at all, in words; "": it has one
 	Path     Path
 	Since    time.Time // of Path, or of its absence

@@ -28,6 +28,7 @@ import (
 type Options struct {
 	Inner   tun.Device // packets have room for a header before them, as WireGuard's device gives it
 	Sockets Sockets    // which what is written here leaves by; nil: they cannot be told
+	Judge   Judge      // of what goes through this node; nil: all of it may
 }
 
 // Sockets can be told that probes are under way.
@@ -35,6 +36,12 @@ type Sockets interface {
 	// Exact is called with true before probes leave: from then until false nothing may be fragmented outside the
 	// tunnel, where the system can have it so. Calls do not overlap.
 	Exact(on bool)
+}
+
+// Judge says what may go through this node, to a peer that it hosts or from it. What goes to this host and comes from it is the inner
+// device's to judge.
+type Judge interface {
+	Through(packet []byte) bool
 }
 
 // Peer is what Device has to know of a peer.
@@ -53,6 +60,7 @@ type Peer struct {
 type Device struct {
 	tun.Device
 	sockets Sockets
+	judge   Judge
 	grown   chan struct{} // of capacity 1
 
 	table   atomic.Pointer[table]
@@ -108,7 +116,7 @@ func (p *peer) getLimit() pathmtu.Limit {
 
 // New returns a device without peers: packets pass as they are.
 func New(o Options) *Device {
-	d := &Device{Device: o.Inner, sockets: o.Sockets, grown: make(chan struct{}, 1), peers: make(map[[32]byte]*peer)}
+	d := &Device{Device: o.Inner, sockets: o.Sockets, judge: o.Judge, grown: make(chan struct{}, 1), peers: make(map[[32]byte]*peer)}
 	d.table.Store(&table{})
 	d.read.setup()
 	d.timer = time.AfterFunc(time.Hour, d.tick)

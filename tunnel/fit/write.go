@@ -26,8 +26,10 @@ func (d *Device) Write(bufs [][]byte, offset int) (int, error) {
 			}
 		}
 		if t.passes(packet) {
-			d.pass(packet)
-			passed = true
+			if d.judge == nil || d.judge.Through(packet) {
+				d.pass(packet)
+				passed = true
+			}
 			continue
 		}
 		bufs[kept], bufs[i] = bufs[i], bufs[kept]
