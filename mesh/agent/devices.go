@@ -237,7 +237,7 @@ func (b *backend) hostFor(from identity.NodeID, c net.Conn) {
 		preshared, err := wgtypes.ParseKey(setup.PresharedKey)
 		return hosting.Answer{Addrs: setup.Addresses, PublicKey: b.public, PresharedKey: preshared, Endpoint: setup.Endpoint, Public: setup.Public, DNS: setup.DNS}, err
 	})
-	b.log.Info("device asked for", "peer", from.Short(), "error", err)
+	b.log.Info("device asked for", "id", from.Short(), "error", err)
 }
 
 // hostTime bounds what an admin's request may take here.
