@@ -81,6 +81,7 @@ var table = []place{
 	{"tunnel/resolved", edges, "systemd-resolved told about one link, by D-Bus"},
 	{"tunnel/osnet", edges, "addresses, routes and MTU of the interface: netlink on Linux, tools on macOS"},
 	{"tunnel/sockets", edges, "WireGuard's UDP sockets, mended for hosts that speak IPv4 and IPv6 at once; DF"},
+	{"tunnel/tun", edges, "the TUN interface: many packets at a wake-up, large segments taken apart and put together where they lie"},
 
 	{"mesh", owners, "the set of records in step with the other members': gossip, sync, who seems alive, admitting, expelling"},
 	{"mesh/courier", owners, "introductions on their way: sealed, opened, one lane for each peer, the preshared key set in time"},
@@ -116,6 +117,7 @@ var table = []place{
 	{"nat/portmap/portmaptest", tests, "a router in memory that maps ports"},
 	{"tunnel/bind/bindtest", tests, "WireGuard's UDP sockets in memory"},
 	{"tunnel/osnet/osnettest", tests, "interfaces in memory; a network namespace for a test"},
+	{"tunnel/tun/tuntest", tests, "a TUN interface in memory"},
 }
 
 // floors says on which floor a package stands.
@@ -154,6 +156,7 @@ var signs = []sign{
 	{"the overlay has no IPv4 on this machine", "mesh/node/claims.go", "ipv4"},
 	{"a packet that the policy stops", "tunnel/filter/filter.go", "Decide"},
 	{"what the sender of a refused packet is told", "tunnel/gate/refusal.go", "refuse4"},
+	{"large segments of the TUN interface", "tunnel/tun/segments.go", "Split"},
 	{"a packet that is too large", "tunnel/fit/toobig.go", "tooBig"},
 	{"who starts the WireGuard handshake, and how often", "tunnel/handshake.go", "awaited"},
 	{"WireGuard: what a message is answered with", "tunnel/noise/receive.go", "Receive"},
