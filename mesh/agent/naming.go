@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"warren/mesh"
@@ -20,6 +21,12 @@ type naming struct {
 	self     identity.NodeID
 	dns      *dns.Server
 	resolver *osnames.Names
+
+	// owned by Run: of what the last ones were made
+	view   *mesh.View
+	board  *node.Board
+	served dns.Desired
+	told   osnames.Desired
 }
 
 // Run follows the records until ctx ends.
@@ -31,10 +38,14 @@ func (n *naming) Run(ctx context.Context) error {
 		case <-n.a.hub.Boards():
 		case <-n.dns.Events():
 		}
-		served, told := namesOf(n.a.parts.records.View(), n.self, n.a.hub.Board())
-		told.Link, told.Servers = n.a.tunnel.Name(), n.dns.Snapshot().Addrs
-		n.dns.Set(served)
-		n.resolver.Set(told)
+		view, board := n.a.parts.records.View(), n.a.hub.Board()
+		if n.board == nil || view != n.view || board.NoIPv4 != n.board.NoIPv4 || !reflect.DeepEqual(board.Settings, n.board.Settings) {
+			n.served, n.told = namesOf(view, n.self, board) // of a thousand members it takes a millisecond, and boards come ten times a second
+		}
+		n.view, n.board = view, board
+		n.told.Link, n.told.Servers = n.a.tunnel.Name(), n.dns.Snapshot().Addrs
+		n.dns.Set(n.served)
+		n.resolver.Set(n.told)
 	}
 }
 

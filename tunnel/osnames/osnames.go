@@ -53,6 +53,8 @@ const (
 	lookEvery = 30 * time.Second
 	// againAfter is how soon what failed is tried again.
 	againAfter = 2 * time.Second
+	// restAfter is how long a change waits after the one before: members come many at a time, and each change of a file waits for the disk.
+	restAfter = 200 * time.Millisecond
 	// endTime bounds taking back at the end.
 	endTime = 5 * time.Second
 )
@@ -129,6 +131,7 @@ func (n *Names) Run(ctx context.Context) error {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var rested time.Time
 	for {
 		var news <-chan struct{}
 		for _, w := range n.ways {
@@ -140,11 +143,16 @@ func (n *Names) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-n.change:
+			if rest := time.Until(rested); rest > 0 {
+				timer.Reset(rest)
+				continue
+			}
 		case <-news:
 			n.told = Desired{} // whoever begins anew knows nothing
 		case <-timer.C:
 		}
 		timer.Reset(n.tell(ctx))
+		rested = time.Now().Add(restAfter)
 	}
 }
 

@@ -74,15 +74,21 @@ func TestChoice(t *testing.T) {
 		}
 		d := Desired{Mode: Auto, Link: "warren0", Domain: "home.internal", Servers: []netip.Addr{netip.MustParseAddr("100.125.0.7")}}
 		n.Set(d)
+		time.Sleep(restAfter)
 		synctest.Wait()
 		if got := n.Snapshot(); got != (Snapshot{"hosts", "it does not run"}) || file.told == nil {
 			t.Errorf("without the service: got %+v, %v", got, file.told)
 		}
 		n.Set(d)
+		for i := range 50 { // members come many at a time
+			d.Hosts = append(d.Hosts, Host{netip.AddrFrom4([4]byte{100, 125, 1, byte(i)}), []string{"x.home.internal"}})
+			n.Set(d)
+			synctest.Wait()
+		}
 		time.Sleep(5 * lookEvery)
 		synctest.Wait()
-		if file.sets != 1 {
-			t.Errorf("told %d times, want once", file.sets)
+		if file.sets != 2 || len(file.told.Hosts) != 50 {
+			t.Errorf("told %d times, %d names at last, want the first and what came after it in one", file.sets, len(file.told.Hosts))
 		}
 		service.be(func() { service.missing = "" })
 		service.changed <- struct{}{}
@@ -98,6 +104,7 @@ func TestChoice(t *testing.T) {
 		}
 		d.Mode = InHosts
 		n.Set(d)
+		time.Sleep(restAfter)
 		synctest.Wait()
 		if n.Snapshot().Using != "hosts" || service.told != nil {
 			t.Errorf("by the settings: got %+v, the service has %v", n.Snapshot(), service.told)
@@ -105,6 +112,7 @@ func TestChoice(t *testing.T) {
 		d.Domain = "lab.internal"
 		file.be(func() { file.refuses = errors.New("read-only") })
 		n.Set(d)
+		time.Sleep(restAfter)
 		synctest.Wait()
 		if got := n.Snapshot(); got != (Snapshot{"", "read-only"}) {
 			t.Errorf("refused: got %+v", got)
@@ -117,6 +125,7 @@ func TestChoice(t *testing.T) {
 		}
 		d.Mode = Off
 		n.Set(d)
+		time.Sleep(restAfter)
 		synctest.Wait()
 		if got := n.Snapshot(); got.Using != "" || !strings.Contains(got.Why, `names = "off"`) || file.told != nil {
 			t.Errorf("off: got %+v, %v", got, file.told)
@@ -124,12 +133,14 @@ func TestChoice(t *testing.T) {
 		d.Mode = Resolved
 		service.be(func() { service.missing = "it does not run" })
 		n.Set(d)
+		time.Sleep(restAfter)
 		synctest.Wait()
 		if got := n.Snapshot(); got != (Snapshot{"", "it does not run"}) {
 			t.Errorf("only by the service: got %+v", got)
 		}
 		d.Mode = Auto
 		n.Set(d)
+		time.Sleep(restAfter)
 		synctest.Wait()
 		cancel()
 		if <-done; file.told != nil || service.told != nil {
