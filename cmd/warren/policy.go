@@ -13,6 +13,6 @@ func (c policyCommand) cobra() *cobra.Command {
 		Example: "  warren policy log", Args: subcommandOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(policyLogCommand{c.dirs, c.con}.cobra())
+	cmd.AddCommand(policyLogCommand(c).cobra())
 	return cmd
 }

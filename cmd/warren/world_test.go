@@ -367,8 +367,8 @@ func (f *fakeAgent) Devices(context.Context) (api.DeviceList, error) {
 	return api.DeviceList{Devices: []api.Device{{Name: "phone", Addresses: []netip.Addr{netip.MustParseAddr("100.71.0.99")}, Tags: []string{"lan"}}}}, nil
 }
 
-func (f *fakeAgent) Device(_ context.Context, req api.DeviceName) (api.DeviceSetup, error) {
-	return f.AddDevice(nil, api.DeviceRequest{Name: req.Name, Endpoint: req.Endpoint})
+func (f *fakeAgent) Device(ctx context.Context, req api.DeviceName) (api.DeviceSetup, error) {
+	return f.AddDevice(ctx, api.DeviceRequest{Name: req.Name, Endpoint: req.Endpoint})
 }
 
 func (f *fakeAgent) AddDevice(_ context.Context, req api.DeviceRequest) (api.DeviceSetup, error) {

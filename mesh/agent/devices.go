@@ -155,7 +155,8 @@ func (b *backend) AddDevice(ctx context.Context, req api.DeviceRequest) (out api
 		return out, err
 	}
 	if _, err := b.Reload(ctx); err != nil {
-		return out, err
+		_, undone := p.state.Hosted().Remove(device.Name) // nobody has its configuration
+		return out, errors.Join(err, undone)
 	}
 	return b.setup(p, device, endpoint, strangers), nil
 }

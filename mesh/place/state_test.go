@@ -208,6 +208,13 @@ func TestEveryFileIsExplained(t *testing.T) {
 	p := OpenPaths(s, func(identity.NodeID) time.Time { return time.Time{} }, nil)
 	p.Keep(identity.NodeID{1}, netip.MustParseAddrPort("192.0.2.1:9277"), 0)
 	p.save()
+	key, err := wgtypes.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Hosted().Add(Device{Name: "phone", PublicKey: key.PublicKey().String(), PresharedKey: key.String()}); err != nil {
+		t.Fatal(err)
+	}
 	if err := ExportRootTo(m.StateDir, io.Discard); err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ type said struct {
 	protocol         uint8
 	fromPort, toPort uint16
 	flags            byte
-	echo, reply      bool
+	reply            bool
 	quotes           *said // it is an error about that
 }
 

@@ -202,6 +202,16 @@ func TestNamesByDNS(t *testing.T) {
 		t.Errorf("off: got %+v", off.Names)
 	}
 	bed.must(a.Stop())
+
+	bed.step("killed at any moment of its start")
+	for i := range 8 {
+		bed.must(a.Launch())
+		time.Sleep(time.Duration(i*i) * 20 * time.Millisecond) // from before it does anything until the names are told
+		bed.kill(a)
+		if got := bed.hostsFile(a); !strings.HasPrefix(got, plainHosts+printer) {
+			t.Errorf("killed after %d ms: others' lines are gone:\n%s", i*i*20, got)
+		}
+	}
 	bed.must(a.Start(bed.ctx))
 	bed.named(a, "hosts")
 	bed.kill(a)

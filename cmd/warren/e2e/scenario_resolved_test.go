@@ -78,6 +78,15 @@ func TestNamesByResolved(t *testing.T) {
 	uses("resolved")
 	knows("libc knows the founder after the crash")
 
+	bed.step("an upgrade")
+	running := m.unit("MainPID")
+	m.run("warren", "restart", "--all")
+	if m.unit("MainPID") == running {
+		t.Error("the agent was not replaced")
+	}
+	uses("resolved")
+	knows("libc knows the founder after the upgrade")
+
 	bed.step("the resolver stops")
 	m.run("sh", "-c", "systemctl mask --runtime systemd-resolved && systemctl stop systemd-resolved")
 	uses("hosts")
